@@ -1,0 +1,63 @@
+# Everything a fresh machine needs is Python 3.11 or newer (with venv) and make.
+#
+#     make demo                       install, train on drawn leaves, test the result
+#     make check PYTEST_WORKERS=8     the checks, on eight cores
+#     make install PYTHON=python3.12  with another Python
+
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST_WORKERS ?= 2
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.bldml-installed
+# Named once, so that every command of one `make demo` means the same run.
+RUN := demo_$(shell date +%Y%m%d-%H%M%S)
+
+# The targets share one environment and one set of caches: `make -j` runs them one after the other.
+.NOTPARALLEL:
+.PHONY: help install demo test check format clean
+.DEFAULT_GOAL := help
+
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
+
+install: $(STAMP) ## Install bldml and its tools into .venv; again only when their versions changed
+
+demo: $(STAMP) data/demo ## Train a small classifier on drawn leaves and test it
+	$(BIN)/python -m bldml fit --config configs/demo.yaml --run_name $(RUN)
+	$(BIN)/python -m bldml test --ckpt_path lightning_logs/$(RUN)/checkpoints/best.ckpt
+	@echo
+	@echo "Results are in   lightning_logs/$(RUN)/"
+	@echo "  the scores     lightning_logs/$(RUN)/evaluations/test/metrics.json"
+	@echo "  every leaf     lightning_logs/$(RUN)/evaluations/test/predictions.csv"
+	@echo "Curves in a browser, this run and all others:"
+	@echo "  $(BIN)/tensorboard --logdir lightning_logs"
+
+test: install check ## Install, then check: what CI runs
+
+check: $(STAMP) ## Lint, format, types and tests
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy bldml tests $(wildcard benchmarks/*.py)
+	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadfile
+
+format: $(STAMP) ## Put the code into its format and repair what can be repaired
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+clean: ## Remove caches and build output; runs, data and .venv stay
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find $(wildcard bldml tests benchmarks) -type d -name __pycache__ -prune -exec rm -rf {} +
+
+data/demo: | $(STAMP)
+	$(BIN)/python -m bldml demo data/demo
+
+$(STAMP): pyproject.toml constraints.txt | $(BIN)/pip
+	$(BIN)/python -m pip install -e '.[dev,heif,completion]' -c constraints.txt
+	@touch $@
+
+# An environment that is there is used as it is, whichever Python made it.
+$(BIN)/pip:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found. Install Python 3.11 or newer, or name one: make install PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "bldml needs Python 3.11 or newer; $(PYTHON) is %d.%d. Name another one: make install PYTHON=python3.12" % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,1 @@
+"""The heavy half of the front door, where module and data module meet: LightningCLI, start of a run, evaluations."""

@@ -1,0 +1,113 @@
+"""The command line of fit, validate, test and predict: what can be typed, and what a checkpoint fills in."""
+
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jsonargparse import Namespace
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.cli import LightningArgumentParser
+
+from bldml.config import ConfigError, explain, keys_of
+from bldml.training.checkpoint import Header
+from bldml.training.finetuning import PlateauLR, ProgressiveUnfreezing
+from bldml.training.module import image_size_of
+
+# What of the data settings an evaluation takes from the checkpoint where the command line is silent.
+DATA_SETTINGS = ("class_aliases", "val_fraction", "test_fraction", "unreadable", "batch_size")
+
+
+class Parser(LightningArgumentParser):
+    """A parser that raises its complaints, with the nearest key, instead of printing pages of usage."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # An abbreviation that works today is ambiguous once an option is added.
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise ConfigError."""
+        parser = getattr(ex, "subcommand_parser", None) or self
+        raise ConfigError(f"{explain(message, keys_of(parser))}\nAll options: {parser.prog} --help") from ex
+
+
+def add_arguments(parser: LightningArgumentParser, verb: str) -> None:
+    """Add what is neither model, data nor trainer. All verbs take the keys of a run, so that its file fits them all."""
+    parser.add_argument("--run_name", type=str | None, help="Name of the run's folder; null for backbone and time.")
+    parser.add_argument(
+        "--monitor",
+        type=str,
+        default="val_loss",
+        help="Metric that chooses the best checkpoint, the plateau and the early stop; a loss is best small.",
+    )
+    parser.add_argument(
+        "--test_after_fit",
+        type=bool,
+        default=True,
+        help="Evaluate the best checkpoint on val and test when training has ended.",
+    )
+    parser.add_lightning_class_args(ProgressiveUnfreezing, "unfreezing")
+    parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+    parser.add_lightning_class_args(PlateauLR, "plateau")
+    parser.set_defaults({"early_stopping.patience": 5})
+    for key in ("early_stopping", "plateau"):
+        parser.link_arguments("monitor", f"{key}.monitor")
+        parser.link_arguments("monitor", f"{key}.mode", compute_fn=mode_of)
+    parser.link_arguments("seed_everything", "model.seed", compute_fn=seed_of)
+    parser.link_arguments("seed_everything", "data.seed", compute_fn=seed_of)
+    parser.link_arguments(("model.backbone", "model.image_size"), "data.image_size", compute_fn=image_size_of)
+    if verb != "fit":
+        parser.add_argument("--name", type=str | None, help="Name of this evaluation; null for the split or folder.")
+        parser.add_argument(
+            "--output",
+            type=Path | None,
+            help="Folder for the results; null for evaluations/<name> in the checkpoint's run folder, or beside it.",
+        )
+
+
+def mode_of(monitor: str) -> str:
+    """Whether a smaller or larger value of a metric is better.
+
+    >>> mode_of("val_loss"), mode_of("val_auroc")
+    ('min', 'max')
+    """
+    return "min" if monitor.endswith("loss") else "max"
+
+
+def seed_of(seed: bool | int) -> int:
+    """The seed as a number; a random one (true) is known only later."""
+    return int(seed)
+
+
+def take_from_checkpoint(typed: Namespace, header: Header) -> tuple[dict[str, Any], bool]:
+    """The defaults that a checkpoint gives to an evaluation.
+
+    Args:
+        typed: The verb's configuration without them.
+        header: What the checkpoint says of itself.
+
+    Returns:
+        Defaults by dotted key, and whether the photographs are others than those that the run was divided from.
+
+    Raises:
+        ConfigError: The positive class typed is not the checkpoint's.
+    """
+    settings = header.settings
+    if typed.data.positive_class not in (None, header.positive_class):
+        raise ConfigError(
+            f"The positive class of this checkpoint is {header.positive_class}, not {typed.data.positive_class}. Leave "
+            "--data.positive_class out, or match names by --data.class_aliases."
+        )
+    defaults: dict[str, Any] = {
+        f"data.{key}": settings["data"][key] for key in DATA_SETTINGS if key in settings["data"]
+    }
+    defaults["data.positive_class"] = header.positive_class
+    defaults["trainer.precision"] = settings.get("precision", "16-mixed")
+    given = {key: typed.data[key] for key in ("root", "manifest")}
+    own = {key: Path(value) if (value := settings["data"].get(key)) else None for key in given}
+    external = any(value is not None and _absolute(value) != own[key] for key, value in given.items())
+    for key, value in (given if external else own).items():
+        defaults[f"data.{key}"] = value
+    return defaults, external
+
+
+def _absolute(path: Path) -> Path:
+    return Path(path).absolute()

@@ -1,0 +1,128 @@
+"""The front door: says what there is, and loads what is asked for and nothing else."""
+
+import sys
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from bldml import __version__
+
+VERBS = {
+    "fit": "train a classifier on labelled photographs",
+    "validate": "evaluate a checkpoint on its validation split",
+    "test": "evaluate a checkpoint on its test split or another labelled folder",
+    "predict": "classify photographs without labels",
+}
+
+
+def demo(folder: Path, images_per_class: int = 200, size: int = 256, seed: int = 0) -> None:
+    """Draw beech leaves, healthy and diseased, to try everything on.
+
+    Args:
+        folder: Where to; must not exist yet, or be empty.
+        images_per_class: How many of each class.
+        size: Longer side in pixels.
+        seed: The same seed draws the same leaves.
+    """
+    from bldml.dataset.synthetic import write_leaves
+
+    count = write_leaves(folder, images_per_class=images_per_class, size=size, seed=seed)
+    sys.stdout.write(
+        f"Drew {count} leaves in {folder}. Next:\n"
+        f"  python -m bldml fit --config configs/demo.yaml --data.root {folder}\n"
+    )
+
+
+COMMANDS: dict[str, Callable[..., None]] = {"demo": demo}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line.
+
+    Args:
+        argv: Without the program's name; the process's own if None.
+
+    Returns:
+        The exit code: 0, 1 for something wrong with the data, the checkpoint or the disk, 2 for a command line or
+        configuration that cannot be understood.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        sys.stdout.write(overview())
+        return 0
+    if arguments[0] == "--version":
+        sys.stdout.write(f"bldml {__version__}\n")
+        return 0
+    name = arguments[0]
+    if name in COMMANDS:
+        return _run_command(COMMANDS[name], arguments)
+    if name in VERBS or name.startswith("--print_completion"):
+        return _run_verb(arguments)
+    near = get_close_matches(name, [*VERBS, *COMMANDS], 1)
+    return _fail(
+        f"There is no command {name!r}." + (f" Did you mean {near[0]}?" if near else "") + f"\n{overview()}", 2
+    )
+
+
+def overview() -> str:
+    """All verbs and commands with a line each."""
+    lines = [f"  {verb:10} {text}" for verb, text in VERBS.items()]
+    for name, function in COMMANDS.items():
+        first_line = _first_line(function)
+        lines.append(f"  {name:10} {first_line[0].lower()}{first_line[1:].rstrip('.')}")
+    return (
+        "usage: bldml COMMAND [options]      (or python -m bldml COMMAND)\n\n"
+        "Train and evaluate binary leaf-disease classifiers.\n\n" + "\n".join(lines) + "\n\n"
+        "bldml COMMAND --help lists a command's options; bldml fit --print_config prints a commented configuration.\n"
+    )
+
+
+def _run_command(function: Callable[..., None], arguments: list[str]) -> int:
+    import jsonargparse
+
+    try:
+        parser = jsonargparse.ArgumentParser(prog=f"bldml {arguments[0]}", description=_first_line(function))
+        parser.add_function_arguments(function, as_positional=True)
+        options = parser.instantiate(parser.parse_args(arguments[1:]))
+        function(**options)
+    except OSError as error:
+        return _fail(str(error), 1)
+    return 0
+
+
+def _run_verb(arguments: list[str]) -> int:
+    """Run a Lightning verb; the user's own mistakes end in a message, everything else in a traceback."""
+    from bldml.config import ConfigError, set_up_parsing
+
+    trusted = [argument for argument in arguments if argument == "--trust_config"]
+    arguments = [
+        # Lightning's own --print_config prints no comments unless told so.
+        "--print_config=comments" if argument == "--print_config" else argument
+        for argument in arguments
+        if argument != "--trust_config"
+    ]
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    from bldml.app.lightning_cli import LeafCLI
+    from bldml.dataset.files import DatasetError
+    from bldml.results.run import RunError
+    from bldml.training.backbones import BackboneError
+    from bldml.training.checkpoint import CheckpointError
+
+    set_up_parsing(trust_config=bool(trusted))
+    try:
+        LeafCLI(arguments)
+    except ConfigError as error:
+        return _fail(str(error), 2)
+    except (BackboneError, CheckpointError, DatasetError, MisconfigurationException, RunError) as error:
+        return _fail(str(error), 1)
+    return 0
+
+
+def _first_line(function: Callable[..., None]) -> str:
+    return (function.__doc__ or function.__name__).splitlines()[0]
+
+
+def _fail(message: str, code: int) -> int:
+    sys.stderr.write(f"bldml: error: {message.rstrip()}\n")
+    return code

@@ -1,0 +1,116 @@
+"""How a configuration is read: strict YAML, imports from named packages alone, and errors that name the nearest key.
+
+A YAML file for LightningCLI is code: a `class_path` in it is imported. Here it may name these packages only, which
+jsonargparse checks before it imports anything.
+"""
+
+import math
+import re
+from difflib import get_close_matches
+from typing import Any, ClassVar
+
+import jsonargparse
+import yaml
+from yaml.constructor import ConstructorError
+
+TRUSTED_PACKAGES = ("bldml", "lightning", "torch", "torchvision", "torchmetrics")
+
+
+class ConfigError(Exception):
+    """The command line or a configuration file asks for something that cannot be; the message says what."""
+
+
+class StrictLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML of the 1.2 core schema in what users meet: `No`, `on` and `0123` are text; only true and false are bools.
+
+    Duplicate keys and numbers that are not finite are refused. Keys are always text, so a class folder may be named 0.
+    """
+
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping with unique text keys."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise ConstructorError(None, None, "a key is not plain text", key.start_mark)
+            if key.value in seen:
+                raise ConstructorError(None, None, f"the key {key.value!r} is given twice", key.start_mark)
+            seen.add(key.value)
+            if key.tag != "tag:yaml.org,2002:merge":
+                key.tag = "tag:yaml.org,2002:str"
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        """A finite number."""
+        value = float(super().construct_yaml_float(node))
+        if not math.isfinite(value):
+            raise ConstructorError(None, None, f"{node.value} is not a finite number", node.start_mark)
+        return value
+
+
+StrictLoader.add_constructor("tag:yaml.org,2002:float", StrictLoader.construct_yaml_float)
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?(?:0|[1-9][0-9]*)", "-+0123456789"),
+    # A dot or an exponent makes a float: 0123 has neither.
+    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
+     r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", "-+0123456789."),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("merge", r"<<", "<"),
+):  # fmt: skip
+    StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first))
+
+
+def load_yaml(text: str) -> Any:
+    """Read YAML strictly.
+
+    Raises:
+        yaml.YAMLError: It is not YAML, holds a key twice or a number that is not finite.
+
+    >>> load_yaml("{positive_class: No, lr: 1.0e-3, folder: 0123}")
+    {'positive_class': 'No', 'lr': 0.001, 'folder': '0123'}
+    """
+    return yaml.load(text, Loader=StrictLoader)
+
+
+def set_up_parsing(*, trust_config: bool) -> None:
+    """Make jsonargparse read strictly and, unless the configuration is trusted, import from named packages alone."""
+    jsonargparse.set_loader("yaml", load_yaml, exceptions=(yaml.YAMLError,))
+    jsonargparse.set_parsing_settings(
+        import_path_denylist=[] if trust_config else ["*"],
+        import_path_allowlist=[] if trust_config else list(TRUSTED_PACKAGES),
+        # A dict that merely looks like a class stays a dict.
+        instantiate_subclass_spec_in_any=False,
+        config_read_mode_urls_enabled=False,
+        add_print_completion_argument=True,
+    )
+
+
+def explain(message: str, keys: list[str]) -> str:
+    """Add to a parser's complaint about an unknown key the nearest one that there is.
+
+    Args:
+        message: What the parser says.
+        keys: Every key that there is, dotted.
+
+    >>> explain("Group 'model' does not accept option 'lrr'", ["model.lr", "data.root"])
+    "Group 'model' does not accept option 'lrr'. Did you mean model.lr?"
+    """
+    unknown = re.search(r"does not accept (?:nested key|option) '([^']+)'", message)
+    group = re.search(r"(?:Group|key) '([^']+)' does not accept", message)
+    given = re.search(r"[Uu]nrecognized arguments: --([\w.]+)", message)
+    if given:
+        key = given[1]
+    elif unknown:
+        key = f"{group[1]}.{unknown[1]}" if group and not unknown[1].startswith(f"{group[1]}.") else unknown[1]
+    else:
+        return message
+    near = get_close_matches(key, keys, 1, 0.5)
+    return f"{message.rstrip('.')}. Did you mean {near[0]}?" if near else message
+
+
+def keys_of(parser: jsonargparse.ArgumentParser) -> list[str]:
+    """Every option of a parser as a dotted key."""
+    return [action.dest for action in parser._actions if action.option_strings]

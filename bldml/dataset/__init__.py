@@ -1,0 +1,1 @@
+"""Photographs on disk become labelled samples; knows no model and no Lightning."""

@@ -1,0 +1,130 @@
+"""Samples from folders: `root/{train,val,test}/<class>/**`, flat `root/<class>/**`, or photographs without labels."""
+
+import hashlib
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+
+from bldml.dataset.files import DatasetError, Found, Searcher, escape_path, list_folder, show_path, subfolders
+from bldml.dataset.samples import SPLITS, Collection, Sample
+
+
+def read_folders(
+    root: Path,
+    *,
+    val_fraction: float = 0.2,
+    test_fraction: float = 0.2,
+    aliases: Mapping[str, str] | None = None,
+    whole: bool = False,
+) -> Collection:
+    """Read a folder of class folders, or of split folders that hold class folders.
+
+    Args:
+        root: Folder with `train`, `val` and perhaps `test`, or with one folder a class.
+        val_fraction: Share of a flat folder that becomes the validation split, in (0, 1).
+        test_fraction: Share that becomes the test split, in [0, 1).
+        aliases: Class name for a folder's name, where they differ.
+        whole: Evaluate the folder as a whole: of split folders read `test` alone, take a flat one undivided as `test`.
+
+    Raises:
+        DatasetError: The folder is missing, cannot be listed, or holds no photographs in a class.
+    """
+    require_folder(root)
+    present = {folder.name for folder in subfolders(root)}
+    searcher = Searcher(root)
+    ignored: Counter[str] = Counter()
+    if present & set(SPLITS):
+        wanted = ("test",) if whole else SPLITS
+        if whole and "test" not in present:
+            raise DatasetError(
+                f"{show_path(root)} has split folders ({', '.join(sorted(present))}) but no test folder."
+            )
+        parts = {split: root / split for split in SPLITS if split in present and split in wanted}
+        ignored["folder that is no split"] += len(present - set(SPLITS))
+    else:
+        parts = {"": root}
+    found = {part: {folder: searcher.search(folder) for folder in subfolders(path)} for part, path in parts.items()}
+    searcher.finish()
+    for path in {root, *parts.values()}:
+        ignored.update(_loose_files(path))
+
+    splits: dict[str, list[Sample]] = {split: [] for split in SPLITS if split in parts}
+    if "" in parts:
+        splits = {"test": []} if whole else {s: [] for s in SPLITS if s != "test" or test_fraction > 0}
+    heif: list[Path] = []
+    for part, classes in found.items():
+        for folder, photographs in classes.items():
+            ignored.update(photographs.ignored)
+            heif += photographs.heif
+            if not photographs.photographs:
+                ignored["folder without photographs"] += 1
+            for path in photographs.photographs:
+                split = part or ("test" if whole else divide(path.relative_to(folder), val_fraction, test_fraction))
+                splits[split].append(_sample(path, root, _class_name(folder, aliases)))
+    return Collection(root, {k: tuple(v) for k, v in splits.items()}, +ignored, tuple(heif))
+
+
+def read_unlabelled(root: Path) -> Collection:
+    """Read every photograph below a folder, or one photograph, into a split named `predict`.
+
+    Raises:
+        DatasetError: There is no such folder, or it cannot be listed.
+    """
+    if root.is_file():
+        return Collection(root.parent, {"predict": (_sample(root, root.parent, ""),)})
+    require_folder(root)
+    searcher = Searcher(root)
+    found: Found = searcher.search(root)
+    searcher.finish()
+    samples = tuple(_sample(path, root, "") for path in found.photographs)
+    return Collection(root, {"predict": samples}, found.ignored, tuple(found.heif))
+
+
+def divide(path: PurePath, val_fraction: float, test_fraction: float) -> str:
+    """The split of a photograph in a flat folder: a function of its own name alone.
+
+    Files that are added later change nothing for the old ones, and each class is divided by the same shares (up to
+    chance). Case and suffix are left aside, so that `a.JPG` and `a.jpg`, often the same photograph, stay together.
+
+    Args:
+        path: Path below the class folder.
+        val_fraction: Share of the validation split.
+        test_fraction: Share of the test split.
+
+    >>> [divide(PurePath(f"leaf_{i}.jpg"), 0.2, 0.2) for i in range(5)]
+    ['train', 'train', 'train', 'test', 'val']
+    """
+    text = os.fsencode(path.with_suffix("")).decode("utf-8", "surrogateescape")
+    key = unicodedata.normalize("NFC", text).casefold().encode("utf-8", "surrogateescape")
+    position = int.from_bytes(hashlib.sha256(key).digest()[:8], "big") / 2**64
+    if position < test_fraction:
+        return "test"
+    return "val" if position < test_fraction + val_fraction else "train"
+
+
+def require_folder(root: Path) -> None:
+    """Check that a folder is there.
+
+    Raises:
+        DatasetError: It is not.
+    """
+    if not root.exists():
+        raise DatasetError(f"The data folder {show_path(root)} does not exist (looked from {show_path(Path.cwd())}).")
+    if not root.is_dir():
+        raise DatasetError(f"The data folder {show_path(root)} is not a folder.")
+
+
+def _loose_files(folder: Path) -> Counter[str]:
+    count = sum(1 for entry in list_folder(folder) if not entry.is_dir())
+    return Counter({"file outside the class folders": count})
+
+
+def _class_name(folder: Path, aliases: Mapping[str, str] | None) -> str:
+    name = escape_path(folder.name)
+    return (aliases or {}).get(name, name)
+
+
+def _sample(path: Path, root: Path, class_name: str) -> Sample:
+    return Sample(path, escape_path(path.relative_to(root)), class_name)

@@ -1,0 +1,249 @@
+"""Open one photograph correctly, or say why not.
+
+`load_rgb` is the only place that opens a photograph: training, testing, prediction, explanations and
+thumbnails see the same upright sRGB pixels. Nothing is repaired: what cannot be read whole is an error.
+"""
+
+import importlib
+import os
+import stat
+import threading
+import warnings
+from functools import cache
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import (
+    BmpImagePlugin,
+    ExifTags,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from bldml.dataset.colours import Refused, to_srgb
+
+PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".tif", ".tiff", ".webp", ".bmp"})
+HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
+
+MAX_JPEG_PIXELS = 250_000_000
+"""Largest JPEG or MPO that is decoded, in pixels; phones write up to 200 megapixels."""
+MAX_PIXELS = 100_000_000
+"""Largest picture of any other format, in pixels; these have no reduced-scale decoding."""
+
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class UnreadableImage(Exception):
+    """A photograph that cannot be used.
+
+    Args:
+        path: The file.
+        reason: Why, in plain words.
+
+    >>> str(UnreadableImage(Path("BLD/leaf.jpg"), "the file is empty"))
+    'BLD/leaf.jpg: the file is empty'
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        """Keep path and reason, also in `args`: so the error survives pickling out of a loader worker."""
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        """Return path and reason."""
+        return f"{self.path}: {self.reason}"
+
+
+class _StrictDecoding:
+    """While a thread is inside, PIL refuses cut or broken pixel data, whatever another library has asked for.
+
+    `ImageFile.LOAD_TRUNCATED_IMAGES` belongs to the process and is read in the middle of decoding. So it is
+    switched off when the first thread enters, and has its old value again when the last one has left.
+    """
+
+    def __init__(self) -> None:
+        """Start with no thread inside."""
+        self._reset()
+        # A loader worker must not inherit a lock that another thread holds.
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._threads_inside = 0
+        self._wanted_outside = False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._wanted_outside |= ImageFile.LOAD_TRUNCATED_IMAGES
+            ImageFile.LOAD_TRUNCATED_IMAGES = False
+            self._threads_inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._threads_inside -= 1
+            self._wanted_outside |= ImageFile.LOAD_TRUNCATED_IMAGES
+            if self._threads_inside == 0:
+                ImageFile.LOAD_TRUNCATED_IMAGES = self._wanted_outside
+                self._wanted_outside = False
+
+
+_strict_decoding = _StrictDecoding()
+
+
+@cache
+def heif_available() -> bool:
+    """Return whether HEIC can be read (extra `heif`); the first call registers the reader with PIL."""
+    try:
+        importlib.import_module("pillow_heif").register_heif_opener()
+    except ImportError:
+        return False
+    return True
+
+
+def load_rgb(path: Path, target_size: int | None = None) -> Image.Image:
+    """Open a photograph: the whole first frame, upright, in sRGB, transparent parts on white.
+
+    Args:
+        path: A JPEG, MPO, PNG, TIFF, WebP or BMP file, or HEIC where `heif_available()`. The content
+            decides, not the suffix.
+        target_size: Side in pixels to which the caller will shrink the picture, at least 1. A JPEG is then
+            decoded at 1/2, 1/4 or 1/8 of its size where both sides keep `2 * target_size`. None: full size.
+
+    Returns:
+        Mode "RGB", 8 bits per channel, decoded, without a tie to the file, its metadata or its profile.
+
+    Raises:
+        UnreadableImage: The file is missing, forbidden, no regular file, of another format, damaged, cut
+            short, too large (`MAX_JPEG_PIXELS`, `MAX_PIXELS`) or without a known white (float, true 32 bit).
+        ValueError: `target_size` is below 1.
+    """
+    if target_size is not None and target_size < 1:
+        raise ValueError(f"target_size is {target_size}; it must be at least 1 pixel")
+    path = Path(path)
+    _silence_pil_warnings()
+    try:
+        # Looked at before opening: opening a pipe waits for its writer for ever.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise Refused("it is not a regular file")
+        with path.open("rb") as file, _strict_decoding:
+            image = _decode(file, target_size)
+    except Refused as refusal:
+        raise UnreadableImage(path, str(refusal)) from None
+    # Damaged files make PIL raise nearly every exception that there is.
+    except Exception as error:
+        raise UnreadableImage(path, _plain_reason(error)) from error
+    return image
+
+
+def _decode(file: BinaryIO, target_size: int | None) -> Image.Image:
+    """Return the upright sRGB picture in the open file."""
+    with _parse(file) as image:
+        data_start = file.tell()
+        file_format = image.format or ""
+        limit = MAX_JPEG_PIXELS if file_format == "JPEG" else MAX_PIXELS
+        if image.width * image.height > limit:
+            raise Refused(
+                f"it has {image.width} x {image.height} = {image.width * image.height:,} pixels; "
+                f"the limit for {file_format} is {limit:,}"
+            )
+        if target_size is not None and file_format == "JPEG":
+            image.draft("RGB", (2 * target_size, 2 * target_size))  # "RGB" leaves grey and CMYK what they are
+        image.load()
+        if file_format in _END_MARKS:
+            # PIL is content once all rows are filled; a file without its end has still been cut.
+            file.seek(data_start)
+            if _END_MARKS[file_format] not in file.read():
+                raise Refused("it is cut short: the end is missing")
+        upright = to_srgb(image, image.info.get("icc_profile"))
+        # After load(): PNG may carry EXIF behind the pixels, and PIL has by then turned a TIFF itself.
+        transposition = _transposition(image)
+    # Another library switched it on meanwhile: this decoding proves nothing.
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        file.seek(0)
+        with _strict_decoding:
+            return _decode(file, target_size)
+    if transposition is not None:
+        upright = upright.transpose(transposition)
+    upright.info = {}  # PIL would write the old profile into a PNG saved from these converted pixels
+    return upright
+
+
+def _parse(file: BinaryIO) -> ImageFile.ImageFile:
+    """Read the header with the parser that the first bytes ask for.
+
+    `Image.open(formats=...)` tries the same parsers, but also applies `Image.MAX_IMAGE_PIXELS`, which warns
+    above 89 and fails above 179 megapixels. That limit belongs to the process: lifted for one file, it is
+    lifted for all threads. An MPO begins with its first frame as an ordinary JPEG: it needs no other parser.
+    No file name is passed: given one, PIL would map the file, and a file cut while mapped kills the process.
+    """
+    start = file.read(16)
+    file.seek(0)
+    if start.startswith(b"\xff\xd8\xff"):
+        return JpegImagePlugin.JpegImageFile(file)
+    if start.startswith(b"\x89PNG\r\n\x1a\n"):
+        return PngImagePlugin.PngImageFile(file)
+    if start.startswith(_TIFF_STARTS):
+        return TiffImagePlugin.TiffImageFile(file)
+    if start.startswith(b"RIFF") and start[8:12] == b"WEBP":
+        return WebPImagePlugin.WebPImageFile(file)
+    if start.startswith(b"BM"):
+        return BmpImagePlugin.BmpImageFile(file)
+    if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
+        if not heif_available():
+            raise Refused("it is a HEIC picture: install bldml[heif], or export it as JPEG")
+        factory, _ = Image.OPEN["HEIF"]
+        return factory(file, "")
+    if not start:
+        raise Refused("the file is empty")
+    raise Refused("its content is not that of a JPEG, PNG, TIFF, WebP, BMP or HEIC picture")
+
+
+def _transposition(image: Image.Image) -> Image.Transpose | None:
+    """Return what makes a loaded picture upright; None where the tag is 1, illegal, damaged or missing."""
+    try:
+        return _TRANSPOSITIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged EXIF raises anything; the pixels are good
+        return None
+
+
+def _silence_pil_warnings() -> None:
+    """Let PIL's own warnings about odd metadata and large pictures pass in silence.
+
+    `warnings.catch_warnings` is not safe with threads before Python 3.14, so one filter that names PIL's
+    modules is put to the front, again whenever others were put before it.
+    """
+    if not (warnings.filters and getattr(warnings.filters[0][3], "pattern", "") == _PIL_MODULES):
+        warnings.filterwarnings("ignore", module=_PIL_MODULES)
+
+
+_PIL_MODULES = r"(PIL|pillow_heif)\."
+
+
+def _plain_reason(error: Exception) -> str:
+    """Say what an exception of the system or of PIL means."""
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    if isinstance(error, PermissionError):
+        return "there is no permission to read it"
+    if isinstance(error, MemoryError):
+        return "there is not enough memory to decode it"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"it cannot be decoded and is probably damaged or cut short ({type(error).__name__}: {error})"

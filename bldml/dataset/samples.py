@@ -1,0 +1,143 @@
+"""What a labelled collection of photographs is: samples, splits, classes."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+
+from bldml.dataset.files import DatasetError
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One photograph.
+
+    Attributes:
+        path: The file.
+        name: The path below the data folder as text for a table (see `files.escape_path`); the sample's identity.
+        class_name: Name of its class after aliases; empty where unknown.
+        group: What it must not be separated from (tree, site, burst); empty where unknown.
+    """
+
+    path: Path
+    name: str
+    class_name: str = ""
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Samples by split, and what was left out.
+
+    Attributes:
+        root: The folder that names are relative to.
+        splits: Samples of each split that there is, in a fixed order.
+        ignored: How many files, links and folders were left out, by reason.
+        heif: HEIC photographs left out because they need the extra `bldml[heif]`.
+    """
+
+    root: Path
+    splits: Mapping[str, tuple[Sample, ...]]
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    heif: tuple[Path, ...] = ()
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes that have a photograph, in alphabetical order."""
+        return tuple(sorted({s.class_name for split in self.splits.values() for s in split if s.class_name}))
+
+    def counts(self) -> dict[str, Counter[str]]:
+        """Number of photographs of each class in each split."""
+        return {split: Counter(s.class_name for s in samples) for split, samples in self.splits.items()}
+
+    def without(self, names: Iterable[str]) -> "Collection":
+        """The same collection without the samples of these names."""
+        left_out = set(names)
+        splits = {k: tuple(s for s in v if s.name not in left_out) for k, v in self.splits.items()}
+        return Collection(self.root, splits, self.ignored, self.heif)
+
+
+def check_trainable(collection: Collection) -> None:
+    """Check that there are two classes, both in every split, and a train and a val split.
+
+    Raises:
+        DatasetError: They are not; the message gives the counts found.
+    """
+    names = collection.class_names
+    table = "; ".join(
+        f"{split}: " + (", ".join(f"{count[name]} {name}" for name in names) or "nothing")
+        for split, count in collection.counts().items()
+    )
+    where = f"in {collection.root}"
+    if not any(collection.splits.values()):
+        raise DatasetError(no_photographs(collection))
+    if len(names) == 1:
+        raise DatasetError(f"Two classes are needed, one was found {where}: {names[0]}. Give each class a folder.")
+    if len(names) > 2:
+        raise DatasetError(
+            f"Two classes are needed, {len(names)} were found {where}: {', '.join(names)}. Move the others away, or "
+            "join them by data.class_aliases (for example {anthracnose: healthy})."
+        )
+    for split in ("train", "val"):
+        if split not in collection.splits:
+            raise DatasetError(f"There is no {split} split {where}; found: {', '.join(collection.splits)}.")
+    for split, count in collection.counts().items():
+        if not count:
+            raise DatasetError(f"The {split} split {where} is empty.")
+        for name in names:
+            if not count[name]:
+                raise DatasetError(f"Class {name} is missing from the {split} split {where} ({table}).")
+
+
+def no_photographs(collection: Collection) -> str:
+    """Say that no photograph was found, and what was found instead."""
+    left_out = dict(collection.ignored)
+    if collection.heif:
+        left_out["HEIC photograph, for which the extra is needed: pip install 'bldml[heif]'"] = len(collection.heif)
+    found = "; ".join(f"{count} × {reason}" for reason, count in left_out.items()) or "nothing"
+    return f"No photographs were found in {collection.root}. Left out: {found}."
+
+
+def check_positive_class(positive_class: str | None, class_names: tuple[str, ...]) -> str:
+    """The positive class, checked.
+
+    Args:
+        positive_class: Its name as the user gave it. None is understood only for classes named 0 and 1.
+        class_names: The two names found.
+
+    Raises:
+        DatasetError: It is not given or not one of the names.
+
+    >>> check_positive_class("BLD", ("BLD", "No_BLD")), check_positive_class(None, ("0", "1"))
+    ('BLD', '1')
+    """
+    found = ", ".join(class_names)
+    if positive_class is None:
+        if class_names == ("0", "1"):
+            return "1"
+        raise DatasetError(
+            f"Which class is the positive one (the disease)? Give its name: --data.positive_class NAME. Found: {found}."
+        )
+    if positive_class not in class_names:
+        near = get_close_matches(positive_class, class_names, 1, 0.3) or list(class_names[:1])
+        raise DatasetError(
+            f"The positive class {positive_class!r} is not among the classes found: {found}. Give "
+            f"--data.positive_class {near[0]}, or rename by --data.class_aliases "
+            f"'{{{near[0]}: {positive_class}}}'."
+        )
+    return positive_class
+
+
+def fingerprint(samples: Iterable[Sample], digests: Mapping[str, str]) -> str:
+    """SHA-256 of a split: its photographs' contents and classes, whatever their names and order.
+
+    Args:
+        samples: The split's samples.
+        digests: SHA-256 of each file's content, by sample name.
+    """
+    lines = sorted(f"{digests[s.name]} {s.class_name}\n" for s in samples)
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()

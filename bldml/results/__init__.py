@@ -1,0 +1,1 @@
+"""Tables of predictions in, numbers and pages out; runs on a laptop without torch or Lightning."""

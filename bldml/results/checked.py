@@ -1,0 +1,28 @@
+"""Arrays as the formulas need them, or an error that says what was found."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def checked_scores(values: ArrayLike, name: str) -> NDArray[np.float64]:
+    """Scores as float64 (n,); ValueError if they are not finite or of another shape."""
+    score = np.asarray(values, dtype=np.float64)
+    if score.ndim != 1:
+        raise ValueError(f"The {name} must have the shape (n,), found {score.shape}.")
+    if not np.isfinite(score).all():
+        raise ValueError(f"The {name} must be finite, {np.sum(~np.isfinite(score))} of {score.size} are not.")
+    return score
+
+
+def checked_pair(
+    values: ArrayLike, labels: ArrayLike, name: str, *, in_unit_range: bool = False
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Scores and labels of the same shape (n,), labels 0 or 1; ValueError if they are not."""
+    score, label = checked_scores(values, name), np.asarray(labels)
+    if label.shape != score.shape:
+        raise ValueError(f"One label for each of the {name}: labels {label.shape}, {name} {score.shape}.")
+    if in_unit_range and score.size and (score.min() < 0 or score.max() > 1):
+        raise ValueError(f"The {name} must lie in [0, 1], found {score.min()} to {score.max()}.")
+    if not np.isin(label, (0, 1)).all():
+        raise ValueError(f"The labels must be 0 or 1, found {np.unique(label)[:5].tolist()}.")
+    return score, label.astype(np.int64)

@@ -1,0 +1,183 @@
+"""What a run folder holds, `lightning_logs/<run>/`: read it and write it.
+
+Every file is written beside its place and then renamed, so that a kill leaves the old file or the new one.
+"""
+
+import itertools
+import os
+import secrets
+import unicodedata
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+_LONGEST_NAME = 200  # bytes; file systems allow 255, and a unique name gets a number behind it
+
+
+class RunError(Exception):
+    """The user's own mistake about a run or its files; the message says what was found and what to do."""
+
+
+def check_name(name: str, what: str) -> None:
+    """Raise RunError unless `name` can safely name a folder.
+
+    Args:
+        name: name of a run or an evaluation, as the user typed it.
+        what: what it names, for the message: "run", "evaluation".
+
+    >>> check_name("resnet50-4711", "run")
+    """
+    if not name.strip():
+        problem = "is empty"
+    elif "/" in name or "\\" in name:
+        problem = "has a path separator"
+    elif name.startswith((".", "-")):  # hidden, or taken for an option; covers "." and ".."
+        problem = f"starts with {name[0]!r}"
+    elif any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name):
+        problem = "has control characters or characters that are not text"
+    elif len(name.encode()) > _LONGEST_NAME:
+        problem = f"is {len(name.encode())} bytes long, {_LONGEST_NAME} are allowed"
+    else:
+        return
+    raise RunError(f"The {what} name {name!r} {problem}. Give a plain name such as resnet50-2.")
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that it holds, at every moment, the whole old or the whole new content.
+
+    Text is encoded as UTF-8. Several processes may write the same file at once: the last one wins. The
+    file's mode follows the umask, so that a group's shared folder stays readable for the group.
+
+    Raises:
+        RunError: the file cannot be written there; an old file is unchanged and nothing is left beside it.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    # A short name, because that of `path` may be as long as allowed; "x" never opens another writer's file.
+    temporary = path.with_name(f".bldml-{secrets.token_hex(8)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise RunError(
+            f"Cannot write {path}: {error.strerror}. The file is as it was before. Check that its folder "
+            "exists, that you may write to it and that there is space left."
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run and the places of what it holds; a place need not exist yet.
+
+    Args:
+        path: the folder, `lightning_logs/<run>`.
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The configuration that the run was started with."""
+        return self.path / "config.yaml"
+
+    @property
+    def environment(self) -> Path:
+        """Software, hardware and the command."""
+        return self.path / "environment.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One row an epoch."""
+        return self.path / "metrics.csv"
+
+    @property
+    def splits(self) -> Path:
+        """Which photograph was in which split."""
+        return self.path / "splits.csv"
+
+    @property
+    def excluded(self) -> Path:
+        """Photographs that were not used, and why."""
+        return self.path / "excluded.csv"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """The epoch with the best monitored score."""
+        return self.checkpoints / "best.ckpt"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """The epoch from which the run resumes."""
+        return self.checkpoints / "last.ckpt"
+
+    def evaluation(self, name: str) -> Path:
+        """Return the folder of one evaluation: `val`, `test` or the name of an external set."""
+        check_name(name, "evaluation")
+        return self.path / "evaluations" / name
+
+    @classmethod
+    def create(cls, logs: Path, name: str, *, unique: bool = False) -> "RunFolder":
+        """Make the folder of a new run, and nothing inside it.
+
+        Args:
+            logs: folder of all runs, made where it is missing.
+            name: name of the run.
+            unique: where the name is taken, take `<name>-2`, `<name>-3`, … instead (for automatic names);
+                safe when several jobs start at once, because making a folder is atomic.
+
+        Raises:
+            RunError: the name is taken or is no name, or the folder cannot be made; nothing is left behind.
+        """
+        check_name(name, "run")
+        missing: list[Path] = []
+        try:
+            missing.extend(folder for folder in (logs, *logs.parents) if not folder.exists())
+            logs.mkdir(parents=True, exist_ok=True)
+            for number in itertools.count(1):
+                path = logs / (name if number == 1 else f"{name}-{number}")
+                with suppress(FileExistsError):
+                    path.mkdir()
+                    return cls(path)
+                if not unique:
+                    break
+        except OSError as error:
+            for folder in missing:  # deepest first; one that another job uses by now is not empty and stays
+                with suppress(OSError):
+                    folder.rmdir()
+            raise RunError(
+                f"Cannot make the run folder {logs / name}: {error.strerror} ({error.filename}). "
+                "Use a folder that you may write to."
+            ) from error
+        raise RunError(f"{path} exists already and is left as it is. Give another --run_name, or move it away.")
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: Path) -> "RunFolder | None":
+        """Return the run that a checkpoint `<run>/checkpoints/<name>` lies in, or None outside a run."""
+        # A link to a checkpoint leads to its run; but a run's checkpoints may be a link to another disk.
+        for place in (checkpoint.resolve(), checkpoint.absolute()):
+            run = cls(place.parent.parent)
+            if place.parent == run.checkpoints and run.config.is_file():
+                return run
+        return None
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents where they are missing.
+
+    Raises:
+        RunError: It cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"Cannot make {folder}: {error.strerror}. Check that you may write there.") from error

@@ -1,0 +1,1 @@
+"""Samples -> run folder: backbones, data module, classifier, callbacks. Knows Lightning."""

@@ -1,0 +1,144 @@
+"""A checkpoint describes itself: what is written beside the weights, and how it is read back safely."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from bldml.results.evaluation import OperatingPoint
+from bldml.training.backbones import BackboneName
+
+KEY = "bldml"
+FORMAT = 1
+
+
+class CheckpointError(Exception):
+    """A file cannot be used as a checkpoint; the message says why."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a checkpoint says of itself, in plain types that load with `weights_only=True`.
+
+    Attributes:
+        backbone: A key of `backbones.BACKBONES`.
+        image_size: Side in pixels.
+        mean: Mean of each channel that inputs were normalised with.
+        std: Standard deviation of each channel.
+        class_names: Both names, in alphabetical order.
+        positive_class: The one whose probability the model gives.
+        threshold: Calibrated probability from which a photograph counts as positive; chosen on validation.
+        temperature: What logits are divided by before the sigmoid; chosen on validation.
+        fingerprints: SHA-256 of each split's contents and classes.
+        versions: Versions of the software that wrote it.
+        settings: Data settings and precision of the run, for evaluations without a config.
+        format: Version of this description.
+    """
+
+    backbone: BackboneName
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    class_names: tuple[str, ...]
+    positive_class: str
+    threshold: float
+    temperature: float
+    fingerprints: dict[str, str]
+    versions: dict[str, str]
+    settings: dict[str, Any]
+    format: int = FORMAT
+
+    @property
+    def negative_class(self) -> str:
+        """The other class."""
+        return next(name for name in self.class_names if name != self.positive_class)
+
+    @property
+    def operating_point(self) -> OperatingPoint:
+        """Threshold and temperature."""
+        return OperatingPoint(self.threshold, self.temperature)
+
+    def to_plain(self) -> dict[str, Any]:
+        """As a dict of plain types."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read and checked.
+
+    Attributes:
+        path: The file.
+        header: What it says of itself.
+        state_dict: Parameters and buffers of the module, on the CPU.
+        epoch: Epoch at whose end it was written, counted from 0.
+    """
+
+    path: Path
+    header: Header
+    state_dict: Mapping[str, Tensor]
+    epoch: int
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint without running anything in it.
+
+    Args:
+        path: A `.ckpt` file that `bldml fit` wrote.
+
+    Raises:
+        CheckpointError: There is no such file, it is damaged, holds more than tensors and plain values, or was not
+            written by bldml. There is no fallback to an unsafe load.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"There is no checkpoint {path} (looked from {Path.cwd()}).")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged or hostile file raises whatever its bytes happen to trigger
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(
+            f"The checkpoint {path} is refused: it is damaged or holds more than tensors and plain values "
+            f"({type(error).__name__}: {first_line})"
+        ) from error
+    if not isinstance(content, dict) or KEY not in content or "state_dict" not in content:
+        raise CheckpointError(f"The file {path} is no checkpoint of bldml: it does not describe its classifier.")
+    state_dict = content["state_dict"]
+    if not isinstance(state_dict, dict) or not all(isinstance(value, Tensor) for value in state_dict.values()):
+        raise CheckpointError(f"The checkpoint {path} holds no weights.")
+    try:
+        return Checkpoint(path, _header(content[KEY]), state_dict, int(content.get("epoch", -1)))
+    except (TypeError, ValueError, KeyError) as error:
+        raise CheckpointError(f"The checkpoint {path} describes itself wrongly: {error}") from error
+
+
+def _header(plain: Any) -> Header:
+    if not isinstance(plain, dict):
+        raise TypeError(f"the description is {type(plain).__name__}, not a table")
+    if plain.get("format") != FORMAT:
+        raise ValueError(f"its format is {plain.get('format')!r}; this version of bldml reads {FORMAT}")
+    missing = [f.name for f in fields(Header) if f.name not in plain]
+    if missing:
+        raise KeyError(f"{', '.join(missing)} not given")
+    known: dict[str, Any] = {f.name: plain[f.name] for f in fields(Header)}
+    header = Header(**known | {name: tuple(known[name]) for name in ("mean", "std", "class_names")})
+    numbers = (*header.mean, *header.std, header.threshold, header.temperature)
+    checks = {
+        "backbone": header.backbone in get_args(BackboneName),
+        "image_size": isinstance(header.image_size, int) and 1 <= header.image_size <= 4096,
+        "class_names": len(set(header.class_names)) == 2 and all(isinstance(n, str) for n in header.class_names),
+        "positive_class": header.positive_class in header.class_names,
+        "mean, std, threshold or temperature": all(isinstance(n, float) and math.isfinite(n) for n in numbers)
+        and len(header.mean) == len(header.std) == 3
+        and min(header.std) > 0
+        and header.temperature > 0,
+        "settings": isinstance(header.settings, dict) and isinstance(header.settings.get("data"), dict),
+        "fingerprints": isinstance(header.fingerprints, dict),
+    }
+    wrong = [name for name, good in checks.items() if not good]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)} cannot be right")
+    return header

@@ -1,0 +1,131 @@
+"""Callbacks of transfer learning: when stages thaw, when learning rates fall."""
+
+import math
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from bldml.training.backbones import BackboneError
+from bldml.training.module import LeafClassifier
+
+
+class ProgressiveUnfreezing(Callback):
+    """Trains the head alone first, then thaws the backbone's stages from the head downwards.
+
+    What is thawed is a pure function of the epoch, set anew at the start of each.
+
+    Args:
+        start_epoch: First epoch, counted from 0, in which the backbone is trained.
+        stages: How many stages to thaw, those nearest the head; 0 for never.
+        every_n_epochs: Epochs from one stage to the next; 0 thaws all of them at once, as in the BLD-ML paper.
+    """
+
+    def __init__(self, start_epoch: int = 3, stages: int = 2, every_n_epochs: int = 0) -> None:
+        super().__init__()
+        for name, value in (("start_epoch", start_epoch), ("stages", stages), ("every_n_epochs", every_n_epochs)):
+            if value < 0:
+                raise BackboneError(f"unfreezing.{name} must be at least 0, not {value}.")
+        self.start_epoch, self.stages, self.every_n_epochs = start_epoch, stages, every_n_epochs
+
+    def depth(self, epoch: int) -> int:
+        """Number of thawed stages in an epoch, counted from 0.
+
+        >>> [ProgressiveUnfreezing(2, 3).depth(epoch) for epoch in range(4)]
+        [0, 0, 3, 3]
+        >>> [ProgressiveUnfreezing(1, 3, every_n_epochs=2).depth(epoch) for epoch in range(8)]
+        [0, 1, 1, 2, 2, 3, 3, 3]
+        """
+        if epoch < self.start_epoch:
+            return 0
+        if self.every_n_epochs == 0:
+            return self.stages
+        return min(self.stages, 1 + (epoch - self.start_epoch) // self.every_n_epochs)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse more stages than the backbone has before anything is trained."""
+        if stage == TrainerFn.FITTING:
+            classifier(pl_module).unfreeze(self.stages)
+            classifier(pl_module).unfreeze(self.depth(0))
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Set what this epoch trains, and every module's mode, which validation has changed."""
+        classifier(pl_module).unfreeze(self.depth(trainer.current_epoch))
+
+
+class PlateauLR(Callback):
+    """Lowers every group's learning rate when the monitored metric has stopped improving.
+
+    Args:
+        factor: What learning rates are multiplied by, in (0, 1).
+        patience: Epochs without improvement that are waited for.
+        threshold: Smallest relative change that counts as an improvement.
+        min_lr: Learning rate that is not gone below.
+        monitor: Logged metric (taken from monitor).
+        mode: Whether a smaller or a larger value is better (taken from monitor).
+    """
+
+    def __init__(
+        self,
+        factor: float = 0.5,
+        patience: int = 2,
+        threshold: float = 1e-4,
+        min_lr: float = 0.0,
+        monitor: str = "val_loss",
+        mode: Literal["min", "max"] = "min",
+    ) -> None:
+        super().__init__()
+        if not 0 < factor < 1:
+            raise BackboneError(f"plateau.factor must lie in (0, 1), not {factor}.")
+        if patience < 0 or not (math.isfinite(threshold) and threshold >= 0 and min_lr >= 0):
+            raise BackboneError("plateau.patience, plateau.threshold and plateau.min_lr must be at least 0.")
+        self.monitor = monitor
+        self._arguments: dict[str, Any] = {
+            "factor": factor, "patience": patience, "threshold": threshold, "min_lr": min_lr, "mode": mode,
+        }  # fmt: skip
+        self._scheduler: ReduceLROnPlateau | None = None
+        self._resumed: dict[str, Any] | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take hold of the optimizer."""
+        self._scheduler = ReduceLROnPlateau(trainer.optimizers[0], **self._arguments)
+        if self._resumed is not None:
+            self._scheduler.load_state_dict(self._resumed)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the metric once an epoch."""
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking or self._scheduler is None:
+            return
+        value = trainer.callback_metrics.get(self.monitor)
+        if value is not None:
+            self._scheduler.step(float(value))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counters and best value, in plain types."""
+        if self._scheduler is None:
+            return {}
+        state = self._scheduler.state_dict()
+        return {k: v for k, v in state.items() if isinstance(v, int | float | str | bool)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the counters until the optimizer is there."""
+        self._resumed = state_dict
+
+
+class TrainingConditions(Callback):
+    """Logs each group's learning rate and the trainable share of the parameters, as they were during the epoch."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log once an epoch."""
+        for group in trainer.optimizers[0].param_groups:
+            pl_module.log(f"lr_{group['name']}", torch.tensor(float(group["lr"]), dtype=torch.float64))
+        pl_module.log("trainable_share", classifier(pl_module).trainable_share())
+
+
+def classifier(module: LightningModule) -> LeafClassifier:
+    """The module as what it is; these callbacks work with no other."""
+    if not isinstance(module, LeafClassifier):
+        raise TypeError(f"expected a LeafClassifier, got {type(module).__name__}")
+    return module

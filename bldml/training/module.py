@@ -1,0 +1,245 @@
+"""LeafClassifier: a backbone with one logit, its loss, its metrics, its parameter groups and its thawing."""
+
+import math
+from typing import Any, Literal, TypedDict, cast
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.modules.batchnorm import _BatchNorm
+from torchmetrics import CatMetric, MeanMetric, MetricCollection
+
+from bldml.results.evaluation import OperatingPoint, choose_operating_point
+from bldml.training.backbones import BACKBONES, BackboneError, BackboneName, build, load_pretrained
+from bldml.training.checkpoint import KEY, Header
+from bldml.training.scores import binary_scores
+from bldml.training.transforms import MEAN, STD
+
+Stage = Literal["train", "val", "test"]
+
+
+class Batch(TypedDict):
+    """Images float32 (n, 3, s, s), labels int64 (n,) with 1 for positive, names and groups of the photographs."""
+
+    image: Tensor
+    label: Tensor
+    path: list[str]
+    group: list[str]
+
+
+def image_size_of(backbone: BackboneName, image_size: int | None) -> int:
+    """The image size asked for, or the backbone's own."""
+    return BACKBONES[backbone].image_size if image_size is None else image_size
+
+
+class LeafClassifier(LightningModule):
+    """A pretrained backbone whose head gives one logit: is this leaf diseased?
+
+    Args:
+        backbone: Which architecture.
+        weights: imagenet (torchvision's, cached or downloaded once), none (random), or a file with a state dict.
+        image_size: Side in pixels; null for the backbone's own.
+        lr: Learning rate of the head.
+        backbone_lr_factor: Learning rate of the backbone's stages as a share of the head's.
+        weight_decay: Weight decay of AdamW.
+        pos_weight: Weight of positive photographs in the loss: none, auto (negatives per positive in the training
+            split), or a number.
+        freeze_batchnorm: Hold the backbone's BatchNorm layers in evaluation mode always, so that their running
+            statistics stay those of the pretrained weights.
+        seed: Seed of dropout and stochastic depth (taken from seed_everything).
+    """
+
+    def __init__(
+        self,
+        backbone: BackboneName = "efficientnet_v2_s",
+        weights: str = "imagenet",
+        image_size: int | None = None,
+        lr: float = 1e-3,
+        backbone_lr_factor: float = 0.1,
+        weight_decay: float = 1e-4,
+        pos_weight: float | Literal["none", "auto"] = "none",
+        freeze_batchnorm: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.image_size = image_size_of(backbone, image_size)
+        self.row = BACKBONES[backbone]
+        if self.image_size < self.row.min_size:
+            raise BackboneError(
+                f"model.image_size {self.image_size} is too small for {backbone}: at least {self.row.min_size} px "
+                f"(its own size is {self.row.image_size})."
+            )
+        for name, value in (("lr", lr), ("backbone_lr_factor", backbone_lr_factor), ("weight_decay", weight_decay)):
+            if not (math.isfinite(value) and value >= 0):
+                raise BackboneError(f"model.{name} must be a finite number of at least 0, not {value}.")
+        if isinstance(pos_weight, float | int) and not (math.isfinite(pos_weight) and pos_weight > 0):
+            raise BackboneError(f"model.pos_weight must be none, auto or a number above 0, not {pos_weight}.")
+        self.backbone, self.weights, self.freeze_batchnorm, self.seed = backbone, weights, freeze_batchnorm, seed
+        self.lr, self.backbone_lr_factor, self.weight_decay = lr, backbone_lr_factor, weight_decay
+        self.pos_weight_rule = pos_weight
+        # On the CPU, channels_last makes bf16 convolutions about twice as fast; on a GPU fp16 ones.
+        self.network = build(backbone).to(memory_format=torch.channels_last)
+        self.register_buffer("pos_weight", torch.ones(()))
+        self.pos_weight: Tensor
+        self.scores = nn.ModuleDict({stage: binary_scores(stage) for stage in ("train_", "val_", "test_")})
+        self.losses = nn.ModuleDict({stage: MeanMetric() for stage in ("train_", "val_", "test_")})
+        self.val_logits, self.val_labels = CatMetric(), CatMetric()
+        self.operating_point = OperatingPoint(threshold=0.5, temperature=1.0)
+        self.depth = 0
+        self.description: dict[str, Any] = {}
+        self.unfreeze(0)
+
+    def load_pretrained(self) -> None:
+        """Lay the pretrained weights on the backbone; they may have to be downloaded."""
+        load_pretrained(self.network, self.backbone, self.weights)
+
+    def describe(self, **description: Any) -> None:
+        """Say what the module cannot know: class names, positive class and the rest of a checkpoint's `Header`."""
+        self.description = description
+
+    def balance(self, negatives: int, positives: int) -> None:
+        """Set the loss's weight of positive photographs by `pos_weight`.
+
+        Args:
+            negatives: Number of negative training photographs.
+            positives: Number of positive ones.
+        """
+        rule = self.pos_weight_rule
+        value = 1.0 if rule == "none" else negatives / positives if rule == "auto" else float(rule)
+        self.pos_weight.fill_(value)
+
+    def unfreeze(self, depth: int | None = None) -> "LeafClassifier":
+        """Thaw the stages nearest the head and freeze the others; set every module's mode.
+
+        Stateless: what is thawed afterwards depends on `depth` alone, so a resumed run has nothing to repair. Frozen
+        stages run in evaluation mode, without stochastic depth.
+
+        Args:
+            depth: Number of stages to thaw, from 0 (head alone) to `len(self.row.stages)`; None for all.
+        """
+        depth = len(self.row.stages) if depth is None else depth
+        if not 0 <= depth <= len(self.row.stages):
+            raise BackboneError(
+                f"{depth} stages cannot be thawed: {self.backbone} has {len(self.row.stages)} (0 thaws the head alone)."
+            )
+        self.depth = depth
+        self.network.train()
+        self.network.get_submodule(self.row.head).requires_grad_(True)
+        for number, stage in enumerate(self.row.stages):
+            for path in stage:
+                self.network.get_submodule(path).requires_grad_(number < depth).train(number < depth)
+        if self.freeze_batchnorm:
+            for module in self.network.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits float32 (n,) of images float32 (n, 3, s, s)."""
+        logits: Tensor = self.network(images.contiguous(memory_format=torch.channels_last))
+        return logits.squeeze(1).float()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of a batch."""
+        # Dropout and stochastic depth depend on the step alone, not on what drew random numbers before.
+        entropy = np.random.SeedSequence([self.seed, self.global_step, self.global_rank])
+        torch.manual_seed(int(entropy.generate_state(1)[0]))
+        return self._step(batch, "train")[0]
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Logits float32 (n,)."""
+        logits = self._step(batch, "val")[1]
+        self.val_logits.update(logits)
+        self.val_labels.update(batch["label"])
+        return logits
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Logits float32 (n,)."""
+        return self._step(batch, "test")[1]
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Logits float32 (n,)."""
+        logits: Tensor = self(batch["image"])
+        return logits
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's training metrics."""
+        self._log_scores("train")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation metrics and choose the operating point."""
+        self._log_scores("val")
+        logits, labels = self.val_logits.compute(), self.val_labels.compute()
+        self.val_logits.reset()
+        self.val_labels.reset()
+        # A diverged model has none; early stopping ends such a run.
+        self.operating_point = OperatingPoint(threshold=0.5, temperature=1.0)
+        if bool(logits.isfinite().all()):
+            self.operating_point = choose_operating_point(logits.cpu().numpy(), labels.long().cpu().numpy())
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test metrics."""
+        self._log_scores("test")
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW with one named group for the head and one for each stage, from the first step to the last."""
+        groups: list[dict[str, Any]] = [
+            {"name": "head", "lr": self.lr, "params": list(self.network.get_submodule(self.row.head).parameters())}
+        ]
+        for stage in self.row.stages:
+            parameters = [p for path in stage for p in self.network.get_submodule(path).parameters()]
+            groups.append({"name": stage[0], "lr": self.lr * self.backbone_lr_factor, "params": parameters})
+        return torch.optim.AdamW(groups, weight_decay=self.weight_decay)
+
+    def trainable_share(self) -> float:
+        """Share of the parameters that are being trained, in (0, 1]."""
+        trained = sum(p.numel() for p in self.network.parameters() if p.requires_grad)
+        return trained / sum(p.numel() for p in self.network.parameters())
+
+    def header(self) -> Header:
+        """What a checkpoint written now says of itself."""
+        return Header(
+            backbone=self.backbone,
+            image_size=self.image_size,
+            mean=MEAN,
+            std=STD,
+            threshold=self.operating_point.threshold,
+            temperature=self.operating_point.temperature,
+            **self.description,
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Let the checkpoint describe itself."""
+        checkpoint[KEY] = self.header().to_plain()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up the operating point."""
+        plain = checkpoint[KEY]
+        self.operating_point = OperatingPoint(plain["threshold"], plain["temperature"])
+
+    def _step(self, batch: Batch, stage: Stage) -> tuple[Tensor, Tensor]:
+        logits = self(batch["image"])
+        loss = binary_cross_entropy_with_logits(logits, batch["label"].float(), pos_weight=self.pos_weight)
+        detached = logits.detach()
+        # Probabilities, not logits: torchmetrics would apply a sigmoid batch by batch, or not, by what it sees.
+        scores, mean_loss = self._metrics(stage)
+        scores.update(detached.sigmoid(), batch["label"])
+        mean_loss.update(loss.detach(), weight=len(detached))
+        return loss, detached
+
+    def _metrics(self, stage: Stage) -> tuple[MetricCollection, MeanMetric]:
+        return cast(MetricCollection, self.scores[f"{stage}_"]), cast(MeanMetric, self.losses[f"{stage}_"])
+
+    def _log_scores(self, stage: Stage) -> None:
+        scores, loss = self._metrics(stage)
+        values = scores.compute()
+        values[f"{stage}_balanced_accuracy"] = (values[f"{stage}_recall"] + values[f"{stage}_specificity"]) / 2
+        values[f"{stage}_loss"] = loss.compute()
+        scores.reset()
+        loss.reset()
+        # Values are already those of all ranks.
+        shown = (f"{stage}_loss", f"{stage}_auroc")
+        for name, value in values.items():
+            self.log(name, value, prog_bar=stage == "val" and name in shown)

@@ -1,0 +1,214 @@
+"""What a run writes down: the table of epochs, predictions of an evaluation, the environment."""
+
+import csv
+import io
+import os
+import platform
+import subprocess
+import sys
+from argparse import Namespace
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from torch import Tensor
+
+from bldml.results.evaluation import evaluate, to_probabilities
+from bldml.results.run import write_atomically
+from bldml.results.tables import Prediction, write_metrics, write_predictions
+from bldml.training.checkpoint import Header
+from bldml.training.leafdataset import UNLABELLED
+from bldml.training.module import Batch
+
+PACKAGES = (
+    "bldml",
+    "lightning",
+    "torch",
+    "torchvision",
+    "torchmetrics",
+    "jsonargparse",
+    "pillow",
+    "numpy",
+    "tensorboard",
+)
+
+
+SHOWN = ("train_loss", "val_loss", "val_auroc", "val_balanced_accuracy", "lr_head", "trainable_share")
+
+
+class Curves(TensorBoardLogger):
+    """TensorBoard's event files, without the hparams.yaml that Lightning adds: config.yaml says it all."""
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Bring what was logged to the disk."""
+        self.experiment.flush()
+
+
+class EpochTable(Logger):
+    """Writes metrics.csv, one row an epoch; the whole file anew each time, so a kill leaves a whole table.
+
+    Args:
+        path: The file.
+        echo: Say a line an epoch, for a job's log file, where a progress bar would fill pages.
+    """
+
+    def __init__(self, path: Path, *, echo: bool = False) -> None:
+        super().__init__()
+        self.path, self.echo = path, echo
+        self._rows: dict[int, dict[str, float | int]] = {}
+
+    @property
+    def name(self) -> str:
+        """Part of Lightning's interface; unused."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """Part of Lightning's interface; unused."""
+        return ""
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Nothing: config.yaml has them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Add values to the row of their epoch. Lightning calls this after validation and at the epoch's end."""
+        values = dict(metrics)
+        epoch = int(values.pop("epoch"))
+        row = self._rows.setdefault(epoch, {"epoch": epoch})
+        row.update({"step": step or 0, **values})
+        if self.echo and "train_loss" in values:
+            shown = "  ".join(f"{name} {row[name]:.4g}" for name in SHOWN if name in row)
+            rank_zero_info(f"epoch {epoch}: {shown}")
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write the table."""
+        columns = list(dict.fromkeys(name for row in self._rows.values() for name in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self._rows[epoch] for epoch in sorted(self._rows))
+        write_atomically(self.path, text.getvalue())
+
+
+class PredictionRecorder(Callback):
+    """Collects the logits of one evaluation and writes predictions.csv and, where labels are known, its metrics.
+
+    Args:
+        folder: `evaluations/<name>`.
+        header: The checkpoint's own description: class names and operating point.
+    """
+
+    def __init__(self, folder: Path, header: Header) -> None:
+        super().__init__()
+        self.folder, self.header = folder, header
+        self.metrics: dict[str, Any] | None = None
+        self._logits: list[Tensor] = []
+        self._labels: list[Tensor] = []
+        self._names: list[str] = []
+        self._groups: list[str] = []
+
+    def _record(self, outputs: Any, batch: Batch) -> None:
+        self._logits.append(outputs.detach().float().cpu())
+        self._labels.append(batch["label"].cpu())
+        self._names += batch["path"]
+        self._groups += batch["group"]
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *args: Any
+    ) -> None:
+        """Keep a batch's logits."""
+        self._record(outputs, batch)
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *args: Any
+    ) -> None:
+        """Keep a batch's logits."""
+        self._record(outputs, batch)
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *args: Any
+    ) -> None:
+        """Keep a batch's logits."""
+        self._record(outputs, batch)
+
+    def write(self) -> None:
+        """Write what was collected."""
+        point = self.header
+        probabilities = to_probabilities(torch.cat(self._logits).numpy(), point.temperature)
+        labels = torch.cat(self._labels).numpy()
+        names = {0: point.negative_class, 1: point.positive_class, UNLABELLED: ""}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_predictions(
+            self.folder / "predictions.csv",
+            (
+                Prediction(
+                    name, group, names[int(label)], names[int(probability >= point.threshold)], float(probability)
+                )
+                for name, group, label, probability in zip(
+                    self._names, self._groups, labels, probabilities, strict=True
+                )
+            ),
+        )
+        if np.all(labels != UNLABELLED):
+            self.metrics = evaluate(labels, probabilities, self.header.operating_point)
+            write_metrics(self.folder, self.metrics)
+
+
+def software_versions() -> dict[str, str]:
+    """Versions of this program, of what it stands on and of Python."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def environment(seed: int, device: torch.device, fingerprints: Mapping[str, str]) -> dict[str, Any]:
+    """The content of environment.json: what is needed to say, or to repeat, under what conditions a run was made.
+
+    Args:
+        seed: Seed of the run.
+        device: Device that was computed on.
+        fingerprints: SHA-256 of each split (see `dataset.samples.fingerprint`).
+    """
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "versions": software_versions(),
+        "git_commit": git_commit(),
+        "seed": seed,
+        "device": str(device),
+        "gpu": gpu,
+        "cuda": torch.version.cuda if gpu else None,
+        "platform": platform.platform(),
+        "cpu_threads": torch.get_num_threads(),
+        "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
+        "dataset_fingerprint": dict(fingerprints),
+    }
+
+
+def git_commit() -> str | None:
+    """Commit of the checkout that this code runs from, with `+changes` if it was edited; None outside one."""
+    folder = Path(__file__).resolve().parent
+    try:
+        # The check keeps an installed package from naming the commit of whatever repository its venv lies in.
+        tracked = ["git", "-C", str(folder), "ls-files", "--error-unmatch", Path(__file__).name]
+        subprocess.run(tracked, capture_output=True, check=True, timeout=10)
+        show = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*"]
+        return subprocess.run(show, capture_output=True, check=True, timeout=10, text=True).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,250 @@
+"""From photographs to a run folder, through the real command line."""
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from sklearn import metrics as sklearn_metrics
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from bldml.dataset.manifest import read_manifest
+from bldml.results.tables import read_predictions
+from bldml.training.backbones import BACKBONES, build
+from bldml.training.checkpoint import read_checkpoint
+from tests.support import REPOSITORY, SMALL, Bldml
+
+NAMES = (
+    "accuracy",
+    "balanced_accuracy",
+    "precision",
+    "recall",
+    "specificity",
+    "f1",
+    "auroc",
+    "average_precision",
+    "loss",
+)
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_run_folder_holds_every_file_of_the_design(run: Path) -> None:
+    expected = {"config.yaml", "environment.json", "metrics.csv", "splits.csv", "checkpoints", "evaluations"}
+    found = {path.name for path in run.iterdir()}
+    events = {name for name in found if name.startswith("events.out.tfevents.")}
+    assert len(events) == 1
+    assert found - events == expected
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    for split in ("val", "test"):
+        files = {path.name for path in (run / "evaluations" / split).iterdir()}
+        assert files == {"predictions.csv", "metrics.csv", "metrics.json", "provenance.json"}
+
+
+def test_metrics_csv_has_a_row_an_epoch_with_all_metrics(run: Path) -> None:
+    rows = table(run / "metrics.csv")
+    assert [int(row["epoch"]) for row in rows] == [0, 1, 2, 3]
+    for row in rows:
+        for split in ("train", "val"):
+            for name in NAMES:
+                assert math.isfinite(float(row[f"{split}_{name}"])), f"{split}_{name}"
+    assert float(rows[0]["lr_head"]) == 1e-3
+    assert float(rows[0]["lr_features.18"]) == 1e-4
+    shares = [float(row["trainable_share"]) for row in rows]
+    assert shares[0] < 0.01 < shares[1] < shares[2] == shares[3]
+
+
+def test_plateau_lowers_every_group(run: Path) -> None:
+    rows = table(run / "metrics.csv")
+    reference = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(reference, factor=0.5, patience=0)
+    for row in rows:
+        lr = reference.param_groups[0]["lr"]
+        assert float(row["lr_head"]) == pytest.approx(lr)
+        assert float(row["lr_features.6"]) == pytest.approx(lr / 10)
+        plateau.step(float(row["val_loss"]))
+
+
+def test_tensorboard_has_the_same_curves(run: Path) -> None:
+    events = EventAccumulator(str(run))
+    events.Reload()
+    rows = table(run / "metrics.csv")
+    for name in ("val_loss", "train_auroc", "lr_head", "lr_features.18", "trainable_share"):
+        values = [event.value for event in events.Scalars(name)]
+        assert values == pytest.approx([float(row[name]) for row in rows]), name
+
+
+def test_best_checkpoint_is_that_of_the_smallest_val_loss(run: Path) -> None:
+    losses = [float(row["val_loss"]) for row in table(run / "metrics.csv")]
+    assert read_checkpoint(run / "checkpoints" / "best.ckpt").epoch == losses.index(min(losses))
+    assert read_checkpoint(run / "checkpoints" / "last.ckpt").epoch == 3
+
+
+def test_checkpoint_describes_itself(run: Path, leaves: Path) -> None:
+    header = read_checkpoint(run / "checkpoints" / "best.ckpt").header
+    assert (header.backbone, header.image_size) == ("mobilenet_v2_x0_35", 64)
+    assert (header.class_names, header.positive_class) == (("BLD", "No_BLD"), "BLD")
+    assert header.settings["data"]["root"] == str(leaves)
+    assert header.fingerprints == json.loads((run / "environment.json").read_text())["dataset_fingerprint"]
+    assert header.versions["torch"] == torch.__version__.split("+")[0]
+
+
+def test_threshold_and_temperature_come_from_validation_of_that_epoch(run: Path) -> None:
+    """Test and validation metrics use the checkpoint's own; on validation they are the best that there is."""
+    header = read_checkpoint(run / "checkpoints" / "best.ckpt").header
+    for split in ("val", "test"):
+        metrics = json.loads((run / "evaluations" / split / "metrics.json").read_text())
+        assert (metrics["threshold"], metrics["temperature"]) == (header.threshold, header.temperature)
+    rows = read_predictions(run / "evaluations" / "val" / "predictions.csv")
+    labels = [row.true_class == "BLD" for row in rows]
+    best = max(
+        float(sklearn_metrics.f1_score(labels, [row.probability >= candidate.probability for row in rows]))
+        for candidate in rows
+    )
+    metrics = json.loads((run / "evaluations" / "val" / "metrics.json").read_text())
+    assert metrics["at_threshold"]["f1"] == pytest.approx(best, abs=1e-12)
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_every_metric_is_what_scikit_learn_computes_from_the_predictions(run: Path, split: str) -> None:
+    folder = run / "evaluations" / split
+    metrics = json.loads((folder / "metrics.json").read_text())
+    rows = read_predictions(folder / "predictions.csv")
+    labels = [int(row.true_class == "BLD") for row in rows]
+    scores = [row.probability for row in rows]
+    expected: dict[str, Any] = {
+        "n": len(rows),
+        "n_positive": sum(labels),
+        "loss": sklearn_metrics.log_loss(labels, scores),
+        "auroc": sklearn_metrics.roc_auc_score(labels, scores),
+        "average_precision": sklearn_metrics.average_precision_score(labels, scores),
+    }
+    for key, threshold in (("at_threshold", metrics["threshold"]), ("at_0.5", 0.5)):
+        called = [int(score >= threshold) for score in scores]
+        tn, fp, fn, tp = sklearn_metrics.confusion_matrix(labels, called, labels=[0, 1]).ravel().tolist()
+        undefined = {"zero_division": math.nan}
+        expected |= {
+            f"{key}.tn": tn,
+            f"{key}.fp": fp,
+            f"{key}.fn": fn,
+            f"{key}.tp": tp,
+            f"{key}.accuracy": sklearn_metrics.accuracy_score(labels, called),
+            f"{key}.balanced_accuracy": sklearn_metrics.balanced_accuracy_score(labels, called),
+            f"{key}.precision": sklearn_metrics.precision_score(labels, called, **undefined),
+            f"{key}.recall": sklearn_metrics.recall_score(labels, called),
+            f"{key}.specificity": sklearn_metrics.recall_score(labels, called, pos_label=0),
+            f"{key}.f1": sklearn_metrics.f1_score(labels, called),
+        }
+        assert [row.predicted_class == "BLD" for row in rows] == [score >= metrics["threshold"] for score in scores]
+    flat = {k: v for k, v in metrics.items() if not isinstance(v, dict)}
+    flat |= {f"{k}.{name}": v for k, at in metrics.items() if isinstance(at, dict) for name, v in at.items()}
+    assert flat.keys() - {"threshold", "temperature"} == expected.keys()
+    for name, value in expected.items():
+        if isinstance(value, float) and math.isnan(value):
+            assert flat[name] is None, name
+        else:
+            assert flat[name] == pytest.approx(value, abs=1e-6), name
+
+
+def test_predictions_name_the_right_files_and_classes(run: Path, leaves: Path) -> None:
+    rows = read_predictions(run / "evaluations" / "test" / "predictions.csv")
+    in_test = read_manifest(run / "splits.csv", leaves).splits["test"]
+    assert [row.path for row in rows] == [sample.name for sample in in_test]
+    for row in rows:
+        assert (leaves / row.path).is_file()
+        assert row.path.startswith(f"{row.true_class}/")
+
+
+def test_splits_csv_is_a_manifest_that_gives_the_same_run(run: Path, leaves: Path, bldml: Bldml) -> None:
+    outcome = bldml(
+        "fit", *SMALL, "--data.root", leaves, "--data.manifest", run / "splits.csv", "--run_name=again",
+        "--trainer.max_epochs=1", "--test_after_fit=false",
+    )  # fmt: skip
+    assert outcome.code == 0
+    assert Path("lightning_logs/again/splits.csv").read_bytes() == (run / "splits.csv").read_bytes()
+    assert not Path("lightning_logs/again/evaluations").exists()
+    again, before = table(Path("lightning_logs/again/metrics.csv")), table(run / "metrics.csv")
+    assert again[0]["val_loss"] == before[0]["val_loss"]
+
+
+def test_config_of_a_run_repeats_it(run: Path, bldml: Bldml) -> None:
+    outcome = bldml("fit", "--config", run / "config.yaml", "--run_name=again", "--test_after_fit=false")
+    assert outcome.code == 0
+    assert Path("lightning_logs/again/metrics.csv").read_bytes() == (run / "metrics.csv").read_bytes()
+
+
+def test_batchnorm_statistics_and_frozen_stages_never_move(run: Path) -> None:
+    """Against the initial weights, which the seed makes again."""
+    torch.manual_seed(42)
+    initial = build("mobilenet_v2_x0_35").state_dict()
+    thawed = tuple(f"network.{path}." for path in ("classifier.1", "features.18", "features.17"))
+    states = {name: read_checkpoint(run / "checkpoints" / f"{name}.ckpt").state_dict for name in ("best", "last")}
+    moved = 0
+    for state in states.values():
+        for key, value in initial.items():
+            now = state[f"network.{key}"]
+            if "running_" in key or "num_batches" in key or not f"network.{key}".startswith(thawed):
+                assert torch.equal(now, value), key
+            else:
+                moved += not torch.equal(now, value)
+    assert moved > 10
+
+
+def test_optimizer_has_the_same_groups_from_first_to_last_step(run: Path) -> None:
+    content = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    groups = content["optimizer_states"][0]["param_groups"]
+    row = BACKBONES["mobilenet_v2_x0_35"]
+    assert [group["name"] for group in groups] == ["head", *(stage[0] for stage in row.stages)]
+    assert sum(len(group["params"]) for group in groups) == len(list(build("mobilenet_v2_x0_35").parameters()))
+    # Frozen stages were never stepped: the optimizer keeps no moments for them.
+    stepped = set(content["optimizer_states"][0]["state"])
+    assert stepped == {number for group in groups[:3] for number in group["params"]}
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_results_do_not_depend_on_the_number_of_workers(run: Path, leaves: Path, bldml: Bldml, workers: int) -> None:
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config |= {"run_name": "again"}
+    config["data"]["num_workers"] = workers
+    Path("config.yaml").write_text(yaml.safe_dump(config))
+    assert bldml("fit", "--config=config.yaml").code == 0
+    again = Path("lightning_logs/again")
+    assert (again / "metrics.csv").read_bytes() == (run / "metrics.csv").read_bytes()
+    for split in ("val", "test"):
+        path = Path("evaluations") / split / "predictions.csv"
+        assert (again / path).read_bytes() == (run / path).read_bytes()
+    before = read_checkpoint(run / "checkpoints" / "last.ckpt").state_dict
+    after = read_checkpoint(again / "checkpoints" / "last.ckpt").state_dict
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+@pytest.mark.parametrize("name", [path.name for path in sorted((REPOSITORY / "configs").glob("*.yaml"))])
+def test_every_shipped_config_runs(name: str, leaves: Path, bldml: Bldml) -> None:
+    outcome = bldml(
+        "fit", "--config", REPOSITORY / "configs" / name, "--data.root", leaves, "--model.weights=none",
+        "--model.image_size=128", "--data.batch_size=2", "--data.num_workers=0", "--trainer.fast_dev_run=true",
+        "--trainer.accelerator=cpu",
+    )  # fmt: skip
+    assert outcome.code == 0
+    assert not Path("lightning_logs").exists()
+
+
+def test_split_folders_with_aliases_and_automatic_pos_weight(split_leaves: Path, bldml: Bldml) -> None:
+    outcome = bldml(
+        "fit", *SMALL, "--data.root", split_leaves, "--data.class_aliases={BLD: sick, No_BLD: sound}",
+        "--data.positive_class=sick", "--model.pos_weight=auto", "--trainer.max_epochs=1", "--run_name=s",
+    )  # fmt: skip
+    assert outcome.code == 0
+    checkpoint = read_checkpoint(Path("lightning_logs/s/checkpoints/best.ckpt"))
+    assert checkpoint.header.class_names == ("sick", "sound")
+    assert float(checkpoint.state_dict["pos_weight"]) == 1.0
+    rows = read_predictions(Path("lightning_logs/s/evaluations/test/predictions.csv"))
+    assert {(row.path.split("/")[1], row.true_class) for row in rows} == {("BLD", "sick"), ("No_BLD", "sound")}

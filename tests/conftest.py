@@ -1,0 +1,90 @@
+"""What several test files share: drawn leaves, one small trained run, and the command line run inside this process."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.support import SHARED, SMALL, Bldml, Outcome
+
+
+@pytest.fixture
+def bldml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Bldml:
+    """Run a command line in an empty folder, as `python -m bldml` would."""
+    from bldml.cli import main
+
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+
+    def run(*arguments: str | Path) -> Outcome:
+        capsys.readouterr()
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as stop:  # --help and --print_config end so
+            code = int(stop.code or 0)
+        out, err = capsys.readouterr()
+        return Outcome(code, out, err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def leaves(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A flat folder of drawn leaves: BLD and No_BLD, 30 each, 96 px."""
+    from bldml.dataset.synthetic import write_leaves
+
+    root = tmp_path_factory.mktemp("leaves") / "flat"
+    write_leaves(root, images_per_class=30, size=96, seed=1)
+    return root
+
+
+@pytest.fixture(scope="session")
+def split_leaves(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn leaves in train, val and test folders."""
+    from bldml.dataset.synthetic import write_leaves
+
+    root = tmp_path_factory.mktemp("leaves") / "split"
+    write_leaves(root, images_per_class=12, size=96, seed=2, splits={"train": 0.5, "val": 0.25, "test": 0.25})
+    return root
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory, leaves: Path) -> Path:
+    """One small trained run, through the real command line; whatever comes after training uses it."""
+    from bldml.cli import main
+
+    folder = tmp_path_factory.mktemp("run")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        options = (
+            "--run_name=small",
+            "--trainer.max_epochs=4",
+            "--unfreezing.start_epoch=1",
+            "--unfreezing.every_n_epochs=1",
+            "--unfreezing.stages=2",
+            "--plateau.patience=0",
+        )
+        assert main(["fit", *SMALL, f"--data.root={leaves}", *options]) == 0
+    finally:
+        os.chdir(before)
+    return folder / "lightning_logs" / "small"
+
+
+@pytest.fixture(scope="session")
+def coffee() -> Path:
+    """Real photographs of coffee leaves, where they are at hand."""
+    folder = SHARED / "data" / "coffee" / "images"
+    if not folder.is_dir():
+        pytest.skip("the coffee photographs are not on this machine")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_weights() -> Path:
+    """ImageNet weights of mobilenet_v2_x0_35, where they are at hand."""
+    file = SHARED / "weights" / "mobilenet_v2_x0_35-imagenet-features.pth"
+    if not file.is_file():
+        pytest.skip("the small ImageNet weights are not on this machine")
+    return file
