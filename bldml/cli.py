@@ -15,7 +15,7 @@ VERBS = {
 }
 
 
-def demo(folder: Path, images_per_class: int = 200, size: int = 256, seed: int = 0) -> None:
+def demo(folder: Path, images_per_class: int = 400, size: int = 256, seed: int = 0) -> None:
     """Draw beech leaves, healthy and diseased, to try everything on.
 
     Args:
@@ -92,7 +92,7 @@ def _run_command(function: Callable[..., None], arguments: list[str]) -> int:
 
 def _run_verb(arguments: list[str]) -> int:
     """Run a Lightning verb; the user's own mistakes end in a message, everything else in a traceback."""
-    from bldml.config import ConfigError, set_up_parsing
+    from bldml.config import ConfigError, check_files, set_up_parsing
 
     trusted = [argument for argument in arguments if argument == "--trust_config"]
     arguments = [
@@ -111,6 +111,7 @@ def _run_verb(arguments: list[str]) -> int:
 
     set_up_parsing(trust_config=bool(trusted))
     try:
+        check_files(arguments)
         LeafCLI(arguments)
     except ConfigError as error:
         return _fail(str(error), 2)

@@ -7,6 +7,7 @@ jsonargparse checks before it imports anything.
 import math
 import re
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, ClassVar
 
 import jsonargparse
@@ -86,6 +87,26 @@ def set_up_parsing(*, trust_config: bool) -> None:
         config_read_mode_urls_enabled=False,
         add_print_completion_argument=True,
     )
+
+
+def check_files(arguments: list[str]) -> None:
+    """Check that every configuration file named on a command line can be read, and say in which one it cannot.
+
+    Raises:
+        ConfigError: A file is missing or not strict YAML.
+    """
+    for number, argument in enumerate(arguments):
+        option, _, value = argument.partition("=")
+        if option not in ("--config", "-c") or not (value or arguments[number + 1 :]):
+            continue
+        path = Path(value or arguments[number + 1])
+        try:
+            load_yaml(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"The configuration {path} cannot be read: {error}") from error
+        except yaml.YAMLError as error:
+            problem = str(error).replace('in "<unicode string>", ', "")
+            raise ConfigError(f"The configuration {path} cannot be used: {problem}") from error
 
 
 def explain(message: str, keys: list[str]) -> str:

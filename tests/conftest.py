@@ -1,6 +1,8 @@
 """What several test files share: drawn leaves, one small trained run, and the command line run inside this process."""
 
+import logging
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,11 @@ def bldml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
     def run(*arguments: str | Path) -> Outcome:
         capsys.readouterr()
+        # Lightning's handlers hold the error stream of whichever test imported it first.
+        for name in [name for name in logging.root.manager.loggerDict if name.startswith("lightning")]:
+            for handler in logging.getLogger(name).handlers:
+                if isinstance(handler, logging.StreamHandler):
+                    handler.stream = sys.stderr  # setStream would flush the closed one
         try:
             code = main([str(argument) for argument in arguments])
         except SystemExit as stop:  # --help and --print_config end so

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.utilities import rank_zero_warn
 
-from bldml.app.start import report_data, report_excluded, write_excluded
+from bldml.app.start import report_data, report_excluded, warn, write_excluded
 from bldml.dataset.files import show_path
 from bldml.results.run import RunError, RunFolder, check_name, write_atomically
 from bldml.training.checkpoint import Checkpoint, CheckpointError, Header, read_checkpoint
@@ -36,7 +35,7 @@ def evaluate_after_fit(
         splits: Which splits to evaluate, where there are photographs in them.
     """
     if splits and not run.best_checkpoint.is_file():
-        rank_zero_warn("No best checkpoint was written (was the monitored metric never finite?): nothing is evaluated.")
+        warn("No best checkpoint was written (was the monitored metric never finite?): nothing is evaluated.")
     elif splits:
         checkpoint = read_checkpoint(run.best_checkpoint)
         load_weights(model, checkpoint)
@@ -93,7 +92,7 @@ def evaluate_checkpoint(
     report_data(datamodule)
     known = header.fingerprints.get(split)
     if not external and known and datamodule.fingerprints[split] != known:
-        rank_zero_warn(
+        warn(
             f"The photographs of the {split} split are not those of the training run: some were added, removed, "
             "changed or relabelled since."
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -48,6 +49,9 @@ def hush() -> None:
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
         logging.getLogger(name).addFilter(lambda record: not record.getMessage().startswith(NOISE))
     warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")  # they are frozen
+    warnings.filterwarnings("ignore", r"This DataLoader will create \d+ worker processes")  # as the user asked
+    # Every split has both classes; the few batches of a fast_dev_run may not.
+    warnings.filterwarnings("ignore", r"No (positive|negative) samples (in targets|found in target)")
     # https://github.com/Lightning-AI/pytorch-lightning/issues/21326
     warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
 
@@ -145,7 +149,10 @@ class LeafCLI(LightningCLI):
             kwargs |= {"logger": False, "enable_checkpointing": False}
             if config["devices"] == "auto":
                 kwargs["devices"] = 1
-        return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+        try:
+            return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+        except (MisconfigurationException, ValueError) as error:
+            raise ConfigError(f"The trainer cannot be set up so: {error}") from error
 
     def fit(self, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str | None = None) -> None:
         """Train, then evaluate the best checkpoint."""

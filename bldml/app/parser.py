@@ -1,7 +1,7 @@
 """The command line of fit, validate, test and predict: what can be typed, and what a checkpoint fills in."""
 
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import EarlyStopping
@@ -14,6 +14,19 @@ from bldml.training.module import image_size_of
 
 # What of the data settings an evaluation takes from the checkpoint where the command line is silent.
 DATA_SETTINGS = ("class_aliases", "val_fraction", "test_fraction", "unreadable", "batch_size")
+
+
+Monitor = Literal[
+    "val_loss",
+    "val_auroc",
+    "val_average_precision",
+    "val_balanced_accuracy",
+    "val_f1",
+    "val_accuracy",
+    "val_precision",
+    "val_recall",
+    "val_specificity",
+]
 
 
 class Parser(LightningArgumentParser):
@@ -34,7 +47,7 @@ def add_arguments(parser: LightningArgumentParser, verb: str) -> None:
     parser.add_argument("--run_name", type=str | None, help="Name of the run's folder; null for backbone and time.")
     parser.add_argument(
         "--monitor",
-        type=str,
+        type=Monitor,
         default="val_loss",
         help="Metric that chooses the best checkpoint, the plateau and the early stop; a loss is best small.",
     )

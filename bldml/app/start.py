@@ -12,7 +12,7 @@ import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 
 from bldml.app.parser import DATA_SETTINGS, mode_of
 from bldml.dataset.files import escape_path, show_path
@@ -48,6 +48,7 @@ def start_run(
     check_name(name, "run")
     if config.run_name and (logs / name).exists():
         raise RunError(f"The run {logs / name} exists already. Give another name with --run_name.")
+    model.unfreeze(config.unfreezing.stages).unfreeze(0)  # more stages than there are is said now
     model.load_pretrained()
     datamodule.read_for_fit()
     model.balance(*datamodule.class_counts())
@@ -88,9 +89,7 @@ def attach(trainer: Trainer, run: RunFolder, monitor: str) -> None:
     ]
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
     if any(isinstance(callback, ModelCheckpoint) for callback in callbacks):
-        rank_zero_warn(
-            "The configuration has a ModelCheckpoint of its own; best.ckpt and last.ckpt are written as well."
-        )
+        warn("The configuration has a ModelCheckpoint of its own; best.ckpt and last.ckpt are written as well.")
     # Checkpoint callbacks come last: they save what the others have decided in this epoch.
     callbacks += [
         ModelCheckpoint(
@@ -127,6 +126,11 @@ def data_settings(datamodule: LeafDataModule) -> dict[str, object]:
     return settings
 
 
+def warn(message: str) -> None:
+    """Say something that the user should look at, without the file and line that Python's warnings print."""
+    rank_zero_info(f"Warning: {message}")
+
+
 def report_data(datamodule: LeafDataModule) -> None:
     """Say what photographs there are and what was left out."""
     collection = datamodule.collection
@@ -144,7 +148,7 @@ def report_data(datamodule: LeafDataModule) -> None:
     if collection.heif:
         names = ", ".join(show_path(path.relative_to(collection.root)) for path in collection.heif[:10])
         more = f" and {len(collection.heif) - 10} more" if len(collection.heif) > 10 else ""
-        rank_zero_warn(
+        warn(
             f"{len(collection.heif)} HEIC photographs are not read: {names}{more}. Install bldml[heif], or export them "
             "as JPEG."
         )
@@ -165,4 +169,4 @@ def write_excluded(path: Path, datamodule: LeafDataModule) -> None:
 def report_excluded(datamodule: LeafDataModule, path: Path) -> None:
     """Say at the end how many photographs were left out."""
     if datamodule.excluded:
-        rank_zero_warn(f"{len(datamodule.excluded)} photographs could not be read and were left out: see {path}.")
+        warn(f"{len(datamodule.excluded)} photographs could not be read and were left out: see {path}.")

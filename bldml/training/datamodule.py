@@ -216,7 +216,8 @@ class LeafDataModule(LightningDataModule):
             arguments["persistent_workers"] = True
         return DataLoader(
             dataset,
-            self.batch_size,
+            # By keyword: for prediction Lightning makes the loader again and would pass a second one.
+            batch_size=self.batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),

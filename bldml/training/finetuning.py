@@ -44,12 +44,6 @@ class ProgressiveUnfreezing(Callback):
             return self.stages
         return min(self.stages, 1 + (epoch - self.start_epoch) // self.every_n_epochs)
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse more stages than the backbone has before anything is trained."""
-        if stage == TrainerFn.FITTING:
-            classifier(pl_module).unfreeze(self.stages)
-            classifier(pl_module).unfreeze(self.depth(0))
-
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set what this epoch trains, and every module's mode, which validation has changed."""
         classifier(pl_module).unfreeze(self.depth(trainer.current_epoch))

@@ -1,0 +1,311 @@
+"""What bad input gets: a clear message, an exit code, no traceback, nothing half written."""
+
+import csv
+import os
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from bldml.dataset.synthetic import write_leaves
+from tests.support import SMALL, Bldml
+
+
+def copy(leaves: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(leaves, tmp_path / "data"))
+
+
+def no_images(root: Path) -> None:
+    for path in root.rglob("*.jpg"):
+        path.rename(path.with_suffix(".gif"))
+
+
+def one_class(root: Path) -> None:
+    shutil.rmtree(root / "BLD")
+
+
+def three_classes(root: Path) -> None:
+    shutil.copytree(root / "BLD", root / "scorch")
+
+
+def class_missing_in_val(root: Path) -> None:
+    for split in ("train", "val"):
+        (root / split).mkdir()
+        shutil.copytree(root / "No_BLD", root / split / "No_BLD")
+    (root / "BLD").rename(root / "train" / "BLD")
+    shutil.rmtree(root / "No_BLD")
+
+
+def empty_test_split(root: Path) -> None:
+    for split in ("train", "val", "test"):
+        for name in ("BLD", "No_BLD"):
+            shutil.copytree(root / name, root / split / name)
+    for name in ("BLD", "No_BLD"):
+        shutil.rmtree(root / name)
+        for path in (root / "test" / name).iterdir():
+            path.unlink()
+
+
+def damaged(root: Path) -> None:
+    for number in (1, 2):
+        path = root / "BLD" / f"leaf_000{number}.jpg"
+        path.write_bytes(path.read_bytes()[:500])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (shutil.rmtree, ["does not exist"]),
+        (no_images, ["No photographs were found", "60 × .gif file"]),
+        (one_class, ["Two classes are needed, one was found", "No_BLD"]),
+        (three_classes, ["3 were found", "BLD, No_BLD, scorch"]),
+        (class_missing_in_val, ["Class BLD is missing from the val split", "train: 30 BLD"]),
+        (empty_test_split, ["The test split", "is empty"]),
+        (damaged, ["2 of 60", "BLD/leaf_0001.jpg", "BLD/leaf_0002.jpg", "--data.unreadable exclude"]),
+    ],
+)
+def test_folder(spoil: Callable[[Path], None], words: list[str], leaves: Path, tmp_path: Path, bldml: Bldml) -> None:
+    root = copy(leaves, tmp_path)
+    spoil(root)
+    outcome = bldml("fit", *SMALL, "--data.root", root)
+    assert outcome.code == 1
+    for word in words:
+        assert word in outcome.err
+    assert_clean(outcome.err)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--data.positive_class=BDL"], 1, ["'BDL'", "BLD, No_BLD", "--data.positive_class BLD"]),
+        (["--data.positive_class=null"], 1, ["--data.positive_class NAME", "BLD, No_BLD"]),
+        (["--model.backbone=resnet5"], 2, ["resnet50", "inception_v3", "mobilenet_v2_x0_35"]),
+        (["--model.lrr=0.1"], 2, ["model.lrr", "Did you mean model.lr?"]),
+        (["--early_stoping.patience=3"], 2, ["Did you mean early_stopping.patience?"]),
+        (["--trainer.max_epoch=3"], 2, ["Did you mean trainer.max_epochs?"]),
+        (["--model.lr=fast"], 2, ["model.lr", "float"]),
+        (["--model.lr=.inf"], 1, ["model.lr must be a finite number"]),
+        (["--model.image_size=32"], 1, ["image_size 32 is too small", "at least 64 px"]),
+        (["--model.backbone=inception_v3", "--model.image_size=96"], 1, ["at least 107 px"]),
+        (["--model.pos_weight=-1"], 1, ["pos_weight"]),
+        (["--unfreezing.stages=9"], 1, ["9 stages", "has 5"]),
+        (["--monitor=val_roc"], 2, ["monitor", "val_auroc"]),
+        (["--data.batch_size=0"], 1, ["batch_size"]),
+        (["--data.val_fraction=0.9"], 1, ["val_fraction"]),
+        (["--model.weights=nowhere.pth"], 1, ["nowhere.pth does not exist"]),
+        (["--model.weights=imagenet"], 1, ["no ImageNet weights for mobilenet_v2_x0_35"]),
+        (["--run_name=a/b"], 1, ["run name 'a/b'"]),
+        (["--trainer.accelerator=abacus"], 2, ["abacus"]),
+        (["--config=missing.yaml"], 2, ["missing.yaml"]),
+    ],
+)
+def test_option(options: list[str], code: int, words: list[str], leaves: Path, bldml: Bldml) -> None:
+    outcome = bldml("fit", *SMALL, "--data.root", leaves, *options)
+    assert outcome.code == code
+    for word in words:
+        assert word in outcome.err
+    assert_clean(outcome.err)
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (["path,label", "BLD/leaf_0001.jpg,BLD"], ["no column split", "Found: path, label"]),
+        (["path,label,split", "BLD/leaf_0001.jpg,BLD,train", "BLD/gone.jpg,BLD,val"], ["row 3: no file BLD/gone.jpg"]),
+        (["path,label,split", "BLD/leaf_0001.jpg,BLD,dev"], ["row 2: unknown split 'dev'", "train, val, test"]),
+        (["path,label,split", "BLD/leaf_0001.jpg,,train"], ["row 2: no label"]),
+        (
+            ["path,label,split", "BLD/leaf_0001.jpg,BLD,train", "BLD/../BLD/leaf_0001.jpg,BLD,val"],
+            ["row 3: the same file as row 2"],
+        ),
+    ],
+)
+def test_manifest(rows: list[str], words: list[str], leaves: Path, tmp_path: Path, bldml: Bldml) -> None:
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text("\n".join(rows) + "\n")
+    outcome = bldml("fit", *SMALL, "--data.root", leaves, "--data.manifest", manifest)
+    assert outcome.code == 1
+    for word in words:
+        assert word in outcome.err
+    assert_clean(outcome.err)
+
+
+def test_run_name_that_exists(leaves: Path, bldml: Bldml) -> None:
+    taken = Path("lightning_logs/mine")
+    taken.mkdir(parents=True)
+    outcome = bldml("fit", *SMALL, "--data.root", leaves, "--run_name=mine")
+    assert outcome.code == 1
+    assert "exists already" in outcome.err
+    assert list(taken.iterdir()) == []
+
+
+def test_output_folder_that_cannot_be_written(leaves: Path, bldml: Bldml) -> None:
+    # Nobody, root included, can make a folder there.
+    outcome = bldml("fit", *SMALL, "--data.root", leaves, "--trainer.default_root_dir=/proc")
+    assert outcome.code == 1
+    assert "/proc" in outcome.err
+    assert_clean(outcome.err)
+
+
+def test_imagenet_weights_that_cannot_be_had(
+    leaves: Path, tmp_path: Path, bldml: Bldml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty cache, and a proxy that refuses: as on a compute node."""
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    for name in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    # Said before any photograph is looked for.
+    outcome = bldml(
+        "fit", *SMALL, "--data.root", leaves / "missing", "--model.backbone=resnet50", "--model.weights=imagenet",
+        "--model.image_size=64",
+    )  # fmt: skip
+    assert outcome.code == 1
+    assert "resnet50-11ad3fa6.pth" in outcome.err
+    assert str(tmp_path / "cache") in outcome.err
+    assert "login node" in outcome.err
+    assert_clean(outcome.err)
+
+
+@pytest.mark.parametrize("verb", ["test", "predict", "validate"])
+def test_no_checkpoint(verb: str, tmp_path: Path, bldml: Bldml) -> None:
+    assert "--ckpt_path FILE" in bldml(verb).err
+    outcome = bldml(verb, "--ckpt_path", tmp_path / "best.ckpt")
+    assert outcome.code == 1
+    assert "There is no checkpoint" in outcome.err
+
+
+class Evil:
+    """Unpickled, it would leave a file behind."""
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, ("touch evil_was_here",)
+
+
+def test_checkpoint_that_is_not_one(run: Path, tmp_path: Path, bldml: Bldml) -> None:
+    good = (run / "checkpoints" / "best.ckpt").read_bytes()
+    path = tmp_path / "best.ckpt"
+    cases: list[tuple[str, Callable[[], object], str]] = [
+        ("truncated", lambda: path.write_bytes(good[: len(good) // 2]), "damaged"),
+        ("empty", lambda: path.write_bytes(b""), "damaged"),
+        ("text", lambda: path.write_text("hello"), "damaged"),
+        ("hostile", lambda: torch.save({"state_dict": Evil()}, path), "more than tensors"),
+        ("foreign", lambda: torch.save({"state_dict": {}}, path), "no checkpoint of bldml"),
+    ]
+    for name, write, words in cases:
+        write()
+        outcome = bldml("test", "--ckpt_path", path)
+        assert outcome.code == 1, name
+        assert words in outcome.err, name
+        assert_clean(outcome.err)
+    assert not Path("evil_was_here").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"backbone": "alexnet"}, "backbone"),
+        ({"positive_class": "rust"}, "positive_class"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"image_size": 10**9}, "image_size"),
+        ({"format": 99}, "format is 99"),
+        ({"backbone": "resnet50"}, "not those of resnet50"),
+    ],
+)
+def test_checkpoint_that_describes_itself_wrongly(
+    change: dict[str, object], words: str, run: Path, tmp_path: Path, bldml: Bldml
+) -> None:
+    content = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    content["bldml"] |= change
+    torch.save(content, tmp_path / "best.ckpt")
+    outcome = bldml("test", "--ckpt_path", tmp_path / "best.ckpt", "--trainer.accelerator=cpu")
+    assert outcome.code == 1
+    assert words in outcome.err
+    assert_clean(outcome.err)
+
+
+def test_positive_class_that_is_not_the_checkpoints(run: Path, bldml: Bldml) -> None:
+    outcome = bldml("test", "--ckpt_path", run / "checkpoints/best.ckpt", "--data.positive_class=No_BLD")
+    assert outcome.code == 2
+    assert "is BLD, not No_BLD" in outcome.err
+
+
+def test_empty_test_split_of_a_run_without_one(leaves: Path, bldml: Bldml) -> None:
+    fit = bldml(
+        "fit", *SMALL, "--data.root", leaves, "--data.test_fraction=0", "--trainer.max_epochs=1", "--run_name=r"
+    )
+    assert fit.code == 0
+    assert not Path("lightning_logs/r/evaluations/test").exists()
+    assert Path("lightning_logs/r/evaluations/val/metrics.json").exists()
+    outcome = bldml("test", "--ckpt_path=lightning_logs/r/checkpoints/best.ckpt", "--trainer.accelerator=cpu")
+    assert outcome.code == 1
+    assert "The test split" in outcome.err
+    assert "--data.root" in outcome.err
+
+
+@pytest.mark.parametrize("backbone", ["mobilenet_v2_x0_35", "inception_v3"])
+@pytest.mark.parametrize("freeze", ["true", "false"])
+def test_a_batch_of_one_in_every_split_is_fine(backbone: str, freeze: str, tmp_path: Path, bldml: Bldml) -> None:
+    """Not an error: a last batch of one must neither lose its axis nor stop BatchNorm."""
+    root = tmp_path / "data"
+    write_leaves(root, images_per_class=3, size=96, seed=4)
+    manifest = tmp_path / "manifest.csv"
+    with manifest.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "split"])
+        # Nine in each split, in batches of eight.
+        for split in ("train", "val", "test"):
+            for number in range(9):
+                name = ("BLD", "No_BLD")[number % 2]
+                target = root / name / f"{split}_{number}.jpg"
+                shutil.copy(root / name / f"leaf_000{number % 3 + 1}.jpg", target)
+                writer.writerow([target.relative_to(root), name, split])
+    size = 107 if backbone == "inception_v3" else 64
+    outcome = bldml(
+        "fit", *SMALL, "--data.root", root, "--data.manifest", manifest, f"--model.backbone={backbone}",
+        f"--model.image_size={size}", f"--model.freeze_batchnorm={freeze}", "--unfreezing.start_epoch=0",
+        "--trainer.max_epochs=1", "--run_name=r",
+    )  # fmt: skip
+    assert outcome.code == 0
+    assert len(Path("lightning_logs/r/evaluations/test/predictions.csv").read_text().splitlines()) == 10
+
+
+def test_yaml_of_a_colleague(leaves: Path, bldml: Bldml) -> None:
+    """Nothing outside the named packages is imported, duplicate keys and infinite numbers are refused."""
+    Path("evil.py").write_text("open('evil_was_here', 'w')\nclass X: pass\n")
+    cases = {
+        "trainer: {callbacks: [{class_path: evil.X}]}": "evil.X",
+        "trainer: {callbacks: [evil.X]}": "evil.X",
+        "trainer: {logger: {class_path: evil.X}}": "evil.X",
+        "trainer: {plugins: [{class_path: os.system}]}": "os.system",
+        "model: {lr: 0.1, lr: 0.2}": "given twice",
+        "model: {lr: .inf}": "not a finite number",
+        "model: {lr: .nan}": "not a finite number",
+        "model: {lrr: 0.1}": "Did you mean model.lr?",
+        "unfreezing: {start_epoc: 0}": "Did you mean unfreezing.start_epoch?",
+        "model: [1": "colleague.yaml",
+    }
+    for text, words in cases.items():
+        Path("colleague.yaml").write_text(text + "\n")
+        outcome = bldml("fit", *SMALL, "--data.root", leaves, "--config=colleague.yaml")
+        assert outcome.code == 2, text
+        assert words in outcome.err, text
+        assert_clean(outcome.err)
+    assert not Path("evil_was_here").exists()
+
+
+def assert_clean(err: str) -> None:
+    """No traceback, and nothing written where the command was typed but what the test itself put there."""
+    assert "Traceback" not in err
+    assert not Path("lightning_logs").exists()
+    assert not Path("checkpoints").exists()
+
+
+def test_zip_is_no_checkpoint(tmp_path: Path, bldml: Bldml) -> None:
+    with zipfile.ZipFile(tmp_path / "best.ckpt", "w") as archive:
+        archive.writestr("archive/data.pkl", b"cos\nsystem\n(S'touch evil_was_here'\ntR.")
+    assert bldml("test", "--ckpt_path", tmp_path / "best.ckpt").code == 1
+    assert not Path("evil_was_here").exists()
