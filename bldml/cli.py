@@ -85,7 +85,7 @@ def _run_command(function: Callable[..., None], arguments: list[str]) -> int:
         parser.add_function_arguments(function, as_positional=True)
         options = parser.instantiate(parser.parse_args(arguments[1:]))
         function(**options)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         return _fail(str(error), 1)
     return 0
 

@@ -119,6 +119,14 @@ def explain(message: str, keys: list[str]) -> str:
     >>> explain("Group 'model' does not accept option 'lrr'", ["model.lr", "data.root"])
     "Group 'model' does not accept option 'lrr'. Did you mean model.lr?"
     """
+    if "import_path_allowlist" in message:
+        advice = (
+            f"A configuration may import from {', '.join(TRUSTED_PACKAGES)} alone. If you have read this one and trust "
+            "it, say --trust_config."
+        )
+        return re.sub(
+            r"Add the import path to import_path_allowlist in set_parsing_settings to allow it\.", advice, message
+        )
     unknown = re.search(r"does not accept (?:nested key|option) '([^']+)'", message)
     group = re.search(r"(?:Group|key) '([^']+)' does not accept", message)
     given = re.search(r"[Uu]nrecognized arguments: --([\w.]+)", message)

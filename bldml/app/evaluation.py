@@ -43,7 +43,7 @@ def evaluate_after_fit(
         for split in splits:
             if datamodule.collection.splits.get(split):
                 single = Trainer(
-                    accelerator=trainer.accelerator.name() if hasattr(trainer.accelerator, "name") else "auto",
+                    accelerator=trainer.strategy.root_device.type,
                     devices=1,
                     precision=trainer.precision,
                     logger=False,

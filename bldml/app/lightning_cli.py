@@ -90,7 +90,7 @@ class LeafCLI(LightningCLI):
         """The verbs, and the arguments of the trainer's methods that are not to be typed."""
         hidden = {"model", "datamodule", "weights_only"}
         return {
-            "fit": hidden | {"train_dataloaders", "val_dataloaders"},
+            "fit": hidden | {"train_dataloaders", "val_dataloaders", "ckpt_path"},
             "validate": hidden | {"dataloaders", "verbose"},
             "test": hidden | {"dataloaders", "verbose"},
             "predict": hidden | {"dataloaders", "return_predictions"},
@@ -154,15 +154,13 @@ class LeafCLI(LightningCLI):
         except (MisconfigurationException, ValueError) as error:
             raise ConfigError(f"The trainer cannot be set up so: {error}") from error
 
-    def fit(self, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str | None = None) -> None:
+    def fit(self, model: LightningModule, datamodule: LightningDataModule) -> None:
         """Train, then evaluate the best checkpoint."""
         config = self.config["fit"]
-        if ckpt_path is not None:
-            read_checkpoint(Path(ckpt_path))
         run = start_run(
-            self.trainer, self.model, self.datamodule, config, self._parser("fit").dump(config, skip_none=False)
+            self.trainer, self.model, self.datamodule, config, self._parser("fit").dump(config, skip_unset=False)
         )
-        self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
+        self.trainer.fit(model, datamodule=datamodule)
         if run is None or not self.trainer.is_global_zero:
             return
         splits = ("val", "test") if config.test_after_fit else ()

@@ -75,16 +75,16 @@ def start_run(
     record = environment(model.seed, device, datamodule.fingerprints)
     write_atomically(run.environment, json.dumps(record, indent=2) + "\n")
     write_excluded(run.excluded, datamodule)
-    attach(trainer, run, config.monitor)
+    attach(trainer, run, config.monitor, curves=config.trainer.logger is not False)
     rank_zero_info(f"Run folder: {run.path}")
     return run
 
 
-def attach(trainer: Trainer, run: RunFolder, monitor: str) -> None:
-    """Give the trainer what writes into the run folder."""
+def attach(trainer: Trainer, run: RunFolder, monitor: str, *, curves: bool) -> None:
+    """Give the trainer what writes into the run folder: TensorBoard's curves if wanted, metrics.csv, checkpoints."""
     trainer.loggers = [
         *trainer.loggers,
-        Curves(run.path, name="", version="", default_hp_metric=False),
+        *([Curves(run.path, name="", version="", default_hp_metric=False)] if curves else []),
         EpochTable(run.metrics, echo=trainer.progress_bar_callback is None),
     ]
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector

@@ -6,6 +6,7 @@ Names may hold any bytes. Two functions turn a path into text for a table and ba
 import os
 import re
 import stat
+import unicodedata
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,8 +15,12 @@ from pathlib import Path
 from bldml.dataset.images import HEIF_SUFFIXES, PHOTO_SUFFIXES, heif_available
 
 SYSTEM_NAMES = frozenset(
-    {"__macosx", "@eadir", "$recycle.bin", "system volume information", "__pycache__", "thumbs.db", "desktop.ini"}
-)
+    {
+        "__macosx", "__pycache__", "lost+found", "thumbs.db", "desktop.ini", "$recycle.bin",
+        "system volume information", "@eadir", "#recycle", "@recycle",
+    }
+)  # fmt: skip
+HIDDEN = "hidden or system file or folder"
 
 
 class DatasetError(Exception):
@@ -60,69 +65,79 @@ class Searcher:
     """
 
     def __init__(self, root: Path) -> None:
-        self.real_root = os.path.realpath(root)
+        self.root, self.real_root = root, os.path.realpath(root)
         self.visited: set[str] = set()
         self.links: deque[tuple[Path, Found]] = deque()
 
     def search(self, folder: Path) -> Found:
-        """Search a folder, links apart; call `finish` after the last folder to complete what was returned."""
+        """Search the root or a folder below it, links apart; `finish` after the last folder completes the result."""
         found = Found()
-        real = os.path.realpath(folder)
-        if real != self.real_root and folder.is_symlink():
-            self.links.append((folder, found))
-        elif not self._is_inside(real):
-            found.ignored["link that leads out of the data folder"] += 1
-        else:
+        below = folder.relative_to(self.root)
+        # A link back up to a folder that holds this one has nothing of its own to offer.
+        self.visited.update(os.path.realpath(self.root / parent) for parent in below.parents)
+        if os.path.realpath(folder) == str(Path(self.real_root, below)):
             self._walk(folder, found)
+        else:
+            self.links.append((folder, found))
         return found
 
     def finish(self) -> None:
         """Follow the links met so far, each at most once."""
         while self.links:
             path, found = self.links.popleft()
-            target = Path(os.path.realpath(path))
-            if not target.exists():
+            real = os.path.realpath(path)
+            inside = real == self.real_root or real.startswith(self.real_root.rstrip(os.sep) + os.sep)
+            try:
+                mode = Path(real).stat().st_mode
+            except OSError as error:
+                if inside and isinstance(error, PermissionError):
+                    raise DatasetError(f"The link {show_path(path)} cannot be followed: {error.strerror}.") from error
                 found.ignored["broken link"] += 1
-            elif not self._is_inside(str(target)):
+                continue
+            if not inside:
                 found.ignored["link that leads out of the data folder"] += 1
-            elif str(target) in self.visited:
-                found.ignored["link to something found already"] += 1
-            elif target.is_dir():
+            elif stat.S_ISDIR(mode):
                 self._walk(path, found)
             else:
-                self._take(path, target.stat().st_mode, found)
+                self._take(path, real, stat.S_ISREG(mode), found)
 
-    def _is_inside(self, real: str) -> bool:
-        return real == self.real_root or real.startswith(self.real_root.rstrip(os.sep) + os.sep)
+    def _walk(self, top: Path, found: Found) -> None:
+        # A list instead of recursion, which ends at a depth that a disk may exceed.
+        folders = [(top, os.path.realpath(top))]
+        while folders:
+            folder, real = folders.pop()
+            if self._is_known(real, found):
+                continue
+            inner: list[tuple[Path, str]] = []
+            for entry in list_folder(folder):
+                path, real_path = folder / entry.name, f"{real.rstrip(os.sep)}{os.sep}{entry.name}"
+                if is_ignored_name(entry.name):
+                    found.ignored[HIDDEN] += 1
+                elif entry.is_symlink():
+                    self.links.append((path, found))
+                elif entry.is_dir(follow_symlinks=False):
+                    inner.append((path, real_path))
+                else:
+                    self._take(path, real_path, entry.is_file(follow_symlinks=False), found)
+            folders += reversed(inner)
 
-    def _walk(self, folder: Path, found: Found) -> None:
-        real = os.path.realpath(folder)
-        if real in self.visited:
-            found.ignored["link to something found already"] += 1
-            return
-        self.visited.add(real)
-        for entry in list_folder(folder):
-            path = folder / entry.name
-            if is_ignored_name(entry.name):
-                found.ignored["hidden or system file or folder"] += 1
-            elif entry.is_symlink():
-                self.links.append((path, found))
-            elif entry.is_dir(follow_symlinks=False):
-                self._walk(path, found)
-            else:
-                self._take(path, entry.stat(follow_symlinks=False).st_mode, found)
-
-    def _take(self, path: Path, mode: int, found: Found) -> None:
+    def _take(self, path: Path, real: str, is_regular: bool, found: Found) -> None:
         suffix = path.suffix.lower()
-        if not stat.S_ISREG(mode):
+        if not is_regular:
             found.ignored["not a regular file"] += 1
-        elif suffix in PHOTO_SUFFIXES or (suffix in HEIF_SUFFIXES and heif_available()):
-            self.visited.add(os.path.realpath(path))
-            found.photographs.append(path)
-        elif suffix in HEIF_SUFFIXES:
-            found.heif.append(path)
+        elif suffix in PHOTO_SUFFIXES or suffix in HEIF_SUFFIXES:
+            if not self._is_known(real, found):
+                readable = suffix in PHOTO_SUFFIXES or heif_available()
+                (found.photographs if readable else found.heif).append(path)
         else:
             found.ignored[f"{suffix} file" if re.fullmatch(r"\.[a-z0-9]{1,8}", suffix) else "other file"] += 1
+
+    def _is_known(self, real: str, found: Found) -> bool:
+        known = real in self.visited
+        self.visited.add(real)
+        if known:
+            found.ignored["link to something found already"] += 1
+        return known
 
 
 def list_folder(folder: Path) -> list[os.DirEntry[str]]:
@@ -141,8 +156,13 @@ def list_folder(folder: Path) -> list[os.DirEntry[str]]:
 def subfolders(folder: Path) -> Iterator[Path]:
     """The folders in a folder, links to folders included, without hidden and system ones."""
     for entry in list_folder(folder):
-        if entry.is_dir() and not is_ignored_name(entry.name):
+        if not is_ignored_name(entry.name) and is_folder(folder / entry.name):
             yield folder / entry.name
+
+
+def is_folder(path: Path) -> bool:
+    """Whether this is a folder or a link to one; a link to itself, or one that may not be followed, is none."""
+    return os.path.isdir(path)  # noqa: PTH112  # Path.is_dir raises PermissionError before Python 3.14
 
 
 def show_path(path: str | os.PathLike[str]) -> str:
@@ -155,18 +175,38 @@ def show_path(path: str | os.PathLike[str]) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def escape_path(path: str | os.PathLike[str]) -> str:
-    r"""A path as text for a table: valid UTF-8, reversible by `unescape_path`, no formula for a spreadsheet.
+def escape_text(text: str) -> str:
+    r"""A name as valid UTF-8 on one line that does not begin or end with a space.
 
-    Bytes that are not UTF-8 become ``\xNN``; a literal ``\x`` becomes ``\x5cx``; a relative path that begins like a
-    formula gets ``./`` in front and names the same file.
+    Bytes that are not UTF-8, control characters, and white space at the ends become ``\xNN``. What was escaped before
+    stays as it is.
+
+    >>> escape_text(os.fsdecode(b"caf\xe9")), escape_text("two\nlines ")
+    ('caf\\xe9', 'two\\x0alines\\x20')
+    """
+    text = os.fsencode(text).decode("utf-8", "backslashreplace")
+    if text.isprintable() and text == text.strip():  # nearly always
+        return text
+    ends = {0, len(text) - 1}
+    return "".join(
+        "".join(f"\\x{byte:02x}" for byte in c.encode())
+        if unicodedata.category(c) == "Cc" or (i in ends and c.isspace())
+        else c
+        for i, c in enumerate(text)
+    )
+
+
+def escape_path(path: str | os.PathLike[str]) -> str:
+    r"""A path as text for a table: see `escape_text`; reversible by `unescape_path`, no formula for a spreadsheet.
+
+    A literal ``\x`` becomes ``\x5cx``; a relative path that begins like a formula gets ``./`` in front and names the
+    same file.
 
     >>> escape_path(os.fsdecode(b"caf\xe9.jpg")), escape_path("=1+1.jpg")
     ('caf\\xe9.jpg', './=1+1.jpg')
     """
-    raw = os.fsencode(path).replace(b"\\x", b"\\x5cx")
-    text = raw.decode("utf-8", "backslashreplace")
-    return f"./{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+    text = escape_text(os.fspath(path).replace("\\x", "\\x5cx"))
+    return f"./{text}" if text[:1] in ("=", "+", "-", "@") else text
 
 
 def unescape_path(text: str) -> str:

@@ -7,8 +7,19 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 
-from bldml.dataset.files import DatasetError, Found, Searcher, escape_path, list_folder, show_path, subfolders
-from bldml.dataset.samples import SPLITS, Collection, Sample
+from bldml.dataset.files import (
+    HIDDEN,
+    DatasetError,
+    Found,
+    Searcher,
+    escape_path,
+    is_folder,
+    is_ignored_name,
+    list_folder,
+    show_path,
+    subfolders,
+)
+from bldml.dataset.samples import SPLITS, Collection, Sample, class_name
 
 
 def read_folders(
@@ -36,17 +47,19 @@ def read_folders(
     searcher = Searcher(root)
     ignored: Counter[str] = Counter()
     if present & set(SPLITS):
-        wanted = ("test",) if whole else SPLITS
         if whole and "test" not in present:
             raise DatasetError(
                 f"{show_path(root)} has split folders ({', '.join(sorted(present))}) but no test folder."
             )
-        parts = {split: root / split for split in SPLITS if split in present and split in wanted}
+        parts = {split: root / split for split in SPLITS if split in present}
         ignored["folder that is no split"] += len(present - set(SPLITS))
     else:
         parts = {"": root}
     found = {part: {folder: searcher.search(folder) for folder in subfolders(path)} for part, path in parts.items()}
     searcher.finish()
+    if whole and "" not in parts:
+        # The others were searched too: what the test folder only links to there belongs there.
+        parts, found = {"test": parts["test"]}, {"test": found["test"]}
     for path in {root, *parts.values()}:
         ignored.update(_loose_files(path))
 
@@ -60,9 +73,10 @@ def read_folders(
             heif += photographs.heif
             if not photographs.photographs:
                 ignored["folder without photographs"] += 1
+            label = class_name(folder.name, aliases)
             for path in photographs.photographs:
                 split = part or ("test" if whole else divide(path.relative_to(folder), val_fraction, test_fraction))
-                splits[split].append(_sample(path, root, _class_name(folder, aliases)))
+                splits[split].append(_sample(path, root, label))
     return Collection(root, {k: tuple(v) for k, v in splits.items()}, +ignored, tuple(heif))
 
 
@@ -72,7 +86,7 @@ def read_unlabelled(root: Path) -> Collection:
     Raises:
         DatasetError: There is no such folder, or it cannot be listed.
     """
-    if root.is_file():
+    if os.path.isfile(root):  # noqa: PTH113  # Path.is_file raises PermissionError before Python 3.14
         return Collection(root.parent, {"predict": (_sample(root, root.parent, ""),)})
     require_folder(root)
     searcher = Searcher(root)
@@ -110,21 +124,27 @@ def require_folder(root: Path) -> None:
     Raises:
         DatasetError: It is not.
     """
-    if not root.exists():
-        raise DatasetError(f"The data folder {show_path(root)} does not exist (looked from {show_path(Path.cwd())}).")
-    if not root.is_dir():
+    try:
+        root.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise DatasetError(
+            f"The data folder {show_path(root)} does not exist (looked from {show_path(Path.cwd())})."
+        ) from None
+    except OSError as error:
+        raise DatasetError(f"The data folder {show_path(root)} cannot be reached: {error.strerror}.") from error
+    if not is_folder(root):
         raise DatasetError(f"The data folder {show_path(root)} is not a folder.")
 
 
 def _loose_files(folder: Path) -> Counter[str]:
-    count = sum(1 for entry in list_folder(folder) if not entry.is_dir())
-    return Counter({"file outside the class folders": count})
+    counts: Counter[str] = Counter()
+    for entry in list_folder(folder):
+        if is_ignored_name(entry.name):
+            counts[HIDDEN] += 1
+        elif not is_folder(folder / entry.name):
+            counts["file outside the class folders"] += 1
+    return counts
 
 
-def _class_name(folder: Path, aliases: Mapping[str, str] | None) -> str:
-    name = escape_path(folder.name)
-    return (aliases or {}).get(name, name)
-
-
-def _sample(path: Path, root: Path, class_name: str) -> Sample:
-    return Sample(path, escape_path(path.relative_to(root)), class_name)
+def _sample(path: Path, root: Path, label: str) -> Sample:
+    return Sample(path, escape_path(path.relative_to(root)), label)

@@ -1,13 +1,14 @@
 """What a labelled collection of photographs is: samples, splits, classes."""
 
 import hashlib
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
-from bldml.dataset.files import DatasetError
+from bldml.dataset.files import DatasetError, escape_text, show_path
 
 SPLITS = ("train", "val", "test")
 
@@ -61,6 +62,26 @@ class Collection:
         return Collection(self.root, splits, self.ignored, self.heif)
 
 
+def class_name(text: str, aliases: Mapping[str, str] | None = None) -> str:
+    """The class that a folder's name or a manifest's label stands for.
+
+    White space at the ends does not count, and letters with marks are compared as NFC: macOS writes them decomposed.
+
+    Args:
+        text: The name as found.
+        aliases: Class name for a name as found, where they differ.
+
+    >>> class_name(" 1_BLD", {"1_BLD": "BLD"})
+    'BLD'
+    """
+    name = _plain(text)
+    return {_plain(key): _plain(value) for key, value in (aliases or {}).items()}.get(name, name)
+
+
+def _plain(text: str) -> str:
+    return escape_text(unicodedata.normalize("NFC", text.strip() or text))
+
+
 def check_trainable(collection: Collection) -> None:
     """Check that there are two classes, both in every split, and a train and a val split.
 
@@ -72,11 +93,14 @@ def check_trainable(collection: Collection) -> None:
         f"{split}: " + (", ".join(f"{count[name]} {name}" for name in names) or "nothing")
         for split, count in collection.counts().items()
     )
-    where = f"in {collection.root}"
+    where = f"in {show_path(collection.root)}"
     if not any(collection.splits.values()):
         raise DatasetError(no_photographs(collection))
     if len(names) == 1:
-        raise DatasetError(f"Two classes are needed, one was found {where}: {names[0]}. Give each class a folder.")
+        raise DatasetError(
+            f"Two classes are needed, one was found {where}: {names[0]}. Give each class a folder. "
+            f"Left out: {_left_out(collection)}."
+        )
     if len(names) > 2:
         raise DatasetError(
             f"Two classes are needed, {len(names)} were found {where}: {', '.join(names)}. Move the others away, or "
@@ -95,11 +119,14 @@ def check_trainable(collection: Collection) -> None:
 
 def no_photographs(collection: Collection) -> str:
     """Say that no photograph was found, and what was found instead."""
-    left_out = dict(collection.ignored)
+    return f"No photographs were found in {show_path(collection.root)}. Left out: {_left_out(collection)}."
+
+
+def _left_out(collection: Collection) -> str:
+    counts = dict(collection.ignored)
     if collection.heif:
-        left_out["HEIC photograph, for which the extra is needed: pip install 'bldml[heif]'"] = len(collection.heif)
-    found = "; ".join(f"{count} × {reason}" for reason, count in left_out.items()) or "nothing"
-    return f"No photographs were found in {collection.root}. Left out: {found}."
+        counts["HEIC photograph, for which the extra is needed: pip install 'bldml[heif]'"] = len(collection.heif)
+    return "; ".join(f"{count} × {reason}" for reason, count in counts.items()) or "nothing"
 
 
 def check_positive_class(positive_class: str | None, class_names: tuple[str, ...]) -> str:
@@ -122,6 +149,7 @@ def check_positive_class(positive_class: str | None, class_names: tuple[str, ...
         raise DatasetError(
             f"Which class is the positive one (the disease)? Give its name: --data.positive_class NAME. Found: {found}."
         )
+    positive_class = class_name(positive_class)
     if positive_class not in class_names:
         near = get_close_matches(positive_class, class_names, 1, 0.3) or list(class_names[:1])
         raise DatasetError(

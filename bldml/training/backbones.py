@@ -4,6 +4,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import urlparse
@@ -159,10 +160,11 @@ def load_pretrained(network: nn.Module, name: BackboneName, weights: str) -> Non
     for key in expected.keys() - state.keys():
         if key.endswith("num_batches_tracked"):
             state[key] = expected[key]
-    wrong = sorted(key for key in expected.keys() | state.keys() if _shape(expected.get(key)) != _shape(state.get(key)))
+    names = expected.keys() | state.keys()
+    wrong = sorted(key for key in names if _shape(expected.get(key)) != _shape(state.get(key)))
     if wrong:
         raise BackboneError(
-            f"The weights {weights} do not fit {name}: {len(wrong)} of {len(expected)} tensors differ in name or "
+            f"The weights {weights} do not fit {name}: {len(wrong)} of {len(names)} tensors differ in name or "
             f"shape, first {wrong[0]!r} (expected {_shape(expected.get(wrong[0]))}, found "
             f"{_shape(state.get(wrong[0]))}). Give the file of this very architecture."
         )
@@ -189,7 +191,8 @@ def _imagenet_state(name: BackboneName) -> dict[str, Tensor]:
     try:
         with _connect_timeout(CONNECT_TIMEOUT_S):
             state: dict[str, Tensor] = enum.get_state_dict(progress=True, check_hash=True, weights_only=True)
-    except (OSError, RuntimeError) as error:
+    # HTTPException: a proxy that answers with something else than HTTP.
+    except (OSError, RuntimeError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise BackboneError(
             f"The ImageNet weights of {name} are not on this machine and cannot be downloaded ({reason}).\n"
@@ -213,7 +216,7 @@ def _file_state(file: Path) -> dict[str, Tensor]:
             f"The weights file {file} cannot be loaded: {first_line} It is damaged or holds more than tensors; "
             "remove it and fetch it again."
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise BackboneError(f"The weights file {file} is not a state dict (names with tensors).")
     return state
 

@@ -107,11 +107,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if not isinstance(content, dict) or KEY not in content or "state_dict" not in content:
         raise CheckpointError(f"The file {path} is no checkpoint of bldml: it does not describe its classifier.")
     state_dict = content["state_dict"]
-    if not isinstance(state_dict, dict) or not all(isinstance(value, Tensor) for value in state_dict.values()):
+    if not isinstance(state_dict, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state_dict.items()
+    ):
         raise CheckpointError(f"The checkpoint {path} holds no weights.")
     try:
         return Checkpoint(path, _header(content[KEY]), state_dict, int(content.get("epoch", -1)))
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
         raise CheckpointError(f"The checkpoint {path} describes itself wrongly: {error}") from error
 
 
@@ -134,9 +136,11 @@ def _header(plain: Any) -> Header:
         "mean, std, threshold or temperature": all(isinstance(n, float) and math.isfinite(n) for n in numbers)
         and len(header.mean) == len(header.std) == 3
         and min(header.std) > 0
+        and 0 <= header.threshold <= 1
         and header.temperature > 0,
         "settings": isinstance(header.settings, dict) and isinstance(header.settings.get("data"), dict),
         "fingerprints": isinstance(header.fingerprints, dict),
+        "versions": isinstance(header.versions, dict),
     }
     wrong = [name for name, good in checks.items() if not good]
     if wrong:

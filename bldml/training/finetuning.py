@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -43,6 +44,14 @@ class ProgressiveUnfreezing(Callback):
         if self.every_n_epochs == 0:
             return self.stages
         return min(self.stages, 1 + (epoch - self.start_epoch) // self.every_n_epochs)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Thaw everything for now: DDP synchronises only what is trainable at the moment when it wraps the module."""
+        if stage == "fit":
+            classifier(pl_module).unfreeze()
+            if isinstance(trainer.strategy, DDPStrategy):
+                # Otherwise it waits in vain for the gradients of frozen stages.
+                trainer.strategy._ddp_kwargs["find_unused_parameters"] = True
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set what this epoch trains, and every module's mode, which validation has changed."""

@@ -18,6 +18,9 @@ from bldml.training.scores import binary_scores
 from bldml.training.transforms import MEAN, STD
 
 Stage = Literal["train", "val", "test"]
+# By default torchmetrics drops nan, and the loss of a diverged model looks finite; with "disable" MeanMetric forgets its
+# weights.
+NAN_STAYS = math.nan
 
 
 class Batch(TypedDict):
@@ -84,8 +87,8 @@ class LeafClassifier(LightningModule):
         self.register_buffer("pos_weight", torch.ones(()))
         self.pos_weight: Tensor
         self.scores = nn.ModuleDict({stage: binary_scores(stage) for stage in ("train_", "val_", "test_")})
-        self.losses = nn.ModuleDict({stage: MeanMetric() for stage in ("train_", "val_", "test_")})
-        self.val_logits, self.val_labels = CatMetric(), CatMetric()
+        self.losses = nn.ModuleDict({stage: MeanMetric(NAN_STAYS) for stage in ("train_", "val_", "test_")})
+        self.val_logits, self.val_labels = CatMetric(NAN_STAYS), CatMetric(NAN_STAYS)
         self.operating_point = OperatingPoint(threshold=0.5, temperature=1.0)
         self.depth = 0
         self.description: dict[str, Any] = {}
@@ -143,8 +146,9 @@ class LeafClassifier(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of a batch."""
-        # Dropout and stochastic depth depend on the step alone, not on what drew random numbers before.
-        entropy = np.random.SeedSequence([self.seed, self.global_step, self.global_rank])
+        # Dropout and stochastic depth depend on the batch alone, not on what drew random numbers before. One step may
+        # gather several batches.
+        entropy = np.random.SeedSequence([self.seed, self.global_step, batch_idx, self.global_rank])
         torch.manual_seed(int(entropy.generate_state(1)[0]))
         return self._step(batch, "train")[0]
 

@@ -33,9 +33,10 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Pairs (epoch, index)."""
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
+        epoch = self.epoch
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.length)
         whole = np.resize(order, len(self) * self.world_size)
-        yield from ((self.epoch, int(index)) for index in whole[self.rank :: self.world_size])
+        yield from ((epoch, int(index)) for index in whole[self.rank :: self.world_size])
 
 
 class EvaluationSampler(Sampler[tuple[int, int]]):

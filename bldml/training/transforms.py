@@ -47,7 +47,7 @@ class Augmentation:
         low, high = self.crop_area
         if not 0 < low <= high <= 1:
             raise ValueError(f"augmentation.crop_area must hold 0 < smallest <= largest <= 1, not {self.crop_area}")
-        if not 0 < self.crop_aspect[0] <= self.crop_aspect[1]:
+        if not 0 < self.crop_aspect[0] <= self.crop_aspect[1] < math.inf:
             raise ValueError(f"augmentation.crop_aspect must hold 0 < smallest <= largest, not {self.crop_aspect}")
         for name, most in (("brightness", 1), ("contrast", 1), ("saturation", 1), ("hue", 0.5), ("rotation", 180)):
             if not 0 <= getattr(self, name) <= most:

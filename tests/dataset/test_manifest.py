@@ -1,0 +1,268 @@
+"""Manifests as people and spreadsheets write them, and what is said about bad ones."""
+
+import csv
+import io
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from bldml.dataset.files import DatasetError
+from bldml.dataset.folders import read_folders
+from bldml.dataset.manifest import MOST_ROWS_SHOWN, read_manifest, to_manifest
+from bldml.dataset.samples import Collection, Sample
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Photographs `BLD/1.jpg` to `BLD/5.jpg` and `No/1.jpg` to `No/5.jpg`."""
+    for name in ("BLD", "No"):
+        (tmp_path / "root" / name).mkdir(parents=True)
+        for number in range(1, 6):
+            Image.new("RGB", (4, 4), "green").save(tmp_path / "root" / name / f"{number}.jpg")
+    return tmp_path / "root"
+
+
+def write(folder: Path, text: str | bytes, name: str = "manifest.csv") -> Path:
+    path = folder / name
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def rows(collection: Collection) -> list[tuple[str, str, str, str]]:
+    return [(s.name, s.class_name, split, s.group) for split, samples in collection.splits.items() for s in samples]
+
+
+def error(manifest: Path, root: Path | None = None) -> str:
+    with pytest.raises(DatasetError) as raised:
+        read_manifest(manifest, root)
+    return str(raised.value)
+
+
+PLAIN = [("BLD/1.jpg", "BLD", "train", "tree 1"), ("No/1.jpg", "No", "val", "")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path,label,split,group\nBLD/1.jpg,BLD,train,tree 1\nNo/1.jpg,No,val,\n",
+        "path,label,split,group\r\nBLD/1.jpg,BLD,train,tree 1\r\nNo/1.jpg,No,val,\r\n",
+        "path,label,split,group\rBLD/1.jpg,BLD,train,tree 1\rNo/1.jpg,No,val,",
+        "\ufeffpath,label,split,group\r\nBLD/1.jpg,BLD,train,tree 1\r\nNo/1.jpg,No,val,\r\n",
+        '\ufeff"path","label","split","group"\n"BLD/1.jpg","BLD","train","tree 1"\n"No/1.jpg","No","val",""\n',
+        "path,label,split,group\nNo/1.jpg,No,val\nBLD/1.jpg,BLD,train,tree 1",
+        "split,note,group,label,path,\ntrain,wet,tree 1,BLD,BLD/1.jpg,\nval,,,No,No/1.jpg,,,\n",
+        "note,path,label,split,group,note\na,BLD/1.jpg,BLD,train,tree 1,b\n,No/1.jpg,No,val,,\n",
+        "path, label, split , group\nBLD/1.jpg, BLD, train, tree 1\n No/1.jpg ,No\t, val,\n",
+        "path,label,split,group\n\n,,,\nBLD/1.jpg,BLD,train,tree 1\n , ,\n\nNo/1.jpg,No,val,\n\n\n",
+        "path,label,split,group\n./BLD/1.jpg,BLD,train,tree 1\nNo//1.jpg,No,val,\n",
+    ],
+    ids=[
+        "plain", "CRLF", "CR", "BOM", "quoted", "short row", "other columns", "column twice", "spaces", "empty rows",
+        "spelling",
+    ],
+)  # fmt: skip
+def test_ways_to_write_a_manifest(text: str, root: Path, tmp_path: Path) -> None:
+    assert rows(read_manifest(write(root, text), None)) == PLAIN
+    collection = read_manifest(write(tmp_path, text), root)
+    assert rows(collection) == PLAIN
+    assert collection.root == root
+    assert [s.path for v in collection.splits.values() for s in v] == [root / "BLD/1.jpg", root / "No/1.jpg"]
+
+
+def test_paths_start_from_the_manifests_folder_or_the_root(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "path,label,split\nBLD/1.jpg,BLD,train\n"
+    monkeypatch.chdir(root)
+    assert "no file BLD/1.jpg" in error(write(tmp_path, text))
+    assert "no file BLD/1.jpg" in error(write(root, text), tmp_path)
+    assert len(rows(read_manifest(write(root, text).relative_to(root), None))) == 1
+    assert len(rows(read_manifest(write(tmp_path, text), Path()))) == 1
+    assert rows(read_manifest(write(tmp_path, text), Path("../root"))) == [("BLD/1.jpg", "BLD", "train", "")]
+
+
+def test_absolute_paths_and_paths_out_of_the_root(root: Path, tmp_path: Path) -> None:
+    shutil.copy(root / "BLD/1.jpg", tmp_path / "outside.jpg")
+    shutil.copy(root / "BLD/1.jpg", tmp_path / "beside.jpg")
+    text = f"path,label,split\n{root}/BLD/2.jpg,BLD,train\n{tmp_path}/outside.jpg,BLD,train\n../beside.jpg,No,train\n"
+    collection = read_manifest(write(root, text), None)
+    assert [s.name for s in collection.splits["train"]] == ["BLD/2.jpg", f"{tmp_path}/outside.jpg", "../beside.jpg"]
+    assert all(s.path.is_file() for s in collection.splits["train"])
+    again = read_manifest(write(tmp_path, to_manifest(collection), "splits.csv"), root)
+    assert again.splits == collection.splits
+
+
+def test_parent_folder_of_a_link_is_that_of_its_target(root: Path, tmp_path: Path) -> None:
+    """`link/../1.jpg` is not `1.jpg`."""
+    (tmp_path / "far" / "deep").mkdir(parents=True)
+    shutil.copy(root / "BLD/1.jpg", tmp_path / "far" / "1.jpg")
+    shutil.copy(root / "BLD/1.jpg", root / "1.jpg")
+    (root / "link").symlink_to(tmp_path / "far" / "deep")
+    collection = read_manifest(write(root, "path,label,split\nlink/../1.jpg,BLD,train\n"), None)
+    again = read_manifest(write(tmp_path, to_manifest(collection), "splits.csv"), root)
+    assert again.splits["train"][0].path.samefile(tmp_path / "far" / "1.jpg")
+
+
+def test_order_is_that_of_rows_within_the_splits(root: Path) -> None:
+    order = ["No/3.jpg", "BLD/2.jpg", "No/1.jpg", "BLD/5.jpg"]
+    text = "path,label,split\n" + "".join(f"{name},{name[:2]},{s}\n" for name in order for s in ["test"])
+    text += "BLD/1.jpg,BL,train\n"
+    collection = read_manifest(write(root, text), None)
+    assert list(collection.splits) == ["train", "test"]
+    assert [s.name for s in collection.splits["test"]] == order
+
+
+def test_labels(root: Path) -> None:
+    text = "path,label,split\nBLD/1.jpg,1_BLD,train\nBLD/2.jpg,'=1,train\nBLD/3.jpg,a\u0308,train\nBLD/4.jpg,01,train\n"
+    collection = read_manifest(write(root, text), None, aliases={"1_BLD": "BLD", "\u00e4": "leaf"})
+    assert [s.class_name for s in collection.splits["train"]] == ["BLD", "=1", "leaf", "01"]
+
+
+@pytest.mark.parametrize("name", ["a\nb.jpg", "a\r\nb.jpg", "a\rb.jpg", 'a"b.jpg', "a,b.jpg", " a.jpg", "a\\x41.jpg"])
+def test_hand_written_names(name: str, root: Path) -> None:
+    """Any name in quotes, as a program would write it that does not know our escapes."""
+    (root / name).write_bytes((root / "BLD/1.jpg").read_bytes())
+    text = f'path,label,split\n"{name.replace(chr(34), chr(34) * 2)}",BLD,train\nBLD/1.jpg,BLD,train\n'
+    collection = read_manifest(write(root, text), None)
+    assert [s.path for s in collection.splits["train"]] == [root / name, root / "BLD/1.jpg"]
+    assert read_manifest(write(root, to_manifest(collection), "splits.csv"), None).splits == collection.splits
+
+
+def test_hand_written_bytes(root: Path) -> None:
+    path = root / os.fsdecode(b"caf\xe9.jpg")
+    shutil.copy(root / "BLD/1.jpg", path)
+    collection = read_manifest(write(root, b"path,label,split,group\ncaf\xe9.jpg,ros\xe9,train,\xff\n"), None)
+    assert collection.splits["train"] == (Sample(path, r"caf\xe9.jpg", r"ros\xe9", r"\xff"),)
+    to_manifest(collection).encode()
+
+
+def test_no_cell_is_a_formula_and_no_line_end_is_left(root: Path) -> None:
+    samples = tuple(Sample(root / "a", "a", start + "1", start + "tree") for start in ("=", "+", "-", "@", "'=", "''-"))
+    text = to_manifest(Collection(root, {"train": samples}))
+    cells = [cell for row in csv.reader(io.StringIO(text)) for cell in row]
+    assert not [cell for cell in cells if cell[:1] in ("=", "+", "-", "@", "\t", "\r")]
+    assert cells[:4] == ["path", "label", "split", "group"]
+
+
+def test_groups_and_labels_that_look_like_formulas_come_back(root: Path) -> None:
+    starts = ["=", "'=", "''-", "@x,y", '"']
+    samples = tuple(
+        Sample(root / f"BLD/{i}.jpg", f"BLD/{i}.jpg", f"{start}a", f"{start}b") for i, start in enumerate(starts, 1)
+    )
+    text = to_manifest(Collection(root, {"val": samples}))
+    assert read_manifest(write(root, text), None).splits == {"val": samples}
+
+
+def test_the_division_of_folders_is_a_manifest(root: Path, tmp_path: Path) -> None:
+    collection = read_folders(root)
+    again = read_manifest(write(tmp_path, to_manifest(collection)), root)
+    assert again.splits == {split: samples for split, samples in collection.splits.items() if samples}
+
+
+# What is said about bad ones
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ["no column path, label, split in row 1", "Found: nothing"]),
+        ("\n\n", ["no column path, label, split in row 1"]),
+        ("path,label\nBLD/1.jpg,BLD\n", ["no column split", "Found: path, label"]),
+        ("Path,Label,Split\n", ["no column path, label, split", "Found: Path, Label, Split"]),
+        ("path;label;split\nBLD/1.jpg;BLD;train\n", ["Found: path;label;split", "commas"]),
+        ("path\tlabel\tsplit\n", [r"Found: path\tlabel\tsplit", "commas"]),
+        ("path,label,split\n".encode("utf-16"), [r"Found: \xff\xfe", "UTF-8"]),
+        ("path,label,split,split\nBLD/1.jpg,BLD,train,val\n", ["the column split twice in row 1"]),
+        ("path,label,split\nBLD/9.jpg,BLD,train\n", ["row 2: no file BLD/9.jpg", "paths start from"]),
+        ("path,label,split\nBLD,BLD,train\n", ["row 2: no file BLD"]),
+        ("path,label,split\n,BLD,train\n", ["row 2: no file (empty path)"]),
+        ("path,label,split\nBLD/1.jpg,,train\n", ["row 2: no label"]),
+        ("path,label,split\nBLD/1.jpg\n", ["row 2: no label"]),
+        ("path,label,split\nBLD/1.jpg,BLD,\n", ["row 2: unknown split ''", "train, val, test"]),
+        ("path,label,split\nBLD/1.jpg,BLD,Train\n", ["row 2: unknown split 'Train'"]),
+        ("path,label,split\nBLD/1.jpg,BLD,train\n\n,,\nBLD/9.jpg,BLD,val\n", ["row 5: no file BLD/9.jpg"]),
+        ('path,label,split,n\nBLD/1.jpg,BLD,train,"a\nb"\nBLD/9.jpg,BLD,val\n', ["row 3: no file BLD/9.jpg"]),
+        ('path,label,split\n"BLD/\n9.jpg",BLD,train\n', [r"row 2: no file BLD/\n9.jpg"]),
+        ("path,label,split,group\nBLD/1.jpg,BLD,train,site 1, north\n", ["row 2: more cells than row 1", "quotes"]),
+        ('path,label,split\nBLD/1.jpg,BLD,train\n"BLD/2.jpg,BLD,val\nBLD/3', ["no CSV", "after row 2"]),
+        ('path,label,split\n"BLD/1.jpg"x,BLD,train\n', ["no CSV", "after row 1"]),
+        ("path,label,split\n" + "x" * 200_000 + ",BLD,train\n", ["no CSV", "field", "after row 1"]),
+        ("path,label,split\n" + "x" * 300 + ".jpg,BLD,train\n", ["row 2: no file xxx"]),
+        ("path,label,split\n" + "x/" * 3000 + "a.jpg,BLD,train\n", ["row 2: no file x/x"]),
+        ("path,label,split\na\0b.jpg,BLD,train\n", [r"row 2: no file a\x00b.jpg"]),
+        ("path,label,split\na\\x00b.jpg,BLD,train\n", [r"row 2: no file a\x00b.jpg"]),
+        (b"path,label,split\ncaf\xe9.jpg,BLD,train\n", [r"row 2: no file caf\xe9.jpg"]),
+        ("path,label,split\n\x1b[31m.jpg,BLD,train\n", [r"row 2: no file \x1b[31m.jpg"]),
+    ],
+)
+def test_bad_manifest(text: str | bytes, words: list[str], root: Path) -> None:
+    message = error(write(root, text))
+    for word in words:
+        assert word in message
+    assert "manifest.csv" in message
+    message.encode()
+    assert not re.search(r"[\x00-\x08\x0b-\x1f]", message)
+
+
+def test_the_same_file_twice(root: Path) -> None:
+    (root / "link.jpg").symlink_to("BLD/1.jpg")
+    (root / "folder").symlink_to("BLD")
+    text = "path,label,split\nBLD/1.jpg,BLD,train\n" + "".join(
+        f"{name},BLD,val\n"
+        for name in ("BLD/1.jpg", "./BLD/1.jpg", "No/../BLD/1.jpg", "link.jpg", "folder/1.jpg", root / "BLD/1.jpg")
+    )
+    message = error(write(root, text))
+    for number in range(3, 9):
+        assert f"row {number}: the same file as row 2" in message
+    assert message.count("row ") == 12
+
+
+def test_pipe_is_no_photograph(root: Path) -> None:
+    os.mkfifo(root / "pipe.jpg")
+    assert "row 2: no file pipe.jpg" in error(write(root, "path,label,split\npipe.jpg,BLD,train\n"))
+
+
+def test_many_problems_are_cut_with_a_count(root: Path) -> None:
+    def text(count: int) -> str:
+        return "path,label,split\n" + "".join(f"gone{i}.jpg,BLD,train\n" for i in range(count))
+
+    message = error(write(root, text(MOST_ROWS_SHOWN)))
+    assert message.count("\n  row ") == 20
+    assert "more" not in message
+    message = error(write(root, text(1234)))
+    assert message.count("\n  row ") == 20
+    assert message.endswith("row 21: no file gone19.jpg\n  … and 1214 more")
+
+
+def test_manifest_that_cannot_be_read(root: Path, tmp_path: Path) -> None:
+    assert "gone.csv cannot be read: No such file" in error(tmp_path / "gone.csv")
+    assert "cannot be read: Is a directory" in error(root)
+    (tmp_path / "loop.csv").symlink_to("loop.csv")
+    assert "cannot be read: Too many levels" in error(tmp_path / "loop.csv")
+
+
+def test_photograph_in_a_forbidden_folder() -> None:
+    user = os.geteuid()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "secret").mkdir()
+        (folder / "secret" / "a.jpg").touch()
+        manifest = write(folder, "path,label,split\nsecret/a.jpg,BLD,train\n")
+        (folder / "secret").chmod(0)
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            assert "row 2: no file secret/a.jpg" in error(manifest)
+        finally:
+            os.seteuid(user)
+            (folder / "secret").chmod(0o755)
+
+
+def test_header_alone_is_a_manifest_of_nothing(root: Path) -> None:
+    assert read_manifest(write(root, "path,label,split\n"), None).splits == {}

@@ -1,0 +1,189 @@
+"""Collections, what makes them trainable, the positive class and the fingerprint."""
+
+import hashlib
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from bldml.dataset.files import DatasetError
+from bldml.dataset.samples import (
+    Collection,
+    Sample,
+    check_positive_class,
+    check_trainable,
+    class_name,
+    fingerprint,
+    no_photographs,
+)
+
+ROOT = Path("two\nlines/data")
+
+
+def collect(splits: dict[str, str], heif: int = 0, ignored: dict[str, int] | None = None) -> Collection:
+    """`{"train": "BBN"}` makes two photographs of B and one of N."""
+    made = {
+        split: tuple(Sample(ROOT / f"{split}/{i}.jpg", f"{split}/{i}.jpg", name) for i, name in enumerate(names))
+        for split, names in splits.items()
+    }
+    return Collection(ROOT, made, ignored or {}, tuple(ROOT / f"{i}.heic" for i in range(heif)))
+
+
+def test_names_of_classes_and_counts() -> None:
+    collection = collect({"train": "NNB", "val": "", "test": "BA"})
+    assert collection.class_names == ("A", "B", "N")
+    assert collection.counts() == {"train": {"N": 2, "B": 1}, "val": {}, "test": {"A": 1, "B": 1}}
+    unlabelled = Collection(ROOT, {"predict": (Sample(ROOT / "a.jpg", "a.jpg"),)})
+    assert unlabelled.class_names == ()
+
+
+def test_without() -> None:
+    collection = collect({"train": "BN", "val": "BN"}, heif=1, ignored={"x": 1})
+    rest = collection.without(iter(["train/1.jpg", "val/0.jpg", "unknown"]))
+    assert {split: [s.name for s in v] for split, v in rest.splits.items()} == {
+        "train": ["train/0.jpg"],
+        "val": ["val/1.jpg"],
+    }
+    assert (rest.root, rest.ignored, rest.heif) == (collection.root, collection.ignored, collection.heif)
+
+
+@pytest.mark.parametrize(
+    "splits", [{"train": "BN", "val": "BN"}, {"train": "NB", "val": "BBN", "test": "NB"}, {"val": "BN", "train": "BN"}]
+)
+def test_trainable(splits: dict[str, str]) -> None:
+    check_trainable(collect(splits))
+
+
+@pytest.mark.parametrize(
+    ("splits", "words"),
+    [
+        ({}, ["No photographs were found", "Left out: nothing"]),
+        ({"train": "", "val": ""}, ["No photographs were found"]),
+        ({"train": "BB", "val": "B"}, ["Two classes are needed, one was found", ": B.", "Left out: 3 × .gif file"]),
+        ({"train": "BNS", "val": "BN"}, ["Two classes are needed, 3 were found", "B, N, S", "data.class_aliases"]),
+        ({"train": "BN", "val": "BN", "test": "X"}, ["3 were found"]),
+        ({"train": "BN", "test": "BN"}, ["There is no val split", "found: train, test"]),
+        ({"val": "BN", "test": "BN"}, ["There is no train split", "found: val, test"]),
+        ({"train": "", "val": "BN"}, ["The train split", "is empty"]),
+        ({"train": "BN", "val": "BN", "test": ""}, ["The test split", "is empty"]),
+        ({"train": "BBN", "val": "NN"}, ["Class B is missing from the val split", "train: 2 B, 1 N; val: 0 B, 2 N"]),
+        ({"train": "BN", "val": "BN", "test": "N"}, ["Class B is missing from the test split"]),
+    ],
+)
+def test_not_trainable(splits: dict[str, str], words: list[str]) -> None:
+    ignored = {".gif file": 3} if set("".join(splits.values())) == {"B"} else None
+    with pytest.raises(DatasetError) as raised:
+        check_trainable(collect(splits, ignored=ignored))
+    for word in [*words, r"in two\nlines/data"]:
+        assert word in str(raised.value)
+
+
+def test_no_photographs_says_what_was_found_instead() -> None:
+    assert no_photographs(collect({})) == r"No photographs were found in two\nlines/data. Left out: nothing."
+    message = no_photographs(collect({}, ignored={".gif file": 60, "broken link": 2}, heif=4))
+    assert "60 × .gif file; 2 × broken link; 4 × HEIC photograph" in message
+    assert "pip install 'bldml[heif]'" in message
+
+
+# Names of classes
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("BLD", "BLD"),
+        (" No BLD\t", "No BLD"),
+        ("a\u0308", "\u00e4"),
+        (os.fsdecode(b"ros\xe9"), r"ros\xe9"),
+        (r"ros\xe9", r"ros\xe9"),
+        ("two\nlines", r"two\x0alines"),
+        ("  ", r"\x20\x20"),
+        ("-", "-"),
+        ("0123", "0123"),
+        ("", ""),
+    ],
+)
+def test_class_name(text: str, name: str) -> None:
+    assert class_name(text) == name
+    assert class_name(name) == name
+    assert class_name(text, {f" {text} ": "BLD"} if text.strip() else {text: "BLD"}) == "BLD"
+    assert class_name(text, {"other": "BLD"}) == name
+
+
+# The positive class
+
+
+@pytest.mark.parametrize("names", [("BLD", "No_BLD"), ("A", "BLD"), ("BLD", "healthy")])
+def test_positive_class(names: tuple[str, str]) -> None:
+    for name in names:
+        assert check_positive_class(name, names) == name
+
+
+def test_positive_class_is_compared_as_the_classes_are() -> None:
+    assert check_positive_class(" a\u0308", ("\u00e4", "b")) == "\u00e4"
+    assert check_positive_class("\u00e4", (class_name("a\u0308"), "b")) == "\u00e4"
+
+
+def test_positive_class_is_known_for_0_and_1_only() -> None:
+    assert check_positive_class(None, ("0", "1")) == "1"
+    assert check_positive_class("0", ("0", "1")) == "0"
+    for names in [("BLD", "No_BLD"), ("1", "2"), ("0", "1", "2"), ("00", "01"), ("negative", "positive")]:
+        with pytest.raises(DatasetError, match=r"--data\.positive_class NAME") as raised:
+            check_positive_class(None, names)
+        assert f"Found: {', '.join(names)}" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "suggested"), [("bld", "BLD"), ("No-BLD", "No_BLD"), ("zzz", "BLD"), ("", "BLD"), ("False", "BLD")]
+)
+def test_positive_class_that_is_not_there(given: str, suggested: str) -> None:
+    with pytest.raises(DatasetError) as raised:
+        check_positive_class(given, ("BLD", "No_BLD"))
+    message = str(raised.value)
+    assert f"{given!r} is not among the classes found: BLD, No_BLD" in message
+    assert f"Give --data.positive_class {suggested}," in message
+    assert f"'{{{suggested}: {given}}}'" in message
+
+
+# The fingerprint
+
+
+def digests(samples: list[Sample]) -> dict[str, str]:
+    return {s.name: hashlib.sha256(s.path.name.encode()).hexdigest() for s in samples}
+
+
+def test_fingerprint() -> None:
+    samples = [Sample(ROOT / str(i), f"a/{i}", "BN"[i % 2], f"tree {i}") for i in range(20)]
+    first = fingerprint(samples, digests(samples))
+    assert len(first) == 64
+    assert set(first) <= set("0123456789abcdef")
+    shuffled = random.Random(7).sample(samples, len(samples))
+    assert fingerprint(iter(shuffled), digests(samples)) == first
+    renamed = [Sample(s.path, f"moved/{i}", s.class_name) for i, s in enumerate(shuffled)]
+    assert fingerprint(renamed, digests(renamed)) == first
+
+
+def test_fingerprint_depends_on_contents_labels_and_number() -> None:
+    samples = [Sample(ROOT / str(i), f"a/{i}", "BN"[i % 2]) for i in range(20)]
+    content = digests(samples)
+    changed = content | {"a/3": "0" * 64}
+    relabelled = [*samples[:3], Sample(ROOT / "3", "a/3", "B"), *samples[4:]]
+    # The same labels on the same contents, but two of them exchanged.
+    exchanged = [Sample(ROOT / "0", "a/0", "N"), Sample(ROOT / "1", "a/1", "B"), *samples[2:]]
+    seen = [
+        fingerprint(samples, content),
+        fingerprint(samples, changed),
+        fingerprint(relabelled, content),
+        fingerprint(exchanged, content),
+        fingerprint(samples[:-1], content),
+        fingerprint([*samples, samples[0]], content),
+        fingerprint([], content),
+    ]
+    assert len(set(seen)) == len(seen)
+
+
+def test_fingerprint_by_hand() -> None:
+    samples = [Sample(ROOT / "b", "b", "BLD"), Sample(ROOT / "a", "a", "No")]
+    text = "1" * 64 + " No\n" + "2" * 64 + " BLD\n"
+    assert fingerprint(samples, {"a": "1" * 64, "b": "2" * 64}) == hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,122 @@
+"""The front door as a user meets it: separate processes, and nothing heavy loaded before it is needed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bldml.cli import COMMANDS, VERBS
+from tests.support import REPOSITORY, SMALL, Bldml
+
+
+def python(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *(str(argument) for argument in arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
+def test_help_lists_everything_and_loads_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
+    code = (
+        "import sys; from bldml.cli import main; code = main(sys.argv[1:]);"
+        "heavy = {'torch', 'lightning', 'torchvision', 'numpy', 'PIL', 'jsonargparse', 'yaml'} & set(sys.modules);"
+        "sys.exit(code or (f'loaded {heavy}' if heavy else 0))"
+    )
+    done = python("-c", code, *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for name in (*VERBS, *COMMANDS):
+        assert f"\n  {name} " in done.stdout
+
+
+def test_python_m_and_console_script_are_the_same(tmp_path: Path) -> None:
+    script = Path(sys.executable).parent / "bldml"
+    by_script = subprocess.run([script, "--version"], capture_output=True, text=True, timeout=60, check=True)
+    assert python("-m", "bldml", "--version", cwd=tmp_path).stdout == by_script.stdout
+
+
+def test_unknown_command_names_the_nearest(bldml: Bldml) -> None:
+    outcome = bldml("tset")
+    assert outcome.code == 2
+    assert "Did you mean test?" in outcome.err
+
+
+@pytest.mark.parametrize("verb", list(VERBS))
+def test_help_of_each_verb(verb: str, bldml: Bldml) -> None:
+    outcome = bldml(verb, "--help")
+    assert outcome.code == 0
+    for option in ("--data.root", "--model.backbone", "--trainer.max_epochs", "--early_stopping.patience"):
+        assert option in outcome.out
+    assert "Name of the class that is to be found" in " ".join(outcome.out.split())
+
+
+def test_print_config_is_commented_and_can_be_used(bldml: Bldml, leaves: Path) -> None:
+    outcome = bldml("fit", *SMALL, "--data.root", leaves, "--print_config")
+    assert outcome.code == 0
+    assert "# Photographs in a training batch" in outcome.out
+    assert yaml.safe_load(outcome.out)["data"]["positive_class"] == "BLD"
+    Path("mine.yaml").write_text(outcome.out)
+    again = bldml("fit", "--config=mine.yaml", "--print_config")
+    assert again.out == outcome.out
+
+
+def test_two_configs_are_layered_and_the_command_line_wins(bldml: Bldml) -> None:
+    Path("site.yaml").write_text("data: {root: /photographs, batch_size: 4}\ntrainer: {max_epochs: 7}\n")
+    outcome = bldml(
+        "fit", "--config", REPOSITORY / "configs/resnet50.yaml", "--config=site.yaml", "--data.batch_size=5",
+        "--print_config",
+    )  # fmt: skip
+    config = yaml.safe_load(outcome.out)
+    assert config["model"]["backbone"] == "resnet50"
+    assert (config["data"]["root"], config["data"]["batch_size"]) == ("/photographs", 5)
+    assert config["trainer"]["max_epochs"] == 7
+
+
+def test_demo_draws_leaves_and_refuses_a_folder_that_holds_something(bldml: Bldml) -> None:
+    assert bldml("demo", "leaves", "--images_per_class=2", "--size=96").code == 0
+    assert len(list(Path("leaves").rglob("*.jpg"))) == 4
+    again = bldml("demo", "leaves", "--images_per_class=2", "--size=96")
+    assert again.code == 1
+    assert "Traceback" not in again.err
+    nonsense = bldml("demo", "other", "--images_per_class=-1")
+    assert nonsense.code == 1
+    assert not Path("other").exists()
+
+
+def test_trust_config_lets_a_configuration_import(leaves: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from lightning.pytorch import Callback\n"
+        "class Marker(Callback):\n"
+        "    def on_fit_start(self, trainer, pl_module):\n"
+        "        open('marker_was_here', 'w').close()\n"
+    )
+    (tmp_path / "mine.yaml").write_text("trainer: {callbacks: [{class_path: mine.Marker}], fast_dev_run: true}\n")
+    command = ("-m", "bldml", "fit", *SMALL, "--data.root", leaves, "--config=mine.yaml")
+    refused = python(*command, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "--trust_config" in refused.stderr
+    assert not (tmp_path / "marker_was_here").exists()
+    trusted = python(*command, "--trust_config", cwd=tmp_path)
+    assert trusted.returncode == 0, trusted.stderr
+    assert (tmp_path / "marker_was_here").exists()
+
+
+def test_completion_for_bash(bldml: Bldml) -> None:
+    pytest.importorskip("shtab", reason="the extra bldml[completion] is not installed")
+    outcome = bldml("--print_completion=shtab-bash")
+    assert outcome.code == 0
+    assert "--early_stopping.patience" in outcome.out
+
+
+def test_command_line_works_in_a_process_of_its_own(run: Path, leaves: Path, tmp_path: Path) -> None:
+    """The whole way once without pytest's process around it."""
+    done = python(
+        "-m", "bldml", "predict", "--ckpt_path", run / "checkpoints/best.ckpt", "--data.root", leaves / "BLD",
+        "--output", tmp_path / "out", "--trainer.accelerator=cpu", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "out" / "predictions.csv").read_text().splitlines()) == 31
+    assert "Traceback" not in done.stderr
+    failed = python("-m", "bldml", "test", "--ckpt_path=gone.ckpt", cwd=tmp_path)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("bldml: error: ")

@@ -1,0 +1,59 @@
+"""What the README tells a user to type can be typed."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from bldml.cli import COMMANDS
+from tests.support import REPOSITORY, Bldml
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+LINES = [line for block in BLOCKS for line in block.splitlines()]
+INLINE = re.findall(r"`(python -m bldml [^`]+)`", README)
+TYPED = [shlex.split(line, comments=True)[3:] for line in [*LINES, *INLINE] if line.startswith("python -m bldml ")]
+
+
+def test_commands_were_found() -> None:
+    verbs = {arguments[0] for arguments in TYPED}
+    assert {"fit", "test", "predict", "validate"} <= verbs
+    assert len(TYPED) > 12
+
+
+@pytest.mark.parametrize("arguments", TYPED, ids=[" ".join(arguments) for arguments in TYPED])
+def test_command_is_understood(arguments: list[str], run: Path, bldml: Bldml, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)  # for configs/
+    if ">" in arguments:
+        arguments = arguments[: arguments.index(">")]
+    if "--ckpt_path" in arguments:
+        arguments[arguments.index("--ckpt_path") + 1] = str(run / "checkpoints" / "best.ckpt")
+    if arguments[0] in ("fit", "test", "validate", "predict") and not {"--help", "--print_config"} & set(arguments):
+        arguments = [*arguments, "--print_config"]
+    outcome = bldml(*arguments)
+    assert outcome.code == 0, outcome.err
+
+
+def test_configuration_shown_is_the_one_shipped() -> None:
+    shown = re.search(r"```yaml\n(.*?)```", README, re.DOTALL)
+    assert shown is not None
+    shipped = (REPOSITORY / "configs" / "efficientnet.yaml").read_text()
+    assert shown[1] == "".join(line for line in shipped.splitlines(keepends=True) if not line.startswith("#"))
+
+
+def test_make_targets_exist() -> None:
+    makefile = (REPOSITORY / "Makefile").read_text()
+    for target in set(re.findall(r"\bmake ([a-z]+)\b", "\n".join(LINES))):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_files_linked_exist() -> None:
+    for link in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (REPOSITORY / link).is_file(), link
+
+
+def test_changelog_names_every_command() -> None:
+    changelog = (REPOSITORY / "CHANGELOG.md").read_text()
+    for name in COMMANDS:
+        assert f"bldml {name}" in changelog

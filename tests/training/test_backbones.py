@@ -1,0 +1,331 @@
+"""Every backbone: its stages, its forward pass, and the weights that are laid on it or refused."""
+
+import socket
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from bldml.training.backbones import BACKBONES, BackboneError, BackboneName, build, load_pretrained, weights_file
+
+NAMES = get_args(BackboneName)
+WITH_IMAGENET = [name for name in NAMES if BACKBONES[name].weights]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads that wait for one another are slow on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty torchvision cache; whoever tries to download meets a closed port of this machine."""
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    # urllib keeps the proxies of its first call.
+    monkeypatch.setattr(urllib.request, "_opener", None)
+    proxy_is(monkeypatch, 9)
+    return tmp_path / "cache" / "hub" / "checkpoints"
+
+
+def proxy_is(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{port}")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def torchvisions(name: BackboneName) -> nn.Module:
+    """Torchvision's own network as its ImageNet weights fit it, filled with random values, buffers too."""
+    row = BACKBONES[name]
+    auxiliary = {"aux_logits": True, "transform_input": True} if name == "inception_v3" else {}
+    network: nn.Module = torchvision.models.get_model(row.model, weights=None, **{**row.options, **auxiliary})
+    generator = torch.Generator().manual_seed(7)
+    for key, value in network.state_dict().items():
+        if key.endswith("running_var"):
+            value.uniform_(0.5, 2.0, generator=generator)
+        elif key.endswith("running_mean"):
+            value.normal_(generator=generator)
+        elif key.endswith("num_batches_tracked"):
+            value.fill_(3)
+    return network.eval()
+
+
+def state_of(name: BackboneName) -> dict[str, Tensor]:
+    return torchvisions(name).state_dict()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_head_and_stages_hold_every_parameter_once(name: BackboneName) -> None:
+    network, row = build(name), BACKBONES[name]
+    paths = [row.head, *(path for stage in row.stages for path in stage)]
+    held = [id(p) for path in paths for p in network.get_submodule(path).parameters()]
+    assert len(held) == len(set(held))
+    assert set(held) == {id(p) for p in network.parameters()}
+    # Stages are named by their first module, so that name must be there and be unique.
+    assert len({stage[0] for stage in row.stages} | {"head"}) == len(row.stages) + 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_stages_run_from_the_head_to_the_image(name: BackboneName) -> None:
+    """The first stage's modules are called after all others, and so on down to the last."""
+    network, row = build(name).eval(), BACKBONES[name]
+    called: dict[str, int] = {}
+
+    def note(path: str, *_: object) -> None:
+        called.setdefault(path, len(called))
+
+    for stage in row.stages:
+        for path in stage:
+            network.get_submodule(path).register_forward_hook(partial(note, path))
+    with torch.no_grad():
+        network(torch.zeros(1, 3, row.min_size, row.min_size))
+    assert len(called) == sum(len(stage) for stage in row.stages)
+    times = [[called[path] for path in stage] for stage in row.stages]
+    assert all(min(nearer) > max(farther) for nearer, farther in pairwise(times))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_forward_at_the_smallest_size(name: BackboneName) -> None:
+    network, row = build(name), BACKBONES[name]
+    maps: list[Tensor] = []
+    network.get_submodule(row.gradcam).register_forward_hook(lambda _m, _i, output: maps.append(output))
+    images = torch.rand(2, 3, row.min_size, row.min_size)
+    with torch.no_grad():
+        network.eval()
+        both, alone = network(images), network(images[:1])
+        network.train()
+        trained = network(images)
+    assert both.shape == trained.shape == (2, 1)
+    assert alone.shape == (1, 1)
+    assert torch.isfinite(both).all()
+    torch.testing.assert_close(both[:1], alone, rtol=1e-3, atol=1e-3)
+    n, channels, height, width = maps[0].shape
+    assert (n, height) == (2, width)
+    assert channels >= 32
+    # Two rows and columns, so that BatchNorm has something to average even over a single photograph.
+    assert height == 2
+
+
+def test_building_depends_on_the_seed_alone() -> None:
+    torch.manual_seed(5)
+    first = build("mobilenet_v2_x0_35").state_dict()
+    torch.manual_seed(5)
+    second = build("mobilenet_v2_x0_35").state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_file_is_laid_on_all_but_the_head(name: BackboneName, tmp_path: Path) -> None:
+    state = state_of(name)
+    file = tmp_path / "weights.pth"
+    torch.save(state, file)
+    network, head = build(name), f"{BACKBONES[name].head}."
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    assert state[f"{head}weight"].shape[0] == 1000
+    load_pretrained(network, name, str(file))
+    for key, value in network.state_dict().items():
+        expected = before[key] if key.startswith(head) else state[key]
+        assert torch.equal(value, expected), key
+
+
+@pytest.mark.parametrize("name", WITH_IMAGENET)
+def test_imagenet_comes_from_torchvisions_cache(name: BackboneName, hub: Path) -> None:
+    state = state_of(name)
+    file = weights_file(name)
+    assert file is not None
+    assert file.parent == hub
+    hub.mkdir(parents=True)
+    torch.save(state, file)
+    network, head = build(name), f"{BACKBONES[name].head}."
+    load_pretrained(network, name, "imagenet")
+    assert all(torch.equal(v, state[k]) for k, v in network.state_dict().items() if not k.startswith(head))
+
+
+def test_inception_is_torchvisions_up_to_the_head(tmp_path: Path) -> None:
+    reference = torchvisions("inception_v3")
+    torch.save(reference.state_dict(), tmp_path / "inception.pth")
+    network = build("inception_v3").eval()
+    load_pretrained(network, "inception_v3", str(tmp_path / "inception.pth"))
+    reference.set_submodule("fc", network.get_submodule("fc"))
+    images = torch.randn(2, 3, 128, 128)
+    with torch.no_grad():
+        ours, theirs = network(images), reference(images)
+        assert torch.equal(ours, theirs)
+        reference.transform_input = False  # type: ignore[assignment]
+        assert not torch.allclose(ours, reference(images))
+
+
+def test_none_leaves_the_network_alone() -> None:
+    network = build("mobilenet_v2_x0_35")
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    load_pretrained(network, "mobilenet_v2_x0_35", "none")
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_small_weights_without_a_classifier(small_weights: Path) -> None:
+    state = torch.load(small_weights, weights_only=True)
+    network = build("mobilenet_v2_x0_35")
+    load_pretrained(network, "mobilenet_v2_x0_35", str(small_weights))
+    now = network.state_dict()
+    assert now.keys() - state.keys() <= {"classifier.1.weight", "classifier.1.bias"} | {
+        key for key in now if key.endswith("num_batches_tracked")
+    }
+    assert all(torch.equal(now[key], value) for key, value in state.items())
+    assert len(state) > 200
+
+
+def test_counters_of_old_files_may_be_missing(tmp_path: Path) -> None:
+    state = {k: v for k, v in state_of("mobilenet_v2_x0_35").items() if not k.endswith("num_batches_tracked")}
+    torch.save(state, tmp_path / "old.pth")
+    network = build("mobilenet_v2_x0_35")
+    load_pretrained(network, "mobilenet_v2_x0_35", str(tmp_path / "old.pth"))
+    assert torch.equal(network.state_dict()["features.18.0.weight"], state["features.18.0.weight"])
+
+
+class Hostile:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return Path.touch, (self.file,)
+
+
+def without(state: dict[str, Tensor], key: str) -> dict[str, Tensor]:
+    return {name: value for name, value in state.items() if name != key}
+
+
+REFUSED: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
+    "other architecture": (lambda _: state_of("mobilenet_v3_large"), "do not fit mobilenet_v2_x0_35"),
+    "prefixed": (lambda state: {f"module.{k}": v for k, v in state.items()}, "Give the file of this very architecture"),
+    "one missing": (lambda state: without(state, "features.3.conv.0.0.weight"), "'features.3.conv.0.0.weight'"),
+    "one too many": (lambda state: state | {"features.99.weight": torch.ones(1)}, "expected None, found (1,)"),
+    "one shape": (lambda state: state | {"features.0.0.weight": torch.ones(2, 2)}, "found (2, 2)"),
+    "no tensor": (lambda _: torch.zeros(()), "is not a state dict"),
+    "nested": (lambda state: {"state_dict": state}, "is not a state dict"),
+    "numbered": (lambda state: dict(enumerate(state.values())), "is not a state dict"),
+    "empty": (lambda _: {}, "do not fit mobilenet_v2_x0_35"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_file_that_does_not_fit_is_refused(case: str, tmp_path: Path) -> None:
+    spoil, words = REFUSED[case]
+    file = tmp_path / "weights.pth"
+    torch.save(spoil(state_of("mobilenet_v2_x0_35")), file)
+    network = build("mobilenet_v2_x0_35")
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    with pytest.raises(BackboneError) as caught:
+        load_pretrained(network, "mobilenet_v2_x0_35", str(file))
+    assert words in str(caught.value)
+    assert str(file) in str(caught.value)
+    # Nothing of it was laid on.
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("case", ["cut", "text", "nothing", "pickle", "zip in zip"])
+def test_damaged_or_hostile_file_is_refused(case: str, tmp_path: Path) -> None:
+    file, trace = tmp_path / "weights.pth", tmp_path / "was_here"
+    torch.save(state_of("mobilenet_v2_x0_35"), file)
+    if case == "cut":
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    elif case == "text":
+        file.write_text("<html>404</html>")
+    elif case == "nothing":
+        file.write_bytes(b"")
+    else:
+        torch.save({"features": Hostile(trace)}, file, _use_new_zipfile_serialization=case != "pickle")
+    with pytest.raises(BackboneError) as caught:
+        load_pretrained(build("mobilenet_v2_x0_35"), "mobilenet_v2_x0_35", str(file))
+    assert f"The weights file {file} cannot be loaded" in str(caught.value)
+    assert "damaged or holds more than tensors" in str(caught.value)
+    assert not trace.exists()
+
+
+def test_damaged_file_in_the_cache_is_named(hub: Path) -> None:
+    file = weights_file("mobilenet_v3_large")
+    assert file is not None
+    hub.mkdir(parents=True)
+    file.write_bytes(b"\x80\x02half a download")
+    with pytest.raises(BackboneError, match="remove it and fetch it again") as caught:
+        load_pretrained(build("mobilenet_v3_large"), "mobilenet_v3_large", "imagenet")
+    assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize("weights", ["missing.pth", "imagnet", ""])
+def test_missing_file(weights: str) -> None:
+    with pytest.raises(BackboneError, match=r"does not exist\. --model\.weights takes imagenet, none, or a file"):
+        load_pretrained(build("mobilenet_v2_x0_35"), "mobilenet_v2_x0_35", weights)
+
+
+def test_imagenet_weights_that_do_not_exist() -> None:
+    assert weights_file("mobilenet_v2_x0_35") is None
+    with pytest.raises(BackboneError, match="no ImageNet weights for mobilenet_v2_x0_35: give a file"):
+        load_pretrained(build("mobilenet_v2_x0_35"), "mobilenet_v2_x0_35", "imagenet")
+
+
+def assert_says_what_to_do(message: str, name: BackboneName, hub: Path) -> None:
+    file = weights_file(name)
+    assert file is not None
+    assert str(hub / file.name) in message
+    assert f"https://download.pytorch.org/models/{file.name}" in message
+    for words in ("not on this machine", "login node", "TORCH_HOME", "--model.weights FILE", "--model.weights none"):
+        assert words in message
+
+
+@pytest.mark.parametrize("name", WITH_IMAGENET)
+def test_without_a_network(name: BackboneName, hub: Path) -> None:
+    timeout = socket.getdefaulttimeout()
+    with pytest.raises(BackboneError) as caught:
+        load_pretrained(build(name), name, "imagenet")
+    assert_says_what_to_do(str(caught.value), name, hub)
+    assert "refused" in str(caught.value)
+    assert socket.getdefaulttimeout() == timeout
+    assert not list(hub.iterdir())  # no part of a download is left
+
+
+@pytest.fixture
+def answering(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], None]]:
+    """A proxy on this machine that gives one fixed answer."""
+    server = socket.create_server(("127.0.0.1", 0))
+    threads: list[threading.Thread] = []
+    asked: list[bytes] = []
+
+    def start(answer: bytes) -> None:
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                asked.append(connection.recv(4096))
+                connection.sendall(answer)
+
+        threads.append(threading.Thread(target=serve, daemon=True))
+        threads[0].start()
+        proxy_is(monkeypatch, server.getsockname()[1])
+
+    yield start
+    for thread in threads:
+        thread.join(10)
+    server.close()
+    assert asked[0].startswith(b"CONNECT download.pytorch.org:443")
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 403 Forbidden\r\n\r\n", b"not HTTP at all\r\n\r\n", b""])
+def test_proxy_that_does_not_let_through(answer: bytes, hub: Path, answering: Callable[[bytes], None]) -> None:
+    answering(answer)
+    with pytest.raises(BackboneError) as caught:
+        load_pretrained(build("mobilenet_v3_large"), "mobilenet_v3_large", "imagenet")
+    assert_says_what_to_do(str(caught.value), "mobilenet_v3_large", hub)

@@ -1,0 +1,190 @@
+"""A checkpoint's description of itself: written, read back, and refused where it cannot be right."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bldml.results.evaluation import OperatingPoint
+from bldml.training.checkpoint import FORMAT, KEY, CheckpointError, Header, read_checkpoint
+
+HEADER = Header(
+    backbone="resnet50",
+    image_size=224,
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    class_names=("BLD", "No_BLD"),
+    positive_class="BLD",
+    threshold=0.37,
+    temperature=1.3,
+    fingerprints={"train": "00", "val": "11"},
+    versions={"torch": "2.15.0"},
+    settings={"data": {"root": "data", "batch_size": 16, "class_aliases": None}, "precision": "16-mixed"},
+)
+WEIGHTS = {"network.fc.weight": torch.arange(4.0), "pos_weight": torch.ones(())}
+
+
+def content(**changes: Any) -> dict[str, Any]:
+    return {"epoch": 3, "state_dict": WEIGHTS, KEY: HEADER.to_plain() | changes}
+
+
+def saved(folder: Path, what: object) -> Path:
+    torch.save(what, folder / "best.ckpt")
+    return folder / "best.ckpt"
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    path = saved(tmp_path, content())
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.header == HEADER
+    assert (checkpoint.path, checkpoint.epoch) == (path, 3)
+    assert checkpoint.state_dict.keys() == WEIGHTS.keys()
+    assert all(torch.equal(checkpoint.state_dict[key], value) for key, value in WEIGHTS.items())
+    assert checkpoint.header.negative_class == "No_BLD"
+    assert checkpoint.header.operating_point == OperatingPoint(0.37, 1.3)
+    assert checkpoint.header.format == FORMAT
+
+
+def test_description_is_plain(tmp_path: Path) -> None:
+    """So that it loads where bldml is not, and with weights_only."""
+    plain = torch.load(saved(tmp_path, content()), weights_only=True)[KEY]
+    assert plain == HEADER.to_plain()
+
+    def check(value: object) -> None:
+        assert type(value) in (dict, tuple, list, str, int, float, bool, type(None))
+        if isinstance(value, dict):
+            for key, item in value.items():
+                assert type(key) is str
+                check(item)
+        elif isinstance(value, tuple | list):
+            for item in value:
+                check(item)
+
+    check(plain)
+
+
+def test_lists_are_as_good_as_tuples_and_more_keys_do_no_harm(tmp_path: Path) -> None:
+    path = saved(tmp_path, content(mean=[0.485, 0.456, 0.406], class_names=["BLD", "No_BLD"], later="unknown"))
+    assert read_checkpoint(path).header == HEADER
+
+
+@pytest.mark.parametrize("positive", ["BLD", "No_BLD"])
+def test_negative_class_is_the_other_one(positive: str, tmp_path: Path) -> None:
+    header = read_checkpoint(saved(tmp_path, content(positive_class=positive))).header
+    assert {header.positive_class, header.negative_class} == {"BLD", "No_BLD"}
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"format": 2}, "its format is 2; this version of bldml reads 1"),
+    ({"format": None}, "its format is None"),
+    ({"backbone": "vit"}, "backbone cannot be right"),
+    ({"backbone": None}, "backbone cannot be right"),
+    ({"image_size": 224.0}, "image_size cannot be right"),
+    ({"image_size": 0}, "image_size cannot be right"),
+    ({"image_size": 10**6}, "image_size cannot be right"),
+    ({"class_names": ("a",)}, "class_names"),
+    ({"class_names": ("BLD", "BLD")}, "class_names"),
+    ({"class_names": ("BLD", "b", "c")}, "class_names"),
+    ({"class_names": ("BLD", 1)}, "class_names"),
+    ({"class_names": 2}, "not iterable"),
+    ({"positive_class": "bld"}, "positive_class cannot be right"),
+    ({"mean": (0.5, 0.5)}, "mean, std, threshold or temperature cannot be right"),
+    ({"mean": 0.5}, "not iterable"),
+    ({"mean": ("0.5", 0.5, 0.5)}, "mean, std"),
+    ({"std": (0.2, 0.0, 0.2)}, "mean, std"),
+    ({"std": ()}, "mean, std"),
+    ({"threshold": math.nan}, "threshold"),
+    ({"threshold": "0.5"}, "threshold"),
+    ({"threshold": 1.5}, "threshold"),
+    ({"threshold": -0.5}, "threshold"),
+    ({"threshold": torch.tensor(0.5)}, "threshold"),
+    ({"temperature": 0.0}, "temperature"),
+    ({"temperature": math.inf}, "temperature"),
+    ({"settings": {}}, "settings cannot be right"),
+    ({"settings": {"data": None}}, "settings cannot be right"),
+    ({"settings": None}, "settings cannot be right"),
+    ({"fingerprints": None}, "fingerprints cannot be right"),
+    ({"versions": []}, "versions cannot be right"),
+    ({"backbone": "vit", "fingerprints": 3}, "backbone, fingerprints cannot be right"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), WRONG)
+def test_wrong_description_is_refused(change: dict[str, Any], words: str, tmp_path: Path) -> None:
+    path = saved(tmp_path, content(**change))
+    with pytest.raises(CheckpointError) as caught:
+        read_checkpoint(path)
+    assert f"The checkpoint {path} describes itself wrongly" in str(caught.value)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("field", sorted(HEADER.to_plain()))
+def test_no_field_may_be_missing(field: str, tmp_path: Path) -> None:
+    whole = content()
+    del whole[KEY][field]
+    with pytest.raises(CheckpointError, match=field):
+        read_checkpoint(saved(tmp_path, whole))
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        (WEIGHTS, "is no checkpoint of bldml"),
+        ({"state_dict": WEIGHTS}, "is no checkpoint of bldml"),
+        ({KEY: HEADER.to_plain()}, "is no checkpoint of bldml"),
+        ([1, 2], "is no checkpoint of bldml"),
+        (torch.zeros(3), "is no checkpoint of bldml"),
+        (content() | {KEY: "resnet50"}, "the description is str, not a table"),
+        (content() | {"state_dict": [1]}, "holds no weights"),
+        (content() | {"state_dict": {"network.fc.weight": 1.0}}, "holds no weights"),
+        (content() | {"state_dict": {0: torch.zeros(1)}}, "holds no weights"),
+        (content() | {"epoch": "last"}, "describes itself wrongly"),
+        (content() | {"epoch": None}, "describes itself wrongly"),
+        (content() | {"epoch": math.inf}, "describes itself wrongly"),
+    ],
+)  # fmt: skip
+def test_something_else_is_refused(what: object, words: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=words):
+        read_checkpoint(saved(tmp_path, what))
+
+
+class Hostile:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return Path.touch, (self.file,)
+
+
+@pytest.mark.parametrize("place", ["state_dict", KEY, "callbacks"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_hostile_pickle_does_not_run(place: str, zipped: bool, tmp_path: Path) -> None:
+    trace, path = tmp_path / "was_here", tmp_path / "best.ckpt"
+    torch.save(content() | {place: Hostile(trace)}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError, match="is refused: it is damaged or holds more than tensors and plain values"):
+        read_checkpoint(path)
+    assert not trace.exists()
+    # It would have run:
+    torch.load(path, weights_only=False)
+    assert trace.exists()
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"hello" + b[5:]])
+def test_damaged_file_is_refused(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    path = saved(tmp_path, content())
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(CheckpointError, match="is refused: it is damaged"):
+        read_checkpoint(path)
+
+
+def test_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in (Path("best.ckpt"), tmp_path):
+        with pytest.raises(CheckpointError, match="There is no checkpoint") as caught:
+            read_checkpoint(path)
+        assert str(tmp_path) in str(caught.value)

@@ -1,0 +1,368 @@
+"""LeafClassifier: logits, loss, metrics, thawing, and what a checkpoint takes along."""
+
+import math
+from collections.abc import Iterator
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping
+from numpy.typing import NDArray
+from sklearn import metrics as sklearn_metrics
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.data import DataLoader, Dataset
+from torchvision.ops import StochasticDepth
+
+from bldml.results.evaluation import OperatingPoint, choose_operating_point
+from bldml.training.backbones import BackboneError, BackboneName
+from bldml.training.checkpoint import KEY
+from bldml.training.leafdataset import Item
+from bldml.training.module import Batch, LeafClassifier, image_size_of
+
+pytestmark = [
+    # Frozen stages are, and that is what is tested here.
+    pytest.mark.filterwarnings(r"ignore:Found \d+ module\(s\) in eval mode"),
+    # https://github.com/Lightning-AI/pytorch-lightning/issues/21326
+    pytest.mark.filterwarnings(r"ignore:.*isinstance\(treespec, LeafSpec\):FutureWarning"),
+]
+SIZE = 64
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads that wait for one another are slow on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class Noise(Dataset[Item]):
+    """Pictures of noise whose brightness says a little about the label."""
+
+    def __init__(self, count: int, *, nan_at: tuple[int, ...] = ()) -> None:
+        generator = torch.Generator().manual_seed(count)
+        self.labels = [int(i % 3 == 0) for i in range(count)]
+        self.images = torch.randn(count, 3, SIZE, SIZE, generator=generator)
+        self.images += torch.tensor(self.labels)[:, None, None, None] * 0.3
+        self.images[list(nan_at)] = math.nan
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Item:
+        return {"image": self.images[index], "label": self.labels[index], "path": f"{index}.jpg", "group": ""}
+
+    def batch(self) -> Batch:
+        n = len(self)
+        return {"image": self.images, "label": torch.tensor(self.labels), "path": [""] * n, "group": [""] * n}
+
+
+def small(**arguments: Any) -> LeafClassifier:
+    """A small classifier of random weights whose logits are spread out, far beyond [0, 1]."""
+    torch.manual_seed(1)
+    module = LeafClassifier("mobilenet_v2_x0_35", "none", SIZE, **arguments)
+    # As built, BatchNorm's running statistics fit no layer, and all logits are nearly 0.
+    norms = [m for m in module.network.modules() if isinstance(m, _BatchNorm)]
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.0
+    with torch.no_grad():
+        module.network(torch.randn(16, 3, SIZE, SIZE))
+        head = cast(nn.Linear, module.network.get_submodule("classifier.1"))
+        head.weight.mul_(8)
+    for norm in norms:
+        norm.momentum = 0.1
+    return module.unfreeze(0)
+
+
+def trainer(**arguments: Any) -> Trainer:
+    return Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, **arguments,
+    )  # fmt: skip
+
+
+def evaluated(module: LeafClassifier, data: Noise) -> NDArray[np.float64]:
+    module.eval()
+    with torch.no_grad():
+        logits: NDArray[np.float64] = module(data.images).double().numpy()
+    return logits
+
+
+def oracle(stage: str, labels: list[int], logits: NDArray[np.float64]) -> dict[str, float]:
+    """Every metric by scikit-learn."""
+    scores = 1 / (1 + np.exp(-logits))
+    called = scores >= 0.5
+    return {
+        f"{stage}_accuracy": sklearn_metrics.accuracy_score(labels, called),
+        f"{stage}_balanced_accuracy": sklearn_metrics.balanced_accuracy_score(labels, called),
+        f"{stage}_precision": sklearn_metrics.precision_score(labels, called),
+        f"{stage}_recall": sklearn_metrics.recall_score(labels, called),
+        f"{stage}_specificity": sklearn_metrics.recall_score(labels, called, pos_label=0),
+        f"{stage}_f1": sklearn_metrics.f1_score(labels, called),
+        f"{stage}_auroc": sklearn_metrics.roc_auc_score(labels, scores),
+        f"{stage}_average_precision": sklearn_metrics.average_precision_score(labels, scores),
+    }
+
+
+def plain(metrics: dict[str, Tensor]) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items()}
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_logits_keep_their_axis(n: int) -> None:
+    module, images = small(), torch.randn(n, 3, SIZE, SIZE)
+    module.eval()
+    with torch.no_grad():
+        logits = module(images)
+        assert logits.shape == (n,)
+        assert logits.dtype == torch.float32
+        torch.testing.assert_close(logits, module.network(images)[:, 0])
+        with torch.autocast("cpu", torch.bfloat16):
+            assert module(images).dtype == torch.float32
+
+
+def test_loss_is_the_weighted_cross_entropy() -> None:
+    module, data = small(pos_weight=3.0), Noise(8)
+    module.balance(5, 3)
+    module.eval()
+    loss = module.training_step(data.batch(), 0).item()
+    scores, labels = 1 / (1 + np.exp(-evaluated(module, data))), np.array(data.labels)
+    expected = -np.mean(3 * labels * np.log(scores) + (1 - labels) * np.log(1 - scores))
+    assert loss == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("rule", "value"), [("none", 1.0), ("auto", 4.0), (2.5, 2.5), (3, 3.0)])
+def test_pos_weight(rule: Any, value: float) -> None:
+    module = small(pos_weight=rule)
+    assert float(module.pos_weight) == 1.0
+    module.balance(negatives=20, positives=5)
+    assert float(module.pos_weight) == value
+    assert float(module.state_dict()["pos_weight"]) == value
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_evaluation_metrics_are_scikit_learns(split: str) -> None:
+    """Batches of 8, 8 and 7, so that neither means of batches nor sigmoids by batch would do."""
+    module, data = small(pos_weight=2.0), Noise(23)
+    module.balance(1, 1)
+    logits = evaluated(module, data)
+    assert np.ptp(logits) > 2
+    assert 0 < sklearn_metrics.roc_auc_score(data.labels, logits) < 1
+    assert logits.min() < 0 < logits.max()
+    used, loader = trainer(), DataLoader(data, batch_size=8)
+    runs = []
+    for _ in range(2):
+        (used.validate if split == "val" else used.test)(module, loader, verbose=False)
+        runs.append(plain(used.callback_metrics))
+    expected = oracle(split, data.labels, logits)
+    expected[f"{split}_loss"] = float(
+        nn.functional.binary_cross_entropy_with_logits(
+            torch.tensor(logits), torch.tensor(data.labels).double(), pos_weight=torch.tensor(2.0)
+        )
+    )
+    assert runs[0] == pytest.approx(expected, abs=1e-5)
+    # Nothing of the first run is left in the second.
+    assert runs[1] == runs[0]
+
+
+def test_training_metrics_are_those_of_the_logits_that_were_trained_on() -> None:
+    module, data = small(lr=0.0), Noise(19)
+    logits: list[Tensor] = []
+    module.network.register_forward_hook(lambda _m, _i, output: logits.append(output.detach()[:, 0]))
+    used = trainer(max_epochs=2, limit_val_batches=0)
+    used.fit(module, DataLoader(data, batch_size=8), DataLoader(data))
+    last_epoch = torch.cat(logits[3:]).double()
+    expected = oracle("train", data.labels, last_epoch.numpy())
+    expected["train_loss"] = float(
+        nn.functional.binary_cross_entropy_with_logits(last_epoch, torch.tensor(data.labels).double())
+    )
+    assert plain(used.callback_metrics) == pytest.approx(expected, abs=1e-5)
+    # The head's dropout was on.
+    assert not np.allclose(last_epoch.numpy(), evaluated(module, data), atol=1e-3)
+
+
+def test_operating_point_is_that_of_the_validation_logits() -> None:
+    module, data = small(), Noise(23)
+    expected = choose_operating_point(evaluated(module, data), data.labels)
+    assert expected.temperature != 1.0
+    trainer().validate(module, DataLoader(data, batch_size=8), verbose=False)
+    assert module.operating_point.threshold == pytest.approx(expected.threshold, abs=1e-5)
+    assert module.operating_point.temperature == pytest.approx(expected.temperature, abs=1e-4)
+    trainer().test(module, DataLoader(Noise(12), batch_size=8), verbose=False)
+    assert module.operating_point.threshold == pytest.approx(expected.threshold, abs=1e-5)
+
+
+@pytest.mark.parametrize("nan_at", [(9,), (0, 1, 2, 3), tuple(range(12))])
+def test_a_diverged_model_is_seen_and_does_not_crash(nan_at: tuple[int, ...]) -> None:
+    module = small()
+    used = trainer()
+    used.validate(module, DataLoader(Noise(12), batch_size=4), verbose=False)
+    assert module.operating_point != OperatingPoint(0.5, 1.0)
+    used.validate(module, DataLoader(Noise(12, nan_at=nan_at), batch_size=4), verbose=False)
+    assert math.isnan(float(used.callback_metrics["val_loss"]))
+    assert module.operating_point == OperatingPoint(0.5, 1.0)
+    used.validate(module, DataLoader(Noise(12), batch_size=4), verbose=False)
+    assert math.isfinite(float(used.callback_metrics["val_loss"]))
+
+
+def test_early_stopping_ends_a_diverged_run() -> None:
+    module = small()
+    stopping = EarlyStopping("val_loss", patience=100)
+    used = trainer(max_epochs=50, callbacks=[stopping])
+    used.fit(module, DataLoader(Noise(4), batch_size=4), DataLoader(Noise(8, nan_at=(5,)), batch_size=4))
+    assert used.current_epoch == 1
+    assert "not finite" in str(stopping.stopping_reason_message)
+
+
+def stage_of(module: LeafClassifier, name: str) -> int | None:
+    """Number of the stage that a submodule or parameter lies in; None for the head and what lies between."""
+    for number, stage in enumerate(module.row.stages):
+        if any(f"{name}.".startswith(f"{path}.") for path in stage):
+            return number
+    return None
+
+
+@pytest.mark.parametrize("freeze_batchnorm", [True, False])
+@pytest.mark.parametrize("name", ["mobilenet_v2_x0_35", "mobilenet_v3_large", "efficientnet_v2_s"])
+def test_unfreeze(name: BackboneName, freeze_batchnorm: bool) -> None:
+    module = LeafClassifier(name, "none", SIZE, freeze_batchnorm=freeze_batchnorm)
+    depths = list(range(len(module.row.stages) + 1))
+    # Up, down, and after whatever Lightning may have done to the modes: only the depth counts.
+    for depth in [*depths, *depths[::-2], 1, 1]:
+        module.train(depth % 2 == 0)
+        assert module.unfreeze(depth) is module
+        assert module.depth == depth
+        for path, parameter in module.network.named_parameters():
+            stage = stage_of(module, path)
+            assert parameter.requires_grad == (stage is None or stage < depth), path
+        for path, part in module.network.named_modules():
+            stage = stage_of(module, path)
+            thawed = stage is None or stage < depth
+            if isinstance(part, _BatchNorm):
+                assert part.training == (thawed and not freeze_batchnorm), path
+            elif isinstance(part, nn.Dropout | StochasticDepth) or not list(part.children()):
+                assert part.training == thawed, path
+    assert any(isinstance(part, nn.Dropout) for part in module.network.modules())
+    assert any(isinstance(part, StochasticDepth) for part in module.network.modules()) == (name == "efficientnet_v2_s")
+
+
+def test_unfreeze_all_and_too_many() -> None:
+    module = small()
+    assert module.unfreeze().depth == 5
+    assert all(parameter.requires_grad for parameter in module.network.parameters())
+    for depth in (-1, 6):
+        with pytest.raises(BackboneError, match=f"{depth} stages cannot be thawed: mobilenet_v2_x0_35 has 5"):
+            module.unfreeze(depth)
+    assert module.depth == 5
+
+
+def test_trainable_share() -> None:
+    module = small()
+    total = sum(p.numel() for p in module.network.parameters())
+    head = 1280 + 1
+    assert module.trainable_share() == head / total
+    # features.18: 112 -> 1280 channels by 1 × 1, and a BatchNorm.
+    assert module.unfreeze(1).trainable_share() == (head + 112 * 1280 + 2 * 1280) / total
+    assert module.unfreeze().trainable_share() == 1.0
+
+
+@pytest.mark.parametrize("freeze_batchnorm", [True, False])
+def test_what_is_frozen_does_not_move(freeze_batchnorm: bool) -> None:
+    """Neither by weight decay nor by the optimizer's momentum from a time when it was thawed."""
+    module = small(lr=0.01, weight_decay=0.5, backbone_lr_factor=1.0, freeze_batchnorm=freeze_batchnorm)
+    optimizer, batch = module.configure_optimizers(), Noise(6).batch()
+    for depth in (5, 1, 0, 2):
+        module.unfreeze(depth)
+        before = {key: value.clone() for key, value in module.network.state_dict().items()}
+        for step in range(2):
+            optimizer.zero_grad()
+            module.training_step(batch, step).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        for key, value in module.network.state_dict().items():
+            stage = stage_of(module, key)
+            moving = stage is None or stage < depth
+            if "running_" in key or "num_batches" in key:
+                moving = moving and not freeze_batchnorm
+            assert torch.equal(value, before[key]) != moving, (depth, key)
+
+
+def test_optimizer_groups() -> None:
+    module = small(lr=0.5, backbone_lr_factor=0.25, weight_decay=0.125)
+    optimizer = module.configure_optimizers()
+    assert isinstance(optimizer, torch.optim.AdamW)
+    groups = optimizer.param_groups
+    assert [group["lr"] for group in groups] == [0.5, *[0.125] * 5]
+    assert {group["weight_decay"] for group in groups} == {0.125}
+    held = [id(p) for group in groups for p in group["params"]]
+    assert sorted(held) == sorted(id(p) for p in module.network.parameters())
+    for number, group in enumerate(groups[1:]):
+        names = {n for n, p in module.network.named_parameters() if any(p is q for q in group["params"])}
+        assert {stage_of(module, name) for name in names} == {number}
+
+
+def test_dropout_depends_on_seed_and_place_alone() -> None:
+    module, batch = small(seed=3), Noise(6).batch()
+    module.unfreeze(0)
+
+    def loss(batch_idx: int) -> float:
+        return module.training_step(batch, batch_idx).item()
+
+    first = loss(0)
+    torch.rand(17)
+    assert loss(0) == first
+    # The batches that are gathered for one optimizer step draw anew.
+    assert loss(1) != first
+    module.seed = 4
+    assert loss(0) != first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"image_size": 63}, "model.image_size 63 is too small for mobilenet_v2_x0_35: at least 64 px"),
+        ({"image_size": 0}, "too small"),
+        ({"lr": -1.0}, "model.lr must"),
+        ({"lr": math.nan}, "model.lr must"),
+        ({"lr": math.inf}, "model.lr must"),
+        ({"backbone_lr_factor": -0.1}, "model.backbone_lr_factor must"),
+        ({"weight_decay": math.inf}, "model.weight_decay must"),
+        ({"pos_weight": 0.0}, "model.pos_weight must be none, auto or a number above 0"),
+        ({"pos_weight": -2}, "model.pos_weight must"),
+        ({"pos_weight": math.nan}, "model.pos_weight must"),
+    ],
+)
+def test_ranges(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(BackboneError, match=words):
+        LeafClassifier("mobilenet_v2_x0_35", "none", **{"image_size": SIZE} | arguments)
+
+
+def test_image_size_defaults_to_the_backbones_own() -> None:
+    assert image_size_of("inception_v3", None) == 299
+    assert image_size_of("inception_v3", 128) == 128
+    assert LeafClassifier("mobilenet_v2_x0_35", "none").image_size == 224
+
+
+def test_checkpoint_takes_the_operating_point_along() -> None:
+    module = small()
+    module.describe(class_names=("a", "b"), positive_class="b", fingerprints={}, versions={}, settings={"data": {}})
+    module.operating_point = OperatingPoint(0.25, 2.0)
+    checkpoint: dict[str, Any] = {}
+    module.on_save_checkpoint(checkpoint)
+    header = checkpoint[KEY]
+    assert (header["threshold"], header["temperature"], header["image_size"]) == (0.25, 2.0, SIZE)
+    assert header["mean"] == (0.485, 0.456, 0.406)
+    resumed = small()
+    resumed.on_load_checkpoint(checkpoint)
+    assert resumed.operating_point == OperatingPoint(0.25, 2.0)
+
+
+def test_metrics_are_no_part_of_the_weights() -> None:
+    module = small()
+    names = set(module.state_dict())
+    trainer().validate(module, DataLoader(Noise(8), batch_size=4), verbose=False)
+    assert set(module.state_dict()) == names == {"pos_weight"} | {f"network.{k}" for k in module.network.state_dict()}
