@@ -18,7 +18,7 @@ from bldml.training.scores import binary_scores
 from bldml.training.transforms import MEAN, STD
 
 Stage = Literal["train", "val", "test"]
-# By default torchmetrics drops nan, and the loss of a diverged model looks finite; with "disable" MeanMetric forgets its
+# By default torchmetrics drops nan, and the loss of a diverged model looks finite; with "disable" its mean forgets the
 # weights.
 NAN_STAYS = math.nan
 
@@ -240,7 +240,11 @@ class LeafClassifier(LightningModule):
         scores, loss = self._metrics(stage)
         values = scores.compute()
         values[f"{stage}_balanced_accuracy"] = (values[f"{stage}_recall"] + values[f"{stage}_specificity"]) / 2
-        values[f"{stage}_loss"] = loss.compute()
+        mean_loss = loss.compute()
+        if not bool(mean_loss.isfinite()):
+            # Of nan torchmetrics makes numbers, even an AUROC of 1: a diverged model would become the best.
+            values = {name: torch.full_like(value, math.nan) for name, value in values.items()}
+        values[f"{stage}_loss"] = mean_loss
         scores.reset()
         loss.reset()
         # Values are already those of all ranks.

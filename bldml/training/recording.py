@@ -24,7 +24,7 @@ from torch import Tensor
 from bldml.results.evaluation import evaluate, to_probabilities
 from bldml.results.run import write_atomically
 from bldml.results.tables import Prediction, write_metrics, write_predictions
-from bldml.training.checkpoint import Header
+from bldml.training.checkpoint import CheckpointError, Header
 from bldml.training.leafdataset import UNLABELLED
 from bldml.training.module import Batch
 
@@ -143,9 +143,19 @@ class PredictionRecorder(Callback):
         self._record(outputs, batch)
 
     def write(self) -> None:
-        """Write what was collected."""
-        point = self.header
-        probabilities = to_probabilities(torch.cat(self._logits).numpy(), point.temperature)
+        """Write what was collected.
+
+        Raises:
+            CheckpointError: The classifier gives no numbers; nothing was written.
+        """
+        point, logits = self.header, torch.cat(self._logits)
+        sick = int((~logits.isfinite()).sum())
+        if sick:
+            raise CheckpointError(
+                f"For {sick} of {len(logits)} photographs this classifier's logit is not a finite number: it has "
+                "diverged in training. Train anew with a smaller --model.lr."
+            )
+        probabilities = to_probabilities(logits.numpy(), point.temperature)
         labels = torch.cat(self._labels).numpy()
         names = {0: point.negative_class, 1: point.positive_class, UNLABELLED: ""}
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -133,6 +133,16 @@ def test_hand_written_names(name: str, root: Path) -> None:
     assert read_manifest(write(root, to_manifest(collection), "splits.csv"), None).splits == collection.splits
 
 
+def test_hand_written_name_that_looks_escaped_beside_white_space(root: Path) -> None:
+    (root / r"a\x41.jpg").write_bytes(b"")
+    collection = read_manifest(write(root, "path,label,split\n a\\x41.jpg , BLD, train\n"), None)
+    assert [s.path.name for s in collection.splits["train"]] == [r"a\x41.jpg"]
+    # Where both are there, the cell is read as what bldml wrote.
+    (root / "aA.jpg").write_bytes(b"")
+    collection = read_manifest(write(root, "path,label,split\na\\x41.jpg,BLD,train\na\\x5cx41.jpg,BLD,val\n"), None)
+    assert [s.path.name for v in collection.splits.values() for s in v] == ["aA.jpg", r"a\x41.jpg"]
+
+
 def test_hand_written_bytes(root: Path) -> None:
     path = root / os.fsdecode(b"caf\xe9.jpg")
     shutil.copy(root / "BLD/1.jpg", path)

@@ -17,7 +17,7 @@ from lightning.pytorch import LightningModule, Trainer
 from bldml.results.evaluation import OperatingPoint, evaluate, to_probabilities
 from bldml.results.tables import read_metrics, read_predictions
 from bldml.training import recording
-from bldml.training.checkpoint import Header
+from bldml.training.checkpoint import CheckpointError, Header
 from bldml.training.leafdataset import UNLABELLED
 from bldml.training.recording import EpochTable, PredictionRecorder, environment, git_commit, software_versions
 from tests.support import REPOSITORY
@@ -129,6 +129,15 @@ def test_the_threshold_itself_is_positive(tmp_path: Path) -> None:
     feed(used, "test", [1, 0], [0.0, -1e-3])
     used.write()
     assert [row.predicted_class for row in read_predictions(tmp_path / "predictions.csv")] == ["BLD", "No_BLD"]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_diverged_classifier_is_refused(value: float, tmp_path: Path) -> None:
+    used = recorder(tmp_path / "val")
+    feed(used, "test", [1, 0, 1], [0.5, value, 1.0])
+    with pytest.raises(CheckpointError, match=r"For 1 of 3 photographs .* diverged in training"):
+        used.write()
+    assert not used.folder.exists()
 
 
 def test_unlabelled(tmp_path: Path) -> None:
