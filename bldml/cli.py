@@ -106,8 +106,8 @@ def _run_verb(arguments: list[str]) -> int:
     from bldml.app.lightning_cli import LeafCLI
     from bldml.dataset.files import DatasetError
     from bldml.results.run import RunError
-    from bldml.training.backbones import BackboneError
     from bldml.training.checkpoint import CheckpointError
+    from bldml.training.errors import TrainingError
 
     set_up_parsing(trust_config=bool(trusted))
     try:
@@ -115,7 +115,10 @@ def _run_verb(arguments: list[str]) -> int:
         LeafCLI(arguments)
     except ConfigError as error:
         return _fail(str(error), 2)
-    except (BackboneError, CheckpointError, DatasetError, MisconfigurationException, RunError) as error:
+    except DatasetError as error:
+        # One raised in a loader's process arrives with that process's traceback in front.
+        return _fail(str(error).rsplit("DatasetError: ", 1)[-1], 1)
+    except (CheckpointError, MisconfigurationException, RunError, TrainingError) as error:
         return _fail(str(error), 1)
     return 0
 

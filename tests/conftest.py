@@ -10,6 +10,14 @@ import pytest
 from tests.support import SHARED, SMALL, Bldml, Outcome
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """The tests share the cores among processes; threads that wait for one another would be slow."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture
 def bldml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Bldml:
     """Run a command line in an empty folder, as `python -m bldml` would."""

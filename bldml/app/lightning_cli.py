@@ -15,7 +15,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities import rank_zero_info
 
 from bldml.app.evaluation import evaluate_after_fit, evaluate_checkpoint
-from bldml.app.parser import Parser, add_arguments, take_from_checkpoint
+from bldml.app.parser import Parser, add_arguments, check_seed, take_from_checkpoint
 from bldml.app.start import start_run
 from bldml.config import ConfigError
 from bldml.training.checkpoint import Checkpoint, read_checkpoint
@@ -48,6 +48,8 @@ def hush() -> None:
     """Keep Lightning's advertisements and notes on its own inside from the user's screen."""
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
         logging.getLogger(name).addFilter(lambda record: not record.getMessage().startswith(NOISE))
+    # What is logged is the same on all ranks already.
+    warnings.filterwarnings("ignore", r"It is recommended to use `self\.log\(.*sync_dist=True\)`")
     warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")  # they are frozen
     warnings.filterwarnings("ignore", r"This DataLoader will create \d+ worker processes")  # as the user asked
     # Every split has both classes; the few batches of a fast_dev_run may not.
@@ -104,6 +106,7 @@ class LeafCLI(LightningCLI):
         """Parse; for an evaluation, a second time with the checkpoint's own settings as defaults."""
         self.config = parser.parse_args(args)  # type: ignore[arg-type]
         verb = self.config.subcommand
+        check_seed(self.config[verb].seed_everything)
         if verb == "fit":
             return
         typed = self.config[verb]

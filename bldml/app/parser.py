@@ -90,6 +90,16 @@ def seed_of(seed: bool | int) -> int:
     return int(seed)
 
 
+def check_seed(seed: bool | int) -> None:
+    """Refuse a seed that NumPy and torch do not both take.
+
+    Raises:
+        ConfigError: It is below 0 or has more than 32 bits.
+    """
+    if not 0 <= seed < 2**32:
+        raise ConfigError(f"seed_everything must be true, false or a number from 0 to {2**32 - 1}, not {seed}.")
+
+
 def take_from_checkpoint(typed: Namespace, header: Header) -> tuple[dict[str, Any], bool]:
     """The defaults that a checkpoint gives to an evaluation.
 

@@ -41,7 +41,7 @@ def start_run(
         The run folder, or None for a `fast_dev_run`, which writes nothing.
 
     Raises:
-        BackboneError, DatasetError, RunError: What the user asked for cannot be; nothing was written.
+        TrainingError, DatasetError, RunError: What the user asked for cannot be; nothing was written.
     """
     logs = Path(trainer.default_root_dir) / LOGS
     name = config.run_name or default_run_name(model.backbone)

@@ -51,6 +51,9 @@ def read_folders(
             raise DatasetError(
                 f"{show_path(root)} has split folders ({', '.join(sorted(present))}) but no test folder."
             )
+        misnamed = sorted(name for name in present if name.lower() in ("valid", "validation", "dev"))
+        if "val" not in present and misnamed and not whole:
+            raise DatasetError(f"The validation folder in {show_path(root)} must be named val, not {misnamed[0]}.")
         parts = {split: root / split for split in SPLITS if split in present}
         ignored["folder that is no split"] += len(present - set(SPLITS))
     else:

@@ -114,7 +114,10 @@ def check_trainable(collection: Collection) -> None:
             raise DatasetError(f"The {split} split {where} is empty.")
         for name in names:
             if not count[name]:
-                raise DatasetError(f"Class {name} is missing from the {split} split {where} ({table}).")
+                raise DatasetError(
+                    f"Class {name} is missing from the {split} split {where} ({table}). "
+                    "Add photographs, or divide them yourself and give --data.manifest."
+                )
 
 
 def no_photographs(collection: Collection) -> str:

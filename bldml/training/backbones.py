@@ -13,12 +13,10 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from bldml.training.errors import TrainingError
+
 BackboneName = Literal["efficientnet_v2_s", "resnet50", "mobilenet_v3_large", "inception_v3", "mobilenet_v2_x0_35"]
 CONNECT_TIMEOUT_S = 10.0
-
-
-class BackboneError(Exception):
-    """A backbone cannot be built or filled as asked; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -147,11 +145,11 @@ def load_pretrained(network: nn.Module, name: BackboneName, weights: str) -> Non
         weights: `imagenet` (torchvision's, from its cache or downloaded once), `none`, or a file with a state dict.
 
     Raises:
-        BackboneError: The weights cannot be had or do not fit.
+        TrainingError: The weights cannot be had or do not fit.
     """
     if weights == "none":
         return
-    state = _imagenet_state(name) if weights == "imagenet" else _file_state(Path(weights))
+    state = _imagenet_state(name) if weights == "imagenet" else _file_state(Path(weights).expanduser())
     row = BACKBONES[name]
     left_out = (f"{row.head}.", *row.dropped)
     state = {key: value for key, value in state.items() if not key.startswith(left_out)}
@@ -163,7 +161,7 @@ def load_pretrained(network: nn.Module, name: BackboneName, weights: str) -> Non
     names = expected.keys() | state.keys()
     wrong = sorted(key for key in names if _shape(expected.get(key)) != _shape(state.get(key)))
     if wrong:
-        raise BackboneError(
+        raise TrainingError(
             f"The weights {weights} do not fit {name}: {len(wrong)} of {len(names)} tensors differ in name or "
             f"shape, first {wrong[0]!r} (expected {_shape(expected.get(wrong[0]))}, found "
             f"{_shape(state.get(wrong[0]))}). Give the file of this very architecture."
@@ -184,7 +182,7 @@ def _imagenet_state(name: BackboneName) -> dict[str, Tensor]:
     row = BACKBONES[name]
     file = weights_file(name)
     if row.weights is None or file is None:
-        raise BackboneError(f"Torchvision has no ImageNet weights for {name}: give a file, --model.weights FILE.")
+        raise TrainingError(f"Torchvision has no ImageNet weights for {name}: give a file, --model.weights FILE.")
     if file.exists():
         return _file_state(file)
     enum = torchvision.models.get_model_weights(row.model)[row.weights]
@@ -194,7 +192,7 @@ def _imagenet_state(name: BackboneName) -> dict[str, Tensor]:
     # HTTPException: a proxy that answers with something else than HTTP.
     except (OSError, RuntimeError, HTTPException) as error:
         reason = getattr(error, "reason", error)
-        raise BackboneError(
+        raise TrainingError(
             f"The ImageNet weights of {name} are not on this machine and cannot be downloaded ({reason}).\n"
             f"Where there is internet (a login node), download {enum.url}\nand put it, unchanged, at {file}\n"
             "(TORCH_HOME moves that folder); or give a file with --model.weights FILE; or train from random weights "
@@ -205,19 +203,19 @@ def _imagenet_state(name: BackboneName) -> dict[str, Tensor]:
 
 def _file_state(file: Path) -> dict[str, Tensor]:
     if not file.is_file():
-        raise BackboneError(
+        raise TrainingError(
             f"The weights file {file} does not exist. --model.weights takes imagenet, none, or a file (.pth)."
         )
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises whatever its bytes happen to trigger
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BackboneError(
+        raise TrainingError(
             f"The weights file {file} cannot be loaded: {first_line} It is damaged or holds more than tensors; "
             "remove it and fetch it again."
         ) from error
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
-        raise BackboneError(f"The weights file {file} is not a state dict (names with tensors).")
+        raise TrainingError(f"The weights file {file} is not a state dict (names with tensors).")
     return state
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bldml.results.evaluation import OperatingPoint
 from bldml.training.backbones import BackboneName
+from bldml.training.transforms import MEAN, STD
 
 KEY = "bldml"
 FORMAT = 1
@@ -127,15 +128,15 @@ def _header(plain: Any) -> Header:
         raise KeyError(f"{', '.join(missing)} not given")
     known: dict[str, Any] = {f.name: plain[f.name] for f in fields(Header)}
     header = Header(**known | {name: tuple(known[name]) for name in ("mean", "std", "class_names")})
-    numbers = (*header.mean, *header.std, header.threshold, header.temperature)
+    numbers = (header.threshold, header.temperature)
     checks = {
         "backbone": header.backbone in get_args(BackboneName),
         "image_size": isinstance(header.image_size, int) and 1 <= header.image_size <= 4096,
         "class_names": len(set(header.class_names)) == 2 and all(isinstance(n, str) for n in header.class_names),
         "positive_class": header.positive_class in header.class_names,
-        "mean, std, threshold or temperature": all(isinstance(n, float) and math.isfinite(n) for n in numbers)
-        and len(header.mean) == len(header.std) == 3
-        and min(header.std) > 0
+        # The one normalisation that this version has; another would silently give wrong probabilities.
+        "mean or std": (header.mean, header.std) == (MEAN, STD),
+        "threshold or temperature": all(isinstance(n, float) and math.isfinite(n) for n in numbers)
         and 0 <= header.threshold <= 1
         and header.temperature > 0,
         "settings": isinstance(header.settings, dict) and isinstance(header.settings.get("data"), dict),

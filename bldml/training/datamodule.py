@@ -74,7 +74,10 @@ class LeafDataModule(LightningDataModule):
             raise DatasetError(f"data.batch_size must be at least 1, not {batch_size}.")
         if num_workers != "auto" and num_workers < 0:
             raise DatasetError(f"data.num_workers must be auto, 0 or more, not {num_workers}.")
-        self.root, self.manifest, self.positive_class = root, manifest, positive_class
+        # No shell has looked at the paths in a YAML file.
+        self.root = None if root is None else root.expanduser()
+        self.manifest = None if manifest is None else manifest.expanduser()
+        self.positive_class = positive_class
         self.class_aliases, self.val_fraction, self.test_fraction = class_aliases, val_fraction, test_fraction
         self.unreadable, self.batch_size, self.augmentation = unreadable, batch_size, augmentation
         self.num_workers = granted_cpus() if num_workers == "auto" else num_workers

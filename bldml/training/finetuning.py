@@ -9,7 +9,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from bldml.training.backbones import BackboneError
+from bldml.training.errors import TrainingError
 from bldml.training.module import LeafClassifier
 
 
@@ -28,7 +28,7 @@ class ProgressiveUnfreezing(Callback):
         super().__init__()
         for name, value in (("start_epoch", start_epoch), ("stages", stages), ("every_n_epochs", every_n_epochs)):
             if value < 0:
-                raise BackboneError(f"unfreezing.{name} must be at least 0, not {value}.")
+                raise TrainingError(f"unfreezing.{name} must be at least 0, not {value}.")
         self.start_epoch, self.stages, self.every_n_epochs = start_epoch, stages, every_n_epochs
 
     def depth(self, epoch: int) -> int:
@@ -81,9 +81,9 @@ class PlateauLR(Callback):
     ) -> None:
         super().__init__()
         if not 0 < factor < 1:
-            raise BackboneError(f"plateau.factor must lie in (0, 1), not {factor}.")
+            raise TrainingError(f"plateau.factor must lie in (0, 1), not {factor}.")
         if patience < 0 or not (math.isfinite(threshold) and threshold >= 0 and min_lr >= 0):
-            raise BackboneError("plateau.patience, plateau.threshold and plateau.min_lr must be at least 0.")
+            raise TrainingError("plateau.patience, plateau.threshold and plateau.min_lr must be at least 0.")
         self.monitor = monitor
         self._arguments: dict[str, Any] = {
             "factor": factor, "patience": patience, "threshold": threshold, "min_lr": min_lr, "mode": mode,

@@ -12,8 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchmetrics import CatMetric, MeanMetric, MetricCollection
 
 from bldml.results.evaluation import OperatingPoint, choose_operating_point
-from bldml.training.backbones import BACKBONES, BackboneError, BackboneName, build, load_pretrained
+from bldml.training.backbones import BACKBONES, BackboneName, build, load_pretrained
 from bldml.training.checkpoint import KEY, Header
+from bldml.training.errors import TrainingError
 from bldml.training.scores import binary_scores
 from bldml.training.transforms import MEAN, STD
 
@@ -70,15 +71,15 @@ class LeafClassifier(LightningModule):
         self.image_size = image_size_of(backbone, image_size)
         self.row = BACKBONES[backbone]
         if self.image_size < self.row.min_size:
-            raise BackboneError(
+            raise TrainingError(
                 f"model.image_size {self.image_size} is too small for {backbone}: at least {self.row.min_size} px "
                 f"(its own size is {self.row.image_size})."
             )
         for name, value in (("lr", lr), ("backbone_lr_factor", backbone_lr_factor), ("weight_decay", weight_decay)):
             if not (math.isfinite(value) and value >= 0):
-                raise BackboneError(f"model.{name} must be a finite number of at least 0, not {value}.")
+                raise TrainingError(f"model.{name} must be a finite number of at least 0, not {value}.")
         if isinstance(pos_weight, float | int) and not (math.isfinite(pos_weight) and pos_weight > 0):
-            raise BackboneError(f"model.pos_weight must be none, auto or a number above 0, not {pos_weight}.")
+            raise TrainingError(f"model.pos_weight must be none, auto or a number above 0, not {pos_weight}.")
         self.backbone, self.weights, self.freeze_batchnorm, self.seed = backbone, weights, freeze_batchnorm, seed
         self.lr, self.backbone_lr_factor, self.weight_decay = lr, backbone_lr_factor, weight_decay
         self.pos_weight_rule = pos_weight
@@ -124,7 +125,7 @@ class LeafClassifier(LightningModule):
         """
         depth = len(self.row.stages) if depth is None else depth
         if not 0 <= depth <= len(self.row.stages):
-            raise BackboneError(
+            raise TrainingError(
                 f"{depth} stages cannot be thawed: {self.backbone} has {len(self.row.stages)} (0 thaws the head alone)."
             )
         self.depth = depth

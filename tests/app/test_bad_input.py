@@ -3,6 +3,7 @@
 import csv
 import os
 import shutil
+import urllib.request
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -93,6 +94,7 @@ def test_folder(spoil: Callable[[Path], None], words: list[str], leaves: Path, t
         (["--model.pos_weight=-1"], 1, ["pos_weight"]),
         (["--unfreezing.stages=9"], 1, ["9 stages", "has 5"]),
         (["--monitor=val_roc"], 2, ["monitor", "val_auroc"]),
+        (["--seed_everything=-1"], 2, ["seed_everything", "-1"]),
         (["--data.batch_size=0"], 1, ["batch_size"]),
         (["--data.val_fraction=0.9"], 1, ["val_fraction"]),
         (["--model.weights=nowhere.pth"], 1, ["nowhere.pth does not exist"]),
@@ -156,6 +158,7 @@ def test_imagenet_weights_that_cannot_be_had(
     """An empty cache, and a proxy that refuses: as on a compute node."""
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it keeps the proxies of its first call
     for name in ("https_proxy", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     # Said before any photograph is looked for.

@@ -14,19 +14,11 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from bldml.training.backbones import BACKBONES, BackboneError, BackboneName, build, load_pretrained, weights_file
+from bldml.training.backbones import BACKBONES, BackboneName, build, load_pretrained, weights_file
+from bldml.training.errors import TrainingError
 
 NAMES = get_args(BackboneName)
 WITH_IMAGENET = [name for name in NAMES if BACKBONES[name].weights]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads that wait for one another are slow on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -229,7 +221,7 @@ def test_file_that_does_not_fit_is_refused(case: str, tmp_path: Path) -> None:
     torch.save(spoil(state_of("mobilenet_v2_x0_35")), file)
     network = build("mobilenet_v2_x0_35")
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    with pytest.raises(BackboneError) as caught:
+    with pytest.raises(TrainingError) as caught:
         load_pretrained(network, "mobilenet_v2_x0_35", str(file))
     assert words in str(caught.value)
     assert str(file) in str(caught.value)
@@ -249,7 +241,7 @@ def test_damaged_or_hostile_file_is_refused(case: str, tmp_path: Path) -> None:
         file.write_bytes(b"")
     else:
         torch.save({"features": Hostile(trace)}, file, _use_new_zipfile_serialization=case != "pickle")
-    with pytest.raises(BackboneError) as caught:
+    with pytest.raises(TrainingError) as caught:
         load_pretrained(build("mobilenet_v2_x0_35"), "mobilenet_v2_x0_35", str(file))
     assert f"The weights file {file} cannot be loaded" in str(caught.value)
     assert "damaged or holds more than tensors" in str(caught.value)
@@ -261,20 +253,20 @@ def test_damaged_file_in_the_cache_is_named(hub: Path) -> None:
     assert file is not None
     hub.mkdir(parents=True)
     file.write_bytes(b"\x80\x02half a download")
-    with pytest.raises(BackboneError, match="remove it and fetch it again") as caught:
+    with pytest.raises(TrainingError, match="remove it and fetch it again") as caught:
         load_pretrained(build("mobilenet_v3_large"), "mobilenet_v3_large", "imagenet")
     assert str(file) in str(caught.value)
 
 
 @pytest.mark.parametrize("weights", ["missing.pth", "imagnet", ""])
 def test_missing_file(weights: str) -> None:
-    with pytest.raises(BackboneError, match=r"does not exist\. --model\.weights takes imagenet, none, or a file"):
+    with pytest.raises(TrainingError, match=r"does not exist\. --model\.weights takes imagenet, none, or a file"):
         load_pretrained(build("mobilenet_v2_x0_35"), "mobilenet_v2_x0_35", weights)
 
 
 def test_imagenet_weights_that_do_not_exist() -> None:
     assert weights_file("mobilenet_v2_x0_35") is None
-    with pytest.raises(BackboneError, match="no ImageNet weights for mobilenet_v2_x0_35: give a file"):
+    with pytest.raises(TrainingError, match="no ImageNet weights for mobilenet_v2_x0_35: give a file"):
         load_pretrained(build("mobilenet_v2_x0_35"), "mobilenet_v2_x0_35", "imagenet")
 
 
@@ -290,7 +282,7 @@ def assert_says_what_to_do(message: str, name: BackboneName, hub: Path) -> None:
 @pytest.mark.parametrize("name", WITH_IMAGENET)
 def test_without_a_network(name: BackboneName, hub: Path) -> None:
     timeout = socket.getdefaulttimeout()
-    with pytest.raises(BackboneError) as caught:
+    with pytest.raises(TrainingError) as caught:
         load_pretrained(build(name), name, "imagenet")
     assert_says_what_to_do(str(caught.value), name, hub)
     assert "refused" in str(caught.value)
@@ -326,6 +318,6 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], Non
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 403 Forbidden\r\n\r\n", b"not HTTP at all\r\n\r\n", b""])
 def test_proxy_that_does_not_let_through(answer: bytes, hub: Path, answering: Callable[[bytes], None]) -> None:
     answering(answer)
-    with pytest.raises(BackboneError) as caught:
+    with pytest.raises(TrainingError) as caught:
         load_pretrained(build("mobilenet_v3_large"), "mobilenet_v3_large", "imagenet")
     assert_says_what_to_do(str(caught.value), "mobilenet_v3_large", hub)

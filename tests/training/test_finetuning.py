@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader, TensorDataset
 
-from bldml.training.backbones import BackboneError
+from bldml.training.errors import TrainingError
 from bldml.training.finetuning import PlateauLR, ProgressiveUnfreezing, classifier
 from bldml.training.module import Batch, LeafClassifier
 from tests.support import REPOSITORY
@@ -28,15 +27,6 @@ pytestmark = [
     # Three photographs of one batch need not be of both classes.
     pytest.mark.filterwarnings(r"ignore:No (positive|negative) samples"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads that wait for one another are slow on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def trainer(folder: Path, **arguments: Any) -> Trainer:
@@ -69,7 +59,7 @@ def test_schedule(start_epoch: int, stages: int, every: int, depths: list[int]) 
 
 @pytest.mark.parametrize("name", ["start_epoch", "stages", "every_n_epochs"])
 def test_schedule_without_negative_numbers(name: str) -> None:
-    with pytest.raises(BackboneError, match=f"unfreezing.{name} must be at least 0, not -1"):
+    with pytest.raises(TrainingError, match=f"unfreezing.{name} must be at least 0, not -1"):
         ProgressiveUnfreezing(**{name: -1})
 
 
@@ -237,7 +227,7 @@ def test_plateau_looks_at_nothing_else(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_plateau_ranges(arguments: dict[str, Any]) -> None:
     (name,) = arguments
-    with pytest.raises(BackboneError, match=rf"plateau\.{name}"):
+    with pytest.raises(TrainingError, match=rf"plateau\.{name}"):
         PlateauLR(**arguments)
 
 

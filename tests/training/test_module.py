@@ -1,7 +1,6 @@
 """LeafClassifier: logits, loss, metrics, thawing, and what a checkpoint takes along."""
 
 import math
-from collections.abc import Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -17,8 +16,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.ops import StochasticDepth
 
 from bldml.results.evaluation import OperatingPoint, choose_operating_point
-from bldml.training.backbones import BackboneError, BackboneName
+from bldml.training.backbones import BackboneName
 from bldml.training.checkpoint import KEY
+from bldml.training.errors import TrainingError
 from bldml.training.leafdataset import Item
 from bldml.training.module import Batch, LeafClassifier, image_size_of
 
@@ -29,15 +29,6 @@ pytestmark = [
     pytest.mark.filterwarnings(r"ignore:.*isinstance\(treespec, LeafSpec\):FutureWarning"),
 ]
 SIZE = 64
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads that wait for one another are slow on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Noise(Dataset[Item]):
@@ -266,7 +257,7 @@ def test_unfreeze_all_and_too_many() -> None:
     assert module.unfreeze().depth == 5
     assert all(parameter.requires_grad for parameter in module.network.parameters())
     for depth in (-1, 6):
-        with pytest.raises(BackboneError, match=f"{depth} stages cannot be thawed: mobilenet_v2_x0_35 has 5"):
+        with pytest.raises(TrainingError, match=f"{depth} stages cannot be thawed: mobilenet_v2_x0_35 has 5"):
             module.unfreeze(depth)
     assert module.depth == 5
 
@@ -347,7 +338,7 @@ def test_dropout_depends_on_seed_and_place_alone() -> None:
     ],
 )
 def test_ranges(arguments: dict[str, Any], words: str) -> None:
-    with pytest.raises(BackboneError, match=words):
+    with pytest.raises(TrainingError, match=words):
         LeafClassifier("mobilenet_v2_x0_35", "none", **{"image_size": SIZE} | arguments)
 
 
