@@ -164,6 +164,10 @@ class LeafCLI(LightningCLI):
             self.trainer, self.model, self.datamodule, config, self._parser("fit").dump(config, skip_unset=False)
         )
         self.trainer.fit(model, datamodule=datamodule)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            # One process evaluates: its metrics must not wait for the others.
+            torch.distributed.barrier()
+            torch.distributed.destroy_process_group()
         if run is None or not self.trainer.is_global_zero:
             return
         splits = ("val", "test") if config.test_after_fit else ()

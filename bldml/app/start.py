@@ -46,7 +46,7 @@ def start_run(
     logs = Path(trainer.default_root_dir) / LOGS
     name = config.run_name or default_run_name(model.backbone)
     check_name(name, "run")
-    if config.run_name and (logs / name).exists():
+    if trainer.is_global_zero and config.run_name and (logs / name).exists():
         raise RunError(f"The run {logs / name} exists already. Give another name with --run_name.")
     model.unfreeze(config.unfreezing.stages).unfreeze(0)  # more stages than there are is said now
     model.load_pretrained()
@@ -65,16 +65,18 @@ def start_run(
         versions=software_versions(),
         settings={"data": data_settings(datamodule), "precision": str(config.trainer.precision)},
     )
-    if config.trainer.fast_dev_run or not trainer.is_global_zero:
+    if config.trainer.fast_dev_run:
         return None
-    run = RunFolder.create(logs, name, unique=config.run_name is None)
-    assert datamodule.collection is not None
-    write_atomically(run.config, config_text)
-    write_atomically(run.splits, to_manifest(datamodule.collection))
-    device = trainer.strategy.root_device
-    record = environment(model.seed, device, datamodule.fingerprints)
-    write_atomically(run.environment, json.dumps(record, indent=2) + "\n")
-    write_excluded(run.excluded, datamodule)
+    run = RunFolder(logs / name)
+    if trainer.is_global_zero:
+        run = RunFolder.create(logs, name, unique=config.run_name is None)
+        assert datamodule.collection is not None
+        write_atomically(run.config, config_text)
+        write_atomically(run.splits, to_manifest(datamodule.collection))
+        record = environment(model.seed, trainer.strategy.root_device, datamodule.fingerprints)
+        write_atomically(run.environment, json.dumps(record, indent=2) + "\n")
+        write_excluded(run.excluded, datamodule)
+    # On every rank, which must all come to the same barriers; only the first one writes.
     attach(trainer, run, config.monitor, curves=config.trainer.logger is not False)
     rank_zero_info(f"Run folder: {run.path}")
     return run
