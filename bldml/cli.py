@@ -58,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run_command(COMMANDS[name], arguments)
     if name in VERBS or name.startswith("--print_completion"):
         return _run_verb(arguments)
+    if name.startswith("-"):
+        return _fail(f"The command comes first, then its options: bldml fit {name} …\n{overview()}", 2)
     near = get_close_matches(name, [*VERBS, *COMMANDS], 1)
     return _fail(
         f"There is no command {name!r}." + (f" Did you mean {near[0]}?" if near else "") + f"\n{overview()}", 2

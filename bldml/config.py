@@ -14,6 +14,8 @@ import jsonargparse
 import yaml
 from yaml.constructor import ConstructorError
 
+GROUPS = ("model", "data", "trainer", "unfreezing", "early_stopping", "plateau")
+MONITORED = ("early_stopping", "plateau")
 TRUSTED_PACKAGES = ("bldml", "lightning", "torch", "torchvision", "torchmetrics")
 
 
@@ -101,12 +103,26 @@ def check_files(arguments: list[str]) -> None:
             continue
         path = Path(value or arguments[number + 1])
         try:
-            load_yaml(path.read_text(encoding="utf-8"))
+            content = load_yaml(path.read_text(encoding="utf-8-sig"))
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"The configuration {path} cannot be read: {error}") from error
         except yaml.YAMLError as error:
             problem = str(error).replace('in "<unicode string>", ', "")
             raise ConfigError(f"The configuration {path} cannot be used: {problem}") from error
+        _check_groups(path, content)
+
+
+def _check_groups(path: Path, content: Any) -> None:
+    """Refuse what the parser would drop in silence: a group that holds no keys, a monitor of its own below one."""
+    for group in GROUPS:
+        if not isinstance(content, dict) or group not in content:
+            continue
+        keys = content[group]
+        if not isinstance(keys, dict):
+            hint = f" To do without, give {group}: {{patience: 100000}}." if group in MONITORED else ""
+            raise ConfigError(f"The configuration {path}: {group} must hold keys, not {keys!r}.{hint}")
+        if group in MONITORED and (own := {"monitor", "mode"} & keys.keys()):
+            raise ConfigError(f"The configuration {path}: {group}.{min(own)} cannot be set. Set monitor once, for all.")
 
 
 def explain(message: str, keys: list[str]) -> str:
@@ -128,6 +144,7 @@ def explain(message: str, keys: list[str]) -> str:
             r"Add the import path to import_path_allowlist in set_parsing_settings to allow it\.", advice, message
         )
     unknown = re.search(r"does not accept (?:nested key|option) '([^']+)'", message)
+    unknown = unknown or re.search(r"Option '([^']+)' is not accepted", message)
     group = re.search(r"(?:Group|key) '([^']+)' does not accept", message)
     given = re.search(r"[Uu]nrecognized arguments: --([\w.]+)", message)
     if given:

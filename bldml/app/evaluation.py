@@ -10,8 +10,8 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
-from bldml.app.start import report_data, report_excluded, warn, write_excluded
-from bldml.dataset.files import show_path
+from bldml.app.start import DIGITS, report_data, report_excluded, warn, write_excluded
+from bldml.dataset.files import DatasetError, show_path
 from bldml.results.run import RunError, RunFolder, check_name, write_atomically
 from bldml.training.checkpoint import Checkpoint, CheckpointError, Header, read_checkpoint
 from bldml.training.datamodule import LeafDataModule
@@ -34,9 +34,9 @@ def evaluate_after_fit(
         run: The run folder.
         splits: Which splits to evaluate, where there are photographs in them.
     """
-    if splits and not run.best_checkpoint.is_file():
-        warn("No best checkpoint was written (was the monitored metric never finite?): nothing is evaluated.")
-    elif splits:
+    if not run.best_checkpoint.is_file():
+        raise RunError(f"No best checkpoint was written in {run.path}: no validation took place.")
+    if splits:
         checkpoint = read_checkpoint(run.best_checkpoint)
         load_weights(model, checkpoint)
         assert datamodule.collection is not None
@@ -84,12 +84,15 @@ def evaluate_checkpoint(
         CheckpointError, DatasetError, RunError: What was asked for cannot be; nothing was written.
     """
     header = checkpoint.header
+    if name in OWN_NAMES and (external or split == "predict"):
+        raise RunError(f"The name {name} is that of a split of the run itself. Give another --name.")
     folder = output or _place(checkpoint.path, name or _default_name(datamodule, split, external=external))
-    if split == "predict" and (folder / "metrics.json").exists():
-        raise RunError(f"{folder} holds an evaluation with labels. Give these predictions another --name.")
+    _check_same(folder, split, datamodule)
     load_weights(model, checkpoint)
     datamodule.read_for_evaluation(split, header.class_names, whole=external)
     report_data(datamodule)
+    if split == "test":
+        _check_unseen(datamodule, checkpoint)
     known = header.fingerprints.get(split)
     if not external and known and datamodule.fingerprints[split] != known:
         warn(
@@ -121,16 +124,26 @@ def run_evaluation(
             trainer.validate(model, datamodule=datamodule, verbose=False)
         else:
             trainer.test(model, datamodule=datamodule, verbose=False)
-        recorder.write()
+        assert datamodule.collection is not None
+        recorder.write(len(datamodule.collection.splits[split]))
     finally:
         if made:
-            with suppress(OSError):
-                folder.rmdir()  # only an empty one goes
+            with suppress(OSError):  # only empty ones go
+                folder.rmdir()
+                folder.parent.rmdir()
     write_atomically(
         folder / "provenance.json", json.dumps(_provenance(datamodule, checkpoint, split), indent=2) + "\n"
     )
     if recorder.metrics is not None:
         sys.stdout.write(format_metrics(split, recorder.metrics, checkpoint.header))
+
+
+def report_stopped(run: RunFolder) -> None:
+    """Say what a run that was stopped has left, and what can be done with it."""
+    best = run.best_checkpoint
+    sys.stdout.write(f"\nStopped. Run folder: {show_path(run.path)}\n")
+    if best.is_file():
+        sys.stdout.write(f"Evaluate the best epoch so far:\n  python -m bldml test --ckpt_path {show_path(best)}\n")
 
 
 def load_weights(model: LeafClassifier, checkpoint: Checkpoint) -> None:
@@ -175,8 +188,41 @@ def _default_name(datamodule: LeafDataModule, split: str, *, external: bool) -> 
     if split != "predict" and not external:
         return split
     source = datamodule.manifest or datamodule.root
-    name = "photographs" if source is None else source.absolute().stem.lstrip(".-") or "photographs"
+    if source is None:
+        return "photographs"
+    source = source.absolute()
+    name = (source.name if source.is_dir() else source.stem).lstrip(".-") or "photographs"
     return f"external_{name}" if name in OWN_NAMES else name
+
+
+def _check_same(folder: Path, split: str, datamodule: LeafDataModule) -> None:
+    """Refuse to write over the evaluation of other photographs, or predictions over one with labels."""
+    if split == "predict" and (folder / "metrics.json").exists():
+        raise RunError(f"{folder} holds an evaluation with labels. Give these predictions another --name.")
+    try:
+        before = json.loads((folder / "provenance.json").read_text())
+    except (OSError, ValueError):
+        return
+    now = {"split": split, "root": datamodule.root, "manifest": datamodule.manifest}
+    for key, value in now.items():
+        found = before.get(key)
+        if key != "split" and value is not None and found is not None:
+            value, found = Path(value).resolve(), Path(found).resolve()
+        if value is not None and found != value:
+            raise RunError(f"{folder} holds the evaluation of another {key}: {found}. Give this one another --name.")
+
+
+def _check_unseen(datamodule: LeafDataModule, checkpoint: Checkpoint) -> None:
+    """Refuse a test on photographs that the model was trained or chosen on, whatever they are called now."""
+    seen = checkpoint.header.seen
+    known = {seen[start : start + DIGITS] for start in range(0, len(seen), DIGITS)}
+    found = [name for name, digest in datamodule.digests.items() if digest[:DIGITS] in known]
+    if found:
+        raise DatasetError(
+            f"{len(found)} of {len(datamodule.digests)} photographs are those of the training or validation split, "
+            f"first {show_path(found[0])}. If the folder has only moved, test its own test split with "
+            "--data.root FOLDER --data.manifest <run>/splits.csv."
+        )
 
 
 def _make(folder: Path) -> bool:

@@ -14,8 +14,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
-from bldml.app.evaluation import evaluate_after_fit, evaluate_checkpoint
-from bldml.app.parser import Parser, add_arguments, check_seed, take_from_checkpoint
+from bldml.app.evaluation import evaluate_after_fit, evaluate_checkpoint, report_stopped
+from bldml.app.parser import Parser, add_arguments, check_division, check_nulls, checked_seed, take_from_checkpoint
 from bldml.app.start import start_run
 from bldml.config import ConfigError
 from bldml.training.checkpoint import Checkpoint, read_checkpoint
@@ -90,9 +90,9 @@ class LeafCLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """The verbs, and the arguments of the trainer's methods that are not to be typed."""
-        hidden = {"model", "datamodule", "weights_only"}
+        hidden = {"model", "datamodule", "weights_only", "ckpt_path"}
         return {
-            "fit": hidden | {"train_dataloaders", "val_dataloaders", "ckpt_path"},
+            "fit": hidden | {"train_dataloaders", "val_dataloaders"},
             "validate": hidden | {"dataloaders", "verbose"},
             "test": hidden | {"dataloaders", "verbose"},
             "predict": hidden | {"dataloaders", "return_predictions"},
@@ -104,9 +104,8 @@ class LeafCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; for an evaluation, a second time with the checkpoint's own settings as defaults."""
-        self.config = parser.parse_args(args)  # type: ignore[arg-type]
+        self.config = self._parsed(parser, args)
         verb = self.config.subcommand
-        check_seed(self.config[verb].seed_everything)
         if verb == "fit":
             return
         typed = self.config[verb]
@@ -115,12 +114,16 @@ class LeafCLI(LightningCLI):
                 f"Which classifier? Give --ckpt_path FILE, such as: bldml {verb} --ckpt_path "
                 "lightning_logs/<run>/checkpoints/best.ckpt"
             )
+        if verb == "predict" and (typed.data.root is None or typed.data.manifest is not None):
+            raise ConfigError("Which photographs? predict takes a folder and no manifest: --data.root FOLDER.")
         self.checkpoint = read_checkpoint(Path(typed.ckpt_path))
         header = self.checkpoint.header
         defaults, self.external = take_from_checkpoint(typed, header)
         self._parser(verb).set_defaults(defaults)
-        self.config = parser.parse_args(args)  # type: ignore[arg-type]
+        self.config = self._parsed(parser, args)
         config = self.config[verb]
+        if not self.external:
+            check_division(config.data, header)
         # What the classifier is, its checkpoint alone says, whatever a configuration file was written for.
         config.model.backbone, config.model.image_size, config.model.weights = (
             header.backbone, header.image_size, "none",
@@ -129,8 +132,22 @@ class LeafCLI(LightningCLI):
         for key in ("root", "manifest"):
             config.data[key] = defaults[f"data.{key}"]
 
+    def _parsed(self, parser: LightningArgumentParser, args: ArgsType) -> Namespace:
+        config = parser.parse_args(args)  # type: ignore[arg-type]
+        verb = config.subcommand
+        check_nulls(self._parser(verb), config[verb])
+        config[verb].seed_everything = checked_seed(config[verb].seed_everything)
+        return config
+
+    def instantiate_classes(self) -> None:
+        """As LightningCLI does; a value that a class refuses is the user's mistake."""
+        try:
+            super().instantiate_classes()
+        except (MisconfigurationException, ValueError) as error:
+            raise ConfigError(f"These settings cannot be used: {error}") from error
+
     def before_instantiate_classes(self) -> None:
-        """Pass on the seed, which may only now have been drawn."""
+        """Pass on the seed that was set, which may have been drawn."""
         config = self.config[self.subcommand]
         seed = config.seed_everything
         config.model.seed = config.data.seed = 0 if seed is False else int(seed)
@@ -149,12 +166,16 @@ class LeafCLI(LightningCLI):
             if not any(isinstance(callback, ModelCheckpoint) for callback in callbacks):
                 kwargs["enable_checkpointing"] = False
         else:
+            # One process sees every photograph once; shared out, each would write its own part as the whole.
+            kwargs |= {"devices": 1, "num_nodes": 1, "strategy": "auto"}
             kwargs |= {"logger": False, "enable_checkpointing": False}
-            if config["devices"] == "auto":
-                kwargs["devices"] = 1
+        if config["overfit_batches"]:
+            raise ConfigError(
+                "trainer.overfit_batches replaces the order of the photographs; give limit_train_batches."
+            )
         try:
             return super().instantiate_trainer(callbacks=callbacks, **kwargs)
-        except (MisconfigurationException, ValueError) as error:
+        except RuntimeError as error:
             raise ConfigError(f"The trainer cannot be set up so: {error}") from error
 
     def fit(self, model: LightningModule, datamodule: LightningDataModule) -> None:
@@ -163,7 +184,12 @@ class LeafCLI(LightningCLI):
         run = start_run(
             self.trainer, self.model, self.datamodule, config, self._parser("fit").dump(config, skip_unset=False)
         )
-        self.trainer.fit(model, datamodule=datamodule)
+        try:
+            self.trainer.fit(model, datamodule=datamodule)
+        except (KeyboardInterrupt, SystemExit):
+            if run is not None and self.trainer.is_global_zero:
+                report_stopped(run)
+            raise SystemExit(130) from None
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             # One process evaluates: its metrics must not wait for the others.
             torch.distributed.barrier()
@@ -173,15 +199,15 @@ class LeafCLI(LightningCLI):
         splits = ("val", "test") if config.test_after_fit else ()
         evaluate_after_fit(self.trainer, self.model, self.datamodule, run, splits)
 
-    def validate(self, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str) -> None:
+    def validate(self, model: LightningModule, datamodule: LightningDataModule) -> None:
         """Evaluate on the validation split."""
         self._evaluate("val")
 
-    def test(self, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str) -> None:
+    def test(self, model: LightningModule, datamodule: LightningDataModule) -> None:
         """Evaluate on the test split or another labelled folder."""
         self._evaluate("test")
 
-    def predict(self, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str) -> None:
+    def predict(self, model: LightningModule, datamodule: LightningDataModule) -> None:
         """Classify photographs without labels."""
         self._evaluate("predict")
 

@@ -1,7 +1,8 @@
 """The command line of fit, validate, test and predict: what can be typed, and what a checkpoint fills in."""
 
+import secrets
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, get_args
 
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import EarlyStopping
@@ -60,7 +61,8 @@ def add_arguments(parser: LightningArgumentParser, verb: str) -> None:
     parser.add_lightning_class_args(ProgressiveUnfreezing, "unfreezing")
     parser.add_lightning_class_args(EarlyStopping, "early_stopping")
     parser.add_lightning_class_args(PlateauLR, "plateau")
-    parser.set_defaults({"early_stopping.patience": 5})
+    # Not strict: a training that ends before its first validation has nothing to stop.
+    parser.set_defaults({"early_stopping.patience": 5, "early_stopping.strict": False})
     for key in ("early_stopping", "plateau"):
         parser.link_arguments("monitor", f"{key}.monitor")
         parser.link_arguments("monitor", f"{key}.mode", compute_fn=mode_of)
@@ -68,6 +70,9 @@ def add_arguments(parser: LightningArgumentParser, verb: str) -> None:
     parser.link_arguments("seed_everything", "data.seed", compute_fn=seed_of)
     parser.link_arguments(("model.backbone", "model.image_size"), "data.image_size", compute_fn=image_size_of)
     if verb != "fit":
+        parser.add_argument(
+            "--ckpt_path", type=Path | None, help="The checkpoint, such as <run>/checkpoints/best.ckpt."
+        )
         parser.add_argument("--name", type=str | None, help="Name of this evaluation; null for the split or folder.")
         parser.add_argument(
             "--output",
@@ -86,18 +91,35 @@ def mode_of(monitor: str) -> str:
 
 
 def seed_of(seed: bool | int) -> int:
-    """The seed as a number; a random one (true) is known only later."""
+    """The seed as a number; 0 where none is set."""
     return int(seed)
 
 
-def check_seed(seed: bool | int) -> None:
-    """Refuse a seed that NumPy and torch do not both take.
+def checked_seed(seed: bool | int) -> bool | int:
+    """A seed that NumPy and torch both take; a drawn one for true.
 
     Raises:
         ConfigError: It is below 0 or has more than 32 bits.
     """
+    if seed is True:
+        return secrets.randbelow(2**32)
     if not 0 <= seed < 2**32:
         raise ConfigError(f"seed_everything must be true, false or a number from 0 to {2**32 - 1}, not {seed}.")
+    return seed
+
+
+def check_nulls(parser: LightningArgumentParser, config: Namespace) -> None:
+    """Refuse null where a value is needed; jsonargparse lets it through.
+
+    Raises:
+        ConfigError: A key that must have a value has none.
+    """
+    for action in parser._actions:
+        hint = getattr(action, "_typehint", None)
+        if hint is None or action.default is None or type(None) in get_args(hint):
+            continue
+        if config.get(action.dest, action.default) is None:
+            raise ConfigError(f"{action.dest} must have a value, not null; its default is {action.default}.")
 
 
 def take_from_checkpoint(typed: Namespace, header: Header) -> tuple[dict[str, Any], bool]:
@@ -126,11 +148,23 @@ def take_from_checkpoint(typed: Namespace, header: Header) -> tuple[dict[str, An
     defaults["trainer.precision"] = settings.get("precision", "16-mixed")
     given = {key: typed.data[key] for key in ("root", "manifest")}
     own = {key: Path(value) if (value := settings["data"].get(key)) else None for key in given}
-    external = any(value is not None and _absolute(value) != own[key] for key, value in given.items())
+    external = any(value is not None and _real(value) != _real(own[key]) for key, value in given.items())
     for key, value in (given if external else own).items():
         defaults[f"data.{key}"] = value
     return defaults, external
 
 
-def _absolute(path: Path) -> Path:
-    return Path(path).absolute()
+def check_division(data: Namespace, header: Header) -> None:
+    """Refuse another division of the checkpoint's own photographs: it would test on what was trained on.
+
+    Raises:
+        ConfigError: A share differs.
+    """
+    for key in ("val_fraction", "test_fraction"):
+        own = header.settings["data"].get(key)
+        if own is not None and data[key] != own:
+            raise ConfigError(f"data.{key} is {own} in this checkpoint's division, not {data[key]}. Leave it out.")
+
+
+def _real(path: Path | None) -> Path | None:
+    return None if path is None else Path(path).expanduser().resolve()

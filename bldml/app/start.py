@@ -23,6 +23,8 @@ from bldml.training.module import LeafClassifier
 from bldml.training.recording import Curves, EpochTable, environment, software_versions
 
 LOGS = "lightning_logs"
+DIGITS = 16  # of a SHA-256 in hexadecimal: 64 bits tell 100,000 photographs apart
+FEW = 10
 
 
 def start_run(
@@ -62,6 +64,7 @@ def start_run(
         class_names=datamodule.class_names,
         positive_class=datamodule.positive_class,
         fingerprints=datamodule.fingerprints,
+        seen=seen_digests(datamodule),
         versions=software_versions(),
         settings={"data": data_settings(datamodule), "precision": str(config.trainer.precision)},
     )
@@ -133,6 +136,13 @@ def warn(message: str) -> None:
     rank_zero_info(f"Warning: {message}")
 
 
+def seen_digests(datamodule: LeafDataModule) -> str:
+    """The photographs that training and validation have seen, by the beginnings of their SHA-256, in one string."""
+    assert datamodule.collection is not None
+    samples = [s for split in ("train", "val") for s in datamodule.collection.splits[split]]
+    return "".join(sorted(datamodule.digests[s.name][:DIGITS] for s in samples))
+
+
 def report_data(datamodule: LeafDataModule) -> None:
     """Say what photographs there are and what was left out."""
     collection = datamodule.collection
@@ -144,6 +154,10 @@ def report_data(datamodule: LeafDataModule) -> None:
     rank_zero_info(
         f"Photographs in {show_path(collection.root)}: {counts}. Positive class: {datamodule.positive_class}."
     )
+    for split, count in collection.counts().items():
+        few = [f"{number} {name}" for name, number in sorted(count.items()) if name and number < FEW]
+        if few:
+            warn(f"There are only {' and '.join(few)} in the {split} split: its figures will say little.")
     if collection.ignored:
         left_out = ", ".join(f"{count} × {reason}" for reason, count in sorted(collection.ignored.items()))
         rank_zero_info(f"Left out because they are no photographs of a class: {left_out}.")
@@ -162,7 +176,9 @@ def write_excluded(path: Path, datamodule: LeafDataModule) -> None:
     assert collection is not None
     heif = ((escape_path(p.relative_to(collection.root)), "HEIC: needs bldml[heif]") for p in collection.heif)
     rows: Iterable[tuple[str, str]] = [*datamodule.excluded, *heif]
-    if rows:
+    if not rows:
+        path.unlink(missing_ok=True)  # of an earlier evaluation
+    else:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([("path", "reason"), *rows])
         write_atomically(path, text.getvalue())

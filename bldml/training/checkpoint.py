@@ -35,6 +35,7 @@ class Header:
         threshold: Calibrated probability from which a photograph counts as positive; chosen on validation.
         temperature: What logits are divided by before the sigmoid; chosen on validation.
         fingerprints: SHA-256 of each split's contents and classes.
+        seen: Beginnings of the SHA-256 of every training and validation photograph, 16 hexadecimal digits each.
         versions: Versions of the software that wrote it.
         settings: Data settings and precision of the run, for evaluations without a config.
         format: Version of this description.
@@ -49,6 +50,7 @@ class Header:
     threshold: float
     temperature: float
     fingerprints: dict[str, str]
+    seen: str
     versions: dict[str, str]
     settings: dict[str, Any]
     format: int = FORMAT
@@ -95,6 +97,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: There is no such file, it is damaged, holds more than tensors and plain values, or was not
             written by bldml. There is no fallback to an unsafe load.
     """
+    if (best := path / "checkpoints" / "best.ckpt").is_file():
+        raise CheckpointError(f"{path} is a run folder. Its best checkpoint is {best}.")
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint {path} (looked from {Path.cwd()}).")
     try:
@@ -141,6 +145,7 @@ def _header(plain: Any) -> Header:
         and header.temperature > 0,
         "settings": isinstance(header.settings, dict) and isinstance(header.settings.get("data"), dict),
         "fingerprints": isinstance(header.fingerprints, dict),
+        "seen": isinstance(header.seen, str),
         "versions": isinstance(header.versions, dict),
     }
     wrong = [name for name, good in checks.items() if not good]

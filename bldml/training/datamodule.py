@@ -84,6 +84,7 @@ class LeafDataModule(LightningDataModule):
         self.image_size, self.seed = image_size, seed
         self.class_names: tuple[str, ...] = ()
         self.fingerprints: dict[str, str] = {}
+        self.digests: dict[str, str] = {}
         self.excluded: list[tuple[str, str]] = []
         self.collection: Collection | None = None
 
@@ -188,7 +189,7 @@ class LeafDataModule(LightningDataModule):
                 + "\n".join(f"  {show_path(name)}: {reason}" for name, reason in bad)
                 + "\nReplace or remove them, or leave them out with --data.unreadable exclude."
             )
-        self.excluded = bad
+        self.excluded, self.digests = bad, digests
         collection = collection.without(name for name, _ in bad)
         self.fingerprints = {k: fingerprint(v, digests) for k, v in collection.splits.items()}
         return collection

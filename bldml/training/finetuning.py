@@ -63,7 +63,7 @@ class PlateauLR(Callback):
 
     Args:
         factor: What learning rates are multiplied by, in (0, 1).
-        patience: Epochs without improvement that are waited for.
+        patience: Validations (one an epoch) without improvement that are waited for.
         threshold: Smallest relative change that counts as an improvement.
         min_lr: Learning rate that is not gone below.
         monitor: Logged metric (taken from monitor).
@@ -98,7 +98,7 @@ class PlateauLR(Callback):
             self._scheduler.load_state_dict(self._resumed)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the metric once an epoch."""
+        """Look at the metric after each validation."""
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking or self._scheduler is None:
             return
         value = trainer.callback_metrics.get(self.monitor)

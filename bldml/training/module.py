@@ -169,6 +169,10 @@ class LeafClassifier(LightningModule):
         logits: Tensor = self(batch["image"])
         return logits
 
+    def on_train_epoch_start(self) -> None:
+        """Forget the operating point: it belongs to the weights of the epoch before."""
+        self.operating_point = OperatingPoint(threshold=0.5, temperature=1.0)
+
     def on_train_epoch_end(self) -> None:
         """Log the epoch's training metrics."""
         self._log_scores("train")

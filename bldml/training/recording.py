@@ -22,7 +22,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from torch import Tensor
 
 from bldml.results.evaluation import evaluate, to_probabilities
-from bldml.results.run import write_atomically
+from bldml.results.run import RunError, write_atomically
 from bldml.results.tables import Prediction, write_metrics, write_predictions
 from bldml.training.checkpoint import CheckpointError, Header
 from bldml.training.leafdataset import UNLABELLED
@@ -83,6 +83,8 @@ class EpochTable(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Add values to the row of their epoch. Lightning calls this after validation and at the epoch's end."""
         values = dict(metrics)
+        if "epoch" not in values:
+            return  # a callback's own, between epochs
         epoch = int(values.pop("epoch"))
         row = self._rows.setdefault(epoch, {"epoch": epoch})
         row.update({"step": step or 0, **values})
@@ -142,12 +144,21 @@ class PredictionRecorder(Callback):
         """Keep a batch's logits."""
         self._record(outputs, batch)
 
-    def write(self) -> None:
+    def write(self, expected: int) -> None:
         """Write what was collected.
 
+        Args:
+            expected: Number of photographs of which there must be a logit.
+
         Raises:
+            RunError: There are fewer; nothing was written.
             CheckpointError: The classifier gives no numbers; nothing was written.
         """
+        if len(self._names) != expected:
+            raise RunError(
+                f"Only {len(self._names)} of {expected} photographs were evaluated. Leave trainer.limit_…_batches and "
+                "trainer.fast_dev_run out: part of a split must not pass for the whole."
+            )
         point, logits = self.header, torch.cat(self._logits)
         sick = int((~logits.isfinite()).sum())
         if sick:

@@ -176,7 +176,7 @@ def test_imagenet_weights_that_cannot_be_had(
 @pytest.mark.parametrize("verb", ["test", "predict", "validate"])
 def test_no_checkpoint(verb: str, tmp_path: Path, bldml: Bldml) -> None:
     assert "--ckpt_path FILE" in bldml(verb).err
-    outcome = bldml(verb, "--ckpt_path", tmp_path / "best.ckpt")
+    outcome = bldml(verb, "--ckpt_path", tmp_path / "best.ckpt", "--data.root", tmp_path)
     assert outcome.code == 1
     assert "There is no checkpoint" in outcome.err
 
@@ -312,3 +312,41 @@ def test_zip_is_no_checkpoint(tmp_path: Path, bldml: Bldml) -> None:
         archive.writestr("archive/data.pkl", b"cos\nsystem\n(S'touch evil_was_here'\ntR.")
     assert bldml("test", "--ckpt_path", tmp_path / "best.ckpt").code == 1
     assert not Path("evil_was_here").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("early_stopping: null", "early_stopping must hold keys"),
+        ("early_stopping: false", "early_stopping must hold keys"),
+        ("unfreezing: 2", "unfreezing must hold keys"),
+        ("trainer: null", "trainer must hold keys"),
+        ("early_stopping: {monitor: val_auroc}", "Set monitor once"),
+        ("model: {lr: null}", "model.lr must have a value"),
+        ("plateau: {factor: null}", "plateau.factor must have a value"),
+        ("monitor: null", "monitor"),
+        ("data: {augmentation: {hue: 3}}", "hue"),
+        ("data: {augmentation: {rotaton: 5}}", "rotaton"),
+        ("data: {augmentation: {crop_area: [0.9, 0.5]}}", "crop_area"),
+        ("trainer: {overfit_batches: 1}", "limit_train_batches"),
+        ("trainer: {callbacks: [{class_path: EarlyStopping, init_args: {monitor: val_loss}}]}", "EarlyStopping"),
+    ],
+)
+def test_configuration_that_would_be_misunderstood(text: str, words: str, leaves: Path, bldml: Bldml) -> None:
+    Path("mine.yaml").write_text(text + "\n")
+    outcome = bldml("fit", *SMALL, "--data.root", leaves, "--config=mine.yaml")
+    assert outcome.code == 2
+    assert words in outcome.err
+    assert_clean(outcome.err)
+
+
+def test_run_folder_given_as_checkpoint_and_option_before_the_command(run: Path, bldml: Bldml) -> None:
+    assert f"best checkpoint is {run / 'checkpoints' / 'best.ckpt'}" in bldml("test", "--ckpt_path", run).err
+    assert "The command comes first" in bldml("--trust_config", "fit").err
+
+
+def test_training_without_validation_says_that_there_is_no_best_checkpoint(leaves: Path, bldml: Bldml) -> None:
+    outcome = bldml("fit", *SMALL, "--data.root", leaves, "--run_name=r", "--trainer.max_epochs=0")
+    assert outcome.code == 1
+    assert "no validation took place" in outcome.err
+    assert "Best checkpoint:" not in outcome.out

@@ -142,3 +142,63 @@ def test_order_of_the_folders_never_changes_which_class_is_positive(
         for batch in loader:
             labels = [int(path.split("/")[0] == positive) for path in batch["path"]]
             assert batch["label"].tolist() == labels
+
+
+def test_photographs_of_the_training_are_refused_whatever_the_folder_is_called(
+    bare: Path, run: Path, leaves: Path, tmp_path: Path, bldml: Bldml
+) -> None:
+    """The same folder by another spelling is the same; a copy of it is found out, and its test split can be had."""
+    options = ("test", "--ckpt_path", bare, "--trainer.accelerator=cpu", "--data.num_workers=0", "--data.root")
+    (tmp_path / "link").symlink_to(leaves)
+    for spelling in (tmp_path / "link", leaves / "BLD" / ".."):
+        assert bldml(*options, spelling).code == 0
+        before = (run / "evaluations/test/predictions.csv").read_bytes()
+        assert (bare.parent / "evaluations/test/predictions.csv").read_bytes() == before
+    moved = shutil.copytree(leaves, tmp_path / "moved")
+    refused = bldml(*options, moved)
+    assert refused.code == 1
+    assert "54 of 60 photographs are those of the training or validation split" in refused.err
+    assert not (bare.parent / "evaluations/moved").exists()
+    again = bldml(*options, moved, "--data.manifest", run / "splits.csv", "--name=moved")
+    assert again.code == 0
+    assert (bare.parent / "evaluations/moved/predictions.csv").read_bytes() == before
+
+
+def test_another_division_of_the_same_photographs_is_refused(bare: Path, bldml: Bldml) -> None:
+    outcome = bldml("test", "--ckpt_path", bare, "--data.test_fraction=0.6")
+    assert outcome.code == 2
+    assert "test_fraction is 0.2 in this checkpoint's division" in outcome.err
+
+
+def test_every_photograph_is_evaluated_whatever_the_trainer_is_told(run: Path, bare: Path, bldml: Bldml) -> None:
+    options = ("test", "--ckpt_path", bare, "--trainer.accelerator=cpu", "--data.num_workers=0")
+    assert bldml(*options, "--trainer.devices=2", "--trainer.strategy=ddp").code == 0
+    folder = bare.parent / "evaluations/test"
+    whole = (folder / "predictions.csv").read_bytes()
+    assert whole == (run / "evaluations/test/predictions.csv").read_bytes()
+    for limit in ("--trainer.limit_test_batches=0", "--trainer.limit_test_batches=2", "--trainer.fast_dev_run=true"):
+        outcome = bldml(*options, limit, "--data.batch_size=2")
+        assert outcome.code == 1, limit
+        assert "of 6 photographs were evaluated" in outcome.err, limit
+    assert (folder / "predictions.csv").read_bytes() == whole
+
+
+def test_evaluations_of_two_sites_do_not_overwrite_each_other(bare: Path, tmp_path: Path, bldml: Bldml) -> None:
+    options = ("test", "--ckpt_path", bare, "--trainer.accelerator=cpu", "--data.num_workers=0", "--data.root")
+    for seed, site in enumerate(("a", "b")):
+        write_leaves(tmp_path / site / "photos", images_per_class=3, size=96, seed=100 + seed)
+    assert bldml(*options, tmp_path / "a" / "photos").code == 0
+    before = (bare.parent / "evaluations/photos/predictions.csv").read_bytes()
+    refused = bldml(*options, tmp_path / "b" / "photos")
+    assert refused.code == 1
+    assert "another --name" in refused.err
+    assert (bare.parent / "evaluations/photos/predictions.csv").read_bytes() == before
+    assert bldml(*options, tmp_path / "b" / "photos", "--name=b").code == 0
+    assert bldml(*options, tmp_path / "b" / "photos", "--name=test").code == 1
+
+
+def test_predict_takes_a_folder_and_no_manifest(bare: Path, run: Path, leaves: Path, bldml: Bldml) -> None:
+    for options in ((), ("--data.root", leaves, "--data.manifest", run / "splits.csv")):
+        outcome = bldml("predict", "--ckpt_path", bare, *options)
+        assert outcome.code == 2
+        assert "--data.root FOLDER" in outcome.err

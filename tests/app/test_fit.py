@@ -3,6 +3,10 @@
 import csv
 import json
 import math
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -269,3 +273,32 @@ def test_split_folders_with_aliases_and_automatic_pos_weight(split_leaves: Path,
     assert float(checkpoint.state_dict["pos_weight"]) == 1.0
     rows = read_predictions(Path("lightning_logs/s/evaluations/test/predictions.csv"))
     assert {(row.path.split("/")[1], row.true_class) for row in rows} == {("BLD", "sick"), ("No_BLD", "sound")}
+
+
+def test_lightnings_own_callbacks_and_a_drawn_seed(leaves: Path, bldml: Bldml) -> None:
+    outcome = bldml(
+        "fit", *SMALL, "--data.root", leaves, "--run_name=r", "--trainer.max_epochs=1", "--seed_everything=true",
+        "--trainer.callbacks+=LearningRateMonitor", "--test_after_fit=false",
+    )  # fmt: skip
+    assert outcome.code == 0
+    assert len(table(Path("lightning_logs/r/metrics.csv"))) == 1
+    seed = json.loads(Path("lightning_logs/r/environment.json").read_text())["seed"]
+    assert seed > 1
+    assert yaml.safe_load(Path("lightning_logs/r/config.yaml").read_text())["seed_everything"] == seed
+
+
+def test_ctrl_c_keeps_the_run_and_says_what_can_be_done_with_it(leaves: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bldml", "fit", *SMALL, f"--data.root={leaves}", "--run_name=r"]
+    process = subprocess.Popen(
+        [*command, "--trainer.max_epochs=1000", "--early_stopping.patience=1000"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    best = tmp_path / "lightning_logs/r/checkpoints/best.ckpt"
+    while not best.is_file() and process.poll() is None:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert f"test --ckpt_path {Path('lightning_logs/r/checkpoints/best.ckpt')}" in out.replace(f"{tmp_path}/", "")
+    assert read_checkpoint(best).header.backbone == "mobilenet_v2_x0_35"

@@ -21,6 +21,7 @@ HEADER = Header(
     threshold=0.37,
     temperature=1.3,
     fingerprints={"train": "00", "val": "11"},
+    seen="00112233445566778899aabbccddeeff",
     versions={"torch": "2.15.0"},
     settings={"data": {"root": "data", "batch_size": 16, "class_aliases": None}, "precision": "16-mixed"},
 )

@@ -350,7 +350,9 @@ def test_image_size_defaults_to_the_backbones_own() -> None:
 
 def test_checkpoint_takes_the_operating_point_along() -> None:
     module = small()
-    module.describe(class_names=("a", "b"), positive_class="b", fingerprints={}, versions={}, settings={"data": {}})
+    module.describe(
+        class_names=("a", "b"), positive_class="b", fingerprints={}, seen="", versions={}, settings={"data": {}}
+    )
     module.operating_point = OperatingPoint(0.25, 2.0)
     checkpoint: dict[str, Any] = {}
     module.on_save_checkpoint(checkpoint)

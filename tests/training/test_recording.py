@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from bldml.results.evaluation import OperatingPoint, evaluate, to_probabilities
+from bldml.results.run import RunError
 from bldml.results.tables import read_metrics, read_predictions
 from bldml.training import recording
 from bldml.training.checkpoint import CheckpointError, Header
@@ -23,7 +24,7 @@ from bldml.training.recording import EpochTable, PredictionRecorder, environment
 from tests.support import REPOSITORY
 
 HEADER = Header(
-    "resnet50", 224, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), ("BLD", "No_BLD"), "BLD", 0.3, 2.0, {}, {}, {"data": {}}
+    "resnet50", 224, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), ("BLD", "No_BLD"), "BLD", 0.3, 2.0, {}, "", {}, {"data": {}}
 )
 
 
@@ -109,7 +110,7 @@ def test_labelled(verb: str, positive: str, tmp_path: Path) -> None:
     labels, logits = [1, 0, 1, 0, 1], [3.0, -4.0, -1.5, 1.0, -2.0]
     feed(used, verb, labels[:3], logits[:3])
     feed(used, verb, labels[3:], logits[3:], first=3)
-    used.write()
+    used.write(5)
     found = read_predictions(used.folder / "predictions.csv")
     probabilities = [1 / (1 + math.exp(-logit / 2.0)) for logit in logits]
     assert [row.path for row in found] == [f"leaf {n}.jpg" for n in range(5)]
@@ -127,7 +128,7 @@ def test_labelled(verb: str, positive: str, tmp_path: Path) -> None:
 def test_the_threshold_itself_is_positive(tmp_path: Path) -> None:
     used = recorder(tmp_path, Header(**HEADER.to_plain() | {"threshold": 0.5}))
     feed(used, "test", [1, 0], [0.0, -1e-3])
-    used.write()
+    used.write(2)
     assert [row.predicted_class for row in read_predictions(tmp_path / "predictions.csv")] == ["BLD", "No_BLD"]
 
 
@@ -136,7 +137,7 @@ def test_a_diverged_classifier_is_refused(value: float, tmp_path: Path) -> None:
     used = recorder(tmp_path / "val")
     feed(used, "test", [1, 0, 1], [0.5, value, 1.0])
     with pytest.raises(CheckpointError, match=r"For 1 of 3 photographs .* diverged in training"):
-        used.write()
+        used.write(3)
     assert not used.folder.exists()
 
 
@@ -144,7 +145,7 @@ def test_unlabelled(tmp_path: Path) -> None:
     used = recorder(tmp_path)
     feed(used, "predict", [UNLABELLED, UNLABELLED], [2.0, -6.0])
     feed(used, "predict", [UNLABELLED], [0.0], first=2)
-    used.write()
+    used.write(3)
     found = read_predictions(tmp_path / "predictions.csv")
     assert [row.true_class for row in found] == ["", "", ""]
     assert [row.predicted_class for row in found] == ["BLD", "No_BLD", "BLD"]
@@ -212,3 +213,11 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         assert record["git_commit"] in (head, f"{head}+changes")
     monkeypatch.delenv("SLURM_JOB_ID")
     assert environment(5, torch.device("cpu"), {})["slurm_job_id"] is None
+
+
+def test_part_of_a_split_does_not_pass_for_the_whole(tmp_path: Path) -> None:
+    used = recorder(tmp_path / "test")
+    feed(used, "test", [1, 0], [0.5, -1.0])
+    with pytest.raises(RunError, match=r"Only 2 of 3 photographs were evaluated"):
+        used.write(3)
+    assert not used.folder.exists()
