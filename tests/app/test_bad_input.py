@@ -350,3 +350,22 @@ def test_training_without_validation_says_that_there_is_no_best_checkpoint(leave
     assert outcome.code == 1
     assert "no validation took place" in outcome.err
     assert "Best checkpoint:" not in outcome.out
+
+
+def test_fit_without_the_unreadable_lists_them_and_says_so_at_the_end(
+    leaves: Path, tmp_path: Path, bldml: Bldml
+) -> None:
+    root = copy(leaves, tmp_path)
+    damaged(root)
+    before = {path: path.read_bytes() for path in root.rglob("*.jpg")}
+    options = ("--data.unreadable=exclude", "--run_name=r", "--trainer.max_epochs=1")
+    outcome = bldml("fit", *SMALL, "--data.root", root, *options)
+    assert outcome.code == 0
+    run = Path("lightning_logs/r")
+    listed = {line.split(",")[0] for line in (run / "excluded.csv").read_text().splitlines()[1:]}
+    assert listed == {"BLD/leaf_0001.jpg", "BLD/leaf_0002.jpg"}
+    used = {line.split(",")[0] for line in (run / "splits.csv").read_text().splitlines()[1:]}
+    assert len(used) == 58
+    assert not used & listed
+    assert "2 photographs could not be read and were left out" in outcome.err.splitlines()[-1]
+    assert {path: path.read_bytes() for path in root.rglob("*.jpg")} == before
