@@ -91,7 +91,6 @@ class LeafClassifier(LightningModule):
         self.losses = nn.ModuleDict({stage: MeanMetric(NAN_STAYS) for stage in ("train_", "val_", "test_")})
         self.val_logits, self.val_labels = CatMetric(NAN_STAYS), CatMetric(NAN_STAYS)
         self.operating_point = OperatingPoint(threshold=0.5, temperature=1.0)
-        self.depth = 0
         self.description: dict[str, Any] = {}
         self.unfreeze(0)
 
@@ -128,7 +127,6 @@ class LeafClassifier(LightningModule):
             raise TrainingError(
                 f"{depth} stages cannot be thawed: {self.backbone} has {len(self.row.stages)} (0 thaws the head alone)."
             )
-        self.depth = depth
         self.network.train()
         self.network.get_submodule(self.row.head).requires_grad_(True)
         for number, stage in enumerate(self.row.stages):

@@ -237,7 +237,6 @@ def test_unfreeze(name: BackboneName, freeze_batchnorm: bool) -> None:
     for depth in [*depths, *depths[::-2], 1, 1]:
         module.train(depth % 2 == 0)
         assert module.unfreeze(depth) is module
-        assert module.depth == depth
         for path, parameter in module.network.named_parameters():
             stage = stage_of(module, path)
             assert parameter.requires_grad == (stage is None or stage < depth), path
@@ -254,12 +253,12 @@ def test_unfreeze(name: BackboneName, freeze_batchnorm: bool) -> None:
 
 def test_unfreeze_all_and_too_many() -> None:
     module = small()
-    assert module.unfreeze().depth == 5
+    assert module.unfreeze() is module
     assert all(parameter.requires_grad for parameter in module.network.parameters())
     for depth in (-1, 6):
         with pytest.raises(TrainingError, match=f"{depth} stages cannot be thawed: mobilenet_v2_x0_35 has 5"):
             module.unfreeze(depth)
-    assert module.depth == 5
+    assert module.trainable_share() == 1, "a refused depth changes nothing"
 
 
 def test_trainable_share() -> None:
