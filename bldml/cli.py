@@ -4,8 +4,12 @@ import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bldml import __version__
+
+if TYPE_CHECKING:
+    from bldml.training.stopping import StopSignals
 
 VERBS = {
     "fit": "train a classifier on labelled photographs",
@@ -33,7 +37,25 @@ def demo(folder: Path, images_per_class: int = 400, size: int = 256, seed: int =
     )
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"demo": demo}
+def prefetch(backbone: str = "all", to: Path | None = None) -> None:
+    """Download the ImageNet weights of backbones, for compute nodes without internet.
+
+    Args:
+        backbone: Name of a backbone, or all.
+        to: Folder that becomes TORCH_HOME; torch's own cache if null.
+    """
+    from bldml.training.errors import TrainingError
+    from bldml.training.weights import prefetch as fetch
+
+    try:
+        fetch(backbone, to)
+    except TrainingError as error:
+        raise ValueError(str(error)) from error
+
+
+COMMANDS: dict[str, Callable[..., None]] = {"demo": demo, "prefetch": prefetch}
+# Takes the options of a fit beside its own, so it reads its arguments itself.
+DOCTOR = "check, before a job is queued, that a fit with these options would run"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,11 +78,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = arguments[0]
     if name in COMMANDS:
         return _run_command(COMMANDS[name], arguments)
+    if name == "doctor":
+        from bldml.doctor.command import main as doctor
+
+        return doctor(arguments[1:])
     if name in VERBS or name.startswith("--print_completion"):
         return _run_verb(arguments)
     if name.startswith("-"):
         return _fail(f"The command comes first, then its options: bldml fit {name} …\n{overview()}", 2)
-    near = get_close_matches(name, [*VERBS, *COMMANDS], 1)
+    near = get_close_matches(name, [*VERBS, *COMMANDS, "doctor"], 1)
     return _fail(
         f"There is no command {name!r}." + (f" Did you mean {near[0]}?" if near else "") + f"\n{overview()}", 2
     )
@@ -72,6 +98,7 @@ def overview() -> str:
     for name, function in COMMANDS.items():
         first_line = _first_line(function)
         lines.append(f"  {name:10} {first_line[0].lower()}{first_line[1:].rstrip('.')}")
+    lines.append(f"  {'doctor':10} {DOCTOR}")
     return (
         "usage: bldml COMMAND [options]      (or python -m bldml COMMAND)\n\n"
         "Train and evaluate binary leaf-disease classifiers.\n\n" + "\n".join(lines) + "\n\n"
@@ -94,6 +121,16 @@ def _run_command(function: Callable[..., None], arguments: list[str]) -> int:
 
 def _run_verb(arguments: list[str]) -> int:
     """Run a Lightning verb; the user's own mistakes end in a message, everything else in a traceback."""
+    from bldml.training.stopping import StopSignals
+
+    signals = StopSignals()
+    if arguments[0] != "fit":
+        return _run_lightning(arguments, signals)
+    with signals:  # before torch is loaded, which takes seconds in which a job can be preempted too
+        return _run_lightning(arguments, signals)
+
+
+def _run_lightning(arguments: list[str], signals: "StopSignals") -> int:
     from bldml.config import ConfigError, check_files, set_up_parsing
 
     trusted = [argument for argument in arguments if argument == "--trust_config"]
@@ -114,7 +151,7 @@ def _run_verb(arguments: list[str]) -> int:
     set_up_parsing(trust_config=bool(trusted))
     try:
         check_files(arguments)
-        LeafCLI(arguments)
+        LeafCLI(arguments, signals)
     except ConfigError as error:
         return _fail(str(error), 2)
     except DatasetError as error:

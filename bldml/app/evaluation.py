@@ -8,22 +8,30 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer
 
-from bldml.app.start import DIGITS, report_data, report_excluded, warn, write_excluded
+from bldml.app.messages import format_metrics, report_data, report_excluded, warn
+from bldml.app.start import DIGITS, write_excluded
 from bldml.dataset.files import DatasetError, show_path
 from bldml.results.run import RunError, RunFolder, check_name, write_atomically
-from bldml.training.checkpoint import Checkpoint, CheckpointError, Header, read_checkpoint
+from bldml.training.checkpoint import Checkpoint, CheckpointError, read_checkpoint
 from bldml.training.datamodule import LeafDataModule
+from bldml.training.interruption import StopEvaluation, disarm
 from bldml.training.module import LeafClassifier
 from bldml.training.recording import PredictionRecorder, software_versions
+from bldml.training.stopping import StopSignals
 
 OWN_NAMES = ("train", "val", "test")
-SHOWN = ("accuracy", "balanced_accuracy", "precision", "recall", "specificity", "f1")
 
 
 def evaluate_after_fit(
-    trainer: Trainer, model: LeafClassifier, datamodule: LeafDataModule, run: RunFolder, splits: Sequence[str]
+    trainer: Trainer,
+    model: LeafClassifier,
+    datamodule: LeafDataModule,
+    run: RunFolder,
+    splits: Sequence[str],
+    signals: StopSignals,
 ) -> None:
     """Evaluate the best checkpoint on one device and say where everything is.
 
@@ -33,6 +41,10 @@ def evaluate_after_fit(
         datamodule: With the photographs of the fit.
         run: The run folder.
         splits: Which splits to evaluate, where there are photographs in them.
+        signals: Where the signals that stop a fit raise their flags.
+
+    Raises:
+        Stopped: A signal came; what was evaluated by then stays.
     """
     if not run.best_checkpoint.is_file():
         raise RunError(f"No best checkpoint was written in {run.path}: no validation took place.")
@@ -42,15 +54,19 @@ def evaluate_after_fit(
         assert datamodule.collection is not None
         for split in splits:
             if datamodule.collection.splits.get(split):
-                single = Trainer(
-                    accelerator=trainer.strategy.root_device.type,
-                    devices=1,
-                    precision=trainer.precision,
-                    logger=False,
-                    enable_checkpointing=False,
-                    enable_model_summary=False,
-                    enable_progress_bar=trainer.progress_bar_callback is not None,
-                    default_root_dir=trainer.default_root_dir,
+                single = disarm(
+                    Trainer(
+                        accelerator=trainer.strategy.root_device.type,
+                        devices=1,
+                        precision=trainer.precision,
+                        logger=False,
+                        enable_checkpointing=False,
+                        enable_model_summary=False,
+                        enable_progress_bar=trainer.progress_bar_callback is not None,
+                        default_root_dir=trainer.default_root_dir,
+                        plugins=[LightningEnvironment()],
+                        callbacks=[StopEvaluation(signals)],
+                    )
                 )
                 run_evaluation(single, model, datamodule, checkpoint, split, run.evaluation(split))
     report_excluded(datamodule, run.excluded)
@@ -138,14 +154,6 @@ def run_evaluation(
         sys.stdout.write(format_metrics(split, recorder.metrics, checkpoint.header))
 
 
-def report_stopped(run: RunFolder) -> None:
-    """Say what a run that was stopped has left, and what can be done with it."""
-    best = run.best_checkpoint
-    sys.stdout.write(f"\nStopped. Run folder: {show_path(run.path)}\n")
-    if best.is_file():
-        sys.stdout.write(f"Evaluate the best epoch so far:\n  python -m bldml test --ckpt_path {show_path(best)}\n")
-
-
 def load_weights(model: LeafClassifier, checkpoint: Checkpoint) -> None:
     """Lay a checkpoint's weights on the model.
 
@@ -158,24 +166,6 @@ def load_weights(model: LeafClassifier, checkpoint: Checkpoint) -> None:
         raise CheckpointError(
             f"The weights in {checkpoint.path} are not those of {checkpoint.header.backbone}: {error}"
         ) from error
-
-
-def format_metrics(title: str, metrics: dict[str, Any], header: Header) -> str:
-    """The scores as lines for a terminal."""
-
-    def show(value: float | None) -> str:
-        return "      –" if value is None else f"{value:7.4f}"
-
-    chosen, half = metrics["at_threshold"], metrics["at_0.5"]
-    lines = [
-        f"\n{title}: {metrics['n']} photographs, {metrics['n_positive']} of them {header.positive_class}",
-        f"  AUROC {show(metrics['auroc'])}   average precision {show(metrics['average_precision'])}   "
-        f"loss {show(metrics['loss'])}",
-        f"  {'':20} at {metrics['threshold']:.4f}  at 0.5",
-        *(f"  {name.replace('_', ' '):20}   {show(chosen[name])} {show(half[name])}" for name in SHOWN),
-        f"  errors: {chosen['fn']} missed, {chosen['fp']} false alarms (at 0.5: {half['fn']}, {half['fp']})",
-    ]
-    return "\n".join(lines) + "\n"
 
 
 def _place(checkpoint: Path, name: str) -> Path:

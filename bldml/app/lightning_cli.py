@@ -1,41 +1,39 @@
 """fit, validate, test and predict as a LightningCLI."""
 
-import logging
-import sys
-import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities import rank_zero_info
 
-from bldml.app.evaluation import evaluate_after_fit, evaluate_checkpoint, report_stopped
-from bldml.app.parser import Parser, add_arguments, check_division, check_nulls, checked_seed, take_from_checkpoint
-from bldml.app.start import start_run
+from bldml.app.evaluation import evaluate_after_fit, evaluate_checkpoint
+from bldml.app.messages import report_stopped
+from bldml.app.parser import (
+    Parser,
+    add_arguments,
+    check_division,
+    check_nulls,
+    checked_seed,
+    take_from_checkpoint,
+    without,
+)
+from bldml.app.resume import recorded, run_to_continue, with_config_of_run
+from bldml.app.start import Start, default_run_name
+from bldml.app.trainer import TRAINER_DEFAULTS, hush, trainer_settings
 from bldml.config import ConfigError
+from bldml.dataset.files import show_path
+from bldml.results.run import RunFolder
 from bldml.training.checkpoint import Checkpoint, read_checkpoint
 from bldml.training.datamodule import LeafDataModule
 from bldml.training.finetuning import TrainingConditions
+from bldml.training.interruption import disarm
 from bldml.training.module import LeafClassifier
+from bldml.training.slurm import RequeueEnvironment, SlurmJob, leave
+from bldml.training.stopping import Stopped, StopSignals
 
-TRAINER_DEFAULTS = {
-    "max_epochs": 100,
-    "precision": "16-mixed",
-    "gradient_clip_val": 1.0,
-    # The photographs were all decoded before; a sanity check would only draw numbers and fill metrics.
-    "num_sanity_val_steps": 0,
-    # The samplers share photographs out among processes themselves, without Lightning's padding.
-    "use_distributed_sampler": False,
-    # Nothing is logged between the ends of epochs; a larger number only brings a warning.
-    "log_every_n_steps": 1,
-    "enable_model_summary": False,
-}
-NOISE = ("💡", "GPU available", "TPU available", "`Trainer.fit` stopped", "Using bfloat16", "Using 16bit")
 DESCRIPTIONS = {
     "fit": "Train a classifier on labelled photographs; writes a run folder.",
     "validate": "Evaluate a checkpoint on its validation split.",
@@ -44,31 +42,22 @@ DESCRIPTIONS = {
 }
 
 
-def hush() -> None:
-    """Keep Lightning's advertisements and notes on its own inside from the user's screen."""
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
-        logging.getLogger(name).addFilter(lambda record: not record.getMessage().startswith(NOISE))
-    # What is logged is the same on all ranks already.
-    warnings.filterwarnings("ignore", r"It is recommended to use `self\.log\(.*sync_dist=True\)`")
-    warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")  # they are frozen
-    warnings.filterwarnings("ignore", r"This DataLoader will create \d+ worker processes")  # as the user asked
-    # Every split has both classes; the few batches of a fast_dev_run may not.
-    warnings.filterwarnings("ignore", r"No (positive|negative) samples (in targets|found in target)")
-    # https://github.com/Lightning-AI/pytorch-lightning/issues/21326
-    warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
-
-
 class LeafCLI(LightningCLI):
     """The four verbs.
 
     Args:
         args: The command line without the program's name.
+        signals: Where the signals that stop a fit raise their flags.
     """
 
     model: LeafClassifier
     datamodule: LeafDataModule
 
-    def __init__(self, args: ArgsType) -> None:
+    def __init__(self, args: list[str], signals: StopSignals) -> None:
+        self.signals = signals
+        self.job = SlurmJob.current()
+        self.continued: RunFolder | None = None
+        self.environment: RequeueEnvironment | None = None
         self.checkpoint: Checkpoint | None = None
         self.external = False
         hush()
@@ -82,7 +71,7 @@ class LeafCLI(LightningCLI):
             seed_everything_default=42,
             parser_kwargs={"prog": "bldml", **{verb: {"description": text} for verb, text in DESCRIPTIONS.items()}},
             parser_class=Parser,
-            args=args,
+            args=with_config_of_run(args),
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
         )
@@ -136,7 +125,13 @@ class LeafCLI(LightningCLI):
         config = parser.parse_args(args)  # type: ignore[arg-type]
         verb = config.subcommand
         check_nulls(self._parser(verb), config[verb])
-        config[verb].seed_everything = checked_seed(config[verb].seed_everything)
+        seed = config[verb].seed_everything
+        if verb == "fit" and not config.fit.trainer.fast_dev_run:
+            names = [config.fit.run_name or default_run_name(config.fit.model.backbone)]
+            self.continued = run_to_continue(config.fit, self.job, names)
+            if self.continued is not None and seed is True:  # drawn when the run was started
+                seed = recorded(self.continued).get("seed", seed)
+        config[verb].seed_everything = checked_seed(seed)
         return config
 
     def instantiate_classes(self) -> None:
@@ -154,50 +149,46 @@ class LeafCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, without loggers and checkpoints: a fit gets them once its run folder is there."""
-        config: Namespace = self._get(self.config_init, "trainer")
-        callbacks = config["callbacks"] or []
-        callbacks = list(callbacks) if isinstance(callbacks, list) else [callbacks]
-        kwargs["precision"] = plain_precision(config["precision"], config["accelerator"])
-        if config["enable_progress_bar"] is None:
-            kwargs["enable_progress_bar"] = sys.stderr.isatty()
-        if not config["logger"] or config["logger"] is True:
-            kwargs["logger"] = False
-        if self.subcommand == "fit":
-            if not any(isinstance(callback, ModelCheckpoint) for callback in callbacks):
-                kwargs["enable_checkpointing"] = False
-        else:
-            # One process sees every photograph once; shared out, each would write its own part as the whole.
-            kwargs |= {"devices": 1, "num_nodes": 1, "strategy": "auto"}
-            kwargs |= {"logger": False, "enable_checkpointing": False}
-        if config["overfit_batches"]:
-            raise ConfigError(
-                "trainer.overfit_batches replaces the order of the photographs; give limit_train_batches."
-            )
+        settings = trainer_settings(self._get(self.config_init, "trainer"), str(self.subcommand))
+        self.environment = next((p for p in settings["plugins"] if isinstance(p, RequeueEnvironment)), None)
         try:
-            return super().instantiate_trainer(callbacks=callbacks, **kwargs)
-        except RuntimeError as error:
+            return disarm(super().instantiate_trainer(**settings, **kwargs))
+        except (RuntimeError, ValueError) as error:
             raise ConfigError(f"The trainer cannot be set up so: {error}") from error
 
     def fit(self, model: LightningModule, datamodule: LightningDataModule) -> None:
         """Train, then evaluate the best checkpoint."""
         config = self.config["fit"]
-        run = start_run(
-            self.trainer, self.model, self.datamodule, config, self._parser("fit").dump(config, skip_unset=False)
-        )
+        if self.environment is not None:
+            self.signals.catch(self.environment.requeue_signal)
+        start = Start(self.trainer, self.model, self.datamodule, config, self.signals, self.job)
+        text = self._parser("fit").dump(without(config, "resume"), skip_unset=False)
         try:
-            self.trainer.fit(model, datamodule=datamodule)
-        except (KeyboardInterrupt, SystemExit):
-            if run is not None and self.trainer.is_global_zero:
-                report_stopped(run)
-            raise SystemExit(130) from None
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            # One process evaluates: its metrics must not wait for the others.
-            torch.distributed.barrier()
-            torch.distributed.destroy_process_group()
-        if run is None or not self.trainer.is_global_zero:
-            return
-        splits = ("val", "test") if config.test_after_fit else ()
-        evaluate_after_fit(self.trainer, self.model, self.datamodule, run, splits)
+            start.run(text, self.continued)
+            path = start.progress.path if start.progress else None
+            self.trainer.fit(model, datamodule=datamodule, ckpt_path=path, weights_only=True)
+            if torch.distributed.is_available() and torch.distributed.is_initialized():
+                # One process evaluates: its metrics must not wait for the others.
+                torch.distributed.barrier()
+                torch.distributed.destroy_process_group()
+            self.signals.check()
+            if start.folder is not None and self.trainer.is_global_zero:
+                splits = ("val", "test") if config.test_after_fit else ()
+                evaluate_after_fit(self.trainer, self.model, self.datamodule, start.folder, splits, self.signals)
+                start.folder.previous_checkpoint.unlink(missing_ok=True)
+        except Stopped as stop:
+            self._leave(stop, start.folder)
+        finally:
+            start.close()
+
+    def _leave(self, stop: Stopped, run: RunFolder | None) -> NoReturn:
+        if not self.trainer.is_global_zero and self.job is None:
+            # Started by the first process, which Lightning would kill at once if another ended with an error.
+            raise SystemExit(0)
+        if self.trainer.is_global_zero:
+            report_stopped(run)
+        how = f"go on by: python -m bldml fit --resume {show_path(run.path)}" if run else "start the command again."
+        leave(stop, self.job, self.signals, self.environment, how)
 
     def validate(self, model: LightningModule, datamodule: LightningDataModule) -> None:
         """Evaluate on the validation split."""
@@ -218,12 +209,3 @@ class LeafCLI(LightningCLI):
             self.trainer, self.model, self.datamodule, self.checkpoint, split,
             external=self.external, name=config.name, output=config.output,
         )  # fmt: skip
-
-
-def plain_precision(precision: Any, accelerator: str) -> Any:
-    """The precision that this machine has: a CPU computes in bf16 what a GPU computes in fp16."""
-    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
-    if on_cpu and precision in ("16-mixed", "16", 16):
-        rank_zero_info("No GPU is used: computing in bf16, the CPU's 16-bit format, instead of fp16.")
-        return "bf16-mixed"
-    return precision

@@ -1,10 +1,12 @@
 """The command line of fit, validate, test and predict: what can be typed, and what a checkpoint fills in."""
 
+import os
 import secrets
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args
 
 from jsonargparse import Namespace
+from jsonargparse.typing import PositiveFloat
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -58,6 +60,12 @@ def add_arguments(parser: LightningArgumentParser, verb: str) -> None:
         default=True,
         help="Evaluate the best checkpoint on val and test when training has ended.",
     )
+    parser.add_argument(
+        "--checkpoint_minutes",
+        type=PositiveFloat,
+        default=15.0,
+        help="Minutes between two checkpoints within an epoch: at most so much is lost when power fails.",
+    )
     parser.add_lightning_class_args(ProgressiveUnfreezing, "unfreezing")
     parser.add_lightning_class_args(EarlyStopping, "early_stopping")
     parser.add_lightning_class_args(PlateauLR, "plateau")
@@ -69,7 +77,11 @@ def add_arguments(parser: LightningArgumentParser, verb: str) -> None:
     parser.link_arguments("seed_everything", "model.seed", compute_fn=seed_of)
     parser.link_arguments("seed_everything", "data.seed", compute_fn=seed_of)
     parser.link_arguments(("model.backbone", "model.image_size"), "data.image_size", compute_fn=image_size_of)
-    if verb != "fit":
+    if verb == "fit":
+        parser.add_argument(
+            "--resume", type=Path | None, help="Run folder to go on with, with its own configuration if none is given."
+        )
+    else:
         parser.add_argument(
             "--ckpt_path", type=Path | None, help="The checkpoint, such as <run>/checkpoints/best.ckpt."
         )
@@ -95,12 +107,21 @@ def seed_of(seed: bool | int) -> int:
     return int(seed)
 
 
+def without(config: Namespace, key: str) -> Namespace:
+    """A configuration less one key, which is not to be written down."""
+    copy: Namespace = config.clone()
+    copy.pop(key)
+    return copy
+
+
 def checked_seed(seed: bool | int) -> bool | int:
     """A seed that NumPy and torch both take; a drawn one for true.
 
     Raises:
-        ConfigError: It is below 0 or has more than 32 bits.
+        ConfigError: It is below 0 or has more than 32 bits, or several tasks of srun would each draw their own.
     """
+    if seed is True and os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1":
+        raise ConfigError("seed_everything: true draws a seed, and each of these tasks another: give a number.")
     if seed is True:
         return secrets.randbelow(2**32)
     if not 0 <= seed < 2**32:

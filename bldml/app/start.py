@@ -3,123 +3,200 @@
 import csv
 import io
 import json
+import math
 import os
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
+from typing import IO
 
-import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
+from bldml.app.messages import device_name, report_data, warn
 from bldml.app.parser import DATA_SETTINGS, mode_of
-from bldml.dataset.files import escape_path, show_path
+from bldml.app.resume import (
+    LOGS,
+    RUN_VARIABLE,
+    check_same,
+    choose_checkpoint,
+    note_continuation,
+    read_same_photographs,
+)
+from bldml.dataset.files import escape_path
 from bldml.dataset.manifest import to_manifest
-from bldml.results.run import RunError, RunFolder, check_name, write_atomically
+from bldml.results.run import RunError, RunFolder, check_name, lock_run, write_atomically
 from bldml.training.datamodule import LeafDataModule
+from bldml.training.interruption import Interruption
 from bldml.training.module import LeafClassifier
 from bldml.training.recording import Curves, EpochTable, environment, software_versions
+from bldml.training.resuming import Progress
+from bldml.training.slurm import SlurmJob
+from bldml.training.stopping import StopSignals
 
-LOGS = "lightning_logs"
 DIGITS = 16  # of a SHA-256 in hexadecimal: 64 bits tell 100,000 photographs apart
-FEW = 10
 
 
-def start_run(
-    trainer: Trainer, model: LeafClassifier, datamodule: LeafDataModule, config: Namespace, config_text: str
-) -> RunFolder | None:
-    """Do everything that comes before the first step of a fit.
+class Start:
+    """Everything that comes before the first step of a fit, and what must be held until its last.
 
     Args:
         trainer: Without loggers and checkpoint callbacks of its own.
         model: The classifier; gets its pretrained weights here.
         datamodule: The photographs; found and decoded here.
         config: The fit's configuration.
-        config_text: The same as YAML, for the run folder.
+        signals: Where the signals that stop a fit raise their flags.
+        job: The Slurm job that this process runs in.
 
-    Returns:
-        The run folder, or None for a `fast_dev_run`, which writes nothing.
-
-    Raises:
-        TrainingError, DatasetError, RunError: What the user asked for cannot be; nothing was written.
+    Attributes:
+        folder: The run folder, once it is there; None for a `fast_dev_run`, which writes nothing.
+        progress: Where a run that goes on stands; None for one that begins.
     """
-    logs = Path(trainer.default_root_dir) / LOGS
-    name = config.run_name or default_run_name(model.backbone)
-    check_name(name, "run")
-    if trainer.is_global_zero and config.run_name and (logs / name).exists():
-        raise RunError(f"The run {logs / name} exists already. Give another name with --run_name.")
-    model.unfreeze(config.unfreezing.stages).unfreeze(0)  # more stages than there are is said now
-    model.load_pretrained()
-    datamodule.read_for_fit()
-    model.balance(*datamodule.class_counts())
-    report_data(datamodule)
-    rank_zero_info(
-        f"{model.backbone}: {sum(p.numel() for p in model.network.parameters()):,} parameters, "
-        f"{model.image_size} px, weights: {model.weights}. Device: {device_name(trainer.strategy.root_device)}."
-    )
-    assert datamodule.positive_class is not None
-    model.describe(
-        class_names=datamodule.class_names,
-        positive_class=datamodule.positive_class,
-        fingerprints=datamodule.fingerprints,
-        seen=seen_digests(datamodule),
-        versions=software_versions(),
-        settings={"data": data_settings(datamodule), "precision": str(config.trainer.precision)},
-    )
-    if config.trainer.fast_dev_run:
-        return None
-    run = RunFolder(logs / name)
-    if trainer.is_global_zero:
-        run = RunFolder.create(logs, name, unique=config.run_name is None)
+
+    def __init__(
+        self, trainer: Trainer, model: LeafClassifier, datamodule: LeafDataModule, config: Namespace,
+        signals: StopSignals, job: SlurmJob | None,
+    ) -> None:  # fmt: skip
+        self.trainer, self.model, self.datamodule, self.config = trainer, model, datamodule, config
+        self.signals, self.job = signals, job
+        self.folder: RunFolder | None = None
+        self.progress: Progress | None = None
+        self._lock: IO[bytes] | None = None
+
+    def run(self, config_text: str, continued: RunFolder | None) -> None:
+        """Do it, in the order in which it can fail.
+
+        Args:
+            config_text: The configuration as YAML, for the run folder.
+            continued: The run to go on with; None for a new one.
+
+        Raises:
+            ConfigError, TrainingError, DatasetError, RunError, CheckpointError: What the user asked for cannot be;
+                nothing was written.
+            Stopped: A signal came.
+        """
+        self.signals.check()
+        logs = Path(self.trainer.default_root_dir) / LOGS
+        name = self.config.run_name or default_run_name(self.model.backbone)
+        if continued is not None:
+            self._continue(continued, config_text)
+        else:
+            check_name(name, "run")
+            if self.trainer.is_global_zero and self.config.run_name and (logs / name).exists():
+                raise RunError(
+                    f"The run {logs / name} exists already. Give another name with --run_name, or go on with it by "
+                    f"--resume {logs / name}."
+                )
+            self.model.unfreeze(self.config.unfreezing.stages).unfreeze(0)  # more stages than there are is said now
+            self.model.load_pretrained()
+            self.datamodule.read_for_fit(self.signals.check)
+        self._describe()
+        if self.config.trainer.fast_dev_run:
+            self.trainer.callbacks.append(Interruption(self.signals, None, None, math.inf))  # type: ignore[attr-defined]
+            return
+        if continued is None:
+            self.folder = RunFolder(logs / name)
+            if self.trainer.is_global_zero:
+                content = self._content(config_text)
+                self.folder = RunFolder.create(logs, name, unique=self.config.run_name is None, content=content)
+                self._lock = lock_run(self.folder)
+        assert self.folder is not None
+        # On every rank, which must all come to the same barriers; only the first one writes.
+        attach(self.trainer, self.folder, self.config, self.signals, self.progress)
+        os.environ[RUN_VARIABLE] = str(self.folder.path.absolute())
+        rank_zero_info(f"Run folder: {self.folder.path}")
+
+    def close(self) -> None:
+        """Let go of the run."""
+        os.environ.pop(RUN_VARIABLE, None)
+        if self._lock is not None:
+            self._lock.close()
+
+    def _continue(self, run: RunFolder, config_text: str) -> None:
+        check_same(run, config_text)
+        if self.trainer.is_global_zero:
+            # The process that ended may still be ending, and a file server may notice late that its node is dead.
+            self._lock = lock_run(run, patience=120.0 if self.job and self.job.restarts else 0.0)
+        self.folder = run
+        self.progress = choose_checkpoint(run)
+        if self.progress is None:
+            self.model.load_pretrained()
+        elif self.progress.world_size != self.trainer.world_size:
+            raise RunError(
+                f"{run.path} was trained by {self.progress.world_size} processes and can go on only so; now there are "
+                f"{self.trainer.world_size}. Set --trainer.devices and --trainer.num_nodes as before."
+            )
+        read_same_photographs(run, self.datamodule, self.signals.check)
+        if self.trainer.is_global_zero:
+            note_continuation(run, self.job, self.progress)
+        where = f"epoch {self.progress.epoch}, step {self.progress.step}" if self.progress else "its beginning"
+        rank_zero_info(f"Continuing {run.path} from {where}.")
+
+    def _describe(self) -> None:
+        """Tell the user what is trained on what, and the model what its checkpoints are to say."""
+        model, datamodule = self.model, self.datamodule
+        model.balance(*datamodule.class_counts())
+        report_data(datamodule)
+        rank_zero_info(
+            f"{model.backbone}: {sum(p.numel() for p in model.network.parameters()):,} parameters, "
+            f"{model.image_size} px, weights: {model.weights}. Device: "
+            f"{device_name(self.trainer.strategy.root_device)}."
+        )
+        assert datamodule.positive_class is not None
+        model.describe(
+            class_names=datamodule.class_names,
+            positive_class=datamodule.positive_class,
+            fingerprints=datamodule.fingerprints,
+            seen=seen_digests(datamodule),
+            versions=software_versions(),
+            settings={"data": data_settings(datamodule), "precision": str(self.config.trainer.precision)},
+        )
+
+    def _content(self, config_text: str) -> dict[str, str]:
+        """The files that a run folder begins with."""
+        datamodule = self.datamodule
         assert datamodule.collection is not None
-        write_atomically(run.config, config_text)
-        write_atomically(run.splits, to_manifest(datamodule.collection))
-        record = environment(model.seed, trainer.strategy.root_device, datamodule.fingerprints)
-        write_atomically(run.environment, json.dumps(record, indent=2) + "\n")
-        write_excluded(run.excluded, datamodule)
-    # On every rank, which must all come to the same barriers; only the first one writes.
-    attach(trainer, run, config.monitor, curves=config.trainer.logger is not False)
-    rank_zero_info(f"Run folder: {run.path}")
-    return run
+        record = environment(self.model.seed, self.trainer.strategy.root_device, datamodule.fingerprints)
+        files = {
+            "config.yaml": config_text,
+            "splits.csv": to_manifest(datamodule.collection),
+            "environment.json": json.dumps(record, indent=2) + "\n",
+        }
+        excluded = excluded_table(datamodule)
+        return files | ({"excluded.csv": excluded} if excluded else {})
 
 
-def attach(trainer: Trainer, run: RunFolder, monitor: str, *, curves: bool) -> None:
+def attach(
+    trainer: Trainer, run: RunFolder, config: Namespace, signals: StopSignals, progress: Progress | None
+) -> None:
     """Give the trainer what writes into the run folder: TensorBoard's curves if wanted, metrics.csv, checkpoints."""
-    trainer.loggers = [
-        *trainer.loggers,
-        *([Curves(run.path, name="", version="", default_hp_metric=False)] if curves else []),
-        EpochTable(run.metrics, echo=trainer.progress_bar_callback is None),
-    ]
+    table = EpochTable(run.metrics, echo=trainer.progress_bar_callback is None)
+    curves = []
+    if config.trainer.logger is not False:
+        # What a killed process has logged behind its checkpoint is logged again: TensorBoard forgets the first.
+        step = None if progress is None else progress.next_log_step
+        curves.append(Curves(run.path, name="", version="", default_hp_metric=False, purge_step=step))
+    if progress is not None:
+        table.restore(progress.rows)
+    trainer.loggers = [*trainer.loggers, *curves, table]
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
     if any(isinstance(callback, ModelCheckpoint) for callback in callbacks):
         warn("The configuration has a ModelCheckpoint of its own; best.ckpt and last.ckpt are written as well.")
     # Checkpoint callbacks come last: they save what the others have decided in this epoch.
     callbacks += [
         ModelCheckpoint(
-            run.checkpoints, "best", monitor=monitor, mode=mode_of(monitor), enable_version_counter=False
+            run.checkpoints, "best", monitor=config.monitor, mode=mode_of(config.monitor), enable_version_counter=False
         ),
-        # Lightning's save_last writes only when the monitored metric improves, so a second callback does it.
-        ModelCheckpoint(
-            run.checkpoints, "last", save_top_k=1, monitor=None, enable_version_counter=False,
-            save_on_train_epoch_end=True,
-        ),
-    ]  # fmt: skip
-
-
-def device_name(device: torch.device) -> str:
-    """A device as a person would call it."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+        Interruption(signals, run, table, config.checkpoint_minutes),
+    ]
 
 
 def default_run_name(backbone: str) -> str:
     """Backbone and Slurm job, or backbone and time."""
-    job = os.environ.get("SLURM_JOB_ID")
-    if job is None:
-        return f"{backbone}_{datetime.now():%Y%m%d-%H%M%S}"
-    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-    return f"{backbone}_{array}-{task}" if array and task else f"{backbone}_{job}"
+    job = SlurmJob.current()
+    return f"{backbone}_{datetime.now():%Y%m%d-%H%M%S}" if job is None else f"{backbone}_{job.id.replace('_', '-')}"
 
 
 def data_settings(datamodule: LeafDataModule) -> dict[str, object]:
@@ -131,11 +208,6 @@ def data_settings(datamodule: LeafDataModule) -> dict[str, object]:
     return settings
 
 
-def warn(message: str) -> None:
-    """Say something that the user should look at, without the file and line that Python's warnings print."""
-    rank_zero_info(f"Warning: {message}")
-
-
 def seen_digests(datamodule: LeafDataModule) -> str:
     """The photographs that training and validation have seen, by the beginnings of their SHA-256, in one string."""
     assert datamodule.collection is not None
@@ -143,48 +215,22 @@ def seen_digests(datamodule: LeafDataModule) -> str:
     return "".join(sorted(datamodule.digests[s.name][:DIGITS] for s in samples))
 
 
-def report_data(datamodule: LeafDataModule) -> None:
-    """Say what photographs there are and what was left out."""
-    collection = datamodule.collection
-    assert collection is not None
-    counts = "; ".join(
-        f"{split} {sum(count.values())} ({', '.join(f'{n} {name}' for name, n in sorted(count.items()) if name)})"
-        for split, count in collection.counts().items()
-    ).replace(" ()", "")
-    rank_zero_info(
-        f"Photographs in {show_path(collection.root)}: {counts}. Positive class: {datamodule.positive_class}."
-    )
-    for split, count in collection.counts().items():
-        few = [f"{number} {name}" for name, number in sorted(count.items()) if name and number < FEW]
-        if few:
-            warn(f"There are only {' and '.join(few)} in the {split} split: its figures will say little.")
-    if collection.ignored:
-        left_out = ", ".join(f"{count} × {reason}" for reason, count in sorted(collection.ignored.items()))
-        rank_zero_info(f"Left out because they are no photographs of a class: {left_out}.")
-    if collection.heif:
-        names = ", ".join(show_path(path.relative_to(collection.root)) for path in collection.heif[:10])
-        more = f" and {len(collection.heif) - 10} more" if len(collection.heif) > 10 else ""
-        warn(
-            f"{len(collection.heif)} HEIC photographs are not read: {names}{more}. Install bldml[heif], or export them "
-            "as JPEG."
-        )
-
-
 def write_excluded(path: Path, datamodule: LeafDataModule) -> None:
     """List the photographs that could not be read, with the reason; no file where there are none."""
+    text = excluded_table(datamodule)
+    if text:
+        write_atomically(path, text)
+    else:
+        path.unlink(missing_ok=True)  # of an earlier evaluation
+
+
+def excluded_table(datamodule: LeafDataModule) -> str:
+    """The photographs that could not be read, with the reason, as CSV; empty where there are none."""
     collection = datamodule.collection
     assert collection is not None
     heif = ((escape_path(p.relative_to(collection.root)), "HEIC: needs bldml[heif]") for p in collection.heif)
     rows: Iterable[tuple[str, str]] = [*datamodule.excluded, *heif]
-    if not rows:
-        path.unlink(missing_ok=True)  # of an earlier evaluation
-    else:
-        text = io.StringIO()
+    text = io.StringIO()
+    if rows:
         csv.writer(text, lineterminator="\n").writerows([("path", "reason"), *rows])
-        write_atomically(path, text.getvalue())
-
-
-def report_excluded(datamodule: LeafDataModule, path: Path) -> None:
-    """Say at the end how many photographs were left out."""
-    if datamodule.excluded:
-        warn(f"{len(datamodule.excluded)} photographs could not be read and were left out: see {path}.")
+    return text.getvalue()

@@ -3,13 +3,19 @@
 Every file is written beside its place and then renamed, so that a kill leaves the old file or the new one.
 """
 
+import errno
+import fcntl
 import itertools
 import os
 import secrets
+import shutil
+import time
 import unicodedata
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 _LONGEST_NAME = 200  # bytes; file systems allow 255, and a unique name gets a number behind it
 
@@ -117,8 +123,13 @@ class RunFolder:
 
     @property
     def last_checkpoint(self) -> Path:
-        """The epoch from which the run resumes."""
+        """Where the run goes on from."""
         return self.checkpoints / "last.ckpt"
+
+    @property
+    def previous_checkpoint(self) -> Path:
+        """The one before `last_checkpoint`, should that be damaged."""
+        return self.checkpoints / "previous.ckpt"
 
     def evaluation(self, name: str) -> Path:
         """Return the folder of one evaluation: `val`, `test` or the name of an external set."""
@@ -126,14 +137,17 @@ class RunFolder:
         return self.path / "evaluations" / name
 
     @classmethod
-    def create(cls, logs: Path, name: str, *, unique: bool = False) -> "RunFolder":
-        """Make the folder of a new run, and nothing inside it.
+    def create(
+        cls, logs: Path, name: str, *, unique: bool = False, content: Mapping[str, str] | None = None
+    ) -> "RunFolder":
+        """Make the folder of a new run; at every moment it is not there, or there with its first content.
 
         Args:
             logs: folder of all runs, made where it is missing.
             name: name of the run.
             unique: where the name is taken, take `<name>-2`, `<name>-3`, … instead (for automatic names);
-                safe when several jobs start at once, because making a folder is atomic.
+                safe when several jobs start at once, because a folder appears in one step.
+            content: text of the files that it holds from the beginning, by name.
 
         Raises:
             RunError: the name is taken or is no name, or the folder cannot be made; nothing is left behind.
@@ -145,8 +159,7 @@ class RunFolder:
             logs.mkdir(parents=True, exist_ok=True)
             for number in itertools.count(1):
                 path = logs / (name if number == 1 else f"{name}-{number}")
-                with suppress(FileExistsError):
-                    path.mkdir()
+                if _appear(path, content or {}):
                     return cls(path)
                 if not unique:
                     break
@@ -169,6 +182,67 @@ class RunFolder:
             if place.parent == run.checkpoints and run.config.is_file():
                 return run
         return None
+
+
+def _appear(path: Path, content: Mapping[str, str]) -> bool:
+    """Make a folder with its content in one step; False if there is something of that name."""
+    if not content:
+        with suppress(FileExistsError):
+            path.mkdir()
+            return True
+        return False
+    if path.exists():  # a rename would take the place of an empty folder
+        return False
+    hidden = path.with_name(f".bldml-{secrets.token_hex(8)}.tmp")
+    hidden.mkdir()
+    try:
+        for name, text in content.items():
+            write_atomically(hidden / name, text)
+        hidden.rename(path)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            return False
+        raise
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)  # after the rename it is not there
+    return True
+
+
+def lock_run(run: RunFolder, *, patience: float = 0.0) -> IO[bytes] | None:
+    """Keep other processes from training in this run as long as the file that is returned stays open.
+
+    The system frees the lock when the process ends, however it ends. Threads and child processes do not hold it.
+
+    Args:
+        run: The run.
+        patience: Seconds to wait for a process that is about to end, or for a file server that notices late.
+
+    Returns:
+        The open lock file; None where the file system knows no locks.
+
+    Raises:
+        RunError: Another process holds it.
+    """
+    end = time.monotonic() + patience
+    try:
+        file = (run.path / ".lock").open("ab")
+    except OSError as error:
+        raise RunError(f"Cannot write in {run.path}: {error.strerror}. Check that you may write there.") from error
+    while True:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                file.close()
+                return None
+            if time.monotonic() >= end:
+                file.close()
+                raise RunError(
+                    f"Another process is training in {run.path}. Two would mix their results: wait until it has ended, "
+                    "or start a run of another --run_name."
+                ) from error
+        time.sleep(1)
 
 
 def make_folder(folder: Path) -> None:

@@ -23,7 +23,8 @@ from bldml.dataset.samples import (
 )
 from bldml.dataset.verify import verify
 from bldml.training.leafdataset import FlipLabels, Item, LeafDataset
-from bldml.training.sampling import EpochSampler, EvaluationSampler
+from bldml.training.sampling import EpochSampler, EvaluationSampler, LeafLoader
+from bldml.training.stopping import ignore_in_worker
 from bldml.training.transforms import Augmentation
 
 DEFAULT_AUGMENTATION = Augmentation()
@@ -88,17 +89,25 @@ class LeafDataModule(LightningDataModule):
         self.excluded: list[tuple[str, str]] = []
         self.collection: Collection | None = None
 
-    def read_for_fit(self) -> None:
+    def read_for_fit(self, check: Callable[[], None] = lambda: None, manifest: Path | None = None) -> None:
         """Find the photographs of all splits, check the classes, and decode every file once.
+
+        Args:
+            check: Called after each photograph; may raise to stop.
+            manifest: The division of a run that goes on; its class names are those after aliases.
 
         Raises:
             DatasetError: Something about the photographs does not allow a training run.
         """
-        collection = self._read(whole=False)
+        if manifest is None:
+            collection = self._read(whole=False)
+        else:
+            root = self.root or (None if self.manifest is None else self.manifest.parent)
+            collection = read_manifest(manifest, root, None)
         check_trainable(collection)
         self.positive_class = check_positive_class(self.positive_class, collection.class_names)
         self.class_names = collection.class_names
-        self.collection = self._verified(collection)
+        self.collection = self._verified(collection, check)
         check_trainable(self.collection)
 
     def read_for_evaluation(self, split: str, class_names: tuple[str, ...], *, whole: bool = False) -> None:
@@ -138,6 +147,8 @@ class LeafDataModule(LightningDataModule):
         """Augmented batches in the order of the epoch."""
         rank, world_size = self._ranks()
         sampler = EpochSampler(len(self._samples("train")), self.seed, rank, world_size)
+        # Lightning tells the sampler too late for a run that goes on: its first iterator is made before.
+        sampler.set_epoch(self.trainer.current_epoch if self.trainer else 0)
         return self._loader("train", sampler, self.augmentation)
 
     def val_dataloader(self) -> DataLoader[Item]:
@@ -173,12 +184,13 @@ class LeafDataModule(LightningDataModule):
             whole=whole,
         )
 
-    def _verified(self, collection: Collection) -> Collection:
+    def _verified(self, collection: Collection, check: Callable[[], None] = lambda: None) -> Collection:
         samples = [sample for split in collection.splits.values() for sample in split]
         results = verify(samples, self.image_size, max(1, granted_cpus()))
         digests: dict[str, str] = {}
         bad: list[tuple[str, str]] = []
         for result in _progress(results, len(samples), "Checking photographs"):
+            check()
             if result.reason:
                 bad.append((result.sample.name, result.reason))
             else:
@@ -218,12 +230,13 @@ class LeafDataModule(LightningDataModule):
         arguments: dict[str, Any] = {}
         if self.num_workers:
             arguments["persistent_workers"] = True
-        return DataLoader(
+        return LeafLoader(
             dataset,
             # By keyword: for prediction Lightning makes the loader again and would pass a second one.
             batch_size=self.batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
+            worker_init_fn=ignore_in_worker,
             pin_memory=torch.cuda.is_available(),
             # A loader of its own generator: the global one then advances the same whatever the number of workers.
             generator=torch.Generator().manual_seed(self.seed),

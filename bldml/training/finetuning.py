@@ -53,6 +53,10 @@ class ProgressiveUnfreezing(Callback):
                 # Otherwise it waits in vain for the gradients of frozen stages.
                 trainer.strategy._ddp_kwargs["find_unused_parameters"] = True
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Set what the first epoch trains; one that a resumed run goes on in does not start again."""
+        classifier(pl_module).unfreeze(self.depth(trainer.current_epoch))
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set what this epoch trains, and every module's mode, which validation has changed."""
         classifier(pl_module).unfreeze(self.depth(trainer.current_epoch))
@@ -118,13 +122,32 @@ class PlateauLR(Callback):
 
 
 class TrainingConditions(Callback):
-    """Logs each group's learning rate and the trainable share of the parameters, as they were during the epoch."""
+    """Logs each group's learning rate and the trainable share of the parameters, as they were during the epoch.
+
+    Noted at the epoch's start and logged at its end, because what Lightning holds for logging is not in a checkpoint.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._conditions: dict[str, float] = {}
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log once an epoch."""
-        for group in trainer.optimizers[0].param_groups:
-            pl_module.log(f"lr_{group['name']}", torch.tensor(float(group["lr"]), dtype=torch.float64))
-        pl_module.log("trainable_share", classifier(pl_module).trainable_share())
+        """Note them."""
+        rates = {f"lr_{group['name']}": float(group["lr"]) for group in trainer.optimizers[0].param_groups}
+        self._conditions = {**rates, "trainable_share": classifier(pl_module).trainable_share()}
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log them."""
+        for name, value in self._conditions.items():
+            pl_module.log(name, torch.tensor(value, dtype=torch.float64))
+
+    def state_dict(self) -> dict[str, float]:
+        """What was noted."""
+        return dict(self._conditions)
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        """Go on with what was noted."""
+        self._conditions = dict(state_dict)
 
 
 def classifier(module: LightningModule) -> LeafClassifier:

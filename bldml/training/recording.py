@@ -2,12 +2,11 @@
 
 import csv
 import io
-import os
 import platform
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,6 +26,7 @@ from bldml.results.tables import Prediction, write_metrics, write_predictions
 from bldml.training.checkpoint import CheckpointError, Header
 from bldml.training.leafdataset import UNLABELLED
 from bldml.training.module import Batch
+from bldml.training.slurm import SlurmJob
 
 PACKAGES = (
     "bldml",
@@ -41,6 +41,7 @@ PACKAGES = (
 )
 
 
+Row = dict[str, float | int]
 SHOWN = ("train_loss", "val_loss", "val_auroc", "val_balanced_accuracy", "lr_head", "trainable_share")
 
 
@@ -64,7 +65,16 @@ class EpochTable(Logger):
     def __init__(self, path: Path, *, echo: bool = False) -> None:
         super().__init__()
         self.path, self.echo = path, echo
-        self._rows: dict[int, dict[str, float | int]] = {}
+        self._rows: dict[int, Row] = {}
+
+    @property
+    def rows(self) -> list[Row]:
+        """What was logged so far, by epoch."""
+        return [self._rows[epoch] for epoch in sorted(self._rows)]
+
+    def restore(self, rows: Iterable[Row]) -> None:
+        """Take up the rows of a run that goes on; whatever else the file holds will be computed again."""
+        self._rows = {int(row["epoch"]): dict(row) for row in rows}
 
     @property
     def name(self) -> str:
@@ -95,11 +105,11 @@ class EpochTable(Logger):
     @rank_zero_only
     def save(self) -> None:
         """Write the table."""
-        columns = list(dict.fromkeys(name for row in self._rows.values() for name in row))
+        columns = list(dict.fromkeys(name for row in self.rows for name in row))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
         writer.writeheader()
-        writer.writerows(self._rows[epoch] for epoch in sorted(self._rows))
+        writer.writerows(self.rows)
         write_atomically(self.path, text.getvalue())
 
 
@@ -217,7 +227,8 @@ def environment(seed: int, device: torch.device, fingerprints: Mapping[str, str]
         "cuda": torch.version.cuda if gpu else None,
         "platform": platform.platform(),
         "cpu_threads": torch.get_num_threads(),
-        "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
+        # By it a requeued job finds its run again.
+        "slurm_job": job.key if (job := SlurmJob.current()) else None,
         "dataset_fingerprint": dict(fingerprints),
     }
 

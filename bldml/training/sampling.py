@@ -1,16 +1,20 @@
 """Who is in which batch: orders that depend on the seed and the epoch alone."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.data.dataloader import _BaseDataLoaderIter
+
+from bldml.training.stopping import blocked
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
     """Training order: a permutation that is a pure function of seed and epoch.
 
     Yields pairs (epoch, index), so that an augmentation in a worker process can depend on the epoch. Lightning calls
-    `set_epoch` at the start of each epoch.
+    `set_epoch` at the start of each epoch. `start` leaves out the first samples, once.
 
     Args:
         length: Number of photographs.
@@ -21,10 +25,12 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     def __init__(self, length: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
         self.length, self.seed, self.rank, self.world_size = length, seed, rank, world_size
-        self.epoch = 0
+        self.epoch = self.start = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch, counted from 0."""
+        if epoch != self.epoch:
+            self.start = 0  # what was left out was of another epoch
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -33,10 +39,10 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Pairs (epoch, index)."""
-        epoch = self.epoch
+        epoch, start, self.start = self.epoch, self.start, 0
         order = np.random.default_rng([self.seed, epoch]).permutation(self.length)
         whole = np.resize(order, len(self) * self.world_size)
-        yield from ((epoch, int(index)) for index in whole[self.rank :: self.world_size])
+        yield from ((epoch, int(index)) for index in whole[self.rank :: self.world_size][start:])
 
 
 class EvaluationSampler(Sampler[tuple[int, int]]):
@@ -58,3 +64,30 @@ class EvaluationSampler(Sampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Pairs (0, index)."""
         yield from ((0, index) for index in self.indices)
+
+
+class LeafLoader(DataLoader[Any]):
+    """A loader whose processes ignore the signals that stop a run, and that goes on inside an epoch.
+
+    Lightning saves and loads its state, which counts the batches that were trained on; more have been handed out.
+    """
+
+    trained_on = 0
+
+    def __iter__(self) -> _BaseDataLoaderIter:
+        """Start the processes, deaf to signals from their first moment on."""
+        with blocked():
+            return super().__iter__()
+
+    def state_dict(self) -> dict[str, int]:
+        """Epoch, and batches of it that were trained on."""
+        return {"epoch": getattr(self.sampler, "epoch", 0), "trained_on": self.trained_on}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on behind the batches that were trained on."""
+        assert isinstance(self.sampler, EpochSampler)
+        assert self.batch_size is not None
+        self.trained_on = state["trained_on"]
+        # Before the first iterator is made: https://github.com/Lightning-AI/pytorch-lightning/issues/21938
+        self.sampler.set_epoch(state["epoch"])
+        self.sampler.start = state["trained_on"] * self.batch_size

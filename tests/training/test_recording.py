@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import subprocess
 import sys
 from datetime import datetime
@@ -196,14 +197,17 @@ def test_versions() -> None:
 
 
 def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("SLURM_JOB_ID", "77")
+    monkeypatch.setenv("SLURM_CLUSTER_NAME", "atlas")
     record = environment(5, torch.device("cpu"), {"val": "00ff"})
     assert json.loads(json.dumps(record)) == record
     assert datetime.fromisoformat(record["created"]).tzinfo is not None
     assert abs(datetime.now().astimezone() - datetime.fromisoformat(record["created"])).total_seconds() < 60
     assert record["command"] == sys.argv
     assert record["versions"] == software_versions()
-    assert (record["seed"], record["device"], record["slurm_job_id"]) == (5, "cpu", "77")
+    assert (record["seed"], record["device"], record["slurm_job"]) == (5, "cpu", "atlas:77")
     assert (record["gpu"], record["cuda"]) == (None, None)
     assert record["dataset_fingerprint"] == {"val": "00ff"}
     assert record["cpu_threads"] == torch.get_num_threads()

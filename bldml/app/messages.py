@@ -1,0 +1,89 @@
+"""What is said to the user on the screen."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+
+from bldml.dataset.files import show_path
+from bldml.results.run import RunFolder
+from bldml.training.checkpoint import Header
+from bldml.training.datamodule import LeafDataModule
+
+SHOWN = ("accuracy", "balanced_accuracy", "precision", "recall", "specificity", "f1")
+FEW = 10
+
+
+def warn(message: str) -> None:
+    """Say something that the user should look at, without the file and line that Python's warnings print."""
+    rank_zero_info(f"Warning: {message}")
+
+
+def device_name(device: torch.device) -> str:
+    """A device as a person would call it."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+
+
+def report_data(datamodule: LeafDataModule) -> None:
+    """Say what photographs there are and what was left out."""
+    collection = datamodule.collection
+    assert collection is not None
+    counts = "; ".join(
+        f"{split} {sum(count.values())} ({', '.join(f'{n} {name}' for name, n in sorted(count.items()) if name)})"
+        for split, count in collection.counts().items()
+    ).replace(" ()", "")
+    rank_zero_info(
+        f"Photographs in {show_path(collection.root)}: {counts}. Positive class: {datamodule.positive_class}."
+    )
+    for split, count in collection.counts().items():
+        few = [f"{number} {name}" for name, number in sorted(count.items()) if name and number < FEW]
+        if few:
+            warn(f"There are only {' and '.join(few)} in the {split} split: its figures will say little.")
+    if collection.ignored:
+        left_out = ", ".join(f"{count} × {reason}" for reason, count in sorted(collection.ignored.items()))
+        rank_zero_info(f"Left out because they are no photographs of a class: {left_out}.")
+    if collection.heif:
+        names = ", ".join(show_path(path.relative_to(collection.root)) for path in collection.heif[:10])
+        more = f" and {len(collection.heif) - 10} more" if len(collection.heif) > 10 else ""
+        warn(
+            f"{len(collection.heif)} HEIC photographs are not read: {names}{more}. Install bldml[heif], or export them "
+            "as JPEG."
+        )
+
+
+def report_excluded(datamodule: LeafDataModule, path: Path) -> None:
+    """Say at the end how many photographs were left out."""
+    if datamodule.excluded:
+        warn(f"{len(datamodule.excluded)} photographs could not be read and were left out: see {path}.")
+
+
+def report_stopped(run: RunFolder | None) -> None:
+    """Say what a run that was stopped has left, and what can be done with it."""
+    if run is None:
+        sys.stdout.write("\nStopped before the first step: there was nothing to save.\n")
+        return
+    best = run.best_checkpoint
+    sys.stdout.write(f"\nStopped. Run folder: {show_path(run.path)}\n")
+    sys.stdout.write(f"Go on where it was:\n  python -m bldml fit --resume {show_path(run.path)}\n")
+    if best.is_file():
+        sys.stdout.write(f"Evaluate the best epoch so far:\n  python -m bldml test --ckpt_path {show_path(best)}\n")
+
+
+def format_metrics(title: str, metrics: dict[str, Any], header: Header) -> str:
+    """The scores as lines for a terminal."""
+
+    def show(value: float | None) -> str:
+        return "      –" if value is None else f"{value:7.4f}"
+
+    chosen, half = metrics["at_threshold"], metrics["at_0.5"]
+    lines = [
+        f"\n{title}: {metrics['n']} photographs, {metrics['n_positive']} of them {header.positive_class}",
+        f"  AUROC {show(metrics['auroc'])}   average precision {show(metrics['average_precision'])}   "
+        f"loss {show(metrics['loss'])}",
+        f"  {'':20} at {metrics['threshold']:.4f}  at 0.5",
+        *(f"  {name.replace('_', ' '):20}   {show(chosen[name])} {show(half[name])}" for name in SHOWN),
+        f"  errors: {chosen['fn']} missed, {chosen['fp']} false alarms (at 0.5: {half['fn']}, {half['fp']})",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,193 @@
+"""A run that goes on: which one, from which checkpoint, and whether it is still the same run."""
+
+import csv
+import json
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch.utilities import rank_zero_info
+
+from bldml.config import ConfigError, load_yaml
+from bldml.dataset.files import DatasetError, show_path
+from bldml.results.run import RunError, RunFolder, write_atomically
+from bldml.training.checkpoint import CheckpointError
+from bldml.training.datamodule import LeafDataModule
+from bldml.training.resuming import Progress, read_progress
+from bldml.training.slurm import SlurmJob
+from bldml.training.stopping import is_first_process
+
+LOGS = "lightning_logs"
+# Processes that Lightning starts beside the first one are told its run by this variable.
+RUN_VARIABLE = "BLDML_RUN"
+# What may be different when a run goes on, because no result depends on it.
+FREE = (
+    "run_name",
+    "test_after_fit",
+    "checkpoint_minutes",
+    "data.num_workers",
+    "trainer.plugins",
+    "trainer.enable_progress_bar",
+    "trainer.default_root_dir",
+)
+
+
+def with_config_of_run(arguments: list[str]) -> list[str]:
+    """Put a run's own configuration in front of the others where `--resume` is given.
+
+    Raises:
+        ConfigError: There is no such run.
+    """
+    if arguments[:1] != ["fit"]:
+        return arguments
+    for number, argument in enumerate(arguments):
+        option, _, value = argument.partition("=")
+        if option == "--resume" and (value or arguments[number + 1 :]):
+            run = RunFolder(Path(value or arguments[number + 1]))
+            if not run.config.is_file():
+                inside = RunFolder.of_checkpoint(run.path) if run.path.is_file() else None
+                hint = f" Its run is {inside.path}." if inside else ""
+                raise ConfigError(f"--resume takes a run folder; {run.path} holds no config.yaml.{hint}")
+            return ["fit", "--config", str(run.config), *arguments[1:]]
+    return arguments
+
+
+def run_to_continue(config: Namespace, job: SlurmJob | None, names: list[str]) -> RunFolder | None:
+    """The run that a fit goes on with; None for a new one.
+
+    Args:
+        config: The fit's configuration.
+        job: The Slurm job that this process runs in.
+        names: Folder names that a run of this job may have.
+    """
+    if config.resume is not None:
+        return RunFolder(Path(config.resume))
+    if told := os.environ.get(RUN_VARIABLE):
+        return RunFolder(Path(told))
+    if job is None or job.interactive:
+        return None
+    logs = Path(config.trainer.default_root_dir or ".") / LOGS
+    for name in names:
+        for path in sorted([logs / name, *logs.glob(f"{name}-*")]):
+            if recorded(RunFolder(path)).get("slurm_job") == job.key:
+                return RunFolder(path)
+    return None
+
+
+def recorded(run: RunFolder) -> dict[str, Any]:
+    """The run's environment.json; nothing where there is none."""
+    try:
+        found = json.loads(run.environment.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def check_same(run: RunFolder, config_text: str) -> None:
+    """Refuse to go on with another configuration than the run was started with.
+
+    Raises:
+        ConfigError: It differs; the message says in what.
+    """
+    try:
+        before = _flat(load_yaml(run.config.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"The configuration {run.config} cannot be read: {error}") from error
+    now = _flat(load_yaml(config_text))
+    different = sorted(
+        key
+        for key in before.keys() | now.keys()
+        if before.get(key) != now.get(key) and not any(key == free or key.startswith(f"{free}.") for free in FREE)
+    )
+    if different:
+        lines = [f"  {key}: {before.get(key)} at its start, {now.get(key)} now" for key in different]
+        raise ConfigError(
+            f"The run {show_path(run.path)} was started with another configuration:\n" + "\n".join(lines) + "\n"
+            f"To go on with its own: python -m bldml fit --resume {show_path(run.path)}\n"
+            "To start anew with this one, give another --run_name."
+        )
+
+
+def choose_checkpoint(run: RunFolder) -> Progress | None:
+    """The newest checkpoint that is whole; None if the run has not come to write one.
+
+    Raises:
+        CheckpointError: There are checkpoints, and none of them is whole.
+    """
+    problems = []
+    for path in (run.last_checkpoint, run.previous_checkpoint):
+        if not path.exists():
+            continue
+        try:
+            progress = read_progress(path)
+        except CheckpointError as error:
+            problems.append(str(error))
+            continue
+        if problems:
+            rank_zero_info(f"Warning: {problems[0]} Going on from the one before, {path.name}.")
+            if is_first_process():
+                # Otherwise the next save would let it take the place of the good one.
+                run.last_checkpoint.replace(run.checkpoints / "damaged.ckpt")
+        return progress
+    if problems:
+        raise CheckpointError(
+            "\n".join(problems) + f"\nThe run cannot go on. To begin it again, remove {show_path(run.checkpoints)}."
+        )
+    return None
+
+
+def read_same_photographs(run: RunFolder, datamodule: LeafDataModule, check: Any) -> None:
+    """Read the photographs that the run was started with, whatever has been added since.
+
+    Args:
+        run: The run.
+        datamodule: Where they are.
+        check: Called now and then; may raise to stop.
+
+    Raises:
+        DatasetError: One is missing or has changed.
+    """
+    datamodule.read_for_fit(check, manifest=run.splits)
+    if run.excluded.is_file():
+        with run.excluded.open(encoding="utf-8", newline="") as file:
+            datamodule.excluded = [(row["path"], row["reason"]) for row in csv.DictReader(file)]
+    before = recorded(run).get("dataset_fingerprint")
+    changed = [split for split, digest in datamodule.fingerprints.items() if (before or {}).get(split) != digest]
+    if before is not None and changed:
+        raise DatasetError(
+            f"The photographs of the {' and '.join(changed)} split have changed since the run {show_path(run.path)} "
+            "was started; what it has learnt is of the others. Put them back, or start a run of another --run_name."
+        )
+
+
+def note_continuation(run: RunFolder, job: SlurmJob | None, progress: Progress | None) -> None:
+    """Add to environment.json when, where and from which step the run goes on.
+
+    Raises:
+        RunError: It cannot be written.
+    """
+    record = recorded(run)
+    if not record:
+        raise RunError(f"{run.environment} is missing or damaged: {show_path(run.path)} is no run that can go on.")
+    note = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "slurm_job": job.key if job else None,
+        "restarts": job.restarts if job else 0,
+        "host": os.uname().nodename,
+        "epoch": progress.epoch if progress else 0,
+        "step": progress.step if progress else 0,
+    }
+    record["continued"] = [*record.get("continued", []), note]
+    write_atomically(run.environment, json.dumps(record, indent=2) + "\n")
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not value:
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        flat |= _flat(item, f"{prefix}.{key}" if prefix else str(key))
+    return flat

@@ -1,0 +1,243 @@
+"""The callback that lets a run be stopped at any moment and go on exactly: safe points, agreement, last.ckpt."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
+from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from bldml.results.run import RunError, RunFolder
+from bldml.training.recording import EpochTable
+from bldml.training.resuming import KEY, Position, make_resumable, put_metrics, relocate, take_metrics
+from bldml.training.sampling import LeafLoader
+from bldml.training.stopping import Stopped, StopSignals
+
+
+class Interruption(Callback):
+    """Stops at the next safe point after a signal, with everything saved; saves from time to time without one.
+
+    Safe points are the end of a training batch whose gradients were applied, the end of a validation batch, and the
+    time between two epochs. All ranks agree at each of them. What is saved replaces last.ckpt in one rename, and the
+    one before stays as previous.ckpt.
+
+    Args:
+        signals: Where signals raise their flags.
+        run: The run folder; None for a trial run that leaves nothing.
+        table: The rows of metrics.csv.
+        minutes: Minutes between two checkpoints within an epoch.
+    """
+
+    def __init__(self, signals: StopSignals, run: RunFolder | None, table: EpochTable | None, minutes: float) -> None:
+        super().__init__()
+        self.signals, self.run, self.table, self.seconds = signals, run, table, 60 * minutes
+        self._group: Any = None  # a torch.distributed process group
+        self._saved_at = time.monotonic()
+        self._resumed_at: int | None = None
+        self._metrics: dict[str, Any] = {}
+        self._shared_batches = 0
+        self._position: Position | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Open a channel between the ranks' CPUs, beside the GPUs' own, which would have to be waited for."""
+        if trainer.world_size > 1 and self._group is None:
+            self._group = torch.distributed.new_group(backend="gloo")
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Take up what Lightning does not."""
+        state = checkpoint[KEY]
+        trainer.should_stop = state["should_stop"]
+        self._metrics = state["metrics"][trainer.global_rank]
+        self._resumed_at = state["epoch"] if state["position"] == "epoch" else None
+        if self.run is not None:
+            relocate(checkpoint["callbacks"], Path(os.path.realpath(self.run.checkpoints)))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put back the metrics of the epoch, now that the module is on its device."""
+        put_metrics(pl_module, self._metrics)
+        self._metrics = {}
+        self._saved_at = time.monotonic()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the epoch before, which has been logged by now."""
+        loader(trainer).trained_on = 0
+        if trainer.current_epoch > 0 and trainer.current_epoch != self._resumed_at:
+            self._save(trainer, pl_module, "epoch")
+        self._stop_if_asked(trainer, pl_module, None)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop or save here, unless gradients wait to be applied, or the validation or the epoch's end comes now."""
+        loader(trainer).trained_on = batch_idx + 1
+        loops = trainer.fit_loop
+        fetcher = loops._data_fetcher
+        assert fetcher is not None
+        validates = loops.epoch_loop._should_check_val_fx(fetcher)
+        if not (loops._should_accumulate() or validates or trainer.is_last_batch):
+            self._stop_if_asked(trainer, pl_module, "batch")
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find how many batches all ranks have: their shares of the photographs may differ by one."""
+        self._shared_batches = int(self._agree(torch.tensor([-int(trainer.num_val_batches[0])]))[0]) * -1
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        """Stop here; the validation will be run again as a whole, so its last batch rather leads to its end."""
+        if not trainer.sanity_checking and batch_idx < self._shared_batches - 1:
+            self._stop_if_asked(trainer, pl_module, "validation")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the last epoch."""
+        self._save(trainer, pl_module, "epoch")
+
+    def _agree(self, values: Tensor) -> Tensor:
+        """The largest of all ranks' values."""
+        if self._group is not None:
+            torch.distributed.all_reduce(values, torch.distributed.ReduceOp.MAX, group=self._group)
+        return values
+
+    def _stop_if_asked(self, trainer: Trainer, module: LightningModule, position: Position | None) -> None:
+        """Save if a signal or the clock asks for it, and stop if it was a signal.
+
+        Args:
+            trainer: The trainer.
+            module: The classifier.
+            position: Where the run stands; None where it was saved already or has done nothing yet.
+
+        Raises:
+            Stopped: By a signal, of which one rank at least has heard.
+        """
+        # Of different signals the largest number: SIGTERM before SIGUSR1, whose requeue could raise a cancelled job.
+        due = position == "batch" and trainer.is_global_zero and time.monotonic() - self._saved_at >= self.seconds
+        signum, save = self._agree(torch.tensor([self.signals.received or 0, int(due)])).tolist()
+        if position is not None and (signum or save):
+            self._save(trainer, module, position)
+        if signum:
+            saved = self.run is not None and self.run.last_checkpoint.exists()
+            if saved:
+                assert self.run is not None
+                rank_zero_info(
+                    f"Saved {self.run.last_checkpoint} (epoch {trainer.current_epoch}, {trainer.global_step} steps)."
+                )
+            raise Stopped(signum, saved=saved)
+
+    def _save(self, trainer: Trainer, module: LightningModule, position: Position) -> None:
+        if self.run is None:
+            return
+        self._position, folder = position, self.run.checkpoints
+        for logger in trainer.loggers:
+            logger.save()
+        fresh = folder / "next.ckpt"
+        trainer.save_checkpoint(fresh, weights_only=False)
+        if trainer.is_global_zero:
+            try:
+                if self.run.last_checkpoint.exists():
+                    self.run.last_checkpoint.replace(self.run.previous_checkpoint)
+                fresh.replace(self.run.last_checkpoint)
+            except OSError as error:
+                raise RunError(
+                    f"Cannot rename {fresh} to last.ckpt: {error.strerror}. It holds the run so far."
+                ) from error
+        trainer.strategy.barrier("last.ckpt")
+        self._position = None
+        self._saved_at = time.monotonic()
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Complete a checkpoint of this callback's own; best.ckpt and others are not for going on from."""
+        if self._position is None:
+            return
+        metrics = [take_metrics(pl_module)]
+        if self._group is not None:
+            metrics *= trainer.world_size
+            torch.distributed.all_gather_object(metrics, metrics[0], group=self._group)
+        make_resumable(
+            checkpoint, self._position, should_stop=trainer.should_stop and self._position == "epoch",
+            rows=[] if self.table is None else self.table.rows, metrics=metrics,
+        )  # fmt: skip
+
+
+class StopEvaluation(Callback):
+    """Stops an evaluation after a signal; there is nothing to save, it is run again.
+
+    Args:
+        signals: Where signals raise their flags.
+    """
+
+    def __init__(self, signals: StopSignals) -> None:
+        super().__init__()
+        self.signals = signals
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Stop here."""
+        self.signals.check()
+
+    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Stop here."""
+        self.signals.check()
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it, so that a kill leaves the old file or the new one.
+
+    Lightning's own goes through the system's temporary folder, which usually lies on another disk: there a rename is a
+    copy, and a kill leaves half of it.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write it.
+
+        Raises:
+            RunError: It cannot be written; an old file is unchanged.
+        """
+        target = Path(path)
+        # Always the same name, so that what a kill has left is written over and not left for ever.
+        part = target.with_name(f".{target.name}.part")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with part.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(target)
+        # torch reports a full disk as a RuntimeError.
+        except (OSError, RuntimeError) as error:
+            part.unlink(missing_ok=True)
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            raise RunError(
+                f"Cannot write the checkpoint {target}: {reason}. The checkpoints before are as they were. Is there "
+                "space left, and may you write there?"
+            ) from error
+
+
+class _NoHandlers(_SignalConnector):
+    def register_signal_handlers(self) -> None:
+        """Leave signals to StopSignals: Lightning's handlers save nothing at SIGTERM, and run in loader workers too."""
+
+
+class _NoForeignCheckpoint(_CheckpointConnector):
+    # Lightning would load a hpc_ckpt_1.ckpt that any other job has left in the folder.
+    _hpc_resume_path = None
+
+
+def disarm(trainer: Trainer) -> Trainer:
+    """Switch off what Lightning does by itself with signals and with checkpoints that lie around."""
+    trainer._signal_connector = _NoHandlers(trainer)
+    trainer._checkpoint_connector = _NoForeignCheckpoint(trainer)
+    return trainer
+
+
+def loader(trainer: Trainer) -> LeafLoader:
+    """The training loader as what it is."""
+    found = trainer.train_dataloader
+    if not isinstance(found, LeafLoader):
+        raise TypeError(f"expected a LeafLoader, got {type(found).__name__}")
+    return found

@@ -1,0 +1,122 @@
+"""Signals that ask a run to stop: they raise a flag here, and the run stops at its next safe point.
+
+Imports nothing heavy, so that the front door can catch signals before torch is loaded: a job that is preempted in its
+first seconds must not die of the default action either.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any
+
+# SIGUSR1: Slurm's wall time is near. SIGTERM: preemption, scancel, shutdown. SIGINT: Ctrl-C. SIGHUP: the terminal has
+# gone away.
+STOPPING = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
+
+
+class Stopped(BaseException):
+    """The run was asked to stop, and has stopped at a safe point.
+
+    Not an Exception: like KeyboardInterrupt it must pass through code that catches errors.
+
+    Args:
+        signum: The signal that asked.
+        saved: Whether a checkpoint holds all that was done so far.
+    """
+
+    def __init__(self, signum: int, *, saved: bool = False) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum, self.saved = signum, saved
+
+
+class StopSignals:
+    """Catches the stopping signals as long as it is entered; each only raises a flag.
+
+    A signal that was ignored before (`nohup`, a background job of a shell) stays ignored.
+    """
+
+    def __init__(self) -> None:
+        self._received: list[int] = []
+        self._before: dict[int, Handler] = {}
+
+    def __enter__(self) -> "StopSignals":
+        """Install the handlers."""
+        for signum in STOPPING:
+            self.catch(signum)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Put back what was there."""
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+        self._before.clear()
+
+    def catch(self, signum: int) -> None:
+        """Install the handler for one signal; nothing outside the main thread, where Python allows none."""
+        if threading.current_thread() is not threading.main_thread() or signum in self._before:
+            return
+        before = signal.getsignal(signum)
+        if before is signal.SIG_IGN and signum in (signal.SIGINT, signal.SIGHUP):
+            return
+        self._before[signum] = signal.SIG_DFL if before is None else before
+        signal.signal(signum, self._raise_flag)
+
+    @property
+    def received(self) -> int | None:
+        """The first signal that came; None as long as none did."""
+        return self._received[0] if self._received else None
+
+    def has(self, signum: int) -> bool:
+        """Whether this signal came, first or later."""
+        return signum in self._received
+
+    def check(self) -> None:
+        """Stop here, where there is nothing to save, if a signal has come.
+
+        Raises:
+            Stopped: One has.
+        """
+        if self._received:
+            raise Stopped(self._received[0])
+
+    def _raise_flag(self, signum: int, frame: FrameType | None) -> None:
+        first = not self._received
+        self._received.append(signum)
+        if first and is_first_process():
+            # Not print or logging: their locks may be held by the very code that was interrupted.
+            text = (
+                f"\n{signal.Signals(signum).name} received: stopping at the next safe point (Ctrl-\\ quits at once).\n"
+            )
+            os.write(2, text.encode())
+
+
+def is_first_process() -> bool:
+    """Whether this process speaks for all that train together, as far as the environment tells."""
+    return all(os.environ.get(name, "0") == "0" for name in ("SLURM_PROCID", "RANK", "LOCAL_RANK", "NODE_RANK"))
+
+
+@contextmanager
+def blocked() -> Iterator[None]:
+    """Hold signals back while child processes start, which so never see one before they have learnt to ignore it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def ignore_in_worker(worker_id: int) -> None:
+    """Make a loader's process ignore what the main process answers: Slurm sends to all processes of a step.
+
+    A worker that SIGTERM had ended would take the main process along, by torch's own check.
+    """
+    for signum in STOPPING:
+        signal.signal(signum, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
