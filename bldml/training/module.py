@@ -12,11 +12,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchmetrics import CatMetric, MeanMetric, MetricCollection
 
 from bldml.results.evaluation import OperatingPoint, choose_operating_point
-from bldml.training.backbones import BACKBONES, BackboneName, build, load_pretrained
+from bldml.training.backbones import BACKBONES, BackboneName, build
 from bldml.training.checkpoint import KEY, Header
 from bldml.training.errors import TrainingError
 from bldml.training.scores import binary_scores
 from bldml.training.transforms import MEAN, STD
+from bldml.training.weights import load_pretrained
 
 Stage = Literal["train", "val", "test"]
 # By default torchmetrics drops nan, and the loss of a diverged model looks finite; with "disable" its mean forgets the

@@ -3,7 +3,6 @@
 import csv
 import os
 import shutil
-import urllib.request
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -158,7 +157,6 @@ def test_imagenet_weights_that_cannot_be_had(
     """An empty cache, and a proxy that refuses: as on a compute node."""
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(urllib.request, "_opener", None)  # it keeps the proxies of its first call
     for name in ("https_proxy", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     # Said before any photograph is looked for.
@@ -170,6 +168,7 @@ def test_imagenet_weights_that_cannot_be_had(
     assert "resnet50-11ad3fa6.pth" in outcome.err
     assert str(tmp_path / "cache") in outcome.err
     assert "login node" in outcome.err
+    assert "python -m bldml prefetch --backbone resnet50\n" in outcome.err
     assert_clean(outcome.err)
 
 

@@ -1,0 +1,156 @@
+"""Pretrained weights: where they lie, how they get there, and how they are laid on a network."""
+
+import shlex
+import sys
+from pathlib import Path
+from urllib.parse import urlparse
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from bldml.training.backbones import BACKBONES, BackboneName
+from bldml.training.download import digits, fetch, matches
+from bldml.training.errors import TrainingError
+
+
+def load_pretrained(network: nn.Module, name: BackboneName, weights: str) -> None:
+    """Lay pretrained weights on a network, its head excepted.
+
+    Args:
+        network: What `build(name)` made.
+        name: Which backbone it is.
+        weights: `imagenet` (torchvision's, from its cache or downloaded once), `none`, or a file with a state dict.
+
+    Raises:
+        TrainingError: The weights cannot be had or do not fit.
+    """
+    if weights == "none":
+        return
+    file = _imagenet_file(name) if weights == "imagenet" else Path(weights).expanduser()
+    row, state = BACKBONES[name], _file_state(file)
+    left_out = (f"{row.head}.", *row.dropped)
+    state = {key: value for key, value in state.items() if not key.startswith(left_out)}
+    expected = {key: value for key, value in network.state_dict().items() if not key.startswith(left_out)}
+    # Files made before PyTorch 0.4.1 or converted from elsewhere lack this counter, which nothing here reads.
+    for key in expected.keys() - state.keys():
+        if key.endswith("num_batches_tracked"):
+            state[key] = expected[key]
+    names = expected.keys() | state.keys()
+    wrong = sorted(key for key in names if _shape(expected.get(key)) != _shape(state.get(key)))
+    if wrong:
+        raise TrainingError(
+            f"The weights {weights} do not fit {name}: {len(wrong)} of {len(names)} tensors differ in name or "
+            f"shape, first {wrong[0]!r} (expected {_shape(expected.get(wrong[0]))}, found "
+            f"{_shape(state.get(wrong[0]))}). Give the file of this very architecture."
+        )
+    network.load_state_dict(state, strict=False)
+
+
+def weights_url(name: BackboneName) -> str | None:
+    """Where torchvision's ImageNet weights of a backbone are downloaded from; None where it has none."""
+    row = BACKBONES[name]
+    return None if row.weights is None else str(torchvision.models.get_model_weights(row.model)[row.weights].url)
+
+
+def weights_file(name: BackboneName, home: Path | None = None) -> Path | None:
+    """Where torchvision's ImageNet weights of a backbone lie once they are fetched; None where it has none.
+
+    Args:
+        name: A key of `BACKBONES`.
+        home: What TORCH_HOME will be; None for torch's own cache as it is now.
+    """
+    url = weights_url(name)
+    hub = Path(torch.hub.get_dir()) if home is None else home / "hub"
+    return None if url is None else hub / "checkpoints" / Path(urlparse(url).path).name
+
+
+def verify_weights(file: Path) -> bool:
+    """Whether the SHA-256 of a file begins with the digits in its name; True where its name has none."""
+    return matches(file, file.name)
+
+
+def prefetch(backbone: str = "all", to: Path | None = None) -> None:
+    """Fetch ImageNet weights and say on stdout where they are.
+
+    Args:
+        backbone: Name of a backbone, or `all` for each that has ImageNet weights.
+        to: Folder that becomes TORCH_HOME; torch's own cache if None.
+
+    Raises:
+        TrainingError: There is no such backbone, or some could not be fetched; all others were.
+    """
+    known = {str(name): name for name in BACKBONES}
+    having = [name for name in BACKBONES if weights_url(name)]
+    if backbone != "all" and backbone not in known:
+        raise TrainingError(f"There is no backbone {backbone!r}. --backbone takes all, {', '.join(having)}.")
+    home = None if to is None else to.expanduser().absolute()
+    failures = []
+    names = having if backbone == "all" else [known[backbone]]
+    for name in names:
+        file, url = weights_file(name, home), weights_url(name)
+        if file is None or url is None:
+            raise TrainingError(f"Torchvision has no ImageNet weights for {name}; it has for {', '.join(having)}.")
+        try:
+            state = "downloaded" if fetch(url, file) else "already there"
+        except TrainingError as error:
+            failures.append(f"{name}: {error}")
+        else:
+            sys.stdout.write(f"{name}: {file} ({file.stat().st_size / 1e6:.1f} MB), {state}\n")
+            sys.stdout.flush()
+    if home is not None and len(failures) < len(names):
+        sys.stdout.write(f"For the job script:\nexport TORCH_HOME={shlex.quote(str(home))}\n")
+    if failures:
+        raise TrainingError("Some weights could not be fetched.\n" + "\n".join(failures))
+
+
+def _imagenet_file(name: BackboneName) -> Path:
+    """Torchvision's file, fetched if it is missing."""
+    file, url = weights_file(name), weights_url(name)
+    if file is None or url is None:
+        raise TrainingError(f"Torchvision has no ImageNet weights for {name}: give a file, --model.weights FILE.")
+    remedy = (
+        f"Where there is internet (a login node), run\n  python -m bldml prefetch --backbone {name}\nwith the same "
+        "TORCH_HOME as here (it says where the cache lies; a folder that both see). Or give a file with "
+        "--model.weights FILE, or train from random weights with --model.weights none."
+    )
+    if not file.is_file():
+        try:
+            fetch(url, file)
+        except TrainingError as error:
+            raise TrainingError(
+                f"The ImageNet weights of {name} are not on this machine: there is no {file}, and {error}\n{remedy}"
+            ) from error
+        return file
+    try:
+        good = verify_weights(file)
+    except OSError as error:
+        raise TrainingError(f"The weights file {file} cannot be read: {error.strerror}.\n{remedy}") from error
+    if not good:
+        raise TrainingError(
+            f"The weights file {file} is damaged: its SHA-256 does not begin with {digits(file.name)}, as its name "
+            f"says.\n{remedy}"
+        )
+    return file
+
+
+def _file_state(file: Path) -> dict[str, Tensor]:
+    if not file.is_file():
+        raise TrainingError(
+            f"The weights file {file} does not exist. --model.weights takes imagenet, none, or a file (.pth)."
+        )
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file raises whatever its bytes happen to trigger
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise TrainingError(
+            f"The weights file {file} cannot be loaded: {first_line} It is damaged or holds more than tensors; "
+            "remove it and fetch it again."
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
+        raise TrainingError(f"The weights file {file} is not a state dict (names with tensors).")
+    return state
+
+
+def _shape(value: Tensor | None) -> tuple[int, ...] | None:
+    return None if value is None else tuple(value.shape)
