@@ -36,6 +36,7 @@ LAW: dict[str, tuple[str, ...]] = {
         "bldml.training.checkpoint",
     ),
     "bldml.app": ("bldml",),
+    "bldml.doctor": ("bldml",),
     "bldml.cli": ("bldml",),
     "bldml.__main__": ("bldml.cli",),
 }
@@ -48,6 +49,7 @@ NEVER: dict[str, tuple[str, ...]] = {
     "bldml.training.module": ("bldml.training.datamodule",),
     "bldml.training.datamodule": ("bldml.training.module",),
     "bldml.app": ("bldml.cli",),
+    "bldml.doctor": ("bldml.cli",),
 }
 ROOM_LINES = 260
 FUNCTION_LINES = 60

@@ -1,0 +1,110 @@
+"""What a check says, and how checks are kept apart so that one that breaks does not take the others with it."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+Status = Literal["OK", "WARN", "FAIL", "SKIP"]
+GIVE_CONFIG = "not checked: give --config"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One row of the report.
+
+    Attributes:
+        status: OK; WARN for what may go wrong; FAIL for what will; SKIP for what could not be or need not be checked.
+        name: What was checked.
+        found: What was found, on one line.
+        remedy: What to do about it: a command, or a line to change. Empty unless the status is WARN or FAIL.
+    """
+
+    status: Status
+    name: str
+    found: str
+    remedy: str = ""
+
+
+Check = Callable[[], Iterable[Finding]]
+
+
+def ok(name: str, found: str) -> Finding:
+    """A finding that needs nothing."""
+    return Finding("OK", name, found)
+
+
+def warn(name: str, found: str, remedy: str) -> Finding:
+    """A finding that the user should look at."""
+    return Finding("WARN", name, found, remedy)
+
+
+def fail(name: str, found: str, remedy: str) -> Finding:
+    """A finding that would end the fit or lose what it did."""
+    return Finding("FAIL", name, found, remedy)
+
+
+def skip(name: str, found: str = GIVE_CONFIG) -> Finding:
+    """Something that was not checked, and why."""
+    return Finding("SKIP", name, found)
+
+
+def judge(good: bool, name: str, found: str, remedy: str, *, otherwise: Status = "WARN") -> Finding:
+    """OK or, with a remedy, something worse."""
+    return Finding("OK", name, found) if good else Finding(otherwise, name, found, remedy)
+
+
+def run_check(name: str, check: Check) -> list[Finding]:
+    """Run one check; an exception that it did not expect becomes a row of its own, behind what it had found.
+
+    >>> [finding.status for finding in run_check("device", lambda: [ok("device", "present"), 1 / 0])]
+    ['WARN']
+    """
+    findings: list[Finding] = []
+    try:
+        findings.extend(check())
+    # Whatever is wrong with a machine, the other checks still tell.
+    except Exception as error:
+        findings.append(warn(name, f"could not be checked: {type(error).__name__}: {first_line(error)}", REPORT_IT))
+    return findings
+
+
+REPORT_IT = "this is a gap in the doctor and need not stop a fit; please report it with this line"
+
+
+def first_line(error: object) -> str:
+    r"""The first line of a message that holds something.
+
+    >>> first_line(ValueError("\n too long \n at all"))
+    'too long'
+    """
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def exit_code(findings: Iterable[Finding]) -> int:
+    """0 if nothing would fail, else 1."""
+    return int(any(finding.status == "FAIL" for finding in findings))
+
+
+def format_report(findings: list[Finding]) -> str:
+    """The findings as aligned lines of plain text, remedies indented below, and a summary.
+
+    >>> print(format_report([ok("locale", "utf-8"), fail("memory", "full", "take less")]), end="")
+    OK    locale  utf-8
+    FAIL  memory  full
+                  -> take less
+    <BLANKLINE>
+    1 OK, 0 WARN, 1 FAIL, 0 not checked. A fit would fail.
+    """
+    width = max((len(finding.name) for finding in findings), default=0)
+    lines = []
+    for finding in findings:
+        status = "–" if finding.status == "SKIP" else finding.status
+        found = " ".join(finding.found.split())
+        lines.append(f"{status:4}  {finding.name:{width}}  {found}".rstrip())
+        lines += [f"{'':{width + 8}}-> {line}" for line in finding.remedy.splitlines()]
+    count = {status: sum(f.status == status for f in findings) for status in ("OK", "WARN", "FAIL", "SKIP")}
+    verdict = "A fit would fail." if count["FAIL"] else "Nothing found that would stop a fit."
+    lines.append(
+        f"\n{count['OK']} OK, {count['WARN']} WARN, {count['FAIL']} FAIL, {count['SKIP']} not checked. {verdict}"
+    )
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,126 @@
+"""`bldml doctor`: the arguments, the order of the checks, the report."""
+
+import json
+import os
+import socket
+import sys
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bldml import __version__
+from bldml.doctor.checks import Finding, exit_code, format_report
+from bldml.doctor.examination import examine
+from bldml.results.run import RunError, write_atomically
+
+HELP = """\
+usage: bldml doctor [--sbatch FILE] [--json FILE] [any option of bldml fit]
+
+Check, before a job is queued, that a fit with these options would run here and in that job. Nothing is trained,
+downloaded or queued, and what is written is removed again.
+
+  --sbatch FILE   check this sbatch file too, against the options of the fit and the site's limits
+  --json FILE     write the report as JSON as well, for a help ticket; it holds paths, names and versions
+  --help          this text
+
+  python -m bldml doctor
+  python -m bldml doctor --config configs/efficientnet.yaml --data.root data/BLD
+  python -m bldml doctor --sbatch scripts/slurm/fit.sbatch --config configs/efficientnet.yaml
+
+Exit code: 0 if nothing fails, 1 if something would fail, 2 for a command line that cannot be understood.
+"""
+OWN = ("--sbatch", "--json")
+
+
+class UsageError(Exception):
+    """The doctor's own options cannot be understood."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """A command line of the doctor.
+
+    Attributes:
+        sbatch: The sbatch file to check; None for none.
+        json: Where the report goes as JSON; None for nowhere.
+        fit: Everything else: options of a fit.
+    """
+
+    sbatch: Path | None = None
+    json: Path | None = None
+    fit: list[str] = field(default_factory=list)
+
+
+def split_arguments(arguments: list[str]) -> Arguments:
+    """Tell the doctor's own options from those of a fit.
+
+    Raises:
+        UsageError: One of its own has no value, or is given twice.
+
+    >>> split_arguments(["--config", "a.yaml", "--sbatch=b.sbatch"])
+    Arguments(sbatch=PosixPath('b.sbatch'), json=None, fit=['--config', 'a.yaml'])
+    """
+    own: dict[str, Path] = {}
+    fit: list[str] = []
+    rest = arguments[1:] if arguments[:1] == ["fit"] else list(arguments)
+    while rest:
+        word = rest.pop(0)
+        option, equals, value = word.partition("=")
+        if option not in OWN:
+            fit.append(word)
+            continue
+        if not equals:
+            value = rest.pop(0) if rest and not rest[0].startswith("--") else ""
+        if not value:
+            raise UsageError(f"{option} needs a file: {option} FILE")
+        if option in own:
+            raise UsageError(f"{option} is given twice")
+        own[option] = Path(value)
+    return Arguments(own.get("--sbatch"), own.get("--json"), fit)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the doctor.
+
+    Args:
+        arguments: The command line without `doctor`.
+
+    Returns:
+        The exit code: 0 if nothing fails, 1 if something would fail, 2 for options that cannot be understood.
+    """
+    if "--help" in arguments or "-h" in arguments:
+        sys.stdout.write(HELP)
+        return 0
+    try:
+        own = split_arguments(arguments)
+    except UsageError as error:
+        sys.stderr.write(f"bldml: error: {error}\nAll options: bldml doctor --help\n")
+        return 2
+    findings = examine(own.fit, own.sbatch, dict(os.environ))
+    write(format_report(findings))
+    if own.json is not None:
+        try:
+            write_atomically(own.json, json.dumps(to_json(findings, arguments), indent=2, ensure_ascii=False) + "\n")
+        except RunError as error:
+            sys.stderr.write(f"bldml: error: {error}\n")
+            return 1
+    return exit_code(findings)
+
+
+def to_json(findings: list[Finding], arguments: list[str]) -> dict[str, object]:
+    """The report for a help ticket."""
+    return {
+        "bldml": __version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "host": socket.gethostname(),
+        "python": sys.executable,
+        "arguments": arguments,
+        "exit_code": exit_code(findings),
+        "findings": [asdict(finding) for finding in findings],
+    }
+
+
+def write(text: str) -> None:
+    """Write to standard output; what its encoding cannot say becomes a question mark."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "replace").decode(encoding))

@@ -1,0 +1,180 @@
+"""The options of a fit as the fit itself would understand them, without running it."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bldml.doctor.checks import Finding, fail, first_line, ok, skip
+
+if TYPE_CHECKING:
+    from bldml.training.datamodule import LeafDataModule
+    from bldml.training.module import LeafClassifier
+
+NAME = "configuration"
+SETTINGS = "settings"
+# The user's own mistakes, whose messages say what to do. By name, so that nothing heavy is imported for them.
+KNOWN = (
+    "CheckpointError", "ConfigError", "DatasetError", "MisconfigurationException", "RunError", "TrainingError",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the checks need of a fit's configuration, in plain values."""
+
+    backbone: str
+    image_size: int
+    weights: str
+    batch_size: int
+    num_workers: int | str
+    precision: str
+    accelerator: str
+    devices: int | str
+    num_nodes: int
+    root_dir: Path
+    stages: int
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A fit's options, as far as they could be understood.
+
+    Attributes:
+        settings: Their values; None if they were not given or not understood.
+        files: The configuration files named.
+        model: The classifier, with random weights; None if it could not be made.
+        datamodule: The photographs, not yet looked for; None if it could not be made.
+        findings: What was found on the way.
+    """
+
+    settings: Settings | None = None
+    files: tuple[Path, ...] = ()
+    model: "LeafClassifier | None" = None
+    datamodule: "LeafDataModule | None" = None
+    findings: tuple[Finding, ...] = field(default_factory=tuple)
+
+
+def config_files(arguments: list[str]) -> tuple[Path, ...]:
+    """The configuration files on a command line.
+
+    >>> [str(path) for path in config_files(["--config", "a.yaml", "--config=b.yaml", "--data.root", "c"])]
+    ['a.yaml', 'b.yaml']
+    """
+    found = []
+    for number, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if option in ("--config", "-c") and (equals or arguments[number + 1 :]):
+            found.append(Path(value if equals else arguments[number + 1]))
+    return tuple(found)
+
+
+def read_configuration(arguments: list[str]) -> Configuration:
+    """Parse a fit's options with the fit's own parser, and make its model, data module and trainer.
+
+    Args:
+        arguments: The options, without `fit`.
+
+    Returns:
+        What could be made of them; what could not is among the findings.
+    """
+    if not arguments:
+        return Configuration(findings=(skip(NAME),))
+    files = config_files(arguments)
+    try:
+        return _read(arguments, files)
+    # SystemExit: an option such as --print_config, that has done its work when it was parsed.
+    except (Exception, SystemExit) as error:
+        return Configuration(files=files, findings=(_refused(NAME, error),))
+
+
+def _read(arguments: list[str], files: tuple[Path, ...]) -> Configuration:
+    from bldml.app.lightning_cli import LeafCLI
+    from bldml.config import check_files, set_up_parsing
+    from bldml.training.stopping import StopSignals
+
+    class FitOptions(LeafCLI):
+        """A fit that stops when its command line is understood."""
+
+        def instantiate_classes(self) -> None:
+            """Nothing yet: a trainer that cannot be made must not hide what was parsed."""
+
+        def make(self) -> None:
+            """What `fit` makes before it starts."""
+            super().instantiate_classes()
+
+        def _run_subcommand(self, subcommand: str) -> None:
+            """Nothing: this fit does not run."""
+
+        def _set_seed(self) -> None:
+            """Nothing is drawn; the process's generators stay as they are."""
+
+    set_up_parsing(trust_config="--trust_config" in arguments)
+    plain = ["fit", *(argument for argument in arguments if argument != "--trust_config")]
+    check_files(plain)
+    with _quiet():
+        # Signals that are not entered catch nothing.
+        options = FitOptions(plain, StopSignals())
+    config = options.config["fit"]
+    findings = [ok(NAME, ", ".join(map(str, files)) or "options alone, no file")]
+    try:
+        with _quiet():
+            options.make()
+        findings.append(ok(SETTINGS, f"{config.model.backbone}; model, data module and trainer can be made"))
+    except Exception as error:
+        findings.append(_refused(SETTINGS, error))
+    return Configuration(
+        _settings(config),
+        files,
+        getattr(options, "model", None),
+        getattr(options, "datamodule", None),
+        tuple(findings),
+    )
+
+
+def _settings(config: Any) -> Settings:
+    from bldml.training.module import image_size_of
+
+    trainer = config.trainer
+    devices = trainer.devices
+    return Settings(
+        backbone=config.model.backbone,
+        image_size=image_size_of(config.model.backbone, config.model.image_size),
+        weights=str(config.model.weights),
+        batch_size=config.data.batch_size,
+        num_workers=config.data.num_workers,
+        precision=str(trainer.precision),
+        accelerator=str(trainer.accelerator),
+        devices=len(devices) if isinstance(devices, list) else devices,
+        num_nodes=trainer.num_nodes,
+        root_dir=Path(trainer.default_root_dir or ".").expanduser(),
+        stages=config.unfreezing.stages,
+    )
+
+
+def _refused(name: str, error: BaseException) -> Finding:
+    if isinstance(error, SystemExit):
+        return fail(name, "an option that prints and ends was given", "leave --help and --print_config out")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [first_line(error)]
+    # A parser names the key on one line and says what is wrong with it on the next.
+    while lines[0].endswith(":") and len(lines) > 1:
+        lines[:2] = [f"{lines[0]} {lines[1]}"]
+    kind = "" if type(error).__name__ in KNOWN else f"{type(error).__name__}: "
+    remedy = "\n".join(lines[1:]) or "change the key or option that it names; all options: python -m bldml fit --help"
+    return fail(name, kind + lines[0], remedy)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the notes that a trainer logs about itself and the machine; the doctor has rows for them."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,153 @@
+"""The photographs: found, counted, a sample decoded, and a few batches loaded as training loads them."""
+
+import os
+import time
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bldml.doctor.checks import Finding, fail, judge, ok, skip, warn
+from bldml.doctor.configuration import Settings
+
+if TYPE_CHECKING:
+    from bldml.dataset.samples import Collection, Sample
+    from bldml.training.datamodule import LeafDataModule
+
+NAME = "photographs"
+SAMPLE = 32
+BATCHES = 4
+MOST_NAMES = 200_000
+
+
+def check_photographs(settings: Settings | None, datamodule: "LeafDataModule | None") -> Iterable[Finding]:
+    """Everything about the photographs that can be known in a few seconds."""
+    from bldml.dataset.files import DatasetError
+
+    if settings is None or datamodule is None:
+        yield skip(NAME, skip(NAME).found if settings is None else "not checked: these settings cannot be used")
+        return
+    try:
+        collection, positive = _find(datamodule)
+    except DatasetError as error:
+        first, _, rest = str(error).partition("\n")
+        yield fail(NAME, first, rest or "as the message says; python -m bldml fit would say the same")
+        return
+    yield ok(NAME, describe(collection, positive))
+    yield from check_names(collection.root)
+    samples = [sample for split in collection.splits.values() for sample in split]
+    bad, findings = check_sample(samples, datamodule.image_size, datamodule.unreadable)
+    yield from findings
+    yield check_loader(datamodule, collection.without(bad), positive)
+
+
+def _find(datamodule: "LeafDataModule") -> "tuple[Collection, str]":
+    """What a fit would find, without decoding it.
+
+    Raises:
+        DatasetError: A fit cannot use it.
+    """
+    from bldml.dataset.files import DatasetError
+    from bldml.dataset.folders import read_folders
+    from bldml.dataset.manifest import read_manifest
+    from bldml.dataset.samples import check_positive_class, check_trainable
+
+    if datamodule.manifest is not None:
+        collection = read_manifest(datamodule.manifest, datamodule.root, datamodule.class_aliases)
+    elif datamodule.root is None:
+        raise DatasetError("Where are the photographs? Give --data.root FOLDER (or --data.manifest FILE).")
+    else:
+        collection = read_folders(
+            datamodule.root,
+            val_fraction=datamodule.val_fraction,
+            test_fraction=datamodule.test_fraction,
+            aliases=datamodule.class_aliases,
+            whole=False,
+        )
+    check_trainable(collection)
+    return collection, check_positive_class(datamodule.positive_class, collection.class_names)
+
+
+def describe(collection: "Collection", positive: str) -> str:
+    """Counts of classes and splits on one line."""
+    from bldml.dataset.files import show_path
+
+    counts = "; ".join(
+        f"{split} {', '.join(f'{count} {name}' for name, count in sorted(counter.items()))}"
+        for split, counter in collection.counts().items()
+    )
+    return f"{show_path(collection.root)}: {counts}. Positive: {positive}"
+
+
+def check_names(root: Path) -> Iterable[Finding]:
+    """Names that a copy from another system leaves behind, and names that differ in case alone."""
+    from bldml.dataset.files import show_path
+
+    leftovers: list[str] = []
+    twins: list[str] = []
+    seen = 0
+    for parent, _, names in os.walk(root):
+        seen += len(names)
+        if seen > MOST_NAMES:
+            break
+        leftovers += [str(Path(parent, name)) for name in names if name.startswith("._")]
+        known: dict[str, str] = {}
+        others = ((known.setdefault(name.lower(), name), name) for name in sorted(names))
+        twins += [f"{Path(parent, other)} and {name}" for other, name in others if other != name]
+    if twins:
+        found = f"{len(twins)} pairs differ in case alone, first {show_path(twins[0])}"
+        yield warn("file names", found, "look whether they are the same photograph, and keep one")
+    if leftovers:
+        found = f"{len(leftovers)} files of macOS that are no photographs, first {show_path(leftovers[0])}"
+        yield warn("file names", f"{found}; they are left out", f"find {show_path(root)} -name '._*' -delete")
+    if not twins and not leftovers:
+        yield ok("file names", "no leftovers of macOS, none that differ in case alone")
+
+
+def check_sample(samples: "list[Sample]", image_size: int, unreadable: str) -> tuple[list[str], list[Finding]]:
+    """Decode up to 32 photographs, evenly chosen.
+
+    Returns:
+        Names of those that cannot be read, and the finding.
+    """
+    from bldml.dataset.files import show_path
+    from bldml.dataset.verify import verify
+
+    name = "sample decoded"
+    count = min(SAMPLE, len(samples))
+    chosen = [samples[number * len(samples) // count] for number in range(count)]
+    results = list(verify(chosen, image_size, 2))
+    bad = [result for result in results if result.reason]
+    if not bad:
+        return [], [ok(name, f"{len(results)} of {len(samples)} photographs, all readable")]
+    first = f"{show_path(bad[0].sample.name)}: {bad[0].reason}"
+    finding = judge(
+        False,
+        name,
+        f"{len(bad)} of {len(results)} cannot be read, first {first}",
+        "replace or remove them, or leave them out: --data.unreadable exclude",
+        otherwise="WARN" if unreadable == "exclude" else "FAIL",
+    )
+    return [result.sample.name for result in bad], [finding]
+
+
+def check_loader(datamodule: "LeafDataModule", collection: "Collection", positive: str) -> Finding:
+    """Load a few training batches with the workers that the fit would have, and time them."""
+    name = "loading"
+    workers, size = datamodule.num_workers, datamodule.batch_size
+    datamodule.collection, datamodule.class_names = collection, collection.class_names
+    datamodule.positive_class = positive
+    what = f"{workers} workers, batches of {size}"
+    remedy = "--data.num_workers 2 or 0; a smaller --data.batch_size; or repair the photograph that it names"
+    start = time.monotonic()
+    try:
+        loader = datamodule.train_dataloader()
+        count = sum(len(batch["path"]) for batch in islice(loader, BATCHES))
+    # A worker hands on whatever it met, or was killed.
+    except Exception as error:
+        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        return warn(name, f"{what}: {lines[-1].strip()}", remedy)
+    seconds = time.monotonic() - start
+    return judge(
+        count > 0, name, f"{what}: {count / max(seconds, 1e-6):.0f} photographs a second, start included", remedy
+    )

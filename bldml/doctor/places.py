@@ -1,0 +1,155 @@
+"""Where folders lie on a cluster and who may write to them: home, scratch that is deleted, groups, modes."""
+
+import grp
+import os
+import stat
+import sys
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bldml.doctor.checks import Finding, judge, ok, warn
+from bldml.doctor.storage import existing
+
+SCRATCH = Path("/90daydata")
+PROJECTS = Path("/project")
+KEPT_DAYS = 90
+MOST_FILES = 100_000
+
+
+def check_home(run_folder: Path, home: Path, on_cluster: bool) -> Iterable[Finding]:
+    """Whether runs would fill the small home folder of a cluster."""
+    if on_cluster:
+        yield judge(
+            not run_folder.is_relative_to(home),
+            "home folder",
+            f"the run folder {run_folder} is {'' if run_folder.is_relative_to(home) else 'not '}in {home}",
+            "--trainer.default_root_dir /project/PROJECT/runs     (home folders are small)",
+        )
+
+
+def check_scratch(name: str, path: Path, now: datetime, scratch: Path = SCRATCH) -> Iterable[Finding]:
+    """Whether files here are deleted after 90 days, and whether everybody can read them.
+
+    Args:
+        name: What the folder is for.
+        path: The folder.
+        now: The time, with its zone.
+        scratch: The file system of which old files are deleted.
+    """
+    if not path.is_relative_to(scratch):
+        return
+    oldest = oldest_file(existing(path)) if path.exists() else None
+    found = f"{path}: files are deleted {KEPT_DAYS} days after their date"
+    if oldest is not None:
+        left = KEPT_DAYS - (now - oldest[1]).days
+        found += f"; the oldest, {oldest[0].name}, is of {oldest[1]:%Y-%m-%d}: {max(0, left)} days left"
+    remedy = (
+        "keep the only copy elsewhere (/project, Juno); unpack with tar -m, because tar and rsync -a keep old dates"
+    )
+    yield warn(f"{name} on scratch", found, remedy)
+    if path.is_relative_to(scratch / "shared"):
+        yield warn(
+            f"{name} is shared", f"{path}: every user of the cluster can read it", f"chmod -R o-rwx {path}; umask 007"
+        )
+
+
+def oldest_file(folder: Path) -> tuple[Path, datetime] | None:
+    """The file with the oldest date among the first many below a folder."""
+    oldest: tuple[float, Path] | None = None
+    for number, path in enumerate(_files(folder)):
+        if number >= MOST_FILES:
+            break
+        try:
+            date = path.lstat().st_mtime
+        except OSError:
+            continue
+        if oldest is None or date < oldest[0]:
+            oldest = (date, path)
+    return (oldest[1], datetime.fromtimestamp(oldest[0], UTC)) if oldest else None
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            yield Path(parent, name)
+
+
+def check_group(name: str, path: Path, projects: Path = PROJECTS) -> Iterable[Finding]:
+    """Whether new files below /project count against the project's quota and not the user's."""
+    folder = existing(path)
+    if not folder.is_relative_to(projects) or folder == projects:
+        return
+    status = folder.stat()
+    group = group_name(status.st_gid)
+    setgid = bool(status.st_mode & stat.S_ISGID)
+    yield judge(
+        group.startswith("proj-") and setgid,
+        f"{name}'s group",
+        f"{folder}: group {group}, setgid bit {'set' if setgid else 'not set'}",
+        f"chgrp -R proj-{folder.relative_to(projects).parts[0]} {folder}; find {folder} -type d -exec chmod g+s {{}} +",
+    )
+
+
+def group_name(number: int) -> str:
+    """The name of a group, or its number where it has none."""
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
+
+
+def check_modes(config_files: Iterable[Path]) -> Iterable[Finding]:
+    """Whether others can change what is imported, or the configuration: both are code."""
+    folders = {"configuration": {path.absolute().parent for path in config_files}}
+    folders["sys.path"] = {Path(entry).absolute() for entry in sys.path if entry}
+    for name, places in folders.items():
+        shared = [f"{path} ({why})" for path in sorted(places) if (why := others_may_write(path))]
+        if places:
+            yield judge(
+                not shared,
+                f"modes of {name}",
+                f"writable by others: {', '.join(shared)}"
+                if shared
+                else f"{len(places)} folders, yours alone to change",
+                "chmod g-w,o-w FOLDER     (or trust everybody who can write there)",
+            )
+
+
+def others_may_write(path: Path) -> str:
+    """By whom besides its owner a folder can be changed; empty if by nobody, or if it is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ""
+    if status.st_mode & stat.S_IWOTH:
+        return "everybody"
+    group = group_name(status.st_gid)
+    # Many systems give each user a group of the same number, in which nobody else is.
+    alone = status.st_gid == status.st_uid and not _members(status.st_gid)
+    return f"group {group}" if status.st_mode & stat.S_IWGRP and not alone else ""
+
+
+def _members(number: int) -> list[str]:
+    try:
+        return grp.getgrgid(number).gr_mem
+    except KeyError:
+        return []
+
+
+def check_umask(mask: int) -> Finding:
+    """Whether new files would be writable by everybody.
+
+    >>> check_umask(0o000).status, check_umask(0o022).status
+    ('WARN', 'OK')
+    """
+    if mask & 0o002:
+        return ok("umask", f"{mask:03o}")
+    return warn("umask", f"{mask:03o}: everybody may change new files", "umask 007")
+
+
+def current_umask() -> int:
+    """The umask, which can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,195 @@
+"""An sbatch file, read as sbatch reads it: its options, and the shell commands below them."""
+
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+# The options of sbatch that take no value or may do without; then those that need one (man sbatch, and newer Slurm).
+_FLAGS = (
+    "contiguous exclusive get-user-env help hold ignore-pbs nice no-kill no-requeue overcommit oversubscribe parsable "
+    "propagate quiet reboot requeue spread-job test-only usage use-min-nodes verbose version wait"
+)
+_VALUED = (
+    "account acctg-freq array batch bb bbf begin chdir cluster-constraint clusters comment constraint container "
+    "container-id core-spec cores-per-socket cpu-freq cpus-per-gpu cpus-per-task deadline delay-boot dependency "
+    "distribution error exclude export export-file extra extra-node-info gid gpu-bind gpu-freq gpus gpus-per-node "
+    "gpus-per-socket gpus-per-task gres gres-flags hint input job-name kill-on-invalid-dep licenses mail-type "
+    "mail-user mcs-label mem mem-bind mem-per-cpu mem-per-gpu mincpus network nodefile nodelist nodes ntasks "
+    "ntasks-per-core ntasks-per-gpu ntasks-per-node ntasks-per-socket open-mode output partition power prefer "
+    "priority profile qos reservation resv-ports segment signal sockets-per-node stepmgr switches thread-spec "
+    "threads-per-core time time-min tmp tres-bind tres-per-task uid wait-all-nodes wckey wrap"
+)
+FLAGS, VALUED = frozenset(_FLAGS.split()), frozenset(_VALUED.split())
+OPTIONS = FLAGS | VALUED
+SHORT = {
+    "A": "account", "a": "array", "b": "begin", "D": "chdir", "M": "clusters", "C": "constraint", "S": "core-spec",
+    "c": "cpus-per-task", "d": "dependency", "m": "distribution", "e": "error", "x": "exclude",
+    "B": "extra-node-info", "G": "gpus", "h": "help", "H": "hold", "i": "input", "J": "job-name", "L": "licenses",
+    "k": "no-kill", "F": "nodefile", "w": "nodelist", "N": "nodes", "n": "ntasks", "o": "output",
+    "O": "overcommit", "s": "oversubscribe", "p": "partition", "q": "qos", "Q": "quiet", "t": "time", "v": "verbose",
+    "V": "version", "W": "wait",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of an sbatch file.
+
+    Attributes:
+        line: Number of its line, from 1.
+        name: Its long name without dashes; as written if sbatch does not know it.
+        value: Its value; empty for a flag.
+    """
+
+    line: int
+    name: str
+    value: str = ""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One line of shell, joined over backslashes, without comments that fill a line.
+
+    Attributes:
+        line: Number of its first line, from 1.
+        text: The command.
+    """
+
+    line: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Script:
+    """An sbatch file.
+
+    Attributes:
+        text: As it is.
+        options: Its options in order; the last of a name counts.
+        problems: Lines that sbatch would refuse, with the reason.
+        late: Numbers of #SBATCH lines behind the first command, which sbatch does not read.
+        commands: What the shell runs.
+    """
+
+    text: str
+    options: tuple[Option, ...] = ()
+    problems: tuple[tuple[int, str], ...] = ()
+    late: tuple[int, ...] = ()
+    commands: tuple[Command, ...] = ()
+
+    def get(self, name: str) -> Option | None:
+        """The option that counts; None if it is not given."""
+        return next((option for option in reversed(self.options) if option.name == name), None)
+
+    def value(self, name: str, otherwise: str = "") -> str:
+        """The value of an option."""
+        option = self.get(name)
+        return option.value if option else otherwise
+
+
+def read_script(path: Path) -> Script:
+    """Read an sbatch file.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    return parse_script(path.read_bytes().decode("utf-8", "replace"))
+
+
+def parse_script(text: str) -> Script:
+    r"""Read the text of an sbatch file.
+
+    >>> script = parse_script("#!/bin/bash\n#SBATCH -t 60 --gres=gpu:1  # one\nsrun true\n#SBATCH --requeue\n")
+    >>> [(option.name, option.value) for option in script.options], script.late
+    ([('time', '60'), ('gres', 'gpu:1')], (4,))
+    """
+    options: list[Option] = []
+    problems: list[tuple[int, str]] = []
+    late: list[int] = []
+    begun = False
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.startswith("#SBATCH"):
+            if begun:
+                late.append(number)
+            else:
+                _read_line(number, line.removeprefix("#SBATCH"), options, problems)
+        elif line.strip() and not line.lstrip().startswith("#"):
+            begun = True
+    return Script(text, tuple(options), tuple(problems), tuple(late), tuple(_commands(text)))
+
+
+def _read_line(number: int, text: str, options: list[Option], problems: list[tuple[int, str]]) -> None:
+    try:
+        words = shlex.split(without_comment(text))
+    except ValueError as error:
+        problems.append((number, f"{error}: {text.strip()}"))
+        return
+    while words:
+        word = words.pop(0)
+        if re.match(r"--\w", word):
+            name, equals, value = word[2:].partition("=")
+            name = full_name(name)
+        elif re.match(r"-\w", word):
+            name, value = SHORT.get(word[1], word[:2]), word[2:]
+            equals = value
+        else:
+            problems.append((number, f"{word!r} is not an option"))
+            continue
+        if not equals and name in VALUED:
+            if not words:
+                problems.append((number, f"--{name} needs a value"))
+            value = words.pop(0) if words else ""
+        options.append(Option(number, name, value))
+
+
+def full_name(name: str) -> str:
+    """An option's full name; sbatch takes any beginning that is that of one option only.
+
+    >>> full_name("cpus-per-t"), full_name("memory"), full_name("tim")
+    ('cpus-per-task', 'memory', 'tim')
+    """
+    if name in OPTIONS:
+        return name
+    fitting = [option for option in OPTIONS if option.startswith(name)]
+    return fitting[0] if len(fitting) == 1 else name
+
+
+def without_comment(text: str) -> str:
+    """The text before a # that stands at its beginning or behind a space, outside quotation marks.
+
+    >>> without_comment("--job-name=a#b --comment='no # here'  # don't"), without_comment(" # all")
+    ("--job-name=a#b --comment='no # here'  ", ' ')
+    """
+    quote = ""
+    escaped = False
+    for place, character in enumerate(text):
+        if escaped:
+            escaped = False
+        elif character == "\\" and quote != "'":
+            escaped = True
+        elif quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        elif character == "#" and (place == 0 or text[place - 1].isspace()):
+            return text[:place]
+    return text
+
+
+def _commands(text: str) -> list[Command]:
+    commands: list[Command] = []
+    begun, number = "", 0
+    for current, line in enumerate(text.splitlines(), 1):
+        if not begun:
+            if not line.strip() or line.lstrip().startswith("#"):
+                continue
+            number = current
+        if re.search(r"(?<!\\)(\\\\)*\\$", line):
+            begun += line[:-1] + " "
+            continue
+        commands.append(Command(number, without_comment(begun + line).strip()))
+        begun = ""
+    if begun:
+        commands.append(Command(number, begun.strip()))
+    return commands

@@ -1,0 +1,137 @@
+"""Python, packages and their security floors, what shadows them, and the encoding of file names."""
+
+import importlib
+import re
+import site
+import sys
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from bldml.doctor.checks import Finding, fail, first_line, judge, ok, warn
+
+OLDEST_PYTHON = (3, 11)
+# Package -> the oldest version without a known hole, and why; the reasons stand in pyproject.toml too.
+FLOORS: dict[str, tuple[tuple[int, ...], str]] = {
+    "lightning": ((2, 6, 6), "up to 2.6.5 a checkpoint can run code (CVE-2026-58659)"),
+    "torch": ((2, 10), "before 2.10 loading weights can corrupt memory (CVE-2026-24747)"),
+    "torchvision": ((0, 25), "each release fits one torch"),
+    "torchmetrics": ((1, 9), "the version whose numbers were verified"),
+    "jsonargparse": ((4, 53), "older ones import whatever a configuration names"),
+    "pillow": ((13, 0, 0), "before 13.0.0 a JPEG can overflow the decoder (CVE-2026-112403)"),
+    "numpy": ((2, 0), "one set of rules for mixed types"),
+}
+MALWARE = {"lightning": ("2.6.2", "2.6.3")}
+
+
+def check_software(environ: Mapping[str, str]) -> Iterable[Finding]:
+    """Python, the packages, and what may shadow them."""
+    yield check_python(sys.version_info[:3])
+    for package in FLOORS:
+        yield check_version(package, installed(package))
+    yield check_user_site(bool(site.ENABLE_USER_SITE), Path(site.getusersitepackages()), environ, sys.path)
+
+
+def check_python(found: tuple[int, int, int]) -> Finding:
+    """Whether Python is new enough.
+
+    >>> check_python((3, 10, 4)).status
+    'FAIL'
+    """
+    text = ".".join(map(str, found))
+    return judge(
+        found >= OLDEST_PYTHON,
+        "python",
+        f"{text} in {sys.prefix}",
+        "make the environment again with Python 3.11 or newer: python3.11 -m venv .venv",
+        otherwise="FAIL",
+    )
+
+
+def installed(package: str) -> str | None:
+    """The installed version of a package; None if it is not there."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def check_version(package: str, found: str | None) -> Finding:
+    """Whether a package is there and no version with a known hole.
+
+    >>> check_version("lightning", "2.6.3").found
+    '2.6.3 is malware (GHSA-w37p-236h-pfx3)'
+    """
+    floor, reason = FLOORS[package]
+    oldest = ".".join(map(str, floor))
+    remedy = f"pip install '{package}>={oldest}'" + ("" if package != "lightning" else " 'lightning<2.7'")
+    if found is None:
+        return fail(package, "is not installed", remedy)
+    if found in MALWARE.get(package, ()):
+        return fail(
+            package,
+            f"{found} is malware (GHSA-w37p-236h-pfx3)",
+            "change every password, token and SSH key that this account could read, then make the environment anew",
+        )
+    return judge(
+        release(found) >= floor, package, f"{found}, at least {oldest} needed: {reason}"
+        if release(found) < floor else found, remedy, otherwise="FAIL",
+    )  # fmt: skip
+
+
+def release(text: str) -> tuple[int, ...]:
+    """The numbers of a version, without what stands behind them.
+
+    >>> release("2.15.0+cu132"), release("2.10.0rc1")
+    ((2, 15, 0), (2, 10, 0))
+    """
+    match = re.match(r"\d+(?:\.\d+)*", text)
+    return tuple(int(part) for part in match[0].split(".")) if match else ()
+
+
+def check_user_site(enabled: bool, folder: Path, environ: Mapping[str, str], path: list[str]) -> Finding:
+    """Whether packages in ~/.local can take the place of the environment's own."""
+    name = "user packages"
+    if "PYTHONNOUSERSITE" in environ or not enabled:
+        return ok(name, "not used")
+    packages = sorted(entry.name for entry in folder.glob("*.dist-info")) if folder.is_dir() else []
+    if not packages or str(folder) not in path:
+        return ok(name, f"none in {folder}")
+    return warn(
+        name,
+        f"{len(packages)} in {folder} come before or beside the environment's own",
+        "export PYTHONNOUSERSITE=1     (in the shell and in the sbatch file)",
+    )
+
+
+def check_imports() -> Iterable[Finding]:
+    """Whether torch and torchvision can be loaded together: builds for different devices cannot."""
+    name = "torch, torchvision"
+    try:
+        torch = importlib.import_module("torch")
+        importlib.import_module("torchvision")
+    # A mismatch raises RuntimeError, a missing library OSError, a broken install anything.
+    except Exception as error:
+        yield fail(
+            name,
+            f"cannot be loaded together: {type(error).__name__}: {first_line(error)}",
+            "install both in one command and from one index, so that they fit: pip install --force-reinstall torch "
+            "torchvision",
+        )
+        return
+    yield ok(name, f"load together; built for {'CUDA ' + torch.version.cuda if torch.version.cuda else 'the CPU'}")
+
+
+def check_encoding(file_names: str, text: str) -> Finding:
+    """Whether file names and files are read as UTF-8.
+
+    >>> check_encoding("ascii", "utf-8").status
+    'WARN'
+    """
+    good = {encoding.lower().replace("-", "") for encoding in (file_names, text)} == {"utf8"}
+    return judge(
+        good,
+        "locale",
+        f"file names {file_names}, text {text}",
+        "export LC_ALL=C.UTF-8 PYTHONUTF8=1     (names with accents would be read wrongly)",
+    )

@@ -1,0 +1,85 @@
+"""Whether the weights that training starts from are here and whole."""
+
+import socket
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import getproxies
+
+from bldml.doctor.checks import Finding, fail, first_line, judge, ok, skip
+from bldml.doctor.configuration import Settings
+
+NAME = "weights"
+PROBE_S = 2.0
+
+
+def check_weights(settings: Settings | None) -> Iterable[Finding]:
+    """Look for the weights; none are loaded into a model, and nothing is downloaded."""
+    if settings is None:
+        yield skip(NAME)
+    elif settings.weights == "none":
+        yield ok(NAME, "none: the fit begins from random weights")
+    elif settings.weights == "imagenet":
+        yield from _check_imagenet(settings.backbone)
+    else:
+        yield check_file(Path(settings.weights).expanduser())
+
+
+def _check_imagenet(backbone: str) -> Iterable[Finding]:
+    from bldml.training.backbones import BACKBONES
+    from bldml.training.weights import verify_weights, weights_file, weights_url
+
+    name = next(name for name in BACKBONES if name == backbone)
+    file = weights_file(name)
+    prefetch = f"python -m bldml prefetch --backbone {backbone}     (where there is internet, such as a login node)"
+    if file is None:
+        yield fail(NAME, f"torchvision has none for {backbone}", "--model.weights FILE, or --model.weights none")
+    elif not file.is_file():
+        host = urlparse(weights_url(name) or "").hostname or ""
+        there = reachable(host)
+        found = f"{file} is not there; {host} can{'' if there else 'not'} be reached from here"
+        yield judge(False, NAME, found, prefetch, otherwise="WARN" if there else "FAIL")
+    else:
+        good = verify_weights(file)
+        found = f"{file}" if good else f"{file} is damaged: its SHA-256 does not begin as its name says"
+        yield judge(good, NAME, found, f"rm {file}\n{prefetch}", otherwise="FAIL")
+
+
+def check_file(file: Path) -> Finding:
+    """Whether a file of weights is there and holds tensors."""
+    import torch
+
+    if not file.is_file():
+        return fail(NAME, f"{file} does not exist", "--model.weights takes imagenet, none, or a file (.pth)")
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    # Old files cannot be mapped, and a damaged one raises whatever its bytes trigger.
+    except Exception:
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:
+            return fail(NAME, f"{file} cannot be loaded: {first_line(error)}", "fetch it again; it is damaged")
+    good = isinstance(state, dict) and all(isinstance(value, torch.Tensor) for value in state.values())
+    found = f"{file}: {len(state)} tensors" if good else f"{file} is not a state dict (names with tensors)"
+    return judge(good, NAME, found, "save the model's state_dict() and give that file", otherwise="FAIL")
+
+
+def reachable(host: str, port: int = 443) -> bool:
+    """Whether a host, or the proxy in front of it, takes a connection within two seconds. Nothing is sent."""
+    proxy = urlparse(getproxies().get("https", ""))
+    address = (proxy.hostname, proxy.port or 80) if proxy.hostname else (host, port)
+    answers: list[bool] = []
+
+    def connect() -> None:
+        try:
+            socket.create_connection(address, PROBE_S).close()
+            answers.append(True)
+        except OSError:
+            pass
+
+    # In a thread, because looking a name up has no time limit of its own.
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(PROBE_S)
+    return bool(answers)
