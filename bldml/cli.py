@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return doctor(arguments[1:])
     if name in VERBS or name.startswith("--print_completion"):
-        return _run_verb(arguments)
+        return _run_verb(arguments, is_process=argv is None)
     if name.startswith("-"):
         return _fail(f"The command comes first, then its options: bldml fit {name} …\n{overview()}", 2)
     near = get_close_matches(name, [*VERBS, *COMMANDS, "doctor"], 1)
@@ -119,18 +119,29 @@ def _run_command(function: Callable[..., None], arguments: list[str]) -> int:
     return 0
 
 
-def _run_verb(arguments: list[str]) -> int:
-    """Run a Lightning verb; the user's own mistakes end in a message, everything else in a traceback."""
+def _run_verb(arguments: list[str], *, is_process: bool) -> int:
+    """Run a Lightning verb; signals that stop a fit are caught before torch is loaded, which takes seconds.
+
+    Args:
+        arguments: The command line.
+        is_process: Whether the process ends with the command. Then the handlers stay: a signal that comes when all is
+            done must not make a finished job a failed one.
+    """
     from bldml.training.stopping import StopSignals
 
     signals = StopSignals()
     if arguments[0] != "fit":
         return _run_lightning(arguments, signals)
-    with signals:  # before torch is loaded, which takes seconds in which a job can be preempted too
+    signals.install()
+    try:
         return _run_lightning(arguments, signals)
+    finally:
+        if not is_process:
+            signals.restore()
 
 
 def _run_lightning(arguments: list[str], signals: "StopSignals") -> int:
+    """The user's own mistakes end in a message, everything else in a traceback."""
     from bldml.config import ConfigError, check_files, set_up_parsing
 
     trusted = [argument for argument in arguments if argument == "--trust_config"]

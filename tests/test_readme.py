@@ -10,16 +10,17 @@ from bldml.cli import COMMANDS
 from tests.support import REPOSITORY, Bldml
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+PAGES = README + (REPOSITORY / "docs" / "slurm.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```bash\n(.*?)```", PAGES, re.DOTALL)
 LINES = [line for block in BLOCKS for line in block.splitlines()]
-INLINE = re.findall(r"`(python -m bldml [^`]+)`", README)
+INLINE = re.findall(r"`(python -m bldml [^`]+)`", PAGES)
 TYPED = [shlex.split(line, comments=True)[3:] for line in [*LINES, *INLINE] if line.startswith("python -m bldml ")]
 
 
 def test_commands_were_found() -> None:
     verbs = {arguments[0] for arguments in TYPED}
-    assert {"fit", "test", "predict", "validate"} <= verbs
-    assert len(TYPED) > 12
+    assert {"fit", "test", "predict", "validate", "prefetch", "doctor"} <= verbs
+    assert len(TYPED) > 15
 
 
 @pytest.mark.parametrize("arguments", TYPED, ids=[" ".join(arguments) for arguments in TYPED])
@@ -29,6 +30,15 @@ def test_command_is_understood(arguments: list[str], run: Path, bldml: Bldml, mo
         arguments = arguments[: arguments.index(">")]
     if "--ckpt_path" in arguments:
         arguments[arguments.index("--ckpt_path") + 1] = str(run / "checkpoints" / "best.ckpt")
+    if "--resume" in arguments:
+        arguments[arguments.index("--resume") + 1] = str(run)
+    if arguments[0] in ("prefetch", "doctor"):
+        # Neither is to download here, nor to examine this machine: that its options are known is enough.
+        shown = bldml(arguments[0], "--help")
+        own = [option for option in arguments if option.startswith("--") and "." not in option]
+        assert shown.code == 0
+        assert not [option for option in own if option not in shown.out]
+        return
     if arguments[0] in ("fit", "test", "validate", "predict") and not {"--help", "--print_config"} & set(arguments):
         arguments = [*arguments, "--print_config"]
     outcome = bldml(*arguments)
@@ -51,9 +61,11 @@ def test_make_targets_exist() -> None:
 def test_files_linked_exist() -> None:
     for link in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (REPOSITORY / link).is_file(), link
+    for script in re.findall(r"\b(?:scripts/slurm|configs)/[a-z]+\.\w+", PAGES):
+        assert (REPOSITORY / script).is_file(), script
 
 
 def test_changelog_names_every_command() -> None:
     changelog = (REPOSITORY / "CHANGELOG.md").read_text()
-    for name in COMMANDS:
+    for name in (*COMMANDS, "doctor"):
         assert f"bldml {name}" in changelog

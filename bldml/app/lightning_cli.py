@@ -187,7 +187,7 @@ class LeafCLI(LightningCLI):
             raise SystemExit(0)
         if self.trainer.is_global_zero:
             report_stopped(run)
-        how = f"go on by: python -m bldml fit --resume {show_path(run.path)}" if run else "start the command again."
+        how = f"Go on by: python -m bldml fit --resume {show_path(run.path)}" if run else "Start the command again."
         leave(stop, self.job, self.signals, self.environment, how)
 
     def validate(self, model: LightningModule, datamodule: LightningDataModule) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 from lightning.pytorch.utilities import rank_zero_info
@@ -57,6 +58,10 @@ class Interruption(Callback):
         self._resumed_at = state["epoch"] if state["position"] == "epoch" else None
         if self.run is not None:
             relocate(checkpoint["callbacks"], Path(os.path.realpath(self.run.checkpoints)))
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.state_key in checkpoint["callbacks"]:
+                # The one thing of its state that it saves and does not load.
+                callback.current_score = checkpoint["callbacks"][callback.state_key]["current_score"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put back the metrics of the epoch, now that the module is on its device."""

@@ -12,11 +12,12 @@ from typing import NoReturn
 
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
-from bldml.training.stopping import Stopped, StopSignals, is_first_process
+from bldml.training.stopping import Stopped, StopSignals, blocked, is_first_process
 
 # Names that srun and salloc give to a session in which a person types, and Open OnDemand to a notebook.
 INTERACTIVE = ("bash", "interactive", "sys/dashboard/")
 CONTROLLER_TIMEOUT_S = 20.0
+END_TIMEOUT_S = 300.0
 TRIES = 3
 
 
@@ -104,7 +105,8 @@ def requeue(job: SlurmJob) -> str | None:
         if attempt:
             time.sleep(1)
         code, text = _scontrol("requeue", job.id)
-        if code == 0:
+        # Slurm may have done it and ended this very command before it heard so.
+        if code == 0 or "pending" in text.lower():
             return None
     return f"scontrol requeue {job.id} was refused: {text.strip() or f'exit code {code}'}"
 
@@ -114,7 +116,7 @@ def leave(
 ) -> NoReturn:
     """End this process in the way that the signal and the queue ask for.
 
-    The wall time is near: requeue, then wait for Slurm to end the process. SIGTERM in a job: wait to be killed. Slurm
+    The wall time is near: requeue, then wait until Slurm ends the process. SIGTERM in a job: wait to be killed. Slurm
     requeues a preempted job only if it is still there when the grace time is over; one that leaves early counts as
     ended. A cancelled job must not be requeued, and cannot be told from a preempted one. Everything else: exit.
 
@@ -133,7 +135,7 @@ def leave(
     if job is None or job.interactive or stop.signum in (signal.SIGINT, signal.SIGHUP):
         raise SystemExit(128 + stop.signum)
     if stop.signum != wall_time:
-        _say(f"Waiting for Slurm to end job {job.id}: preempted, it will start again by itself; cancelled, {how}")
+        _say(f"Waiting for Slurm to end job {job.id}: preempted, it will start again by itself. If it was cancelled: {how}")
         # A stray SIGTERM, after which nobody kills: the wall time still ends the job, and then it is requeued.
         while not signals.has(wall_time):
             time.sleep(0.5)
@@ -141,24 +143,20 @@ def leave(
     if is_first_process():
         refusal = requeue(job) if wanted else "auto_requeue is off"
         _say(f"Job {job.id} is requeued." if refusal is None else f"Job {job.id} is not requeued: {refusal}. {how}")
-    if refusal is None:
-        _wait_to_be_killed()
+    # Slurm ends the processes of a requeued job by SIGTERM within seconds; the other ranks wait for it too.
+    end = time.monotonic() + END_TIMEOUT_S
+    while refusal is None and not signals.has(signal.SIGTERM) and time.monotonic() < end:
+        time.sleep(0.2)
     raise SystemExit(128 + stop.signum)
-
-
-def _wait_to_be_killed(seconds: float = 300.0) -> None:
-    # Slurm ends the processes of a requeued job within seconds; those of the other ranks wait for it too.
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        time.sleep(0.5)
 
 
 def _scontrol(*arguments: str) -> tuple[int, str]:
     """Exit code and what was printed; a controller that does not answer counts as a failure."""
     try:
-        done = subprocess.run(
-            ["scontrol", *arguments], capture_output=True, text=True, timeout=CONTROLLER_TIMEOUT_S, check=False
-        )
+        with blocked():  # it lives in the job whose end it brings about
+            done = subprocess.run(
+                ["scontrol", *arguments], capture_output=True, text=True, timeout=CONTROLLER_TIMEOUT_S, check=False
+            )
     except subprocess.TimeoutExpired:
         return 1, f"no answer within {CONTROLLER_TIMEOUT_S:.0f} s"
     return done.returncode, done.stderr or done.stdout

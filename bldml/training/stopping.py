@@ -9,7 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 # SIGUSR1: Slurm's wall time is near. SIGTERM: preemption, scancel, shutdown. SIGINT: Ctrl-C. SIGHUP: the terminal has
@@ -35,7 +35,7 @@ class Stopped(BaseException):
 
 
 class StopSignals:
-    """Catches the stopping signals as long as it is entered; each only raises a flag.
+    """Catches the stopping signals between `install` and `restore`; each only raises a flag.
 
     A signal that was ignored before (`nohup`, a background job of a shell) stays ignored.
     """
@@ -44,15 +44,12 @@ class StopSignals:
         self._received: list[int] = []
         self._before: dict[int, Handler] = {}
 
-    def __enter__(self) -> "StopSignals":
+    def install(self) -> None:
         """Install the handlers."""
         for signum in STOPPING:
             self.catch(signum)
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def restore(self) -> None:
         """Put back what was there."""
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
@@ -115,8 +112,18 @@ def blocked() -> Iterator[None]:
 def ignore_in_worker(worker_id: int) -> None:
     """Make a loader's process ignore what the main process answers: Slurm sends to all processes of a step.
 
-    A worker that SIGTERM had ended would take the main process along, by torch's own check.
+    Only its own parent may end it by SIGTERM, as at the end of a run. That is torch's rule too, but one that another
+    process sends ends the worker there, and the main process with it.
     """
     for signum in STOPPING:
-        signal.signal(signum, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+        if signum != signal.SIGTERM:
+            signal.signal(signum, signal.SIG_IGN)
+    # SIGTERM stays blocked, as `blocked` has left it, so that a thread can take it and see who has sent it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    threading.Thread(target=_obey_parent, daemon=True).start()
+
+
+def _obey_parent() -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
+        pass
+    os._exit(0)

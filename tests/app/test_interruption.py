@@ -1,0 +1,430 @@
+"""A run that is stopped and goes on, by the real command line and real signals; for Slurm see tests/slurm/."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from jsonargparse._common import parsing_settings
+
+from bldml.results.run import RunFolder
+from bldml.training.resuming import read_progress
+from bldml.training.stopping import STOPPING
+from tests import signalling
+from tests.sameness import assert_same, checkpoint, curves
+from tests.support import REPOSITORY, SMALL, Bldml
+
+TERM, INT, USR1, HUP = signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP
+# Five training batches and two of validation, in each of three epochs; everything moves that could be forgotten.
+OPTIONS = (
+    *SMALL,
+    "--trust_config",
+    "--trainer.callbacks+=tests.signalling.SendSignals",
+    "--trainer.max_epochs=3",
+    "--unfreezing={start_epoch: 1, stages: 2, every_n_epochs: 1}",
+    "--model.freeze_batchnorm=false",
+    "--model.lr=1e-2",
+    "--model.backbone_lr_factor=1.0",
+    "--plateau.patience=0",
+    "--early_stopping.patience=100",
+)
+Fit = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def plan() -> Iterator[None]:
+    """Nothing planned; and no command of another test, which did not trust its configuration, is remembered."""
+    handlers = {signum: signal.getsignal(signum) for signum in STOPPING}
+    signalling.PLAN.clear()
+    signalling.REACHED.clear()
+    parsing_settings["import_path_verdicts"].pop("*", None)
+    yield
+    assert {signum: signal.getsignal(signum) for signum in STOPPING} == handlers, "a handler was left behind"
+
+
+@pytest.fixture(scope="module")
+def steady(leaves: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that nothing interrupts."""
+    from bldml.cli import main
+
+    parsing_settings["import_path_verdicts"].pop("*", None)
+    folder, before = tmp_path_factory.mktemp("steady"), Path.cwd()
+    os.chdir(folder)
+    try:
+        assert main(["fit", *OPTIONS, f"--data.root={leaves}", "--run_name=steady"]) == 0
+    finally:
+        os.chdir(before)
+    return folder / "lightning_logs" / "steady"
+
+
+def stop_and_go_on(bldml: Bldml, leaves: Path, moments: list[str], *options: str, kind: signal.Signals = TERM) -> Path:
+    """A run that is stopped at each of these moments, one after the other, and then runs to its end."""
+    run = Path("lightning_logs/hurt")
+    for number, moment in enumerate([*moments, ""]):
+        signalling.PLAN |= {moment: kind} if moment else {}
+        first = ("--data.root", leaves, "--run_name=hurt", *OPTIONS, *options)
+        outcome = bldml("fit", *(first if number == 0 else ("--trust_config", "--resume", run)))
+        assert not signalling.PLAN, f"{moment} was not reached"
+        assert outcome.code == (128 + kind if moment else 0), outcome.err
+        assert ("Continuing" in outcome.err) == (number > 0)
+        assert "Traceback" not in outcome.err
+    return run
+
+
+MOMENTS = {
+    "first and last batches": ["train 0 0", "train 0 4", "train 2 4"],
+    "middle": ["train 0 2", "train 1 1", "train 1 2"],
+    "validation": ["val 0 0", "val 1 1", "val 2 0"],
+    "between epochs": ["epoch 1", "epoch end 1", "epoch end 2"],
+    "during the checkpoint": ["save 1", "save 2"],
+    "before the first batch": ["start", "epoch 0"],
+}
+
+
+@pytest.mark.parametrize("moments", MOMENTS.values(), ids=list(MOMENTS))
+def test_every_moment(moments: list[str], steady: Path, leaves: Path, bldml: Bldml) -> None:
+    first_saves_nothing = moments[0] == "start"
+    if first_saves_nothing:
+        signalling.PLAN["start"] = TERM
+        assert bldml("fit", *OPTIONS, "--data.root", leaves, "--run_name=hurt").code == 143
+        assert not list(Path("lightning_logs/hurt/checkpoints").glob("*"))
+        assert bldml("fit", "--trust_config", "--resume=lightning_logs/hurt").code == 0
+        assert_same(Path("lightning_logs/hurt"), steady)
+    else:
+        assert_same(stop_and_go_on(bldml, leaves, moments), steady)
+
+
+def test_after_every_second_batch(steady: Path, leaves: Path, bldml: Bldml) -> None:
+    """Stopped so often that each start goes on from another kind of place."""
+    moments = [f"train {epoch} {batch}" for epoch in range(3) for batch in (1, 3)]
+    assert_same(stop_and_go_on(bldml, leaves, moments), steady)
+
+
+def test_loader_processes_do_not_react(steady: Path, leaves: Path, bldml: Bldml, tmp_path: Path) -> None:
+    """All processes get the signal, as from Slurm; with stock parts the workers would save their own old state."""
+    command = [sys.executable, "-m", "bldml", "fit", *OPTIONS, "--data.num_workers=2", f"--data.root={leaves}"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    run = tmp_path / "lightning_logs" / "hurt"
+    for kind in (USR1, TERM, INT, HUP):
+        existing = ["--resume", str(run)] if run.exists() else ["--run_name=hurt"]
+        before = (run / "metrics.csv").stat().st_mtime_ns if (run / "metrics.csv").exists() else 0
+        process = subprocess.Popen(
+            [*command[:4], "--trust_config", *existing] if run.exists() else [*command, *existing],
+            cwd=tmp_path, env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        while process.poll() is None and (
+            not (run / "metrics.csv").exists() or (run / "metrics.csv").stat().st_mtime_ns == before
+        ):
+            time.sleep(0.05)
+        os.killpg(process.pid, kind)
+        _, err = process.communicate(timeout=300)
+        assert process.returncode in (128 + kind, 0), err
+        assert "Traceback" not in err
+        assert "DataLoader worker" not in err
+    done = subprocess.run([*command[:4], "--trust_config", "--resume", str(run)], cwd=tmp_path, env=environment)
+    assert done.returncode == 0
+    assert_same(run, steady)
+
+
+@pytest.mark.parametrize(
+    ("options", "moments"),
+    [
+        (["--trainer.accumulate_grad_batches=2"], ["train 0 0", "train 1 1"]),
+        (["--trainer.val_check_interval=2"], ["train 0 1", "val 1 0", "train 2 2"]),
+        (["--trainer.check_val_every_n_epoch=2"], ["train 0 4", "val 1 0", "epoch 2"]),
+        (["--data.num_workers=2", "--data.batch_size=5"], ["train 0 0", "val 1 1", "train 2 6"]),
+    ],
+    ids=["accumulated gradients", "validation within the epoch", "rare validation", "workers"],
+)
+def test_other_settings(options: list[str], moments: list[str], leaves: Path, bldml: Bldml) -> None:
+    reference = bldml("fit", *OPTIONS, "--data.root", leaves, "--run_name=steady", *options)
+    assert reference.code == 0, reference.err
+    assert_same(stop_and_go_on(bldml, leaves, moments, *options), Path("lightning_logs/steady"))
+
+
+def test_an_early_stop_is_not_forgotten(leaves: Path, bldml: Bldml, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped in the evaluation that follows, it must not train another epoch."""
+    options = ("--early_stopping.patience=1", "--trainer.max_epochs=30")
+    assert bldml("fit", *OPTIONS, "--data.root", leaves, "--run_name=steady", *options).code == 0
+    assert len(Path("lightning_logs/steady/metrics.csv").read_text().splitlines()) < 30
+    assert_same(stop_and_go_on(bldml, leaves, ["train end"], *options), Path("lightning_logs/steady"))
+    assert bldml("fit", "--trust_config", "--resume=lightning_logs/hurt").code == 0
+    assert_same(Path("lightning_logs/hurt"), Path("lightning_logs/steady"))
+
+
+@pytest.mark.parametrize("kind", [USR1, TERM, INT, HUP])
+def test_outside_slurm_every_signal_saves_and_ends_the_process(
+    kind: signal.Signals, leaves: Path, bldml: Bldml
+) -> None:
+    signalling.PLAN |= {"train 1 1": kind}
+    outcome = bldml("fit", *OPTIONS, "--data.root", leaves, "--run_name=r")
+    assert outcome.code == 128 + kind
+    progress = read_progress(Path("lightning_logs/r/checkpoints/last.ckpt"))
+    assert (progress.epoch, progress.step) == (1, 7)
+    assert f"fit --resume {Path('lightning_logs/r').absolute()}" in outcome.out
+    assert "Saved" in outcome.err
+
+
+def test_a_second_signal_during_the_save_changes_nothing(steady: Path, leaves: Path, bldml: Bldml) -> None:
+    signalling.PLAN |= {"train 0 1": USR1, "save 0": TERM}
+    outcome = bldml("fit", *OPTIONS, "--data.root", leaves, "--run_name=hurt")
+    assert not signalling.PLAN
+    assert outcome.code == 128 + USR1
+    assert bldml("fit", "--trust_config", "--resume=lightning_logs/hurt").code == 0
+    assert_same(Path("lightning_logs/hurt"), steady)
+
+
+def test_an_ignored_hangup_stays_ignored(leaves: Path, tmp_path: Path) -> None:
+    """As under nohup."""
+    options = [
+        *SMALL,
+        f"--data.root={leaves}",
+        "--run_name=r",
+        "--trainer.max_epochs=3",
+        "--early_stopping.patience=100",
+    ]
+    process = subprocess.Popen(
+        ["nohup", sys.executable, "-m", "bldml", "fit", *options], cwd=tmp_path, stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    while process.poll() is None and not (tmp_path / "lightning_logs/r/metrics.csv").exists():
+        time.sleep(0.05)
+    process.send_signal(HUP)
+    assert process.wait(300) == 0
+
+
+def cut(run: RunFolder, byte: int = 0) -> None:
+    """Spoil last.ckpt: without its end, or with one wrong byte inside a tensor."""
+    content = bytearray(run.last_checkpoint.read_bytes())
+    if byte:
+        content[byte] ^= 1
+    run.last_checkpoint.write_bytes(content if byte else content[: len(content) // 2])
+
+
+@pytest.mark.parametrize("byte", [0, 200_000], ids=["half of it", "one wrong bit"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(byte: int, steady: Path, leaves: Path, bldml: Bldml) -> None:
+    signalling.PLAN |= {"train 2 1": TERM}
+    assert bldml("fit", *OPTIONS, "--data.root", leaves, "--run_name=hurt").code == 143
+    run = RunFolder(Path("lightning_logs/hurt"))
+    cut(run, byte)
+    outcome = bldml("fit", "--trust_config", "--resume", run.path)
+    assert outcome.code == 0, outcome.err
+    assert "last.ckpt is damaged" in outcome.err
+    assert "Going on from the one before, previous.ckpt" in outcome.err
+    assert "epoch 2, step 10" in outcome.err
+    assert_same(run.path, steady)
+
+
+def test_with_both_checkpoints_damaged_nothing_is_begun_anew(leaves: Path, bldml: Bldml) -> None:
+    signalling.PLAN |= {"train 2 1": TERM}
+    assert bldml("fit", *OPTIONS, "--data.root", leaves, "--run_name=r").code == 143
+    run = RunFolder(Path("lightning_logs/r"))
+    for path in (run.last_checkpoint, run.previous_checkpoint):
+        path.write_bytes(b"PK")
+    before = sorted(path.name for path in run.checkpoints.iterdir())
+    outcome = bldml("fit", "--trust_config", "--resume", run.path)
+    assert outcome.code == 1
+    assert "The run cannot go on" in outcome.err
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--model.lr=0.5"], ["model.lr: 0.01 at its start, 0.5 now"]),
+        (["--trainer.max_epochs=9", "--data.batch_size=4"], ["trainer.max_epochs: 3", "data.batch_size: 8"]),
+        (["--unfreezing={start_epoch: 0, stages: 1}"], ["unfreezing.start_epoch: 1", "unfreezing.stages: 2"]),
+    ],
+)
+def test_another_configuration_is_refused(options: list[str], words: list[str], steady: Path, bldml: Bldml) -> None:
+    shutil.copytree(steady, "lightning_logs/r")
+    before = Path("lightning_logs/r/config.yaml").read_bytes()
+    outcome = bldml("fit", "--trust_config", "--resume=lightning_logs/r", *options)
+    assert outcome.code == 2
+    for word in words:
+        assert word in outcome.err
+    assert "fit --resume lightning_logs/r" in outcome.err
+    assert Path("lightning_logs/r/config.yaml").read_bytes() == before
+
+
+def test_what_changes_no_result_may_differ(steady: Path, leaves: Path, bldml: Bldml) -> None:
+    signalling.PLAN |= {"train 1 1": TERM}
+    assert bldml("fit", *OPTIONS, "--data.root", leaves, "--run_name=hurt").code == 143
+    options = ("--data.num_workers=1", "--checkpoint_minutes=0.001", "--run_name=other")
+    assert bldml("fit", "--trust_config", "--resume=lightning_logs/hurt", *options).code == 0
+    assert not Path("lightning_logs/other").exists()
+    assert_same(Path("lightning_logs/hurt"), steady)
+
+
+def test_a_run_that_was_moved_goes_on_in_its_new_place(leaves: Path, bldml: Bldml) -> None:
+    """ModelCheckpoint by itself would forget the best score, and keep a worse checkpoint as the best."""
+    assert bldml("fit", *OPTIONS, "--data.root", leaves, "--run_name=steady", "--monitor=val_auroc").code == 0
+    signalling.PLAN |= {"train 2 1": TERM}
+    assert bldml("fit", *OPTIONS, "--data.root", leaves, "--run_name=hurt", "--monitor=val_auroc").code == 143
+    Path("elsewhere").mkdir()
+    Path("lightning_logs/hurt").rename("elsewhere/hurt")
+    assert bldml("fit", "--trust_config", "--resume=elsewhere/hurt").code == 0
+    assert_same(Path("elsewhere/hurt"), Path("lightning_logs/steady"))
+
+
+def test_photographs_that_were_added_are_left_aside_and_one_that_changed_is_named(
+    steady: Path, leaves: Path, bldml: Bldml
+) -> None:
+    root = Path("leaves")
+    shutil.copytree(leaves, root)
+    signalling.PLAN |= {"train 1 1": TERM}
+    assert bldml("fit", *OPTIONS, "--data.root", root, "--run_name=hurt").code == 143
+    shutil.copytree("lightning_logs/hurt", "lightning_logs/changed")
+    shutil.copy(root / "BLD/leaf_0001.jpg", root / "BLD/added.jpg")
+    outcome = bldml("fit", "--trust_config", "--resume=lightning_logs/hurt")
+    assert outcome.code == 0, outcome.err
+    assert Path("lightning_logs/hurt/metrics.csv").read_bytes() == (steady / "metrics.csv").read_bytes()
+    name = next(
+        line.split(",")[0]
+        for line in Path("lightning_logs/changed/splits.csv").read_text().splitlines()
+        if ",train," in line
+    )
+    other = next(path for path in (root / "BLD").iterdir() if path.read_bytes() != (root / name).read_bytes())
+    shutil.copy(other, root / name)
+    outcome = bldml("fit", "--trust_config", "--resume=lightning_logs/changed")
+    assert outcome.code == 1
+    assert "The photographs of the train split have changed" in outcome.err
+    (root / name).unlink()
+    outcome = bldml("fit", "--trust_config", "--resume=lightning_logs/changed")
+    assert outcome.code == 1
+    assert name in outcome.err
+
+
+def test_a_drawn_seed_is_kept(leaves: Path, bldml: Bldml) -> None:
+    signalling.PLAN |= {"train 1 1": TERM}
+    drawn = ("--seed_everything=true", "--run_name=hurt")
+    assert bldml("fit", *OPTIONS, "--data.root", leaves, *drawn).code == 143
+    assert bldml("fit", "--trust_config", "--resume=lightning_logs/hurt").code == 0
+    seed = json.loads(Path("lightning_logs/hurt/environment.json").read_text())["seed"]
+    repeated = ("--run_name=steady", f"--seed_everything={seed}")
+    assert bldml("fit", *OPTIONS, "--data.root", leaves, *repeated).code == 0
+    assert_same(Path("lightning_logs/hurt"), Path("lightning_logs/steady"))
+
+
+def test_a_run_is_not_trained_by_two_processes(steady: Path, leaves: Path, bldml: Bldml) -> None:
+    """The second is refused as long as the first lives."""
+    command = [sys.executable, "-m", "bldml", "fit", *SMALL, f"--data.root={leaves}", "--run_name=r"]
+    process = subprocess.Popen(
+        [*command, "--trainer.max_epochs=1000", "--early_stopping.patience=1000"], stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    run = Path("lightning_logs/r")
+    while process.poll() is None and not (run / "checkpoints/last.ckpt").exists():
+        time.sleep(0.05)
+    before = (run / "environment.json").read_bytes()
+    outcome = bldml("fit", "--trust_config", "--resume", run)
+    assert outcome.code == 1
+    assert "Another process is training" in outcome.err
+    assert (run / "environment.json").read_bytes() == before
+    assert process.poll() is None
+    process.kill()
+    process.wait()
+    signalling.PLAN.clear()
+    assert read_progress(run / "checkpoints/last.ckpt").epoch > 0
+
+
+def test_a_foreign_checkpoint_in_the_folder_is_not_touched(
+    steady: Path, leaves: Path, bldml: Bldml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning, inside a Slurm job, would load hpc_ckpt_1.ckpt into any fit and any test that starts there."""
+    shutil.copy(steady / "checkpoints" / "last.ckpt", "hpc_ckpt_1.ckpt")
+    for name, value in {"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "bldml", "SLURM_PROCID": "0"}.items():
+        monkeypatch.setenv(name, value)
+    outcome = bldml("fit", *OPTIONS, "--data.root", leaves, "--run_name=r", "--trainer.max_epochs=1")
+    assert outcome.code == 0, outcome.err
+    assert read_progress(Path("lightning_logs/r/checkpoints/last.ckpt")).step == 5
+    tested = bldml("test", "--trust_config", "--ckpt_path=lightning_logs/r/checkpoints/best.ckpt", "--output=out")
+    assert tested.code == 0, tested.err
+    own = Path("lightning_logs/r/evaluations/test/predictions.csv").read_bytes()
+    assert Path("out/predictions.csv").read_bytes() == own
+
+
+def test_what_was_logged_behind_the_checkpoint_is_not_doubled(steady: Path, leaves: Path, bldml: Bldml) -> None:
+    """As after a SIGKILL: metrics.csv and TensorBoard hold an epoch that the checkpoint knows nothing of."""
+    signalling.PLAN |= {"epoch end 0": TERM}
+    assert bldml("fit", *OPTIONS, "--data.root", leaves, "--run_name=hurt").code == 143
+    run = RunFolder(Path("lightning_logs/hurt"))
+    old = run.last_checkpoint.read_bytes()
+    signalling.PLAN |= {"train 2 0": TERM}
+    assert bldml("fit", "--trust_config", "--resume", run.path).code == 143
+    assert len(run.metrics.read_text().splitlines()) == 3
+    run.last_checkpoint.write_bytes(old)
+    run.previous_checkpoint.unlink()
+    assert bldml("fit", "--trust_config", "--resume", run.path).code == 0
+    assert_same(run.path, steady)
+    steps = [step for step, _ in curves(run.path)["val_loss"]]
+    assert steps == [4, 9, 14]
+
+
+def test_checkpoint_minutes(leaves: Path, bldml: Bldml) -> None:
+    """With none to wait, a checkpoint is written after each batch."""
+    signalling.PLAN.clear()
+    assert bldml("fit", *OPTIONS, "--data.root", leaves, "--run_name=r", "--checkpoint_minutes=1e-9").code == 0
+    within = [moment for moment in signalling.REACHED if moment == "save 1"]
+    # Four batches before the last; then perhaps the best, and the epoch itself at the start of the next.
+    assert len(within) >= 5
+    signalling.REACHED.clear()
+    assert bldml("fit", *OPTIONS, "--data.root", leaves, "--run_name=s").code == 0
+    assert len([moment for moment in signalling.REACHED if moment == "save 1"]) <= 2
+
+
+def test_checkpoint_that_cannot_be_written(leaves: Path, bldml: Bldml) -> None:
+    """A folder stands where the file is to be; the run ends with a message and the old checkpoint."""
+    signalling.PLAN |= {"train 1 1": TERM}
+    assert bldml("fit", *OPTIONS, "--data.root", leaves, "--run_name=r").code == 143
+    run = RunFolder(Path("lightning_logs/r"))
+    before = run.last_checkpoint.read_bytes()
+    (run.checkpoints / "next.ckpt").mkdir()
+    (run.checkpoints / "next.ckpt" / "x").touch()
+    outcome = bldml("fit", "--trust_config", "--resume", run.path)
+    assert outcome.code == 1
+    assert "Cannot write the checkpoint" in outcome.err
+    assert "Traceback" not in outcome.err
+    assert run.last_checkpoint.read_bytes() == before
+    assert not list(run.checkpoints.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--resume=nowhere"], "nowhere holds no config.yaml"),
+        (["--resume=lightning_logs/r/checkpoints/last.ckpt"], "Its run is"),
+        (["--resume=lightning_logs"], "holds no config.yaml"),
+        (["--checkpoint_minutes=0"], "checkpoint_minutes"),
+        (["--checkpoint_minutes=-3"], "checkpoint_minutes"),
+    ],
+)
+def test_resume_of_what_is_no_run(options: list[str], words: str, steady: Path, bldml: Bldml) -> None:
+    shutil.copytree(steady, "lightning_logs/r")
+    outcome = bldml("fit", "--trust_config", *options)
+    assert outcome.code == 2
+    assert words in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_a_trial_run_can_be_stopped_too(leaves: Path, bldml: Bldml) -> None:
+    signalling.PLAN |= {"train 0 0": INT}
+    outcome = bldml("fit", *OPTIONS, "--data.root", leaves, "--trainer.fast_dev_run=4")
+    assert outcome.code == 130
+    assert not Path("lightning_logs").exists()
+
+
+def test_checkpoint_of_a_stopped_run_can_be_tested(leaves: Path, bldml: Bldml) -> None:
+    signalling.PLAN |= {"train 1 1": TERM}
+    assert bldml("fit", *OPTIONS, "--data.root", leaves, "--run_name=r").code == 143
+    last = Path("lightning_logs/r/checkpoints/last.ckpt")
+    assert bldml("test", "--trust_config", "--ckpt_path", last, "--trainer.accelerator=cpu").code == 0
+    assert checkpoint(last)["epoch"] == 1
+    assert torch.load(last, weights_only=True)["bldml_resume"]["position"] == "batch"
