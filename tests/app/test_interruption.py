@@ -428,3 +428,52 @@ def test_checkpoint_of_a_stopped_run_can_be_tested(leaves: Path, bldml: Bldml) -
     assert bldml("test", "--trust_config", "--ckpt_path", last, "--trainer.accelerator=cpu").code == 0
     assert checkpoint(last)["epoch"] == 1
     assert torch.load(last, weights_only=True)["bldml_resume"]["position"] == "batch"
+
+
+def test_two_processes_without_slurm_stop_and_go_on_together(leaves: Path, tmp_path: Path) -> None:
+    """Only the first process hears the signal; both must save, leave, and go on."""
+    environment = {
+        **{k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "MASTER_", "LOCAL_", "NODE_"))},
+        "PYTHONPATH": str(REPOSITORY),
+        "OMP_NUM_THREADS": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+    command = [sys.executable, "-m", "bldml", "fit", "--trust_config"]
+    options = [*OPTIONS, f"--data.root={leaves}", "--trainer.devices=2", "--data.batch_size=4"]
+    for name in ("steady", "hurt"):
+        process = subprocess.Popen(
+            [*command, *options, f"--run_name={name}"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+        )
+        run = tmp_path / "lightning_logs" / name
+        while name == "hurt" and process.poll() is None and not (run / "checkpoints/last.ckpt").exists():
+            time.sleep(0.05)
+        process.send_signal(TERM if name == "hurt" else 0)
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == (143 if name == "hurt" else 0), err
+    assert read_progress(run / "checkpoints/last.ckpt").world_size == 2
+    alone = subprocess.run(
+        [*command, "--resume", run, "--trainer.devices=1"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert alone.returncode == 2
+    assert "trainer.devices: 2 at its start, 1 now" in alone.stderr
+    assert subprocess.run([*command, "--resume", run], cwd=tmp_path, env=environment).returncode == 0
+    assert_same(run, tmp_path / "lightning_logs" / "steady")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_gradient_scaler_goes_on_too(leaves: Path, bldml: Bldml, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fp16 on a GPU with deterministic algorithms."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    options = ("--trainer.accelerator=gpu", "--trainer.precision=16-mixed", "--trainer.deterministic=true")
+    assert bldml("fit", *OPTIONS, "--data.root", leaves, "--run_name=steady", *options).code == 0
+    hurt = stop_and_go_on(bldml, leaves, ["train 0 1", "val 1 0", "train 2 2"], *options)
+    assert_same(hurt, Path("lightning_logs/steady"))
+    scaler = checkpoint(hurt / "checkpoints" / "last.ckpt")["MixedPrecision"]
+    assert scaler == checkpoint(Path("lightning_logs/steady/checkpoints/last.ckpt"))["MixedPrecision"]
+    assert scaler["scale"] > 0
