@@ -91,17 +91,36 @@ def set_up_parsing(*, trust_config: bool) -> None:
     )
 
 
+def config_files(arguments: list[str]) -> list[Path]:
+    """The configuration files named on a command line.
+
+    >>> [str(path) for path in config_files(["--config", "a.yaml", "--config=b.yaml", "--data.root", "c"])]
+    ['a.yaml', 'b.yaml']
+    """
+    return [Path(value) for value in values_of(arguments, "--config", "-c")]
+
+
+def values_of(arguments: list[str], *names: str) -> list[str]:
+    """The values of an option on a command line, before any parser has seen it.
+
+    >>> values_of(["fit", "--resume", "a", "--resume=b", "--resume"], "--resume")
+    ['a', 'b']
+    """
+    found = []
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        option, equals, value = argument.partition("=")
+        if option in names and (equals or following):
+            found.append(value if equals else following)
+    return found
+
+
 def check_files(arguments: list[str]) -> None:
     """Check that every configuration file named on a command line can be read, and say in which one it cannot.
 
     Raises:
         ConfigError: A file is missing or not strict YAML.
     """
-    for number, argument in enumerate(arguments):
-        option, _, value = argument.partition("=")
-        if option not in ("--config", "-c") or not (value or arguments[number + 1 :]):
-            continue
-        path = Path(value or arguments[number + 1])
+    for path in config_files(arguments):
         try:
             content = load_yaml(path.read_text(encoding="utf-8-sig"))
         except (OSError, UnicodeDecodeError) as error:

@@ -11,7 +11,7 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning.pytorch.utilities import rank_zero_info
 
-from bldml.config import ConfigError, load_yaml
+from bldml.config import ConfigError, load_yaml, values_of
 from bldml.dataset.files import DatasetError, show_path
 from bldml.results.run import RunError, RunFolder, write_atomically
 from bldml.training.checkpoint import CheckpointError
@@ -41,18 +41,15 @@ def with_config_of_run(arguments: list[str]) -> list[str]:
     Raises:
         ConfigError: There is no such run.
     """
-    if arguments[:1] != ["fit"]:
+    given = values_of(arguments, "--resume") if arguments[:1] == ["fit"] else []
+    if not given:
         return arguments
-    for number, argument in enumerate(arguments):
-        option, _, value = argument.partition("=")
-        if option == "--resume" and (value or arguments[number + 1 :]):
-            run = RunFolder(Path(value or arguments[number + 1]))
-            if not run.config.is_file():
-                inside = RunFolder.of_checkpoint(run.path) if run.path.is_file() else None
-                hint = f" Its run is {inside.path}." if inside else ""
-                raise ConfigError(f"--resume takes a run folder; {run.path} holds no config.yaml.{hint}")
-            return ["fit", "--config", str(run.config), *arguments[1:]]
-    return arguments
+    run = RunFolder(Path(given[-1]))
+    if not run.config.is_file():
+        inside = RunFolder.of_checkpoint(run.path) if run.path.is_file() else None
+        hint = f" Its run is {inside.path}." if inside else ""
+        raise ConfigError(f"--resume takes a run folder; {run.path} holds no config.yaml.{hint}")
+    return ["fit", "--config", str(run.config), *arguments[1:]]
 
 
 def run_to_continue(config: Namespace, job: SlurmJob | None, names: list[str]) -> RunFolder | None:

@@ -58,20 +58,6 @@ class Configuration:
     findings: tuple[Finding, ...] = field(default_factory=tuple)
 
 
-def config_files(arguments: list[str]) -> tuple[Path, ...]:
-    """The configuration files on a command line.
-
-    >>> [str(path) for path in config_files(["--config", "a.yaml", "--config=b.yaml", "--data.root", "c"])]
-    ['a.yaml', 'b.yaml']
-    """
-    found = []
-    for number, argument in enumerate(arguments):
-        option, equals, value = argument.partition("=")
-        if option in ("--config", "-c") and (equals or arguments[number + 1 :]):
-            found.append(Path(value if equals else arguments[number + 1]))
-    return tuple(found)
-
-
 def read_configuration(arguments: list[str]) -> Configuration:
     """Parse a fit's options with the fit's own parser, and make its model, data module and trainer.
 
@@ -83,7 +69,9 @@ def read_configuration(arguments: list[str]) -> Configuration:
     """
     if not arguments:
         return Configuration(findings=(skip(NAME),))
-    files = config_files(arguments)
+    from bldml.config import config_files
+
+    files = tuple(config_files(arguments))
     try:
         return _read(arguments, files)
     # SystemExit: an option such as --print_config, that has done its work when it was parsed.

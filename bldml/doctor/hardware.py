@@ -11,7 +11,7 @@ from bldml.doctor.tools import ask
 
 V100 = (7, 0)
 # The last builds that hold code for a V100 are those for CUDA 12.6, of torch 2.10 to 2.14.
-CU126 = "pip install 'torch>=2.10,<2.15' torchvision --index-url INDEX (PyTorch's index of builds for CUDA 12.6: …/whl/cu126)"
+CU126 = "pip install 'torch>=2.10,<2.15' torchvision --index-url …/whl/cu126     (PyTorch's builds for CUDA 12.6)"
 # Name of a GPU inside the name of a partition -> its compute capability.
 CAPABILITIES = {"v100": V100, "a100": (8, 0), "l40": (8, 9), "h100": (9, 0), "h200": (9, 0), "t4": (7, 5)}
 ON_GPU = ("gpu", "cuda")
