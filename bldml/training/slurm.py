@@ -135,9 +135,7 @@ def leave(
     if job is None or job.interactive or stop.signum in (signal.SIGINT, signal.SIGHUP):
         raise SystemExit(128 + stop.signum)
     if stop.signum != wall_time:
-        _say(
-            f"Waiting for Slurm to end job {job.id}: preempted, it will start again by itself. If it was cancelled: {how}"
-        )
+        _say(f"Waiting for Slurm to end job {job.id}. Preempted, it will start again by itself; if cancelled: {how}")
         # A stray SIGTERM, after which nobody kills: the wall time still ends the job, and then it is requeued.
         while not signals.has(wall_time):
             time.sleep(0.5)
