@@ -15,6 +15,7 @@ import math
 import os
 import platform
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -163,7 +164,9 @@ def main() -> int:
         "hardware": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, no GPU",
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }
+    # Lists of numbers on one line each.
     text = json.dumps(result, indent=2) + "\n"
+    text = re.sub(r"\[\s*((?:\d+,?\s*)+)\]", lambda match: f"[{', '.join(match[1].replace(',', ' ').split())}]", text)
     sys.stdout.write(text)
     if arguments.output:
         arguments.output.write_text(text)

@@ -116,6 +116,8 @@ def _run_command(function: Callable[..., None], arguments: list[str]) -> int:
         function(**options)
     except (OSError, ValueError) as error:
         return _fail(str(error), 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
     return 0
 
 
