@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -44,3 +45,10 @@ class SendSignals(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         reach("train end")
+
+
+class NotPlain(Callback):
+    """Keeps a state that is written and not read back."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"folder": Path()}

@@ -17,9 +17,10 @@ from bldml.dataset.files import DatasetError, show_path
 from bldml.results.run import RunError, RunFolder, check_name, write_atomically
 from bldml.training.checkpoint import Checkpoint, CheckpointError, read_checkpoint
 from bldml.training.datamodule import LeafDataModule
-from bldml.training.interruption import StopEvaluation, disarm
+from bldml.training.interruption import StopEvaluation
 from bldml.training.module import LeafClassifier
 from bldml.training.recording import PredictionRecorder, software_versions
+from bldml.training.stock import disarm
 from bldml.training.stopping import StopSignals
 
 OWN_NAMES = ("train", "val", "test")

@@ -1,5 +1,6 @@
 """fit, validate, test and predict as a LightningCLI."""
 
+import os
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -8,6 +9,8 @@ from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 
 from bldml.app.evaluation import evaluate_after_fit, evaluate_checkpoint
 from bldml.app.messages import report_stopped
@@ -20,8 +23,8 @@ from bldml.app.parser import (
     take_from_checkpoint,
     without,
 )
-from bldml.app.resume import recorded, run_to_continue, with_config_of_run
-from bldml.app.start import Start, default_run_name
+from bldml.app.resume import RUN_VARIABLE, recorded, run_to_continue, with_config_of_run
+from bldml.app.start import Start
 from bldml.app.trainer import TRAINER_DEFAULTS, hush, trainer_settings
 from bldml.config import ConfigError
 from bldml.dataset.files import show_path
@@ -29,9 +32,9 @@ from bldml.results.run import RunFolder
 from bldml.training.checkpoint import Checkpoint, read_checkpoint
 from bldml.training.datamodule import LeafDataModule
 from bldml.training.finetuning import TrainingConditions
-from bldml.training.interruption import disarm
 from bldml.training.module import LeafClassifier
 from bldml.training.slurm import RequeueEnvironment, SlurmJob, leave
+from bldml.training.stock import disarm
 from bldml.training.stopping import Stopped, StopSignals
 
 DESCRIPTIONS = {
@@ -55,6 +58,7 @@ class LeafCLI(LightningCLI):
 
     def __init__(self, args: list[str], signals: StopSignals) -> None:
         self.signals = signals
+        self.is_child = RUN_VARIABLE in os.environ
         self.job = SlurmJob.current()
         self.continued: RunFolder | None = None
         self.environment: RequeueEnvironment | None = None
@@ -127,8 +131,7 @@ class LeafCLI(LightningCLI):
         check_nulls(self._parser(verb), config[verb])
         seed = config[verb].seed_everything
         if verb == "fit" and not config.fit.trainer.fast_dev_run:
-            names = [config.fit.run_name or default_run_name(config.fit.model.backbone)]
-            self.continued = run_to_continue(config.fit, self.job, names)
+            self.continued = run_to_continue(config.fit, self.job)
             if self.continued is not None and seed is True:  # drawn when the run was started
                 seed = recorded(self.continued).get("seed", seed)
         config[verb].seed_everything = checked_seed(seed)
@@ -152,15 +155,18 @@ class LeafCLI(LightningCLI):
         settings = trainer_settings(self._get(self.config_init, "trainer"), str(self.subcommand))
         self.environment = next((p for p in settings["plugins"] if isinstance(p, RequeueEnvironment)), None)
         try:
-            return disarm(super().instantiate_trainer(**settings, **kwargs))
+            trainer = disarm(super().instantiate_trainer(**settings, **kwargs))
         except (RuntimeError, ValueError) as error:
             raise ConfigError(f"The trainer cannot be set up so: {error}") from error
+        # Others share weights out among processes, or start them in a way in which signals do not reach them.
+        by_fork = isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
+        if by_fork or type(trainer.strategy) not in (SingleDeviceStrategy, DDPStrategy):
+            raise ConfigError("trainer.strategy must be auto or ddp.")
+        return trainer
 
     def fit(self, model: LightningModule, datamodule: LightningDataModule) -> None:
         """Train, then evaluate the best checkpoint."""
         config = self.config["fit"]
-        if self.environment is not None:
-            self.signals.catch(self.environment.requeue_signal)
         start = Start(self.trainer, self.model, self.datamodule, config, self.signals, self.job)
         text = self._parser("fit").dump(without(config, "resume"), skip_unset=False)
         try:
@@ -177,12 +183,12 @@ class LeafCLI(LightningCLI):
                 evaluate_after_fit(self.trainer, self.model, self.datamodule, start.folder, splits, self.signals)
                 start.folder.previous_checkpoint.unlink(missing_ok=True)
         except Stopped as stop:
-            self._leave(stop, start.folder)
+            self._leave(stop, start.folder or self.continued)
         finally:
             start.close()
 
     def _leave(self, stop: Stopped, run: RunFolder | None) -> NoReturn:
-        if not self.trainer.is_global_zero and self.job is None:
+        if self.is_child:
             # Started by the first process, which Lightning would kill at once if another ended with an error.
             raise SystemExit(0)
         if self.trainer.is_global_zero:

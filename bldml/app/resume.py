@@ -13,10 +13,10 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from bldml.config import ConfigError, load_yaml, values_of
 from bldml.dataset.files import DatasetError, show_path
-from bldml.results.run import RunError, RunFolder, write_atomically
+from bldml.results.run import RunError, RunFolder, check_name, write_atomically
 from bldml.training.checkpoint import CheckpointError
 from bldml.training.datamodule import LeafDataModule
-from bldml.training.resuming import Progress, read_progress
+from bldml.training.resuming import DamagedCheckpoint, Progress, read_progress
 from bldml.training.slurm import SlurmJob
 from bldml.training.stopping import is_first_process
 
@@ -28,6 +28,9 @@ FREE = (
     "run_name",
     "test_after_fit",
     "checkpoint_minutes",
+    # Where the photographs are, not which: their contents are compared.
+    "data.root",
+    "data.manifest",
     "data.num_workers",
     "trainer.plugins",
     "trainer.enable_progress_bar",
@@ -52,13 +55,25 @@ def with_config_of_run(arguments: list[str]) -> list[str]:
     return ["fit", "--config", str(run.config), *arguments[1:]]
 
 
-def run_to_continue(config: Namespace, job: SlurmJob | None, names: list[str]) -> RunFolder | None:
+def place_of_runs(config: Namespace) -> Path:
+    """The folder in which the run folders lie."""
+    return Path(config.trainer.default_root_dir or Path.cwd()).expanduser() / LOGS
+
+
+def default_run_name(config: Namespace, job: SlurmJob | None) -> str:
+    """Backbone and Slurm job, or backbone and time."""
+    return f"{config.model.backbone}_{job.id.replace('_', '-') if job else f'{datetime.now():%Y%m%d-%H%M%S}'}"
+
+
+def run_to_continue(config: Namespace, job: SlurmJob | None) -> RunFolder | None:
     """The run that a fit goes on with; None for a new one.
 
     Args:
         config: The fit's configuration.
         job: The Slurm job that this process runs in.
-        names: Folder names that a run of this job may have.
+
+    Raises:
+        RunError: The name given is no name.
     """
     if config.resume is not None:
         return RunFolder(Path(config.resume))
@@ -66,12 +81,15 @@ def run_to_continue(config: Namespace, job: SlurmJob | None, names: list[str]) -
         return RunFolder(Path(told))
     if job is None or job.interactive:
         return None
-    logs = Path(config.trainer.default_root_dir or ".") / LOGS
-    for name in names:
-        for path in sorted([logs / name, *logs.glob(f"{name}-*")]):
-            if recorded(RunFolder(path)).get("slurm_job") == job.key:
-                return RunFolder(path)
-    return None
+    logs = place_of_runs(config)
+    if config.run_name:
+        check_name(config.run_name, "run")
+        candidates = [logs / config.run_name]
+    else:
+        # A folder of that name may be another cluster's; then the job's own has a number behind it.
+        name = default_run_name(config, job)
+        candidates = [logs / name, *sorted(logs.glob(f"{name}-[0-9]*"))]
+    return next((RunFolder(path) for path in candidates if recorded(RunFolder(path)).get("slurm_job") == job.key), None)
 
 
 def recorded(run: RunFolder) -> dict[str, Any]:
@@ -112,26 +130,29 @@ def choose_checkpoint(run: RunFolder) -> Progress | None:
     """The newest checkpoint that is whole; None if the run has not come to write one.
 
     Raises:
-        CheckpointError: There are checkpoints, and none of them is whole.
+        CheckpointError: There are checkpoints, and none of them is whole, or one cannot be read.
     """
     problems = []
-    for path in (run.last_checkpoint, run.previous_checkpoint):
+    # Without a last.ckpt the process ended between two renames, and the next one is the newest.
+    newest = run.last_checkpoint if run.last_checkpoint.exists() else run.next_checkpoint
+    for path in (newest, run.previous_checkpoint):
         if not path.exists():
             continue
         try:
             progress = read_progress(path)
-        except CheckpointError as error:
+        except DamagedCheckpoint as error:
             problems.append(str(error))
             continue
         if problems:
             rank_zero_info(f"Warning: {problems[0]} Going on from the one before, {path.name}.")
             if is_first_process():
                 # Otherwise the next save would let it take the place of the good one.
-                run.last_checkpoint.replace(run.checkpoints / "damaged.ckpt")
+                newest.replace(run.checkpoints / "damaged.ckpt")
         return progress
     if problems:
         raise CheckpointError(
-            "\n".join(problems) + f"\nThe run cannot go on. To begin it again, remove {show_path(run.checkpoints)}."
+            "\n".join(problems) + "\nThe run cannot go on; its best.ckpt can still be tested. To begin again, remove "
+            f"these files from {show_path(run.checkpoints)}."
         )
     return None
 
@@ -147,7 +168,10 @@ def read_same_photographs(run: RunFolder, datamodule: LeafDataModule, check: Any
     Raises:
         DatasetError: One is missing or has changed.
     """
-    datamodule.read_for_fit(check, manifest=run.splits)
+    try:
+        datamodule.read_for_fit(check, manifest=run.splits)
+    except DatasetError as error:
+        raise DatasetError(f"{error}\nIf the photographs have moved, say where to: --data.root FOLDER.") from error
     if run.excluded.is_file():
         with run.excluded.open(encoding="utf-8", newline="") as file:
             datamodule.excluded = [(row["path"], row["reason"]) for row in csv.DictReader(file)]

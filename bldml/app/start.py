@@ -3,10 +3,8 @@
 import csv
 import io
 import json
-import math
 import os
 from collections.abc import Iterable
-from datetime import datetime
 from pathlib import Path
 from typing import IO
 
@@ -18,16 +16,18 @@ from lightning.pytorch.utilities import rank_zero_info
 from bldml.app.messages import device_name, report_data, warn
 from bldml.app.parser import DATA_SETTINGS, mode_of
 from bldml.app.resume import (
-    LOGS,
     RUN_VARIABLE,
     check_same,
     choose_checkpoint,
+    default_run_name,
     note_continuation,
+    place_of_runs,
     read_same_photographs,
 )
 from bldml.dataset.files import escape_path
 from bldml.dataset.manifest import to_manifest
-from bldml.results.run import RunError, RunFolder, check_name, lock_run, write_atomically
+from bldml.results.lock import lock_run
+from bldml.results.run import RunError, RunFolder, check_name, write_atomically
 from bldml.training.datamodule import LeafDataModule
 from bldml.training.interruption import Interruption
 from bldml.training.module import LeafClassifier
@@ -61,6 +61,9 @@ class Start:
     ) -> None:  # fmt: skip
         self.trainer, self.model, self.datamodule, self.config = trainer, model, datamodule, config
         self.signals, self.job = signals, job
+        # With several processes none may leave before all are there: the others would wait for it in vain. They stop
+        # together before the first batch.
+        self.check = signals.check if trainer.world_size == 1 else lambda: None
         self.folder: RunFolder | None = None
         self.progress: Progress | None = None
         self._lock: IO[bytes] | None = None
@@ -77,9 +80,9 @@ class Start:
                 nothing was written.
             Stopped: A signal came.
         """
-        self.signals.check()
-        logs = Path(self.trainer.default_root_dir) / LOGS
-        name = self.config.run_name or default_run_name(self.model.backbone)
+        self.check()
+        logs = place_of_runs(self.config)
+        name = self.config.run_name or default_run_name(self.config, self.job)
         if continued is not None:
             self._continue(continued, config_text)
         else:
@@ -91,10 +94,10 @@ class Start:
                 )
             self.model.unfreeze(self.config.unfreezing.stages).unfreeze(0)  # more stages than there are is said now
             self.model.load_pretrained()
-            self.datamodule.read_for_fit(self.signals.check)
+            self.datamodule.read_for_fit(self.check)
         self._describe()
         if self.config.trainer.fast_dev_run:
-            self.trainer.callbacks.append(Interruption(self.signals, None, None, math.inf))  # type: ignore[attr-defined]
+            self.trainer.callbacks.append(Interruption(self.signals))  # type: ignore[attr-defined]
             return
         if continued is None:
             self.folder = RunFolder(logs / name)
@@ -104,7 +107,11 @@ class Start:
                 self._lock = lock_run(self.folder)
         assert self.folder is not None
         # On every rank, which must all come to the same barriers; only the first one writes.
-        attach(self.trainer, self.folder, self.config, self.signals, self.progress)
+        if self._lock is None and self.trainer.is_global_zero:
+            warn("This file system has no locks: nothing keeps a second process from training in the same run.")
+        # What a killed process has logged behind its checkpoint is logged again: TensorBoard forgets the first.
+        step = self.progress.next_log_step if self.progress else 0 if continued else None
+        attach(self.trainer, self.folder, self.config, self.signals, self.progress, step)
         os.environ[RUN_VARIABLE] = str(self.folder.path.absolute())
         rank_zero_info(f"Run folder: {self.folder.path}")
 
@@ -128,7 +135,7 @@ class Start:
                 f"{run.path} was trained by {self.progress.world_size} processes and can go on only so; now there are "
                 f"{self.trainer.world_size}. Set --trainer.devices and --trainer.num_nodes as before."
             )
-        read_same_photographs(run, self.datamodule, self.signals.check)
+        read_same_photographs(run, self.datamodule, self.check)
         if self.trainer.is_global_zero:
             note_continuation(run, self.job, self.progress)
         where = f"epoch {self.progress.epoch}, step {self.progress.step}" if self.progress else "its beginning"
@@ -169,34 +176,32 @@ class Start:
 
 
 def attach(
-    trainer: Trainer, run: RunFolder, config: Namespace, signals: StopSignals, progress: Progress | None
+    trainer: Trainer,
+    run: RunFolder,
+    config: Namespace,
+    signals: StopSignals,
+    progress: Progress | None,
+    purge_step: int | None,
 ) -> None:
     """Give the trainer what writes into the run folder: TensorBoard's curves if wanted, metrics.csv, checkpoints."""
     table = EpochTable(run.metrics, echo=trainer.progress_bar_callback is None)
     curves = []
     if config.trainer.logger is not False:
-        # What a killed process has logged behind its checkpoint is logged again: TensorBoard forgets the first.
-        step = None if progress is None else progress.next_log_step
-        curves.append(Curves(run.path, name="", version="", default_hp_metric=False, purge_step=step))
+        curves.append(Curves(run.path, name="", version="", default_hp_metric=False, purge_step=purge_step))
     if progress is not None:
         table.restore(progress.rows)
     trainer.loggers = [*trainer.loggers, *curves, table]
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
-    if any(isinstance(callback, ModelCheckpoint) for callback in callbacks):
-        warn("The configuration has a ModelCheckpoint of its own; best.ckpt and last.ckpt are written as well.")
+    for callback in callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+            # Not beside ours, whose last.ckpt its save_last would write over.
+            callback.dirpath = os.path.realpath(run.path / "more_checkpoints")
+            warn(f"The configuration's own ModelCheckpoint writes to {run.path / 'more_checkpoints'}.")
     # Checkpoint callbacks come last: they save what the others have decided in this epoch.
-    callbacks += [
-        ModelCheckpoint(
-            run.checkpoints, "best", monitor=config.monitor, mode=mode_of(config.monitor), enable_version_counter=False
-        ),
-        Interruption(signals, run, table, config.checkpoint_minutes),
-    ]
-
-
-def default_run_name(backbone: str) -> str:
-    """Backbone and Slurm job, or backbone and time."""
-    job = SlurmJob.current()
-    return f"{backbone}_{datetime.now():%Y%m%d-%H%M%S}" if job is None else f"{backbone}_{job.id.replace('_', '-')}"
+    best = ModelCheckpoint(
+        run.checkpoints, "best", monitor=config.monitor, mode=mode_of(config.monitor), enable_version_counter=False
+    )
+    callbacks += [best, Interruption(signals, run, table, best, config.checkpoint_minutes)]
 
 
 def data_settings(datamodule: LeafDataModule) -> dict[str, object]:

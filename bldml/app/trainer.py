@@ -15,8 +15,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
 from bldml.config import ConfigError
-from bldml.training.interruption import AtomicCheckpointIO
 from bldml.training.slurm import RequeueEnvironment
+from bldml.training.stock import AtomicCheckpointIO
 
 TRAINER_DEFAULTS = {
     "max_epochs": 100,
@@ -78,6 +78,11 @@ def trainer_settings(config: Namespace, verb: str) -> dict[str, Any]:
         settings |= {"devices": 1, "num_nodes": 1, "strategy": "auto", "logger": False, "enable_checkpointing": False}
     if config["overfit_batches"]:
         raise ConfigError("trainer.overfit_batches replaces the order of the photographs; give limit_train_batches.")
+    if config["max_steps"] != -1:
+        # Lightning skips an epoch when such a run goes on from an epoch's end.
+        raise ConfigError("trainer.max_steps is not supported; give trainer.max_epochs.")
+    if not isinstance(config["val_check_interval"], int | float | None):
+        raise ConfigError("trainer.val_check_interval must be a number of batches or a share of the epoch, not a time.")
     return settings
 
 
@@ -88,6 +93,11 @@ def plugins(given: Any, verb: str) -> list[Any]:
     """
     found = [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
     in_step = RequeueEnvironment.detect()
+    if in_step:
+        try:
+            RequeueEnvironment._validate_srun_variables()  # --ntasks in place of --ntasks-per-node
+        except RuntimeError as error:
+            raise ConfigError(str(error)) from error
     if verb == "fit":
         found.append(AtomicCheckpointIO())
     elif in_step and os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1":

@@ -4,18 +4,15 @@ Every file is written beside its place and then renamed, so that a kill leaves t
 """
 
 import errno
-import fcntl
 import itertools
 import os
 import secrets
 import shutil
-import time
 import unicodedata
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 _LONGEST_NAME = 200  # bytes; file systems allow 255, and a unique name gets a number behind it
 
@@ -127,6 +124,11 @@ class RunFolder:
         return self.checkpoints / "last.ckpt"
 
     @property
+    def next_checkpoint(self) -> Path:
+        """A whole checkpoint that has not taken the place of `last_checkpoint` yet."""
+        return self.checkpoints / "next.ckpt"
+
+    @property
     def previous_checkpoint(self) -> Path:
         """The one before `last_checkpoint`, should that be damaged."""
         return self.checkpoints / "previous.ckpt"
@@ -206,43 +208,6 @@ def _appear(path: Path, content: Mapping[str, str]) -> bool:
     finally:
         shutil.rmtree(hidden, ignore_errors=True)  # after the rename it is not there
     return True
-
-
-def lock_run(run: RunFolder, *, patience: float = 0.0) -> IO[bytes] | None:
-    """Keep other processes from training in this run as long as the file that is returned stays open.
-
-    The system frees the lock when the process ends, however it ends. Threads and child processes do not hold it.
-
-    Args:
-        run: The run.
-        patience: Seconds to wait for a process that is about to end, or for a file server that notices late.
-
-    Returns:
-        The open lock file; None where the file system knows no locks.
-
-    Raises:
-        RunError: Another process holds it.
-    """
-    end = time.monotonic() + patience
-    try:
-        file = (run.path / ".lock").open("ab")
-    except OSError as error:
-        raise RunError(f"Cannot write in {run.path}: {error.strerror}. Check that you may write there.") from error
-    while True:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return file
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                file.close()
-                return None
-            if time.monotonic() >= end:
-                file.close()
-                raise RunError(
-                    f"Another process is training in {run.path}. Two would mix their results: wait until it has ended, "
-                    "or start a run of another --run_name."
-                ) from error
-        time.sleep(1)
 
 
 def make_folder(folder: Path) -> None:

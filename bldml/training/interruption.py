@@ -1,22 +1,19 @@
 """The callback that lets a run be stopped at any moment and go on exactly: safe points, agreement, last.ckpt."""
 
-import os
+import math
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
-from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from bldml.results.run import RunError, RunFolder
+from bldml.training.checkpoint import CheckpointError
 from bldml.training.recording import EpochTable
-from bldml.training.resuming import KEY, Position, make_resumable, put_metrics, relocate, take_metrics
+from bldml.training.resuming import KEY, Position, make_resumable, put_metrics, read_progress, relocate, take_metrics
 from bldml.training.sampling import LeafLoader
 from bldml.training.stopping import Stopped, StopSignals
 
@@ -32,18 +29,27 @@ class Interruption(Callback):
         signals: Where signals raise their flags.
         run: The run folder; None for a trial run that leaves nothing.
         table: The rows of metrics.csv.
+        best: The callback that writes best.ckpt.
         minutes: Minutes between two checkpoints within an epoch.
     """
 
-    def __init__(self, signals: StopSignals, run: RunFolder | None, table: EpochTable | None, minutes: float) -> None:
+    def __init__(
+        self,
+        signals: StopSignals,
+        run: RunFolder | None = None,
+        table: EpochTable | None = None,
+        best: ModelCheckpoint | None = None,
+        minutes: float = math.inf,
+    ) -> None:
         super().__init__()
-        self.signals, self.run, self.table, self.seconds = signals, run, table, 60 * minutes
+        self.signals, self.run, self.table, self.best, self.seconds = signals, run, table, best, 60 * minutes
         self._group: Any = None  # a torch.distributed process group
         self._saved_at = time.monotonic()
         self._resumed_at: int | None = None
         self._metrics: dict[str, Any] = {}
         self._shared_batches = 0
         self._position: Position | None = None
+        self._is_readable = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Open a channel between the ranks' CPUs, beside the GPUs' own, which would have to be waited for."""
@@ -51,17 +57,24 @@ class Interruption(Callback):
             self._group = torch.distributed.new_group(backend="gloo")
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Take up what Lightning does not."""
+        """Take up what Lightning does not.
+
+        Raises:
+            CheckpointError: The ranks go on from different checkpoints.
+        """
         state = checkpoint[KEY]
+        step = int(state["step"])
+        largest, smallest = self._agree(torch.tensor([step, -step])).tolist()
+        if largest != -smallest:
+            raise CheckpointError(f"The processes go on from different steps, {-smallest} to {largest}: start again.")
         trainer.should_stop = state["should_stop"]
         self._metrics = state["metrics"][trainer.global_rank]
         self._resumed_at = state["epoch"] if state["position"] == "epoch" else None
-        if self.run is not None:
-            relocate(checkpoint["callbacks"], Path(os.path.realpath(self.run.checkpoints)))
-        for callback in trainer.checkpoint_callbacks:
-            if isinstance(callback, ModelCheckpoint) and callback.state_key in checkpoint["callbacks"]:
-                # The one thing of its state that it saves and does not load.
-                callback.current_score = checkpoint["callbacks"][callback.state_key]["current_score"]
+        if self.best is not None:
+            best = checkpoint["callbacks"][self.best.state_key]
+            relocate(best, str(self.best.dirpath))
+            # The one thing of its state that it saves and does not load.
+            self.best.current_score = best["current_score"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put back the metrics of the epoch, now that the module is on its device."""
@@ -97,7 +110,8 @@ class Interruption(Callback):
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
         """Stop here; the validation will be run again as a whole, so its last batch rather leads to its end."""
-        if not trainer.sanity_checking and batch_idx < self._shared_batches - 1:
+        waiting = trainer.fit_loop._should_accumulate()  # gradients, which are in no checkpoint
+        if not (trainer.sanity_checking or waiting) and batch_idx < self._shared_batches - 1:
             self._stop_if_asked(trainer, pl_module, "validation")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -127,23 +141,29 @@ class Interruption(Callback):
         if position is not None and (signum or save):
             self._save(trainer, module, position)
         if signum:
-            saved = self.run is not None and self.run.last_checkpoint.exists()
-            if saved:
-                assert self.run is not None
+            if self.run is not None and self.run.last_checkpoint.exists():
                 rank_zero_info(
                     f"Saved {self.run.last_checkpoint} (epoch {trainer.current_epoch}, {trainer.global_step} steps)."
                 )
-            raise Stopped(signum, saved=saved)
+            raise Stopped(signum)
 
     def _save(self, trainer: Trainer, module: LightningModule, position: Position) -> None:
         if self.run is None:
             return
-        self._position, folder = position, self.run.checkpoints
+        self._position, fresh = position, self.run.next_checkpoint
         for logger in trainer.loggers:
             logger.save()
-        fresh = folder / "next.ckpt"
         trainer.save_checkpoint(fresh, weights_only=False)
         if trainer.is_global_zero:
+            if not self._is_readable:
+                try:
+                    read_progress(fresh)
+                except CheckpointError as error:  # better known now than when the run is to go on
+                    raise CheckpointError(
+                        f"{error}\nA callback of the configuration returns from state_dict something that is no plain "
+                        "value. No run can go on from such a checkpoint."
+                    ) from error
+                self._is_readable = True
             try:
                 if self.run.last_checkpoint.exists():
                     self.run.last_checkpoint.replace(self.run.previous_checkpoint)
@@ -165,7 +185,10 @@ class Interruption(Callback):
             metrics *= trainer.world_size
             torch.distributed.all_gather_object(metrics, metrics[0], group=self._group)
         make_resumable(
-            checkpoint, self._position, should_stop=trainer.should_stop and self._position == "epoch",
+            checkpoint,
+            self._position,
+            # Within an epoch it may wait for min_epochs.
+            should_stop=trainer.should_stop and (self._position == "epoch" or not trainer.fit_loop._can_stop_early),
             rows=[] if self.table is None else self.table.rows, metrics=metrics,
         )  # fmt: skip
 
@@ -188,56 +211,6 @@ class StopEvaluation(Callback):
     def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Stop here."""
         self.signals.check()
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it, so that a kill leaves the old file or the new one.
-
-    Lightning's own goes through the system's temporary folder, which usually lies on another disk: there a rename is a
-    copy, and a kill leaves half of it.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write it.
-
-        Raises:
-            RunError: It cannot be written; an old file is unchanged.
-        """
-        target = Path(path)
-        # Always the same name, so that what a kill has left is written over and not left for ever.
-        part = target.with_name(f".{target.name}.part")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(target)
-        # torch reports a full disk as a RuntimeError.
-        except (OSError, RuntimeError) as error:
-            part.unlink(missing_ok=True)
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            raise RunError(
-                f"Cannot write the checkpoint {target}: {reason}. The checkpoints before are as they were. Is there "
-                "space left, and may you write there?"
-            ) from error
-
-
-class _NoHandlers(_SignalConnector):
-    def register_signal_handlers(self) -> None:
-        """Leave signals to StopSignals: Lightning's handlers save nothing at SIGTERM, and run in loader workers too."""
-
-
-class _NoForeignCheckpoint(_CheckpointConnector):
-    # Lightning would load a hpc_ckpt_1.ckpt that any other job has left in the folder.
-    _hpc_resume_path = None
-
-
-def disarm(trainer: Trainer) -> Trainer:
-    """Switch off what Lightning does by itself with signals and with checkpoints that lie around."""
-    trainer._signal_connector = _NoHandlers(trainer)
-    trainer._checkpoint_connector = _NoForeignCheckpoint(trainer)
-    return trainer
 
 
 def loader(trainer: Trainer) -> LeafLoader:

@@ -28,6 +28,10 @@ TRAIN_METRICS = ("scores.train_", "losses.train_")
 Position = Literal["epoch", "batch", "validation"]
 
 
+class DamagedCheckpoint(CheckpointError):
+    """Not every byte of a checkpoint is as it was written."""
+
+
 @dataclass(frozen=True)
 class Progress:
     """Where a run stands.
@@ -86,8 +90,8 @@ def make_resumable(
         "step": checkpoint["global_step"],
         "should_stop": should_stop,
         "rows": [dict(row) for row in rows],
-        # Within an epoch Lightning counts a step on only after what this checkpoint is written in.
-        "next_log_step": logged if position == "epoch" else logged + 1,
+        # After a training batch Lightning counts on only behind the place where this is written.
+        "next_log_step": logged + 1 if position == "batch" else logged,
         "metrics": metrics,
     }
 
@@ -116,37 +120,37 @@ def put_metrics(module: LightningModule, taken: Mapping[str, Any]) -> None:
             metric._update_count, metric._computed = taken[name]["updates"], None
 
 
-def relocate(callbacks: dict[str, dict[str, Any]], folder: Path) -> None:
+def relocate(state: dict[str, Any], folder: str) -> None:
     """Let ModelCheckpoint go on in a run folder that has been moved; it would forget its best score.
 
     Args:
-        callbacks: The states of all callbacks; changed in place.
+        state: Its state; changed in place.
         folder: Where the run's checkpoints lie now.
     """
-    for state in callbacks.values():
-        old = state.get("dirpath") if isinstance(state, dict) else None
-        if not old or Path(old).name != folder.name or Path(old) == folder:
-            continue
-        for key, value in state.items():
-            if isinstance(value, str):
-                state[key] = value.replace(old, str(folder), 1)
-            elif isinstance(value, dict):
-                state[key] = {str(k).replace(old, str(folder), 1): v for k, v in value.items()}
+    old = state["dirpath"]
+    for key, value in state.items():
+        if isinstance(value, str):
+            state[key] = value.replace(old, folder, 1)
+        elif isinstance(value, dict):
+            state[key] = {str(k).replace(old, folder, 1): v for k, v in value.items()}
 
 
 def read_progress(path: Path) -> Progress:
     """Read where a run stands, after checking that every byte of the file is as it was written.
 
     Raises:
-        CheckpointError: The file is damaged, or no run can go on from it.
+        DamagedCheckpoint: It is not.
+        CheckpointError: No run can go on from it.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
-    except (OSError, zipfile.BadZipFile, EOFError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
+    except OSError as error:  # which says nothing of the file: another try may succeed
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise DamagedCheckpoint(f"{path} is damaged: {error}.") from error
     if broken is not None:
-        raise CheckpointError(f"{path} is damaged: the checksum of {broken} is wrong.")
+        raise DamagedCheckpoint(f"{path} is damaged: the checksum of {broken} is wrong.")
     checkpoint: Checkpoint = read_checkpoint(path)
     plain = torch.load(path, map_location="cpu", weights_only=True, mmap=True).get(KEY)
     if not isinstance(plain, dict):

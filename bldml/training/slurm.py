@@ -12,10 +12,10 @@ from typing import NoReturn
 
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
-from bldml.training.stopping import Stopped, StopSignals, blocked, is_first_process
+from bldml.training.stopping import WALL_TIME, Stopped, StopSignals, blocked, is_first_process
 
-# Names that srun and salloc give to a session in which a person types, and Open OnDemand to a notebook.
-INTERACTIVE = ("bash", "interactive", "sys/dashboard/")
+# Names that srun and salloc give to a session in which a person types; Open OnDemand's begin with the other.
+INTERACTIVE, NOTEBOOK = ("bash", "interactive"), "sys/dashboard/"
 CONTROLLER_TIMEOUT_S = 20.0
 END_TIMEOUT_S = 300.0
 TRIES = 3
@@ -48,11 +48,12 @@ class SlurmJob:
         if not number:
             return None
         array, task = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
-        restarts = environment.get("SLURM_RESTART_COUNT", "0")
+        restarts, name = environment.get("SLURM_RESTART_COUNT", "0"), environment.get("SLURM_JOB_NAME", "")
         return cls(
             f"{array}_{task}" if array and task else number,
             environment.get("SLURM_CLUSTER_NAME", ""),
-            environment.get("SLURM_JOB_NAME", "").startswith(INTERACTIVE),
+            # The last: srun --pty, whatever it runs.
+            name in INTERACTIVE or name.startswith(NOTEBOOK) or "SLURM_PTY_PORT" in environment,
             int(restarts) if restarts.isdigit() else 0,
         )
 
@@ -69,12 +70,15 @@ class RequeueEnvironment(SLURMEnvironment):
 
     Args:
         auto_requeue: Whether the job is put into the queue again (`scontrol requeue`) when its wall time is near.
-        requeue_signal: The signal of `#SBATCH --signal`; null for SIGUSR1.
+        requeue_signal: The signal of `#SBATCH --signal`, SIGUSR1 or SIGUSR2; either is understood.
+
+    Raises:
+        ValueError: It is another one: SIGTERM, for instance, also says that a job is cancelled.
     """
 
     def __init__(self, auto_requeue: bool = True, requeue_signal: signal.Signals | None = None) -> None:
-        if self.detect():
-            self._validate_srun_variables()
+        if requeue_signal is not None and requeue_signal not in WALL_TIME:
+            raise ValueError(f"requeue_signal must be SIGUSR1 or SIGUSR2, not {requeue_signal.name}")
         # Not Lightning's own __init__, which warns wherever Slurm is installed but a command was not started by srun.
         self.auto_requeue = auto_requeue
         self.requeue_signal: signal.Signals = requeue_signal or signal.SIGUSR1
@@ -98,8 +102,11 @@ def requeue(job: SlurmJob) -> str | None:
     if shutil.which("scontrol") is None:
         return "scontrol is not on the PATH (a container without Slurm's commands?)"
     code, text = _scontrol("show", "job", "-o", job.id)
-    # Requeueing a cancelled job would raise it from the dead.
-    if code == 0 and "JobState=CANCELLED" in text:
+    # Requeueing a cancelled job would raise it from the dead. While its processes are being ended Slurm shows it as
+    # completing; one whose time is up too, but with that as its reason.
+    shown = dict(field.split("=", 1) for field in text.split() if "=" in field) if code == 0 else {}
+    completing = shown.get("JobState") == "COMPLETING" and shown.get("Reason") != "TimeLimit"
+    if completing or shown.get("JobState", "").startswith("CANCELLED"):
         return "it was cancelled"
     for attempt in range(TRIES):
         if attempt:
@@ -130,14 +137,13 @@ def leave(
     Raises:
         SystemExit: With 128 and the signal's number.
     """
-    wall_time = environment.requeue_signal if environment else signal.SIGUSR1
     wanted = environment.auto_requeue if environment else True
     if job is None or job.interactive or stop.signum in (signal.SIGINT, signal.SIGHUP):
         raise SystemExit(128 + stop.signum)
-    if stop.signum != wall_time:
+    if stop.signum not in WALL_TIME:
         _say(f"Waiting for Slurm to end job {job.id}. Preempted, it will start again by itself; if cancelled: {how}")
         # A stray SIGTERM, after which nobody kills: the wall time still ends the job, and then it is requeued.
-        while not signals.has(wall_time):
+        while not signals.has(*WALL_TIME):
             time.sleep(0.5)
     refusal = None
     if is_first_process():

@@ -4,6 +4,7 @@ Imports nothing heavy, so that the front door can catch signals before torch is 
 first seconds must not die of the default action either.
 """
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -12,9 +13,10 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-# SIGUSR1: Slurm's wall time is near. SIGTERM: preemption, scancel, shutdown. SIGINT: Ctrl-C. SIGHUP: the terminal has
-# gone away.
-STOPPING = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# What a job script may ask Slurm to send when the wall time is near.
+WALL_TIME = (signal.SIGUSR1, signal.SIGUSR2)
+# SIGTERM: preemption, scancel, shutdown. SIGINT: Ctrl-C. SIGHUP: the terminal has gone away.
+STOPPING = (*WALL_TIME, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
@@ -26,18 +28,17 @@ class Stopped(BaseException):
 
     Args:
         signum: The signal that asked.
-        saved: Whether a checkpoint holds all that was done so far.
     """
 
-    def __init__(self, signum: int, *, saved: bool = False) -> None:
+    def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}")
-        self.signum, self.saved = signum, saved
+        self.signum = signum
 
 
 class StopSignals:
     """Catches the stopping signals between `install` and `restore`; each only raises a flag.
 
-    A signal that was ignored before (`nohup`, a background job of a shell) stays ignored.
+    SIGINT and SIGHUP stay ignored where they were before (a background job of a shell, `nohup`).
     """
 
     def __init__(self) -> None:
@@ -70,9 +71,9 @@ class StopSignals:
         """The first signal that came; None as long as none did."""
         return self._received[0] if self._received else None
 
-    def has(self, signum: int) -> bool:
-        """Whether this signal came, first or later."""
-        return signum in self._received
+    def has(self, *signums: int) -> bool:
+        """Whether one of these signals came, first or later."""
+        return any(signum in self._received for signum in signums)
 
     def check(self) -> None:
         """Stop here, where there is nothing to save, if a signal has come.
@@ -118,12 +119,16 @@ def ignore_in_worker(worker_id: int) -> None:
     for signum in STOPPING:
         if signum != signal.SIGTERM:
             signal.signal(signum, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is None or parent.pid is None or not hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+        return
     # SIGTERM stays blocked, as `blocked` has left it, so that a thread can take it and see who has sent it.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-    threading.Thread(target=_obey_parent, daemon=True).start()
+    threading.Thread(target=_obey, args=(parent.pid,), daemon=True).start()
 
 
-def _obey_parent() -> None:
-    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
+def _obey(parent: int) -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent:
         pass
     os._exit(0)

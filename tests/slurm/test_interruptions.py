@@ -74,6 +74,18 @@ def cancellation(bench: Bench) -> list[Fit]:
     return [fit, resumed.complete()]
 
 
+def cancellation_while_saving(bench: Bench) -> list[Fit]:
+    # The wall time's signal first; while the run saves, the user cancels the job.
+    fit = bench.submit(CONFIG, moments=("train-0-3", "save-0"))
+    fit.reach("train-0-3")
+    fit.job.signal("USR1")
+    fit.reach("save-0")
+    fit.job.cancel()
+    fit.job.wait_for("CANCELLED")
+    fit.job.wait_until(lambda: "not requeued" in fit.job.text, "it had said that it is not requeued", 60)
+    return [fit]
+
+
 def killing(bench: Bench) -> list[Fit]:
     fit = bench.submit(CONFIG, "--checkpoint_minutes=0.0001", moments=("train-1-6", "save-2"))
     for moment in ("train-1-6", "save-2"):
@@ -121,6 +133,7 @@ def other_seed(bench: Bench) -> list[Fit]:
 # Those that take longest come first.
 SCENARIOS: tuple[Callable[[Bench], list[Fit]], ...] = (
     wall_time, preemption, killing, cancellation, early_moments, late_moments, array, reference, other_seed,
+    cancellation_while_saving,
 )  # fmt: skip
 # More at once would only compete for the processors, and Python take as long to start as a job's wall time.
 AT_ONCE = 4
@@ -205,6 +218,13 @@ def test_a_cancelled_job_stays_dead_and_its_run_goes_on_in_another(fits: Fits, u
     assert resumed.job.restarts == 1
     assert not resumed.run.exists()
     assert_same(cancelled.run, undisturbed)
+
+
+def test_a_job_cancelled_while_it_saves_for_a_requeue_is_not_raised_from_the_dead(fits: Fits) -> None:
+    (cancelled,) = fits(cancellation_while_saving)
+    time.sleep(15)  # a requeued job would start again after six seconds
+    assert (cancelled.job.state, cancelled.job.restarts) == ("CANCELLED", 0)
+    assert checkpoint(cancelled.run / "checkpoints" / "last.ckpt")["global_step"] == 4
 
 
 def test_killed_in_an_epoch_and_while_saving(fits: Fits, undisturbed: Path) -> None:
