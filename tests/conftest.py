@@ -9,6 +9,22 @@ import pytest
 
 from tests.support import SHARED, SMALL, Bldml, Outcome
 
+# A file is one worker's. These take minutes, those of Slurm mostly by waiting: begun first, none is left for the end.
+LONGEST = (
+    "slurm/test_interruptions.py",
+    "app/test_interruption.py",
+    "test_real_photographs.py",
+    "slurm/test_ranks.py",
+    "slurm/test_same_directory.py",
+    "app/test_fit.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; the order within a file stays."""
+    ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(LONGEST)))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:

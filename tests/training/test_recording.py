@@ -216,7 +216,7 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         head = git(REPOSITORY, "rev-parse", "HEAD")
         assert record["git_commit"] in (head, f"{head}+changes")
     monkeypatch.delenv("SLURM_JOB_ID")
-    assert environment(5, torch.device("cpu"), {})["slurm_job_id"] is None
+    assert environment(5, torch.device("cpu"), {})["slurm_job"] is None
 
 
 def test_part_of_a_split_does_not_pass_for_the_whole(tmp_path: Path) -> None:
