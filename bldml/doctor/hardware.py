@@ -145,7 +145,7 @@ def check_precision(gpu: Gpu, settings: Settings | None) -> Iterable[Finding]:
     precision = settings.precision
     on_gpu = bool(gpu.name) and settings.accelerator != "cpu"
     if not on_gpu and precision in ("16-mixed", "16"):
-        yield ok(name, f"{precision}; a CPU computes in bf16 instead")
+        yield ok(name, f"{precision}; a CPU computes in bf16 instead, or in float32")
     elif on_gpu and "bf16" in precision and not gpu.bf16:
         yield warn(
             name,
