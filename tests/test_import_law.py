@@ -26,6 +26,7 @@ LAW: dict[str, tuple[str, ...]] = {
         "bldml.results.run",
         "bldml.results.tables",
         "bldml.results.evaluation",
+        "bldml.results.operating_point",
     ),
     "bldml.inference": (
         "bldml.inference",

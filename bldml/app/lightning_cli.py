@@ -167,6 +167,7 @@ class LeafCLI(LightningCLI):
     def fit(self, model: LightningModule, datamodule: LightningDataModule) -> None:
         """Train, then evaluate the best checkpoint."""
         config = self.config["fit"]
+        self.model.goal = self._get(self.config_init, "operating_point")
         start = Start(self.trainer, self.model, self.datamodule, config, self.signals, self.job)
         text = self._parser("fit").dump(without(config, "resume"), skip_unset=False)
         try:

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser
 
 from bldml.config import ConfigError, explain, keys_of
+from bldml.results.operating_point import Goal
 from bldml.training.checkpoint import Header
 from bldml.training.finetuning import PlateauLR, ProgressiveUnfreezing
 from bldml.training.module import image_size_of
@@ -65,6 +66,13 @@ def add_arguments(parser: LightningArgumentParser, verb: str) -> None:
         type=PositiveFloat,
         default=15.0,
         help="Minutes between two checkpoints within an epoch: at most so much is lost when power fails.",
+    )
+    parser.add_argument(
+        "--operating_point",
+        type=Goal,
+        default=Goal(),
+        help="What the threshold is chosen for, on validation: maximize (f1 or youden), sensitivity, specificity, or a "
+        "fixed threshold.",
     )
     parser.add_lightning_class_args(ProgressiveUnfreezing, "unfreezing")
     parser.add_lightning_class_args(EarlyStopping, "early_stopping")

@@ -158,7 +158,11 @@ class Start:
             fingerprints=datamodule.fingerprints,
             seen=seen_digests(datamodule),
             versions=software_versions(),
-            settings={"data": data_settings(datamodule), "precision": str(self.config.trainer.precision)},
+            settings={
+                "data": data_settings(datamodule),
+                "precision": str(self.config.trainer.precision),
+                "operating_point": vars(model.goal),
+            },
         )
 
     def _content(self, config_text: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Scores, operating threshold and calibration of a binary classifier: pure functions on arrays.
+"""Scores of a binary classifier: pure functions on arrays.
 
 Throughout, `labels` is an integer array of shape (n,) with 1 for the positive class, `logits` and
 `probabilities` are float arrays of shape (n,) for the positive class, and an image is called positive where
@@ -6,104 +6,16 @@ its probability is greater than *or equal to* the threshold. A score that the da
 None, never nan. Wrong shapes or values raise ValueError.
 """
 
-from dataclasses import dataclass
+import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from bldml.results.checked import checked_pair, checked_scores
-
-TEMPERATURE_RANGE = (0.25, 10.0)
+from bldml.results.checked import checked_pair
+from bldml.results.operating_point import OperatingPoint, counts_from_the_top
 
 Scores = dict[str, float | int | None]
-
-
-@dataclass(frozen=True)
-class OperatingPoint:
-    """What turns a logit into a decision; chosen on validation data, never on test data.
-
-    Args:
-        threshold: least calibrated probability that is called positive, in [0, 1].
-        temperature: divides the logit before the sigmoid, greater than 0; 1 leaves it as it is.
-    """
-
-    threshold: float
-    temperature: float
-
-
-def to_probabilities(logits: ArrayLike, temperature: float = 1.0) -> NDArray[np.float64]:
-    """Return sigmoid(logit / temperature), without overflow, in float64, shape (n,), range [0, 1].
-
-    >>> to_probabilities([-2.0, 0.0, 2000.0], temperature=2.0).round(3).tolist()
-    [0.269, 0.5, 1.0]
-    """
-    if not (np.isfinite(temperature) and temperature > 0):
-        raise ValueError(f"The temperature must be a finite number greater than 0, found {temperature}.")
-    return _sigmoid(checked_scores(logits, "logits") / temperature)
-
-
-def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float | None:
-    """Return the temperature in [0.25, 10] with the least mean negative log-likelihood (Guo et al. 2017).
-
-    With beta = 1 / temperature and margin = logit for a positive, -logit for a negative image, the loss
-    mean(log(1 + exp(-beta * margin))) is convex in beta, so bisection on its slope finds the one minimum.
-
-    Returns:
-        The temperature, or None where the data do not determine it: no image, one class only, every logit 0,
-        or classes that a threshold separates without error (a fit would only make the model overconfident).
-
-    >>> round(fit_temperature([4.0, 4.0, 4.0, -4.0, -4.0, -4.0], [1, 1, 0, 0, 0, 1]), 3)
-    5.771
-    >>> fit_temperature([2.0, 3.0, -1.0], [1, 1, 0]) is None  # separated without error
-    True
-    """
-    logit, label = checked_pair(logits, labels, "logits")
-    positive, negative = logit[label == 1], logit[label == 0]
-    if not positive.size or not negative.size or not logit.any():
-        return None
-    if positive.min() > negative.max() or negative.min() > positive.max():
-        return None
-    margin = np.where(label == 1, logit, -logit)
-
-    def slope(beta: float) -> float:
-        return -float(np.mean(margin * _sigmoid(-beta * margin)))
-
-    lowest, highest = TEMPERATURE_RANGE
-    low, high = 1 / highest, 1 / lowest
-    # The interval is then below the resolution of float64; a minimum outside the range ends at its near end.
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
-    return 1 / ((low + high) / 2)
-
-
-def choose_threshold(labels: ArrayLike, probabilities: ArrayLike) -> float:
-    """Return the threshold with the best F1, in [0, 1].
-
-    F1 is constant for all thresholds between two neighbouring distinct probabilities, and also from 0 to the
-    least one; the middle of the best such interval is returned. Of several equally good intervals, the one
-    whose middle is closest to 0.5 is taken, and of two equally close ones the lower (it misses fewer
-    positives). Where a class is absent no threshold can be chosen: 0.5.
-
-    >>> choose_threshold([0, 0, 1, 1], [0.1, 0.25, 0.75, 0.875])
-    0.5
-    >>> choose_threshold([1, 1], [0.9, 0.8])
-    0.5
-    """
-    probability, label = checked_pair(probabilities, labels, "probabilities", in_unit_range=True)
-    n_positive = int(label.sum())
-    if n_positive in (0, label.size):
-        return 0.5
-    score, true_positives, called = _counts_from_the_top(probability, label)
-    # Equal fractions of integers round to equal floats, so the comparison finds ties exactly.
-    f1 = 2 * true_positives / (called + n_positive)
-    below = np.append(score[1:], 0.0)
-    middle = below + (score - below) / 2
-    # Scores one rounding step apart have no middle, and at the lower score more images would be called.
-    middle = np.where(middle > below, middle, score)
-    best = middle[f1 == f1.max()][::-1]
-    return float(best[np.argmin(np.abs(best - 0.5))])
 
 
 def auroc(labels: ArrayLike, probabilities: ArrayLike) -> float | None:
@@ -139,7 +51,7 @@ def average_precision(labels: ArrayLike, probabilities: ArrayLike) -> float | No
     n_positive = int(label.sum())
     if not n_positive:
         return None
-    _, true_positives, called = _counts_from_the_top(probability, label)
+    _, true_positives, called = counts_from_the_top(probability, label)
     gain = np.diff(true_positives, prepend=0)
     return float(np.sum(gain * (true_positives / called)) / n_positive)
 
@@ -161,13 +73,37 @@ def log_loss(labels: ArrayLike, probabilities: ArrayLike) -> float | None:
     return -float(np.mean(np.where(label == 1, np.log(clipped), np.log1p(-clipped))))
 
 
+def brier_score(labels: ArrayLike, probabilities: ArrayLike) -> float | None:
+    """Return the mean squared distance of probability and label (Brier 1950), in [0, 1]; None without images.
+
+    >>> brier_score([0, 1], [0.5, 0.75])
+    0.15625
+    """
+    probability, label = checked_pair(probabilities, labels, "probabilities", in_unit_range=True)
+    return float(np.mean((probability - label) ** 2)) if label.size else None
+
+
+def brier_skill(labels: ArrayLike, probabilities: ArrayLike) -> float | None:
+    """Return 1 - Brier score / that of always saying the prevalence, 1 or less; None unless both classes are there.
+
+    >>> brier_skill([0, 1], [0.5, 0.75])
+    0.375
+    """
+    score, label = brier_score(labels, probabilities), np.asarray(labels)
+    if score is None or label.min() == label.max():
+        return None
+    return 1 - score / float(label.mean() * (1 - label.mean()))
+
+
 def scores_at(labels: ArrayLike, probabilities: ArrayLike, threshold: float) -> Scores:
     """Return the confusion counts and the scores that follow from them at one threshold.
 
     Returns:
         `tp`, `fp`, `fn`, `tn` (images) and, each in [0, 1] or None where undefined: `accuracy`; `recall`
         = tp / (tp + fn), the sensitivity; `specificity` = tn / (tn + fp); `balanced_accuracy`, the mean of
-        these two; `precision` = tp / (tp + fp); `f1` = 2 tp / (2 tp + fp + fn).
+        these two; `youden_j`, their sum less 1, in [-1, 1]; `precision` = tp / (tp + fp), the positive predictive
+        value at this prevalence; `npv` = tn / (tn + fn); `f1` = 2 tp / (2 tp + fp + fn); `mcc`, the correlation of
+        call and truth, in [-1, 1] (Matthews 1975).
 
     >>> scores = scores_at([0, 0, 1, 1], [0.1, 0.6, 0.6, 0.9], threshold=0.6)
     >>> scores["tp"], scores["fp"], scores["recall"], scores["specificity"], scores["f1"]
@@ -187,22 +123,14 @@ def scores_at(labels: ArrayLike, probabilities: ArrayLike, threshold: float) -> 
         "tn": tn,
         "accuracy": _ratio(tp + tn, label.size),
         "balanced_accuracy": None if recall is None or specificity is None else (recall + specificity) / 2,
+        "youden_j": None if recall is None or specificity is None else recall + specificity - 1,
         "precision": _ratio(tp, tp + fp),
+        "npv": _ratio(tn, tn + fn),
         "recall": recall,
         "specificity": specificity,
         "f1": _ratio(2 * tp, 2 * tp + fp + fn),
+        "mcc": _ratio(tp * tn - fp * fn, math.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))),
     }
-
-
-def choose_operating_point(logits: ArrayLike, labels: ArrayLike) -> OperatingPoint:
-    """Fit the temperature (1 where not estimable), then choose the threshold on the calibrated probabilities.
-
-    >>> choose_operating_point([-1.0, -2.0, 1.0, 2.0], [0, 0, 1, 1])
-    OperatingPoint(threshold=0.5, temperature=1.0)
-    """
-    temperature = fit_temperature(logits, labels)
-    temperature = 1.0 if temperature is None else temperature
-    return OperatingPoint(choose_threshold(labels, to_probabilities(logits, temperature)), temperature)
 
 
 def evaluate(labels: ArrayLike, probabilities: ArrayLike, operating_point: OperatingPoint) -> dict[str, Any]:
@@ -222,6 +150,8 @@ def evaluate(labels: ArrayLike, probabilities: ArrayLike, operating_point: Opera
         "loss": log_loss(label, probabilities),
         "auroc": auroc(label, probabilities),
         "average_precision": average_precision(label, probabilities),
+        "brier": brier_score(label, probabilities),
+        "brier_skill": brier_skill(label, probabilities),
         "threshold": float(operating_point.threshold),
         "temperature": float(operating_point.temperature),
         "at_threshold": scores_at(label, probabilities, operating_point.threshold),
@@ -229,21 +159,5 @@ def evaluate(labels: ArrayLike, probabilities: ArrayLike, operating_point: Opera
     }
 
 
-def _sigmoid(logit: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sigmoid through exp(-|logit|), which cannot overflow and keeps the small tail precise."""
-    tail = np.exp(-np.abs(logit))
-    return np.where(logit >= 0, 1.0, tail) / (1.0 + tail)
-
-
-def _ratio(part: int, whole: int) -> float | None:
+def _ratio(part: float, whole: float) -> float | None:
     return part / whole if whole else None
-
-
-def _counts_from_the_top(
-    probability: NDArray[np.float64], label: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-    """Distinct probabilities, greatest first, with the true positives and all positives called at each."""
-    order = np.argsort(-probability, kind="stable")
-    score, label = probability[order], label[order]
-    last_of_its_score = np.append(np.flatnonzero(np.diff(score)), score.size - 1)
-    return score[last_of_its_score], np.cumsum(label)[last_of_its_score], last_of_its_score + 1

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from bldml.results.evaluation import OperatingPoint
+from bldml.results.operating_point import OperatingPoint
 from bldml.training.backbones import BackboneName
 from bldml.training.transforms import MEAN, STD
 

@@ -11,7 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchmetrics import CatMetric, MeanMetric, MetricCollection
 
-from bldml.results.evaluation import OperatingPoint, choose_operating_point
+from bldml.results.operating_point import BEST_F1, OperatingPoint, choose_operating_point
 from bldml.training.backbones import BACKBONES, BackboneName, build
 from bldml.training.checkpoint import KEY, Header
 from bldml.training.errors import TrainingError
@@ -84,6 +84,7 @@ class LeafClassifier(LightningModule):
         self.backbone, self.weights, self.freeze_batchnorm, self.seed = backbone, weights, freeze_batchnorm, seed
         self.lr, self.backbone_lr_factor, self.weight_decay = lr, backbone_lr_factor, weight_decay
         self.pos_weight_rule = pos_weight
+        self.goal = BEST_F1
         # On the CPU, channels_last makes bf16 convolutions about twice as fast; on a GPU fp16 ones.
         self.network = build(backbone).to(memory_format=torch.channels_last)
         self.register_buffer("pos_weight", torch.ones(()))
@@ -185,7 +186,8 @@ class LeafClassifier(LightningModule):
         # A diverged model has none; early stopping ends such a run.
         self.operating_point = OperatingPoint(threshold=0.5, temperature=1.0)
         if bool(logits.isfinite().all()):
-            self.operating_point = choose_operating_point(logits.cpu().numpy(), labels.long().cpu().numpy())
+            found, truth = logits.cpu().numpy(), labels.long().cpu().numpy()
+            self.operating_point = choose_operating_point(found, truth, self.goal)
 
     def on_test_epoch_end(self) -> None:
         """Log the test metrics."""

@@ -20,7 +20,8 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from torch import Tensor
 
-from bldml.results.evaluation import evaluate, to_probabilities
+from bldml.results.evaluation import evaluate
+from bldml.results.operating_point import to_probabilities
 from bldml.results.run import RunError, write_atomically
 from bldml.results.tables import Prediction, write_metrics, write_predictions
 from bldml.training.checkpoint import CheckpointError, Header

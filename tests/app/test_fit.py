@@ -129,6 +129,8 @@ def test_every_metric_is_what_scikit_learn_computes_from_the_predictions(run: Pa
         "loss": sklearn_metrics.log_loss(labels, scores),
         "auroc": sklearn_metrics.roc_auc_score(labels, scores),
         "average_precision": sklearn_metrics.average_precision_score(labels, scores),
+        "brier": (brier := sklearn_metrics.brier_score_loss(labels, scores)),
+        "brier_skill": 1 - brier / (sum(labels) / len(labels) * (1 - sum(labels) / len(labels))),
     }
     for key, threshold in (("at_threshold", metrics["threshold"]), ("at_0.5", 0.5)):
         called = [int(score >= threshold) for score in scores]
@@ -145,6 +147,10 @@ def test_every_metric_is_what_scikit_learn_computes_from_the_predictions(run: Pa
             f"{key}.recall": sklearn_metrics.recall_score(labels, called),
             f"{key}.specificity": sklearn_metrics.recall_score(labels, called, pos_label=0),
             f"{key}.f1": sklearn_metrics.f1_score(labels, called),
+            f"{key}.youden_j": sklearn_metrics.balanced_accuracy_score(labels, called, adjusted=True),
+            f"{key}.npv": sklearn_metrics.precision_score(labels, called, pos_label=0, **undefined),
+            # scikit-learn calls the correlation with a constant 0.
+            f"{key}.mcc": sklearn_metrics.matthews_corrcoef(labels, called) if len({*called}) == 2 else math.nan,
         }
         assert [row.predicted_class == "BLD" for row in rows] == [score >= metrics["threshold"] for score in scores]
     flat = {k: v for k, v in metrics.items() if not isinstance(v, dict)}
@@ -275,6 +281,33 @@ def test_split_folders_with_aliases_and_automatic_pos_weight(split_leaves: Path,
     assert float(checkpoint.state_dict["pos_weight"]) == 1.0
     rows = read_predictions(Path("lightning_logs/s/evaluations/test/predictions.csv"))
     assert {(row.path.split("/")[1], row.true_class) for row in rows} == {("BLD", "sick"), ("No_BLD", "sound")}
+
+
+def test_threshold_is_chosen_for_the_goal_given_on_validation(leaves: Path, bldml: Bldml) -> None:
+    options = ("--run_name=screening", "--trainer.max_epochs=1", "--operating_point.specificity=0.9")
+    result = bldml("fit", *SMALL, f"--data.root={leaves}", *options)
+    assert result.code == 0, result.err
+    folder = Path("lightning_logs/screening")
+    header = read_checkpoint(folder / "checkpoints" / "best.ckpt").header
+    goal = {"maximize": None, "sensitivity": None, "specificity": 0.9, "threshold": None}
+    assert header.settings["operating_point"] == goal
+    rows = read_predictions(folder / "evaluations" / "val" / "predictions.csv")
+    labels = [int(row.true_class == "BLD") for row in rows]
+    false_alarms, sensitivities, _ = sklearn_metrics.roc_curve(
+        labels, [row.probability for row in rows], drop_intermediate=False
+    )
+    scores = json.loads((folder / "evaluations" / "val" / "metrics.json").read_text())["at_threshold"]
+    assert scores["specificity"] >= 0.9
+    assert scores["recall"] == pytest.approx(sensitivities[1 - false_alarms >= 0.9].max())
+
+
+def test_two_goals_for_one_threshold_are_refused(leaves: Path, bldml: Bldml) -> None:
+    options = ("--operating_point.sensitivity=0.9", "--operating_point.maximize=youden")
+    result = bldml("fit", *SMALL, f"--data.root={leaves}", *options)
+    assert result.code == 2
+    assert "one goal, not maximize and sensitivity" in result.err
+    assert "Traceback" not in result.err
+    assert not Path("lightning_logs").exists()
 
 
 def test_lightnings_own_callbacks_and_a_drawn_seed(leaves: Path, bldml: Bldml) -> None:

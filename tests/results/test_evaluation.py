@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special
 from sklearn import metrics as sklearn_metrics
 
-from bldml.results import evaluation
-from bldml.results.evaluation import OperatingPoint
+from bldml.results import evaluation, operating_point
+from bldml.results.operating_point import OperatingPoint
 
 Labelled = tuple[NDArray[np.int64], NDArray[np.float64]]
 Samples = list[Labelled]
@@ -63,7 +63,7 @@ def negative_log_likelihood(logits: NDArray[np.float64], labels: NDArray[np.int6
 @pytest.mark.parametrize("temperature", [0.25, 1.0, 3.7])
 def test_probabilities_are_the_sigmoid(temperature: float) -> None:
     logits = np.r_[np.linspace(-50, 50, 401), -0.0, 1e-300]
-    found = evaluation.to_probabilities(logits, temperature)
+    found = operating_point.to_probabilities(logits, temperature)
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, special.expit(logits / temperature), rtol=1e-14)
 
@@ -71,19 +71,19 @@ def test_probabilities_are_the_sigmoid(temperature: float) -> None:
 @pytest.mark.filterwarnings("error")
 def test_probabilities_do_not_overflow() -> None:
     logits = np.array([-1e308, -800.0, 800.0, 1e308], dtype=np.float64)
-    assert evaluation.to_probabilities(logits).tolist() == [0.0, 0.0, 1.0, 1.0]
+    assert operating_point.to_probabilities(logits).tolist() == [0.0, 0.0, 1.0, 1.0]
 
 
 def test_float32_logits_are_computed_in_float64() -> None:
     logits = np.array([0.1, 5.0], dtype=np.float32)
-    found = evaluation.to_probabilities(logits, 3.0)
+    found = operating_point.to_probabilities(logits, 3.0)
     np.testing.assert_allclose(found, special.expit(logits.astype(np.float64) / 3.0), rtol=1e-15)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan, math.inf])
 def test_impossible_temperature(temperature: float) -> None:
     with pytest.raises(ValueError, match="temperature must be"):
-        evaluation.to_probabilities([0.0], temperature)
+        operating_point.to_probabilities([0.0], temperature)
 
 
 # Temperature
@@ -99,22 +99,22 @@ def test_temperature_agrees_with_scipy(seed: int, scale: float) -> None:
         method="bounded",
         options={"xatol": 1e-10},
     )
-    found = evaluation.fit_temperature(logits, labels)
+    found = operating_point.fit_temperature(logits, labels)
     assert found is not None
     assert found == pytest.approx(np.exp(expected.x), rel=1e-5)
     assert negative_log_likelihood(logits, labels, found) <= expected.fun + 1e-15
-    assert found == evaluation.fit_temperature(logits, labels)
+    assert found == operating_point.fit_temperature(logits, labels)
 
 
 @pytest.mark.parametrize(("scale", "bound"), [(0.05, 0.25), (60.0, 10.0), (-1.0, 10.0)])
 def test_temperature_stays_within_its_range(scale: float, bound: float) -> None:
-    assert evaluation.fit_temperature(*overlapping(0, scale)) == bound
+    assert operating_point.fit_temperature(*overlapping(0, scale)) == bound
 
 
 def test_temperature_of_huge_logits() -> None:
     logits, labels = overlapping(1, 1.0)
     with np.errstate(all="raise", under="ignore"):
-        assert evaluation.fit_temperature(1e6 * logits, labels) == 10.0
+        assert operating_point.fit_temperature(1e6 * logits, labels) == 10.0
 
 
 @pytest.mark.parametrize(
@@ -131,11 +131,11 @@ def test_temperature_of_huge_logits() -> None:
     ],
 )
 def test_temperature_that_the_data_do_not_determine(logits: ArrayLike, labels: ArrayLike) -> None:
-    assert evaluation.fit_temperature(logits, labels) is None
+    assert operating_point.fit_temperature(logits, labels) is None
 
 
 def test_one_tie_between_the_classes_is_not_separation() -> None:
-    assert evaluation.fit_temperature([-1.0, 0.5, 0.5, 3.0], [0, 0, 1, 1]) is not None
+    assert operating_point.fit_temperature([-1.0, 0.5, 0.5, 3.0], [0, 0, 1, 1]) is not None
 
 
 # Threshold
@@ -143,7 +143,7 @@ def test_one_tie_between_the_classes_is_not_separation() -> None:
 
 def test_threshold_has_the_best_f1(samples: Samples) -> None:
     for labels, probabilities in samples:
-        threshold = evaluation.choose_threshold(labels, probabilities)
+        threshold = operating_point.choose_threshold(labels, probabilities)
         assert 0 <= threshold <= 1
         best = max(f1_at(labels, probabilities, score) for score in probabilities)
         assert f1_at(labels, probabilities, threshold) == best
@@ -159,14 +159,14 @@ def test_threshold_is_the_middle_of_the_best_interval_nearest_one_half(samples: 
                 middle = (lower + upper) / 2
                 middles.append(middle if middle > lower else upper)
         expected = min(middles, key=lambda middle: (abs(middle - 0.5), middle))
-        assert evaluation.choose_threshold(labels, probabilities) == expected
+        assert operating_point.choose_threshold(labels, probabilities) == expected
 
 
 def test_threshold_between_scores_one_rounding_step_apart() -> None:
     # The middle of 1 - 2**-53 and 1 rounds to even, that is to 1; of the two scores below that, down.
     for upper in (1.0, 1 - 2**-53, 1 - 2**-52, 5e-324):
         lower = float(np.nextafter(upper, 0))
-        threshold = evaluation.choose_threshold([0, 1], [lower, upper])
+        threshold = operating_point.choose_threshold([0, 1], [lower, upper])
         assert lower < threshold <= upper
 
 
@@ -174,17 +174,80 @@ def test_equally_good_thresholds() -> None:
     # F1 is 2/3 for a threshold in (0.2, 0.9] and, with everything called, also 2/3 in [0, 0.05].
     labels, probabilities = [1, 0, 0, 1], [0.9, 0.2, 0.1, 0.05]
     assert f1_at(labels, probabilities, 0.05) == pytest.approx(2 / 3)
-    assert evaluation.choose_threshold(labels, probabilities) == pytest.approx(0.55)
+    assert operating_point.choose_threshold(labels, probabilities) == pytest.approx(0.55)
     # Mirrored about 0.5: (0.5, 1.0] and [0, 0.5] are equally close, the lower one is taken.
-    assert evaluation.choose_threshold([1, 0, 0, 1], [1.0, 0.5, 0.5, 0.5]) == 0.25
+    assert operating_point.choose_threshold([1, 0, 0, 1], [1.0, 0.5, 0.5, 0.5]) == 0.25
 
 
 @pytest.mark.parametrize("labels", [[], [0], [1], [0, 0], [1, 1]])
 def test_threshold_without_a_choice(labels: list[int]) -> None:
-    assert evaluation.choose_threshold(labels, np.linspace(0.1, 0.2, len(labels))) == 0.5
+    assert operating_point.choose_threshold(labels, np.linspace(0.1, 0.2, len(labels))) == 0.5
 
 
 # Scores
+
+
+def reached(
+    goal: operating_point.Goal, labels: ArrayLike, probabilities: ArrayLike, threshold: float
+) -> tuple[float, float]:
+    """The rank of a threshold under a goal, by scikit-learn's counts."""
+    called = (np.asarray(probabilities) >= threshold).astype(int)
+    (tn, fp), (fn, tp) = sklearn_metrics.confusion_matrix(labels, called, labels=[0, 1])
+    sensitivity, specificity = tp / (tp + fn), tn / (tn + fp)
+    if goal.sensitivity is not None:
+        return (round(specificity, 12) if sensitivity >= goal.sensitivity else -1.0, round(sensitivity, 12))
+    if goal.specificity is not None:
+        return (round(sensitivity, 12) if specificity >= goal.specificity else -1.0, round(specificity, 12))
+    return (round(sensitivity + specificity - 1, 12), 0.0)
+
+
+@pytest.mark.parametrize(
+    "goal",
+    [
+        operating_point.Goal(maximize="youden"),
+        operating_point.Goal(sensitivity=0.8),
+        operating_point.Goal(sensitivity=1.0),
+        operating_point.Goal(specificity=0.9),
+        operating_point.Goal(specificity=1.0),
+    ],
+    ids=str,
+)
+def test_threshold_serves_the_goal_as_well_as_any(goal: operating_point.Goal, samples: Samples) -> None:
+    for labels, probabilities in samples:
+        threshold = operating_point.choose_threshold(labels, probabilities, goal)
+        assert 0 <= threshold <= 1
+        others = np.unique([0.0, *probabilities, *(np.unique(probabilities)[1:] + np.unique(probabilities)[:-1]) / 2])
+        if probabilities.max() < 1:
+            others = np.append(others, 1.0)  # calls no image
+        best = max(reached(goal, labels, probabilities, other) for other in others)
+        assert reached(goal, labels, probabilities, threshold) == best
+
+
+def test_goal_reached_by_nineteen_of_twenty() -> None:
+    probabilities = np.r_[np.linspace(0.1, 0.3, 5), 0.2, np.linspace(0.5, 0.9, 19)]
+    labels = np.r_[np.zeros(5), np.ones(20)].astype(int)
+    threshold = operating_point.choose_threshold(labels, probabilities, operating_point.Goal(sensitivity=0.95))
+    assert threshold == pytest.approx(0.4)
+
+
+def test_fixed_threshold_is_taken_as_it_is() -> None:
+    goal = operating_point.Goal(threshold=0.3)
+    assert operating_point.choose_threshold([0, 1], [0.1, 0.9], goal) == 0.3
+    assert operating_point.choose_threshold([1, 1], [0.1, 0.9], goal) == 0.3
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"maximize": "f1", "sensitivity": 0.9}, "one goal, not maximize and sensitivity"),
+        ({"sensitivity": 0.0}, r"sensitivity must lie in \(0, 1\], not 0"),
+        ({"specificity": 1.5}, "specificity must lie in"),
+        ({"threshold": math.nan}, "threshold must lie in"),
+    ],
+)
+def test_impossible_goals_are_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        operating_point.Goal(**wrong)
 
 
 def test_scores_agree_with_scikit_learn(samples: Samples) -> None:
@@ -195,6 +258,10 @@ def test_scores_agree_with_scikit_learn(samples: Samples) -> None:
         assert evaluation.average_precision(labels, probabilities) == pytest.approx(
             sklearn_metrics.average_precision_score(labels, probabilities), abs=1e-14
         )
+        brier = sklearn_metrics.brier_score_loss(labels, probabilities)
+        assert evaluation.brier_score(labels, probabilities) == pytest.approx(brier)
+        of_prevalence = sklearn_metrics.brier_score_loss(labels, np.full(len(labels), labels.mean()))
+        assert evaluation.brier_skill(labels, probabilities) == pytest.approx(1 - brier / of_prevalence)
         assert evaluation.log_loss(labels, probabilities) == pytest.approx(
             sklearn_metrics.log_loss(labels, probabilities, labels=[0, 1]), rel=1e-9, abs=1e-15
         )
@@ -205,8 +272,8 @@ def test_scores_do_not_depend_on_the_order(samples: Samples) -> None:
         point = OperatingPoint(threshold=0.5, temperature=1.0)
         found = evaluation.evaluate(labels, probabilities, point)
         backwards = evaluation.evaluate(labels[::-1], probabilities[::-1], point)
-        assert backwards.pop("loss") == pytest.approx(found.pop("loss"))
-        assert backwards.pop("average_precision") == pytest.approx(found.pop("average_precision"))
+        for summed in ("loss", "average_precision", "brier", "brier_skill"):
+            assert backwards.pop(summed) == pytest.approx(found.pop(summed))
         assert backwards == found
 
 
@@ -229,6 +296,8 @@ def test_no_images() -> None:
     assert evaluation.auroc([], []) is None
     assert evaluation.average_precision([], []) is None
     assert evaluation.log_loss([], []) is None
+    assert evaluation.brier_score([], []) is evaluation.brier_skill([], []) is None
+    assert evaluation.brier_skill([1, 1], [0.2, 0.4]) is None
     scores = evaluation.scores_at([], [], 0.5)
     assert {scores.pop(count) for count in ("tp", "fp", "fn", "tn")} == {0}
     assert set(scores.values()) == {None}
@@ -246,6 +315,13 @@ def test_scores_at_a_threshold_agree_with_scikit_learn(samples: Samples, thresho
         assert found["recall"] == pytest.approx(sklearn_metrics.recall_score(labels, called))
         assert found["specificity"] == pytest.approx(sklearn_metrics.recall_score(labels, called, pos_label=0))
         assert found["f1"] == pytest.approx(sklearn_metrics.f1_score(labels, called))
+        informedness = sklearn_metrics.balanced_accuracy_score(labels, called, adjusted=True)
+        assert found["youden_j"] == pytest.approx(informedness)
+        if 0 < called.sum() < len(called):
+            assert found["npv"] == pytest.approx(sklearn_metrics.precision_score(labels, called, pos_label=0))
+            assert found["mcc"] == pytest.approx(sklearn_metrics.matthews_corrcoef(labels, called))
+        else:
+            assert found["mcc"] is None
         if called.any():
             assert found["precision"] == pytest.approx(sklearn_metrics.precision_score(labels, called))
         else:
@@ -255,8 +331,8 @@ def test_scores_at_a_threshold_agree_with_scikit_learn(samples: Samples, thresho
 def test_undefined_scores_are_none() -> None:
     healthy_only = evaluation.scores_at([0, 0], [0.1, 0.2], 0.5)
     assert healthy_only["specificity"] == 1.0
-    undefined = ("recall", "precision", "balanced_accuracy", "f1")
-    assert [healthy_only[score] for score in undefined] == [None] * 4
+    undefined = ("recall", "precision", "balanced_accuracy", "f1", "youden_j", "mcc")
+    assert [healthy_only[score] for score in undefined] == [None] * 6
     diseased_only = evaluation.scores_at([1, 1], [0.1, 0.2], 0.5)
     assert diseased_only["recall"] == 0.0
     assert diseased_only["f1"] == 0.0
@@ -273,17 +349,17 @@ def test_a_probability_at_the_threshold_is_positive() -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_threshold_belongs_to_the_calibrated_probabilities(seed: int) -> None:
     logits, labels = overlapping(seed, 4.0)
-    point = evaluation.choose_operating_point(logits, labels)
-    assert point.temperature == evaluation.fit_temperature(logits, labels)
+    point = operating_point.choose_operating_point(logits, labels)
+    assert point.temperature == operating_point.fit_temperature(logits, labels)
     assert point.temperature > 2
     calibrated = special.expit(logits / point.temperature)
     best = max(f1_at(labels, calibrated, score) for score in calibrated)
     assert f1_at(labels, calibrated, point.threshold) == best
-    assert point.threshold == pytest.approx(evaluation.choose_threshold(labels, calibrated), rel=1e-12)
+    assert point.threshold == pytest.approx(operating_point.choose_threshold(labels, calibrated), rel=1e-12)
 
 
 def test_operating_point_of_a_perfect_validation() -> None:
-    point = evaluation.choose_operating_point([-3.0, -1.0, 1.0, 2.0], [0, 0, 1, 1])
+    point = operating_point.choose_operating_point([-3.0, -1.0, 1.0, 2.0], [0, 0, 1, 1])
     assert point == OperatingPoint(threshold=0.5, temperature=1.0)
 
 
@@ -291,7 +367,7 @@ def test_evaluation_is_what_metrics_json_holds() -> None:
     labels, probabilities = draw("tied", 3)
     found = evaluation.evaluate(labels, probabilities, OperatingPoint(threshold=0.4, temperature=1.5))
     assert list(found) == [
-        *("n", "n_positive", "loss", "auroc", "average_precision", "threshold", "temperature"),
+        *("n", "n_positive", "loss", "auroc", "average_precision", "brier", "brier_skill", "threshold", "temperature"),
         *("at_threshold", "at_0.5"),
     ]
     assert (found["n"], found["n_positive"]) == (len(labels), labels.sum())
@@ -315,7 +391,7 @@ def test_every_number_is_plain_python() -> None:
 # Wrong input
 
 SCORES = (
-    evaluation.choose_threshold,
+    operating_point.choose_threshold,
     evaluation.auroc,
     evaluation.average_precision,
     evaluation.log_loss,
@@ -346,7 +422,7 @@ def test_wrong_input_is_named(
         score(labels, probabilities)
 
 
-@pytest.mark.parametrize("function", [evaluation.fit_temperature, evaluation.choose_operating_point])
+@pytest.mark.parametrize("function", [operating_point.fit_temperature, operating_point.choose_operating_point])
 @pytest.mark.parametrize(
     ("logits", "labels", "message"),
     [

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bldml.results.evaluation import OperatingPoint, evaluate
+from bldml.results.evaluation import evaluate
+from bldml.results.operating_point import OperatingPoint
 from bldml.results.run import RunError, RunFolder, check_name, write_atomically
 from bldml.results.tables import Prediction, read_metrics, read_predictions, write_metrics, write_predictions
 
@@ -433,15 +434,15 @@ def test_metrics_as_a_table(tmp_path: Path) -> None:
         header, chosen, half = csv.reader(file)
     assert header == [
         *("operating_point", "threshold", "tp", "fp", "fn", "tn", "accuracy", "balanced_accuracy"),
-        *("precision", "recall", "specificity", "f1"),
-        *("n", "n_positive", "loss", "auroc", "average_precision", "temperature"),
+        *("youden_j", "precision", "npv", "recall", "specificity", "f1", "mcc"),
+        *("n", "n_positive", "loss", "auroc", "average_precision", "brier", "brier_skill", "temperature"),
     ]
     assert chosen[:6] == ["chosen", "0.15", "3", "1", "0", "1"]
     assert half[:6] == ["0.5", "0.5", "2", "1", "1", "1"]
-    assert float(chosen[11]) == metrics()["at_threshold"]["f1"]
-    assert float(half[11]) == metrics()["at_0.5"]["f1"]
-    assert [float(cell) for cell in half[12:]] == [metrics()[key] for key in header[12:]]
-    assert half[12:] == chosen[12:]
+    assert float(chosen[header.index("f1")]) == metrics()["at_threshold"]["f1"]
+    assert float(half[header.index("f1")]) == metrics()["at_0.5"]["f1"]
+    assert [float(cell) for cell in half[15:]] == [metrics()[key] for key in header[15:]]
+    assert half[15:] == chosen[15:]
     assert b"\r" not in (tmp_path / "metrics.csv").read_bytes()
 
 

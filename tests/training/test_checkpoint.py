@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from bldml.results.evaluation import OperatingPoint
+from bldml.results.operating_point import OperatingPoint
 from bldml.training.checkpoint import FORMAT, KEY, CheckpointError, Header, read_checkpoint
 
 HEADER = Header(

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader, Dataset
 from torchvision.ops import StochasticDepth
 
-from bldml.results.evaluation import OperatingPoint, choose_operating_point
+from bldml.results.operating_point import OperatingPoint, choose_operating_point
 from bldml.training.backbones import BackboneName
 from bldml.training.checkpoint import KEY
 from bldml.training.errors import TrainingError

@@ -15,7 +15,8 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from bldml.results.evaluation import OperatingPoint, evaluate, to_probabilities
+from bldml.results.evaluation import evaluate
+from bldml.results.operating_point import OperatingPoint, to_probabilities
 from bldml.results.run import RunError
 from bldml.results.tables import read_metrics, read_predictions
 from bldml.training import recording
