@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_type_hints
 
 from bldml import __version__
 
@@ -53,7 +53,56 @@ def prefetch(backbone: str = "all", to: Path | None = None) -> None:
         raise ValueError(str(error)) from error
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"demo": demo, "prefetch": prefetch}
+def compare(runs: list[Path], evaluation: str = "test", output: Path = Path("comparison")) -> None:
+    """Compare runs on the same photographs: intervals, paired differences and tests.
+
+    Args:
+        runs: Run folders, two or more.
+        evaluation: Name of the evaluation that all of them have.
+        output: Folder for comparison.html, comparison.csv, differences.csv and comparison.tex.
+    """
+    from bldml.results.compare import compare_runs
+    from bldml.results.comparison_files import write_comparison
+    from bldml.results.run import RunError
+
+    try:
+        written = write_comparison(compare_runs(runs, evaluation), output, version=__version__)
+    except RunError as error:
+        raise ValueError(str(error)) from error
+    sys.stdout.write("".join(f"Wrote {path}\n" for path in written))
+
+
+def explain(
+    photographs: Path,
+    ckpt_path: Path | None = None,
+    output: Path = Path("cams"),
+    masks: Path | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+) -> None:
+    """Show by Grad-CAM where in photographs a checkpoint sees the positive class.
+
+    Args:
+        photographs: Folder, searched with all folders below it, or one photograph.
+        ckpt_path: The checkpoint; it must be given.
+        output: Folder for overlays, contact sheet and table; must not exist yet, or be empty.
+        masks: Folder of masks (black background, green leaf, red lesion) named NAME_mask.png or NAME.png.
+        device: Where to compute; auto takes a GPU if there is one.
+    """
+    if ckpt_path is None:
+        raise ValueError("Which checkpoint? Give --ckpt_path FILE.")
+    from bldml.app.explaining import explain_folder
+    from bldml.dataset.files import DatasetError
+    from bldml.results.run import RunError
+    from bldml.training.checkpoint import CheckpointError
+    from bldml.training.errors import TrainingError
+
+    try:
+        explain_folder(ckpt_path, photographs, output, masks, device)
+    except (CheckpointError, DatasetError, RunError, TrainingError) as error:
+        raise ValueError(str(error)) from error
+
+
+COMMANDS: dict[str, Callable[..., None]] = {"compare": compare, "demo": demo, "prefetch": prefetch, "explain": explain}
 # Takes the options of a fit beside its own, so it reads its arguments itself.
 DOCTOR = "check, before a job is queued, that a fit with these options would run"
 
@@ -111,7 +160,10 @@ def _run_command(function: Callable[..., None], arguments: list[str]) -> int:
 
     try:
         parser = jsonargparse.ArgumentParser(prog=f"bldml {arguments[0]}", description=_first_line(function))
-        parser.add_function_arguments(function, as_positional=True)
+        lists = [name for name, kind in get_type_hints(function).items() if kind == list[Path]]
+        parser.add_function_arguments(function, as_positional=True, skip=set(lists))
+        for name in lists:  # jsonargparse would have a list typed as JSON
+            parser.add_argument(name, nargs="+", type=Path, help=_help_of(function, name))
         options = parser.instantiate(parser.parse_args(arguments[1:]))
         function(**options)
     except (OSError, ValueError) as error:
@@ -173,6 +225,12 @@ def _run_lightning(arguments: list[str], signals: "StopSignals") -> int:
     except (CheckpointError, MisconfigurationException, RunError, TrainingError) as error:
         return _fail(str(error), 1)
     return 0
+
+
+def _help_of(function: Callable[..., None], name: str) -> str:
+    """What the docstring says of an argument, in its own line."""
+    lines = (line.strip() for line in (function.__doc__ or "").splitlines())
+    return next((line.removeprefix(f"{name}:").strip() for line in lines if line.startswith(f"{name}:")), "")
 
 
 def _first_line(function: Callable[..., None]) -> str:

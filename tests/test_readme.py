@@ -32,8 +32,8 @@ def test_command_is_understood(arguments: list[str], run: Path, bldml: Bldml, mo
         arguments[arguments.index("--ckpt_path") + 1] = str(run / "checkpoints" / "best.ckpt")
     if "--resume" in arguments:
         arguments[arguments.index("--resume") + 1] = str(run)
-    if arguments[0] in ("prefetch", "doctor"):
-        # Neither is to download here, nor to examine this machine: that its options are known is enough.
+    if arguments[0] in ("prefetch", "doctor", "compare", "explain"):
+        # None is to download, to examine this machine or to find files here: that its options are known is enough.
         shown = bldml(arguments[0], "--help")
         own = [option for option in arguments if option.startswith("--") and "." not in option]
         assert shown.code == 0

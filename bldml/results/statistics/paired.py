@@ -1,0 +1,94 @@
+"""Tests of several classifiers on the same photographs."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """McNemar's test.
+
+    Args:
+        b: Photographs that only the first gets right.
+        c: Photographs that only the second gets right.
+        exact: Two-sided p of the exact test, in (0, 1].
+        mid: Two-sided mid-p, less conservative (Fagerland, Lydersen and Laake 2013), in (0, 1].
+    """
+
+    b: int
+    c: int
+    exact: float
+    mid: float
+
+
+def mcnemar(first_right: ArrayLike, second_right: ArrayLike) -> McNemar:
+    """Test whether two classifiers err equally often on the same photographs (McNemar 1947).
+
+    Args:
+        first_right: Boolean (n,), whether the first got each photograph right.
+        second_right: The same for the second.
+
+    >>> mcnemar([True] * 5, [False] * 5)
+    McNemar(b=5, c=0, exact=0.0625, mid=0.03125)
+    >>> mcnemar([True], [True]).exact
+    1.0
+    """
+    first, second = np.asarray(first_right, dtype=bool), np.asarray(second_right, dtype=bool)
+    if first.shape != second.shape or first.ndim != 1:
+        raise ValueError(f"Both must have the same shape (n,), found {first.shape} and {second.shape}.")
+    b, c = int(np.sum(first & ~second)), int(np.sum(~first & second))
+    if b == c:
+        return McNemar(b, c, 1.0, 1.0 if b == 0 else 1.0 - _binomial(b, b + c) / 2)
+    few, n = min(b, c), b + c
+    tail = math.fsum(_binomial(k, n) for k in range(few + 1))
+    tiny = np.finfo(np.float64).tiny
+    exact = min(1.0, 2 * tail)
+    return McNemar(b, c, max(exact, tiny), max(min(1.0, 2 * tail - _binomial(few, n)), tiny))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust the p values of one family of tests (Holm 1979); in the order given, each at most 1.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    if any(not 0 <= p <= 1 for p in p_values):
+        raise ValueError(f"p values must lie in [0, 1], found {list(p_values)}.")
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted
+
+
+def letters(names: Sequence[str], different: set[frozenset[str]]) -> dict[str, str]:
+    """Give letters to names so that two share one exactly where they cannot be told apart (Piepho 2004).
+
+    Args:
+        names: Best first; the best gets the letter a.
+        different: The pairs that can be told apart.
+
+    >>> letters(["x", "y", "z"], {frozenset("xz")})
+    {'x': 'a', 'y': 'ab', 'z': 'b'}
+    """
+    groups = [frozenset(names)]
+    for pair in sorted(different, key=sorted):
+        one, other = sorted(pair)
+        split = [group - {drop} for group in groups if pair <= group for drop in (one, other)]
+        groups = list(dict.fromkeys([group for group in groups if not pair <= group] + split))
+        groups = [group for group in groups if group and not any(group < larger for larger in groups)]
+    groups.sort(key=lambda group: sorted(names.index(name) for name in group))
+    return {name: "".join(_letter(i) for i, group in enumerate(groups) if name in group) for name in names}
+
+
+def _letter(number: int) -> str:
+    return chr(ord("a") + number) if number < 26 else f"({number + 1})"
+
+
+def _binomial(k: int, n: int) -> float:
+    """Probability of k heads of n throws of a fair coin."""
+    return math.exp(math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2))

@@ -1,0 +1,138 @@
+"""Numbers and outside text as a reader meets them: on a page, in a CSV cell, in a LaTeX table."""
+
+import csv
+import io
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+# What a spreadsheet takes for the beginning of a formula (OWASP, "CSV injection"), full-width forms included.
+_FORMULA_STARTS = tuple("=+-@＝＋－＠")  # noqa: RUF001  # they are meant
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"{\char34}",  # active in some languages
+    "[": "{[}",  # after a line's end it would be the length of a gap
+    "]": "{]}",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+}
+_UNSEEN = ("Cc", "Cs", "Zl", "Zp")
+_TURNING = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+Cell = str | int | float | None
+
+
+def plain(text: str) -> str:
+    r"""Return a text in one line, with backslash escapes for what is not text or changes how its surroundings read.
+
+    These are control characters, lone surrogates, line separators and marks of the writing direction.
+
+    >>> plain("leaf\n\u202egpj.exe")
+    'leaf\\n\\u202egpj.exe'
+    """
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if character in _TURNING or unicodedata.category(character) in _UNSEEN
+        else character
+        for character in text
+    )
+
+
+def number(value: float | None, digits: int = 3, *, sign: bool = False) -> str:
+    """Return a number with a fixed count of decimals; None is "not estimable". A rounded zero has no minus.
+
+    >>> number(0.96552), number(-0.0004), number(0.08, sign=True), number(None)
+    ('0.966', '0.000', '+0.080', 'not estimable')
+    """
+    if value is None:
+        return "not estimable"
+    rounded = round(value, digits) + 0.0  # -0.0 + 0.0 is 0.0
+    return f"{rounded:{'+' if sign and rounded else ''}.{digits}f}".replace("-", "\u2212")
+
+
+def p_value(p: float | None) -> str:
+    """Return a p value, never as 0 and never rounded up to significance.
+
+    >>> p_value(0.0271758), p_value(0.04996), p_value(1e-300), p_value(1.0), p_value(None)
+    ('0.027', '0.04996', '< 0.001', '1', 'not estimable')
+    """
+    if p is None:
+        return "not estimable"
+    if p < 0.001:
+        return "< 0.001"
+    if round(p, 3) == 0.05 and p != 0.05:
+        return f"{p:.5f}"
+    return "1" if p == 1 else f"{p:.3f}"
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
+    r"""Return a table as CSV: numbers in full, None as an empty cell, text that looks like a formula guarded.
+
+    >>> csv_text(["run", "accuracy"], [["=SUM(A1)", 0.5], ["b", None]])
+    "run,accuracy\n'=SUM(A1),0.5\nb,\n"
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    for row in rows:
+        writer.writerow([guarded(plain(cell)) if isinstance(cell, str) else cell for cell in row])
+    return text.getvalue()
+
+
+def guarded(text: str) -> str:
+    """Put an apostrophe before what a spreadsheet would run as a formula.
+
+    >>> guarded("=1+1"), guarded(" @x"), guarded("leaf.jpg")
+    ("'=1+1", "' @x", 'leaf.jpg')
+    """
+    return f"'{text}" if text.lstrip().startswith(_FORMULA_STARTS) else text
+
+
+def latex(text: str) -> str:
+    r"""Return a text with LaTeX's own characters escaped.
+
+    >>> latex("a_b & 5 %")
+    'a\\_b \\& 5 \\%'
+    """
+    return "".join(_LATEX.get(character, character) for character in plain(text)).replace("\u2212", "$-$")
+
+
+def latex_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str) -> str:
+    r"""Return a table that needs no package; first column to the left, the others centred. All text is escaped.
+
+    >>> print(latex_table(["run"], [["a_1"]], caption="All"))
+    \begin{table}
+    \caption{All}
+    \centering
+    \begin{tabular}{l}
+    \hline
+    run \\
+    \hline
+    a\_1 \\
+    \hline
+    \end{tabular}
+    \end{table}
+    <BLANKLINE>
+    """
+    lines = [" & ".join(latex(cell) for cell in row) + r" \\" for row in rows]
+    columns = "l" + "c" * (len(header) - 1)
+    head = " & ".join(latex(cell) for cell in header) + r" \\"
+    return "\n".join(
+        [
+            r"\begin{table}",
+            rf"\caption{{{latex(caption)}}}",
+            r"\centering",
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\hline",
+            head,
+            r"\hline",
+            *lines,
+            r"\hline",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )

@@ -1,0 +1,209 @@
+"""`bldml explain` as a user meets it."""
+
+import csv
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bldml.app.explaining import explain_photographs
+from bldml.dataset.images import load_rgb
+from bldml.results.run import RunError
+from bldml.results.tables import read_predictions
+from bldml.training.checkpoint import read_checkpoint
+from tests.support import Bldml
+
+
+@pytest.fixture
+def best(run: Path) -> Path:
+    return run / "checkpoints" / "best.ckpt"
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    with Image.open(path) as picture:
+        return picture.size
+
+
+@pytest.fixture
+def photographs(leaves: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "photographs"
+    for name in ("BLD", "No_BLD"):
+        (folder / name).mkdir(parents=True)
+        for path in sorted((leaves / name).iterdir())[:3]:
+            shutil.copy(path, folder / name)
+    return folder
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    with (folder / "explanations.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, strict=True))
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_probabilities_are_those_of_predict(best: Path, photographs: Path, bldml: Bldml) -> None:
+    before = contents(photographs)
+    outcome = bldml("explain", "--ckpt_path", best, photographs, "--output=out", "--device=cpu")
+    assert outcome.code == 0, outcome.err
+    options = ("--output=predicted", "--trainer.accelerator=cpu", "--trainer.precision=32-true")
+    assert bldml("predict", "--ckpt_path", best, "--data.root", photographs, *options).code == 0
+    rows = table(Path("out"))
+    predicted = {p.path: p.probability for p in read_predictions(Path("predicted/predictions.csv"))}
+    assert {row["path"] for row in rows} == set(predicted)
+    for row in rows:
+        assert float(row["probability"]) == pytest.approx(predicted[row["path"]], abs=1e-5)
+        with Image.open(Path("out") / row["overlay"]) as picture, Image.open(photographs / row["path"]) as original:
+            assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", original.size)
+    written = {path.name for path in Path("out").iterdir()}
+    assert written == {"contact_sheet.png", "explanations.csv", *(row["overlay"] for row in rows)}
+    assert contents(photographs) == before
+
+
+def test_rotated_photograph_gets_an_upright_overlay_without_exif(
+    best: Path, photographs: Path, tmp_path: Path, bldml: Bldml
+) -> None:
+    upright = load_rgb(next((photographs / "BLD").iterdir())).resize((120, 60))
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "SecretCamera"  # to be turned by 90 degrees clockwise
+    folder = tmp_path / "rotated"
+    folder.mkdir()
+    upright.transpose(Image.Transpose.ROTATE_90).save(folder / "a.png", exif=exif)
+    upright.save(folder / "b.png")
+    assert bldml("explain", "--ckpt_path", best, folder, "--output=out").code == 0
+    turned, plain = table(Path("out"))
+    data = [(Path("out") / row["overlay"]).read_bytes() for row in (turned, plain)]
+    assert turned["probability"] == plain["probability"]
+    assert data[0] == data[1]
+    assert not any(mark in data[0] for mark in (b"SecretCamera", b"eXIf", b"tEXt", b"iTXt"))
+    with Image.open(Path("out") / turned["overlay"]) as picture:
+        assert picture.size == (120, 60)
+
+
+def test_masks_give_shares(best: Path, photographs: Path, tmp_path: Path, bldml: Bldml) -> None:
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    first, second, *_ = sorted((photographs / "BLD").iterdir())
+    whole = Image.new("RGB", (48, 48), (0, 176, 0))
+    half = np.zeros((48, 48, 3), dtype=np.uint8)
+    half[:, :24] = (0, 176, 0)
+    half[:24, :24] = (255, 0, 0)
+    Image.fromarray(half).resize(size_of(second), Image.Resampling.NEAREST).save(masks / f"{second.stem}.png")
+    whole.resize(size_of(first)).save(masks / f"{first.stem}_mask.png")
+    shutil.rmtree(photographs / "No_BLD")  # their masks would have the same names
+    outcome = bldml("explain", "--ckpt_path", best, photographs / "BLD", "--output=out", "--masks", masks)
+    assert outcome.code == 0, outcome.err
+    assert "2 of 3 photographs have one" in outcome.out
+    a, b, c = table(Path("out"))
+    assert float(a["leaf_area"]) == 1
+    assert a["attention_in_leaf"] in ("", "1.0")
+    assert float(b["leaf_area"]) == pytest.approx(0.5, abs=0.02)
+    assert float(b["lesion_area"]) == pytest.approx(0.25, abs=0.02)
+    if b["attention_in_leaf"]:
+        assert 0 <= float(b["attention_in_lesion"]) <= float(b["attention_in_leaf"]) <= 1
+    assert {c[key] for key in c if "leaf" in key or "lesion" in key} == {""}
+
+
+def test_hostile_names(best: Path, photographs: Path, tmp_path: Path, bldml: Bldml) -> None:
+    source = next((photographs / "BLD").iterdir())
+    folder = tmp_path / "hostile"
+    names = [b"=1+1.jpg", b"caf\xe9.jpg", b"<img onerror=x>.jpg", b'a\nb,".jpg', b"x" * 251 + b".jpg", b"-rf.jpg"]
+    for name in [*names, b"one/same.jpg", b"two/same.jpg", "مرحبا.jpg".encode()]:
+        path = Path(os.fsdecode(os.path.join(os.fsencode(folder), name)))  # noqa: PTH118  # bytes
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, path)
+    outcome = bldml("explain", "--ckpt_path", best, folder, "--output=out")
+    assert outcome.code == 0, outcome.err
+    rows = table(Path("out"))
+    assert len({row["overlay"] for row in rows}) == len(rows) == 9
+    for row in rows:
+        assert not row["path"].startswith(("=", "+", "-", "@"))
+        assert (Path("out") / row["overlay"]).is_file()
+        assert row["overlay"].isascii()
+        assert not set(row["overlay"]) & set("<>=\"' \n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["photographs"], "Give --ckpt_path"),
+        (["photographs", "--ckpt_path=gone.ckpt"], "There is no checkpoint gone.ckpt"),
+        (["gone", "--ckpt_path=BEST"], "gone does not exist"),
+        (["empty", "--ckpt_path=BEST"], "No photographs were found in empty"),
+        (["photographs", "--ckpt_path=BEST", "--output=full"], "full holds files already"),
+        (["photographs", "--ckpt_path=BEST", "--output=full/note.txt"], "note.txt is not a folder"),
+        (["photographs", "--ckpt_path=BEST", "--output=photographs/cams"], "lies inside photographs"),
+        (["photographs", "--ckpt_path=BEST", "--masks=gone"], "gone does not exist"),
+        (["photographs", "--ckpt_path=BEST", "--masks=empty"], "No photograph has a mask in empty"),
+        (["damaged", "--ckpt_path=BEST"], "2 of 8 photographs cannot be read"),
+        (["damaged", "--ckpt_path=BEST"], "cut.jpg"),
+        (["photographs", "--ckpt_path=full/note.txt"], "note.txt is refused"),
+    ],
+)
+def test_mistakes_end_in_a_message(
+    arguments: list[str], said: str, best: Path, photographs: Path, bldml: Bldml
+) -> None:
+    shutil.copytree(photographs, "photographs")
+    shutil.copytree(photographs, "damaged")
+    whole = next((photographs / "BLD").iterdir()).read_bytes()
+    Path("damaged/cut.jpg").write_bytes(whole[: len(whole) // 2])
+    Path("damaged/empty.jpg").touch()
+    Path("empty").mkdir()
+    Path("full").mkdir()
+    Path("full/note.txt").write_text("mine")
+    before = contents(Path())
+    outcome = bldml("explain", *(argument.replace("BEST", str(best)) for argument in arguments))
+    assert outcome.code == 1
+    assert said in outcome.err
+    assert "Traceback" not in outcome.err
+    assert contents(Path()) == before
+
+
+def test_masks_of_one_name_for_two_photographs(best: Path, tmp_path: Path, photographs: Path, bldml: Bldml) -> None:
+    source = next((photographs / "BLD").iterdir())
+    for folder in ("a", "b"):
+        (tmp_path / "two" / folder).mkdir(parents=True)
+        shutil.copy(source, tmp_path / "two" / folder / "leaf.jpg")
+    mask = Image.new("RGB", size_of(source), (0, 176, 0))
+    Path("masks").mkdir()
+    mask.save("masks/leaf_mask.png")
+    command = ("explain", "--ckpt_path", best, tmp_path / "two", "--masks=masks", "--output=out")
+    outcome = bldml(*command)
+    assert outcome.code == 1
+    assert "would share the mask" in outcome.err
+    for folder in ("a", "b"):
+        (Path("masks") / folder).mkdir()
+        mask.save(f"masks/{folder}/leaf_mask.png")
+    outcome = bldml(*command)
+    assert outcome.code == 0, outcome.err
+    assert "2 of 2 photographs" in outcome.out
+
+
+def test_photographs_are_never_written_over(best: Path, photographs: Path) -> None:
+    folder = photographs / "BLD"
+    paths = sorted(folder.iterdir())
+    before = contents(folder)
+    with pytest.raises(RunError, match="holds the photographs themselves"):
+        explain_photographs(read_checkpoint(best), [(path.name, path) for path in paths], folder, device="cpu")
+    assert contents(folder) == before
+
+
+def test_smaller_overlays_and_formulas_in_names(best: Path, photographs: Path, tmp_path: Path) -> None:
+    path = next((photographs / "BLD").iterdir())
+    made = explain_photographs(
+        read_checkpoint(best), iter([("=cmd()", path)]), tmp_path / "report", longest=32, device="cpu"
+    )
+    assert max(size_of(made[0].overlay)) == 32
+    assert table(tmp_path / "report")[0]["path"] == "'=cmd()"
+    assert explain_photographs(read_checkpoint(best), [], tmp_path / "none", device="cpu") == []
+    assert table(tmp_path / "none") == []
+
+
+def test_one_photograph(best: Path, photographs: Path, bldml: Bldml) -> None:
+    path = next((photographs / "BLD").iterdir())
+    assert bldml("explain", path, "--ckpt_path", best).code == 0
+    assert [row["path"] for row in table(Path("cams"))] == [path.name]
