@@ -1,5 +1,6 @@
 """Intervals by resampling photographs, or the groups that they came in."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -53,7 +54,8 @@ def bootstrap(
     photographs of one tree are alike and say less than as many of different trees.
 
     Args:
-        statistic: Of the index of the drawn photographs, int64 (m,); None where it is not defined.
+        statistic: Of the index of the drawn photographs, int64 (m,); None (or not finite) where it is not
+            defined.
         labels: 0 or 1, (n,).
         groups: Group of each photograph, or None where they are independent.
         replicates: Number of draws.
@@ -118,7 +120,7 @@ def _draw(
     for _ in range(replicates):
         parts = [part for stratum in strata for part in _resample(stratum, generator)]
         value = statistic(np.concatenate(parts))
-        if value is not None:
+        if value is not None and math.isfinite(value):
             values.append(value)
     return np.array(values, dtype=np.float64), replicates - len(values)
 

@@ -126,8 +126,10 @@ def predictive_values(sensitivity: Estimate, specificity: Estimate, prevalence: 
     estimates = []
     for own in (True, False):
         value, low, high = (_bayes(a, b, prevalence) if own else _bayes(b, a, 1 - prevalence) for a, b in corners)
-        interval = None if low is None or high is None else Interval(low, high, "band from both Wilson limits")
-        estimates.append(Estimate(value, interval, "" if value is not None else "no photograph would be called so"))
+        if value is None or low is None or high is None:
+            estimates.append(undefined("no photograph would be called so"))
+        else:
+            estimates.append(Estimate(value, Interval(low, high, "band from both Wilson limits")))
     return estimates[0], estimates[1]
 
 
@@ -227,9 +229,10 @@ def _ratio(a: Estimate, b: Estimate) -> Estimate:
         return undefined("infinite: the denominator is 0")
     x, y = a.value, b.value
     (al, au), (bl, bu) = (a.interval.low, a.interval.high), (b.interval.low, b.interval.high)
-    below, above = bu * (2 * y - bu), bl * (2 * y - bl)
-    product = x * y
-    low = (product - math.sqrt(max(0.0, product**2 - al * (2 * x - al) * below))) / below if below > 0 else 0.0
+    product, reach = x * y, al * (2 * x - al)
+    # The smaller root, written so that it keeps its value where bu is near 2 y or beyond, as with few errors.
+    low = reach / (product + math.sqrt(max(0.0, product**2 - reach * bu * (2 * y - bu)))) if reach > 0 else 0.0
+    above = bl * (2 * y - bl)
     high = (product + math.sqrt(max(0.0, product**2 - au * (2 * x - au) * above))) / above if above > 0 else math.inf
     if not math.isfinite(high):
         return Estimate(x / y, None, "no upper limit: too few photographs")

@@ -10,6 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from bldml.results.checked import checked_pair
 from bldml.results.statistics.estimates import Estimate, Interval, Z, undefined
 
+# A variance that is nothing but rounding.
+NO_VARIANCE = 1e-20
+
 Floats = NDArray[np.float64]
 
 
@@ -49,7 +52,7 @@ def auroc(labels: ArrayLike, scores: ArrayLike) -> Estimate:
         return undefined("needs photographs of both classes")
     areas, covariance = _delong(label, score[None])
     area, variance = float(areas[0]), float(covariance[0, 0])
-    if n_positive > 1 and n_negative > 1 and 0 < area < 1 and variance > 0:
+    if n_positive > 1 and n_negative > 1 and 0 < area < 1 and variance > NO_VARIANCE:
         centre, half = math.log(area / (1 - area)), Z * math.sqrt(variance) / (area * (1 - area))
         low, high = (1 / (1 + math.exp(-min(700.0, max(-700.0, centre + s * half)))) for s in (-1, 1))
         return Estimate(area, Interval(low, high, "DeLong, logit"))
@@ -60,7 +63,9 @@ def paired_auroc(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> Pair
     """Test whether two areas on the same photographs differ (DeLong, DeLong and Clarke-Pearson 1988).
 
     Midranks as by Sun and Xu (2014). Equal areas without variance, such as two perfect ones, give z = 0 and p = 1;
-    different ones without variance, such as a perfect and a constant score, give no test.
+    different ones without variance, such as a perfect and a constant score, give no test. Without
+    variance the interval of the difference is that of two areas on different photographs (MOVER, Zou and Donner 2008):
+    wider than it need be, but not empty.
 
     >>> paired_auroc([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9], [0.2, 0.1, 0.7, 0.6]).p
     1.0
@@ -74,16 +79,27 @@ def paired_auroc(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> Pair
     first_area, second_area = float(areas[0]), float(areas[1])
     difference = first_area - second_area
     variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
-    if few < 2 or variance <= 1e-20:
-        if few > 1 and abs(difference) < 1e-12:
-            return PairedAuroc(first_area, second_area, Estimate(0.0, Interval(0.0, 0.0, "DeLong")), 0.0, 1.0)
-        note = "no variance to be estimated from these photographs"
-        return PairedAuroc(first_area, second_area, Estimate(difference, None, note), None, None)
+    if few < 2 or variance <= NO_VARIANCE:
+        no_difference = few > 1 and abs(difference) < 1e-12
+        note = "" if no_difference else "no variance to be estimated from these photographs"
+        apart = _as_if_apart(auroc(label, one), auroc(label, two))
+        z, p = (0.0, 1.0) if no_difference else (None, None)
+        return PairedAuroc(first_area, second_area, Estimate(difference, apart, note), z, p)
     spread = math.sqrt(variance)
     z = difference / spread
     interval = Interval(max(-1.0, difference - Z * spread), min(1.0, difference + Z * spread), "DeLong")
     p = max(2 * NormalDist().cdf(-abs(z)), float(np.finfo(np.float64).tiny))
     return PairedAuroc(first_area, second_area, Estimate(difference, interval), z, p)
+
+
+def _as_if_apart(first: Estimate, second: Estimate) -> Interval | None:
+    """Interval of first minus second, as of independent areas."""
+    if first.value is None or second.value is None or first.interval is None or second.interval is None:
+        return None
+    a, b, one, two = first.value, second.value, first.interval, second.interval
+    low = a - b - math.hypot(a - one.low, two.high - b)
+    high = a - b + math.hypot(one.high - a, b - two.low)
+    return Interval(low, high, "MOVER, as of different photographs")
 
 
 def _midranks(values: Floats) -> Floats:
