@@ -115,13 +115,22 @@ def scores_at(labels: ArrayLike, probabilities: ArrayLike, threshold: float) -> 
     called = probability >= threshold
     tp, fp = int(np.sum(called & (label == 1))), int(np.sum(called & (label == 0)))
     fn, tn = int(np.sum(~called & (label == 1))), int(np.sum(~called & (label == 0)))
+    return scores_of(tp, fp, fn, tn)
+
+
+def scores_of(tp: int, fp: int, fn: int, tn: int) -> Scores:
+    """Return what `scores_at` returns, of the four counts (images, 0 or more).
+
+    >>> scores_of(45, 4, 0, 67)["accuracy"]
+    0.9655172413793104
+    """
     recall, specificity = _ratio(tp, tp + fn), _ratio(tn, tn + fp)
     return {
         "tp": tp,
         "fp": fp,
         "fn": fn,
         "tn": tn,
-        "accuracy": _ratio(tp + tn, label.size),
+        "accuracy": _ratio(tp + tn, tp + fp + fn + tn),
         "balanced_accuracy": None if recall is None or specificity is None else (recall + specificity) / 2,
         "youden_j": None if recall is None or specificity is None else recall + specificity - 1,
         "precision": _ratio(tp, tp + fp),
