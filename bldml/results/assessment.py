@@ -13,7 +13,6 @@ from bldml.results.calibration import (
     calibration_error_of_perfection,
     calibration_line,
 )
-from bldml.results.evaluation import auroc as area_of
 from bldml.results.evaluation import average_precision, brier_score, brier_skill, log_loss, scores_at, scores_of
 from bldml.results.run import RunError
 from bldml.results.statistics.bootstrap import bootstrap, has_groups
@@ -28,7 +27,7 @@ from bldml.results.statistics.proportions import (
     proportion,
     youden,
 )
-from bldml.results.statistics.ranking import auroc
+from bldml.results.statistics.ranking import auroc, clustered_auroc
 from bldml.results.tables import Prediction
 
 PREVALENCES = (0.01, 0.05, 0.10, 0.30)
@@ -210,11 +209,7 @@ def _overall(labels: Labels, probabilities: Floats, groups: Sequence[str] | None
         return Estimate(value, interval)
 
     one_class = "one class only"
-    area = auroc(labels, probabilities)
-    if groups is not None and area.value is not None:
-        clustered = resampled(area_of, one_class)
-        degenerate = clustered.interval is None or clustered.interval.low == clustered.interval.high
-        area = area if degenerate else clustered
+    area = auroc(labels, probabilities) if groups is None else clustered_auroc(labels, probabilities, groups)
     perfect = calibration_error_of_perfection(probabilities)
     line = calibration_line(labels, probabilities)
     undetermined = "not estimable: one class only, equal probabilities, or classes separated without error"

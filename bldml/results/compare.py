@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from bldml.results.compared import ComparedRun, read_compared
 from bldml.results.evaluation import auroc as area
-from bldml.results.statistics.bootstrap import bootstrap, has_groups, paired_bootstrap
+from bldml.results.statistics.bootstrap import has_groups, paired_bootstrap
 from bldml.results.statistics.estimates import Estimate
 from bldml.results.statistics.paired import McNemar, holm, letters, mcnemar
 from bldml.results.statistics.proportions import clustered_proportion, paired_difference, proportion
-from bldml.results.statistics.ranking import auroc, paired_auroc
+from bldml.results.statistics.ranking import auroc, clustered_auroc, paired_auroc
 
 ALPHA = 0.05  # of a family, two-sided
 
@@ -152,10 +152,7 @@ def _estimates(run: ComparedRun, groups: Sequence[str] | None) -> dict[str, Esti
         else:
             chosen = [group for group, is_chosen in zip(groups, which, strict=True) if is_chosen]
             found[name] = clustered_proportion(hits, chosen)
-    found["auroc"] = auroc(labels, scores)
-    if groups is not None and found["auroc"].value is not None:
-        interval = bootstrap(lambda index: area(labels[index], scores[index]), labels, groups)
-        found["auroc"] = Estimate(found["auroc"].value, interval, found["auroc"].note)
+    found["auroc"] = auroc(labels, scores) if groups is None else clustered_auroc(labels, scores, groups)
     return found
 
 

@@ -16,10 +16,14 @@ import yaml
 from sklearn import metrics as sklearn_metrics
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from bldml.dataset.images import load_rgb
 from bldml.dataset.manifest import read_manifest
+from bldml.results.photographs import read_photographs
 from bldml.results.tables import read_predictions
 from bldml.training.backbones import BACKBONES, build
 from bldml.training.checkpoint import read_checkpoint
+from bldml.training.module import LeafClassifier
+from bldml.training.transforms import evaluation_image
 from tests.support import REPOSITORY, SMALL, Bldml
 
 NAMES = (
@@ -42,6 +46,8 @@ def table(path: Path) -> list[dict[str, str]]:
 
 def test_run_folder_holds_every_file_of_the_design(run: Path) -> None:
     expected = {".lock", "config.yaml", "environment.json", "metrics.csv", "splits.csv", "checkpoints", "evaluations"}
+    expected |= {"photographs.csv"}
+    expected |= {"ledger.csv", "report.html", "figures", "tables"}
     found = {path.name for path in run.iterdir()}
     events = {name for name in found if name.startswith("events.out.tfevents.")}
     assert len(events) == 1
@@ -49,7 +55,7 @@ def test_run_folder_holds_every_file_of_the_design(run: Path) -> None:
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     for split in ("val", "test"):
         files = {path.name for path in (run / "evaluations" / split).iterdir()}
-        assert files == {"predictions.csv", "metrics.csv", "metrics.json", "provenance.json"}
+        assert files == {"predictions.csv", "metrics.csv", "metrics.json", "provenance.json", "explanations"}
 
 
 def test_metrics_csv_has_a_row_an_epoch_with_all_metrics(run: Path) -> None:
@@ -172,6 +178,30 @@ def test_predictions_name_the_right_files_and_classes(run: Path, leaves: Path) -
         assert row.path.startswith(f"{row.true_class}/")
 
 
+def test_training_photographs_are_evaluated_as_they_are(run: Path, leaves: Path) -> None:
+    rows = {row.path: row for row in read_predictions(run / "evaluations" / "train" / "predictions.csv")}
+    splits = {row["path"]: row for row in table(run / "splits.csv")}
+    assert rows.keys() == {path for path, row in splits.items() if row["split"] == "train"}
+    assert all(row.true_class == splits[path]["label"] for path, row in rows.items())
+    # Without augmentation, by the weights and the threshold of the best checkpoint.
+    checkpoint = read_checkpoint(run / "checkpoints" / "best.ckpt")
+    path, row = next(iter(rows.items()))
+    model = LeafClassifier(backbone="mobilenet_v2_x0_35", weights="none", image_size=64)
+    model.load_state_dict(checkpoint.state_dict)
+    with torch.inference_mode():
+        logit = float(model.eval()(evaluation_image(load_rgb(leaves / path, 64), 64)[None]))
+    probability = 1 / (1 + math.exp(-logit / checkpoint.header.temperature))
+    assert row.probability == pytest.approx(probability, abs=0.02)  # 16-mixed
+
+
+def test_table_of_photographs_has_each_with_its_size(run: Path) -> None:
+    rows = read_photographs(run / "photographs.csv")
+    assert [(row.path, row.split, row.true_class) for row in rows] == [
+        (row["path"], row["split"], row["label"]) for row in table(run / "splits.csv")
+    ]
+    assert {max(row.width, row.height) for row in rows} == {96}
+
+
 def test_splits_csv_is_a_manifest_that_gives_the_same_run(run: Path, leaves: Path, bldml: Bldml) -> None:
     outcome = bldml(
         "fit", *SMALL, "--data.root", leaves, "--data.manifest", run / "splits.csv", "--run_name=again",
@@ -185,7 +215,9 @@ def test_splits_csv_is_a_manifest_that_gives_the_same_run(run: Path, leaves: Pat
 
 
 def test_config_of_a_run_repeats_it(run: Path, bldml: Bldml) -> None:
-    outcome = bldml("fit", "--config", run / "config.yaml", "--run_name=again", "--test_after_fit=false")
+    outcome = bldml(
+        "fit", "--config", run / "config.yaml", "--run_name=again", "--test_after_fit=false", "--report=false"
+    )
     assert outcome.code == 0
     assert Path("lightning_logs/again/metrics.csv").read_bytes() == (run / "metrics.csv").read_bytes()
 
@@ -242,7 +274,7 @@ def test_in_every_epoch_statistics_frozen_stages_and_groups_are_the_same(
 @pytest.mark.parametrize("workers", [2, 4])
 def test_results_do_not_depend_on_the_number_of_workers(run: Path, leaves: Path, bldml: Bldml, workers: int) -> None:
     config = yaml.safe_load((run / "config.yaml").read_text())
-    config |= {"run_name": "again"}
+    config |= {"run_name": "again", "report": False}
     config["data"]["num_workers"] = workers
     Path("config.yaml").write_text(yaml.safe_dump(config))
     assert bldml("fit", "--config=config.yaml").code == 0
@@ -259,8 +291,9 @@ def test_results_do_not_depend_on_the_number_of_workers(run: Path, leaves: Path,
 
 @pytest.mark.parametrize("name", [path.name for path in sorted((REPOSITORY / "configs").glob("*.yaml"))])
 def test_every_shipped_config_runs(name: str, leaves: Path, bldml: Bldml) -> None:
-    # slurm.yaml holds only what a cluster adds to another.
-    below = ("--config", REPOSITORY / "configs" / "mobilenet.yaml") if name == "slurm.yaml" else ()
+    # slurm.yaml and card.yaml hold only what is added to another.
+    layered = name in ("slurm.yaml", "card.yaml")
+    below = ("--config", REPOSITORY / "configs" / "mobilenet.yaml") if layered else ()
     outcome = bldml(
         "fit", *below, "--config", REPOSITORY / "configs" / name, "--data.root", leaves, "--model.weights=none",
         "--model.image_size=128", "--data.batch_size=2", "--data.num_workers=0", "--trainer.fast_dev_run=true",

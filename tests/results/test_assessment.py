@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import yaml
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
@@ -11,6 +12,7 @@ from bldml.results.assessment import Assessment, assess
 from bldml.results.card import TITLES, read_card
 from bldml.results.run import RunError
 from bldml.results.tables import Prediction
+from tests.support import REPOSITORY
 
 
 def table(n: int = 120, seed: int = 0, groups: int = 0) -> list[Prediction]:
@@ -93,7 +95,7 @@ def test_groups_widen_what_they_must_and_are_counted() -> None:
     found = assess(rows, "BLD", 0.5)
     assert found.n_groups == 12
     assert not found.warnings
-    for estimate in (found.overall["auroc"], found.overall["brier"], found.at_threshold["f1"]):
+    for estimate in (found.overall["brier"], found.overall["loss"], found.at_threshold["f1"]):
         assert estimate.interval is not None
         assert estimate.interval.method.startswith("cluster bootstrap, 12 groups")
     accuracy = found.at_threshold["accuracy"].interval
@@ -143,6 +145,12 @@ def test_a_table_that_cannot_be_assessed_is_refused() -> None:
         assess([*rows, Prediction("x.jpg", "", "Oak", "", 0.5)], "BLD", 0.5)
     with pytest.raises(RunError, match="no row"):
         assess([], "BLD", 0.5)
+
+
+def test_shipped_card_has_every_item_and_states_nothing() -> None:
+    shipped = yaml.safe_load((REPOSITORY / "configs" / "card.yaml").read_text())
+    assert list(shipped["card"]) == list(TITLES)
+    assert set(read_card(shipped).values()) == {None}
 
 
 def test_card_names_what_is_not_stated() -> None:

@@ -139,3 +139,53 @@ def test_f1_interval_has_the_coverage_of_its_posterior() -> None:
     share = stats.beta.ppf([0.025, 0.975], 40.5, 9.0)
     assert (found.low, found.high) == pytest.approx(tuple(2 * share / (1 + share)), abs=2e-3)
     assert found == proportions.dirichlet_interval(40, 3, 5, 68, "f1")
+
+
+def between(labels: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> float:
+    """Variance of an area as in Obuchowski 1997, from all pairs."""
+    positive, negative = scores[labels == 1], scores[labels == 0]
+    wins = (positive[:, None] > negative[None]) + 0.5 * (positive[:, None] == negative[None])
+    area, m, n = wins.mean(), positive.size, negative.size
+    of_positives, of_negatives = wins.mean(axis=1) - area, wins.mean(axis=0) - area
+    names = sorted(set(groups))
+    first = [of_positives[groups[labels == 1] == name].sum() for name in names]
+    second = [of_negatives[groups[labels == 0] == name].sum() for name in names]
+    i, j, g = len(set(groups[labels == 1])), len(set(groups[labels == 0])), len(names)
+    s10 = i / ((i - 1) * m) * sum(value**2 for value in first)
+    s01 = j / ((j - 1) * n) * sum(value**2 for value in second)
+    s11 = g / (g - 1) * sum(a * b for a, b in zip(first, second, strict=True))
+    return float(s10 / m + s01 / n + 2 * s11 / (m * n))
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_clustered_area_by_hand(mixed: bool) -> None:
+    rng = np.random.default_rng(4)
+    groups = np.repeat([f"tree {i}" for i in range(12)], 5)
+    labels = np.tile([1, 1, 0, 0, 0], 12) if mixed else np.repeat([1, 0, 0], 20)
+    scores = (labels + 0.6 * np.repeat(rng.normal(size=12), 5) + 0.6 * rng.normal(size=60)).round(1)
+    found = ranking.clustered_auroc(labels, scores, list(groups))
+    alone = ranking.paired_auroc(labels, scores, np.zeros(60)).difference  # its variance is that of the one area
+    assert found.value is not None
+    assert found.interval is not None
+    assert alone.interval is not None
+    assert alone.value is not None
+    delong = ((alone.value - alone.interval.low) / stats.norm.ppf(0.975)) ** 2
+    m, n = int(labels.sum()), int((1 - labels).sum())
+    most = max(m / (12 if mixed else 4), n / (12 if mixed else 8))
+    effect = min(max(1.0, between(labels, scores, groups) / delong), most)
+    assert effect > 1.2 or mixed
+    m_effective, n_effective = m / effect, n / effect
+    for limit in (found.interval.low, found.interval.high):
+        # Newcombe 2006, method 5: a limit is Z standard errors, its own, from the area.
+        scale = (m_effective + n_effective) / 2 - 1
+        variance = limit * (1 - limit) / (m_effective * n_effective)
+        variance *= 1 + scale * ((1 - limit) / (2 - limit) + limit / (1 + limit))
+        assert abs(found.value - limit) == pytest.approx(stats.norm.ppf(0.975) * math.sqrt(variance), rel=1e-6)
+    assert found.interval.method == "Newcombe, method 5, 12 groups"
+
+
+def test_clustered_area_of_1_counts_groups() -> None:
+    labels = np.repeat([1, 0, 0], 20)
+    found = ranking.clustered_auroc(labels, labels, [str(i) for i in np.repeat(np.arange(12), 5)])
+    apart = ranking.auroc(np.repeat([1, 0, 0], 4), np.repeat([1, 0, 0], 4))
+    assert limits(found) == limits(apart)
