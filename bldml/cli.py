@@ -59,7 +59,7 @@ def compare(runs: list[Path], evaluation: str = "test", output: Path = Path("com
     Args:
         runs: Run folders, two or more.
         evaluation: Name of the evaluation that all of them have.
-        output: Folder for comparison.html, comparison.csv, differences.csv and comparison.tex.
+        output: Folder for comparison.html, comparison.csv, differences.csv, comparison.tex and figures/.
     """
     from bldml.results.compare import compare_runs
     from bldml.results.comparison_files import write_comparison
@@ -70,6 +70,22 @@ def compare(runs: list[Path], evaluation: str = "test", output: Path = Path("com
     except RunError as error:
         raise ValueError(str(error)) from error
     sys.stdout.write("".join(f"Wrote {path}\n" for path in written))
+
+
+def report(run: Path) -> None:
+    """Write the report of a run again, from what lies in its folder.
+
+    Args:
+        run: The run folder.
+    """
+    from bldml.results.gallery import advice
+    from bldml.results.report import write_report
+    from bldml.results.run import RunError, RunFolder
+
+    try:
+        sys.stdout.write(f"Wrote {write_report(RunFolder(run))}\n{advice(RunFolder(run))}")
+    except RunError as error:
+        raise ValueError(str(error)) from error
 
 
 def explain(
@@ -102,7 +118,9 @@ def explain(
         raise ValueError(str(error)) from error
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"compare": compare, "demo": demo, "prefetch": prefetch, "explain": explain}
+COMMANDS: dict[str, Callable[..., None]] = {
+    function.__name__: function for function in (compare, report, demo, prefetch, explain)
+}
 # Takes the options of a fit beside its own, so it reads its arguments itself.
 DOCTOR = "check, before a job is queued, that a fit with these options would run"
 

@@ -96,6 +96,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, leaves: Path) -> Path:
             "--unfreezing.every_n_epochs=1",
             "--unfreezing.stages=2",
             "--plateau.patience=0",
+            "--report=true",
         )
         assert main(["fit", *SMALL, f"--data.root={leaves}", *options]) == 0
     finally:

@@ -15,6 +15,7 @@ SMALL = (
     "--data.num_workers=0",
     "--data.batch_size=8",
     "--trainer.accelerator=cpu",
+    "--report=false",
 )
 
 

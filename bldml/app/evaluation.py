@@ -2,16 +2,17 @@
 
 import json
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer
 
-from bldml.app.messages import format_metrics, report_data, report_excluded, warn
+from bldml.app.messages import device_name, format_metrics, report_data, report_excluded, warn
+from bldml.app.photographs import compare_with_training
+from bldml.app.reporting import enter_in_ledger, picture, provenance, remove_pictures, report_run
 from bldml.app.start import DIGITS, write_excluded
 from bldml.dataset.files import DatasetError, show_path
 from bldml.results.run import RunError, RunFolder, check_name, write_atomically
@@ -19,7 +20,7 @@ from bldml.training.checkpoint import Checkpoint, CheckpointError, read_checkpoi
 from bldml.training.datamodule import LeafDataModule
 from bldml.training.interruption import StopEvaluation
 from bldml.training.module import LeafClassifier
-from bldml.training.recording import PredictionRecorder, software_versions
+from bldml.training.recording import PredictionRecorder
 from bldml.training.stock import disarm
 from bldml.training.stopping import StopSignals
 
@@ -33,6 +34,8 @@ def evaluate_after_fit(
     run: RunFolder,
     splits: Sequence[str],
     signals: StopSignals,
+    *,
+    report: bool,
 ) -> None:
     """Evaluate the best checkpoint on one device and say where everything is.
 
@@ -43,6 +46,7 @@ def evaluate_after_fit(
         run: The run folder.
         splits: Which splits to evaluate, where there are photographs in them.
         signals: Where the signals that stop a fit raise their flags.
+        report: Whether to make pictures and write the report.
 
     Raises:
         Stopped: A signal came; what was evaluated by then stays.
@@ -53,6 +57,7 @@ def evaluate_after_fit(
         checkpoint = read_checkpoint(run.best_checkpoint)
         load_weights(model, checkpoint)
         assert datamodule.collection is not None
+        evaluated = {}
         for split in splits:
             if datamodule.collection.splits.get(split):
                 single = disarm(
@@ -70,6 +75,13 @@ def evaluate_after_fit(
                     )
                 )
                 run_evaluation(single, model, datamodule, checkpoint, split, run.evaluation(split))
+                if split != "train":
+                    evaluated[run.evaluation(split)] = datamodule.collection.splits[split]
+        if report:
+            picture(model, checkpoint, evaluated, trainer.strategy.root_device, signals.check)
+            signals.check()
+    if report:
+        report_run(run)
     report_excluded(datamodule, run.excluded)
     sys.stdout.write(f"\nResults: {show_path(run.path)}\nBest checkpoint: {show_path(run.best_checkpoint)}\n")
 
@@ -84,6 +96,7 @@ def evaluate_checkpoint(
     external: bool,
     name: str | None,
     output: Path | None,
+    report: bool,
 ) -> None:
     """Evaluate a checkpoint on a split of its own photographs, on other labelled ones, or on unlabelled ones.
 
@@ -96,6 +109,7 @@ def evaluate_checkpoint(
         external: Whether the photographs are others than those that the run was divided from.
         name: Name of the evaluation; None for the split's or the folder's.
         output: Folder for the results; None for the run folder's `evaluations/<name>`.
+        report: Whether to make pictures and write the report of the run that the checkpoint lies in.
 
     Raises:
         CheckpointError, DatasetError, RunError: What was asked for cannot be; nothing was written.
@@ -117,8 +131,16 @@ def evaluate_checkpoint(
             "changed or relabelled since."
         )
     run_evaluation(trainer, model, datamodule, checkpoint, split, folder)
+    if external and split == "test":
+        compare_with_training(datamodule, folder, RunFolder.of_checkpoint(checkpoint.path))
     write_excluded(folder / "excluded.csv", datamodule)
     report_excluded(datamodule, folder / "excluded.csv")
+    if report and split != "predict":
+        assert datamodule.collection is not None
+        evaluated = {folder: datamodule.collection.splits[split]}
+        picture(model, checkpoint, evaluated, trainer.strategy.root_device)
+        if run := RunFolder.of_checkpoint(checkpoint.path):
+            report_run(run)
     sys.stdout.write(f"Results: {show_path(folder)}\n")
 
 
@@ -134,13 +156,17 @@ def run_evaluation(
     made = _make(folder)
     recorder = PredictionRecorder(folder, checkpoint.header)
     trainer.callbacks.append(recorder)  # type: ignore[attr-defined]  # set by a connector
+    start = time.monotonic()
     try:
         if split == "predict":
             trainer.predict(model, datamodule=datamodule, return_predictions=False)
-        elif split == "val":
+        elif split in ("train", "val"):
+            datamodule.validated = split
             trainer.validate(model, datamodule=datamodule, verbose=False)
         else:
             trainer.test(model, datamodule=datamodule, verbose=False)
+        device = device_name(trainer.strategy.root_device)
+        measured = {"seconds": round(time.monotonic() - start, 3), "device": device}
         assert datamodule.collection is not None
         recorder.write(len(datamodule.collection.splits[split]))
     finally:
@@ -148,10 +174,13 @@ def run_evaluation(
             with suppress(OSError):  # only empty ones go
                 folder.rmdir()
                 folder.parent.rmdir()
-    write_atomically(
-        folder / "provenance.json", json.dumps(_provenance(datamodule, checkpoint, split), indent=2) + "\n"
-    )
+    record = provenance(datamodule, checkpoint, split) | measured
+    write_atomically(folder / "provenance.json", json.dumps(record, indent=2) + "\n")
+    with suppress(RunError):  # of an earlier evaluation; what stays does not fit these predictions and is not shown
+        remove_pictures(folder)
     if recorder.metrics is not None:
+        run = RunFolder.of_checkpoint(checkpoint.path)
+        enter_in_ledger(run, checkpoint, folder.name, split, datamodule.fingerprints.get(split), recorder.metrics["n"])
         sys.stdout.write(format_metrics(split, recorder.metrics, checkpoint.header))
 
 
@@ -224,21 +253,3 @@ def _make(folder: Path) -> bool:
     except OSError as error:
         raise RunError(f"The folder {folder} cannot be made: {error.strerror}. Give another with --output.") from error
     return True
-
-
-def _provenance(datamodule: LeafDataModule, checkpoint: Checkpoint, split: str) -> dict[str, Any]:
-    collection = datamodule.collection
-    assert collection is not None
-    return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
-        "checkpoint": str(checkpoint.path.absolute()),
-        "epoch": checkpoint.epoch,
-        "split": split,
-        "root": str(collection.root.absolute()),
-        "manifest": None if datamodule.manifest is None else str(Path(datamodule.manifest).absolute()),
-        "dataset_fingerprint": datamodule.fingerprints.get(split),
-        "ignored": dict(collection.ignored),
-        "excluded": len(datamodule.excluded),
-        "versions": software_versions(),
-    }

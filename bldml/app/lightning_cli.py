@@ -180,8 +180,10 @@ class LeafCLI(LightningCLI):
                 torch.distributed.destroy_process_group()
             self.signals.check()
             if start.folder is not None and self.trainer.is_global_zero:
-                splits = ("val", "test") if config.test_after_fit else ()
-                evaluate_after_fit(self.trainer, self.model, self.datamodule, start.folder, splits, self.signals)
+                splits = ("train", "val", "test") if config.test_after_fit else ()
+                evaluate_after_fit(
+                    self.trainer, self.model, self.datamodule, start.folder, splits, self.signals, report=config.report
+                )
                 start.folder.previous_checkpoint.unlink(missing_ok=True)
         except Stopped as stop:
             self._leave(stop, start.folder or self.continued)
@@ -214,5 +216,5 @@ class LeafCLI(LightningCLI):
         config = self.config[self.subcommand]
         evaluate_checkpoint(
             self.trainer, self.model, self.datamodule, self.checkpoint, split,
-            external=self.external, name=config.name, output=config.output,
+            external=self.external, name=config.name, output=config.output, report=config.report,
         )  # fmt: skip

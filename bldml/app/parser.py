@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser
 
 from bldml.config import ConfigError, explain, keys_of
+from bldml.results.card import Card
 from bldml.results.operating_point import Goal
 from bldml.training.checkpoint import Header
 from bldml.training.finetuning import PlateauLR, ProgressiveUnfreezing
@@ -59,7 +60,13 @@ def add_arguments(parser: LightningArgumentParser, verb: str) -> None:
         "--test_after_fit",
         type=bool,
         default=True,
-        help="Evaluate the best checkpoint on val and test when training has ended.",
+        help="Evaluate the best checkpoint on train, val and test when training has ended.",
+    )
+    parser.add_argument(
+        "--report",
+        type=bool,
+        default=True,
+        help="Write report.html after a fit and after an evaluation, with pictures of errors and where they are seen.",
     )
     parser.add_argument(
         "--checkpoint_minutes",
@@ -74,6 +81,7 @@ def add_arguments(parser: LightningArgumentParser, verb: str) -> None:
         help="What the threshold is chosen for, on validation: maximize (f1 or youden), sensitivity, specificity, or a "
         "fixed threshold.",
     )
+    parser.add_argument("--card", type=Card, default=Card(), help="What the report is to say and no program can know.")
     parser.add_lightning_class_args(ProgressiveUnfreezing, "unfreezing")
     parser.add_lightning_class_args(EarlyStopping, "early_stopping")
     parser.add_lightning_class_args(PlateauLR, "plateau")

@@ -27,6 +27,7 @@ RUN_VARIABLE = "BLDML_RUN"
 FREE = (
     "run_name",
     "test_after_fit",
+    "report",
     "checkpoint_minutes",
     # Where the photographs are, not which: their contents are compared.
     "data.root",

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from bldml.app.messages import device_name, report_data, warn
 from bldml.app.parser import DATA_SETTINGS, mode_of
+from bldml.app.photographs import TABLE, photographs_table
 from bldml.app.resume import (
     RUN_VARIABLE,
     check_same,
@@ -169,10 +170,12 @@ class Start:
         """The files that a run folder begins with."""
         datamodule = self.datamodule
         assert datamodule.collection is not None
-        record = environment(self.model.seed, self.trainer.strategy.root_device, datamodule.fingerprints)
+        parameters = sum(p.numel() for p in self.model.network.parameters())
+        record = environment(self.model.seed, self.trainer.strategy.root_device, datamodule.fingerprints, parameters)
         files = {
             "config.yaml": config_text,
             "splits.csv": to_manifest(datamodule.collection),
+            TABLE: photographs_table(datamodule),
             "environment.json": json.dumps(record, indent=2) + "\n",
         }
         excluded = excluded_table(datamodule)

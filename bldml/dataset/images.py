@@ -137,7 +137,7 @@ def load_rgb(path: Path, target_size: int | None = None) -> Image.Image:
     if target_size is not None and target_size < 1:
         raise ValueError(f"target_size is {target_size}; it must be at least 1 pixel")
     path = Path(path)
-    _silence_pil_warnings()
+    silence_pil_warnings()
     try:
         # Looked at before opening: opening a pipe waits for its writer for ever.
         if not stat.S_ISREG(path.stat().st_mode):
@@ -154,7 +154,7 @@ def load_rgb(path: Path, target_size: int | None = None) -> Image.Image:
 
 def _decode(file: BinaryIO, target_size: int | None) -> Image.Image:
     """Return the upright sRGB picture in the open file."""
-    with _parse(file) as image:
+    with parse_header(file) as image:
         data_start = file.tell()
         file_format = image.format or ""
         limit = MAX_JPEG_PIXELS if file_format == "JPEG" else MAX_PIXELS
@@ -185,7 +185,7 @@ def _decode(file: BinaryIO, target_size: int | None) -> Image.Image:
     return upright
 
 
-def _parse(file: BinaryIO) -> ImageFile.ImageFile:
+def parse_header(file: BinaryIO) -> ImageFile.ImageFile:
     """Read the header with the parser that the first bytes ask for.
 
     `Image.open(formats=...)` tries the same parsers, but also applies `Image.MAX_IMAGE_PIXELS`, which warns
@@ -223,7 +223,7 @@ def _transposition(image: Image.Image) -> Image.Transpose | None:
         return None
 
 
-def _silence_pil_warnings() -> None:
+def silence_pil_warnings() -> None:
     """Let PIL's own warnings about odd metadata and large pictures pass in silence.
 
     `warnings.catch_warnings` is not safe with threads before Python 3.14, so one filter that names PIL's

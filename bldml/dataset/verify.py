@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from bldml.dataset.images import UnreadableImage, load_rgb
+from bldml.dataset.metadata import Metadata, read_metadata
 from bldml.dataset.samples import Sample
 
 
@@ -18,11 +19,13 @@ class Verified:
         sample: Which.
         digest: SHA-256 of the file's content; empty where it could not be read.
         reason: Why it cannot be used; empty if it can.
+        metadata: What the file says of itself; None where it could not be read.
     """
 
     sample: Sample
     digest: str = ""
     reason: str = ""
+    metadata: Metadata | None = None
 
 
 def verify(samples: Iterable[Sample], target_size: int, workers: int) -> Iterator[Verified]:
@@ -46,7 +49,8 @@ def verify(samples: Iterable[Sample], target_size: int, workers: int) -> Iterato
 def _verify_one(sample: Sample, target_size: int) -> Verified:
     try:
         load_rgb(sample.path, target_size)
-        return Verified(sample, hashlib.sha256(sample.path.read_bytes()).hexdigest())
+        digest = hashlib.sha256(sample.path.read_bytes()).hexdigest()
+        return Verified(sample, digest, metadata=read_metadata(sample.path))
     except UnreadableImage as error:
         return Verified(sample, reason=error.reason)
     except OSError as error:

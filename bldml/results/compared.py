@@ -9,6 +9,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from bldml.results.costs import Costs, read_costs
 from bldml.results.run import RunError, RunFolder
 from bldml.results.tables import Prediction, read_predictions
 from bldml.results.typeset import plain
@@ -24,7 +25,7 @@ class ComparedRun:
         name: what it is called in the comparison; unique there.
         path: its folder.
         backbone: the architecture, empty where the run does not say.
-        checkpoint_bytes: size of `best.ckpt`, or None where there is none.
+        costs: parameters, file size, speed, training time, as far as recorded.
         classes: the positive and the negative class.
         rows: the predictions, sorted by path.
     """
@@ -32,7 +33,7 @@ class ComparedRun:
     name: str
     path: Path
     backbone: str
-    checkpoint_bytes: int | None
+    costs: Costs
     classes: tuple[str, str]
     rows: tuple[Prediction, ...]
 
@@ -98,12 +99,11 @@ def _read(path: Path, name: str, evaluation: str) -> ComparedRun:
     rows = sorted(read_predictions(file), key=lambda row: row.path)
     _check_rows(file, rows)
     settings = _settings(run)
-    checkpoint = run.best_checkpoint
     return ComparedRun(
         name=name,
         path=path,
         backbone=plain(_text(settings, "model", "backbone")),
-        checkpoint_bytes=checkpoint.stat().st_size if checkpoint.is_file() else None,
+        costs=read_costs(run, evaluation, len(rows)),
         classes=_classes(file, rows, _text(settings, "data", "positive_class")),
         rows=tuple(rows),
     )

@@ -109,6 +109,11 @@ class RunFolder:
         return self.path / "excluded.csv"
 
     @property
+    def ledger(self) -> Path:
+        """Every evaluation that was made."""
+        return self.path / "ledger.csv"
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of the checkpoints."""
         return self.path / "checkpoints"

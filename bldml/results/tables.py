@@ -55,7 +55,7 @@ def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
     for row in predictions:
         if not 0 <= row.probability <= 1:
             raise ValueError(f"The probability of {row.path} must lie in [0, 1], found {row.probability}.")
-        names = [_with_apostrophe(name) for name in (row.group, row.true_class, row.predicted_class)]
+        names = [with_apostrophe(name) for name in (row.group, row.true_class, row.predicted_class)]
         cells = [row.path, *names, repr(float(row.probability))]  # float: numpy's repr is no number
         writer = quoted if any("\r" in cell for cell in cells) else plain
         writer.writerow(cells)
@@ -141,17 +141,18 @@ def _to_prediction(path: Path, number: int, header: list[str], cells: list[str])
         raise RunError(f"{path}, row {number}: the probability is {found}, give a number in [0, 1].")
     return Prediction(
         path=row["path"],
-        group=_without_apostrophe(row["group"]),
-        true_class=_without_apostrophe(row["true_class"]),
-        predicted_class=_without_apostrophe(row["predicted_class"]),
+        group=without_apostrophe(row["group"]),
+        true_class=without_apostrophe(row["true_class"]),
+        predicted_class=without_apostrophe(row["predicted_class"]),
         probability=probability,
     )
 
 
-def _with_apostrophe(text: str) -> str:
+def with_apostrophe(text: str) -> str:
     """Guard a formula; a text that looks guarded gets one more, so that reading takes off just one."""
     return f"'{text}" if text.lstrip("'").startswith(_FORMULA_STARTS) else text
 
 
-def _without_apostrophe(text: str) -> str:
+def without_apostrophe(text: str) -> str:
+    """What `with_apostrophe` was given."""
     return text[1:] if text.startswith("'") and text.lstrip("'").startswith(_FORMULA_STARTS) else text

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from bldml.dataset.files import DatasetError, show_path
 from bldml.dataset.folders import read_folders, read_unlabelled
 from bldml.dataset.manifest import read_manifest
+from bldml.dataset.metadata import Metadata
 from bldml.dataset.samples import (
     Collection,
     Sample,
@@ -75,8 +76,7 @@ class LeafDataModule(LightningDataModule):
             raise DatasetError(f"data.batch_size must be at least 1, not {batch_size}.")
         if num_workers != "auto" and num_workers < 0:
             raise DatasetError(f"data.num_workers must be auto, 0 or more, not {num_workers}.")
-        # No shell has looked at the paths in a YAML file.
-        self.root = None if root is None else root.expanduser()
+        self.root = None if root is None else root.expanduser()  # no shell has looked at a YAML file
         self.manifest = None if manifest is None else manifest.expanduser()
         self.positive_class = positive_class
         self.class_aliases, self.val_fraction, self.test_fraction = class_aliases, val_fraction, test_fraction
@@ -86,7 +86,9 @@ class LeafDataModule(LightningDataModule):
         self.class_names: tuple[str, ...] = ()
         self.fingerprints: dict[str, str] = {}
         self.digests: dict[str, str] = {}
+        self.metadata: dict[str, Metadata | None] = {}
         self.excluded: list[tuple[str, str]] = []
+        self.validated = "val"
         self.collection: Collection | None = None
 
     def read_for_fit(self, check: Callable[[], None] = lambda: None, manifest: Path | None = None) -> None:
@@ -152,8 +154,8 @@ class LeafDataModule(LightningDataModule):
         return self._loader("train", sampler, self.augmentation)
 
     def val_dataloader(self) -> DataLoader[Item]:
-        """Validation batches, in the order listed."""
-        return self._evaluation_loader("val")
+        """Validation batches, or those of `validated`, without augmentation and in the order listed."""
+        return self._evaluation_loader(self.validated)
 
     def test_dataloader(self) -> DataLoader[Item]:
         """Test batches, in the order listed."""
@@ -188,6 +190,7 @@ class LeafDataModule(LightningDataModule):
         samples = [sample for split in collection.splits.values() for sample in split]
         results = verify(samples, self.image_size, max(1, granted_cpus()))
         digests: dict[str, str] = {}
+        self.metadata = {}
         bad: list[tuple[str, str]] = []
         for result in _progress(results, len(samples), "Checking photographs"):
             check()
@@ -195,6 +198,7 @@ class LeafDataModule(LightningDataModule):
                 bad.append((result.sample.name, result.reason))
             else:
                 digests[result.sample.name] = result.digest
+                self.metadata[result.sample.name] = result.metadata
         if bad and self.unreadable == "error":
             raise DatasetError(
                 f"{len(bad)} of {len(samples)} photographs in {show_path(collection.root)} cannot be read:\n"

@@ -208,13 +208,16 @@ def software_versions() -> dict[str, str]:
     return found
 
 
-def environment(seed: int, device: torch.device, fingerprints: Mapping[str, str]) -> dict[str, Any]:
+def environment(
+    seed: int, device: torch.device, fingerprints: Mapping[str, str], parameters: int | None = None
+) -> dict[str, Any]:
     """The content of environment.json: what is needed to say, or to repeat, under what conditions a run was made.
 
     Args:
         seed: Seed of the run.
         device: Device that was computed on.
         fingerprints: SHA-256 of each split (see `dataset.samples.fingerprint`).
+        parameters: Weights and biases of the network.
     """
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
@@ -223,6 +226,7 @@ def environment(seed: int, device: torch.device, fingerprints: Mapping[str, str]
         "versions": software_versions(),
         "git_commit": git_commit(),
         "seed": seed,
+        "parameters": parameters,
         "device": str(device),
         "gpu": gpu,
         "cuda": torch.version.cuda if gpu else None,

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import ExifTags, Image
 
 from bldml.dataset.synthetic import write_leaves
+from bldml.results.photographs import read_photographs
 from bldml.results.tables import read_predictions
 from bldml.training.datamodule import LeafDataModule
 from tests.support import SMALL, Bldml
@@ -38,7 +40,8 @@ def test_bare_checkpoint_needs_no_config_and_gives_the_figures_of_the_run(
 def test_checkpoint_in_its_run_folder_writes_there(run: Path, tmp_path: Path, bldml: Bldml) -> None:
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     shutil.rmtree(copy / "evaluations")
-    assert bldml("test", "--ckpt_path", copy / "checkpoints/best.ckpt", "--trainer.accelerator=cpu").code == 0
+    options = ("--trainer.accelerator=cpu", "--report=false")
+    assert bldml("test", "--ckpt_path", copy / "checkpoints/best.ckpt", *options).code == 0
     before = (run / "evaluations/test/predictions.csv").read_bytes()
     assert (copy / "evaluations/test/predictions.csv").read_bytes() == before
 
@@ -64,6 +67,29 @@ def test_another_labelled_folder_is_evaluated_whole(bare: Path, tmp_path: Path, 
     named = bldml("test", "--ckpt_path", bare, *options, aliases, "--name=ohio_2024", "--output", tmp_path / "out")
     assert named.code == 0
     assert (tmp_path / "out" / "metrics.json").read_text() == json.dumps(metrics, indent=2) + "\n"
+
+
+def test_external_set_in_a_run_says_how_it_differs(run: Path, tmp_path: Path, bldml: Bldml) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    other = tmp_path / "ohio"
+    write_leaves(other, images_per_class=3, size=64, seed=9)
+    shutil.rmtree(other / "BLD")
+    (other / "BLD").mkdir()
+    exif = Image.Exif()
+    exif[ExifTags.Base.Model] = "=Camera"
+    write_leaves(tmp_path / "more", images_per_class=1, size=64, seed=10)
+    for file in (tmp_path / "more" / "BLD").iterdir():
+        with Image.open(file) as picture:
+            picture.save(other / "BLD" / "one.jpg", exif=exif)
+    options = ("--data.root", other, "--trainer.accelerator=cpu", "--data.num_workers=0", "--report=false")
+    outcome = bldml("test", "--ckpt_path", copy / "checkpoints/best.ckpt", *options)
+    assert outcome.code == 0, outcome.err
+    said = outcome.out + outcome.err
+    assert "25 % (1 of 4) of these photographs are BLD; in training" in said
+    assert "do not say which camera" in said
+    rows = read_photographs(copy / "evaluations" / "ohio" / "photographs.csv")
+    assert sorted((row.path, row.split, row.camera) for row in rows)[0] == ("BLD/one.jpg", "test", "=Camera")
+    assert {row.taken for row in rows} == {""}
 
 
 def test_predict_finds_photographs_in_all_folders_below(run: Path, bare: Path, leaves: Path, bldml: Bldml) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from bldml.dataset.metadata import read_metadata
 from bldml.dataset.samples import Sample
 from bldml.dataset.synthetic import write_leaves
 from bldml.dataset.verify import Verified, verify
@@ -37,7 +38,8 @@ def test_order_and_digests(workers: int, tmp_path: Path) -> None:
     # More than two portions of 32 a worker, and a last one that is not full.
     samples = photographs(tmp_path / "p", 32 * workers * 2 + 5)
     results = list(verify(samples, 64, workers))
-    assert results == [Verified(s, digest(s.path)) for s in samples]
+    assert results == [Verified(s, digest(s.path), metadata=read_metadata(s.path)) for s in samples]
+    assert all(result.metadata is not None for result in results)
     assert len({result.digest for result in results}) == len(samples)
 
 
@@ -96,7 +98,7 @@ def test_bad_files_are_named_with_their_reason(tmp_path: Path) -> None:
             assert bad[i][1] in result.reason
             assert result.digest == ""
         else:
-            assert result == Verified(samples[i], digest(samples[i].path))
+            assert (result.sample, result.digest, result.reason) == (samples[i], digest(samples[i].path), "")
 
 
 def test_forbidden_file() -> None:

@@ -1,7 +1,9 @@
 """Comparisons through the real command line, recomputed with SciPy and scikit-learn."""
 
 import csv
+import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
@@ -164,7 +167,7 @@ def test_equal_runs_and_one_class_have_no_zero_p_and_no_nan(tmp_path: Path, bldm
         assert outcome.code == 0, outcome.err
         (pair,) = read(Path(f"out{number}/differences.csv"))
         assert float(pair["mcnemar_exact_p"]) == float(pair["accuracy_p_holm"]) == 1
-        for file in Path(f"out{number}").iterdir():
+        for file in Path(f"out{number}").glob("*.*"):
             assert not re.search(r"\b(nan|inf|None)\b", file.read_text()), file
     assert float(read(Path("out0/differences.csv"))[0]["auroc_p"]) == 1
     assert read(Path("out1/differences.csv"))[0]["auroc_p"] == ""
@@ -313,13 +316,17 @@ def test_hostile_names_are_text(tmp_path: Path, bldml: Bldml) -> None:
     page = Page(source)
     assert not {"script", "img", "b", "link", "iframe"} & {tag for tag, _ in page.tags}
     assert not [
-        name for _, attributes in page.tags for name in attributes if name.startswith("on") or name in ("src", "href")
+        (name, value)
+        for _, attributes in page.tags
+        for name, value in attributes.items()
+        if name.startswith("on") or name == "src" or (name == "href" and not str(value).startswith("#"))
     ]
     for name in (HOSTILE[0], HOSTILE[1], HOSTILE[2], HOSTILE[5], "<script>alert(2)</script>", "<b>BLD"):
         assert name in page.text
     assert "\u202e" not in source
     assert "\\u202egpj.exe" in page.text
-    assert "http:" not in re.sub(r"http:evil", "", source)
+    outside = source.replace("http:evil", "").replace("http://www.w3.org/2000/svg", "")  # a name, never fetched
+    assert "http:" not in outside
     for file in ("comparison.csv", "differences.csv"):
         text = Path("out", file).read_text(encoding="utf-8")
         cells = [cell for row in csv.reader(text.splitlines()) for cell in row]
@@ -340,13 +347,51 @@ def test_page_is_one_accessible_file(paper: list[Path], bldml: Bldml) -> None:
     assert tags.count("table") == tags.count("caption") == 2
     assert all(attributes.get("scope") in ("col", "row") for tag, attributes in page.tags if tag == "th")
     assert ("html", {"lang": "en"}) in page.tags
-    assert not [attributes for _, attributes in page.tags if "src" in attributes or "href" in attributes]
+    for tag, attributes in page.tags:
+        assert "src" not in attributes
+        assert str(attributes.get("href", "#")).startswith("#"), tag
     assert sorted(file.name for file in Path("out").iterdir()) == [
         "comparison.csv",
         "comparison.html",
         "comparison.tex",
         "differences.csv",
+        "figures",
     ]
+
+
+def test_all_runs_are_in_the_overlaid_curves(paper: list[Path], bldml: Bldml) -> None:
+    assert bldml("compare", *paper, "--output", "out").code == 0
+    source = Path("out/comparison.html").read_text(encoding="utf-8")
+    figure = source[source.index("<svg") : source.index("</svg>")]
+    for name in PAPER:
+        assert f">{name}<" in figure  # in the legend
+    areas = [f"{row['run']} {float(row['auroc']):.3f}" for row in read(Path("out/comparison.csv"))]
+    assert f"Area under each curve: {'; '.join(areas)}." in figure
+    assert Path("out/figures/roc.png").read_bytes().startswith(b"\x89PNG")
+    assert Path("out/figures/roc.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_costs_are_shown_where_they_were_recorded(paper: list[Path], bldml: Bldml) -> None:
+    (paper[0] / "environment.json").write_text('{"parameters": 20178769, "training_seconds": 7265}')
+    (paper[0] / "evaluations" / "test" / "provenance.json").write_text('{"seconds": 5.8, "device": "a <GPU>"}')
+    (paper[0] / "checkpoints").mkdir()
+    (paper[0] / "checkpoints" / "best.ckpt").write_bytes(bytes(3 * 2**20))
+    (paper[1] / "environment.json").write_text('{"parameters": true, "training_seconds": -1}')
+    (paper[1] / "evaluations" / "test" / "provenance.json").write_text('{"seconds": NaN, "device": 7}')
+    (paper[2] / "environment.json").write_text("[1")
+    assert bldml("compare", *paper, "--output", "out").code == 0
+    table = {row["run"]: row for row in read(Path("out/comparison.csv"))}
+    row = table["efficientnet"]
+    assert (row["parameters"], row["checkpoint_bytes"], row["device"]) == ("20178769", str(3 * 2**20), "a <GPU>")
+    assert float(row["images_per_second"]) == pytest.approx(116 / 5.8)
+    assert float(row["training_seconds"]) == 7265
+    for name in ("inception", "mobilenet", "resnet50"):
+        for column in ("parameters", "checkpoint_bytes", "images_per_second", "device", "training_seconds"):
+            assert table[name][column] == ""
+    text = Page(Path("out/comparison.html").read_text(encoding="utf-8")).text
+    for shown in ("20.18 million", "3.0 MiB", "a <GPU>", "2 h 1 min"):
+        assert shown in text
+    assert "20.18 million & 3.0 MiB & 20 a" in Path("out/comparison.tex").read_text()
 
 
 def test_output_that_cannot_be_written_is_a_message(paper: list[Path], bldml: Bldml) -> None:
@@ -360,8 +405,10 @@ def test_output_that_cannot_be_written_is_a_message(paper: list[Path], bldml: Bl
 def test_same_input_same_bytes(paper: list[Path], bldml: Bldml) -> None:
     for folder in ("one", "two"):
         assert bldml("compare", *paper, "--output", folder).code == 0
-    for file in Path("one").iterdir():
-        assert file.read_bytes() == (Path("two") / file.name).read_bytes()
+    files = [file for file in Path("one").rglob("*") if file.is_file()]
+    assert len(files) == 6
+    for file in files:
+        assert file.read_bytes() == (Path("two") / file.relative_to("one")).read_bytes()
 
 
 def test_starts_without_anything_heavy(paper: list[Path], tmp_path: Path) -> None:
@@ -375,3 +422,22 @@ def test_starts_without_anything_heavy(paper: list[Path], tmp_path: Path) -> Non
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert time.perf_counter() - start < 30  # two seconds on a free machine
+
+
+def test_a_run_records_what_it_costs(run: Path, tmp_path: Path, bldml: Bldml) -> None:
+    other = Path(shutil.copytree(run, tmp_path / "other"))
+    outcome = bldml("compare", run, other, "--output", "out")
+    assert outcome.code == 0, outcome.err
+    first, second = read(Path("out/comparison.csv"))
+    state = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    sizes = [
+        values.numel()
+        for name, values in state.items()
+        if name.startswith("network.") and not re.search(r"running_(mean|var)|num_batches", name)  # BatchNorm's own
+    ]
+    assert int(first["parameters"]) == int(second["parameters"]) == sum(sizes)
+    assert int(first["checkpoint_bytes"]) == (run / "checkpoints" / "best.ckpt").stat().st_size
+    seconds = json.loads((run / "evaluations" / "test" / "provenance.json").read_text())["seconds"]
+    assert 0 < seconds < 600
+    assert float(first["images_per_second"]) == pytest.approx(int(first["n"]) / seconds)
+    assert first["device"]

@@ -32,6 +32,7 @@ def settings(leaves: Path, seed: int = 42) -> dict[str, Any]:
             "freeze_batchnorm": False,
         },
         "data": {"root": str(leaves), "positive_class": "BLD", "batch_size": 8, "num_workers": 2},
+        "report": False,
         "unfreezing": {"start_epoch": 1, "stages": 2, "every_n_epochs": 1},
         "plateau": {"factor": 0.5, "patience": 0},
         "trainer": {

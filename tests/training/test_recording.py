@@ -202,7 +202,8 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
     monkeypatch.setenv("SLURM_JOB_ID", "77")
     monkeypatch.setenv("SLURM_CLUSTER_NAME", "atlas")
-    record = environment(5, torch.device("cpu"), {"val": "00ff"})
+    record = environment(5, torch.device("cpu"), {"val": "00ff"}, 1234)
+    assert record["parameters"] == 1234
     assert json.loads(json.dumps(record)) == record
     assert datetime.fromisoformat(record["created"]).tzinfo is not None
     assert abs(datetime.now().astimezone() - datetime.fromisoformat(record["created"])).total_seconds() < 60

@@ -1,0 +1,54 @@
+"""The table of photographs that a run or an external evaluation leaves behind."""
+
+from pathlib import Path
+
+from lightning.pytorch.utilities import rank_zero_info
+
+from bldml.results.photographs import Photograph, differences, photographs_text, read_photographs
+from bldml.results.run import RunError, RunFolder, write_atomically
+from bldml.training.datamodule import LeafDataModule
+
+TABLE = "photographs.csv"
+
+
+def rows_of(datamodule: LeafDataModule) -> list[Photograph]:
+    """A row for each photograph of a data module that has read them."""
+    assert datamodule.collection is not None
+    rows = []
+    for split, samples in datamodule.collection.splits.items():
+        for sample in samples:
+            found = datamodule.metadata.get(sample.name)
+            width, height, camera, taken = (
+                (found.width, found.height, found.camera, found.taken) if found else (0, 0, "", "")
+            )
+            rows.append(Photograph(sample.name, split, sample.class_name, sample.group, width, height, camera, taken))
+    return rows
+
+
+def photographs_table(datamodule: LeafDataModule) -> str:
+    """The table as CSV."""
+    return photographs_text(rows_of(datamodule))
+
+
+def compare_with_training(datamodule: LeafDataModule, folder: Path, run: RunFolder | None) -> None:
+    """Write the table of an external set and say how it differs from the training photographs.
+
+    Args:
+        datamodule: With the external photographs.
+        folder: `evaluations/<name>`.
+        run: The run of the classifier; None where its checkpoint lies elsewhere.
+
+    Raises:
+        RunError: The table cannot be written.
+    """
+    write_atomically(folder / TABLE, photographs_table(datamodule))
+    if run is None or not (run.path / TABLE).is_file():
+        return
+    assert datamodule.positive_class is not None
+    try:
+        training = [row for row in read_photographs(run.path / TABLE) if row.split == "train"]
+    except RunError as error:
+        rank_zero_info(f"How these photographs differ from those of the training is not known. {error}")
+        return
+    for sentence in differences(training, rows_of(datamodule), datamodule.positive_class):
+        rank_zero_info(sentence)

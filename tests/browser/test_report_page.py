@@ -1,0 +1,115 @@
+"""The report in a real browser: light and dark, on a telephone and on a desk."""
+
+import io
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from bldml.results import gallery
+from bldml.results.card import TITLES
+from bldml.results.evaluation import evaluate
+from bldml.results.ledger import Entry, append_entry
+from bldml.results.operating_point import OperatingPoint
+from bldml.results.report import write_report
+from bldml.results.run import RunFolder
+from bldml.results.tables import Prediction, write_metrics, write_predictions
+from bldml.results.typeset import plain
+from tests.browser.pages import WIDTHS, Browser, complaints, shows
+
+pytestmark = pytest.mark.browser
+
+SCREENSHOTS = os.environ.get("BLDML_SCREENSHOTS")
+HOSTILE = (
+    "<img src=x onerror=alert(1)>.jpg",
+    "a' onmouseover='x \"{{ 7*7 }}.jpg",
+    "\u202egpj.exe \u05d0\u05d1.jpg",
+    "</style><script>alert(1)</script>.jpg",
+    "&lt;b&gt;.jpg",
+    "W" * 251 + ".jpg",
+)
+POSITIVE, NEGATIVE = "<i>BLD</i>", 'No "BLD"\'&amp;'
+POINT = OperatingPoint(threshold=0.4, temperature=1.3)
+
+
+def predictions(seed: int, groups: bool) -> list[Prediction]:
+    """60 photographs; those with hostile names are called wrongly, and so are a few others."""
+    generator = np.random.default_rng(seed)
+    rows = []
+    for number in range(60):
+        true = POSITIVE if number % 2 else NEGATIVE
+        name = f"{true}/{HOSTILE[number] if number < len(HOSTILE) else f'leaf_{number:02}.jpg'}"
+        wrong = number < len(HOSTILE) or number % 15 == 0
+        probability = float(
+            generator.uniform(0.41, 0.999) if (true == POSITIVE) != wrong else generator.uniform(0, 0.39)
+        )
+        called = POSITIVE if probability >= POINT.threshold else NEGATIVE
+        rows.append(Prediction(name, f"tree <b>{number % 12}" if groups else "", true, called, probability))
+    return rows
+
+
+def picture(shade: int) -> bytes:
+    """A small photograph."""
+    file = io.BytesIO()
+    Image.new("RGB", (320, 240), (shade, 120, 40)).save(file, format="JPEG")
+    return file.getvalue()
+
+
+def write_evaluation(run: RunFolder, name: str, seed: int, *, groups: bool) -> None:
+    rows, folder = predictions(seed, groups), run.evaluation(name)
+    write_predictions(folder / "predictions.csv", rows)
+    labels = np.array([row.true_class == POSITIVE for row in rows], dtype=np.int64)
+    write_metrics(folder, evaluate(labels, np.array([row.probability for row in rows]), POINT))
+    (folder / "provenance.json").write_text(json.dumps({"created": "2026-01-01", "root": "/<b>photographs"}))
+    shown = []
+    (folder / gallery.FOLDER).mkdir()
+    for number, (kind, row) in enumerate(gallery.choose(rows, POINT.threshold)):
+        files = (f"{number:03}.jpg", f"{number:03}_seen.jpg")
+        for shade, file in enumerate(files):
+            (folder / gallery.FOLDER / file).write_bytes(picture(40 + 3 * number % 200 + shade))
+        shown.append((kind, row, *files))
+    (folder / gallery.FOLDER / gallery.TABLE).write_text(gallery.gallery_text(shown))
+    append_entry(run, Entry("2026-01-01T00:00:00+00:00", name, "test", "ab" * 32, len(rows), "checkpoints/best.ckpt"))
+
+
+@pytest.fixture(scope="session")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run as whole as it can be, in which every text from outside is hostile."""
+    run = RunFolder(tmp_path_factory.mktemp("logs") / "run <b>&amp;'\"")
+    run.path.mkdir()
+    card = {key: f"<b onclick=alert(1)>{key}</b> {'x' * 255}" for key in list(TITLES)[::2]}
+    config = {
+        "data": {"positive_class": POSITIVE},
+        "model": {"backbone": "<script>alert(2)</script>", "lr": 0.001},
+        "operating_point": {"maximize": "f1"},
+        "card": card,
+    }
+    run.config.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
+    run.environment.write_text(json.dumps({"created": "2026-01-01", "gpu": "<b>GPU</b>", "versions": {"bldml": "0.1"}}))
+    epochs = [f"{e},{9 * e},{1 / (e + 1)},{0.2 + 1 / (e + 1)},{1 - 0.5 / (e + 1)},{min(1, e / 4)}" for e in range(6)]
+    header = "epoch,step,train_loss,val_loss,val_auroc,trainable_share"
+    run.metrics.write_text("\n".join([header, *epochs, ""]))
+    for name, seed, groups in (("val", 1, False), ("test", 2, True), ("ohio_2024", 3, False)):
+        write_evaluation(run, name, seed, groups=groups)
+    return write_report(run)
+
+
+def test_report_in_a_browser(page: Path, browser: Browser) -> None:
+    wrong = []
+    for width in WIDTHS:
+        for dark in (False, True):
+            opened = browser.open(page, width, dark=dark)
+            scheme = "dark" if dark else "light"
+            texts = [plain(name) for name in HOSTILE] + [POSITIVE, NEGATIVE, plain(page.parent.name), "<b>GPU</b>"]
+            texts += ["<script>alert(2)</script>", "<b onclick=alert(1)>intended_use</b>", "Not stated", "tree <b>0"]
+            found = [*complaints(opened), *shows(opened, texts)]
+            wrong += [f"{width} px, {scheme}: {line}" for line in found]
+            assert browser.run("return document.querySelectorAll('figure svg').length") >= 7
+            assert browser.run("return document.images.length") >= 2 * len(HOSTILE)
+            if SCREENSHOTS:
+                browser.screenshot(Path(SCREENSHOTS) / f"report-{width}-{scheme}.png", width)
+    assert not wrong, "\n".join(wrong)
