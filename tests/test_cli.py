@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bldml.cli import COMMANDS, VERBS
+from bldml.cli import VERBS
+from bldml.commands import COMMANDS
 from tests.support import REPOSITORY, SMALL, Bldml
 
 

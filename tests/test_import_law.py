@@ -36,8 +36,10 @@ LAW: dict[str, tuple[str, ...]] = {
         "bldml.training.module",
         "bldml.training.checkpoint",
     ),
+    "bldml.audit": ("bldml.audit", "bldml.dataset", "bldml.results"),
     "bldml.app": ("bldml",),
     "bldml.doctor": ("bldml",),
+    "bldml.commands": ("bldml",),
     "bldml.cli": ("bldml",),
     "bldml.__main__": ("bldml.cli",),
 }
@@ -49,8 +51,10 @@ NEVER: dict[str, tuple[str, ...]] = {
     "bldml.results": HEAVY,
     "bldml.training.module": ("bldml.training.datamodule",),
     "bldml.training.datamodule": ("bldml.training.module",),
-    "bldml.app": ("bldml.cli",),
-    "bldml.doctor": ("bldml.cli",),
+    "bldml.app": ("bldml.cli", "bldml.commands"),
+    "bldml.doctor": ("bldml.cli", "bldml.commands"),
+    "bldml.audit": ("bldml.cli", "bldml.commands", *HEAVY),
+    "bldml.commands": ("bldml.cli",),
 }
 ROOM_LINES = 260
 FUNCTION_LINES = 60

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bldml.cli import COMMANDS
+from bldml.commands import COMMANDS
 from tests.support import REPOSITORY, Bldml
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
