@@ -21,7 +21,8 @@ def rows_of(datamodule: LeafDataModule) -> list[Photograph]:
             width, height, camera, taken = (
                 (found.width, found.height, found.camera, found.taken) if found else (0, 0, "", "")
             )
-            rows.append(Photograph(sample.name, split, sample.class_name, sample.group, width, height, camera, taken))
+            known = (sample.name, split, sample.class_name, sample.group, width, height, camera, taken)
+            rows.append(Photograph(*known, datamodule.digests.get(sample.name, "")))
     return rows
 
 

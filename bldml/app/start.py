@@ -36,6 +36,7 @@ from bldml.training.recording import Curves, EpochTable, environment, software_v
 from bldml.training.resuming import Progress
 from bldml.training.slurm import SlurmJob
 from bldml.training.stopping import StopSignals
+from bldml.training.stopwatch import Stopwatch
 
 DIGITS = 16  # of a SHA-256 in hexadecimal: 64 bits tell 100,000 photographs apart
 
@@ -208,7 +209,7 @@ def attach(
     best = ModelCheckpoint(
         run.checkpoints, "best", monitor=config.monitor, mode=mode_of(config.monitor), enable_version_counter=False
     )
-    callbacks += [best, Interruption(signals, run, table, best, config.checkpoint_minutes)]
+    callbacks += [Stopwatch(run), best, Interruption(signals, run, table, best, config.checkpoint_minutes)]
 
 
 def data_settings(datamodule: LeafDataModule) -> dict[str, object]:

@@ -1,8 +1,9 @@
 """Runs to be compared: read their predictions, and make sure that they are of the same photographs."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import yaml
 from numpy.typing import NDArray
 
 from bldml.results.costs import Costs, read_costs
+from bldml.results.photographs import read_photographs
 from bldml.results.run import RunError, RunFolder
 from bldml.results.tables import Prediction, read_predictions
 from bldml.results.typeset import plain
@@ -28,6 +30,7 @@ class ComparedRun:
         costs: parameters, file size, speed, training time, as far as recorded.
         classes: the positive and the negative class.
         rows: the predictions, sorted by path.
+        contents: SHA-256 of each photograph by its path, as far as the run says.
     """
 
     name: str
@@ -36,6 +39,7 @@ class ComparedRun:
     costs: Costs
     classes: tuple[str, str]
     rows: tuple[Prediction, ...]
+    contents: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -77,9 +81,32 @@ def read_compared(paths: Sequence[Path], evaluation: str) -> list[ComparedRun]:
     if same:
         raise RunError(f"The run {plain(str(same[0]))} is given more than once. Name each run once.")
     runs = [_read(path, name, evaluation) for path, name in zip(paths, _names(paths), strict=True)]
+    runs[1:] = [_renamed(run, runs[0]) for run in runs[1:]]
     for run in runs[1:]:
         _check_same(runs[0], run, evaluation)
     return runs
+
+
+def _renamed(run: ComparedRun, like: ComparedRun) -> ComparedRun:
+    """A run whose photographs bear the paths that they have in another; as it is where they cannot be told by content.
+
+    Photographs that lie elsewhere or have been renamed are the same photographs.
+    """
+    ours, theirs = ({path: one.contents.get(path, "") for path in (r.path for r in one.rows)} for one in (run, like))
+    paths = {digest: path for path, digest in theirs.items()}
+    contents = set(ours.values())
+    if ours.keys() == theirs.keys() or contents != paths.keys() or not len(contents) == len(ours) == len(theirs):
+        return run
+    rows = sorted((replace(row, path=paths[ours[row.path]]) for row in run.rows), key=lambda row: row.path)
+    return replace(run, rows=tuple(rows), contents=like.contents)
+
+
+def _contents(run: RunFolder, evaluation: str) -> dict[str, str]:
+    """SHA-256 by path, from the table of photographs of the evaluation, or of the run; empty where there is none."""
+    for folder in (run.evaluation(evaluation), run.path):
+        with suppress(RunError):
+            return {row.path: row.sha256 for row in read_photographs(folder / "photographs.csv") if row.sha256}
+    return {}
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
@@ -106,6 +133,7 @@ def _read(path: Path, name: str, evaluation: str) -> ComparedRun:
         costs=read_costs(run, evaluation, len(rows)),
         classes=_classes(file, rows, _text(settings, "data", "positive_class")),
         rows=tuple(rows),
+        contents=_contents(run, evaluation),
     )
 
 
@@ -166,6 +194,7 @@ def _check_same(first: ComparedRun, other: ComparedRun, evaluation: str) -> None
         for what, one, two in (
             ("class", a[path].true_class, b[path].true_class),
             ("group", a[path].group, b[path].group),
+            ("content", *_both(first.contents.get(path), other.contents.get(path))),
         ):
             if one != two:
                 told.append(f"{plain(path)}: {what} {plain(one)!r} in {first.name}, {plain(two)!r} in {other.name}")
@@ -182,6 +211,11 @@ def _check_same(first: ComparedRun, other: ComparedRun, evaluation: str) -> None
             f"The positive class of {first.name} is {plain(first.classes[0])!r}, that of {other.name} "
             f"{plain(other.classes[0])!r}. Compare runs that look for the same class."
         )
+
+
+def _both(one: str | None, two: str | None) -> tuple[str, str]:
+    """The beginnings of two checksums; nothing where one is not known."""
+    return (one[:12], two[:12]) if one and two else ("", "")
 
 
 def _settings(run: RunFolder) -> object:

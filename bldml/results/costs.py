@@ -37,6 +37,7 @@ def read_costs(run: RunFolder, evaluation: str, n: int) -> Costs:
     """
     environment = _record(run.environment)
     provenance = _record(run.evaluation(evaluation) / "provenance.json")
+    time = _record(run.training_time)
     checkpoint = run.best_checkpoint
     parameters, seconds = _positive(environment.get("parameters")), _positive(provenance.get("seconds"))
     device = provenance.get("device")
@@ -45,7 +46,7 @@ def read_costs(run: RunFolder, evaluation: str, n: int) -> Costs:
         checkpoint_bytes=checkpoint.stat().st_size if checkpoint.is_file() else None,
         images_per_second=None if seconds is None else n / seconds,
         device=device if isinstance(device, str) else "",
-        training_seconds=_positive(environment.get("training_seconds")),
+        training_seconds=_positive(time.get("training_seconds")),
     )
 
 

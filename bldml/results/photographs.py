@@ -28,6 +28,7 @@ class Photograph:
         height: Pixels, upright; 0 where unknown.
         camera: Maker and model; empty where unknown.
         taken: Local time, ISO 8601; empty where unknown.
+        sha256: Of the file's content, hexadecimal; empty where unknown.
     """
 
     path: str
@@ -38,6 +39,7 @@ class Photograph:
     height: int
     camera: str
     taken: str
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ def photographs_text(rows: Iterable[Photograph]) -> str:
     writer.writerow(_COLUMNS)
     for row in rows:
         cells = [row.split, *map(with_apostrophe, (row.true_class, row.group))]
-        writer.writerow([row.path, *cells, row.width or "", row.height or "", with_apostrophe(row.camera), row.taken])
+        size = [row.width or "", row.height or ""]
+        writer.writerow([row.path, *cells, *size, with_apostrophe(row.camera), row.taken, row.sha256])
     return text.getvalue()
 
 
@@ -99,11 +102,8 @@ def read_photographs(path: Path) -> list[Photograph]:
         try:
             width, height = (int(row[side] or 0) for side in ("width", "height"))
             texts = {key: without_apostrophe(row[key]) for key in ("true_class", "group", "camera")}
-            found.append(
-                Photograph(
-                    path=row["path"], split=row["split"], width=width, height=height, taken=row["taken"], **texts
-                )
-            )
+            texts |= {key: row[key] for key in ("path", "split", "taken", "sha256")}
+            found.append(Photograph(width=width, height=height, **texts))
         except (KeyError, ValueError) as error:
             raise RunError(f"{path}, row {number}, cannot be read. Mend the row or take the file away.") from error
     return found

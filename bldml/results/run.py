@@ -99,6 +99,11 @@ class RunFolder:
         return self.path / "metrics.csv"
 
     @property
+    def training_time(self) -> Path:
+        """Seconds spent in training."""
+        return self.path / "training_time.json"
+
+    @property
     def splits(self) -> Path:
         """Which photograph was in which split."""
         return self.path / "splits.csv"

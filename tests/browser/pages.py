@@ -68,7 +68,7 @@ class Browser:
         events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         sent = [e["params"] for e in events if e["method"] == "Network.requestWillBeSent"]
         # The browser's own first page may still be at work.
-        asked = [e["request"]["url"] for e in sent if not e["documentURL"].startswith("chrome:")]
+        asked = [e["request"]["url"] for e in sent if not e["documentURL"].startswith(("chrome:", "chrome-untrusted:"))]
         said = [f"{entry['level']}: {entry['message']}" for entry in self.driver.get_log("browser")]
         self.driver.execute_async_script(
             """

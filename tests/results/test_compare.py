@@ -7,7 +7,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import torch
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
+from bldml.results.photographs import Photograph, photographs_text
 from bldml.results.run import RunFolder
 from bldml.results.tables import Prediction, read_predictions, write_predictions
 from bldml.results.typeset import latex
@@ -372,11 +374,13 @@ def test_all_runs_are_in_the_overlaid_curves(paper: list[Path], bldml: Bldml) ->
 
 
 def test_costs_are_shown_where_they_were_recorded(paper: list[Path], bldml: Bldml) -> None:
-    (paper[0] / "environment.json").write_text('{"parameters": 20178769, "training_seconds": 7265}')
+    (paper[0] / "environment.json").write_text('{"parameters": 20178769}')
+    (paper[0] / "training_time.json").write_text('{"training_seconds": 7265}')
     (paper[0] / "evaluations" / "test" / "provenance.json").write_text('{"seconds": 5.8, "device": "a <GPU>"}')
     (paper[0] / "checkpoints").mkdir()
     (paper[0] / "checkpoints" / "best.ckpt").write_bytes(bytes(3 * 2**20))
-    (paper[1] / "environment.json").write_text('{"parameters": true, "training_seconds": -1}')
+    (paper[1] / "environment.json").write_text('{"parameters": true}')
+    (paper[1] / "training_time.json").write_text('{"training_seconds": -1}')
     (paper[1] / "evaluations" / "test" / "provenance.json").write_text('{"seconds": NaN, "device": 7}')
     (paper[2] / "environment.json").write_text("[1")
     assert bldml("compare", *paper, "--output", "out").code == 0
@@ -441,3 +445,39 @@ def test_a_run_records_what_it_costs(run: Path, tmp_path: Path, bldml: Bldml) ->
     assert 0 < seconds < 600
     assert float(first["images_per_second"]) == pytest.approx(int(first["n"]) / seconds)
     assert first["device"]
+
+
+def test_photographs_are_told_by_content_where_they_lie_elsewhere(paper: list[Path], bldml: Bldml) -> None:
+    """One run tested them under other names; then one of them is another photograph."""
+    first, moved = paper[0], paper[1]
+    names = {row.path: f"copy/{number:03}.jpg" for number, row in enumerate(rows_of(PAPER["inception"], 1)[::-1])}
+    rows = [replace(row, path=names[row.path]) for row in rows_of(PAPER["inception"], 1)]
+    write_predictions(moved / "evaluations/test/predictions.csv", rows)
+    assert bldml("compare", first, moved).code == 1
+
+    def table(paths: Mapping[str, str], different: str = "") -> str:
+        digests = {old: f"{number:064x}" for number, old in enumerate(sorted(paths))}
+        return photographs_text(
+            Photograph(new, "test", "", "", 0, 0, "", "", "f" * 64 if old == different else digests[old])
+            for old, new in paths.items()
+        )
+
+    (first / "photographs.csv").write_text(table({name: name for name in names}))
+    (moved / "evaluations/test/photographs.csv").write_text(table(names))
+    outcome = bldml("compare", first, moved)
+    assert outcome.code == 0, outcome.err
+    found = {row["run"]: float(row["accuracy"]) for row in read(Path("comparison/comparison.csv"))}
+    assert found == pytest.approx({"efficientnet": 112 / 116, "inception": 100 / 116})
+    (difference,) = read(Path("comparison/differences.csv"))
+    right = {}
+    for name, seed in (("efficientnet", 0), ("inception", 1)):
+        right[name] = {row.path for row in rows_of(PAPER[name], seed) if row.true_class == row.predicted_class}
+    assert int(difference["b"]) == len(right["efficientnet"] - right["inception"])
+
+    write_predictions(moved / "evaluations/test/predictions.csv", rows_of(PAPER["inception"], 1))
+    one = "BLD/leaf_003.jpg"
+    (moved / "evaluations/test/photographs.csv").write_text(table({name: name for name in names}, one))
+    refused = bldml("compare", first, moved, "--output=other")
+    assert refused.code == 1
+    assert f"{one}: content" in refused.err
+    assert not Path("other").exists()
