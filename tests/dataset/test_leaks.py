@@ -1,0 +1,130 @@
+"""What one split has of another."""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bldml.dataset.drawing import draw_leaf
+from bldml.dataset.leaks import Leak, Photograph, find_leaks, leak_counts, leak_summary
+from bldml.dataset.metadata import Metadata
+from bldml.dataset.perceptual import NEAR, Near, Print, fingerprint
+
+
+def leaf(number: int) -> Image.Image:
+    return draw_leaf(False, 96, np.random.default_rng(number))
+
+
+def printed(number: int) -> Print:
+    return fingerprint(leaf(number))
+
+
+def named(leaks: list[Leak]) -> list[tuple[str, str, str]]:
+    return [(leak.kind, leak.a, leak.b) for leak in leaks]
+
+
+def test_each_kind_across_splits() -> None:
+    turned = fingerprint(leaf(2).transpose(Image.Transpose.ROTATE_90))
+    photographs = [
+        Photograph("val/BLD/x.jpg", "val", "BLD", "1", printed(1)),
+        Photograph("train/BLD/a.jpg", "train", "BLD", "1", printed(1)),
+        Photograph("train/BLD/b.jpg", "train", "BLD", "2", printed(2)),
+        Photograph("test/BLD/b.jpg", "test", "BLD", "3", turned),
+        Photograph("train/BLD/IMG_0012.jpg", "train", "BLD", "4", printed(4)),
+        Photograph("val/BLD/IMG_0013.jpg", "val", "BLD", "5", printed(5)),
+        Photograph("val/BLD/alone.jpg", "val", "BLD", "6", printed(6)),
+    ]
+    leaks = find_leaks(photographs)
+    assert named(leaks) == [
+        ("exact", "train/BLD/a.jpg", "val/BLD/x.jpg"),
+        ("near", "train/BLD/b.jpg", "test/BLD/b.jpg"),
+        ("burst", "train/BLD/IMG_0012.jpg", "val/BLD/IMG_0013.jpg"),
+    ]
+    assert leaks[0].similarity == 1
+    assert NEAR <= leaks[1].similarity <= 1
+    assert math.isnan(leaks[2].similarity)
+    assert [(leak.split_a, leak.split_b) for leak in leaks] == [("train", "val"), ("train", "test"), ("train", "val")]
+    assert named(find_leaks(photographs[::-1])) == named(leaks)
+
+
+def test_within_a_split_nothing_leaks() -> None:
+    same = [Photograph(f"{i}.jpg", "train", digest="1", print=printed(1)) for i in range(3)]
+    assert find_leaks(same) == []
+    assert find_leaks([*same, Photograph("val.jpg", "val", digest="2", print=printed(2))]) == []
+    assert find_leaks([]) == []
+
+
+def test_the_strongest_kind_alone_is_named() -> None:
+    photographs = [
+        Photograph("train/IMG_0001.jpg", "train", digest="1", print=printed(1)),
+        Photograph("val/IMG_0002.jpg", "val", digest="1", print=printed(1)),
+    ]
+    assert [leak.kind for leak in find_leaks(photographs)] == ["exact"]
+
+
+def test_each_later_photograph_once_for_each_earlier_split() -> None:
+    splits = ["train"] * 50 + ["val"] * 20 + ["test"] * 10
+    photographs = [Photograph(f"{i}.jpg", split, digest="1") for i, split in enumerate(splits)]
+    leaks = find_leaks(photographs, near=[], bursts=[str(i) for i in range(80)])
+    assert leak_counts(leaks) == {
+        ("exact", "train", "val"): 20,
+        ("exact", "train", "test"): 10,
+        ("exact", "val", "test"): 10,
+    }
+
+
+def test_linked_through_others() -> None:
+    photographs = [Photograph(f"{i}.jpg", "train" if i == 0 else "val") for i in range(4)]
+    near = [Near(0, 1, 0.97), Near(1, 2, 0.95), Near(2, 3, 0.99)]
+    leaks = find_leaks(photographs, near=near, bursts=["a", "b", "c", "d"])
+    assert [(leak.a, leak.b, leak.similarity) for leak in leaks] == [
+        ("0.jpg", "1.jpg", 0.97),
+        ("0.jpg", "2.jpg", 0.95),
+        ("0.jpg", "3.jpg", 0.95),
+    ]
+
+
+def test_the_nearest_partner_of_several() -> None:
+    photographs = [Photograph("a.jpg", "train"), Photograph("b.jpg", "train"), Photograph("c.jpg", "val")]
+    near = [Near(0, 2, 0.95), Near(1, 2, 0.99)]
+    assert named(find_leaks(photographs, near=near, bursts=["a", "b", "c"])) == [("near", "b.jpg", "c.jpg")]
+
+
+def test_the_nearest_frame_of_a_burst() -> None:
+    def photograph(second: int, split: str) -> Photograph:
+        metadata = Metadata(4, 3, "Canon R5", f"2024-06-01T12:00:{second:02d}")
+        return Photograph(f"{split}/{second:02d}.jpg", split, metadata=metadata)
+
+    photographs = [photograph(s, "val" if s in (1, 10, 31) else "train") for s in (1, 7, 10, 15, 22, 31)]
+    assert named(find_leaks(photographs)) == [
+        ("burst", "train/07.jpg", "val/01.jpg"),
+        ("burst", "train/07.jpg", "val/10.jpg"),
+        ("burst", "train/22.jpg", "val/31.jpg"),
+    ]
+
+
+def test_large_groups_stay_cheap() -> None:
+    count = 6000
+    photographs = [Photograph(f"{i:05d}.jpg", ("train", "val")[i % 2]) for i in range(count)]
+    chain = [Near(a, b, 0.95) for a, b in pairwise(range(count))]
+    assert len(find_leaks(photographs, near=chain, bursts=["one"] * count)) == count // 2
+
+
+def test_summary() -> None:
+    assert leak_summary([]) == ""
+    photographs = [Photograph(f"train/{i}\n.jpg", "train", digest=str(i)) for i in range(7)]
+    photographs += [Photograph(f"val/{i}.jpg", "val", digest=str(i)) for i in range(14)]
+    text = leak_summary(find_leaks(photographs), photographs)
+    lines = text.splitlines()
+    assert lines[0] == "7 photographs (50%) of val are equal to one in train."
+    assert lines[1].startswith("Such as: val/0.jpg and train/0\\n.jpg; val/1.jpg")
+    assert lines[1].endswith("; and 2 more.")
+    assert len(lines) == 2
+
+
+@pytest.mark.parametrize("missing", [None, np.zeros_like(printed(1))])
+def test_photographs_without_print_are_no_near_pair(missing: Print | None) -> None:
+    photographs = [Photograph("a.jpg", "train", print=missing), Photograph("b.jpg", "val", print=missing)]
+    assert find_leaks(photographs) == []
