@@ -81,7 +81,8 @@ def _run_command(function: Callable[..., None], arguments: list[str]) -> int:
         parser.add_function_arguments(function, as_positional=True, skip=set(lists))
         for name in lists:  # jsonargparse would have a list typed as JSON
             parser.add_argument(name, nargs="+", type=Path, help=_help_of(function, name))
-        options = parser.instantiate(parser.parse_args(arguments[1:]))
+        switches = {f"--{name}" for name, kind in get_type_hints(function).items() if kind is bool}
+        options = parser.instantiate(parser.parse_args(_switched(arguments[1:], switches)))
         function(**options)
     except (OSError, ValueError) as error:
         return _fail(str(error), 1)
@@ -142,6 +143,15 @@ def _run_lightning(arguments: list[str], signals: "StopSignals") -> int:
     except (CheckpointError, MisconfigurationException, RunError, TrainingError) as error:
         return _fail(str(error), 1)
     return 0
+
+
+def _switched(arguments: list[str], switches: set[str]) -> list[str]:
+    """Let a switch stand alone, where jsonargparse would have `--fresh true`."""
+    following = [*arguments[1:], ""]
+    return [
+        f"{argument}=true" if argument in switches and after.lower() not in ("true", "false") else argument
+        for argument, after in zip(arguments, following, strict=False)
+    ]
 
 
 def _help_of(function: Callable[..., None], name: str) -> str:

@@ -107,6 +107,93 @@ def explain(
         raise ValueError(str(error)) from error
 
 
+def split(
+    root: Path,
+    output: Path = Path("splits.csv"),
+    group: str = "burst",
+    test: float = 0.2,
+    val: float = 0.2,
+    folds: int | None = None,
+    seed: int = 0,
+    gap_seconds: float = 10.0,
+    class_aliases: dict[str, str] | None = None,
+    fresh: bool = False,
+) -> None:
+    """Divide photographs into train, val and test by groups, with duplicates and bursts kept together.
+
+    Args:
+        root: Folder with one folder a class, or with split folders, which are not followed.
+        output: The manifest to write; photographs in an earlier one keep their places.
+        group: burst, folder (below the class folder; folder:1 for the first one), none, or a CSV with path and group.
+        test: Share of the test split.
+        val: Share of the validation split.
+        folds: Divide all that is not test into so many folds too; fit takes one as val by --data.fold.
+        seed: Decides between divisions that are equally good.
+        gap_seconds: Longest pause within a burst of one camera; 0 for not looking for bursts.
+        class_aliases: Class name for a folder's name, where they differ.
+        fresh: Start over, whatever an earlier manifest says.
+    """
+    from bldml.app.splitting import split_photographs
+    from bldml.dataset.files import DatasetError
+    from bldml.dataset.splits import Request
+    from bldml.results.run import RunError
+
+    try:
+        text = split_photographs(
+            root,
+            output,
+            Request(val, test, folds, seed),
+            group=group,
+            gap_seconds=gap_seconds,
+            class_aliases=class_aliases,
+            fresh=fresh,
+        )
+    except (DatasetError, RunError) as error:
+        raise ValueError(str(error)) from error
+    sys.stdout.write(text)
+
+
+def audit(
+    root: Path,
+    manifest: Path | None = None,
+    output: Path = Path("audit"),
+    positive_class: str | None = None,
+    class_aliases: dict[str, str] | None = None,
+    workers: int | Literal["auto"] = "auto",
+) -> None:
+    """Look for what is wrong with photographs: damage, duplicates, leaks between splits, shortcuts.
+
+    Args:
+        root: Folder with split folders or one folder a class, or what the manifest's paths start from.
+        manifest: CSV that divides the photographs, as written by split.
+        output: Folder for audit.html, audit.csv, pairs.csv and audit.json; an audit that was stopped there goes on.
+        positive_class: Look for shortcuts to this class against all others; of two classes either will do.
+        class_aliases: Class name for a folder's name, where they differ.
+        workers: Processes that read photographs; auto for as many as there are processors.
+    """
+    from bldml.audit.command import audit_photographs
+    from bldml.dataset.files import DatasetError
+    from bldml.results.run import RunError
+
+    try:
+        audited, text = audit_photographs(
+            root,
+            output,
+            version=__version__,
+            manifest=manifest,
+            positive_class=positive_class,
+            class_aliases=class_aliases,
+            workers=None if workers == "auto" else workers,
+        )
+    except (DatasetError, RunError) as error:
+        raise ValueError(str(error)) from error
+    sys.stdout.write(text)
+    if wrong := audited.counts()["wrong"]:
+        sys.stdout.flush()
+        # So that a job script stops here.
+        raise ValueError(f"the audit found {wrong} thing{'' if wrong == 1 else 's'} wrong: see {output / 'audit.html'}")
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
-    function.__name__: function for function in (compare, report, demo, prefetch, explain)
+    function.__name__: function for function in (compare, report, demo, prefetch, explain, split, audit)
 }

@@ -1,18 +1,24 @@
-"""What a photograph's file says of itself: size, camera, time. Never where it was taken, nor whose camera it was."""
+"""What a photograph's file says of itself: size, camera, time, encoding.
 
+Never where it was taken (only whether the file tells it), nor whose camera it was.
+"""
+
+import io
 import re
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from PIL import ExifTags
+from PIL import ExifTags, ImageCms, ImageFile, JpegImagePlugin
 
 from bldml.dataset.files import escape_text
 from bldml.dataset.images import parse_header, silence_pil_warnings
 
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
-_LONGEST = 80  # characters of a camera's name
+_LONGEST = 80  # characters of a camera's or a profile's name
+_MP_NUMBER_OF_IMAGES = 0xB001  # tag of the CIPA multi-picture format
 
 
 @dataclass(frozen=True)
@@ -24,12 +30,28 @@ class Metadata:
         height: Pixels, of the upright photograph.
         camera: Maker and model; empty where unknown.
         taken: Camera's local time as ISO 8601 to the second; empty where unknown.
+        subsec: Digits of the second's fraction; empty where unknown.
+        format: Such as JPEG, MPO (a JPEG that holds more pictures), PNG; empty where unknown.
+        mode: PIL's name for the kind of pixels as stored, such as RGB, L, CMYK, I;16.
+        frames: Pictures in the file.
+        orientation: EXIF orientation as stored, even an illegal one; 0 where there is none.
+        has_gps: Whether the file tells where it was taken.
+        icc: Name of the embedded colour profile; empty where there is none.
+        quantization: Mean step of a JPEG's first quantisation table, coarser for lower quality; 0 for other formats.
     """
 
     width: int
     height: int
     camera: str = ""
     taken: str = ""
+    subsec: str = ""
+    format: str = ""
+    mode: str = ""
+    frames: int = 1
+    orientation: int = 0
+    has_gps: bool = False
+    icc: str = ""
+    quantization: float = 0.0
 
 
 def read_metadata(path: Path) -> Metadata | None:
@@ -37,22 +59,73 @@ def read_metadata(path: Path) -> Metadata | None:
     silence_pil_warnings()
     try:
         with path.open("rb") as file, parse_header(file) as image:
-            width, height = image.size
-            exif = _exif(image)
+            return _describe(image)
     except Exception:  # a damaged header makes PIL raise nearly everything; load_rgb says why
         return None
-    if exif.get(ExifTags.Base.Orientation) in _SIDEWAYS:
+
+
+def _describe(image: ImageFile.ImageFile) -> Metadata:
+    width, height = image.size
+    exif, has_gps = _exif(image)
+    orientation = exif.get(ExifTags.Base.Orientation)
+    if orientation in _SIDEWAYS:
         width, height = height, width
-    return Metadata(width, height, _camera(exif), _taken(exif))
+    frames = _frames(image)
+    is_mpo = image.format == "JPEG" and "mp" in image.info
+    return Metadata(
+        width,
+        height,
+        _camera(exif),
+        _taken(exif),
+        subsec=re.sub(r"\D", "", _text(exif.get(ExifTags.Base.SubsecTimeOriginal)))[:9],
+        format="MPO" if is_mpo else image.format or "",
+        mode=image.mode,
+        frames=frames,
+        orientation=orientation if isinstance(orientation, int) else 0,
+        has_gps=has_gps,
+        icc=_profile_name(profile) if isinstance(profile := image.info.get("icc_profile"), bytes) and profile else "",
+        quantization=_quantization(image),
+    )
 
 
-def _exif(image: Any) -> dict[int, Any]:
+def _exif(image: Any) -> tuple[dict[int, Any], bool]:
+    """The tags, and whether there is a latitude."""
     try:
         exif = image.getexif()
+        has_gps = bool(exif.get_ifd(ExifTags.IFD.GPSInfo).get(ExifTags.GPS.GPSLatitude))
         # The time of the exposure lies in a table of its own.
-        return {**exif, **exif.get_ifd(ExifTags.IFD.Exif)}
+        return {**exif, **exif.get_ifd(ExifTags.IFD.Exif)}, has_gps
     except Exception:  # damaged EXIF raises anything
-        return {}
+        return {}, False
+
+
+def _frames(image: ImageFile.ImageFile) -> int:
+    try:
+        if isinstance(image, JpegImagePlugin.JpegImageFile):
+            table: Any = JpegImagePlugin._getmp(image) if "mp" in image.info else None
+            return int(table[_MP_NUMBER_OF_IMAGES]) if table else 1
+        return int(getattr(image, "n_frames", 1))
+    except Exception:  # a damaged table; the first picture is there all the same
+        return 1
+
+
+def _quantization(image: Any) -> float:
+    """Mean step of the first table of a JPEG.
+
+    The coarser, the lower the quality; messengers and editors have tables of their own.
+    """
+    table = (getattr(image, "quantization", None) or {}).get(0)
+    return round(sum(table) / len(table), 2) if table else 0.0
+
+
+@lru_cache(maxsize=64)
+def _profile_name(profile: bytes) -> str:
+    """What a profile calls itself; a dataset has few, so few are parsed."""
+    try:
+        name = ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(profile)))
+    except Exception:  # whatever a damaged profile raises
+        return "damaged profile"
+    return escape_text(re.sub(r"\s+", " ", name).strip()[:_LONGEST]) or "profile without a name"
 
 
 def _camera(exif: dict[int, Any]) -> str:

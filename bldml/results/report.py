@@ -189,7 +189,11 @@ def _lines(text: str) -> str:
 
 
 def _tables(data: RunData, assessed: list[report_scores.Assessed]) -> dict[str, Section]:
-    photographs = [report_photographs.unit_sentence(data), report_photographs.groups_sentence(data)]
+    photographs = [
+        report_photographs.unit_sentence(data),
+        report_photographs.groups_sentence(data),
+        report_photographs.leaks_sentence(data),
+    ]
     cameras, dates = report_photographs.cameras(data)
     return {
         "photographs": (report_photographs.counts(data), photographs),

@@ -55,6 +55,7 @@ class RunData:
         splits: Rows of splits.csv.
         excluded: Rows of excluded.csv.
         photographs: Rows of photographs.csv.
+        leaks: Rows of leaks.csv; None where it was not looked for.
         evaluations: Labelled ones: test, then external ones, then val, then train.
         unlabelled: Those without labels.
         classes: Negative and positive class.
@@ -67,6 +68,7 @@ class RunData:
     splits: tuple[Row, ...]
     excluded: tuple[Row, ...]
     photographs: tuple[Photograph, ...]
+    leaks: tuple[Row, ...] | None
     evaluations: tuple[Evaluation, ...]
     unlabelled: tuple[Evaluation, ...]
     classes: tuple[str, str]
@@ -133,6 +135,7 @@ def read_run(run: RunFolder) -> RunData:
         splits=splits,
         excluded=read_table(run.excluded, ("path", "reason")),
         photographs=_photographs(run.path / "photographs.csv"),
+        leaks=read_table(run.leaks, ("kind", "split", "partner_split")) if run.leaks.is_file() else None,
         evaluations=tuple(labelled),
         unlabelled=tuple(evaluation for evaluation in found if evaluation.threshold is None),
         classes=classes,

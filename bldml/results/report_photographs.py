@@ -72,6 +72,24 @@ def groups_sentence(data: RunData) -> str:
     )
 
 
+def leaks_sentence(data: RunData) -> str:
+    """Which photographs of one split are in another as well."""
+    if data.leaks is None:
+        return ""
+    if not data.leaks:
+        return (
+            "No photograph of one split was found again in another, neither the same nor nearly the same nor one of "
+            "the same burst."
+        )
+    words = {"exact": "the same as", "near": "nearly the same as", "burst": "of the same burst as"}
+    counts = Counter((row["kind"], row["split"], row["partner_split"]) for row in data.leaks)
+    told = "; ".join(
+        f"{count(n)} of {plain(split)} {words.get(kind, plain(kind))} one of {plain(partner)}"
+        for (kind, split, partner), n in counts.items()
+    )
+    return f"Photographs are in two splits, so the figures here are too good: {told} (leaks.csv names them)."
+
+
 def unit_sentence(data: RunData) -> str:
     """What is counted, and how the photographs were divided."""
     if data.setting("data", "manifest"):
@@ -103,6 +121,13 @@ def difference(data: RunData, evaluation: Evaluation) -> list[str]:
         return []
     training = [row for row in data.photographs if row.split == "train"]
     found = differences(training, evaluation.photographs, data.classes[1])
+    near = evaluation.provenance.get("near_training_photographs")
+    if isinstance(near, int):
+        found.append(
+            f"{count(near)} of them are nearly the same as a photograph of training or validation."
+            if near
+            else "None of them is nearly the same as a photograph of training or validation."
+        )
     return [plain(text) for text in found] or [
         "How these photographs differ from those of the training is not recorded."
     ]

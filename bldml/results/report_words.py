@@ -10,8 +10,7 @@ from bldml.results.typeset import number, plain
 
 FIELD = 0.05  # share of positives in the summary's example
 NOT_ASSESSED = (
-    ("Near duplicates across splits", "Only photographs of the very same content are refused in a test."),
-    ("Shortcuts", "Whether the background alone, the file’s size or its name would do as well was not tried."),
+    ("Shortcuts", "Whether the background, the file’s size or its name would do as well: python -m bldml audit says."),
     ("Robustness", "To blur, light, compression and rotation."),
     ("Repeatability", "Whether the same leaf, photographed twice or with another phone, is called the same."),
     ("Spread over seeds", "Other seeds give other models; this page is of one."),
@@ -115,4 +114,6 @@ def limits(data: RunData, assessed: Sequence[Assessed]) -> list[tuple[str, str]]
         missing.append(("Cameras", "Whether they differ between classes or sets is not known."))
     if not any(row.taken for row in data.photographs):
         missing.append(("Dates", "Whether the test was later than the training is not known."))
+    if data.leaks is None:
+        missing.append(("Duplicates and bursts across splits", "They were not looked for."))
     return [*missing, *NOT_ASSESSED]

@@ -1,0 +1,1 @@
+"""What is wrong with a set of photographs: damaged, repeated, leaking between splits, confounded."""

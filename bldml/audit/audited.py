@@ -1,0 +1,116 @@
+"""Everything that an audit came to, before it is written."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bldml.audit.balance import find_imbalance, tables
+from bldml.audit.condition import blurred, find_changed, find_odd, find_unreadable
+from bldml.audit.findings import SEVERITIES, Finding, ordered
+from bldml.audit.reading import Row
+from bldml.audit.repeats import Repeats, burst_note, find_repeats, report_repeats
+from bldml.audit.shortcuts import Shortcut, find_shortcuts, report_shortcuts
+from bldml.dataset.files import show_path
+from bldml.dataset.samples import Collection
+from bldml.results.report_tables import Table
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What was found in a set of photographs.
+
+    Attributes:
+        root: The data folder.
+        manifest: The manifest that divides it; None where folders or names do.
+        collection: The photographs as fit would find them.
+        rows: All of them, examined.
+        readable: Those that can be used.
+        repeats: What belongs together; places are of `readable`.
+        shortcuts: How well the label is predicted without a look at the leaf; empty without two classes.
+        positive_class: The class that was predicted, against all others; empty without two classes.
+        findings: The worst first.
+        tables: Counts.
+        blurred: Names of photographs that are far less sharp than the others.
+    """
+
+    root: Path
+    manifest: Path | None
+    collection: Collection
+    rows: Sequence[Row]
+    readable: Sequence[Row]
+    repeats: Repeats
+    shortcuts: Sequence[Shortcut]
+    positive_class: str
+    findings: Sequence[Finding]
+    tables: Sequence[Table]
+    blurred: frozenset[str]
+
+    def counts(self) -> dict[str, int]:
+        """Number of findings of each severity."""
+        return {severity: sum(one.severity == severity for one in self.findings) for severity in SEVERITIES}
+
+
+def judge(
+    root: Path, manifest: Path | None, collection: Collection, rows: Sequence[Row], positive_class: str
+) -> Audited:
+    """Find what is wrong with photographs that have been examined.
+
+    Args:
+        root: The data folder.
+        manifest: The manifest that divides it, if any.
+        collection: The photographs.
+        rows: The same, examined.
+        positive_class: The class to be predicted against all others; empty for none.
+    """
+    readable = [row for row in rows if not row.found.reason]
+    repeats = find_repeats(readable)
+    shortcuts: list[Shortcut] = []
+    if positive_class:
+        shortcuts = find_shortcuts(readable, repeats.units, positive_class)
+    findings = [
+        *find_unreadable(collection, rows),
+        *find_changed(collection, rows),
+        *report_repeats(readable, repeats, show_path(root)),
+        *find_imbalance(collection, readable),
+        *report_shortcuts(shortcuts, positive_class),
+        *find_odd(readable),
+        *_notes(repeats, collection, positive_class),
+    ]
+    return Audited(
+        root,
+        manifest,
+        collection,
+        rows,
+        readable,
+        repeats,
+        shortcuts,
+        positive_class,
+        ordered(findings),
+        tables(readable, repeats.units) if readable else [],
+        frozenset(row.name for row in blurred(readable)),
+    )
+
+
+def _notes(repeats: Repeats, collection: Collection, positive_class: str) -> list[Finding]:
+    found = [note] if (note := burst_note(repeats)) else []
+    if not positive_class and len(collection.class_names) > 2:
+        found.append(
+            Finding(
+                "note",
+                "no_positive_class",
+                f"Shortcuts were not looked for: there are {len(collection.class_names)} classes",
+                f"Found: {', '.join(collection.class_names[:20])}.",
+                "Name the class to be told from all others: --positive_class NAME.",
+            )
+        )
+    if collection.ignored:
+        counts = sorted(collection.ignored.items(), key=lambda item: (-item[1], item[0]))
+        found.append(
+            Finding(
+                "note",
+                "ignored",
+                f"{sum(collection.ignored.values()):,} other things lie there and are not looked at",
+                "; ".join(f"{count:,} × {reason}" for reason, count in counts) + ".",
+            )
+        )
+    return found

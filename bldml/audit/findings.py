@@ -1,0 +1,68 @@
+"""What an audit has to say: findings in plain words, each with what to do."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Severity = Literal["wrong", "doubtful", "note"]
+SEVERITIES: tuple[Severity, ...] = ("wrong", "doubtful", "note")
+SHOWN = 12  # examples on the page; tables have all
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was found.
+
+    Attributes:
+        severity: wrong: figures from these photographs would be false, or fit would stop. doubtful: somebody should
+            look. note: good to know.
+        name: Short, for machines.
+        title: One line.
+        text: What was found, in plain words.
+        advice: What to do; empty where nothing needs doing.
+        count: Photographs concerned.
+        examples: Names of photographs that belong together, one or two each; the first few.
+        details: What is said of each example, as many.
+    """
+
+    severity: Severity
+    name: str
+    title: str
+    text: str
+    advice: str = ""
+    count: int = 0
+    examples: tuple[tuple[str, ...], ...] = ()
+    details: tuple[str, ...] = ()
+
+
+def ordered(findings: Iterable[Finding]) -> list[Finding]:
+    """The worst first, otherwise as they came."""
+    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def photographs(count: int) -> str:
+    """A number of photographs in words.
+
+    >>> photographs(1), photographs(1200)
+    ('1 photograph', '1,200 photographs')
+    """
+    return f"{count:,} photograph{'' if count == 1 else 's'}"
+
+
+def share(part: int, whole: int) -> str:
+    """A part of a whole, in percent; never 0 % of something, nor 100 % of less than all.
+
+    >>> share(1, 3), share(1, 5000), share(4999, 5000), share(0, 0)
+    ('33 %', '< 1 %', '> 99 %', '0 %')
+    """
+    if not part or not whole:
+        return "0 %"
+    percent = round(100 * part / whole)
+    if percent == 0:
+        return "< 1 %"
+    return "> 99 %" if percent == 100 and part < whole else f"{percent} %"
+
+
+def first(names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """The first few names, each an example of its own."""
+    return tuple((name,) for name in names[:SHOWN])

@@ -1,0 +1,164 @@
+"""Shortcuts: planted ones are found, and nothing is found where there is none."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from bldml.audit.examine import Examined
+from bldml.audit.features import SOURCES, binned, one_hot
+from bldml.audit.reading import Row
+from bldml.audit.shortcuts import DOUBTFUL, FOLDS, Shortcut, _folds, _predict, find_shortcuts, report_shortcuts
+from bldml.dataset.metadata import Metadata
+from bldml.dataset.samples import Sample
+
+Change = Callable[[Row, np.random.Generator], Row]
+
+
+def plain_rows(count: int, seed: int, change: Change = lambda row, _: row) -> list[Row]:
+    """Photographs in which nothing that is measured depends on the class, but for what `change` plants."""
+    generator = np.random.default_rng(seed)
+    rows = []
+    for number in range(count):
+        label = "BLD" if number % 3 == 0 else "healthy"
+        day, hour = generator.integers(1, 29), generator.integers(8, 18)
+        metadata = Metadata(
+            4000, 3000, str(generator.choice(["Canon", "Nikon", "Apple"])), f"2024-06-{day:02}T{hour:02}:00:00",
+            format="JPEG", mode="RGB", quantization=float(generator.choice([4.0, 6.5])),
+        )  # fmt: skip
+        found = Examined(
+            f"{number:064x}",
+            int(generator.integers(10**6, 3 * 10**6)),
+            metadata=metadata,
+            thumbnail=generator.integers(0, 256, (16, 16, 3), dtype=np.uint8),
+            border=tuple(generator.uniform(0, 255, 6)),
+            sharpness=100.0,
+            brightness=120.0,
+        )
+        name = f"{label}/{generator.choice(['IMG', 'DSC'])}_{number:04}.JPG"
+        rows.append(change(Row(Sample(Path(name), name, label), "train", found), generator))
+    return rows
+
+
+def tell(row: Row, **changes: object) -> Row:
+    assert row.found.metadata is not None
+    metadata = replace(row.found.metadata, **changes)  # type: ignore[arg-type]
+    return replace(row, found=replace(row.found, metadata=metadata))
+
+
+def is_ill(row: Row) -> bool:
+    return row.sample.class_name == "BLD"
+
+
+def plant_camera(row: Row, generator: np.random.Generator) -> Row:
+    return tell(row, camera="Canon" if is_ill(row) != (generator.random() < 0.1) else "Nikon")
+
+
+def plant_time(row: Row, generator: np.random.Generator) -> Row:
+    """Early and late for the one class, between for the other: no order by time tells them."""
+    day = generator.choice([2, 3, 27, 28]) if is_ill(row) else generator.integers(10, 20)
+    return tell(row, taken=f"2024-06-{day:02}T12:00:00")
+
+
+def plant_border(row: Row, generator: np.random.Generator) -> Row:
+    red = generator.normal(200 if is_ill(row) else 100, 30)
+    return replace(row, found=replace(row.found, border=(red, *row.found.border[1:])))
+
+
+def plant_name(row: Row, _: np.random.Generator) -> Row:
+    name = f"x/{'P' if is_ill(row) else 'DSCN'}1000.JPG"
+    return replace(row, sample=replace(row.sample, name=name))
+
+
+def plant_class_name(row: Row, _: np.random.Generator) -> Row:
+    name = f"x/{row.sample.class_name} (3).JPG"
+    return replace(row, sample=replace(row.sample, name=name))
+
+
+def plant_compression(row: Row, generator: np.random.Generator) -> Row:
+    return tell(row, quantization=12.0 if is_ill(row) and generator.random() < 0.9 else 3.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "severity", "name"),
+    [
+        (plant_camera, "wrong", "shortcut_metadata"),
+        (plant_time, "wrong", "shortcut_metadata"),
+        (plant_compression, "wrong", "shortcut_metadata"),
+        (plant_border, "wrong", "shortcut_border"),
+        (plant_name, "doubtful", "shortcut_name"),
+    ],
+)
+def test_a_planted_shortcut_is_found_and_named(change: Change, severity: str, name: str) -> None:
+    rows = plain_rows(300, 1, change)
+    found = find_shortcuts(rows, range(len(rows)), "BLD")
+    assert [(one.severity, one.name) for one in report_shortcuts(found, "BLD")] == [(severity, name)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nothing_is_found_where_nothing_is(seed: int) -> None:
+    rows = plain_rows(300, 10 + seed)
+    assert report_shortcuts(find_shortcuts(rows, range(len(rows)), "BLD"), "BLD") == []
+
+
+def test_a_class_named_in_its_files_is_no_shortcut() -> None:
+    rows = plain_rows(120, 5, plant_class_name)
+    name = next(one for one in find_shortcuts(rows, range(len(rows)), "BLD") if one.source.name == "name")
+    assert name.estimate.value is None
+
+
+def test_a_burst_remembered_is_no_shortcut() -> None:
+    """Thumbnails alike within a burst and not within a class: predicted well only where bursts are divided."""
+    rows = plain_rows(240, 7)
+    generator = np.random.default_rng(8)
+    units = [number // 8 for number in range(240)]
+    scenes = generator.integers(0, 256, (30, 16, 16, 3), dtype=np.uint8)
+    labels = generator.random(30) < 0.5
+    for index, (row, unit) in enumerate(zip(rows, units, strict=True)):
+        sample = replace(row.sample, class_name="BLD" if labels[unit] else "healthy")
+        rows[index] = replace(row, sample=sample, found=replace(row.found, thumbnail=scenes[unit]))
+
+    def area(units: list[int]) -> Shortcut:
+        return next(one for one in find_shortcuts(rows, units, "BLD") if one.source.name == "thumbnail")
+
+    assert area(list(range(240))).low > 0.9
+    assert area(units).low < DOUBTFUL
+
+
+def test_areas_are_those_of_scikit_learn() -> None:
+    rows = plain_rows(200, 3, plant_border)
+    label = np.array([is_ill(row) for row in rows], dtype=np.int64)
+    fold = _folds(label, np.arange(200), FOLDS, 0)
+    border = next(source for source in SOURCES if source.name == "border")
+    score = _predict(border.features(rows), label, fold, border.strength)
+    found = next(one for one in find_shortcuts(rows, range(200), "BLD") if one.source.name == "border")
+    assert found.estimate.value == pytest.approx(roc_auc_score(label, score))
+
+
+def test_folds_keep_units_whole() -> None:
+    generator = np.random.default_rng(0)
+    unit = generator.integers(0, 40, 300)
+    fold = _folds((unit % 2).astype(np.int64), unit, FOLDS, 0)
+    assert all(np.unique(fold[unit == one]).size == 1 for one in np.unique(unit))
+    assert set(fold) == set(range(FOLDS))
+
+
+def test_too_few_say_nothing() -> None:
+    rows = plain_rows(27, 1, plant_camera)
+    assert all(one.estimate.value is None for one in find_shortcuts(rows, range(27), "BLD"))
+    assert report_shortcuts(find_shortcuts(rows, range(27), "BLD"), "BLD") == []
+
+
+def test_the_same_again() -> None:
+    rows = plain_rows(200, 4, plant_border)
+    one, two = (find_shortcuts(rows, range(200), "BLD") for _ in range(2))
+    assert [shortcut.estimate for shortcut in one] == [shortcut.estimate for shortcut in two]
+
+
+def test_bins_and_columns() -> None:
+    assert binned(np.full(5, np.nan)).shape == (5, 1)
+    assert binned(np.arange(80.0)).sum(axis=0).tolist() == [10.0] * 8
+    assert one_hot([str(number) for number in range(100)]).shape == (100, 21)

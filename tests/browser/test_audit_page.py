@@ -1,0 +1,69 @@
+"""The audit's page in a real browser: light and dark, on a telephone and on a desk."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
+
+from bldml.audit.command import audit_photographs
+from bldml.dataset.drawing import draw_leaf
+from bldml.results.typeset import plain
+from tests.browser.pages import WIDTHS, Browser, complaints, shows
+
+pytestmark = pytest.mark.browser
+
+SCREENSHOTS = os.environ.get("BLDML_SCREENSHOTS")
+CLASSES = ("<i>BLD<", 'No "BLD"\'&amp;')
+HOSTILE = (
+    "<img src=x onerror=alert(1)>.jpg",
+    "a' onmouseover='x \"{{ 7*7 }}.jpg",
+    "\u202egpj.exe \u05d0\u05d1.jpg",
+    "&lt;b&gt;.jpg",
+    "W" * 251 + ".jpg",
+)
+CAMERA = "<script>alert(2)<"
+
+
+@pytest.fixture(scope="session")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photographs with everything wrong with them, and hostile names."""
+    root = tmp_path_factory.mktemp("data") / "leaves <b>&amp;'\""
+    for split in ("train", "val", "test"):
+        for label, name in enumerate(CLASSES):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for number in range(24 if split == "train" else 8):
+                exif = Image.Exif()
+                exif[ExifTags.Base.Model] = CAMERA if label else "Canon"
+                leaf = draw_leaf(bool(label), 160, np.random.default_rng([len(split), label, number, ord(split[0])]))
+                leaf.save(folder / f"leaf_{number:02}.jpg", exif=exif)
+    first, second = (root / "train" / name for name in CLASSES)
+    for number, name in enumerate(HOSTILE):
+        shutil.copy(first / f"leaf_{number:02}.jpg", first / name)
+        shutil.copy(first / f"leaf_{number:02}.jpg", root / "test" / CLASSES[0] / name)
+    shutil.copy(first / "leaf_20.jpg", second / "</style><script>alert(1)<.jpg".replace("/", ":"))
+    (first / "empty <b>.jpg").write_bytes(b"")
+    draw_leaf(True, 200, np.random.default_rng(1)).resize((800, 200)).save(second / "wide.png")
+    output = tmp_path_factory.mktemp("audit")
+    audit_photographs(root, output, version="0.1", workers=1, quiet=True)
+    return output / "audit.html"
+
+
+def test_audit_in_a_browser(page: Path, browser: Browser) -> None:
+    wrong = []
+    for width in WIDTHS:
+        for dark in (False, True):
+            opened = browser.open(page, width, dark=dark)
+            scheme = "dark" if dark else "light"
+            texts = [f"train/{CLASSES[0]}/{plain(name)}" for name in HOSTILE]
+            texts += [*CLASSES, CAMERA, "leaves <b>&amp;'\"", "empty <b>.jpg", "the file is empty", "What to do."]
+            found = [*complaints(opened), *shows(opened, texts)]
+            wrong += [f"{width} px, {scheme}: {line}" for line in found]
+            assert browser.run("return document.images.length") >= 60
+            assert browser.run("return document.scripts.length") == 0
+            if SCREENSHOTS:
+                browser.screenshot(Path(SCREENSHOTS) / f"audit-{width}-{scheme}.png", width)
+    assert not wrong, "\n".join(wrong)
