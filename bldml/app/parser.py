@@ -18,7 +18,7 @@ from bldml.training.finetuning import PlateauLR, ProgressiveUnfreezing
 from bldml.training.module import image_size_of
 
 # What of the data settings an evaluation takes from the checkpoint where the command line is silent.
-DATA_SETTINGS = ("class_aliases", "val_fraction", "test_fraction", "unreadable", "batch_size")
+DATA_SETTINGS = ("fold", "class_aliases", "val_fraction", "test_fraction", "unreadable", "batch_size")
 
 
 Monitor = Literal[
@@ -186,6 +186,8 @@ def take_from_checkpoint(typed: Namespace, header: Header) -> tuple[dict[str, An
     given = {key: typed.data[key] for key in ("root", "manifest")}
     own = {key: Path(value) if (value := settings["data"].get(key)) else None for key in given}
     external = any(value is not None and _real(value) != _real(own[key]) for key, value in given.items())
+    if external:
+        defaults.pop("data.fold", None)  # a column of the run's own manifest
     for key, value in (given if external else own).items():
         defaults[f"data.{key}"] = value
     return defaults, external
@@ -197,10 +199,13 @@ def check_division(data: Namespace, header: Header) -> None:
     Raises:
         ConfigError: A share differs.
     """
-    for key in ("val_fraction", "test_fraction"):
-        own = header.settings["data"].get(key)
-        if own is not None and data[key] != own:
-            raise ConfigError(f"data.{key} is {own} in this checkpoint's division, not {data[key]}. Leave it out.")
+    for key in ("val_fraction", "test_fraction", "fold"):
+        own = header.settings["data"].get(key, data[key])
+        if data[key] != own:
+            raise ConfigError(
+                f"data.{key} is {'null' if own is None else own} in this checkpoint's division, not {data[key]}. Leave "
+                "it out."
+            )
 
 
 def _real(path: Path | None) -> Path | None:

@@ -1,38 +1,48 @@
-"""Samples from a CSV manifest `path,label,split[,group]`, and the manifest of any division."""
+"""Samples from a CSV manifest `path,label,split[,group,fold,sha256]`, and the manifest of any division."""
 
 import csv
 import io
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from bldml.dataset.files import DatasetError, escape_path, escape_text, show_path, unescape_path
 from bldml.dataset.samples import SPLITS, Collection, Sample, class_name
 
 COLUMNS = ("path", "label", "split")
+OPTIONAL = ("group", "fold", "sha256")
 MOST_ROWS_SHOWN = 20
 FORMULA_STARTS = ("=", "+", "-", "@")
 
 
-def read_manifest(manifest: Path, root: Path | None, aliases: Mapping[str, str] | None = None) -> Collection:
+def read_manifest(
+    manifest: Path, root: Path | None, aliases: Mapping[str, str] | None = None, fold: int | None = None
+) -> Collection:
     """Read a manifest.
 
     Args:
-        manifest: CSV in UTF-8 with the columns path, label, split and perhaps group; others are left aside.
+        manifest: CSV in UTF-8 with the columns path, label, split and perhaps group, fold and sha256; others are left
+            aside.
         root: Folder that relative paths start from; the manifest's own folder if None.
         aliases: Class name for a label, where they differ.
+        fold: The fold that becomes val; see `with_fold`. None leaves the column split as it is.
 
     Raises:
         DatasetError: A column is missing, or rows name a missing file, an unknown split, no label or a file twice.
-            Row numbers are a spreadsheet's: the header is row 1, empty rows count.
+            Row numbers are a spreadsheet's: the header is row 1, empty rows count. Or there is no such fold.
     """
     root = manifest.parent if root is None else root
     splits: dict[str, list[Sample]] = {}
     problems: list[str] = []
     rows_of: dict[str, int] = {}
-    for number, cells, is_too_wide in _rows(manifest):
+    digests: dict[str, str] = {}
+    folds: dict[str, str] = {}
+    for number, cells, is_too_wide in read_rows(manifest, COLUMNS, OPTIONAL):
         row = {column: cell.strip() for column, cell in cells.items()}
         text, label, split = (row[column] for column in COLUMNS)
+        digest = row.get("sha256", "").lower()
         path = _find(root, cells["path"])
         if is_too_wide:
             problems.append(f"row {number}: more cells than row 1; a cell with a comma in it needs quotes")
@@ -42,14 +52,20 @@ def read_manifest(manifest: Path, root: Path | None, aliases: Mapping[str, str] 
             problems.append(f"row {number}: no label")
         elif split not in SPLITS:
             problems.append(f"row {number}: unknown split {split!r} (known: {', '.join(SPLITS)})")
+        elif digest and not re.fullmatch(r"[0-9a-f]{64}", digest):
+            problems.append(f"row {number}: sha256 is not 64 hexadecimal digits")
         elif (real := os.path.realpath(path)) in rows_of:
             problems.append(f"row {number}: the same file as row {rows_of[real]} ({show_path(text)})")
         else:
             rows_of[real] = number
             name = escape_path(path.relative_to(root) if path.is_relative_to(root) else path)
-            group = escape_text(_without_apostrophe(row.get("group", "")))
-            sample = Sample(path, name, class_name(_without_apostrophe(label), aliases), group)
+            group = escape_text(without_apostrophe(row.get("group", "")))
+            sample = Sample(path, name, class_name(without_apostrophe(label), aliases), group)
             splits.setdefault(split, []).append(sample)
+            if digest:
+                digests[name] = digest
+            if row.get("fold"):
+                folds[name] = row["fold"]
     if problems:
         shown = problems[:MOST_ROWS_SHOWN]
         more = f"\n  … and {len(problems) - len(shown)} more" if len(problems) > len(shown) else ""
@@ -58,7 +74,69 @@ def read_manifest(manifest: Path, root: Path | None, aliases: Mapping[str, str] 
             + "\n  ".join(shown)
             + more
         )
-    return Collection(root, {s: tuple(splits[s]) for s in SPLITS if s in splits})
+    collection = Collection(root, {s: tuple(splits[s]) for s in SPLITS if s in splits}, digests=digests, folds=folds)
+    return collection if fold is None else with_fold(collection, fold, manifest)
+
+
+def with_fold(collection: Collection, fold: int, manifest: Path) -> Collection:
+    """The same photographs with one fold as val, and all others that are not test as train.
+
+    Args:
+        collection: As a manifest with the column fold describes it.
+        fold: Number of the fold, as in that column.
+        manifest: For the message.
+
+    Raises:
+        DatasetError: There is no such fold, or photographs outside test have none.
+    """
+    rest = [sample for split in ("train", "val") for sample in collection.splits.get(split, ())]
+    known = sorted({collection.folds[s.name] for s in rest if s.name in collection.folds}, key=lambda f: (len(f), f))
+    if str(fold) not in known:
+        found = f"Found: {', '.join(known[:MOST_ROWS_SHOWN])}." if known else "It has none outside its test split."
+        raise DatasetError(
+            f"There is no fold {fold} in the manifest {show_path(manifest)}. {found} "
+            "python -m bldml split … --folds 5 writes the column fold, numbered from 0."
+        )
+    without = [s.name for s in rest if s.name not in collection.folds]
+    if without:
+        raise DatasetError(
+            f"{len(without)} photographs of the manifest {show_path(manifest)} are neither test nor in a fold: "
+            f"{', '.join(without[:5])}{', …' if len(without) > 5 else ''}. Fill their cells in the column fold."
+        )
+    parts: dict[str, list[Sample]] = {"train": [], "val": []}
+    for sample in rest:
+        parts["val" if collection.folds[sample.name] == str(fold) else "train"].append(sample)
+    # In one order, whatever train and val are without folds.
+    splits = {split: tuple(sorted(samples, key=lambda s: s.name)) for split, samples in parts.items()}
+    if "test" in collection.splits:
+        splits["test"] = collection.splits["test"]
+    return replace(collection, splits=splits, folds={})
+
+
+def check_unchanged(collection: Collection, digests: Mapping[str, str]) -> None:
+    """Check that photographs are still those that the manifest's column sha256 was written for.
+
+    Args:
+        collection: With the digests that are asked for.
+        digests: SHA-256 of the files as they are now, by sample name; those that are missing are not checked.
+
+    Raises:
+        DatasetError: Some have changed.
+    """
+    samples = [sample for split in collection.splits.values() for sample in split]
+    changed = [
+        sample.name
+        for sample in samples
+        if (asked := collection.digests.get(sample.name)) and digests.get(sample.name, asked) != asked
+    ]
+    if changed:
+        shown = "".join(f"\n  {show_path(name)}" for name in changed[:MOST_ROWS_SHOWN])
+        more = f"\n  … and {len(changed) - MOST_ROWS_SHOWN} more" if len(changed) > MOST_ROWS_SHOWN else ""
+        raise DatasetError(
+            f"{len(changed)} of {len(samples)} photographs have changed since the manifest was written (their content "
+            f"is not that of its column sha256):{shown}{more}\nPut the old files back, or, if the new ones are right, "
+            "write the manifest again: python -m bldml split with the same --output keeps every photograph's place."
+        )
 
 
 def to_manifest(collection: Collection) -> str:
@@ -69,24 +147,43 @@ def to_manifest(collection: Collection) -> str:
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow((*COLUMNS, "group"))
+    extra = {"fold": collection.folds, "sha256": collection.digests}
+    extra = {column: cells for column, cells in extra.items() if cells}
+    writer.writerow((*COLUMNS, "group", *extra))
     for split, samples in collection.splits.items():
-        writer.writerows((s.name, _with_apostrophe(s.class_name), split, _with_apostrophe(s.group)) for s in samples)
+        for s in samples:
+            cells = (column.get(s.name, "") for column in extra.values())
+            writer.writerow((s.name, _with_apostrophe(s.class_name), split, _with_apostrophe(s.group), *cells))
     return text.getvalue()
 
 
-def _rows(manifest: Path) -> Iterator[tuple[int, dict[str, str], bool]]:
-    """Number, cells by column, and whether there are more cells than columns, of each row that is not empty."""
+def read_rows(
+    table: Path, needed: Sequence[str], optional: Sequence[str] = (), noun: str = "manifest"
+) -> Iterator[tuple[int, dict[str, str], bool]]:
+    """Read a CSV as people and spreadsheets write it.
+
+    Args:
+        table: The file, in UTF-8.
+        needed: Columns that must be there.
+        optional: Columns that may be there, once; others are handed on as they are.
+        noun: What messages call the file.
+
+    Yields:
+        Number, cells by column, and whether there are more cells than columns, of each row that is not empty.
+
+    Raises:
+        DatasetError: It cannot be read, or lacks a column.
+    """
     try:
-        text = manifest.read_bytes().decode("utf-8-sig", errors="surrogateescape")
+        text = table.read_bytes().decode("utf-8-sig", errors="surrogateescape")
     except OSError as error:
-        raise DatasetError(f"The manifest {show_path(manifest)} cannot be read: {error.strerror}.") from error
+        raise DatasetError(f"The {noun} {show_path(table)} cannot be read: {error.strerror}.") from error
     # newline="", because a cell may hold a line end; strict, because a quote never closed must not swallow the rest.
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     number = 1
     try:
         columns = [column.strip() for column in next(reader, [])]
-        _check_columns(manifest, columns)
+        _check_columns(table, columns, needed, optional, noun)
         for number, cells in enumerate(reader, start=2):  # for the message below
             if any(cell.strip() for cell in cells):
                 padded = cells + [""] * (len(columns) - len(cells))
@@ -94,21 +191,22 @@ def _rows(manifest: Path) -> Iterator[tuple[int, dict[str, str], bool]]:
                 yield number, dict(zip(columns, padded, strict=False)), is_too_wide
     except csv.Error as error:
         raise DatasetError(
-            f"The manifest {show_path(manifest)} is no CSV that can be read: {error}, after row {number}."
+            f"The {noun} {show_path(table)} is no CSV that can be read: {error}, after row {number}."
         ) from error
 
 
-def _check_columns(manifest: Path, columns: list[str]) -> None:
-    missing = [column for column in COLUMNS if column not in columns]
+def _check_columns(table: Path, columns: list[str], needed: Sequence[str], optional: Sequence[str], noun: str) -> None:
+    missing = [column for column in needed if column not in columns]
     if missing:
+        also = ", and group if there is one" if "group" in optional else ""
         raise DatasetError(
-            f"The manifest {show_path(manifest)} has no column {', '.join(missing)} in row 1. Found: "
+            f"The {noun} {show_path(table)} has no column {', '.join(missing)} in row 1. Found: "
             f"{show_path(', '.join(columns)) or 'nothing'}. Needed, in UTF-8 and with commas between: "
-            f"{', '.join(COLUMNS)}, and group if there is one."
+            f"{', '.join(needed)}{also}."
         )
-    twice = [column for column in (*COLUMNS, "group") if columns.count(column) > 1]
+    twice = [column for column in (*needed, *optional) if columns.count(column) > 1]
     if twice:
-        raise DatasetError(f"The manifest {show_path(manifest)} has the column {', '.join(twice)} twice in row 1.")
+        raise DatasetError(f"The {noun} {show_path(table)} has the column {', '.join(twice)} twice in row 1.")
 
 
 def _find(root: Path, cell: str) -> Path | None:
@@ -124,5 +222,6 @@ def _with_apostrophe(text: str) -> str:
     return f"'{text}" if text.lstrip("'").startswith(FORMULA_STARTS) else text
 
 
-def _without_apostrophe(text: str) -> str:
+def without_apostrophe(text: str) -> str:
+    """A cell without the apostrophe that guards it from being run as a formula."""
     return text[1:] if text.startswith("'") and text.lstrip("'").startswith(FORMULA_STARTS) else text

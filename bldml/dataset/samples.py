@@ -4,7 +4,7 @@ import hashlib
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -39,12 +39,16 @@ class Collection:
         splits: Samples of each split that there is, in a fixed order.
         ignored: How many files, links and folders were left out, by reason.
         heif: HEIC photographs left out because they need the extra `bldml[heif]`.
+        digests: SHA-256 that a file's content must have, by sample name, where a manifest says so.
+        folds: Number of the fold as text, by sample name, where a manifest says so.
     """
 
     root: Path
     splits: Mapping[str, tuple[Sample, ...]]
     ignored: Mapping[str, int] = field(default_factory=dict)
     heif: tuple[Path, ...] = ()
+    digests: Mapping[str, str] = field(default_factory=dict)
+    folds: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -59,7 +63,7 @@ class Collection:
         """The same collection without the samples of these names."""
         left_out = set(names)
         splits = {k: tuple(s for s in v if s.name not in left_out) for k, v in self.splits.items()}
-        return Collection(self.root, splits, self.ignored, self.heif)
+        return replace(self, splits=splits)
 
 
 def class_name(text: str, aliases: Mapping[str, str] | None = None) -> str:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from bldml.dataset.files import DatasetError
 from bldml.dataset.folders import read_folders
-from bldml.dataset.manifest import MOST_ROWS_SHOWN, read_manifest, to_manifest
+from bldml.dataset.manifest import MOST_ROWS_SHOWN, check_unchanged, read_manifest, to_manifest
 from bldml.dataset.samples import Collection, Sample
 
 
@@ -276,3 +276,84 @@ def test_photograph_in_a_forbidden_folder() -> None:
 
 def test_header_alone_is_a_manifest_of_nothing(root: Path) -> None:
     assert read_manifest(write(root, "path,label,split\n"), None).splits == {}
+
+
+# Contents and folds
+
+
+DIGESTS = {f"{label}/{i}.jpg": f"{i}{len(label)}" + "ab" * 31 for label in ("BLD", "No") for i in (1, 2, 3)}
+
+
+def with_extras(root: Path) -> Collection:
+    def samples(*names: str) -> tuple[Sample, ...]:
+        return tuple(Sample(root / name, name, name.split("/")[0], f"tree {name[-5]}") for name in names)
+
+    splits = {
+        "train": samples("BLD/1.jpg", "No/1.jpg"),
+        "val": samples("BLD/2.jpg", "No/2.jpg"),
+        "test": samples("BLD/3.jpg", "No/3.jpg"),
+    }
+    folds = {"BLD/1.jpg": "0", "No/1.jpg": "1", "BLD/2.jpg": "1", "No/2.jpg": "10"}
+    return Collection(root, splits, digests=DIGESTS, folds=folds)
+
+
+def test_digests_and_folds_come_back(root: Path) -> None:
+    collection = with_extras(root)
+    text = to_manifest(collection)
+    assert text.splitlines()[0] == "path,label,split,group,fold,sha256"
+    assert read_manifest(write(root, text), None) == collection
+    capitals = text.replace("ab" * 31, "AB" * 31)
+    assert read_manifest(write(root, capitals), None) == collection
+
+
+def test_a_fold_becomes_val(root: Path) -> None:
+    manifest = write(root, to_manifest(with_extras(root)))
+    collection = read_manifest(manifest, None, fold=1)
+    assert {split: [s.name for s in v] for split, v in collection.splits.items()} == {
+        "train": ["BLD/1.jpg", "No/2.jpg"],
+        "val": ["BLD/2.jpg", "No/1.jpg"],
+        "test": ["BLD/3.jpg", "No/3.jpg"],
+    }
+    assert collection.digests == DIGESTS
+    # The run's own manifest says what was done, and has no folds any more.
+    assert to_manifest(collection).splitlines()[0] == "path,label,split,group,sha256"
+
+
+def test_a_fold_that_is_not_there(root: Path) -> None:
+    manifest = write(root, to_manifest(with_extras(root)))
+    with pytest.raises(DatasetError, match=r"no fold 2 in the manifest .* Found: 0, 1, 10\."):
+        read_manifest(manifest, None, fold=2)
+    manifest = write(root, "path,label,split,fold\nBLD/1.jpg,BLD,train,\nNo/1.jpg,No,test,0\n")
+    with pytest.raises(DatasetError, match=r"no fold 0 .* has none outside its test split"):
+        read_manifest(manifest, None, fold=0)
+    manifest = write(root, "path,label,split,fold\nBLD/1.jpg,BLD,train,0\nNo/1.jpg,No,val,\nNo/2.jpg,No,test,\n")
+    with pytest.raises(DatasetError, match=r"1 photographs .* neither test nor in a fold: No/1\.jpg\."):
+        read_manifest(manifest, None, fold=0)
+    # Without a fold, the column may hold anything.
+    manifest = write(root, "path,label,split,fold\nBLD/1.jpg,BLD,train,left\n")
+    assert len(rows(read_manifest(manifest, None))) == 1
+
+
+def test_photographs_that_have_changed(root: Path) -> None:
+    collection = with_extras(root)
+    check_unchanged(collection, DIGESTS)
+    check_unchanged(collection, {})  # one that cannot be read is another matter
+    check_unchanged(Collection(root, collection.splits), dict.fromkeys(DIGESTS, "0" * 64))
+    with pytest.raises(DatasetError) as raised:
+        check_unchanged(collection, DIGESTS | {"No/2.jpg": "0" * 64})
+    assert "1 of 6 photographs have changed" in str(raised.value)
+    assert "\n  No/2.jpg\n" in str(raised.value)
+    samples = tuple(Sample(root / str(i), str(i)) for i in range(30))
+    many = Collection(root, {"train": samples}, digests={s.name: "a" * 64 for s in samples})
+    with pytest.raises(DatasetError, match=r"30 of 30[^…]*… and 10 more"):
+        check_unchanged(many, {str(i): "b" * 64 for i in range(30)})
+
+
+def test_a_digest_that_is_none(root: Path) -> None:
+    text = (
+        f"path,label,split,sha256\nBLD/1.jpg,BLD,train,{'a' * 63}\nBLD/2.jpg,BLD,train,\nNo/1.jpg,No,val,{'g' * 64}\n"
+    )
+    message = error(write(root, text))
+    assert "row 2: sha256 is not 64 hexadecimal digits" in message
+    assert "row 4: sha256" in message
+    assert "row 3" not in message

@@ -1,0 +1,325 @@
+"""`split` through the command line, and a fit with what it wrote."""
+
+import csv
+import shutil
+from collections import defaultdict
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from PIL import ExifTags, Image, ImageOps
+
+from bldml.dataset.leaks import Leak, Photograph, find_leaks
+from bldml.dataset.manifest import read_manifest
+from bldml.dataset.synthetic import write_leaves
+from bldml.dataset.verify import verify
+from tests.support import SMALL, Bldml
+
+
+@pytest.fixture
+def data(tmp_path: Path, leaves: Path) -> Path:
+    """Drawn leaves of the test's own: BLD and No_BLD, 30 each, leaf_0001.jpg and so on."""
+    return Path(shutil.copytree(leaves, tmp_path / "data"))
+
+
+def rows(manifest: Path) -> dict[str, dict[str, str]]:
+    with manifest.open(encoding="utf-8", newline="") as file:
+        return {row["path"]: row for row in csv.DictReader(file)}
+
+
+def places(manifest: Path) -> dict[str, tuple[str, str]]:
+    return {name: (row["split"], row.get("fold", "")) for name, row in rows(manifest).items()}
+
+
+def groups_are_whole(manifest: Path) -> None:
+    found = defaultdict(set)
+    for row in rows(manifest).values():
+        found[row["group"]].add((row["split"], row.get("fold", "")))
+    assert all(len(distinct) == 1 for distinct in found.values())
+
+
+def leaks(manifest: Path, data: Path) -> list[Leak]:
+    """What the audit would find."""
+    collection = read_manifest(manifest, data)
+    return find_leaks(
+        [
+            Photograph(found.sample.name, split, found.sample.class_name, found.digest, found.print, found.metadata)
+            for split, samples in collection.splits.items()
+            for found in verify(samples, 128, 1)
+        ]
+    )
+
+
+def stamp(path: Path, camera: str, taken: datetime) -> None:
+    """Write the photograph again with a camera and a time."""
+    with Image.open(path) as image:
+        exif = Image.Exif()
+        exif[ExifTags.Base.Model] = camera
+        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = f"{taken:%Y:%m:%d %H:%M:%S}"
+        image.save(path, exif=exif)
+
+
+def test_a_plain_division(data: Path, bldml: Bldml) -> None:
+    outcome = bldml("split", data)
+    assert (outcome.code, outcome.err) == (0, "")
+    manifest = Path("splits.csv")
+    assert manifest.read_text().splitlines()[0] == "path,label,split,group,sha256"
+    collection = read_manifest(manifest, data)
+    assert {split: dict(count) for split, count in collection.counts().items()} == {
+        "train": {"BLD": 18, "No_BLD": 18},
+        "val": {"BLD": 6, "No_BLD": 6},
+        "test": {"BLD": 6, "No_BLD": 6},
+    }
+    assert len(collection.digests) == 60
+    table = [line.split() for line in outcome.out.splitlines() if line.strip().startswith("train")]
+    assert table == [["train", "36", "60.0", "%", "60.0", "%", "18", "(60.0", "%)", "18", "(60.0", "%)", "36"]]
+    assert f"--data.root {data} --data.manifest splits.csv\n" in outcome.out
+    assert "Bursts are weakly known" in outcome.out
+
+
+def test_a_fit_with_a_fold(data: Path, bldml: Bldml) -> None:
+    assert bldml("split", data, "--folds=3", "--test=0.1").code == 0
+    options = [*SMALL, f"--data.root={data}", "--trainer.max_epochs=1", "--test_after_fit=false"]
+    fit = bldml("fit", *options, "--data.manifest=splits.csv", "--data.fold=1", "--run_name=fold_1")
+    assert fit.code == 0, fit.err
+    run = Path("lightning_logs/fold_1")
+    folds = {name: fold for name, (_, fold) in places(Path("splits.csv")).items()}
+    for name, row in rows(run / "splits.csv").items():
+        assert row["split"] == {"": "test", "1": "val"}.get(folds[name], "train")
+    # An evaluation takes the fold from the checkpoint, and no other.
+    checkpoint = run / "checkpoints" / "best.ckpt"
+    outcome = bldml("validate", "--ckpt_path", checkpoint, "--report=false")
+    assert outcome.code == 0, outcome.err
+    assert "are not those of the training run" not in outcome.out + outcome.err
+    outcome = bldml("validate", "--ckpt_path", checkpoint, "--data.fold=2")
+    assert outcome.code == 2
+    assert "data.fold is 1 in this checkpoint's division, not 2" in outcome.err
+    # Another folder has no folds.
+    outcome = bldml("test", "--ckpt_path", checkpoint, f"--data.root={data}", "--data.manifest", run / "splits.csv")
+    assert outcome.code == 0, outcome.err
+
+
+def test_folds_that_are_not_there(data: Path, bldml: Bldml) -> None:
+    assert bldml("split", data).code == 0
+    options = [*SMALL, f"--data.root={data}"]
+    outcome = bldml("fit", *options, "--data.manifest=splits.csv", "--data.fold=0")
+    assert outcome.code == 1
+    assert "There is no fold 0 in the manifest splits.csv" in outcome.err
+    outcome = bldml("fit", *options, "--data.fold=0")
+    assert outcome.code == 1
+    assert "data.fold 0 needs a manifest" in outcome.err
+    assert not Path("lightning_logs").exists()
+
+
+def test_a_fit_refuses_photographs_that_have_changed(data: Path, bldml: Bldml) -> None:
+    assert bldml("split", data).code == 0
+    changed = data / "BLD" / "leaf_0007.jpg"
+    with Image.open(changed) as image:
+        ImageOps.mirror(image).save(changed)
+    outcome = bldml("fit", *SMALL, f"--data.root={data}", "--data.manifest=splits.csv")
+    assert outcome.code == 1
+    assert "1 of 60 photographs have changed since the manifest was written" in outcome.err
+    assert "\n  BLD/leaf_0007.jpg\n" in outcome.err
+    assert not Path("lightning_logs").exists()
+    # As the message advises.
+    before = places(Path("splits.csv"))
+    outcome = bldml("split", data)
+    assert "1 have another content than before: BLD/leaf_0007.jpg" in outcome.out
+    assert places(Path("splits.csv")) == before
+    assert (
+        bldml("fit", *SMALL, f"--data.root={data}", "--data.manifest=splits.csv", "--trainer.fast_dev_run=1").code == 0
+    )
+
+
+def test_the_same_photograph_in_other_shapes_stays_together(data: Path, bldml: Bldml) -> None:
+    """Half size, turned, mirrored, recompressed, copied: each beside a photograph of another name."""
+    made = {}
+    for number in range(1, 31):
+        for kind in ("BLD", "No_BLD"):
+            source = data / kind / f"leaf_{number:04}.jpg"
+            target = data / kind / f"again_{(number * 7) % 31:04}.jpg"
+            made[f"{kind}/{target.name}"] = f"{kind}/{source.name}"
+            with Image.open(source) as image:
+                if number % 4 == 0:
+                    image.resize((image.width // 2, image.height // 2)).save(target, quality=95)
+                elif number % 4 == 1:
+                    image.transpose(Image.Transpose.ROTATE_90).save(target, quality=95)
+                elif number % 4 == 2:
+                    ImageOps.mirror(image).save(target, quality=60)
+                else:
+                    shutil.copy(source, target)
+    outcome = bldml("split", data, "--group=none", "--folds=4")
+    assert outcome.code == 0, outcome.err
+    found = places(Path("splits.csv"))
+    assert len(found) == 120
+    apart = [name for name, original in made.items() if found[name] != found[original]]
+    assert not apart
+    assert leaks(Path("splits.csv"), data) == []
+    groups_are_whole(Path("splits.csv"))
+
+
+def test_bursts_stay_together(data: Path, bldml: Bldml) -> None:
+    """Three photographs every five seconds, then an hour's pause; of both classes in turn."""
+    burst_of = {}
+    for number in range(1, 31):
+        for kind, camera in (("BLD", "A"), ("No_BLD", "B")):
+            start = datetime(2024, 6, 1) + timedelta(hours=number // 3, seconds=5 * (number % 3))
+            stamp(data / kind / f"leaf_{number:04}.jpg", camera, start)
+            burst_of[f"{kind}/leaf_{number:04}.jpg"] = (camera, number // 3)
+    outcome = bldml("split", data, "--val=0.3")
+    assert outcome.code == 0, outcome.err
+    assert "60 of 60 photographs have an EXIF time" in outcome.out
+    found = defaultdict(set)
+    for name, row in rows(Path("splits.csv")).items():
+        found[burst_of[name]].add((row["split"], row["group"]))
+    assert all(len(distinct) == 1 for distinct in found.values())
+    assert len(found) == 22
+    assert leaks(Path("splits.csv"), data) == []
+    # Four seconds between two photographs are longer than asked for.
+    assert bldml("split", data, "--gap_seconds=4", "--output=loose.csv").code == 0
+    assert len({row["group"] for row in rows(Path("loose.csv")).values()}) == 60
+    assert {leak.kind for leak in leaks(Path("loose.csv"), data)} == {"burst"}
+
+
+def test_groups_from_a_table(data: Path, bldml: Bldml) -> None:
+    """Trees of four neighbouring leaves of both classes; a copy joins two of them."""
+    shutil.copy(data / "BLD" / "leaf_0001.jpg", data / "BLD" / "zzz.jpg")
+    tree_of = {f"{kind}/leaf_{n:04}.jpg": f"tree {n // 4}" for kind in ("BLD", "No_BLD") for n in range(1, 31)}
+    tree_of["BLD/zzz.jpg"] = "tree 7"
+    table = Path("tree_id.csv")
+    table.write_text("path,group\n" + "".join(f"{k},{v}\n" for k, v in tree_of.items()) + "BLD/gone.jpg,tree 1\n")
+    outcome = bldml("split", data, "--group=tree_id.csv")
+    assert outcome.code == 0, outcome.err
+    groups_are_whole(Path("splits.csv"))
+    found = rows(Path("splits.csv"))
+    assert {row["group"] for row in found.values()} == {"tree 0 + tree 7", *(f"tree {k}" for k in range(1, 7))}
+    assert "tree 0 and tree 7 were joined: the same content (BLD/leaf_0001.jpg, BLD/zzz.jpg)" in outcome.out
+    assert "1 photographs in tree_id.csv are not in" in outcome.out
+    table.write_text("path,group\nBLD/leaf_0001.jpg,a\n")
+    outcome = bldml("split", data, "--group=tree_id.csv", "--output=other.csv")
+    assert outcome.code == 1
+    assert "60 of 61 photographs are not in it" in outcome.err
+    assert not Path("other.csv").exists()
+
+
+def test_groups_from_folders(data: Path, bldml: Bldml) -> None:
+    """Two sites with four trees each, below split folders that are not followed."""
+    root = data.parent / "sites"
+    for number in range(1, 31):
+        for kind in ("BLD", "No_BLD"):
+            folder = root / ("train", "val")[number % 2] / kind / f"site {number % 8 // 4}" / f"tree {number % 4}"
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(data / kind / f"leaf_{number:04}.jpg", folder)
+    assert bldml("split", root, "--group=folder").code == 0
+    assert {row["group"] for row in rows(Path("splits.csv")).values()} == {
+        f"site {site}/tree {tree}" for site in range(2) for tree in range(4)
+    }
+    groups_are_whole(Path("splits.csv"))
+    assert bldml("split", root, "--group=folder:1", "--test=0", "--val=0.5", "--output=sites.csv").code == 0
+    assert {row["group"] for row in rows(Path("sites.csv")).values()} == {"site 0", "site 1"}
+    outcome = bldml("split", root, "--group=folder:1", "--output=three.csv")
+    assert outcome.code == 1
+    assert "Class BLD comes in 2 groups" in outcome.err
+    for group, words in {"folder:x": "a number of folders", "folders": "nor a file that is there"}.items():
+        outcome = bldml("split", root, f"--group={group}")
+        assert outcome.code == 1
+        assert words in outcome.err
+
+
+def test_old_photographs_keep_their_places(data: Path, bldml: Bldml) -> None:
+    assert bldml("split", data, "--folds=3").code == 0
+    manifest = Path("splits.csv")
+    before, text = places(manifest), manifest.read_text()
+    assert bldml("split", data, "--folds=3", "--seed=9").code == 0
+    assert manifest.read_text() == text
+    # Two go, one gets another name, twenty come.
+    for number in (3, 4):
+        (data / "BLD" / f"leaf_{number:04}.jpg").unlink()
+        del before[f"BLD/leaf_{number:04}.jpg"]
+    (data / "No_BLD" / "leaf_0005.jpg").rename(data / "No_BLD" / "first.jpg")
+    before["No_BLD/first.jpg"] = before.pop("No_BLD/leaf_0005.jpg")
+    write_leaves(data.parent / "more", images_per_class=10, size=96, seed=77)
+    for kind in ("BLD", "No_BLD"):
+        shutil.copytree(data.parent / "more" / kind, data / kind / "more")
+    outcome = bldml("split", data, "--folds=3")
+    assert outcome.code == 0, outcome.err
+    assert "58 photographs keep their places, 20 are new, 2 are gone; 1 have another name" in outcome.out
+    now = places(manifest)
+    assert {name: now[name] for name in before} == before
+    assert len(now) == 78
+    assert {split for name, (split, _) in now.items() if "more" in name} == {"train", "val", "test"}
+    # Other folds than before are another division.
+    outcome = bldml("split", data)
+    assert outcome.code == 1
+    assert "The earlier division has the folds 0, 1, 2; asked for are none" in outcome.err
+    assert places(manifest) == now
+    assert bldml("split", data, "--fresh", "--seed=9").code == 0
+    assert "fold" not in rows(manifest)["No_BLD/first.jpg"]
+
+
+def test_a_file_that_is_no_division_stays(data: Path, bldml: Bldml) -> None:
+    text = "path,label,split\nBLD/leaf_0001.jpg,BLD,train\n"
+    Path("mine.csv").write_text(text)
+    for options in ([], ["--fresh"]):
+        outcome = bldml("split", data, "--output=mine.csv", *options)
+        assert outcome.code == 1
+        assert "no manifest that bldml split wrote" in outcome.err
+        assert Path("mine.csv").read_text() == text
+    outcome = bldml("split", data, "--output=nowhere/splits.csv")
+    assert outcome.code == 1
+    assert "nowhere for --output does not exist" in outcome.err
+
+
+def test_photographs_that_cannot_be_read_are_named(data: Path, bldml: Bldml) -> None:
+    (data / "BLD" / "cut.jpg").write_bytes((data / "BLD" / "leaf_0001.jpg").read_bytes()[:900])
+    (data / "BLD" / "note.txt").write_text("x")
+    outcome = bldml("split", data)
+    assert outcome.code == 0, outcome.err
+    assert "Warning: 1 photographs cannot be read: BLD/cut.jpg (" in outcome.out
+    assert "1 × .txt file" in outcome.out
+    assert rows(Path("splits.csv"))["BLD/cut.jpg"]["sha256"] == ""
+    fit = ["fit", *SMALL, f"--data.root={data}", "--data.manifest=splits.csv", "--trainer.fast_dev_run=1"]
+    assert bldml(*fit).code == 1
+    assert bldml(*fit, "--data.unreadable=exclude").code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--test=0.9"], "together below 1"),
+        (["--val=0"], "--folds 5"),
+        (["--folds=1"], "at least 2"),
+        (["--gap_seconds=0"], "--group none"),
+        (["--gap_seconds=-1"], "above 0"),
+        (["--folds=31"], "31 folds outside the test split need at least 31"),
+    ],
+)
+def test_requests_that_cannot_be_met(options: list[str], words: str, leaves: Path, bldml: Bldml) -> None:
+    outcome = bldml("split", leaves, *options)
+    assert outcome.code == 1
+    assert words in outcome.err
+    assert not Path("splits.csv").exists()
+
+
+def test_other_names_for_classes_and_one_photograph_in_two(data: Path, bldml: Bldml) -> None:
+    (data / "BLD").rename(data / "1_BLD")
+    shutil.copy(data / "1_BLD" / "leaf_0001.jpg", data / "No_BLD" / "other.jpg")
+    outcome = bldml("split", data, "--class_aliases={1_BLD: BLD}")
+    assert outcome.code == 0, outcome.err
+    assert {row["label"] for row in rows(Path("splits.csv")).values()} == {"BLD", "No_BLD"}
+    assert "lies in two classes, 1 times: 1_BLD/leaf_0001.jpg and No_BLD/other.jpg" in outcome.out
+
+
+def test_real_photographs(coffee: Path, bldml: Bldml) -> None:
+    """Five hundred coffee leaves: shares within one photograph, and again the same."""
+    outcome = bldml("split", coffee, "--folds=5")
+    assert outcome.code == 0, outcome.err
+    text = Path("splits.csv").read_text()
+    groups_are_whole(Path("splits.csv"))
+    collection = read_manifest(Path("splits.csv"), coffee)
+    whole = {name: sum(count[name] for count in collection.counts().values()) for name in collection.class_names}
+    for split, share in {"train": 0.6, "val": 0.2, "test": 0.2}.items():
+        assert all(abs(collection.counts()[split][name] - share * whole[name]) <= 3 for name in whole)
+    assert leaks(Path("splits.csv"), coffee) == []
+    assert bldml("split", coffee, "--folds=5", "--fresh", "--output=again.csv").code == 0
+    assert Path("again.csv").read_text() == text

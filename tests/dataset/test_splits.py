@@ -1,0 +1,318 @@
+"""What every division must hold, on drawn-up groups of any kind; and what is said when one cannot be."""
+
+import random
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.model_selection import StratifiedGroupKFold
+
+from bldml.dataset.division import divide_groups, lacking
+from bldml.dataset.earlier import Kept, Place, check_folds
+from bldml.dataset.files import DatasetError
+from bldml.dataset.grouping import Join
+from bldml.dataset.samples import Collection, Sample
+from bldml.dataset.splits import Request, divide_samples
+
+ROOT = Path("data")
+# The same cases every time, and nothing kept on the disk.
+cases = settings(max_examples=150, deadline=None, derandomize=True, database=None)
+
+sizes = st.lists(st.integers(1, 12), min_size=5, max_size=30)
+mixed = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)).filter(any), min_size=3, max_size=25)
+requests = st.builds(
+    Request,
+    val=st.sampled_from([0.1, 0.2, 0.3]),
+    test=st.sampled_from([0.0, 0.1, 0.2, 0.4]),
+    folds=st.sampled_from([None, 2, 3, 5]),
+    seed=st.integers(0, 3),
+)
+
+
+def photographs(groups: list[tuple[int, int]], start: int = 0) -> list[Sample]:
+    """Of each group so many of BLD and so many of No_BLD; a group of one photograph is its own."""
+    found = []
+    for number, counts in enumerate(groups, start):
+        for kind, count in zip(("BLD", "No_BLD"), counts, strict=True):
+            for i in range(count):
+                name = f"{kind}/{number:03}_{i}.jpg"
+                found.append(Sample(ROOT / name, name, kind, f"tree {number}" if sum(counts) > 1 else ""))
+    return found
+
+
+def divide(samples: list[Sample], request: Request, kept: Kept | None = None) -> Collection:
+    return divide_samples(ROOT, samples, {s.name: "0" * 64 for s in samples}, request, kept)
+
+
+def try_to_divide(samples: list[Sample], request: Request, kept: Kept | None = None) -> Collection | str:
+    """The division, or why there is none, which must be for one of two reasons."""
+    try:
+        return divide(samples, request, kept)
+    except DatasetError as error:
+        text = str(error)
+    assert "group is never divided" in text or "No division was found" in text
+    return text
+
+
+def places(collection: Collection) -> dict[str, tuple[str, str]]:
+    return {
+        sample.name: (split, collection.folds.get(sample.name, ""))
+        for split, samples in collection.splits.items()
+        for sample in samples
+    }
+
+
+def kept_from(collection: Collection) -> Kept:
+    return Kept({name: Place(name, split, fold) for name, (split, fold) in places(collection).items()})
+
+
+def whole_and_complete(collection: Collection, samples: list[Sample], request: Request) -> None:
+    """Every photograph has one place, every group one; every part has every class."""
+    found = places(collection)
+    assert sorted(found) == sorted(s.name for s in samples)
+    places_of = defaultdict(set)
+    for sample in samples:
+        places_of[sample.group or sample.name].add(found[sample.name])
+    assert all(len(distinct) == 1 for distinct in places_of.values())
+    for split, share in zip(("train", "val", "test"), request.shares, strict=True):
+        in_split = {s.class_name for s in samples if found[s.name][0] == split}
+        assert in_split == ({s.class_name for s in samples} if share else set())
+    for split, fold in found.values():
+        assert (fold == "") == (request.folds is None or split == "test")
+    for k in range(request.folds or 0):
+        in_fold = {s.class_name for s in samples if found[s.name][1] == str(k)}
+        assert in_fold == {s.class_name for s in samples}
+
+
+@cases
+@given(mixed, requests)
+def test_no_group_is_divided_and_no_class_is_missing(groups: list[tuple[int, int]], request: Request) -> None:
+    samples = photographs(groups)
+    collection = try_to_divide(samples, request)
+    if not isinstance(collection, str):
+        whole_and_complete(collection, samples, request)
+
+
+@cases
+@given(sizes, sizes, requests)
+def test_groups_of_one_class_can_always_be_divided(diseased: list[int], healthy: list[int], request: Request) -> None:
+    """As soon as a class has as many groups as there are parts outside and inside the folds."""
+    parts = (request.folds or 2) + 2
+    samples = photographs([(n, 0) for n in diseased * parts] + [(0, n) for n in healthy * parts])
+    whole_and_complete(divide(samples, request), samples, request)
+
+
+@cases
+@given(sizes, sizes, requests)
+def test_shares_are_met_to_within_one_group(diseased: list[int], healthy: list[int], request: Request) -> None:
+    """In every class, where no part is asked to be smaller than a group."""
+    counts = np.array([(n, 0) for n in diseased * 3] + [(0, n) for n in healthy * 3])
+    names = [str(i) for i in range(len(counts))]
+    parts = np.array(divide_groups(counts, names, request.shares, request.seed))
+    for kind in range(2):
+        total, largest = counts[:, kind].sum(), counts[:, kind].max()
+        if min(share for share in request.shares if share) * total < largest:
+            continue
+        for part, share in enumerate(request.shares):
+            assert abs(counts[parts == part, kind].sum() - share * total) <= largest + 1e-9
+
+
+@cases
+@given(mixed, requests, st.randoms(use_true_random=False))
+def test_order_of_the_files_does_not_matter(
+    groups: list[tuple[int, int]], request: Request, shuffle: random.Random
+) -> None:
+    samples = photographs(groups)
+    first = try_to_divide(samples, request)
+    again = try_to_divide(shuffle.sample(samples, len(samples)), request)
+    assert again == first
+    if not isinstance(first, str) and not isinstance(again, str):
+        assert list(again.splits.items()) == list(first.splits.items())
+
+
+@cases
+@given(mixed, mixed, st.lists(st.integers(0, 200)), requests, st.integers(0, 3))
+def test_old_photographs_stay_where_they_were(
+    groups: list[tuple[int, int]],
+    new: list[tuple[int, int]],
+    removed: list[int],
+    request: Request,
+    seed: int,
+) -> None:
+    """Whatever is added, to new groups and to old ones, and removed, with another seed."""
+    samples = photographs(groups)
+    first = try_to_divide(samples, request)
+    if isinstance(first, str):
+        return
+    added = photographs(new, start=len(groups))
+    joining = [Sample(ROOT / f"more/{s.name}", f"more/{s.name}", s.class_name, s.group) for s in samples if s.group][:4]
+    gone = {samples[i].name for i in removed if i < len(samples) // 2}
+    rest = [s for s in [*samples, *joining, *added] if s.name not in gone]
+    later = Request(request.val, request.test, request.folds, seed)
+    second = try_to_divide(rest, later, kept_from(first))
+    if isinstance(second, str):
+        # A part may have lost the last of a class, or a class is new and rare.
+        assert gone or len({s.class_name for s in samples}) == 1
+        return
+    whole_and_complete(second, rest, request)
+    before, now = places(first), places(second)
+    assert all(now[s.name] == before[s.name] for s in samples if s.name not in gone)
+
+
+def test_new_photographs_go_where_most_is_missing() -> None:
+    request = Request(val=0.2, test=0.2)
+    first = divide(photographs([(1, 0), (0, 1)] * 50), request)
+    more = divide(photographs([(1, 0), (0, 1)] * 100), request, kept_from(first))
+    for split, count in {"train": 60, "val": 20, "test": 20}.items():
+        assert Counter(s.class_name for s in more.splits[split]) == {"BLD": count, "No_BLD": count}
+    # A split that is too small by half is filled first.
+    small = Kept({k: v for k, v in kept_from(first).places.items() if v.split != "test"})
+    kept = photographs([(1, 0), (0, 1)] * 50)
+    again = divide(kept, request, small)
+    assert {s.name for s in again.splits["test"]} == {s.name for s in first.splits["test"]}
+
+
+def test_the_seed_chooses_among_equals() -> None:
+    samples = photographs([(1, 0), (0, 1)] * 40)
+    divisions = {tuple(sorted(places(divide(samples, Request(seed=seed))).items())) for seed in range(5)}
+    assert len(divisions) == 5
+
+
+def test_large_groups_do_not_all_go_to_training() -> None:
+    """Trees of 60 to 1 photographs: the mean size is about the same in every split."""
+    counts = np.array([[n, n] for n in range(1, 61)])
+    parts = np.array(divide_groups(counts, [str(i) for i in range(60)], (0.6, 0.2, 0.2)))
+    means = [counts[parts == part].sum(axis=1).mean() for part in range(3)]
+    assert max(means) / min(means) < 1.25
+
+
+def test_not_further_from_the_shares_than_scikit_learn() -> None:
+    """Five folds of groups that hold both classes, beside StratifiedGroupKFold."""
+    generator = np.random.default_rng(0)
+    ours, theirs = [], []
+    for trial in range(10):
+        counts = generator.integers(0, 12, (30, 2)) + np.array([[0, 1]])
+        groups = np.repeat(np.arange(30), counts.sum(axis=1))
+        labels = np.concatenate([np.repeat([0, 1], row) for row in counts])
+        folds = StratifiedGroupKFold(5, shuffle=True, random_state=trial).split(labels, labels, groups)
+        wanted = counts.sum(axis=0) / 5
+        theirs += [abs(np.bincount(labels[test], minlength=2) - wanted).max() for _, test in folds]
+        parts = np.array(divide_groups(counts, [str(i) for i in range(30)], [0.2] * 5, trial))
+        ours += [abs(counts[parts == k].sum(axis=0) - wanted).max() for k in range(5)]
+    assert np.mean(ours) <= np.mean(theirs)
+
+
+def test_a_part_without_a_class_takes_a_group_that_has_it() -> None:
+    """Placing the groups one by one leaves the second part without BLD here, where another way is open."""
+    counts = np.array([[5, 0], [2, 5], [2, 1], [1, 5]])
+    assert lacking(counts, divide_groups(counts, list("abcd"), (0.6, 0.2, 0.2)), 3) == []
+
+
+def test_many_small_parts_beside_a_large_one() -> None:
+    """Where every part is filled at the same pace, the small ones overtake: 17 in the first instead of 19.2."""
+    parts = divide_groups(np.ones((24, 1), dtype=np.int64), [str(i) for i in range(24)], (0.8, 0.05, 0.05, 0.05, 0.05))
+    assert sorted(Counter(parts).values()) == [1, 1, 1, 2, 19]
+
+
+def test_lacking() -> None:
+    counts = np.array([[1, 0, 0], [0, 2, 0]])
+    assert lacking(counts, [0, 1], 2) == [(0, 1), (1, 0)]  # of the third class there is none at all
+
+
+# What cannot be
+
+
+def message(groups: list[tuple[int, int]], request: Request, kept: Kept | None = None) -> str:
+    with pytest.raises(DatasetError) as raised:
+        divide(photographs(groups), request, kept)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("groups", "request_", "words"),
+    [
+        (
+            [(5, 5), (5, 5)],
+            Request(),
+            ["Class BLD comes in 2 groups", "BLD/000_0.jpg with 5", "3 splits", "at least 3"],
+        ),
+        ([(9, 0), (0, 1), (0, 1), (0, 1)], Request(), ["Class BLD comes in 1 group (", "with 9 photographs"]),
+        ([(5, 5)] * 4, Request(folds=5), ["comes in 3 groups", "5 folds outside the test split need at least 5"]),
+        ([(5, 5)] * 2, Request(0.5, 0), None),
+        # No tree can be in three places.
+        ([(5, 0), (5, 5), (5, 5), (0, 5)], Request(0.3, 0.3), None),
+    ],
+)
+def test_too_few_groups(groups: list[tuple[int, int]], request_: Request, words: list[str] | None) -> None:
+    if words is None:
+        whole_and_complete(divide(photographs(groups), request_), photographs(groups), request_)
+        return
+    text = message(groups, request_)
+    assert all(word in text for word in words), text
+
+
+def test_what_made_groups_large_is_said() -> None:
+    joins = [Join(("tree 12", "tree 17"), ("a.jpg", "b.jpg"), "near duplicates")] * 7
+    with pytest.raises(DatasetError) as raised:
+        divide_samples(ROOT, photographs([(5, 5), (5, 5)]), {}, Request(), None, joins)
+    text = str(raised.value)
+    assert "tree 12 and tree 17 were joined: near duplicates (a.jpg, b.jpg)" in text
+    assert "and 2 more" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"val": 0.5, "test": 0.5}, "together below 1"),
+        ({"val": -0.1}, "at least 0"),
+        ({"test": 1.0}, "together below 1"),
+        ({"val": float("nan")}, "at least 0"),
+        ({"val": 0.0}, "--folds 5"),
+        ({"folds": 1}, "at least 2, not 1"),
+    ],
+)
+def test_no_such_shares(arguments: dict[str, float], words: str) -> None:
+    with pytest.raises(DatasetError, match=words):
+        Request(**arguments)  # type: ignore[arg-type]
+
+
+def test_folds_without_a_validation_split() -> None:
+    request = Request(val=0, test=0.2, folds=4)
+    samples = photographs([(1, 0), (0, 1)] * 20)
+    collection = divide(samples, request)
+    assert list(collection.splits) == ["train", "test"]
+    whole_and_complete(collection, samples, request)
+
+
+def test_a_photograph_between_two_splits() -> None:
+    """Old photographs keep their places, so one that belongs to both is an error that names them."""
+    groups = [(2, 2)] * 6
+    first = kept_from(divide(photographs(groups), Request()))
+    a, b = (
+        next(n for n, p in first.places.items() if p.split == "train"),
+        next(n for n, p in first.places.items() if p.split == "test"),
+    )
+    joined = {f"tree {int(name.split('/')[1][:3])}" for name in (a, b)}
+    samples = [
+        Sample(s.path, s.name, s.class_name, "one" if s.group in joined else s.group) for s in photographs(groups)
+    ]
+    samples.append(Sample(ROOT / "BLD/new.jpg", "BLD/new.jpg", "BLD", "one"))
+    joins = [Join(("x", "y"), (a, "BLD/new.jpg"), "near duplicates"), Join(("u", "v"), ("p", "q"), "near duplicates")]
+    with pytest.raises(DatasetError) as raised:
+        divide_samples(ROOT, samples, {}, Request(), first, joins)
+    text = str(raised.value)
+    for words in (f"{a.split('_')[0]}", "(train)", "(test)", "New between them: BLD/new.jpg", "x and y", "--fresh"):
+        assert words in text
+    assert "u and v" not in text
+
+
+def test_other_folds_than_before() -> None:
+    kept = Kept({"a": Place("a", "train", "3"), "b": Place("b", "test")})
+    check_folds(kept, 5)
+    check_folds(Kept({"a": Place("a", "train")}), None)
+    for folds, word in ((None, "asked for are none"), (3, "asked for are 3")):
+        with pytest.raises(DatasetError, match=word):
+            check_folds(kept, folds)
