@@ -14,6 +14,7 @@ LONGEST = (
     "slurm/test_interruptions.py",
     "app/test_interruption.py",
     "test_real_photographs.py",
+    "test_main_backbones.py",
     "slurm/test_ranks.py",
     "slurm/test_same_directory.py",
     "app/test_fit.py",
@@ -32,6 +33,14 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def pixel_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where decoded pixels are kept: not beside photographs that others use too."""
+    folder = tmp_path_factory.mktemp("pixels")
+    os.environ["BLDML_CACHE"] = str(folder)
+    return folder
 
 
 @pytest.fixture

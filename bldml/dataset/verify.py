@@ -1,40 +1,50 @@
 """Decode every photograph once before training, so that a damaged file is found now and not in the night."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import stat
+from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import islice
 
+from bldml.dataset.cache import Keeper, Known
 from bldml.dataset.images import UnreadableImage, load_rgb
 from bldml.dataset.metadata import Metadata, read_metadata
+from bldml.dataset.perceptual import NO_PRINT, Print, fingerprint
 from bldml.dataset.samples import Sample
 
 
 @dataclass(frozen=True)
 class Verified:
-    """One photograph, decoded.
+    """One photograph, decoded now or when its pixels were kept.
 
     Attributes:
         sample: Which.
         digest: SHA-256 of the file's content; empty where it could not be read.
         reason: Why it cannot be used; empty if it can.
         metadata: What the file says of itself; None where it could not be read.
+        print: By which it is found again when it was resized, turned or cropped; see `perceptual`.
     """
 
     sample: Sample
     digest: str = ""
     reason: str = ""
     metadata: Metadata | None = None
+    print: Print = field(default_factory=lambda: NO_PRINT, compare=False, repr=False)
 
 
-def verify(samples: Iterable[Sample], target_size: int, workers: int) -> Iterator[Verified]:
-    """Decode photographs as training will, in order, without keeping the pixels.
+def verify(
+    samples: Iterable[Sample], target_size: int, workers: int, keeper: Keeper | None = None
+) -> Generator[Verified]:
+    """Decode photographs as training will, in order, without keeping the pixels in memory.
 
     Args:
         samples: What to decode.
         target_size: Side in pixels that training asks for; decides the scale at which a JPEG is decoded.
         workers: Number of threads; PIL decodes outside the interpreter lock.
+        keeper: Knows photographs that were decoded before, which are only read for their SHA-256, and keeps the pixels
+            of the others.
 
     Yields:
         One result a sample, in the order given.
@@ -43,15 +53,35 @@ def verify(samples: Iterable[Sample], target_size: int, workers: int) -> Iterato
     with ThreadPoolExecutor(workers) as pool:
         # In portions: a map over 100,000 photographs would queue them all at once.
         while portion := list(islice(iterator, 32 * workers)):
-            yield from pool.map(lambda sample: _verify_one(sample, target_size), portion)
+            yield from pool.map(lambda sample: _verify_one(sample, target_size, keeper), portion)
 
 
-def _verify_one(sample: Sample, target_size: int) -> Verified:
+def _verify_one(sample: Sample, target_size: int, keeper: Keeper | None) -> Verified:
     try:
-        load_rgb(sample.path, target_size)
-        digest = hashlib.sha256(sample.path.read_bytes()).hexdigest()
-        return Verified(sample, digest, metadata=read_metadata(sample.path))
+        digest, known = _look_up(sample, keeper)
+        if known is not None:
+            return Verified(sample, digest, metadata=known.metadata, print=known.print)
+        photograph = load_rgb(sample.path, target_size)
+        digest = digest or _digest(sample)
+        found = Verified(sample, digest, metadata=read_metadata(sample.path), print=fingerprint(photograph))
+        if keeper is not None:
+            keeper.keep(digest, photograph, found.metadata, found.print)
+        return found
     except UnreadableImage as error:
         return Verified(sample, reason=error.reason)
     except OSError as error:
         return Verified(sample, reason=error.strerror or str(error))
+
+
+def _look_up(sample: Sample, keeper: Keeper | None) -> tuple[str, Known | None]:
+    if keeper is not None:
+        with suppress(OSError):  # load_rgb says what is wrong
+            if stat.S_ISREG(sample.path.stat().st_mode):  # a pipe would never end
+                digest = _digest(sample)
+                return digest, keeper.find(digest)
+    return "", None
+
+
+def _digest(sample: Sample) -> str:
+    with sample.path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,19 +1,19 @@
 """LeafDataModule: photographs on disk to batches."""
 
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
+from torch.utils.data import DataLoader, Dataset, Sampler
 
+from bldml.dataset.cache import find_folders
 from bldml.dataset.files import DatasetError, show_path
 from bldml.dataset.folders import read_folders, read_unlabelled
-from bldml.dataset.manifest import read_manifest
+from bldml.dataset.manifest import check_unchanged, read_manifest
 from bldml.dataset.metadata import Metadata
+from bldml.dataset.perceptual import Print
 from bldml.dataset.samples import (
     Collection,
     Sample,
@@ -22,11 +22,12 @@ from bldml.dataset.samples import (
     fingerprint,
     no_photographs,
 )
-from bldml.dataset.verify import verify
+from bldml.dataset.squares import Squares
 from bldml.training.leafdataset import FlipLabels, Item, LeafDataset
-from bldml.training.sampling import EpochSampler, EvaluationSampler, LeafLoader
-from bldml.training.stopping import ignore_in_worker
-from bldml.training.transforms import Augmentation
+from bldml.training.reading import Storage, granted_cpus, read_photographs
+from bldml.training.sampling import EpochSampler, EvaluationSampler, leaf_loader
+from bldml.training.stopping import is_first_process
+from bldml.training.transforms import Augmentation, squashed_side
 
 DEFAULT_AUGMENTATION = Augmentation()
 
@@ -38,15 +39,21 @@ class LeafDataModule(LightningDataModule):
         root: Folder with train/val/test folders of class folders, or with one folder a class (then divided by a fixed
             rule), or where a manifest's paths start.
         manifest: CSV with the columns path, label, split and perhaps group, instead of the folders.
+        fold: Number in the manifest's column fold: this fold becomes val, all others outside test train.
         positive_class: Name of the class that is to be found, such as BLD.
         class_aliases: Class name for a folder's name or a manifest's label, where they differ, such as {1_BLD: BLD}.
         val_fraction: Share of a flat folder that becomes the validation split, in (0, 1).
         test_fraction: Share of a flat folder that becomes the test split, in [0, 1); 0 for none.
         unreadable: What to do when a photograph cannot be decoded: stop with the full list (error), or leave them out
             and list them in the run folder (exclude).
+        on_leak: What to do when photographs of one split are in another as well, the same, nearly the same or of the
+            same burst, or those of an external set in training: warn, stop (error), or not look for them (off).
         batch_size: Photographs in a training batch.
         num_workers: Processes that load photographs; auto takes the CPUs that this job was granted, at most 16.
         augmentation: How training pictures vary; null for not at all.
+        cache: Keep decoded pixels on disk for the next epochs and runs, where there is room (auto), or not (off).
+        cache_dir: Folder for them; null for that of the environment variable BLDML_CACHE, else .bldml_cache beside the
+            data folder, else in the working directory.
         image_size: Side in pixels (taken from the model).
         seed: Seed of order and augmentation (taken from seed_everything).
     """
@@ -55,14 +62,18 @@ class LeafDataModule(LightningDataModule):
         self,
         root: Path | None = None,
         manifest: Path | None = None,
+        fold: int | None = None,
         positive_class: str | None = None,
         class_aliases: dict[str, str] | None = None,
         val_fraction: float = 0.2,
         test_fraction: float = 0.2,
         unreadable: Literal["error", "exclude"] = "error",
+        on_leak: Literal["warn", "error", "off"] = "warn",
         batch_size: int = 16,
         num_workers: int | Literal["auto"] = "auto",
         augmentation: Augmentation | None = DEFAULT_AUGMENTATION,
+        cache: Literal["auto", "off"] = "auto",
+        cache_dir: Path | None = None,
         image_size: int = 224,
         seed: int = 0,
     ) -> None:
@@ -72,21 +83,27 @@ class LeafDataModule(LightningDataModule):
                 f"data.val_fraction {val_fraction} and data.test_fraction {test_fraction} must lie in (0, 1) and "
                 "[0, 1) and leave something for training."
             )
+        if fold is not None and manifest is None:
+            raise DatasetError(f"data.fold {fold} needs a manifest with the column fold: --data.manifest splits.csv.")
         if batch_size < 1:
             raise DatasetError(f"data.batch_size must be at least 1, not {batch_size}.")
         if num_workers != "auto" and num_workers < 0:
             raise DatasetError(f"data.num_workers must be auto, 0 or more, not {num_workers}.")
         self.root = None if root is None else root.expanduser()  # no shell has looked at a YAML file
-        self.manifest = None if manifest is None else manifest.expanduser()
+        self.manifest, self.fold = None if manifest is None else manifest.expanduser(), fold
         self.positive_class = positive_class
         self.class_aliases, self.val_fraction, self.test_fraction = class_aliases, val_fraction, test_fraction
+        self.on_leak = on_leak
         self.unreadable, self.batch_size, self.augmentation = unreadable, batch_size, augmentation
         self.num_workers = granted_cpus() if num_workers == "auto" else num_workers
         self.image_size, self.seed = image_size, seed
+        self.cache, self.cache_dir = cache, cache_dir
+        self.folders: list[Path] = []
         self.class_names: tuple[str, ...] = ()
         self.fingerprints: dict[str, str] = {}
         self.digests: dict[str, str] = {}
         self.metadata: dict[str, Metadata | None] = {}
+        self.prints: dict[str, Print] = {}
         self.excluded: list[tuple[str, str]] = []
         self.validated = "val"
         self.collection: Collection | None = None
@@ -109,7 +126,7 @@ class LeafDataModule(LightningDataModule):
         check_trainable(collection)
         self.positive_class = check_positive_class(self.positive_class, collection.class_names)
         self.class_names = collection.class_names
-        self.collection = self._verified(collection, check)
+        self.collection = self._verified(collection, check, fit=True)
         check_trainable(self.collection)
 
     def read_for_evaluation(self, split: str, class_names: tuple[str, ...], *, whole: bool = False) -> None:
@@ -132,7 +149,7 @@ class LeafDataModule(LightningDataModule):
                 f"{', '.join(f'{len(v)} in {k}' for k, v in collection.splits.items())}. Another labelled folder can "
                 "be given with --data.root."
             )
-        collection = Collection(collection.root, {split: collection.splits[split]}, collection.ignored, collection.heif)
+        collection = replace(collection, splits={split: collection.splits[split]})
         unknown = [name for name in collection.class_names if name not in class_names]
         if unknown:
             raise DatasetError(
@@ -151,7 +168,7 @@ class LeafDataModule(LightningDataModule):
         sampler = EpochSampler(len(self._samples("train")), self.seed, rank, world_size)
         # Lightning tells the sampler too late for a run that goes on: its first iterator is made before.
         sampler.set_epoch(self.trainer.current_epoch if self.trainer else 0)
-        return self._loader("train", sampler, self.augmentation)
+        return self._loader("train", sampler, self.augmentation, self.batch_size)
 
     def val_dataloader(self) -> DataLoader[Item]:
         """Validation batches, or those of `validated`, without augmentation and in the order listed."""
@@ -177,7 +194,7 @@ class LeafDataModule(LightningDataModule):
 
     def _read(self, *, whole: bool) -> Collection:
         if self.manifest is not None:
-            return read_manifest(self.manifest, self.root, self.class_aliases)
+            return read_manifest(self.manifest, self.root, self.class_aliases, self.fold)
         return read_folders(
             self._require_root(),
             val_fraction=self.val_fraction,
@@ -186,29 +203,21 @@ class LeafDataModule(LightningDataModule):
             whole=whole,
         )
 
-    def _verified(self, collection: Collection, check: Callable[[], None] = lambda: None) -> Collection:
-        samples = [sample for split in collection.splits.values() for sample in split]
-        results = verify(samples, self.image_size, max(1, granted_cpus()))
-        digests: dict[str, str] = {}
-        self.metadata = {}
-        bad: list[tuple[str, str]] = []
-        for result in _progress(results, len(samples), "Checking photographs"):
-            check()
-            if result.reason:
-                bad.append((result.sample.name, result.reason))
-            else:
-                digests[result.sample.name] = result.digest
-                self.metadata[result.sample.name] = result.metadata
-        if bad and self.unreadable == "error":
-            raise DatasetError(
-                f"{len(bad)} of {len(samples)} photographs in {show_path(collection.root)} cannot be read:\n"
-                + "\n".join(f"  {show_path(name)}: {reason}" for name, reason in bad)
-                + "\nReplace or remove them, or leave them out with --data.unreadable exclude."
-            )
-        self.excluded, self.digests = bad, digests
-        collection = collection.without(name for name, _ in bad)
-        self.fingerprints = {k: fingerprint(v, digests) for k, v in collection.splits.items()}
-        return collection
+    def _verified(
+        self, collection: Collection, check: Callable[[], None] = lambda: None, *, fit: bool = False
+    ) -> Collection:
+        folders = find_folders(self.cache_dir, collection.root) if self.cache == "auto" else []
+        # An evaluation passes each photograph once: it uses what is kept, and keeps nothing.
+        sides = {"train": squashed_side(self.image_size, self.augmentation)} if fit else {}
+        storage = Storage(folders, sides, write=fit and is_first_process())
+        reading = read_photographs(
+            collection, self.image_size, granted_cpus(), storage, check, exclude=self.unreadable == "exclude"
+        )
+        check_unchanged(reading.collection, reading.digests)
+        self.excluded, self.digests, self.metadata = reading.excluded, reading.digests, reading.metadata
+        self.prints, self.folders = reading.prints, folders
+        self.fingerprints = {k: fingerprint(v, self.digests) for k, v in reading.collection.splits.items()}
+        return reading.collection
 
     def _samples(self, split: str) -> tuple[Sample, ...]:
         if self.collection is None:
@@ -216,45 +225,26 @@ class LeafDataModule(LightningDataModule):
         return self.collection.splits[split]
 
     def _evaluation_loader(self, split: str) -> DataLoader[Item]:
-        return self._loader(split, EvaluationSampler(len(self._samples(split)), *self._ranks()), None)
+        sampler = EvaluationSampler(len(self._samples(split)), *self._ranks())
+        # Without gradients twice as many photographs need less memory than a training batch.
+        return self._loader(split, sampler, None, 2 * self.batch_size)
 
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _loader(
-        self, split: str, sampler: EpochSampler | EvaluationSampler, augmentation: Augmentation | None
+        self, split: str, sampler: Sampler[tuple[int, int]], augmentation: Augmentation | None, batch_size: int
     ) -> DataLoader[Item]:
+        samples = self._samples(split)
+        # Only now: the first process may have been keeping what this one waited for at the start of training.
+        digests = [self.digests.get(sample.name, "") for sample in samples]
+        side = squashed_side(self.image_size, augmentation)
+        squares = Squares(self.folders, side, self.image_size, digests) if self.folders else None
         dataset: Dataset[Item] = LeafDataset(
-            self._samples(split), self.class_names, self.image_size, augmentation, self.seed
+            samples, self.class_names, self.image_size, augmentation, self.seed, squares
         )
         if split != "predict":
             assert self.positive_class is not None
             assert isinstance(dataset, LeafDataset)
             dataset = FlipLabels(dataset, self.class_names, self.positive_class)
-        arguments: dict[str, Any] = {}
-        if self.num_workers:
-            arguments["persistent_workers"] = True
-        return LeafLoader(
-            dataset,
-            # By keyword: for prediction Lightning makes the loader again and would pass a second one.
-            batch_size=self.batch_size,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            worker_init_fn=ignore_in_worker,
-            pin_memory=torch.cuda.is_available(),
-            # A loader of its own generator: the global one then advances the same whatever the number of workers.
-            generator=torch.Generator().manual_seed(self.seed),
-            **arguments,
-        )
-
-
-def granted_cpus() -> int:
-    """CPUs that this process may use (a job's share, not the machine's), at most 16."""
-    # Not on every system: macOS has no affinity.
-    granted = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(16, granted)
-
-
-def _progress(results: Iterable[Any], total: int, title: str) -> Iterable[Any]:
-    progress: Callable[..., Iterable[Any]] = tqdm
-    return progress(results, total=total, desc=title, unit="photo", leave=False, disable=None)
+        return leaf_loader(dataset, sampler, batch_size, self.num_workers, self.seed)

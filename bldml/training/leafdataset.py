@@ -1,27 +1,67 @@
 """Photographs as tensors with labels."""
 
 import hashlib
-from typing import TypedDict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TypedDict, overload
 
 import numpy as np
+from lightning.pytorch.utilities import rank_zero_info
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from bldml.dataset.files import DatasetError
 from bldml.dataset.images import UnreadableImage, load_rgb
 from bldml.dataset.samples import Sample
+from bldml.dataset.squares import DamagedSquare, Squares
 from bldml.training.transforms import Augmentation, evaluation_image, training_image
 
 UNLABELLED = -1
 
 
 class Item(TypedDict):
-    """One sample: image float32 (3, s, s), label (class index, -1 if unknown), name and group of the photograph."""
+    """One sample: image uint8 (3, s, s), label (class index, -1 if unknown), name and group of the photograph."""
 
     image: Tensor
     label: int
     path: str
     group: str
+
+
+class Texts(Sequence[str]):
+    """Many texts in one array.
+
+    A list of them would be copied little by little into every process that is forked from this one: reading an object
+    counts a reference to it, which is a write.
+
+    Args:
+        texts: Any, with lone surrogates too, as in the names of files.
+
+    >>> list(Texts(["Fagus", "", "grandifolia"]))
+    ['Fagus', '', 'grandifolia']
+    """
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        parts = [text.encode("utf-8", "surrogateescape") for text in texts]
+        self._ends = np.cumsum([0, *(len(part) for part in parts)])
+        self._bytes = np.frombuffer(b"".join(parts), np.uint8)
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        """One text, or some."""
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self._bytes[self._ends[index] : self._ends[index + 1]].tobytes().decode("utf-8", "surrogateescape")
 
 
 class LeafDataset(Dataset[Item]):
@@ -33,6 +73,7 @@ class LeafDataset(Dataset[Item]):
         image_size: Side in pixels.
         augmentation: How training pictures vary; None for evaluation.
         seed: Seed of the run, for the augmentation.
+        squares: The photographs' pixels, as far as they are kept; the others are decoded each time.
     """
 
     def __init__(
@@ -42,34 +83,52 @@ class LeafDataset(Dataset[Item]):
         image_size: int,
         augmentation: Augmentation | None = None,
         seed: int = 0,
+        squares: Squares | None = None,
     ) -> None:
-        self.samples, self.image_size = samples, image_size
-        self.label_of = {name: label for label, name in enumerate(class_names)}
-        self.augmentation, self.seed = augmentation, seed
+        label_of = {name: label for label, name in enumerate(class_names)}
+        self.labels = np.array([label_of.get(sample.class_name, UNLABELLED) for sample in samples], np.int64)
+        self.paths = Texts(str(sample.path) for sample in samples)
+        self.names = Texts(sample.name for sample in samples)
+        self.groups = Texts(sample.group for sample in samples)
+        self.image_size, self.augmentation, self.seed, self.squares = image_size, augmentation, seed, squares
+        self._warned = False
 
     def __len__(self) -> int:
         """Number of photographs."""
-        return len(self.samples)
+        return len(self.labels)
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
         """The photograph at (epoch, index)."""
         epoch, index = key
-        sample = self.samples[index]
+        name, image = self.names[index], self._photograph(index)
+        if self.augmentation is None:
+            pixels = evaluation_image(image, self.image_size)
+        else:
+            pixels = training_image(image, self.image_size, self.augmentation, self._generator(epoch, name))
+        return {"image": pixels, "label": int(self.labels[index]), "path": name, "group": self.groups[index]}
+
+    def _photograph(self, index: int) -> Image.Image:
+        """The photograph, or the square of it that is all that is needed."""
+        if self.squares is None:
+            return self._decoded(index)
         try:
-            photograph = load_rgb(sample.path, self.image_size)
+            return self.squares.read(index) or self._decoded(index)
+        except DamagedSquare as damaged:
+            if not self._warned:
+                rank_zero_info(
+                    f"Warning: kept pixels are damaged in {damaged}; they are made anew from the photographs."
+                )
+            self._warned = True
+            photograph = self._decoded(index)
+            self.squares.mend(index, photograph)
+            return photograph
+
+    def _decoded(self, index: int) -> Image.Image:
+        try:
+            return load_rgb(Path(self.paths[index]), self.image_size)
         except UnreadableImage as error:
             # All were decoded before training: this one has changed since, and nothing may take its place.
             raise DatasetError(f"A photograph has become unreadable during the run. {error}") from error
-        if self.augmentation is None:
-            image = evaluation_image(photograph, self.image_size)
-        else:
-            image = training_image(photograph, self.image_size, self.augmentation, self._generator(epoch, sample.name))
-        return {
-            "image": image,
-            "label": self.label_of.get(sample.class_name, UNLABELLED),
-            "path": sample.name,
-            "group": sample.group,
-        }
 
     def _generator(self, epoch: int, name: str) -> np.random.Generator:
         digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()

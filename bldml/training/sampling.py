@@ -1,13 +1,15 @@
 """Who is in which batch: orders that depend on the seed and the epoch alone."""
 
+import gc
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader, Sampler
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
-from bldml.training.stopping import blocked
+from bldml.training.stopping import blocked, ignore_in_worker
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -76,8 +78,13 @@ class LeafLoader(DataLoader[Any]):
 
     def __iter__(self) -> _BaseDataLoaderIter:
         """Start the processes, deaf to signals from their first moment on."""
-        with blocked():
-            return super().__iter__()
+        # What is there now is none of their garbage: looking for it would copy this process's memory into each.
+        gc.freeze()
+        try:
+            with blocked():
+                return super().__iter__()
+        finally:
+            gc.unfreeze()
 
     def state_dict(self) -> dict[str, int]:
         """Epoch, and batches of it that were trained on."""
@@ -91,3 +98,29 @@ class LeafLoader(DataLoader[Any]):
         # Before the first iterator is made: https://github.com/Lightning-AI/pytorch-lightning/issues/21938
         self.sampler.set_epoch(state["epoch"])
         self.sampler.start = state["trained_on"] * self.batch_size
+
+
+def leaf_loader(
+    dataset: Dataset[Any], sampler: Sampler[tuple[int, int]], batch_size: int, num_workers: int, seed: int
+) -> LeafLoader:
+    """Make the loader of a dataset.
+
+    Args:
+        dataset: Takes pairs (epoch, index).
+        sampler: Gives them.
+        batch_size: Photographs in a batch.
+        num_workers: Processes that load photographs.
+        seed: Seed of the run.
+    """
+    return LeafLoader(
+        dataset,
+        # By keyword: for prediction Lightning makes the loader again and would pass a second one.
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=num_workers,
+        worker_init_fn=ignore_in_worker,
+        pin_memory=torch.cuda.is_available(),
+        # A loader of its own generator: the global one then advances the same whatever the number of workers.
+        generator=torch.Generator().manual_seed(seed),
+        persistent_workers=num_workers > 0,
+    )

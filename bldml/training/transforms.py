@@ -1,4 +1,4 @@
-"""From an upright photograph to the tensor that a backbone sees: one geometry for training and for everything after."""
+"""From an upright photograph to the pixels that a backbone sees: one geometry for training and for everything after."""
 
 import math
 from dataclasses import dataclass
@@ -7,13 +7,16 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
+
+from bldml.dataset.pixels import squash
 
 # ImageNet's, which all of torchvision's weights expect; Inception rescales from it inside (transform_input).
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-FILL = [round(255 * channel) for channel in MEAN]
+FILL = (round(255 * MEAN[0]), round(255 * MEAN[1]), round(255 * MEAN[2]))
+
+_LUMA = np.array([0.299, 0.587, 0.114])
 
 Box = tuple[float, float, float, float]
 
@@ -54,67 +57,116 @@ class Augmentation:
                 raise ValueError(f"augmentation.{name} must lie in [0, {most}], not {getattr(self, name)}")
 
 
-def to_pixels(image: Image.Image, size: int, box: Box | None = None) -> Tensor:
-    """Squash a photograph, or a box of it, to a square.
+def to_pixels(image: Image.Image, size: int) -> Tensor:
+    """Squash a photograph to a square: the whole frame.
 
     Args:
-        image: Upright RGB photograph.
+        image: Upright RGB photograph; one that is such a square already stays what it is.
         size: Side of the result in pixels.
-        box: Left, top, right, bottom as shares of width and height, in [0, 1]; the whole frame if None.
 
     Returns:
         uint8 (3, size, size).
     """
-    left, top, right, bottom = box or (0.0, 0.0, 1.0, 1.0)
-    width, height = image.size
-    pixels = (left * width, top * height, right * width, bottom * height)
-    squashed: Tensor = F.pil_to_tensor(image.resize((size, size), Image.Resampling.BILINEAR, box=pixels))
-    return squashed
+    pixels: Tensor = F.pil_to_tensor(squash(image, size))
+    return pixels
 
 
 def normalize(pixels: Tensor) -> Tensor:
-    """Uint8 (3, s, s) to float32 of ImageNet's mean 0 and standard deviation 1."""
+    """Uint8 (…, 3, s, s) to float32 of ImageNet's mean 0 and standard deviation 1."""
     normalized: Tensor = F.normalize(F.to_dtype(pixels, torch.float32, scale=True), list(MEAN), list(STD))
     return normalized
 
 
 def evaluation_image(image: Image.Image, size: int) -> Tensor:
-    """What validation, test, predict, explain and export see: the whole frame, squashed. Float32 (3, size, size)."""
-    return normalize(to_pixels(image, size))
+    """What validation, test, predict, explain and export see: the whole frame, squashed. Uint8 (3, size, size)."""
+    return to_pixels(image, size)
+
+
+def squashed_side(size: int, augmentation: Augmentation | None) -> int:
+    """Side of the square that a photograph is shrunk to before anything else, and that a cache keeps, in pixels.
+
+    For training it is so much larger that the smallest crop need not be enlarged, but at most twice as large: a JPEG
+    may have been decoded to no more than that.
+
+    Args:
+        size: Side of the picture that the backbone sees.
+        augmentation: How training pictures vary; None for evaluation.
+
+    >>> squashed_side(384, None), squashed_side(384, Augmentation())
+    (384, 453)
+    """
+    if augmentation is None:
+        return size
+    narrow, wide = augmentation.crop_aspect
+    smallest = math.sqrt(min(1.0, augmentation.crop_area[0] * min(narrow, 1 / wide)))
+    return math.ceil(size * min(2.0, 1 / smallest))
 
 
 def training_image(image: Image.Image, size: int, augmentation: Augmentation, generator: np.random.Generator) -> Tensor:
     """What training sees: a random crop, squashed, mirrored, turned and recoloured.
 
+    The photograph is squashed first, then all geometry is one resampling and all colours are one matrix, so that what
+    is done in each epoch costs little and acts on a small picture that a cache can hold. Where a turned crop looks
+    over the photograph's edge it sees the mean colour.
+
     Args:
-        image: Upright RGB photograph.
+        image: Upright RGB photograph, or its square of `squashed_side`, which gives the same.
         size: Side of the result in pixels.
         augmentation: How far pictures may vary.
         generator: Source of every draw.
 
     Returns:
-        float32 (3, size, size).
+        uint8 (3, size, size).
     """
     a = augmentation
-    pixels = to_pixels(image, size, random_box(a, generator))
+    image = squash(image, squashed_side(size, a))
+    box = random_box(a, generator)
     # All draws are made whatever the settings, so that changing one leaves the others' values alone.
-    mirror_x, mirror_y = generator.random(2) < 0.5
-    angle, brightness, contrast, saturation, hue = generator.uniform(-1.0, 1.0, 5)
-    if a.flip and mirror_x:
-        pixels = F.horizontal_flip(pixels)
-    if a.flip and mirror_y:
-        pixels = F.vertical_flip(pixels)
-    if a.rotation:
-        pixels = F.rotate(pixels, angle * a.rotation, InterpolationMode.BILINEAR, fill=FILL)
-    if a.brightness:
-        pixels = F.adjust_brightness(pixels, 1 + brightness * a.brightness)
-    if a.contrast:
-        pixels = F.adjust_contrast(pixels, 1 + contrast * a.contrast)
-    if a.saturation:
-        pixels = F.adjust_saturation(pixels, 1 + saturation * a.saturation)
-    if a.hue:
-        pixels = F.adjust_hue(pixels, hue * a.hue)
-    return normalize(pixels)
+    mirror_x, mirror_y = (a.flip and bool(draw < 0.5) for draw in generator.random(2))
+    angle, brightness, contrast, saturation, hue = (float(draw) for draw in generator.uniform(-1.0, 1.0, 5))
+    view = _view(image.width, size, box, (mirror_x, mirror_y), math.radians(angle * a.rotation))
+    image = image.transform((size, size), Image.Transform.AFFINE, view, Image.Resampling.BILINEAR, fillcolor=FILL)
+    if a.brightness or a.contrast or a.saturation or a.hue:
+        factors = (1 + brightness * a.brightness, 1 + contrast * a.contrast, 1 + saturation * a.saturation)
+        image = image.convert("RGB", _colours(image, *factors, hue * a.hue))
+    pixels: Tensor = F.pil_to_tensor(image)
+    return pixels
+
+
+def _view(side: int, size: int, box: Box, mirror: tuple[bool, bool], angle: float) -> tuple[float, ...]:
+    """From a pixel of the result to the place in the squashed picture that it shows: a, b, c, d, e, f of PIL's AFFINE.
+
+    Backwards through what is done: turned back, mirrored back, then looked up in the crop.
+    """
+    left, top, right, bottom = box
+    across = (right - left) * side / size * (-1 if mirror[0] else 1)
+    down = (bottom - top) * side / size * (-1 if mirror[1] else 1)
+    cos, sin = math.cos(angle), math.sin(angle)
+    a, b, d, e = across * cos, -across * sin, down * sin, down * cos
+    centre = size / 2
+    c = (left + right) / 2 * side - (a + b) * centre
+    f = (top + bottom) / 2 * side - (d + e) * centre
+    return a, b, c, d, e, f
+
+
+def _colours(
+    image: Image.Image, brightness: float, contrast: float, saturation: float, hue: float
+) -> tuple[float, ...]:
+    """Brightness, contrast about the mean grey, saturation and hue as one matrix (3, 4), row after row.
+
+    The hue is turned about the axis of greys, so that a third of the circle makes red green, green blue and blue red. A
+    colour is cut to [0, 255] once, at the end, and not after each step.
+    """
+    mean = np.array(image.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0)), np.float64)
+    matrix = np.zeros((3, 4))
+    matrix[:, :3] = brightness * contrast * np.eye(3)
+    matrix[:, 3] = (1 - contrast) * brightness * float(mean @ _LUMA)
+    matrix = (saturation * np.eye(3) + (1 - saturation) * np.tile(_LUMA, (3, 1))) @ matrix
+    if hue:
+        # Red's share of red, green and blue; the other rows are the same, turned on by one.
+        thirds = [(1 + 2 * math.cos(2 * math.pi * (hue + shift))) / 3 for shift in (0, 1 / 3, -1 / 3)]
+        matrix = np.stack([np.roll(thirds, channel) for channel in range(3)]) @ matrix
+    return tuple(matrix.ravel().tolist())
 
 
 def random_box(augmentation: Augmentation, generator: np.random.Generator) -> Box:

@@ -134,7 +134,7 @@ def test_photographs_are_taken_in_portions_and_a_stop_stops(tmp_path: Path) -> N
         assert next(results).reason == ""
     assert asked == 128
     assert isinstance(results, Iterator)
-    results.close()  # type: ignore[attr-defined]  # a generator
+    results.close()
     assert threading.active_count() == before
     assert asked == 128
 

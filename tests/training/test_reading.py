@@ -1,0 +1,291 @@
+"""With kept pixels and without: the same batches, one warning where something is amiss, and nothing written in vain."""
+
+import logging
+import multiprocessing
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bldml.dataset.files import DatasetError
+from bldml.dataset.images import load_rgb
+from bldml.dataset.perceptual import fingerprint
+from bldml.training.datamodule import LeafDataModule
+from bldml.training.leafdataset import LeafDataset, Texts
+from bldml.training.sampling import EpochSampler
+from bldml.training.stopping import Stopped
+from bldml.training.transforms import Augmentation, squashed_side
+
+SIZE = 32
+
+
+@pytest.fixture
+def root(split_leaves: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(split_leaves, tmp_path / "data" / "leaves"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "pixels"
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """What is said to the user."""
+    messages: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            messages.append(record.getMessage())
+
+    logger, listener = logging.getLogger("lightning.pytorch.utilities.rank_zero"), Listener()
+    logger.addHandler(listener)
+    yield messages
+    logger.removeHandler(listener)
+
+
+def module(root: Path, folder: Path, **settings: Any) -> LeafDataModule:
+    given: dict[str, Any] = {"num_workers": 0, "batch_size": 4, "seed": 3, "cache_dir": folder} | settings
+    return LeafDataModule(root=root, positive_class="BLD", image_size=SIZE, **given)
+
+
+def batches(datamodule: LeafDataModule) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    train = datamodule.train_dataloader()
+    for epoch in range(2):
+        assert isinstance(train.sampler, EpochSampler)
+        train.sampler.set_epoch(epoch)
+        found += list(train)
+    return [*found, *datamodule.val_dataloader(), *datamodule.test_dataloader()]
+
+
+def same(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> bool:
+    return len(a) == len(b) and all(
+        torch.equal(x["image"], y["image"]) and torch.equal(x["label"], y["label"]) and x["path"] == y["path"]
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+@pytest.mark.parametrize("augmentation", [Augmentation(), Augmentation(crop_area=(0.3, 1.0)), None])
+def test_kept_pixels_change_nothing(
+    augmentation: Augmentation | None, root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    off = module(root, folder, cache="off", augmentation=augmentation)
+    off.read_for_fit()
+    assert not folder.exists()
+    expected = batches(off)
+    assert expected[0]["image"].dtype == torch.uint8
+    assert expected[0]["image"].shape == (4, 3, SIZE, SIZE)
+    for run in range(2):
+        auto = module(root, folder, augmentation=augmentation)
+        auto.read_for_fit()
+        with monkeypatch.context() as patch:
+            patch.setattr("bldml.training.leafdataset.load_rgb", None)  # no photograph is opened
+            assert same(batches(auto), expected)
+        assert auto.fingerprints == off.fingerprints
+        assert auto.metadata == off.metadata
+        # Training squares have one side, the others another.
+        sides = {SIZE, squashed_side(SIZE, augmentation)}
+        assert len(list(folder.iterdir())) == len(sides), run
+
+
+def test_workers_read_kept_pixels(root: Path, folder: Path) -> None:
+    alone, shared = module(root, folder), module(root, folder, num_workers=2)
+    alone.read_for_fit()
+    shared.read_for_fit()
+    assert same(batches(alone), batches(shared))
+
+
+def test_evaluation_batches_are_twice_as_large(root: Path, folder: Path) -> None:
+    datamodule = module(root, folder, batch_size=2)
+    datamodule.read_for_fit()
+    assert [len(batch["path"]) for batch in datamodule.val_dataloader()] == [4, 2]
+    assert [len(batch["path"]) for batch in datamodule.test_dataloader()] == [4, 2]
+    assert {len(batch["path"]) for batch in datamodule.train_dataloader()} == {2}
+
+
+def test_an_evaluation_uses_what_a_fit_has_kept_and_keeps_nothing(
+    root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = module(root, folder)
+    before.read_for_evaluation("test", ("BLD", "No_BLD"))
+    assert not folder.exists()
+    expected = list(before.test_dataloader())
+    module(root, folder).read_for_fit()
+    kept = sorted(folder.iterdir())
+    monkeypatch.setattr("bldml.training.leafdataset.load_rgb", None)
+    monkeypatch.setattr("bldml.dataset.verify.load_rgb", None)
+    after = module(root, folder)
+    after.read_for_evaluation("test", ("BLD", "No_BLD"))
+    assert same(list(after.test_dataloader()), expected)
+    assert sorted(folder.iterdir()) == kept
+
+
+def test_training_photographs_are_evaluated_like_others(root: Path, folder: Path) -> None:
+    """Not by way of the larger square that augmentation acts on."""
+    fitted = module(root, folder)
+    fitted.read_for_fit()
+    fitted.validated = "train"
+    off = module(root, folder, cache="off")
+    off.read_for_evaluation("train", ("BLD", "No_BLD"))
+    off.validated = "train"
+    assert same(list(fitted.val_dataloader()), list(off.val_dataloader()))
+
+
+def test_only_the_first_process_writes(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    second = module(root, folder)
+    second.read_for_fit()
+    assert not folder.exists()
+    monkeypatch.setenv("RANK", "0")
+    module(root, folder).read_for_fit()
+    # By now the first one has kept them, and the second opens them when it begins to train.
+    monkeypatch.setattr("bldml.training.leafdataset.load_rgb", None)
+    assert next(iter(second.train_dataloader()))["image"].shape == (4, 3, SIZE, SIZE)
+
+
+def test_what_is_known_of_each_photograph(root: Path, folder: Path) -> None:
+    for _ in range(2):
+        datamodule = module(root, folder)
+        datamodule.read_for_fit()
+        assert datamodule.collection is not None
+        samples = [sample for split in datamodule.collection.splits.values() for sample in split]
+        assert datamodule.prints.keys() == datamodule.digests.keys() == {sample.name for sample in samples}
+        for sample in samples:
+            expected = fingerprint(load_rgb(sample.path, SIZE))
+            assert (datamodule.prints[sample.name] == expected).all()
+
+
+def test_where_and_how_much_is_said_once(root: Path, folder: Path, said: list[str]) -> None:
+    module(root, folder).read_for_fit()
+    (message,) = said
+    assert message.startswith("Decoded pixels are kept")
+    assert str(folder) in message
+    said.clear()
+    module(root, folder).read_for_fit()
+    assert said == []
+
+
+def test_a_folder_that_cannot_be_had(root: Path, tmp_path: Path, said: list[str]) -> None:
+    (tmp_path / "file").touch()
+    datamodule = module(root, tmp_path / "file")
+    datamodule.read_for_fit()
+    (message,) = said
+    assert "Warning: decoded pixels are not kept" in message
+    assert f"{tmp_path / 'file'} cannot be written to" in message
+    assert "--data.cache_dir FOLDER" in message
+    off = module(root, tmp_path / "file", cache="off")
+    off.read_for_fit()
+    assert len(said) == 1
+    assert same(batches(datamodule), batches(off))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_damaged_pixels_are_made_anew(workers: int, root: Path, folder: Path, said: list[str]) -> None:
+    datamodule = module(root, folder, num_workers=workers)
+    datamodule.read_for_fit()
+    expected = batches(datamodule)
+    said.clear()
+    files = list(folder.iterdir())
+    contents = [file.read_bytes() for file in files]
+    for file, content in zip(files, contents, strict=True):
+        file.write_bytes(bytes(20_000) + content[20_000:])  # rows, not the index
+    assert same(batches(datamodule), expected)
+    if not workers:
+        assert 1 <= len(said) <= 3  # one a loader
+        assert all("kept pixels are damaged" in message for message in said)
+        assert all(".pixels" in message for message in said)
+    assert [file.read_bytes() for file in files] == contents
+    said.clear()
+    assert same(batches(datamodule), expected)
+    assert said == []
+
+
+def test_unreadable_photographs_and_kept_pixels(root: Path, folder: Path) -> None:
+    bad = sorted((root / "train" / "BLD").iterdir())[0]
+    good = bad.read_bytes()
+    bad.write_bytes(good[:300])
+    for _ in range(2):
+        with pytest.raises(
+            DatasetError, match=rf"1 of 24 photographs[\s\S]*{bad.name}: [\s\S]*--data.unreadable exclude"
+        ):
+            module(root, folder).read_for_fit()
+    assert len(list(folder.iterdir())) == 2  # all others need not be decoded again
+    without = module(root, folder, unreadable="exclude")
+    without.read_for_fit()
+    assert [name for name, _ in without.excluded] == [f"train/BLD/{bad.name}"]
+    assert same(batches(without), batches(without))
+    bad.write_bytes(good)
+    repaired = module(root, folder)
+    repaired.read_for_fit()
+    assert repaired.excluded == []
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_a_stop_keeps_what_was_decoded(root: Path, folder: Path) -> None:
+    asked = 0
+
+    def check() -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 5:
+            raise Stopped(15)
+
+    with pytest.raises(Stopped):
+        module(root, folder).read_for_fit(check)
+    (kept,) = folder.iterdir()
+    assert kept.suffix == ".pixels"
+    datamodule = module(root, folder)
+    datamodule.read_for_fit()
+    off = module(root, folder, cache="off")
+    off.read_for_fit()
+    assert same(batches(datamodule), batches(off))
+
+
+def test_the_folder_beside_the_data(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BLDML_CACHE")
+    LeafDataModule(root=root, positive_class="BLD", image_size=SIZE).read_for_fit()
+    assert len(list((root.parent / ".bldml_cache").iterdir())) == 2
+    assert sorted(path.name for path in root.iterdir()) == ["test", "train", "val"]
+
+
+def test_a_photograph_that_changed_after_its_pixels_were_kept(root: Path, folder: Path) -> None:
+    module(root, folder).read_for_fit()
+    changed, other = sorted((root / "val" / "BLD").iterdir())[:2]
+    shutil.copy(other, changed)
+    auto, off = module(root, folder), module(root, folder, cache="off")
+    auto.read_for_fit()
+    off.read_for_fit()
+    assert auto.fingerprints == off.fingerprints
+    assert same(batches(auto), batches(off))
+
+
+def test_texts_hold_any_name() -> None:
+    names = ["a.jpg", "", "\udcff\udcfe.png", "Blätter/北.jpg", "x" * 300]
+    texts = Texts(names)
+    assert list(texts) == names
+    assert texts[1:3] == names[1:3]
+    assert len(texts) == 5
+    with pytest.raises(IndexError):
+        texts[5]
+    assert list(Texts([])) == []
+
+
+def test_a_process_that_was_not_forked_loads_the_same(root: Path, folder: Path) -> None:
+    datamodule = module(root, folder)
+    datamodule.read_for_fit()
+    dataset = datamodule.train_dataloader().dataset
+    expected = dataset[1, 2]["image"]
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        image = pool.apply(_load, (dataset,))
+    assert torch.equal(image, expected)
+
+
+def _load(dataset: LeafDataset) -> torch.Tensor:
+    torch.set_num_threads(1)
+    assert os.getpid()
+    return dataset[1, 2]["image"].clone()
