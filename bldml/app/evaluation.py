@@ -3,18 +3,21 @@
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer
 
+from bldml.app.leaks import check_external, check_unseen
 from bldml.app.messages import device_name, format_metrics, report_data, report_excluded, warn
 from bldml.app.photographs import compare_with_training
 from bldml.app.reporting import enter_in_ledger, picture, provenance, remove_pictures, report_run
-from bldml.app.start import DIGITS, write_excluded
-from bldml.dataset.files import DatasetError, show_path
+from bldml.app.start import write_excluded
+from bldml.dataset.files import show_path
 from bldml.results.run import RunError, RunFolder, check_name, write_atomically
 from bldml.training.checkpoint import Checkpoint, CheckpointError, read_checkpoint
 from bldml.training.datamodule import LeafDataModule
@@ -122,24 +125,28 @@ def evaluate_checkpoint(
     load_weights(model, checkpoint)
     datamodule.read_for_evaluation(split, header.class_names, whole=external)
     report_data(datamodule)
+    run = RunFolder.of_checkpoint(checkpoint.path)
+    more: dict[str, Any] = {}
     if split == "test":
-        _check_unseen(datamodule, checkpoint)
+        check_unseen(datamodule, checkpoint)
+    if external and split == "test":
+        more["near_training_photographs"] = check_external(datamodule, run)
     known = header.fingerprints.get(split)
     if not external and known and datamodule.fingerprints[split] != known:
         warn(
             f"The photographs of the {split} split are not those of the training run: some were added, removed, "
             "changed or relabelled since."
         )
-    run_evaluation(trainer, model, datamodule, checkpoint, split, folder)
+    run_evaluation(trainer, model, datamodule, checkpoint, split, folder, more)
     if external and split == "test":
-        compare_with_training(datamodule, folder, RunFolder.of_checkpoint(checkpoint.path))
+        compare_with_training(datamodule, folder, run)
     write_excluded(folder / "excluded.csv", datamodule)
     report_excluded(datamodule, folder / "excluded.csv")
     if report and split != "predict":
         assert datamodule.collection is not None
         evaluated = {folder: datamodule.collection.splits[split]}
         picture(model, checkpoint, evaluated, trainer.strategy.root_device)
-        if run := RunFolder.of_checkpoint(checkpoint.path):
+        if run:
             report_run(run)
     sys.stdout.write(f"Results: {show_path(folder)}\n")
 
@@ -151,8 +158,9 @@ def run_evaluation(
     checkpoint: Checkpoint,
     split: str,
     folder: Path,
+    more: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """Run the model over a split; write predictions, metrics and their provenance; print the scores."""
+    """Run the model over a split; write predictions, metrics and their provenance with `more`; print the scores."""
     made = _make(folder)
     recorder = PredictionRecorder(folder, checkpoint.header)
     trainer.callbacks.append(recorder)  # type: ignore[attr-defined]  # set by a connector
@@ -174,7 +182,7 @@ def run_evaluation(
             with suppress(OSError):  # only empty ones go
                 folder.rmdir()
                 folder.parent.rmdir()
-    record = provenance(datamodule, checkpoint, split) | measured
+    record = {**provenance(datamodule, checkpoint, split), **measured, **more}
     write_atomically(folder / "provenance.json", json.dumps(record, indent=2) + "\n")
     with suppress(RunError):  # of an earlier evaluation; what stays does not fit these predictions and is not shown
         remove_pictures(folder)
@@ -230,19 +238,6 @@ def _check_same(folder: Path, split: str, datamodule: LeafDataModule) -> None:
             value, found = Path(value).resolve(), Path(found).resolve()
         if value is not None and found != value:
             raise RunError(f"{folder} holds the evaluation of another {key}: {found}. Give this one another --name.")
-
-
-def _check_unseen(datamodule: LeafDataModule, checkpoint: Checkpoint) -> None:
-    """Refuse a test on photographs that the model was trained or chosen on, whatever they are called now."""
-    seen = checkpoint.header.seen
-    known = {seen[start : start + DIGITS] for start in range(0, len(seen), DIGITS)}
-    found = [name for name, digest in datamodule.digests.items() if digest[:DIGITS] in known]
-    if found:
-        raise DatasetError(
-            f"{len(found)} of {len(datamodule.digests)} photographs are those of the training or validation split, "
-            f"first {show_path(found[0])}. If the folder has only moved, test its own test split with "
-            "--data.root FOLDER --data.manifest <run>/splits.csv."
-        )
 
 
 def _make(folder: Path) -> bool:

@@ -29,6 +29,7 @@ from bldml.app.trainer import TRAINER_DEFAULTS, hush, trainer_settings
 from bldml.config import ConfigError
 from bldml.dataset.files import show_path
 from bldml.results.run import RunFolder
+from bldml.training.allocator import keep_freed_memory
 from bldml.training.checkpoint import Checkpoint, read_checkpoint
 from bldml.training.datamodule import LeafDataModule
 from bldml.training.finetuning import TrainingConditions
@@ -158,6 +159,8 @@ class LeafCLI(LightningCLI):
             trainer = disarm(super().instantiate_trainer(**settings, **kwargs))
         except (RuntimeError, ValueError) as error:
             raise ConfigError(f"The trainer cannot be set up so: {error}") from error
+        if trainer.strategy.root_device.type == "cpu":
+            keep_freed_memory()
         # Others share weights out among processes, or start them in a way in which signals do not reach them.
         by_fork = isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
         if by_fork or type(trainer.strategy) not in (SingleDeviceStrategy, DDPStrategy):

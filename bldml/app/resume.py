@@ -33,6 +33,11 @@ FREE = (
     "data.root",
     "data.manifest",
     "data.num_workers",
+    # Neither says what is trained on, or changes a number.
+    "data.on_leak",
+    "data.cache",
+    "data.cache_dir",
+    "model.kept_features",
     "trainer.plugins",
     "trainer.enable_progress_bar",
     "trainer.default_root_dir",

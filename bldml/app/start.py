@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
+from bldml.app.leaks import check_splits, leaks_table, seen_digests, write_prints
 from bldml.app.messages import device_name, report_data, warn
 from bldml.app.parser import DATA_SETTINGS, mode_of
 from bldml.app.photographs import TABLE, photographs_table
@@ -26,6 +27,7 @@ from bldml.app.resume import (
     read_same_photographs,
 )
 from bldml.dataset.files import escape_path
+from bldml.dataset.leaks import Leak
 from bldml.dataset.manifest import to_manifest
 from bldml.results.lock import lock_run
 from bldml.results.run import RunError, RunFolder, check_name, write_atomically
@@ -37,8 +39,6 @@ from bldml.training.resuming import Progress
 from bldml.training.slurm import SlurmJob
 from bldml.training.stopping import StopSignals
 from bldml.training.stopwatch import Stopwatch
-
-DIGITS = 16  # of a SHA-256 in hexadecimal: 64 bits tell 100,000 photographs apart
 
 
 class Start:
@@ -68,6 +68,7 @@ class Start:
         self.check = signals.check if trainer.world_size == 1 else lambda: None
         self.folder: RunFolder | None = None
         self.progress: Progress | None = None
+        self.leaks: list[Leak] | None = None
         self._lock: IO[bytes] | None = None
 
     def run(self, config_text: str, continued: RunFolder | None) -> None:
@@ -97,6 +98,7 @@ class Start:
             self.model.unfreeze(self.config.unfreezing.stages).unfreeze(0)  # more stages than there are is said now
             self.model.load_pretrained()
             self.datamodule.read_for_fit(self.check)
+            self.leaks = check_splits(self.datamodule)
         self._describe()
         if self.config.trainer.fast_dev_run:
             self.trainer.callbacks.append(Interruption(self.signals))  # type: ignore[attr-defined]
@@ -107,6 +109,7 @@ class Start:
                 content = self._content(config_text)
                 self.folder = RunFolder.create(logs, name, unique=self.config.run_name is None, content=content)
                 self._lock = lock_run(self.folder)
+                write_prints(self.folder, self.datamodule)
         assert self.folder is not None
         # On every rank, which must all come to the same barriers; only the first one writes.
         if self._lock is None and self.trainer.is_global_zero:
@@ -179,8 +182,11 @@ class Start:
             TABLE: photographs_table(datamodule),
             "environment.json": json.dumps(record, indent=2) + "\n",
         }
-        excluded = excluded_table(datamodule)
-        return files | ({"excluded.csv": excluded} if excluded else {})
+        if excluded := excluded_table(datamodule):
+            files["excluded.csv"] = excluded
+        if self.leaks is not None:
+            files["leaks.csv"] = leaks_table(self.leaks)
+        return files
 
 
 def attach(
@@ -219,13 +225,6 @@ def data_settings(datamodule: LeafDataModule) -> dict[str, object]:
         path = getattr(datamodule, key)
         settings[key] = None if path is None else str(Path(path).absolute())
     return settings
-
-
-def seen_digests(datamodule: LeafDataModule) -> str:
-    """The photographs that training and validation have seen, by the beginnings of their SHA-256, in one string."""
-    assert datamodule.collection is not None
-    samples = [s for split in ("train", "val") for s in datamodule.collection.splits[split]]
-    return "".join(sorted(datamodule.digests[s.name][:DIGITS] for s in samples))
 
 
 def write_excluded(path: Path, datamodule: LeafDataModule) -> None:

@@ -53,7 +53,7 @@ def _find(datamodule: "LeafDataModule") -> "tuple[Collection, str]":
     from bldml.dataset.samples import check_positive_class, check_trainable
 
     if datamodule.manifest is not None:
-        collection = read_manifest(datamodule.manifest, datamodule.root, datamodule.class_aliases)
+        collection = read_manifest(datamodule.manifest, datamodule.root, datamodule.class_aliases, datamodule.fold)
     elif datamodule.root is None:
         raise DatasetError("Where are the photographs? Give --data.root FOLDER (or --data.manifest FILE).")
     else:

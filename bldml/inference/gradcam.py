@@ -65,7 +65,7 @@ class GradCam:
         """Look at one picture.
 
         Args:
-            image: float32 (3, s, s), as `transforms.evaluation_image` makes it.
+            image: uint8 (3, s, s), as `transforms.evaluation_image` makes it.
 
         Raises:
             RuntimeError: Outside the `with` block.

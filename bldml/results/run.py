@@ -114,6 +114,16 @@ class RunFolder:
         return self.path / "excluded.csv"
 
     @property
+    def leaks(self) -> Path:
+        """Photographs of one split that are in another as well; no file where that was not looked for."""
+        return self.path / "leaks.csv"
+
+    @property
+    def prints(self) -> Path:
+        """By which a photograph of training or validation is known again when it comes as another set."""
+        return self.path / "prints.npz"
+
+    @property
     def ledger(self) -> Path:
         """Every evaluation that was made."""
         return self.path / "ledger.csv"

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
 BackboneName = Literal["efficientnet_v2_s", "resnet50", "mobilenet_v3_large", "inception_v3", "mobilenet_v2_x0_35"]
 
@@ -23,6 +24,8 @@ class Backbone:
         image_size: Side in pixels that the network was designed for.
         min_size: Smallest side in pixels: the last feature map still has two rows, or what the layers need.
         weights: Name of torchvision's ImageNet weights; None where torchvision has none.
+        steps: Dotted paths in the order in which a picture passes through them, from images to logits, and keys of
+            `FUNCTIONS` where the network's forward does something that is no module of its own.
         options: Arguments of the builder.
         dropped: Prefixes of pretrained parameters that this project does not use.
     """
@@ -32,6 +35,7 @@ class Backbone:
     stages: tuple[tuple[str, ...], ...]
     gradcam: str
     image_size: int
+    steps: tuple[str, ...]
     min_size: int = 64
     weights: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -42,6 +46,18 @@ def _features(*blocks: int) -> tuple[str, ...]:
     return tuple(f"features.{block}" for block in blocks)
 
 
+class HalfRange(nn.Module):
+    """From ImageNet's mean and standard deviation to one half each, as Inception's `transform_input` does."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images float (n, 3, h, w)."""
+        channels = ((0.229, 0.485), (0.224, 0.456), (0.225, 0.406))
+        scaled = [images[:, i : i + 1] * (std / 0.5) + (mean - 0.5) / 0.5 for i, (std, mean) in enumerate(channels)]
+        return torch.cat(scaled, 1).contiguous(memory_format=torch.channels_last)
+
+
+FUNCTIONS: dict[str, nn.Module] = {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(1), "half_range": HalfRange()}
+
 BACKBONES: dict[BackboneName, Backbone] = {
     "efficientnet_v2_s": Backbone(
         model="efficientnet_v2_s",
@@ -49,6 +65,7 @@ BACKBONES: dict[BackboneName, Backbone] = {
         stages=tuple(_features(block) for block in (7, 6, 5, 4, 3, 2, 1, 0)),
         gradcam="features.7",
         image_size=384,
+        steps=(*_features(*range(8)), "avgpool", "flatten", "classifier.0", "classifier.1"),
         weights="IMAGENET1K_V1",
     ),
     "resnet50": Backbone(
@@ -57,6 +74,19 @@ BACKBONES: dict[BackboneName, Backbone] = {
         stages=(("layer4",), ("layer3",), ("layer2",), ("layer1",), ("conv1", "bn1")),
         gradcam="layer4",
         image_size=224,
+        steps=(
+            "conv1",
+            "bn1",
+            "relu",
+            "maxpool",
+            "layer1",
+            "layer2",
+            "layer3",
+            "layer4",
+            "avgpool",
+            "flatten",
+            "fc",
+        ),
         weights="IMAGENET1K_V2",
     ),
     "mobilenet_v3_large": Backbone(
@@ -73,6 +103,7 @@ BACKBONES: dict[BackboneName, Backbone] = {
         ),
         gradcam="features.16",
         image_size=224,
+        steps=(*_features(*range(17)), "avgpool", "flatten", *(f"classifier.{i}" for i in range(4))),
         weights="IMAGENET1K_V2",
     ),
     "inception_v3": Backbone(
@@ -88,6 +119,13 @@ BACKBONES: dict[BackboneName, Backbone] = {
         ),
         gradcam="Mixed_7c",
         image_size=299,
+        steps=(
+            "half_range",
+            *("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "maxpool1", "Conv2d_3b_1x1", "Conv2d_4a_3x3"),
+            *("maxpool2", "Mixed_5b", "Mixed_5c", "Mixed_5d"),
+            *(f"Mixed_6{letter}" for letter in "abcde"),
+            *("Mixed_7a", "Mixed_7b", "Mixed_7c", "avgpool", "dropout", "flatten", "fc"),
+        ),
         min_size=107,
         weights="IMAGENET1K_V1",
         # Without weights torchvision's defaults for both differ from those with weights; the auxiliary head is of no
@@ -107,6 +145,7 @@ BACKBONES: dict[BackboneName, Backbone] = {
         ),
         gradcam="features.18",
         image_size=224,
+        steps=(*_features(*range(19)), "pool", "flatten", "classifier.0", "classifier.1"),
         options={"width_mult": 0.35},
     ),
 }

@@ -6,27 +6,27 @@ from typing import Any, Literal, TypedDict, cast
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.nn.modules.batchnorm import _BatchNorm
-from torchmetrics import CatMetric, MeanMetric, MetricCollection
 
 from bldml.results.operating_point import BEST_F1, OperatingPoint, choose_operating_point
 from bldml.training.backbones import BACKBONES, BackboneName, build
 from bldml.training.checkpoint import KEY, Header
 from bldml.training.errors import TrainingError
-from bldml.training.scores import binary_scores
-from bldml.training.transforms import MEAN, STD
+from bldml.training.optimization import adamw
+from bldml.training.scores import Epoch, EpochScores, weighted_loss
+from bldml.training.transforms import MEAN, STD, normalize
+from bldml.training.trunk import KeptFeatures, Trunk
 from bldml.training.weights import load_pretrained
 
 Stage = Literal["train", "val", "test"]
-# By default torchmetrics drops nan, and the loss of a diverged model looks finite; with "disable" its mean forgets the
-# weights.
-NAN_STAYS = math.nan
+STAGES: tuple[Stage, ...] = ("train", "val", "test")
+GIB = 2**30
 
 
 class Batch(TypedDict):
-    """Images float32 (n, 3, s, s), labels int64 (n,) with 1 for positive, names and groups of the photographs."""
+    """Images uint8 (n, 3, s, s), labels int64 (n,) with 1 for positive, names and groups of the photographs."""
 
     image: Tensor
     label: Tensor
@@ -53,6 +53,9 @@ class LeafClassifier(LightningModule):
             split), or a number.
         freeze_batchnorm: Hold the backbone's BatchNorm layers in evaluation mode always, so that their running
             statistics stay those of the pretrained weights.
+        kept_features: Memory in GiB, at least 0, for what the frozen part of the backbone makes of the validation
+            photographs: it is the same in every epoch until more is thawed. 0 computes it each time.
+        compile: Let torch.compile make the network faster; the first epoch after each thaw then takes a minute longer.
         seed: Seed of dropout and stochastic depth (taken from seed_everything).
     """
 
@@ -66,6 +69,8 @@ class LeafClassifier(LightningModule):
         weight_decay: float = 1e-4,
         pos_weight: float | Literal["none", "auto"] = "none",
         freeze_batchnorm: bool = True,
+        kept_features: float = 2.0,
+        compile: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -76,7 +81,8 @@ class LeafClassifier(LightningModule):
                 f"model.image_size {self.image_size} is too small for {backbone}: at least {self.row.min_size} px "
                 f"(its own size is {self.row.image_size})."
             )
-        for name, value in (("lr", lr), ("backbone_lr_factor", backbone_lr_factor), ("weight_decay", weight_decay)):
+        numbers = {"lr": lr, "backbone_lr_factor": backbone_lr_factor, "weight_decay": weight_decay}
+        for name, value in (numbers | {"kept_features": kept_features}).items():
             if not (math.isfinite(value) and value >= 0):
                 raise TrainingError(f"model.{name} must be a finite number of at least 0, not {value}.")
         if isinstance(pos_weight, float | int) and not (math.isfinite(pos_weight) and pos_weight > 0):
@@ -87,11 +93,11 @@ class LeafClassifier(LightningModule):
         self.goal = BEST_F1
         # On the CPU, channels_last makes bf16 convolutions about twice as fast; on a GPU fp16 ones.
         self.network = build(backbone).to(memory_format=torch.channels_last)
+        self.trunk = Trunk(self.network, self.row.steps, compiled=compile)
+        self.kept = KeptFeatures(int(kept_features * GIB))
         self.register_buffer("pos_weight", torch.ones(()))
         self.pos_weight: Tensor
-        self.scores = nn.ModuleDict({stage: binary_scores(stage) for stage in ("train_", "val_", "test_")})
-        self.losses = nn.ModuleDict({stage: MeanMetric(NAN_STAYS) for stage in ("train_", "val_", "test_")})
-        self.val_logits, self.val_labels = CatMetric(NAN_STAYS), CatMetric(NAN_STAYS)
+        self.scores = nn.ModuleDict({f"{stage}_": EpochScores(stage) for stage in STAGES})
         self.operating_point = OperatingPoint(threshold=0.5, temperature=1.0)
         self.description: dict[str, Any] = {}
         self.unfreeze(0)
@@ -138,11 +144,12 @@ class LeafClassifier(LightningModule):
             for module in self.network.modules():
                 if isinstance(module, _BatchNorm):
                     module.eval()
+        self.trunk.split()
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits float32 (n,) of images float32 (n, 3, s, s)."""
-        logits: Tensor = self.network(images.contiguous(memory_format=torch.channels_last))
+        """Logits float32 (n,) of images (n, 3, s, s): uint8, or floating point and normalised already."""
+        logits: Tensor = self.network(self.prepared(images))
         return logits.squeeze(1).float()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -151,18 +158,24 @@ class LeafClassifier(LightningModule):
         # gather several batches.
         entropy = np.random.SeedSequence([self.seed, self.global_step, batch_idx, self.global_rank])
         torch.manual_seed(int(entropy.generate_state(1)[0]))
-        return self._step(batch, "train")[0]
+        logits = self.trunk.logits(self.trunk.features(self.prepared(batch["image"]))).squeeze(1).float()
+        self._scores("train").keep(logits, batch["label"])
+        return weighted_loss(logits, batch["label"], self.pos_weight)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Logits float32 (n,)."""
-        logits = self._step(batch, "val")[1]
-        self.val_logits.update(logits)
-        self.val_labels.update(batch["label"])
+        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            logits = self.trunk.logits(self._features(batch)).squeeze(1).float()
+        else:
+            logits = self(batch["image"])
+        self._scores("val").keep(logits, batch["label"])
         return logits
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Logits float32 (n,)."""
-        return self._step(batch, "test")[1]
+        logits: Tensor = self(batch["image"])
+        self._scores("test").keep(logits, batch["label"])
+        return logits
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Logits float32 (n,)."""
@@ -179,14 +192,11 @@ class LeafClassifier(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics and choose the operating point."""
-        self._log_scores("val")
-        logits, labels = self.val_logits.compute(), self.val_labels.compute()
-        self.val_logits.reset()
-        self.val_labels.reset()
+        epoch = self._log_scores("val")
         # A diverged model has none; early stopping ends such a run.
         self.operating_point = OperatingPoint(threshold=0.5, temperature=1.0)
-        if bool(logits.isfinite().all()):
-            found, truth = logits.cpu().numpy(), labels.long().cpu().numpy()
+        if bool(epoch.logits.isfinite().all()):
+            found, truth = epoch.logits.cpu().numpy(), epoch.labels.cpu().numpy()
             self.operating_point = choose_operating_point(found, truth, self.goal)
 
     def on_test_epoch_end(self) -> None:
@@ -195,13 +205,7 @@ class LeafClassifier(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW with one named group for the head and one for each stage, from the first step to the last."""
-        groups: list[dict[str, Any]] = [
-            {"name": "head", "lr": self.lr, "params": list(self.network.get_submodule(self.row.head).parameters())}
-        ]
-        for stage in self.row.stages:
-            parameters = [p for path in stage for p in self.network.get_submodule(path).parameters()]
-            groups.append({"name": stage[0], "lr": self.lr * self.backbone_lr_factor, "params": parameters})
-        return torch.optim.AdamW(groups, weight_decay=self.weight_decay)
+        return adamw(self.network, self.row, self.lr, self.backbone_lr_factor, self.weight_decay)
 
     def trainable_share(self) -> float:
         """Share of the parameters that are being trained, in (0, 1]."""
@@ -229,31 +233,28 @@ class LeafClassifier(LightningModule):
         plain = checkpoint[KEY]
         self.operating_point = OperatingPoint(plain["threshold"], plain["temperature"])
 
-    def _step(self, batch: Batch, stage: Stage) -> tuple[Tensor, Tensor]:
-        logits = self(batch["image"])
-        loss = binary_cross_entropy_with_logits(logits, batch["label"].float(), pos_weight=self.pos_weight)
-        detached = logits.detach()
-        # Probabilities, not logits: torchmetrics would apply a sigmoid batch by batch, or not, by what it sees.
-        scores, mean_loss = self._metrics(stage)
-        scores.update(detached.sigmoid(), batch["label"])
-        mean_loss.update(loss.detach(), weight=len(detached))
-        return loss, detached
+    def on_fit_end(self) -> None:
+        """Give the memory back."""
+        self.kept.clear()
 
-    def _metrics(self, stage: Stage) -> tuple[MetricCollection, MeanMetric]:
-        return cast(MetricCollection, self.scores[f"{stage}_"]), cast(MeanMetric, self.losses[f"{stage}_"])
+    def prepared(self, images: Tensor) -> Tensor:
+        """Images (n, 3, s, s) as the network takes them: normalised here, on the device, if they are uint8."""
+        images = images.contiguous(memory_format=torch.channels_last)
+        # The buffer's type is that of the weights, whatever trainer.precision made them.
+        return images if images.is_floating_point() else normalize(images).to(self.pos_weight.dtype)
 
-    def _log_scores(self, stage: Stage) -> None:
-        scores, loss = self._metrics(stage)
-        values = scores.compute()
-        values[f"{stage}_balanced_accuracy"] = (values[f"{stage}_recall"] + values[f"{stage}_specificity"]) / 2
-        mean_loss = loss.compute()
-        if not bool(mean_loss.isfinite()):
-            # Of nan torchmetrics makes numbers, even an AUROC of 1: a diverged model would become the best.
-            values = {name: torch.full_like(value, math.nan) for name, value in values.items()}
-        values[f"{stage}_loss"] = mean_loss
-        scores.reset()
-        loss.reset()
-        # Values are already those of all ranks.
-        shown = (f"{stage}_loss", f"{stage}_auroc")
-        for name, value in values.items():
-            self.log(name, value, prog_bar=stage == "val" and name in shown)
+    def _features(self, batch: Batch) -> Tensor:
+        """Output of the frozen part, computed once until more is thawed."""
+        device = batch["image"].device
+        return self.kept.get(
+            batch["path"], self.trunk.key(device), lambda: self.trunk.features(self.prepared(batch["image"])), device
+        )
+
+    def _scores(self, stage: Stage) -> EpochScores:
+        return cast(EpochScores, self.scores[f"{stage}_"])
+
+    def _log_scores(self, stage: Stage) -> Epoch:
+        epoch = self._scores(stage).finish(self.pos_weight)
+        for name, value in epoch.values.items():  # those of all ranks already
+            self.log(name, value, prog_bar=name in ("val_loss", "val_auroc"))
+        return epoch

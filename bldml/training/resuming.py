@@ -15,13 +15,13 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import Metric
 
 from bldml.training.checkpoint import Checkpoint, CheckpointError, read_checkpoint
 from bldml.training.recording import Row
 
 KEY = "bldml_resume"
-TRAIN_METRICS = ("scores.train_", "losses.train_")
+TRAIN_METRICS = "scores.train_."
 
 # Where a run can stop: between two epochs, after a training batch, or inside the validation, which is then run again
 # from its first batch.
@@ -98,9 +98,6 @@ def make_resumable(
 
 def take_metrics(module: LightningModule) -> dict[str, Any]:
     """The metrics of the running epoch as plain values and tensors on the CPU, by their place in the module."""
-    for part in module.modules():
-        if isinstance(part, MetricCollection):
-            list(part.values(copy_state=False))  # metrics that share one state are shown it only then
     return {
         name: {
             "updates": metric._update_count,

@@ -17,6 +17,7 @@ from jsonargparse._common import parsing_settings
 from bldml.results.run import RunFolder
 from bldml.training.resuming import read_progress
 from bldml.training.stopping import STOPPING
+from bldml.training.stopwatch import measured
 from tests import signalling
 from tests.sameness import assert_same, checkpoint, curves
 from tests.support import REPOSITORY, SMALL, Bldml
@@ -27,6 +28,8 @@ OPTIONS = (
     *SMALL,
     "--trust_config",
     "--trainer.callbacks+=tests.signalling.SendSignals",
+    "--data.val_fraction=0.3",
+    "--data.test_fraction=0.1",
     "--trainer.max_epochs=3",
     "--unfreezing={start_epoch: 1, stages: 2, every_n_epochs: 1}",
     "--model.freeze_batchnorm=false",
@@ -67,6 +70,7 @@ def steady(leaves: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stop_and_go_on(bldml: Bldml, leaves: Path, moments: list[str], *options: str, kind: signal.Signals = TERM) -> Path:
     """A run that is stopped at each of these moments, one after the other, and then runs to its end."""
     run = Path("lightning_logs/hurt")
+    times = []
     for number, moment in enumerate([*moments, ""]):
         signalling.PLAN |= {moment: kind} if moment else {}
         first = ("--data.root", leaves, "--run_name=hurt", *OPTIONS, *options)
@@ -75,6 +79,10 @@ def stop_and_go_on(bldml: Bldml, leaves: Path, moments: list[str], *options: str
         assert outcome.code == (128 + kind if moment else 0), outcome.err
         assert ("Continuing" in outcome.err) == (number > 0)
         assert "Traceback" not in outcome.err
+        times.append(measured(RunFolder(run)) or 0.0)
+    # Each process adds its time; one that finds all epochs done has none.
+    assert times == sorted(times)
+    assert len(set(times)) >= len(times) - 1
     return run
 
 

@@ -171,7 +171,8 @@ def test_evaluation_metrics_are_scikit_learns(split: str) -> None:
 def test_training_metrics_are_those_of_the_logits_that_were_trained_on() -> None:
     module, data = small(lr=0.0), Noise(19)
     logits: list[Tensor] = []
-    module.network.register_forward_hook(lambda _m, _i, output: logits.append(output.detach()[:, 0]))
+    head = module.network.get_submodule(module.row.head)
+    head.register_forward_hook(lambda _m, _i, output: logits.append(output.detach()[:, 0]))
     used = trainer(max_epochs=2, limit_val_batches=0)
     used.fit(module, DataLoader(data, batch_size=8), DataLoader(data))
     last_epoch = torch.cat(logits[3:]).double()

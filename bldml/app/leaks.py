@@ -1,0 +1,151 @@
+"""Photographs that are in two splits, or in an external set and in training: looked for, said, written down."""
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+from lightning.pytorch.utilities import rank_zero_info
+
+from bldml.app.messages import warn
+from bldml.dataset.files import DatasetError, show_path
+from bldml.dataset.leaks import Leak, Photograph, find_leaks, leak_summary
+from bldml.dataset.perceptual import NO_PRINT, Prints, near_pairs_between
+from bldml.results.run import RunFolder, write_atomically
+from bldml.training.checkpoint import Checkpoint
+from bldml.training.datamodule import LeafDataModule
+
+COLUMNS = ("kind", "photograph", "split", "partner", "partner_split", "similarity")
+DIGITS = 16  # of a SHA-256 in hexadecimal: 64 bits tell 100,000 photographs apart
+SHOWN = 5
+WAY_OUT = "`python -m bldml audit` shows them; `python -m bldml split` divides so that they stay together."
+
+
+def check_splits(datamodule: LeafDataModule) -> list[Leak] | None:
+    """Look for photographs of one split that are in another as well, and say so.
+
+    Returns:
+        What was found; None where it is not to be looked for.
+
+    Raises:
+        DatasetError: There are some, and `data.on_leak` is error.
+    """
+    if datamodule.on_leak == "off":
+        return None
+    assert datamodule.collection is not None
+    photographs = [
+        Photograph(
+            sample.name, split, sample.class_name, datamodule.digests[sample.name],
+            datamodule.prints.get(sample.name), datamodule.metadata.get(sample.name),
+        )
+        for split, samples in datamodule.collection.splits.items()
+        for sample in samples
+    ]  # fmt: skip
+    leaks = find_leaks(photographs)
+    if leaks:
+        _tell(leak_summary(leaks, photographs), datamodule, WAY_OUT)
+    return leaks
+
+
+def check_external(datamodule: LeafDataModule, run: RunFolder | None) -> int | None:
+    """Look for photographs of an external set that are nearly the same as one of training or validation.
+
+    Args:
+        datamodule: With the external photographs.
+        run: The run of the classifier; None where its checkpoint lies elsewhere.
+
+    Returns:
+        How many there are; None where that cannot be told.
+
+    Raises:
+        DatasetError: There are some, and `data.on_leak` is error.
+    """
+    if datamodule.on_leak == "off":
+        return None
+    known = None if run is None else read_prints(run)
+    if known is None:
+        rank_zero_info(
+            "Whether these photographs are nearly the same as some of training cannot be told: the checkpoint lies "
+            "outside its run folder, which holds prints.npz."
+        )
+        return None
+    names, prints = known
+    ours = list(datamodule.digests)
+    found: dict[int, int] = {}
+    for pair in near_pairs_between(prints, _stacked(datamodule, ours)):
+        found.setdefault(pair.b, pair.a)
+    if found:
+        named = "; ".join(f"{show_path(ours[b])} and {show_path(names[a])}" for b, a in list(found.items())[:SHOWN])
+        more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        _tell(
+            f"{len(found)} of {len(ours)} photographs are nearly the same as one of training or validation.\n"
+            f"Such as: {named}{more}.",
+            datamodule,
+            "Take them out of the set.",
+        )
+    return len(found)
+
+
+def seen_digests(datamodule: LeafDataModule) -> str:
+    """The photographs that training and validation have seen, by the beginnings of their SHA-256, in one string."""
+    assert datamodule.collection is not None
+    samples = [s for split in ("train", "val") for s in datamodule.collection.splits[split]]
+    return "".join(sorted(datamodule.digests[s.name][:DIGITS] for s in samples))
+
+
+def check_unseen(datamodule: LeafDataModule, checkpoint: Checkpoint) -> None:
+    """Refuse a test on photographs that the model was trained or chosen on, whatever they are called now.
+
+    Raises:
+        DatasetError: There are some.
+    """
+    seen = checkpoint.header.seen
+    known = {seen[start : start + DIGITS] for start in range(0, len(seen), DIGITS)}
+    found = [name for name, digest in datamodule.digests.items() if digest[:DIGITS] in known]
+    if found:
+        raise DatasetError(
+            f"{len(found)} of {len(datamodule.digests)} photographs are those of the training or validation split, "
+            f"first {show_path(found[0])}. If the folder has only moved, test its own test split with "
+            "--data.root FOLDER --data.manifest <run>/splits.csv."
+        )
+
+
+def leaks_table(leaks: list[Leak]) -> str:
+    """The content of leaks.csv."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for leak in leaks:
+        value = "" if np.isnan(leak.similarity) else f"{leak.similarity:.4f}"
+        writer.writerow([leak.kind, leak.b, leak.split_b, leak.a, leak.split_a, value])
+    return text.getvalue()
+
+
+def write_prints(run: RunFolder, datamodule: LeafDataModule) -> None:
+    """Keep the prints of the training and validation photographs for `check_external`."""
+    assert datamodule.collection is not None
+    names = [sample.name for split in ("train", "val") for sample in datamodule.collection.splits[split]]
+    content = io.BytesIO()
+    np.savez_compressed(content, names=np.array(names), prints=_stacked(datamodule, names))
+    write_atomically(run.prints, content.getvalue())
+
+
+def read_prints(run: RunFolder) -> tuple[list[str], Prints] | None:
+    """Names and prints of the photographs of training and validation; None where there are none to read."""
+    try:
+        with np.load(Path(run.prints), allow_pickle=False) as file:
+            names, prints = file["names"].tolist(), file["prints"]
+    except (OSError, ValueError, KeyError, EOFError):
+        return None
+    return (names, prints) if prints.shape == (len(names), len(NO_PRINT)) else None
+
+
+def _stacked(datamodule: LeafDataModule, names: list[str]) -> Prints:
+    found = [datamodule.prints.get(name, NO_PRINT) for name in names]
+    return np.stack(found) if found else np.zeros((0, len(NO_PRINT)), np.uint8)
+
+
+def _tell(text: str, datamodule: LeafDataModule, way_out: str) -> None:
+    if datamodule.on_leak == "error":
+        raise DatasetError(f"{text}\n{way_out} To go on all the same: --data.on_leak warn.")
+    warn(f"{text}\nFigures on such photographs are too good. {way_out}")

@@ -1,0 +1,91 @@
+"""Photographs in two splits, and photographs of training in an external set, through the real command line."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from bldml.results.run import RunFolder
+from tests.support import SMALL, Bldml
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def leaky(split_leaves: Path, tmp_path: Path) -> Path:
+    """A split folder in which validation has a copy and a small mirrored version of two training photographs."""
+    root = tmp_path / "leaky"
+    shutil.copytree(split_leaves, root)
+    one, two = sorted((root / "train/BLD").iterdir())[:2]
+    shutil.copy(one, root / "val/BLD/again.jpg")
+    with Image.open(two) as image:
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).resize((80, 60)).save(root / "val/BLD/mirrored.png")
+    return root
+
+
+FIT = ("fit", *SMALL, "--trainer.max_epochs=1", "--unfreezing.stages=0")
+
+
+def test_a_fit_names_them_and_writes_them_down(leaky: Path, bldml: Bldml) -> None:
+    outcome = bldml(*FIT, f"--data.root={leaky}", "--run_name=r", "--report=true")
+    assert outcome.code == 0
+    assert "1 photograph (" in outcome.err
+    assert "of val is equal to one in train" in outcome.err
+    assert "of val is nearly the same as one in train" in outcome.err
+    rows = {(row["kind"], row["photograph"]): row for row in read(Path("lightning_logs/r/leaks.csv"))}
+    assert set(rows) == {("exact", "val/BLD/again.jpg"), ("near", "val/BLD/mirrored.png")}
+    assert {row["partner_split"] for row in rows.values()} == {"train"}
+    page = Path("lightning_logs/r/report.html").read_text()
+    assert "Photographs are in two splits" in page
+    assert "Duplicates and bursts across splits" not in page
+
+
+def test_it_can_stop_or_not_look(leaky: Path, bldml: Bldml) -> None:
+    stopped = bldml(*FIT, f"--data.root={leaky}", "--run_name=r", "--data.on_leak=error")
+    assert stopped.code == 1
+    assert "val/BLD/mirrored.png" in stopped.err
+    assert "bldml split" in stopped.err
+    assert not Path("lightning_logs/r").exists()
+    silent = bldml(*FIT, f"--data.root={leaky}", "--run_name=r", "--data.on_leak=off")
+    assert silent.code == 0
+    assert "nearly" not in silent.err
+    assert not Path("lightning_logs/r/leaks.csv").exists()
+
+
+def test_a_clean_division_has_an_empty_list(run: Path) -> None:
+    assert read(run / "leaks.csv") == []
+    assert "No photograph of one split was found again" in (run / "report.html").read_text()
+
+
+def test_photographs_of_training_in_an_external_set(run: Path, leaves: Path, tmp_path: Path, bldml: Bldml) -> None:
+    own = tmp_path / "run"
+    shutil.copytree(run, own)
+    site = tmp_path / "site"
+    shutil.copytree(leaves, site)
+    trained = [row["path"] for row in read(run / "splits.csv") if row["split"] in ("train", "val")]
+    for name in trained:
+        if name != trained[0]:
+            (site / name).unlink()
+    with Image.open(leaves / trained[0]) as image:  # stored anew: other content, the same photograph
+        image.rotate(90, expand=True).save(site / trained[0], quality=60)
+    command = ("test", "--ckpt_path", own / "checkpoints/best.ckpt", f"--data.root={site}", "--report=true")
+    outcome = bldml(*command, "--name=site")
+    assert outcome.code == 0, outcome.err
+    assert "1 of 7 photographs are nearly the same as one of training or validation" in outcome.err
+    assert trained[0] in outcome.err
+    provenance = json.loads((own / "evaluations/site/provenance.json").read_text())
+    assert provenance["near_training_photographs"] == 1
+    assert "1 of them are nearly the same as a photograph of training" in (own / "report.html").read_text()
+    stopped = bldml(*command, "--name=other", "--data.on_leak=error")
+    assert stopped.code == 1
+    assert not (own / "evaluations/other").exists()
+    RunFolder(own).prints.unlink()
+    unknown = bldml(*command, "--name=third")
+    assert unknown.code == 0
+    assert "cannot be told" in unknown.err
