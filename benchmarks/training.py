@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -33,13 +34,13 @@ Rates = dict[str, float]
 
 
 def divide(root: Path, to: Path, megapixels: float | None, most: int) -> None:
-    """Lay out train/ and val/ as links, or as enlarged copies."""
+    """Lay out train/, val/ and test/ as copies, enlarged if wanted."""
     for split, samples in read_folders(root).splits.items():
         for sample in samples[:: max(1, -(-len(samples) // most))]:
             place = to / split / sample.class_name / sample.path.name
             place.parent.mkdir(parents=True, exist_ok=True)
             if megapixels is None:
-                place.symlink_to(sample.path.resolve())
+                shutil.copy(sample.path, place)  # links out of a data folder are not followed
             else:
                 photograph = load_rgb(sample.path)
                 factor = (megapixels * 1e6 / (photograph.width * photograph.height)) ** 0.5

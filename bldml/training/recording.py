@@ -37,6 +37,7 @@ PACKAGES = (
     "torchmetrics",
     "jsonargparse",
     "pillow",
+    "opencv-python-headless",
     "numpy",
     "tensorboard",
 )

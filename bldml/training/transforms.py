@@ -3,8 +3,10 @@
 import math
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
@@ -17,6 +19,9 @@ STD = (0.229, 0.224, 0.225)
 FILL = (round(255 * MEAN[0]), round(255 * MEAN[1]), round(255 * MEAN[2]))
 
 _LUMA = np.array([0.299, 0.587, 0.114])
+
+# Its threads would not survive the fork of a loader process, and one picture is too small for several.
+cv2.setNumThreads(0)
 
 Box = tuple[float, float, float, float]
 
@@ -125,16 +130,19 @@ def training_image(image: Image.Image, size: int, augmentation: Augmentation, ge
     mirror_x, mirror_y = (a.flip and bool(draw < 0.5) for draw in generator.random(2))
     angle, brightness, contrast, saturation, hue = (float(draw) for draw in generator.uniform(-1.0, 1.0, 5))
     view = _view(image.width, size, box, (mirror_x, mirror_y), math.radians(angle * a.rotation))
-    image = image.transform((size, size), Image.Transform.AFFINE, view, Image.Resampling.BILINEAR, fillcolor=FILL)
+    # A quarter of the time that PIL takes.
+    pixels = cv2.warpAffine(
+        np.asarray(image), view, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderValue=FILL
+    )
     if a.brightness or a.contrast or a.saturation or a.hue:
         factors = (1 + brightness * a.brightness, 1 + contrast * a.contrast, 1 + saturation * a.saturation)
-        image = image.convert("RGB", _colours(image, *factors, hue * a.hue))
-    pixels: Tensor = F.pil_to_tensor(image)
-    return pixels
+        mean = np.array(cv2.mean(pixels)[:3])
+        pixels = cv2.transform(pixels, _colours(mean, *factors, hue * a.hue))
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def _view(side: int, size: int, box: Box, mirror: tuple[bool, bool], angle: float) -> tuple[float, ...]:
-    """From a pixel of the result to the place in the squashed picture that it shows: a, b, c, d, e, f of PIL's AFFINE.
+def _view(side: int, size: int, box: Box, mirror: tuple[bool, bool], angle: float) -> NDArray[np.float64]:
+    """From a pixel of the result to the place in the squashed picture that it shows: matrix (2, 3), pixels at integers.
 
     Backwards through what is done: turned back, mirrored back, then looked up in the crop.
     """
@@ -143,21 +151,20 @@ def _view(side: int, size: int, box: Box, mirror: tuple[bool, bool], angle: floa
     down = (bottom - top) * side / size * (-1 if mirror[1] else 1)
     cos, sin = math.cos(angle), math.sin(angle)
     a, b, d, e = across * cos, -across * sin, down * sin, down * cos
-    centre = size / 2
-    c = (left + right) / 2 * side - (a + b) * centre
-    f = (top + bottom) / 2 * side - (d + e) * centre
-    return a, b, c, d, e, f
+    centre = (size - 1) / 2
+    c = (left + right) / 2 * side - 0.5 - (a + b) * centre
+    f = (top + bottom) / 2 * side - 0.5 - (d + e) * centre
+    return np.array([[a, b, c], [d, e, f]])
 
 
 def _colours(
-    image: Image.Image, brightness: float, contrast: float, saturation: float, hue: float
-) -> tuple[float, ...]:
-    """Brightness, contrast about the mean grey, saturation and hue as one matrix (3, 4), row after row.
+    mean: NDArray[np.float64], brightness: float, contrast: float, saturation: float, hue: float
+) -> NDArray[np.float64]:
+    """Brightness, contrast about the mean grey, saturation and hue as one matrix (3, 4).
 
     The hue is turned about the axis of greys, so that a third of the circle makes red green, green blue and blue red. A
     colour is cut to [0, 255] once, at the end, and not after each step.
     """
-    mean = np.array(image.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0)), np.float64)
     matrix = np.zeros((3, 4))
     matrix[:, :3] = brightness * contrast * np.eye(3)
     matrix[:, 3] = (1 - contrast) * brightness * float(mean @ _LUMA)
@@ -166,7 +173,7 @@ def _colours(
         # Red's share of red, green and blue; the other rows are the same, turned on by one.
         thirds = [(1 + 2 * math.cos(2 * math.pi * (hue + shift))) / 3 for shift in (0, 1 / 3, -1 / 3)]
         matrix = np.stack([np.roll(thirds, channel) for channel in range(3)]) @ matrix
-    return tuple(matrix.ravel().tolist())
+    return matrix
 
 
 def random_box(augmentation: Augmentation, generator: np.random.Generator) -> Box:
