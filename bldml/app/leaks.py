@@ -2,6 +2,8 @@
 
 import csv
 import io
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from bldml.training.datamodule import LeafDataModule
 COLUMNS = ("kind", "photograph", "split", "partner", "partner_split", "similarity")
 DIGITS = 16  # of a SHA-256 in hexadecimal: 64 bits tell 100,000 photographs apart
 SHOWN = 5
+MANY = 5000  # more take longer than a user would wait without a word
 WAY_OUT = "`python -m bldml audit` shows them; `python -m bldml split` divides so that they stay together."
 
 
@@ -41,6 +44,8 @@ def check_splits(datamodule: LeafDataModule) -> list[Leak] | None:
         for split, samples in datamodule.collection.splits.items()
         for sample in samples
     ]  # fmt: skip
+    if len(photographs) > MANY:
+        rank_zero_info("Looking for photographs that two splits have; --data.on_leak off leaves that out.")
     leaks = find_leaks(photographs)
     if leaks:
         _tell(leak_summary(leaks, photographs), datamodule, WAY_OUT)
@@ -64,10 +69,12 @@ def check_external(datamodule: LeafDataModule, run: RunFolder | None) -> int | N
         return None
     known = None if run is None else read_prints(run)
     if known is None:
-        rank_zero_info(
-            "Whether these photographs are nearly the same as some of training cannot be told: the checkpoint lies "
-            "outside its run folder, which holds prints.npz."
+        why = (
+            "the checkpoint lies outside its run folder, which holds prints.npz"
+            if run is None
+            else f"{show_path(run.prints)} is missing or damaged"
         )
+        rank_zero_info(f"Whether these photographs are nearly the same as some of training cannot be told: {why}.")
         return None
     names, prints = known
     ours = list(datamodule.digests)
@@ -135,7 +142,7 @@ def read_prints(run: RunFolder) -> tuple[list[str], Prints] | None:
     try:
         with np.load(Path(run.prints), allow_pickle=False) as file:
             names, prints = file["names"].tolist(), file["prints"]
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error):
         return None
     return (names, prints) if prints.shape == (len(names), len(NO_PRINT)) else None
 

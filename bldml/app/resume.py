@@ -124,6 +124,21 @@ def check_same(run: RunFolder, config_text: str) -> None:
         if before.get(key) != now.get(key) and not any(key == free or key.startswith(f"{free}.") for free in FREE)
     )
     if different:
+        # A setting that only one of the two has; with keys of its own, or null, it is there and differs.
+        missing = [
+            key
+            for key in different
+            if (key in before) != (key in now)
+            and key.count(".") == 1
+            and key.startswith(("model.", "data."))
+            and not any(other.startswith(f"{key}.") for other in before.keys() | now.keys())
+        ]
+        if missing:
+            raise ConfigError(
+                f"The run {show_path(run.path)} was started by another version of bldml, whose settings were not these "
+                f"({', '.join(missing)}). Go on with that version, which {show_path(run.environment)} names, or start "
+                "anew with another --run_name."
+            )
         lines = [f"  {key}: {before.get(key)} at its start, {now.get(key)} now" for key in different]
         raise ConfigError(
             f"The run {show_path(run.path)} was started with another configuration:\n" + "\n".join(lines) + "\n"

@@ -98,7 +98,11 @@ class Start:
             self.model.unfreeze(self.config.unfreezing.stages).unfreeze(0)  # more stages than there are is said now
             self.model.load_pretrained()
             self.datamodule.read_for_fit(self.check)
-            self.leaks = check_splits(self.datamodule)
+            # One rank looks, unless what it finds is to stop all of them.
+            everywhere = self.trainer.is_global_zero or self.datamodule.on_leak == "error"
+            if everywhere and not self.config.trainer.fast_dev_run:
+                self.leaks = check_splits(self.datamodule)
+                self.check()
         self._describe()
         if self.config.trainer.fast_dev_run:
             self.trainer.callbacks.append(Interruption(self.signals))  # type: ignore[attr-defined]
@@ -109,8 +113,9 @@ class Start:
                 content = self._content(config_text)
                 self.folder = RunFolder.create(logs, name, unique=self.config.run_name is None, content=content)
                 self._lock = lock_run(self.folder)
-                write_prints(self.folder, self.datamodule)
         assert self.folder is not None
+        if self.trainer.is_global_zero and not self.folder.prints.is_file():
+            write_prints(self.folder, self.datamodule)
         # On every rank, which must all come to the same barriers; only the first one writes.
         if self._lock is None and self.trainer.is_global_zero:
             warn("This file system has no locks: nothing keeps a second process from training in the same run.")

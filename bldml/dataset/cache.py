@@ -9,6 +9,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -145,7 +146,10 @@ class Keeper:
 def describe(written: Sequence[Path]) -> str:
     """Where squares were kept, and how much lies there."""
     folder = written[0].parent
-    sizes = {path: path.stat().st_size for path in folder.glob(f"*{SUFFIX}")}
+    sizes = {}
+    for path in folder.glob(f"*{SUFFIX}"):
+        with suppress(OSError):  # removed meanwhile
+            sizes[path] = path.stat().st_size
     new, whole = sum(sizes.get(path, 0) for path in written), sum(sizes.values())
     return (
         f"Decoded pixels are kept for the next epochs and runs: {new / GIB:.2f} GiB more in {show_path(folder)}, "

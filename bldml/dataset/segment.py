@@ -184,8 +184,8 @@ class SegmentWriter:
         os.fsync(self._file)
         digest = hashlib.sha256("".join(sorted(self._rows)).encode()).hexdigest()
         path = self.folder / f"{self.name}-{digest[:16]}{SUFFIX}"
-        self._path.replace(path)
         self._close()
+        _name(self._path, path, self.side)
         return path
 
     def empty(self) -> None:
@@ -200,15 +200,27 @@ class SegmentWriter:
             self._path.unlink()
 
     def _close(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-        self._file = -1
+        file, self._file = self._file, -1
+        if file >= 0:
+            with suppress(OSError):  # of writes that a file server put off; who reads a row checks it
+                os.close(file)
 
     def _look_at_space(self, rows: int) -> None:
         state = os.statvfs(self.folder)
         free = state.f_bavail * state.f_frsize
         if free < rows * row_bytes(self.side) + SPARE:
             raise NoSpace(f"{_gib(self.expected * row_bytes(self.side))} are needed, {_gib(free)} are free")
+
+
+def _name(written: Path, path: Path, side: int) -> None:
+    """Give a file its name; one of the same photographs that another job has written stays, for it may be in use."""
+    try:
+        os.link(written, path)
+    except FileExistsError:
+        if read_segment(path, side) is None:
+            written.replace(path)
+    except OSError:  # a file system without links
+        written.replace(path)
 
 
 def write_at(file: int, data: bytes | memoryview, place: int) -> None:

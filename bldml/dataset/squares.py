@@ -75,9 +75,11 @@ class Squares:
         if zlib.crc32(data) != self._checksum[number]:
             return
         with suppress(OSError):
-            file = os.open(self._paths[self._segment[number]], os.O_WRONLY)
+            segment = int(self._segment[number])
+            file = os.open(self._paths[segment], os.O_WRONLY)
             try:
-                write_at(file, data, int(self._row[number]) * len(data))
+                if _identity(file) == self._identities[segment]:  # by now another file may have its name
+                    write_at(file, data, int(self._row[number]) * len(data))
             finally:
                 os.close(file)
 
@@ -91,14 +93,25 @@ class Squares:
 
     def _open(self) -> None:
         """Open the files now: what is removed or replaced during a run can still be read."""
+        before = self.__dict__.get("_identities")  # in the process that this one was copied from
         self._files: list[int] = []
+        self._identities: list[tuple[int, int] | None] = []
         for number, path in enumerate(self._paths):
             file = -1
             if (self._segment == number).any():
                 with suppress(OSError):
                     file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            if file >= 0 and before and before[number] != _identity(file):  # another file has its name by now
+                os.close(file)
+                file = -1
             self._files.append(file)
+            self._identities.append(_identity(file) if file >= 0 else None)
         self._closing = weakref.finalize(self, _close, [file for file in self._files if file >= 0])
+
+
+def _identity(file: int) -> tuple[int, int]:
+    state = os.fstat(file)
+    return state.st_dev, state.st_ino
 
 
 def _close(files: list[int]) -> None:

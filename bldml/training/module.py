@@ -16,13 +16,12 @@ from bldml.training.checkpoint import KEY, Header
 from bldml.training.errors import TrainingError
 from bldml.training.optimization import adamw
 from bldml.training.scores import Epoch, EpochScores, weighted_loss
-from bldml.training.transforms import MEAN, STD, normalize
+from bldml.training.transforms import MEAN, STD, Normalization
 from bldml.training.trunk import KeptFeatures, Trunk
 from bldml.training.weights import load_pretrained
 
 Stage = Literal["train", "val", "test"]
 STAGES: tuple[Stage, ...] = ("train", "val", "test")
-GIB = 2**30
 
 
 class Batch(TypedDict):
@@ -94,9 +93,10 @@ class LeafClassifier(LightningModule):
         # On the CPU, channels_last makes bf16 convolutions about twice as fast; on a GPU fp16 ones.
         self.network = build(backbone).to(memory_format=torch.channels_last)
         self.trunk = Trunk(self.network, self.row.steps, compiled=compile)
-        self.kept = KeptFeatures(int(kept_features * GIB))
+        self.kept = KeptFeatures(int(kept_features * 2**30))
         self.register_buffer("pos_weight", torch.ones(()))
         self.pos_weight: Tensor
+        self.normalization = Normalization()
         self.scores = nn.ModuleDict({f"{stage}_": EpochScores(stage) for stage in STAGES})
         self.operating_point = OperatingPoint(threshold=0.5, temperature=1.0)
         self.description: dict[str, Any] = {}
@@ -179,8 +179,7 @@ class LeafClassifier(LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Logits float32 (n,)."""
-        logits: Tensor = self(batch["image"])
-        return logits
+        return self.forward(batch["image"])
 
     def on_train_epoch_start(self) -> None:
         """Forget the operating point: it belongs to the weights of the epoch before."""
@@ -241,14 +240,15 @@ class LeafClassifier(LightningModule):
         """Images (n, 3, s, s) as the network takes them: normalised here, on the device, if they are uint8."""
         images = images.contiguous(memory_format=torch.channels_last)
         # The buffer's type is that of the weights, whatever trainer.precision made them.
-        return images if images.is_floating_point() else normalize(images).to(self.pos_weight.dtype)
+        return images if images.is_floating_point() else self.normalization(images).to(self.pos_weight.dtype)
 
     def _features(self, batch: Batch) -> Tensor:
         """Output of the frozen part, computed once until more is thawed."""
-        device = batch["image"].device
-        return self.kept.get(
-            batch["path"], self.trunk.key(device), lambda: self.trunk.features(self.prepared(batch["image"])), device
-        )
+        images = batch["image"]
+        if not self.trunk.frozen:
+            return self.prepared(images)
+        key, device = self.trunk.key(images.device), images.device
+        return self.kept.get(batch["path"], key, lambda: self.trunk.exact(self.prepared(images)), device)
 
     def _scores(self, stage: Stage) -> EpochScores:
         return cast(EpochScores, self.scores[f"{stage}_"])

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as F
 
 from bldml.dataset.pixels import squash
@@ -76,10 +76,32 @@ def to_pixels(image: Image.Image, size: int) -> Tensor:
     return pixels
 
 
-def normalize(pixels: Tensor) -> Tensor:
-    """Uint8 (…, 3, s, s) to float32 of ImageNet's mean 0 and standard deviation 1."""
-    normalized: Tensor = F.normalize(F.to_dtype(pixels, torch.float32, scale=True), list(MEAN), list(STD))
-    return normalized
+def normalize(pixels: Tensor, mean: Tensor | None = None, std: Tensor | None = None) -> Tensor:
+    """Uint8 (…, 3, s, s) to float32 of ImageNet's mean 0 and standard deviation 1.
+
+    Args:
+        pixels: On any device.
+        mean: ImageNet's, (3, 1, 1), where it lies on the device already.
+        std: The same of the standard deviation.
+    """
+    mean = torch.tensor(MEAN, device=pixels.device).view(3, 1, 1) if mean is None else mean
+    std = torch.tensor(STD, device=pixels.device).view(3, 1, 1) if std is None else std
+    return pixels.float().div_(255).sub_(mean).div_(std)
+
+
+class Normalization(nn.Module):
+    """`normalize` with its constants on the device, so that no step waits for a copy; in no checkpoint."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+        self.mean: Tensor
+        self.std: Tensor
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Uint8 (n, 3, s, s) to float32."""
+        return normalize(pixels, self.mean, self.std)
 
 
 def evaluation_image(image: Image.Image, size: int) -> Tensor:

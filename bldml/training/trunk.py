@@ -51,12 +51,25 @@ class Trunk:
 
     def key(self, device: torch.device) -> Key:
         """What the frozen part's output depends on beside the picture."""
-        tensors = (t for step in self.steps[: self.frozen] for t in (*step.parameters(), *step.buffers()))
+        steps = self.steps[: self.frozen]
         dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
-        return (self.frozen, device, dtype, *((tensor.data_ptr(), tensor._version) for tensor in tensors))
+        weights = [(weight.data_ptr(), weight._version) for step in steps for weight in step.parameters()]
+        # Without versions: DDP of torch 2.10 writes the same statistics to every rank's buffers in each step.
+        buffers = [buffer.data_ptr() for step in steps for buffer in step.buffers()]
+        return (self.frozen, device, dtype, *weights, *buffers)
+
+    def exact(self, images: Tensor) -> Tensor:
+        """Output of the frozen part as it is, which an evaluation of the checkpoint will see, to the last bit."""
+        with torch.no_grad():
+            for step in self.steps[: self.frozen]:
+                images = step(images)
+            return images
 
     def features(self, images: Tensor) -> Tensor:
-        """Output of the frozen part for images (n, 3, s, s); the images themselves where nothing is frozen."""
+        """Output of the folded frozen part for images (n, 3, s, s); the images where nothing is frozen.
+
+        Folded weights round otherwise in 16 bits. So it is for training; what is published is computed by `exact`.
+        """
         with torch.no_grad():
             key = self.key(images.device)
             if self._folded is None or key != self._key:
@@ -73,12 +86,13 @@ class Trunk:
 
     def _fold(self, device: torch.device) -> Callable[[Tensor], Tensor]:
         frozen = copy.deepcopy(nn.Sequential(*self.steps[: self.frozen])).eval().requires_grad_(False)
-        if not self.frozen:
+        weight = next(frozen.parameters(), None)
+        if weight is None:
             return frozen
-        folded: nn.Module = fuse(frozen, inplace=True)
-        if torch.is_autocast_enabled(device.type):
-            # Autocast would cast frozen weights anew in every step.
-            folded = folded.to(torch.get_autocast_dtype(device.type))
+        # Autocast would cast frozen weights anew in every step.
+        autocast = torch.is_autocast_enabled(device.type)
+        dtype = torch.get_autocast_dtype(device.type) if autocast else weight.dtype
+        folded: nn.Module = fuse(frozen.float(), inplace=True).to(dtype)
         return torch.compile(folded) if self.compiled else folded
 
 

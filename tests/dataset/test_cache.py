@@ -270,6 +270,37 @@ def test_two_at_once(samples: list[Sample], folder: Path) -> None:
     assert all(found.read(number) is not None for number in range(8))
 
 
+def test_the_file_of_a_job_that_was_quicker_stays(samples: list[Sample], folder: Path) -> None:
+    """On a file server one that is replaced can no longer be read by who has it open."""
+    first, second = (Keeper([folder], SIDE, SIZE, len(samples), write=True) for _ in range(2))
+    results = list(verify(samples, SIZE, 1, first))
+    list(verify(samples[::-1], SIZE, 1, second))
+    first.close()
+    assert first.written is not None
+    inode = first.written.stat().st_ino
+    second.close()
+    assert second.written == first.written
+    assert first.written.stat().st_ino == inode
+    assert len(files(folder)) == 1
+    first.written.write_bytes(b"damaged")
+    keep(samples, folder)
+    assert len(squares(results, folder)) == 8
+
+
+def test_another_file_of_the_same_name_is_not_mended(samples: list[Sample], folder: Path) -> None:
+    results, keeper = keep(samples, folder)
+    assert keeper.written is not None
+    mine = squares(results, folder)
+    copied = pickle.dumps(mine)
+    keeper.written.rename(folder / "old")  # its inode is not used again
+    keep(samples[::-1], folder)
+    theirs = keeper.written.read_bytes()
+    mine.mend(0, load_rgb(samples[0].path, SIZE))
+    assert keeper.written.read_bytes() == theirs
+    with pytest.raises(DamagedSquare):
+        pickle.loads(copied).read(0)
+
+
 def test_squares_travel_to_a_process_that_was_not_forked(samples: list[Sample], folder: Path) -> None:
     results, _ = keep(samples, folder)
     found = squares(results, folder)

@@ -102,6 +102,37 @@ def test_changed_weights_are_seen() -> None:
     assert module.trunk.features(images).dtype == torch.float32
 
 
+def test_statistics_that_are_written_again_fold_nothing_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As DDP of torch 2.10 does before each step, with the same values."""
+    module, images = settled("mobilenet_v2_x0_35"), pictures("mobilenet_v2_x0_35")
+    folds: list[int] = []
+    fold = Trunk._fold
+    monkeypatch.setattr(Trunk, "_fold", lambda trunk, device: folds.append(1) or fold(trunk, device))
+    for _ in range(3):
+        for buffer in module.network.buffers():
+            buffer.copy_(buffer.clone())
+        module.trunk.features(images)
+    assert len(folds) == 1
+
+
+def test_validation_sees_what_an_evaluation_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In 16 bits folded weights round otherwise, and the threshold is chosen on validation."""
+    module, images = settled("mobilenet_v2_x0_35").eval(), pictures("mobilenet_v2_x0_35")
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected = module.network(images)
+        assert torch.equal(module.trunk.logits(module.trunk.exact(images)), expected)
+        assert not torch.equal(module.trunk.features(images), module.trunk.exact(images))
+
+
+def test_nothing_is_kept_where_nothing_is_frozen() -> None:
+    module = settled("mobilenet_v2_x0_35").unfreeze()
+    assert module.trunk.frozen == 0
+    images = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
+    features = module._features({"image": images, "label": torch.zeros(2), "path": ["a", "b"], "group": ["", ""]})
+    assert torch.equal(features, module.prepared(images))
+    assert module.kept.used == 0
+
+
 def test_dropout_before_the_head_is_not_frozen() -> None:
     module, images = settled("mobilenet_v3_large").unfreeze(0), pictures("mobilenet_v3_large")
     features = module.trunk.features(images)
