@@ -105,9 +105,14 @@ def test_changed_weights_are_seen() -> None:
 def test_statistics_that_are_written_again_fold_nothing_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """As DDP of torch 2.10 does before each step, with the same values."""
     module, images = settled("mobilenet_v2_x0_35"), pictures("mobilenet_v2_x0_35")
-    folds: list[int] = []
+    folds: list[torch.device] = []
     fold = Trunk._fold
-    monkeypatch.setattr(Trunk, "_fold", lambda trunk, device: folds.append(1) or fold(trunk, device))
+
+    def counted(trunk: Trunk, device: torch.device) -> Any:
+        folds.append(device)
+        return fold(trunk, device)
+
+    monkeypatch.setattr(Trunk, "_fold", counted)
     for _ in range(3):
         for buffer in module.network.buffers():
             buffer.copy_(buffer.clone())
