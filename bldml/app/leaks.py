@@ -4,15 +4,15 @@ import csv
 import io
 import zipfile
 import zlib
-from pathlib import Path
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 
 from bldml.app.messages import warn
+from bldml.dataset.duplicates import find_duplicates
 from bldml.dataset.files import DatasetError, show_path
 from bldml.dataset.leaks import Leak, Photograph, find_leaks, leak_summary
-from bldml.dataset.perceptual import NO_PRINT, Prints, near_pairs_between
+from bldml.dataset.perceptual import NO_PRINT, Near, Prints, near_pairs, near_pairs_between
 from bldml.results.run import RunFolder, write_atomically
 from bldml.training.checkpoint import Checkpoint
 from bldml.training.datamodule import LeafDataModule
@@ -46,10 +46,27 @@ def check_splits(datamodule: LeafDataModule) -> list[Leak] | None:
     ]  # fmt: skip
     if len(photographs) > MANY:
         rank_zero_info("Looking for photographs that two splits have; --data.on_leak off leaves that out.")
-    leaks = find_leaks(photographs)
+    near = near_pairs(np.stack([NO_PRINT if one.print is None else one.print for one in photographs]))
+    _check_labels(photographs, near)
+    leaks = find_leaks(photographs, near)
     if leaks:
         _tell(leak_summary(leaks, photographs), datamodule, WAY_OUT)
     return leaks
+
+
+def _check_labels(photographs: list[Photograph], near: list[Near]) -> None:
+    """Say which photographs lie in two classes, whatever their splits."""
+    names, classes = [one.name for one in photographs], [one.class_name for one in photographs]
+    found = find_duplicates(names, classes, [one.digest for one in photographs], near=near).two_classes
+    if found:
+        named = "; ".join(
+            " and ".join(f"{show_path(names[i])} ({show_path(classes[i])})" for i in group) for group in found[:SHOWN]
+        )
+        more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        warn(
+            f"The same photograph lies in two classes, {len(found)} times, so one label is wrong: {named}{more}. "
+            "`python -m bldml audit` shows them."
+        )
 
 
 def check_external(datamodule: LeafDataModule, run: RunFolder | None) -> int | None:
@@ -140,7 +157,7 @@ def write_prints(run: RunFolder, datamodule: LeafDataModule) -> None:
 def read_prints(run: RunFolder) -> tuple[list[str], Prints] | None:
     """Names and prints of the photographs of training and validation; None where there are none to read."""
     try:
-        with np.load(Path(run.prints), allow_pickle=False) as file:
+        with run.prints.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             names, prints = file["names"].tolist(), file["prints"]
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error):
         return None

@@ -44,6 +44,14 @@ def report_data(datamodule: LeafDataModule) -> None:
     if collection.ignored:
         left_out = ", ".join(f"{count} × {reason}" for reason, count in sorted(collection.ignored.items()))
         rank_zero_info(f"Left out because they are no photographs of a class: {left_out}.")
+    if datamodule.unlisted:
+        first = show_path(datamodule.unlisted[0].relative_to(collection.root))
+        warn(
+            f"{len(datamodule.unlisted)} photographs below {show_path(collection.root)} are not in the manifest and "
+            f"are not used, first {first}. To add them: python -m bldml split with the same --output."
+        )
+    if datamodule.fold is not None:
+        rank_zero_info(f"Fold {datamodule.fold} of the manifest is val.")
     if collection.heif:
         names = ", ".join(show_path(path.relative_to(collection.root)) for path in collection.heif[:10])
         more = f" and {len(collection.heif) - 10} more" if len(collection.heif) > 10 else ""

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from bldml.app.splitting_words import (
     some,
+    tell_folders,
     tell_division,
     tell_kept,
     tell_left_out,
@@ -20,7 +21,7 @@ from bldml.app.splitting_words import (
 )
 from bldml.dataset.bursts import burst_evidence, burst_groups
 from bldml.dataset.duplicates import find_duplicates
-from bldml.dataset.earlier import check_folds, keep, read_earlier
+from bldml.dataset.earlier import agreed_folds, keep, read_earlier
 from bldml.dataset.files import DatasetError, show_path, subfolders
 from bldml.dataset.folders import read_folders
 from bldml.dataset.grouping import (
@@ -34,7 +35,7 @@ from bldml.dataset.manifest import to_manifest
 from bldml.dataset.metadata import Metadata
 from bldml.dataset.perceptual import PRINT_BYTES, Prints
 from bldml.dataset.samples import SPLITS, Sample, no_photographs
-from bldml.dataset.splits import Request, divide_samples
+from bldml.dataset.splits import Request, counted, divide_samples
 from bldml.dataset.verify import Verified, verify
 from bldml.results.run import write_atomically
 
@@ -68,7 +69,7 @@ def split_photographs(
         output: The manifest; the places in an earlier one are kept.
         request: Shares, folds and seed.
         group: `burst`, `folder`, `folder:N`, `none` or a table of groups.
-        gap_seconds: Longest pause within a burst; 0 for not looking for bursts.
+        gap_seconds: Longest pause within a burst; 0 for not looking for bursts, whatever the group.
         class_aliases: Class name for a folder's name, where they differ.
         fresh: Do not keep the places of an earlier manifest.
 
@@ -83,22 +84,27 @@ def split_photographs(
             f"The folder {show_path(output.absolute().parent)} for --output does not exist. Make it first."
         )
     earlier = read_earlier(output)
+    folds = request.folds if fresh else agreed_folds(earlier, request.folds)
+    request, asked = replace(request, folds=folds), request
     found = read_folders(root, aliases=class_aliases)
     samples = sorted((s for split in found.splits.values() for s in split), key=lambda s: s.name)
     if not samples:
         raise DatasetError(no_photographs(found))
     names = [sample.name for sample in samples]
     own, notes = _own_groups(group, names, root, gap_seconds)
+    if folds != asked.folds:
+        notes.append(f"{output.name} has {folds} folds, and so has this division (--fresh starts over).")
     contents = _read(samples)
     if not any(contents.digests):
         raise DatasetError(f"Not one of the {len(samples)} photographs in {show_path(root)} can be read.")
     digests = {name: digest for name, digest in zip(names, contents.digests, strict=True) if digest}
     kept = None if fresh or not earlier else keep(earlier, samples, digests, output)
-    if kept is not None:
-        check_folds(kept, request.folds)
     duplicates = find_duplicates(names, [s.class_name for s in samples], contents.digests, contents.prints)
     links = content_links(duplicates)
-    if group != "none" and gap_seconds > 0:
+    looks_for_bursts = group != "none" and gap_seconds > 0
+    if not looks_for_bursts:
+        notes.append(f"Bursts were not looked for ({'--group none' if group == 'none' else '--gap_seconds 0'}).")
+    else:
         bursts = burst_groups(names, contents.metadata, gap_seconds)
         links += burst_links(bursts)
         notes.append(burst_evidence(names, contents.metadata, bursts).sentence())
@@ -108,28 +114,32 @@ def split_photographs(
     write_atomically(output, to_manifest(division))
     lines = [*tell_left_out(found, contents.unreadable), *tell_two_classes(duplicates, names), *notes]
     lines += [*tell_together(links, joins), *tell_kept(kept, len(samples))]
-    return "\n".join([*lines, *tell_division(division, request), *tell_next(root, output, request)]) + "\n"
+    lines += [*tell_division(division, request), *tell_next(division, output, request, bool(contents.unreadable))]
+    return "\n".join(lines) + "\n"
 
 
 def _own_groups(group: str, names: Sequence[str], root: Path, gap_seconds: float) -> tuple[list[str], list[str]]:
     """The user's group of each photograph, and what to say about them."""
-    if not gap_seconds >= 0 or (group == "burst" and gap_seconds == 0):
-        raise DatasetError(f"--gap_seconds must be above 0, not {gap_seconds:g}; --group none leaves bursts divided.")
+    if not gap_seconds >= 0:
+        raise DatasetError(f"--gap_seconds must be at least 0, not {gap_seconds:g}; 0 is for not looking for bursts.")
     kind, _, level = group.partition(":")
     if kind == "folder":
         if level and (not level.isdecimal() or int(level) < 1):
             raise DatasetError(f"--group {group}: after the colon comes a number of folders, such as folder:1.")
         has_splits = bool({folder.name for folder in subfolders(root)} & set(SPLITS))
-        return folder_groups(names, 2 if has_splits else 1, int(level) if level else None), []
+        depth = 2 if has_splits else 1
+        groups = folder_groups(names, depth, int(level) if level else None)
+        return groups, tell_folders(names, groups, depth)
     if group in ("burst", "none"):
-        notes = ["Bursts were not looked for (--group none)."] if group == "none" else []
-        return [""] * len(names), notes
+        return [""] * len(names), []
     if not Path(group).expanduser().is_file():
         raise DatasetError(f"--group {show_path(group)} is neither burst, folder, none nor a file that is there.")
     groups, unknown = table_groups(Path(group).expanduser(), names)
     if not unknown:
         return groups, []
-    return groups, [f"{len(unknown)} photographs in {show_path(group)} are not in {show_path(root)}: {some(unknown)}."]
+    verb = "is" if len(unknown) == 1 else "are"
+    count = counted(len(unknown), "photograph")
+    return groups, [f"{count} in {show_path(group)} {verb} not in {show_path(root)}: {some(unknown)}."]
 
 
 def _read(samples: Sequence[Sample]) -> _Contents:

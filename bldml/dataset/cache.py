@@ -20,7 +20,7 @@ from bldml.dataset.files import show_path
 from bldml.dataset.metadata import Metadata
 from bldml.dataset.perceptual import PRINT_VERSION, Print
 from bldml.dataset.pixels import squash
-from bldml.dataset.segment import GIB, SUFFIX, NoSpace, SegmentWriter, places, read_segments
+from bldml.dataset.segment import SUFFIX, NoSpace, SegmentWriter, places, read_segments, shown_size
 
 CACHE_VERSION = 1
 """Rises when `images.load_rgb` or `pixels.squash` would make other pixels of the same photograph."""
@@ -152,8 +152,8 @@ def describe(written: Sequence[Path]) -> str:
             sizes[path] = path.stat().st_size
     new, whole = sum(sizes.get(path, 0) for path in written), sum(sizes.values())
     return (
-        f"Decoded pixels are kept for the next epochs and runs: {new / GIB:.2f} GiB more in {show_path(folder)}, "
-        f"{whole / GIB:.2f} GiB in all. It can be deleted when no run uses it."
+        f"Decoded pixels are kept for the next epochs and runs: {shown_size(new)} more in {show_path(folder)}, "
+        f"{shown_size(whole)} in all. It can be deleted when no run uses it."
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bldml.dataset.files import DatasetError, escape_path, escape_text, show_path, unescape_path
+from bldml.dataset.files import DatasetError, Searcher, escape_path, escape_text, show_path, unescape_path
 from bldml.dataset.samples import SPLITS, Collection, Sample, class_name
 
 COLUMNS = ("path", "label", "split")
@@ -137,6 +137,19 @@ def check_unchanged(collection: Collection, digests: Mapping[str, str]) -> None:
             f"is not that of its column sha256):{shown}{more}\nPut the old files back, or, if the new ones are right, "
             "write the manifest again: python -m bldml split with the same --output keeps every photograph's place."
         )
+
+
+def unlisted(collection: Collection) -> list[Path]:
+    """Photographs below a manifest's root that it does not name: such as were added after it was written.
+
+    Raises:
+        DatasetError: A folder below the root cannot be listed.
+    """
+    searcher = Searcher(collection.root)
+    found = searcher.search(collection.root)
+    searcher.finish()
+    listed = {os.path.realpath(sample.path) for samples in collection.splits.values() for sample in samples}
+    return [path for path in found.photographs if os.path.realpath(path) not in listed]
 
 
 def to_manifest(collection: Collection) -> str:

@@ -209,7 +209,7 @@ class SegmentWriter:
         state = os.statvfs(self.folder)
         free = state.f_bavail * state.f_frsize
         if free < rows * row_bytes(self.side) + SPARE:
-            raise NoSpace(f"{_gib(self.expected * row_bytes(self.side))} are needed, {_gib(free)} are free")
+            raise NoSpace(f"{shown_size(self.expected * row_bytes(self.side))} are needed, {shown_size(free)} are free")
 
 
 def _name(written: Path, path: Path, side: int) -> None:
@@ -231,8 +231,13 @@ def write_at(file: int, data: bytes | memoryview, place: int) -> None:
         view, place = view[written:], place + written
 
 
-def _gib(size: int) -> str:
-    return f"{size / GIB:.1f} GiB"
+def shown_size(size: int) -> str:
+    """A size as a person would say it.
+
+    >>> shown_size(300 * 2**20), shown_size(5 * GIB)
+    ('300 MiB', '5.0 GiB')
+    """
+    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / 2**20:.0f} MiB"
 
 
 def _remove_unfinished(folder: Path) -> None:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from bldml.dataset.cache import find_folders
 from bldml.dataset.files import DatasetError, show_path
 from bldml.dataset.folders import read_folders, read_unlabelled
-from bldml.dataset.manifest import check_unchanged, read_manifest
+from bldml.dataset.manifest import check_unchanged, read_manifest, unlisted
 from bldml.dataset.metadata import Metadata
 from bldml.dataset.perceptual import Print
 from bldml.dataset.samples import (
@@ -105,6 +105,7 @@ class LeafDataModule(LightningDataModule):
         self.metadata: dict[str, Metadata | None] = {}
         self.prints: dict[str, Print] = {}
         self.excluded: list[tuple[str, str]] = []
+        self.unlisted: list[Path] = []
         self.validated = "val"
         self.collection: Collection | None = None
 
@@ -123,6 +124,8 @@ class LeafDataModule(LightningDataModule):
         else:
             root = self.root or (None if self.manifest is None else self.manifest.parent)
             collection = read_manifest(manifest, root, None)
+        if manifest is None and self.manifest is not None and self.root is not None:
+            self.unlisted = unlisted(collection)
         check_trainable(collection)
         self.positive_class = check_positive_class(self.positive_class, collection.class_names)
         self.class_names = collection.class_names

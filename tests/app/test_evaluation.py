@@ -203,7 +203,7 @@ def test_every_photograph_is_evaluated_whatever_the_trainer_is_told(run: Path, b
     whole = (folder / "predictions.csv").read_bytes()
     assert whole == (run / "evaluations/test/predictions.csv").read_bytes()
     for limit in ("--trainer.limit_test_batches=0", "--trainer.limit_test_batches=2", "--trainer.fast_dev_run=true"):
-        outcome = bldml(*options, limit, "--data.batch_size=2")
+        outcome = bldml(*options, limit, "--data.batch_size=1")
         assert outcome.code == 1, limit
         assert "of 6 photographs were evaluated" in outcome.err, limit
     assert (folder / "predictions.csv").read_bytes() == whole

@@ -91,3 +91,27 @@ def test_photographs_of_training_in_an_external_set(run: Path, leaves: Path, tmp
     assert unknown.code == 0
     assert "cannot be told" in unknown.err
     assert "prints.npz is missing or damaged" in unknown.err
+
+
+def test_the_same_photograph_in_two_classes(split_leaves: Path, tmp_path: Path, bldml: Bldml) -> None:
+    """Both in one split, so that it is no leak."""
+    root = tmp_path / "confused"
+    shutil.copytree(split_leaves, root)
+    one = min((root / "train/BLD").iterdir())
+    shutil.copy(one, root / "train/No_BLD/oops.jpg")
+    outcome = bldml(*FIT, f"--data.root={root}", "--run_name=r")
+    assert outcome.code == 0
+    assert f"train/BLD/{one.name} (BLD) and train/No_BLD/oops.jpg (No_BLD)" in outcome.err
+    assert read(Path("lightning_logs/r/leaks.csv")) == []
+
+
+def test_photographs_that_a_manifest_does_not_name(run: Path, leaves: Path, tmp_path: Path, bldml: Bldml) -> None:
+    root = tmp_path / "grown"
+    shutil.copytree(leaves, root)
+    fit = (*FIT, f"--data.root={root}", "--data.manifest", run / "splits.csv")
+    assert "not in the manifest" not in bldml(*fit, "--run_name=all").err
+    (root / "BLD/new leaf.jpg").write_bytes(min((leaves / "BLD").iterdir()).read_bytes())
+    outcome = bldml(*fit, "--run_name=one_more")
+    assert outcome.code == 0
+    assert "1 photographs below" in outcome.err
+    assert "first BLD/new leaf.jpg" in outcome.err
