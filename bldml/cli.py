@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_type_hints
 
 from bldml import __version__
-from bldml.commands import COMMANDS
+from bldml.commands import COMMANDS, UsageError
 
 if TYPE_CHECKING:
     from bldml.training.stopping import StopSignals
@@ -84,10 +84,12 @@ def _run_command(function: Callable[..., None], arguments: list[str]) -> int:
         switches = {f"--{name}" for name, kind in get_type_hints(function).items() if kind is bool}
         options = parser.instantiate(parser.parse_args(_switched(arguments[1:], switches)))
         function(**options)
+    except UsageError as error:
+        return _fail(str(error), 2)
     except (OSError, ValueError) as error:
         return _fail(str(error), 1)
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+    except KeyboardInterrupt as stop:
+        return _fail(str(stop) or "interrupted", 130)
     return 0
 
 

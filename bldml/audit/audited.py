@@ -6,11 +6,11 @@ from pathlib import Path
 
 from bldml.audit.balance import find_imbalance, tables
 from bldml.audit.condition import blurred, find_changed, find_odd, find_unreadable
+from bldml.audit.division import of_built_in
 from bldml.audit.findings import SEVERITIES, Finding, ordered
 from bldml.audit.reading import Row
 from bldml.audit.repeats import Repeats, burst_note, find_repeats, report_repeats
 from bldml.audit.shortcuts import Shortcut, find_shortcuts, report_shortcuts
-from bldml.dataset.files import show_path
 from bldml.dataset.samples import Collection
 from bldml.results.report_tables import Table
 
@@ -22,6 +22,7 @@ class Audited:
     Attributes:
         root: The data folder.
         manifest: The manifest that divides it; None where folders or names do.
+        undivided: Whether nobody divided the photographs, so that the division is fit's own.
         collection: The photographs as fit would find them.
         rows: All of them, examined.
         readable: Those that can be used.
@@ -35,6 +36,7 @@ class Audited:
 
     root: Path
     manifest: Path | None
+    undivided: bool
     collection: Collection
     rows: Sequence[Row]
     readable: Sequence[Row]
@@ -49,9 +51,26 @@ class Audited:
         """Number of findings of each severity."""
         return {severity: sum(one.severity == severity for one in self.findings) for severity in SEVERITIES}
 
+    def untried(self) -> str:
+        """Why nothing is known of shortcuts; empty where they were looked for."""
+        if self.shortcuts:
+            notes = {one.estimate.note for one in self.shortcuts if one.estimate.value is None}
+            tried = any(one.estimate.value is not None for one in self.shortcuts)
+            return "" if tried else f"Shortcuts could not be looked for: {'; '.join(sorted(notes))}."
+        count = len(self.collection.class_names)
+        if count > 2:
+            return f"Shortcuts were not looked for: there are {count} classes, and --positive_class names none of them."
+        return "Shortcuts were not looked for: there are fewer than two classes."
+
 
 def judge(
-    root: Path, manifest: Path | None, collection: Collection, rows: Sequence[Row], positive_class: str
+    root: Path,
+    manifest: Path | None,
+    collection: Collection,
+    rows: Sequence[Row],
+    positive_class: str,
+    *,
+    undivided: bool = False,
 ) -> Audited:
     """Find what is wrong with photographs that have been examined.
 
@@ -61,6 +80,7 @@ def judge(
         collection: The photographs.
         rows: The same, examined.
         positive_class: The class to be predicted against all others; empty for none.
+        undivided: Whether nobody divided the photographs, so that the division is fit's own.
     """
     readable = [row for row in rows if not row.found.reason]
     repeats = find_repeats(readable)
@@ -70,15 +90,18 @@ def judge(
     findings = [
         *find_unreadable(collection, rows),
         *find_changed(collection, rows),
-        *report_repeats(readable, repeats, show_path(root)),
+        *report_repeats(readable, repeats, root),
         *find_imbalance(collection, readable),
         *report_shortcuts(shortcuts, positive_class),
         *find_odd(readable),
         *_notes(repeats, collection, positive_class),
     ]
+    if undivided:
+        findings = of_built_in(findings, root)
     return Audited(
         root,
         manifest,
+        undivided,
         collection,
         rows,
         readable,
@@ -92,7 +115,7 @@ def judge(
 
 
 def _notes(repeats: Repeats, collection: Collection, positive_class: str) -> list[Finding]:
-    found = [note] if (note := burst_note(repeats)) else []
+    found = [note] if (note := burst_note(repeats, collection.root)) else []
     if not positive_class and len(collection.class_names) > 2:
         found.append(
             Finding(
@@ -100,7 +123,7 @@ def _notes(repeats: Repeats, collection: Collection, positive_class: str) -> lis
                 "no_positive_class",
                 f"Shortcuts were not looked for: there are {len(collection.class_names)} classes",
                 f"Found: {', '.join(collection.class_names[:20])}.",
-                "Name the class to be told from all others: --positive_class NAME.",
+                "Name the class to be told from all others: `--positive_class NAME`.",
             )
         )
     if collection.ignored:
@@ -109,8 +132,9 @@ def _notes(repeats: Repeats, collection: Collection, positive_class: str) -> lis
             Finding(
                 "note",
                 "ignored",
-                f"{sum(collection.ignored.values()):,} other things lie there and are not looked at",
-                "; ".join(f"{count:,} × {reason}" for reason, count in counts) + ".",
+                "Not looked at, of what lies there too: "
+                f"{(count := sum(collection.ignored.values())):,} thing{'' if count == 1 else 's'}",
+                "; ".join(f"{number:,} × {reason}" for reason, number in counts) + ".",
             )
         )
     return found

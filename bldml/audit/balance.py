@@ -2,8 +2,9 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
-from bldml.audit.findings import Finding, photographs
+from bldml.audit.findings import Finding, photographs, split_command
 from bldml.audit.reading import Row
 from bldml.dataset.samples import SPLITS, Collection
 from bldml.results.report_tables import Table, simple
@@ -122,19 +123,20 @@ def find_imbalance(collection: Collection, rows: Sequence[Row]) -> list[Finding]
         if lacking:
             found.append(
                 Finding("wrong", f"lacking_{split}", f"The {split} split has no {' and no '.join(lacking)}",
-                        f"It has {_listed(count)}.", "Divide the photographs anew: python -m bldml split.",
-                        sum(count.values()))
+                        f"It has {_listed(count)}.", "Divide the photographs anew.", sum(count.values()),
+                        command=split_command(collection.root))
             )  # fmt: skip
         if few:
             found.append(
                 Finding("doubtful", f"few_{split}", f"The {split} split has few photographs of a class",
-                        f"It has {_listed(count)}. Figures from so few say little.", "Add photographs.",
-                        sum(count[name] for name in few))
+                        f"It has {_listed(count)}. Figures from so few say little.", "Add photographs, or "
+                        "divide those that are there into folds, so that nearly all are tested on.",
+                        sum(count[name] for name in few), command=split_command(collection.root, "--folds", "5"))
             )  # fmt: skip
-    return [*found, *_apart(names, counts), *_divided_groups(rows)]
+    return [*found, *_apart(names, counts, collection.root), *_divided_groups(rows, collection.root)]
 
 
-def _apart(names: Sequence[str], counts: dict[str, Counter[str]]) -> list[Finding]:
+def _apart(names: Sequence[str], counts: dict[str, Counter[str]], root: Path) -> list[Finding]:
     """Say where the share of a class differs between splits by more than chance and by more than a little."""
     from scipy.stats import chi2_contingency
 
@@ -149,12 +151,12 @@ def _apart(names: Sequence[str], counts: dict[str, Counter[str]]) -> list[Findin
     told = ", ".join(f"{split} {100 * value:.0f} %" for split, value in shares.items())
     return [
         Finding("doubtful", "shares", f"The share of {names[0]} differs between the splits", f"{told}.",
-                "An operating point chosen on one does not fit the other. Divide them anew, by class: python -m bldml "
-                "split.")
+                "An operating point chosen on one does not fit the other. Divide them anew, by class.",
+                command=split_command(root))
     ]  # fmt: skip
 
 
-def _divided_groups(rows: Sequence[Row]) -> list[Finding]:
+def _divided_groups(rows: Sequence[Row], root: Path) -> list[Finding]:
     places: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         if row.sample.group:
@@ -168,7 +170,7 @@ def _divided_groups(rows: Sequence[Row]) -> list[Finding]:
         Finding("wrong", "groups", title,
                 f"{', '.join(map(plain, divided[:5]))}{' …' if len(divided) > 5 else ''}: {photographs(count)}. A test "
                 "on a tree or site that was trained on does not tell how a new one would do.",
-                "Divide them by group: python -m bldml split --group.", count)
+                "Divide them by group.", count, command=split_command(root, "--group", "groups.csv"))
     ]  # fmt: skip
 
 

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bldml.audit.audited import Audited, judge
+from bldml.audit.division import is_undivided
 from bldml.audit.outputs import audit_json, lines, pairs_csv, photographs_csv
 from bldml.audit.page import page
+from bldml.audit.place import check_output
 from bldml.audit.reading import processors, read_all
 from bldml.audit.store import Store
 from bldml.dataset.files import DatasetError, show_path
@@ -49,6 +51,7 @@ def audit_photographs(
         raise DatasetError(f"--workers is {workers}; it must be at least 1.")
     workers = processors() if workers is None else workers
     require_folder(root)
+    check_output(output, root)
     if manifest is not None:
         collection = read_manifest(manifest, root, class_aliases)
     else:
@@ -64,11 +67,11 @@ def audit_photographs(
         complete = True
     finally:
         store.close(complete=complete)
-    audited = judge(root, manifest, collection, rows, positive)
+    audited = judge(root, manifest, collection, rows, positive, undivided=is_undivided(root, manifest))
     files = {
+        "audit.json": audit_json(audited, version),  # first: by it the others are known as an audit's
         "audit.csv": photographs_csv(audited),
         "pairs.csv": pairs_csv(audited),
-        "audit.json": audit_json(audited, version),
         "audit.html": page(audited, version, workers),
     }
     for name, text in files.items():

@@ -7,7 +7,7 @@ from pathlib import PurePath
 
 import numpy as np
 
-from bldml.audit.findings import Finding, Severity, first, photographs, share
+from bldml.audit.findings import Finding, Severity, first, photographs, share, split_command
 from bldml.audit.reading import Row
 from bldml.dataset.files import escape_path
 from bldml.dataset.samples import Collection
@@ -96,7 +96,7 @@ def find_unreadable(collection: Collection, rows: Iterable[Row]) -> list[Finding
                 "unreadable",
                 f"{photographs(len(bad))} cannot be read",
                 "They are damaged, cut short or no pictures. A fit stops at them.",
-                "Copy them again from the camera or card; or take them away, or fit with --data.unreadable exclude, "
+                "Copy them again from the camera or card; or take them away, or fit with `--data.unreadable exclude`, "
                 "which names them in the run folder.",
                 len(bad),
                 first([row.name for row in bad]),
@@ -111,7 +111,7 @@ def find_unreadable(collection: Collection, rows: Iterable[Row]) -> list[Finding
                 "heic",
                 f"In HEIC, and not read: {photographs(len(names))}",
                 "HEIC is what iPhones write. Without them a class or a telephone may be missing from the set.",
-                "Install bldml[heif], or export them as JPEG.",
+                "Install `bldml[heif]`, or export them as JPEG.",
                 len(names),
                 first(names),
             )
@@ -134,9 +134,10 @@ def find_changed(collection: Collection, rows: Iterable[Row]) -> list[Finding]:
             "changed",
             f"{photographs(len(changed))} changed since the manifest was written",
             "Their contents are not those that the manifest names by SHA-256. A fit stops at them.",
-            "Put the old files back, or divide anew: python -m bldml split.",
+            "Put the old files back, or divide anew.",
             len(changed),
             first(changed),
+            command=split_command(collection.root),
         )
     ]
 

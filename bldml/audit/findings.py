@@ -1,8 +1,12 @@
 """What an audit has to say: findings in plain words, each with what to do."""
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
+
+from bldml.dataset.files import show_path
 
 Severity = Literal["wrong", "doubtful", "note"]
 SEVERITIES: tuple[Severity, ...] = ("wrong", "doubtful", "note")
@@ -19,10 +23,11 @@ class Finding:
         name: Short, for machines.
         title: One line.
         text: What was found, in plain words.
-        advice: What to do; empty where nothing needs doing.
+        advice: What to do; empty where nothing needs doing. Options and commands in it stand between backticks.
         count: Photographs concerned.
         examples: Names of photographs that belong together, one or two each; the first few.
         details: What is said of each example, as many.
+        command: Command line that does what is advised; may hold names from outside.
     """
 
     severity: Severity
@@ -33,6 +38,7 @@ class Finding:
     count: int = 0
     examples: tuple[tuple[str, ...], ...] = ()
     details: tuple[str, ...] = ()
+    command: str = ""
 
 
 def ordered(findings: Iterable[Finding]) -> list[Finding]:
@@ -47,6 +53,25 @@ def photographs(count: int) -> str:
     ('1 photograph', '1,200 photographs')
     """
     return f"{count:,} photograph{'' if count == 1 else 's'}"
+
+
+def pairs_or_groups(sizes: Sequence[int]) -> str:
+    """How many things belong together, given the number of photographs in each.
+
+    >>> pairs_or_groups([2]), pairs_or_groups([2, 2]), pairs_or_groups([2, 3])
+    ('1 pair', '2 pairs', '2 groups')
+    """
+    word = "pair" if all(size == 2 for size in sizes) else "group"
+    return f"{len(sizes):,} {word}{'' if len(sizes) == 1 else 's'}"
+
+
+def split_command(root: Path, *options: str) -> str:
+    """The command that divides a data folder.
+
+    >>> split_command(Path("my leaves"), "--folds", "5")
+    "python -m bldml split 'my leaves' --folds 5"
+    """
+    return " ".join(["python -m bldml split", shlex.quote(show_path(root)), *options])
 
 
 def share(part: int, whole: int) -> str:

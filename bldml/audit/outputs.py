@@ -8,6 +8,9 @@ from typing import Any
 
 from bldml.audit.audited import Audited
 from bldml.audit.condition import flags
+from bldml.audit.division import BUILT_IN
+from bldml.audit.findings import photographs
+from bldml.audit.place import place_of
 from bldml.audit.reading import Row
 from bldml.audit.shortcuts import verdict
 from bldml.dataset.files import show_path
@@ -69,6 +72,8 @@ def audit_json(audited: Audited, version: str) -> str:
         "bldml": version,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "root": show_path(audited.root),
+        "place": place_of(audited.root),
+        "division": "built-in" if audited.undivided else "folders" if audited.manifest is None else "manifest",
         "manifest": None if audited.manifest is None else show_path(audited.manifest),
         "photographs": len(audited.rows),
         "readable": len(audited.readable),
@@ -113,7 +118,9 @@ def _plain(value: Any) -> Any:
 def lines(audited: Audited, written: Iterable[object]) -> str:
     """What is said on the screen."""
     counts = audited.counts()
-    told = [f"{len(audited.rows):,} photographs, {len(audited.rows) - len(audited.readable):,} of them unreadable."]
+    told = [f"{photographs(len(audited.rows))}, {len(audited.rows) - len(audited.readable):,} of them unreadable."]
+    told += [BUILT_IN] if audited.undivided else []
     told += [f"  {finding.severity:8}  {finding.title}" for finding in audited.findings if finding.severity != "note"]
+    told += [untried] if (untried := audited.untried()) else []
     told.append(f"{counts['wrong']} wrong, {counts['doubtful']} doubtful, {counts['note']} to note.")
     return "".join(f"{line}\n" for line in (*told, *(f"Wrote {path}" for path in written)))

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import bldml.results
 from bldml.audit.audited import Audited
-from bldml.audit.findings import SEVERITIES, Finding
+from bldml.audit.division import BUILT_IN
+from bldml.audit.findings import SEVERITIES, Finding, photographs
 from bldml.audit.pictures import contact_sheets, draw, wanted
 from bldml.audit.shortcuts import shortcuts_table
 from bldml.dataset.files import show_path
@@ -49,7 +50,8 @@ class Told:
 
     title: str
     text: str
-    advice: str
+    advice: tuple[tuple[str, bool], ...]  # pieces of text, and whether each is code
+    command: str
     examples: tuple[Example, ...]
     left_out: bool
 
@@ -84,6 +86,7 @@ def page(audited: Audited, version: str, workers: int) -> str:
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=version,
         summary=_summary(audited),
+        undivided=BUILT_IN if audited.undivided else "",
         sections=sections,
         shortcuts=shortcuts_table(audited.shortcuts) if audited.shortcuts else None,
         positive=plain(audited.positive_class),
@@ -96,6 +99,15 @@ def page(audited: Audited, version: str, workers: int) -> str:
     )
 
 
+def pieces(advice: str) -> tuple[tuple[str, bool], ...]:
+    """The pieces of a text with code between backticks, and whether each is code.
+
+    >>> pieces("Fit with `--seed 1`.")
+    (('Fit with ', False), ('--seed 1', True), ('.', False))
+    """
+    return tuple((plain(piece), index % 2 == 1) for index, piece in enumerate(advice.split("`")) if piece)
+
+
 def _tell(finding: Finding, addresses: dict[str, str]) -> Told:
     details = (*finding.details, *[""] * len(finding.examples))
     examples = tuple(
@@ -106,7 +118,8 @@ def _tell(finding: Finding, addresses: dict[str, str]) -> Told:
     return Told(
         plain(finding.title),
         plain(finding.text),
-        plain(finding.advice),
+        pieces(finding.advice),
+        plain(finding.command),
         examples,
         bool(examples) and shown < finding.count,
     )
@@ -119,9 +132,11 @@ def _pictures(sheet: Sequence[object], addresses: dict[str, str]) -> list[Pictur
 
 def _summary(audited: Audited) -> str:
     counts = audited.counts()
-    found = len(audited.rows)
+    found, bad = len(audited.readable), len(audited.rows) - len(audited.readable)
     classes = len(audited.collection.class_names)
-    read = f"{found:,} photographs of {classes} {'class' if classes == 1 else 'classes'} were read whole."
+    were = "was" if found == 1 else "were"
+    read = f"{photographs(found)} of {classes} {'class' if classes == 1 else 'classes'} {were} read whole"
+    read += f"; {photographs(bad)} could not be read." if bad else "."
     if counts["wrong"]:
         verdict = (
             f"{counts['wrong']} {'thing is' if counts['wrong'] == 1 else 'things are'} wrong: figures from a training "
@@ -134,4 +149,4 @@ def _summary(audited: Audited) -> str:
             "Nothing was found to be wrong. That does not show that nothing is: labels were not checked, and nobody "
             "looked at the photographs."
         )
-    return f"{read} {verdict}"
+    return " ".join(filter(None, (read, verdict, audited.untried())))

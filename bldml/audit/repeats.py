@@ -3,17 +3,18 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from bldml.audit.findings import SHOWN, Finding, Severity, photographs, share
+from bldml.audit.findings import SHOWN, Finding, Severity, pairs_or_groups, photographs, share, split_command
 from bldml.audit.reading import Row
 from bldml.dataset.bursts import BurstEvidence, burst_evidence, burst_groups
 from bldml.dataset.duplicates import Duplicates, find_duplicates, joined
 from bldml.dataset.leaks import Leak, Photograph, find_leaks, leak_counts
 from bldml.dataset.perceptual import PRINT_BYTES, near_pairs
 
-DIVIDE = "Divide the photographs so that what belongs together stays together: python -m bldml split {root}"
+DIVIDE = "Divide the photographs so that what belongs together stays together."
 ONE_OF_EACH = "Keep one of each; nothing is deleted here."
 
 
@@ -77,7 +78,7 @@ def _of_same(labels: Sequence[str]) -> list[tuple[int, int]]:
     ]
 
 
-def report_repeats(rows: Sequence[Row], repeats: Repeats, root: str) -> list[Finding]:
+def report_repeats(rows: Sequence[Row], repeats: Repeats, root: Path) -> list[Finding]:
     """Findings on what is there more than once.
 
     Args:
@@ -92,22 +93,22 @@ def report_repeats(rows: Sequence[Row], repeats: Repeats, root: str) -> list[Fin
     near = [pair for pair in found.near if not (pair.a in of_two and pair.b in of_two)]
     findings = [
         _groups("wrong", "two_classes", found.two_classes, rows,
-                "lie in two classes", "The same photograph, or nearly the same, is labelled as both. One label is "
+                "in two classes", "The same photograph, or nearly the same, is labelled as both. One label is "
                 "false, and a classifier cannot learn both.",
                 "Look at each pair and correct the label, or take both away."),
         *_leaks(rows, repeats, root),
-        _groups("doubtful", "exact", exact, rows, "are there more than once",
+        _groups("doubtful", "exact", exact, rows, "of equal files",
                 "Their files are equal to the last byte. Counted more than once, they make intervals too narrow.",
                 ONE_OF_EACH),
         _pairs("doubtful", "near", [(pair.a, pair.b) for pair in near], names,
-               [f"similarity {pair.similarity:.2f}" for pair in near], "are nearly the same as another",
+               [f"similarity {pair.similarity:.2f}" for pair in near], "nearly the same",
                "The same picture resized, compressed again, turned, mirrored or cut a little; or two pictures of one "
                "scene. Counted more than once, they make intervals too narrow.", ONE_OF_EACH),
-        _groups("doubtful", "twins", found.twins, rows, "have a twin by name",
+        _groups("doubtful", "twins", found.twins, rows, "of twins by name",
                 "Two files of one folder have the same name but for case or suffix, such as a.JPG and a.jpg.",
                 "Look whether they are the same photograph. On Windows and macOS one would have replaced the other."),
         _pairs("doubtful", "copies", [(copy.original, copy.copy) for copy in found.copies], names, [],
-               "are copies, by their names and their contents",
+               "of original and copy, by name and content",
                "Such as “leaf - Copy.jpg” beside “leaf.jpg”.", ONE_OF_EACH),
     ]  # fmt: skip
     return [finding for finding in findings if finding is not None]
@@ -122,7 +123,6 @@ def _groups(
     text: str,
     advice: str,
 ) -> Finding | None:
-    concerned = {index for group in groups for index in group}
     pairs = []
     for group in groups:
         # For the same photograph in two classes, one of each.
@@ -130,7 +130,7 @@ def _groups(
         pairs.append((group[0], other))
     details = [" and ".join(dict.fromkeys(rows[i].sample.class_name for i in pair)) for pair in pairs]
     names = [row.name for row in rows]
-    return _pairs(severity, name, pairs, names, details, what, text, advice, count=len(concerned))
+    return _pairs(severity, name, pairs, names, details, what, text, advice, groups)
 
 
 def _pairs(
@@ -142,13 +142,14 @@ def _pairs(
     what: str,
     text: str,
     advice: str,
-    count: int | None = None,
+    groups: Sequence[tuple[int, ...]] | None = None,
 ) -> Finding | None:
     if not pairs:
         return None
-    number = len({index for pair in pairs for index in pair}) if count is None else count
+    together = pairs if groups is None else groups
+    number = len({index for group in together for index in group})
     examples = tuple((names[a], names[b]) for a, b in pairs[:SHOWN])
-    title = f"{photographs(number)} {what}"
+    title = f"{pairs_or_groups([len(group) for group in together])} {what}: {photographs(number)}"
     return Finding(severity, name, title, text, advice, number, examples, tuple(details[:SHOWN]))
 
 
@@ -160,7 +161,7 @@ _LEAK_WORDS = {
 }
 
 
-def _leaks(rows: Sequence[Row], repeats: Repeats, root: str) -> list[Finding]:
+def _leaks(rows: Sequence[Row], repeats: Repeats, root: Path) -> list[Finding]:
     sizes = Counter(row.split for row in rows)
     found = []
     for (kind, early, late), count in leak_counts(repeats.leaks).items():
@@ -173,16 +174,17 @@ def _leaks(rows: Sequence[Row], repeats: Repeats, root: str) -> list[Finding]:
                 f"{_LEAK_TITLES[kind]}",
                 f"{_LEAK_WORDS[kind]} A classifier that remembers {early} is right in {late} without knowing the "
                 "disease, so figures come out too good.",
-                DIVIDE.format(root=root),
+                DIVIDE,
                 count,
                 tuple((leak.a, leak.b) for leak in of_kind[:SHOWN]),
                 tuple(f"{leak.split_a} and {leak.split_b}" for leak in of_kind[:SHOWN]),
+                split_command(root),
             )
         )
     return found
 
 
-def burst_note(repeats: Repeats) -> Finding | None:
+def burst_note(repeats: Repeats, root: Path) -> Finding | None:
     """How far the search for bursts can be trusted, where it cannot."""
     if not repeats.evidence.weak:
         return None
@@ -191,6 +193,6 @@ def burst_note(repeats: Repeats) -> Finding | None:
         "bursts_weak",
         "Bursts can hardly be found in these photographs",
         repeats.evidence.sentence(),
-        "Where you know which photographs are of one tree, plant or visit, say so: python -m bldml split --group "
-        "tree.csv.",
+        "Where you know which photographs are of one tree, plant or visit, say so.",
+        command=split_command(root, "--group", "tree.csv"),
     )

@@ -170,7 +170,7 @@ _WORDS = {
         "The class can be told from the outer 6 % of the frame, where mostly background is: the classes were "
         "photographed before different backgrounds or in different light, or the leaf fills the frame in one of them.",
         "Look at the contact sheets below. Photograph both classes before the same background, or compare Grad-CAM "
-        "maps with masks (python -m bldml explain --masks).",
+        "maps with masks (`python -m bldml explain --masks`).",
     ),
     "thumbnail": (
         "At 16 × 16 pixels lesions can hardly be seen, but colours can: of background and light, and of leaves that "

@@ -216,7 +216,7 @@ def test_the_way_from_split_to_audit(data: Path, bldml: Bldml) -> None:
 )
 def test_mistakes_are_explained(options: list[str], told: str, clean: Path, bldml: Bldml) -> None:
     outcome = bldml("audit", *[option.format(data=clean) for option in options])
-    assert outcome.code == 1
+    assert outcome.code == 2
     assert told in outcome.err
     assert not Path("audit").exists()
 
@@ -307,7 +307,7 @@ def test_coffee_border(coffee: Path, bldml: Bldml) -> None:
     assert border["low"] > 0.5
     assert [name for name in severe(findings) if not name.startswith("leak_burst")] == ["shortcut_border"]
     assert [pair for pair in pairs if pair["kind"] != "leak burst"] == []
-    assert outcome.code == int("leak_burst_val_test" in findings)
+    assert outcome.code == 0  # nobody divided them: leaks of the built-in division are doubtful
 
 
 def test_the_audit_loads_no_torch() -> None:

@@ -25,6 +25,26 @@ HOSTILE = (
     "W" * 251 + ".jpg",
 )
 CAMERA = "<script>alert(2)<"
+# Short words of commands, and words of the shortcuts' table, that lie in more than one line.
+BROKEN_WORDS = """
+const lines = (node, start, end) => {
+  const range = document.createRange(); range.setStart(node, start); range.setEnd(node, end);
+  return new Set([...range.getClientRects()].map(one => Math.round(one.top))).size;
+};
+const broken = [];
+const walk = (element) => {
+  const walker = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) for (const word of walker.currentNode.data.matchAll(/[^\\s]+/g))
+    if (word[0].length < 14 && lines(walker.currentNode, word.index, word.index + word[0].length) > 1)
+      broken.push(word[0]);
+};
+document.querySelectorAll("code, [aria-labelledby=table-shortcuts] td").forEach(walk);
+return broken.join(" ");
+"""
+SCROLLING = """
+const wide = [...document.querySelectorAll(".wide")].filter(one => one.scrollWidth > one.clientWidth);
+return wide.length ? getComputedStyle(wide[0]).overflowX : "no table is wider than its box";
+"""
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +84,10 @@ def test_audit_in_a_browser(page: Path, browser: Browser) -> None:
             wrong += [f"{width} px, {scheme}: {line}" for line in found]
             assert browser.run("return document.images.length") >= 60
             assert browser.run("return document.scripts.length") == 0
+            if broken := browser.run(BROKEN_WORDS):
+                wrong.append(f"{width} px, {scheme}: broken within a word: {broken}")
+            if width < 400:
+                assert browser.run(SCROLLING) == "auto"
             if SCREENSHOTS:
                 browser.screenshot(Path(SCREENSHOTS) / f"audit-{width}-{scheme}.png", width)
     assert not wrong, "\n".join(wrong)
