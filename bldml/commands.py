@@ -124,12 +124,14 @@ def split(
     Args:
         root: Folder with one folder a class, or with split folders, which are not followed.
         output: The manifest to write; photographs in an earlier one keep their places.
-        group: burst, folder (below the class folder; folder:1 for the first one), none, or a CSV with path and group.
+        group: burst, folder (below the class folder, equal names in two classes being one group; folder:1 for the
+            first one), none, or a CSV with path and group.
         test: Share of the test split.
         val: Share of the validation split.
-        folds: Divide all that is not test into so many folds too; fit takes one as val by --data.fold.
+        folds: Divide all that is not test into so many folds too, as many as an earlier manifest has; fit takes one
+            as val by --data.fold.
         seed: Decides between divisions that are equally good.
-        gap_seconds: Longest pause within a burst of one camera; 0 for not looking for bursts.
+        gap_seconds: Longest pause within a burst of one camera; 0 for not looking for bursts, whatever the group.
         class_aliases: Class name for a folder's name, where they differ.
         fresh: Start over, whatever an earlier manifest says.
     """
@@ -153,6 +155,10 @@ def split(
     sys.stdout.write(text)
 
 
+class UsageError(ValueError):
+    """A command that cannot be carried out as given, where exit code 1 has a meaning of its own."""
+
+
 def audit(
     root: Path,
     manifest: Path | None = None,
@@ -163,10 +169,13 @@ def audit(
 ) -> None:
     """Look for what is wrong with photographs: damage, duplicates, leaks between splits, shortcuts.
 
+    The exit code is 0 where nothing is wrong, 1 where something is wrong with the photographs, and 2 where they could
+    not be looked at: a mistake in the command, or a disk that cannot be read or written.
+
     Args:
         root: Folder with split folders or one folder a class, or what the manifest's paths start from.
         manifest: CSV that divides the photographs, as written by split.
-        output: Folder for audit.html, audit.csv, pairs.csv and audit.json; an audit that was stopped there goes on.
+        output: Folder outside root for audit.html, audit.csv, pairs.csv and audit.json; a stopped audit goes on there.
         positive_class: Look for shortcuts to this class against all others; of two classes either will do.
         class_aliases: Class name for a folder's name, where they differ.
         workers: Processes that read photographs; auto for as many as there are processors.
@@ -186,7 +195,12 @@ def audit(
             workers=None if workers == "auto" else workers,
         )
     except (DatasetError, RunError) as error:
-        raise ValueError(str(error)) from error
+        # The options are fit's where they are checked.
+        raise UsageError(str(error).replace("--data.", "--")) from error
+    except OSError as error:
+        raise UsageError(f"{error.filename or output}: {error.strerror or error}") from error
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; the same command goes on where it was") from None
     sys.stdout.write(text)
     if wrong := audited.counts()["wrong"]:
         sys.stdout.flush()

@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from bldml.app.splitting_words import (
     some,
-    tell_folders,
     tell_division,
+    tell_folders,
     tell_kept,
     tell_left_out,
     tell_next,
@@ -83,28 +83,24 @@ def split_photographs(
         raise DatasetError(
             f"The folder {show_path(output.absolute().parent)} for --output does not exist. Make it first."
         )
-    earlier = read_earlier(output)
-    folds = request.folds if fresh else agreed_folds(earlier, request.folds)
-    request, asked = replace(request, folds=folds), request
+    earlier = read_earlier(output, fresh)
+    asked, request = request, replace(request, folds=agreed_folds(earlier, request.folds))
     found = read_folders(root, aliases=class_aliases)
     samples = sorted((s for split in found.splits.values() for s in split), key=lambda s: s.name)
     if not samples:
         raise DatasetError(no_photographs(found))
     names = [sample.name for sample in samples]
     own, notes = _own_groups(group, names, root, gap_seconds)
-    if folds != asked.folds:
-        notes.append(f"{output.name} has {folds} folds, and so has this division (--fresh starts over).")
+    if request.folds != asked.folds:
+        notes.append(f"{show_path(output)} has {request.folds} folds, and so has this division (--fresh starts over).")
     contents = _read(samples)
     if not any(contents.digests):
         raise DatasetError(f"Not one of the {len(samples)} photographs in {show_path(root)} can be read.")
     digests = {name: digest for name, digest in zip(names, contents.digests, strict=True) if digest}
-    kept = None if fresh or not earlier else keep(earlier, samples, digests, output)
+    kept = keep(earlier, samples, digests, output) if earlier else None
     duplicates = find_duplicates(names, [s.class_name for s in samples], contents.digests, contents.prints)
     links = content_links(duplicates)
-    looks_for_bursts = group != "none" and gap_seconds > 0
-    if not looks_for_bursts:
-        notes.append(f"Bursts were not looked for ({'--group none' if group == 'none' else '--gap_seconds 0'}).")
-    else:
+    if group != "none" and gap_seconds > 0:
         bursts = burst_groups(names, contents.metadata, gap_seconds)
         links += burst_links(bursts)
         notes.append(burst_evidence(names, contents.metadata, bursts).sentence())
@@ -113,15 +109,16 @@ def split_photographs(
     division = divide_samples(root, samples, digests, request, kept, joins)
     write_atomically(output, to_manifest(division))
     lines = [*tell_left_out(found, contents.unreadable), *tell_two_classes(duplicates, names), *notes]
-    lines += [*tell_together(links, joins), *tell_kept(kept, len(samples))]
-    lines += [*tell_division(division, request), *tell_next(division, output, request, bool(contents.unreadable))]
-    return "\n".join(lines) + "\n"
+    lines += [*tell_together(links, joins), *tell_kept(kept, len(samples)), *tell_division(division, request)]
+    return "\n".join([*lines, *tell_next(division, output, request, bool(contents.unreadable))]) + "\n"
 
 
 def _own_groups(group: str, names: Sequence[str], root: Path, gap_seconds: float) -> tuple[list[str], list[str]]:
     """The user's group of each photograph, and what to say about them."""
     if not gap_seconds >= 0:
         raise DatasetError(f"--gap_seconds must be at least 0, not {gap_seconds:g}; 0 is for not looking for bursts.")
+    unlooked = "--group none" if group == "none" else "--gap_seconds 0" if gap_seconds == 0 else ""
+    notes = [f"Bursts were not looked for ({unlooked})."] if unlooked else []
     kind, _, level = group.partition(":")
     if kind == "folder":
         if level and (not level.isdecimal() or int(level) < 1):
@@ -129,17 +126,17 @@ def _own_groups(group: str, names: Sequence[str], root: Path, gap_seconds: float
         has_splits = bool({folder.name for folder in subfolders(root)} & set(SPLITS))
         depth = 2 if has_splits else 1
         groups = folder_groups(names, depth, int(level) if level else None)
-        return groups, tell_folders(names, groups, depth)
+        return groups, [*tell_folders(names, groups, depth), *notes]
     if group in ("burst", "none"):
-        return [""] * len(names), []
+        return [""] * len(names), notes
     if not Path(group).expanduser().is_file():
         raise DatasetError(f"--group {show_path(group)} is neither burst, folder, none nor a file that is there.")
     groups, unknown = table_groups(Path(group).expanduser(), names)
     if not unknown:
-        return groups, []
+        return groups, notes
     verb = "is" if len(unknown) == 1 else "are"
     count = counted(len(unknown), "photograph")
-    return groups, [f"{count} in {show_path(group)} {verb} not in {show_path(root)}: {some(unknown)}."]
+    return groups, [f"{count} in {show_path(group)} {verb} not in {show_path(root)}: {some(unknown)}.", *notes]
 
 
 def _read(samples: Sequence[Sample]) -> _Contents:

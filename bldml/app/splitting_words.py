@@ -37,7 +37,10 @@ def tell_left_out(found: Collection, unreadable: Sequence[tuple[str, str]]) -> l
         )
     if found.heif:
         names = some([show_path(path.relative_to(found.root)) for path in found.heif])
-        lines.append(f"Warning: left out, {counted(len(found.heif), 'HEIC photograph')}: {names}. Install bldml[heif].")
+        count = counted(len(found.heif), "HEIC photograph")
+        lines.append(
+            f"Warning: {count} {'is' if len(found.heif) == 1 else 'are'} left out: {names}. Install bldml[heif]."
+        )
     if found.ignored:
         ignored = ", ".join(f"{count} × {reason}" for reason, count in sorted(found.ignored.items()))
         lines.append(f"Left out because they are no photographs of a class: {ignored}.")
@@ -132,10 +135,11 @@ def tell_division(division: Collection, request: Request) -> list[str]:
     ]
     if far:
         group, size = Counter(s.group for s in everything).most_common(1)[0]
+        largest = f"A group is never divided (the largest, {show_path(group)}, has {size} photographs)"
         lines.append(
-            f"Shares that could not be met: {', '.join(far)}. A group is never divided (the largest, "
-            f"{show_path(group)}, has {counted(size, 'photograph')}), no class may be missing from a split, and old photographs "
-            "keep their places."
+            f"Shares that could not be met: {', '.join(far)}. "
+            f"{largest if size > 1 else 'Photographs are few'}, no class may be missing from a split, and old "
+            "photographs keep their places."
         )
     return lines
 

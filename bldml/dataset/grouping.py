@@ -57,7 +57,8 @@ class Join:
 def folder_groups(names: Sequence[str], depth: int, level: int | None = None) -> list[str]:
     """The folders below the class folder as groups; empty for what lies in the class folder itself.
 
-    The same folder below two classes is one group: a tree may have healthy and diseased leaves.
+    Folders of the same name below two classes are one group: a tree may have healthy and diseased leaves. Where
+    BLD/tree1 and No_BLD/tree1 are different trees, rename the folders or give a table of groups.
 
     Args:
         names: Paths below the data folder, as `escape_path` writes them.
@@ -65,20 +66,32 @@ def folder_groups(names: Sequence[str], depth: int, level: int | None = None) ->
         level: How many folders below the class folder count, such as 1 for a site that holds trees; None for all.
 
     Raises:
-        DatasetError: No photograph lies in such a folder.
+        DatasetError: No photograph lies in such a folder, or none that deep.
 
     >>> folder_groups(["BLD/site/tree/1.jpg", "BLD/2.jpg", "No_BLD/site/tree/3.jpg"], 1)
     ['site/tree', '', 'site/tree']
     >>> folder_groups(["train/BLD/site/tree/1.jpg"], 2, level=1)
     ['site']
     """
-    groups = ["/".join(PurePosixPath(name).parts[depth:-1][:level]) for name in names]
+    below = [PurePosixPath(name).parts[depth:-1] for name in names]
+    groups = ["/".join(parts[:level]) for parts in below]
     if names and not any(groups):
         raise DatasetError(
             f"No photograph lies in a folder below its class folder, such as {PurePosixPath(names[0]).parent}/tree_1, "
             "so folders say nothing about groups. Give --group burst, or a table of groups: --group FILE.csv."
         )
+    deepest = max(map(len, below), default=0)
+    if names and level is not None and level > deepest:
+        example = next(name for name, parts in zip(names, below, strict=True) if len(parts) == deepest)
+        raise DatasetError(
+            f"--group folder:{level} is deeper than the folders: below the class folders there {_levels(deepest)}, "
+            f"such as in {show_path(example)}. Give --group folder:{deepest}, or folder for all of them."
+        )
     return groups
+
+
+def _levels(number: int) -> str:
+    return "is 1 level of them" if number == 1 else f"are at most {number} levels of them"
 
 
 def table_groups(table: Path, names: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -99,6 +112,7 @@ def table_groups(table: Path, names: Sequence[str]) -> tuple[list[str], list[str
     """
     lookup = _Lookup(names)
     groups: dict[int, str] = {}
+    perhaps: set[int] = set()
     unknown: list[str] = []
     problems: list[str] = []
     for number, cells, is_too_wide in read_rows(table, ("path", "group"), noun="table of groups"):
@@ -111,20 +125,26 @@ def table_groups(table: Path, names: Sequence[str]) -> tuple[list[str], list[str
         elif len({PurePosixPath(names[i]).parent for i in found}) > 1:
             several = ", ".join(show_path(names[i]) for i in found[:MOST_NAMES])
             problems.append(f"row {number}: {show_path(text)} may be {several}; give the path")
+            perhaps.update(found)
+            continue
         problems += [
             f"row {number}: {show_path(names[i])} has two groups, {groups[i]} and {group}"
             for i in found
             if groups.setdefault(i, group) != group
         ]
-    missing = [f"no group for {show_path(name)}" for i, name in enumerate(names) if i not in groups]
+    named = perhaps.union(groups)
+    missing = [f"no group for {show_path(name)}" for i, name in enumerate(names) if i not in named]
     if problems or missing:
         shown = (problems + missing)[:MOST_ROWS_SHOWN]
         if more := len(problems) + len(missing) - len(shown):
             shown.append(f"… and {more} more")
         hint = f"\nIt names {len(unknown)} that are not there, first {unknown[0]}." if unknown and missing else ""
+        wrong = [f"{len(problems)} fault{'' if len(problems) == 1 else 's'} in it"] if problems else []
+        if missing:
+            verb = "is" if len(missing) == 1 else "are"
+            wrong.append(f"{len(missing)} of {len(names)} photographs {verb} not in it")
         raise DatasetError(
-            f"The table of groups {show_path(table)} cannot be used; {len(missing)} of {len(names)} photographs are "
-            "not in it.\n  "
+            f"The table of groups {show_path(table)} cannot be used: {', '.join(wrong)}.\n  "
             + "\n  ".join(shown)
             + f"{hint}\nPaths start from the data folder; a file's name or its stem "
             "will do where it is the only one. A photograph by itself has a row with an empty group."

@@ -13,6 +13,16 @@ from bldml.dataset.grouping import Join
 from bldml.dataset.samples import SPLITS, Collection, Sample
 
 MOST_SHOWN = 5
+MOST_CONFLICTS = 3
+
+
+def counted(number: int, noun: str) -> str:
+    """So many of something.
+
+    >>> counted(1, "photograph"), counted(2, "photograph")
+    ('1 photograph', '2 photographs')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 @dataclass(frozen=True)
@@ -143,21 +153,36 @@ def _placed(
 ) -> list[int]:
     """The part that each group has already, -1 for none."""
     number = {label: k for k, label in enumerate(labels)}
-    placed = []
+    placed, apart = [], []
     for inside, found in zip(groups.members, places, strict=True):
         distinct = sorted({place for place in found if place})
         if len(distinct) > 1:
-            examples = [samples[inside[found.index(place)]].name for place in distinct]
-            listed = ", ".join(f"{show_path(n)} ({p})" for n, p in zip(examples, distinct, strict=True))
-            new = [samples[i].name for i, place in zip(inside, found, strict=True) if not place]
-            by = f" New between them: {', '.join(map(show_path, new[:MOST_SHOWN]))}." if new else ""
-            raise DatasetError(
-                f"Photographs that must stay together lie apart in the earlier division: {listed}.{by}"
-                f"{_joined(joins, {samples[i].name for i in inside})} Old photographs keep their places, so this "
-                "cannot be put right: remove the new ones, ask for the groups of then, or start over with --fresh."
-            )
+            apart.append((inside, found))
         placed.append(number[distinct[0]] if distinct else -1)
-    return placed
+    if not apart:
+        return placed
+    listed = []
+    for inside, found in apart[:MOST_CONFLICTS]:
+        distinct = sorted({place for place in found if place})
+        first = [show_path(samples[inside[found.index(place)]].name) for place in distinct]
+        examples = [
+            f"{name} ({'' if place in SPLITS else 'fold '}{place})" for name, place in zip(first, distinct, strict=True)
+        ]
+        new = [show_path(samples[i].name) for i, place in zip(inside, found, strict=True) if not place]
+        between = f"; new between them: {', '.join(new[:MOST_SHOWN])}{', …' if len(new) > MOST_SHOWN else ''}"
+        listed.append("\n  " + ", ".join(examples) + (between if new else ""))
+    if len(apart) > MOST_CONFLICTS:
+        listed.append(f"\n  … and {len(apart) - MOST_CONFLICTS} more")
+    # Where no photograph was added between them, it is the groups that have changed.
+    others = sum(all(found) for _, found in apart)
+    remedy = "Remove the new ones, give" if not others else "Ask for the same --group (and --gap_seconds) as then, give"
+    because = f"In {others} of them no photograph is new: the groups are other ones than then. " if others else ""
+    joined = _joined(joins, {samples[i].name for inside, _ in apart for i in inside}).strip()
+    raise DatasetError(
+        f"Photographs that must stay together lie apart in the earlier division, in {counted(len(apart), 'group')}:"
+        f"{''.join(listed)}\n{joined}{' ' if joined else ''}{because}"
+        f"Old photographs keep their places. {remedy} another --output, or start over with --fresh."
+    )
 
 
 def _check_possible(
@@ -168,10 +193,11 @@ def _check_possible(
         if len(holders) >= n_parts:
             continue
         first = ", ".join(
-            f"that of {show_path(groups.names[g])} with {groups.counts[g, k]} photographs" for g in holders[:MOST_SHOWN]
+            f"that of {show_path(groups.names[g])} with {counted(groups.counts[g, k], 'photograph')}"
+            for g in holders[:MOST_SHOWN]
         )
         raise DatasetError(
-            f"Class {show_path(name)} comes in {len(holders)} group{'s' if len(holders) != 1 else ''}"
+            f"Class {show_path(name)} comes in {counted(len(holders), 'group')}"
             f"{f' ({first})' if first else ''}; {what} need at least {n_parts}, because a group is never divided."
             f"{_joined(joins)} Ask for fewer or larger parts, or for smaller groups, or add photographs."
         )

@@ -1,6 +1,7 @@
 """`split` through the command line, and a fit with what it wrote."""
 
 import csv
+import shlex
 import shutil
 from collections import defaultdict
 from datetime import datetime, timedelta
@@ -73,7 +74,8 @@ def test_a_plain_division(data: Path, bldml: Bldml) -> None:
     assert len(collection.digests) == 60
     table = [line.split() for line in outcome.out.splitlines() if line.strip().startswith("train")]
     assert table == [["train", "36", "60.0", "%", "60.0", "%", "18", "(60.0", "%)", "18", "(60.0", "%)", "36"]]
-    assert f"--data.root {data} --data.manifest splits.csv\n" in outcome.out
+    command = f"  python -m bldml fit --data.root {data} --data.manifest splits.csv --data.positive_class BLD\n"
+    assert outcome.out.endswith(f"Wrote splits.csv. Next, where BLD is the class that you look for:\n{command}")
     assert "Bursts are weakly known" in outcome.out
 
 
@@ -124,7 +126,7 @@ def test_a_fit_refuses_photographs_that_have_changed(data: Path, bldml: Bldml) -
     # As the message advises.
     before = places(Path("splits.csv"))
     outcome = bldml("split", data)
-    assert "1 have another content than before: BLD/leaf_0007.jpg" in outcome.out
+    assert "1 has another content than before: BLD/leaf_0007.jpg" in outcome.out
     assert places(Path("splits.csv")) == before
     assert (
         bldml("fit", *SMALL, f"--data.root={data}", "--data.manifest=splits.csv", "--trainer.fast_dev_run=1").code == 0
@@ -175,6 +177,11 @@ def test_bursts_stay_together(data: Path, bldml: Bldml) -> None:
     assert all(len(distinct) == 1 for distinct in found.values())
     assert len(found) == 22
     assert leaks(Path("splits.csv"), data) == []
+    # As the help says.
+    outcome = bldml("split", data, "--gap_seconds=0", "--output=none.csv")
+    assert outcome.code == 0, outcome.err
+    assert "Bursts were not looked for (--gap_seconds 0)." in outcome.out
+    assert len({row["group"] for row in rows(Path("none.csv")).values()}) == 60
     # Four seconds between two photographs are longer than asked for.
     assert bldml("split", data, "--gap_seconds=4", "--output=loose.csv").code == 0
     assert len({row["group"] for row in rows(Path("loose.csv")).values()}) == 60
@@ -194,7 +201,7 @@ def test_groups_from_a_table(data: Path, bldml: Bldml) -> None:
     found = rows(Path("splits.csv"))
     assert {row["group"] for row in found.values()} == {"tree 0 + tree 7", *(f"tree {k}" for k in range(1, 7))}
     assert "tree 0 and tree 7 were joined: the same content (BLD/leaf_0001.jpg, BLD/zzz.jpg)" in outcome.out
-    assert "1 photographs in tree_id.csv are not in" in outcome.out
+    assert "1 photograph in tree_id.csv is not in" in outcome.out
     table.write_text("path,group\nBLD/leaf_0001.jpg,a\n")
     outcome = bldml("split", data, "--group=tree_id.csv", "--output=other.csv")
     assert outcome.code == 1
@@ -210,7 +217,9 @@ def test_groups_from_folders(data: Path, bldml: Bldml) -> None:
             folder = root / ("train", "val")[number % 2] / kind / f"site {number % 8 // 4}" / f"tree {number % 4}"
             folder.mkdir(parents=True, exist_ok=True)
             shutil.copy(data / kind / f"leaf_{number:04}.jpg", folder)
-    assert bldml("split", root, "--group=folder").code == 0
+    outcome = bldml("split", root, "--group=folder")
+    assert outcome.code == 0, outcome.err
+    assert "Groups by folder: 16 folders, 8 names. Folders of one name in several places" in outcome.out
     assert {row["group"] for row in rows(Path("splits.csv")).values()} == {
         f"site {site}/tree {tree}" for site in range(2) for tree in range(4)
     }
@@ -220,7 +229,11 @@ def test_groups_from_folders(data: Path, bldml: Bldml) -> None:
     outcome = bldml("split", root, "--group=folder:1", "--output=three.csv")
     assert outcome.code == 1
     assert "Class BLD comes in 2 groups" in outcome.err
-    for group, words in {"folder:x": "a number of folders", "folders": "nor a file that is there"}.items():
+    for group, words in {
+        "folder:x": "a number of folders",
+        "folder:3": "deeper than the folders",
+        "folders": "nor a file that is there",
+    }.items():
         outcome = bldml("split", root, f"--group={group}")
         assert outcome.code == 1
         assert words in outcome.err
@@ -243,18 +256,86 @@ def test_old_photographs_keep_their_places(data: Path, bldml: Bldml) -> None:
         shutil.copytree(data.parent / "more" / kind, data / kind / "more")
     outcome = bldml("split", data, "--folds=3")
     assert outcome.code == 0, outcome.err
-    assert "58 photographs keep their places, 20 are new, 2 are gone; 1 have another name" in outcome.out
+    assert "58 photographs keep their places, 20 are new, 2 are gone; 1 has another name" in outcome.out
     now = places(manifest)
     assert {name: now[name] for name in before} == before
     assert len(now) == 78
     assert {split for name, (split, _) in now.items() if "more" in name} == {"train", "val", "test"}
     # Other folds than before are another division.
-    outcome = bldml("split", data)
+    outcome = bldml("split", data, "--folds=4")
     assert outcome.code == 1
-    assert "The earlier division has the folds 0, 1, 2; asked for are none" in outcome.err
+    assert "The earlier division has 3 folds; asked for are 4" in outcome.err
+    assert places(manifest) == now
+    outcome = bldml("split", data)
+    assert outcome.code == 0, outcome.err
+    assert "splits.csv has 3 folds, and so has this division" in outcome.out
+    assert "those of the folds of the 62 outside the test split" in outcome.out
+    assert "--data.fold k replaces its column split" in outcome.out
     assert places(manifest) == now
     assert bldml("split", data, "--fresh", "--seed=9").code == 0
     assert "fold" not in rows(manifest)["No_BLD/first.jpg"]
+
+
+def test_a_copy_and_another_label_in_a_second_run(data: Path, bldml: Bldml) -> None:
+    assert bldml("split", data).code == 0
+    shutil.copy(data / "BLD" / "leaf_0001.jpg", data / "BLD" / "zzz.jpg")
+    (data / "BLD" / "leaf_0002.jpg").rename(data / "No_BLD" / "moved.jpg")
+    outcome = bldml("split", data)
+    assert outcome.code == 0, outcome.err
+    assert (
+        "60 photographs keep their places, 1 is new (1 of them a copy of an old one), 0 are gone; 1 has another name"
+        in outcome.out
+    )
+    assert "Warning: 1 has another label than before: No_BLD/moved.jpg (BLD before, No_BLD now)." in outcome.out
+    found = places(Path("splits.csv"))
+    assert found["BLD/zzz.jpg"] == found["BLD/leaf_0001.jpg"]
+
+
+def test_another_data_set_with_the_same_names(data: Path, bldml: Bldml) -> None:
+    assert bldml("split", data).code == 0
+    text = Path("splits.csv").read_text()
+    other = data.parent / "other"
+    write_leaves(other, images_per_class=30, size=96, seed=78)
+    outcome = bldml("split", other)
+    assert outcome.code == 1
+    assert "60 of the 60 photographs that splits.csv has by name are others now" in outcome.err
+    assert Path("splits.csv").read_text() == text
+    assert bldml("split", other, "--fresh").code == 0
+
+
+def test_the_next_command_works(data: Path, bldml: Bldml) -> None:
+    """Through a shell's reading of it, with a name that needs quotes, and a configuration where there is one."""
+    root = data.rename(data.parent / "my leaves; $HOME")
+    Path("configs").mkdir()
+    Path("configs/efficientnet.yaml").write_text("data: {batch_size: 8}\n")
+    (root / "No_BLD").rename(root / "A_healthy")
+    (root / "BLD" / "cut.jpg").write_bytes((root / "BLD" / "leaf_0001.jpg").read_bytes()[:900])
+    outcome = bldml("split", root, "--folds=3", "--class_aliases={A_healthy: healthy}")
+    words = shlex.split(outcome.out.splitlines()[-1])
+    assert words[:6] == ["python", "-m", "bldml", "fit", "--config", "configs/efficientnet.yaml"]
+    assert words[-2:] == ["--data.positive_class", "BLD"]
+    small = [option for option in SMALL if "positive_class" not in option]
+    fit = bldml(*words[3:], *small, "--trainer.fast_dev_run=1")
+    assert fit.code == 0, fit.err
+
+
+def test_three_classes_have_no_next_command(data: Path, bldml: Bldml) -> None:
+    (data / "mites").mkdir()
+    for number in range(1, 6):
+        (data / "BLD" / f"leaf_{number:04}.jpg").rename(data / "mites" / f"{number}.jpg")
+    outcome = bldml("split", data)
+    assert outcome.code == 0, outcome.err
+    assert "A fit needs two classes; here are 3 (BLD, No_BLD, mites)." in outcome.out
+    assert "bldml fit" not in outcome.out
+
+
+def test_a_share_missed_by_two_points_is_said(data: Path, bldml: Bldml) -> None:
+    table = Path("trees.csv")
+    trees = {f"{kind}/leaf_{n:04}.jpg": n % 10 for kind in ("BLD", "No_BLD") for n in range(1, 31)}
+    table.write_text("path,group\n" + "".join(f"{name},tree {tree}\n" for name, tree in trees.items()))
+    assert "could not be met" not in bldml("split", data, f"--group={table}").out
+    outcome = bldml("split", data, f"--group={table}", "--val=0.22", "--output=other.csv")
+    assert "Shares that could not be met: train 60.0 % instead of 58.0 %, val 20.0 % instead of 22.0 %." in outcome.out
 
 
 def test_a_file_that_is_no_division_stays(data: Path, bldml: Bldml) -> None:
@@ -275,7 +356,7 @@ def test_photographs_that_cannot_be_read_are_named(data: Path, bldml: Bldml) -> 
     (data / "BLD" / "note.txt").write_text("x")
     outcome = bldml("split", data)
     assert outcome.code == 0, outcome.err
-    assert "Warning: 1 photographs cannot be read: BLD/cut.jpg (" in outcome.out
+    assert "Warning: 1 photograph cannot be read: BLD/cut.jpg (" in outcome.out
     assert "1 × .txt file" in outcome.out
     assert rows(Path("splits.csv"))["BLD/cut.jpg"]["sha256"] == ""
     fit = ["fit", *SMALL, f"--data.root={data}", "--data.manifest=splits.csv", "--trainer.fast_dev_run=1"]
@@ -289,8 +370,7 @@ def test_photographs_that_cannot_be_read_are_named(data: Path, bldml: Bldml) -> 
         (["--test=0.9"], "together below 1"),
         (["--val=0"], "--folds 5"),
         (["--folds=1"], "at least 2"),
-        (["--gap_seconds=0"], "--group none"),
-        (["--gap_seconds=-1"], "above 0"),
+        (["--gap_seconds=-1"], "at least 0"),
         (["--folds=31"], "31 folds outside the test split need at least 31"),
     ],
 )
@@ -307,7 +387,7 @@ def test_other_names_for_classes_and_one_photograph_in_two(data: Path, bldml: Bl
     outcome = bldml("split", data, "--class_aliases={1_BLD: BLD}")
     assert outcome.code == 0, outcome.err
     assert {row["label"] for row in rows(Path("splits.csv")).values()} == {"BLD", "No_BLD"}
-    assert "lies in two classes, 1 times: 1_BLD/leaf_0001.jpg and No_BLD/other.jpg" in outcome.out
+    assert "lies in two classes, 1 time: 1_BLD/leaf_0001.jpg and No_BLD/other.jpg" in outcome.out
 
 
 def test_real_photographs(coffee: Path, bldml: Bldml) -> None:

@@ -32,10 +32,10 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     path = tmp_path / "splits.csv"
     path.write_text(to_manifest(collection), encoding="utf-8")
     assert read_earlier(path) == [
-        Place(names[0], "train", "1", ""),
-        Place(names[1], "train", "1", digest("0")),
-        Place(names[2], "train", "1", digest("1")),
-        Place(names[3], "test", "", digest("2")),
+        Place(names[0], "train", "1", "", "=BLD"),
+        Place(names[1], "train", "1", digest("0"), "=BLD"),
+        Place(names[2], "train", "1", digest("1"), "=BLD"),
+        Place(names[3], "test", "", digest("2"), "=BLD"),
     ]
     # As a spreadsheet saves it.
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
@@ -70,6 +70,10 @@ def test_a_damaged_division(tmp_path: Path) -> None:
     path.write_text("path,label,split,group,sha256\na.jpg,BLD,train,,\nb.jpg,BLD,training,,\n", encoding="utf-8")
     with pytest.raises(DatasetError, match="unknown split 'training' in row 3"):
         read_earlier(path)
+    assert read_earlier(path, fresh=True) == []  # as the message advises
+    path.write_text("path,label,split,group,fold,sha256\na.jpg,BLD,train,,one,\n", encoding="utf-8")
+    with pytest.raises(DatasetError, match="fold 'one' in row 2"):
+        read_earlier(path)
     with pytest.raises(DatasetError, match="cannot be read: Is a directory"):
         read_earlier(tmp_path)
 
@@ -102,6 +106,31 @@ def test_equal_contents_keep_each_their_own() -> None:
     places = [Place("a", "train", "", digest("a")), Place("b", "test", "", digest("a"))]
     kept = keep(places, samples("a", "b"), {"a": digest("a"), "b": digest("a")}, FILE)
     assert {name: place.split for name, place in kept.places.items()} == {"a": "train", "b": "test"}
+
+
+def test_a_copy_of_an_old_photograph_is_new() -> None:
+    places = [Place("a", "train", "", digest("a")), Place("b", "test", "", digest("b"))]
+    now = samples("a", "a - Copy", "c", "d")
+    kept = keep(places, now, {"a": digest("a"), "a - Copy": digest("a"), "c": digest("b"), "d": digest("b")}, FILE)
+    # b is called c now, so that d is its copy.
+    assert kept == Kept({"a": places[0], "c": places[1]}, moved=1, copies=2)
+
+
+def test_another_label() -> None:
+    places = [Place("a", "train", "", digest("a"), "No_BLD"), Place("b", "test", "", digest("b"), "BLD")]
+    kept = keep(places, samples("a", "b"), {"a": digest("a"), "b": digest("b")}, FILE)
+    assert kept.relabelled == (("a", "No_BLD", "BLD"),)
+
+
+def test_other_photographs_of_the_same_names() -> None:
+    places = [Place(name, "train", "", digest(name)) for name in "abcd"]
+    half = {"a": digest("1"), "b": digest("2"), "c": digest("c"), "d": digest("d")}
+    assert keep(places, samples(*"abcd"), half, FILE).changed == ("a", "b")
+    with pytest.raises(DatasetError, match=r"3 of the 4 photographs .*another content: a, b, c\)"):
+        keep(places, samples(*"abcd"), half | {"c": digest("3")}, FILE)
+    # Numbered anew they are the same still.
+    anew = dict(zip("abcd", map(digest, "bcda"), strict=True))
+    assert keep(places, samples(*"abcd"), anew, FILE).changed == ()
 
 
 def test_other_photographs() -> None:

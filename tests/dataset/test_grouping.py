@@ -34,6 +34,8 @@ def test_folders_below_the_class_folder() -> None:
     assert folder_groups(names, 1, level=1) == ["a", "a", "", "a", "a"]
     assert folder_groups([f"train/{name}" for name in names[:4]], 2) == ["a/b", "a", "", "a/b"]
     assert folder_groups([], 1) == []
+    with pytest.raises(DatasetError, match=r"folder:3 is deeper .* at most 2 levels .* BLD/a/b/1\.jpg.*folder:2"):
+        folder_groups(names, 1, level=3)
     with pytest.raises(DatasetError, match="such as BLD/tree_1"):
         folder_groups(["BLD/1.jpg", "No_BLD/2.jpg"], 1)
 
@@ -72,6 +74,10 @@ def test_a_stem_means_all_of_its_folder(tmp_path: Path) -> None:
     assert table_groups(table, ["BLD/IMG_1.JPG", "BLD/IMG_1.jpg"]) == (["tree 1", "tree 1"], [])
     text = complaint(table, ["BLD/IMG_1.jpg", "No_BLD/IMG_1.jpg"])
     assert "row 2: IMG_1 may be BLD/IMG_1.jpg, No_BLD/IMG_1.jpg; give the path" in text
+    assert "cannot be used: 1 fault in it.\n" in text
+    table = write(tmp_path, "path,group\nIMG_1,tree 1\nIMG_1,tree 2\nBLD/IMG_1.jpg,tree 3\n")
+    text = complaint(table, ["BLD/IMG_1.jpg", "No_BLD/IMG_1.jpg", "BLD/IMG_2.jpg"])
+    assert "cannot be used: 2 faults in it, 1 of 3 photographs is not in it.\n" in text
 
 
 def test_rows_without_a_photograph_are_handed_back(tmp_path: Path) -> None:
@@ -102,6 +108,11 @@ def test_photographs_without_a_row(tmp_path: Path) -> None:
 def test_bad_tables(text: str, words: str, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=words):
         table_groups(write(tmp_path, text), ["BLD/1.jpg"])
+
+
+def test_only_what_is_wrong_is_in_the_headline(tmp_path: Path) -> None:
+    table = write(tmp_path, "path,group\nBLD/1.jpg,a\n1.jpg,b\nBLD/1.jpg,c\n")
+    assert "cannot be used: 2 faults in it.\n" in complaint(table, ["BLD/1.jpg"])
 
 
 def test_a_missing_table(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
 from bldml.dataset.division import divide_groups, lacking
-from bldml.dataset.earlier import Kept, Place, check_folds
+from bldml.dataset.earlier import Kept, Place, agreed_folds
 from bldml.dataset.files import DatasetError
 from bldml.dataset.grouping import Join
 from bldml.dataset.samples import Collection, Sample
@@ -304,15 +304,44 @@ def test_a_photograph_between_two_splits() -> None:
     with pytest.raises(DatasetError) as raised:
         divide_samples(ROOT, samples, {}, Request(), first, joins)
     text = str(raised.value)
-    for words in (f"{a.split('_')[0]}", "(train)", "(test)", "New between them: BLD/new.jpg", "x and y", "--fresh"):
+    for words in (
+        f"{a.split('_')[0]}",
+        "(train)",
+        "(test)",
+        "new between them: BLD/new.jpg",
+        "Remove the new ones",
+        "in 1 group:",
+        "x and y",
+        "--fresh",
+    ):
         assert words in text
     assert "u and v" not in text
 
 
 def test_other_folds_than_before() -> None:
-    kept = Kept({"a": Place("a", "train", "3"), "b": Place("b", "test")})
-    check_folds(kept, 5)
-    check_folds(Kept({"a": Place("a", "train")}), None)
-    for folds, word in ((None, "asked for are none"), (3, "asked for are 3")):
-        with pytest.raises(DatasetError, match=word):
-            check_folds(kept, folds)
+    earlier = [Place("a", "train", "3"), Place("b", "test")]
+    assert [agreed_folds(earlier, folds) for folds in (None, 4)] == [4, 4]
+    assert [agreed_folds(earlier[1:], folds) for folds in (None, 5)] == [None, 5]
+    for folds in (3, 5):
+        with pytest.raises(DatasetError, match=f"has 4 folds; asked for are {folds}"):
+            agreed_folds(earlier, folds)
+
+
+def test_other_groups_than_before() -> None:
+    """No photograph was added: to remove new ones would be no help."""
+    groups = [(1, 1)] * 20
+    first = kept_from(divide(photographs(groups), Request()))
+    where = defaultdict(list)
+    for sample in photographs(groups):
+        if sample.class_name == "BLD":
+            where[first.places[sample.name].split].append(sample.group)
+    # Four pairs of a tree in train and one in test are now called alike.
+    pairs = dict(zip(where["test"][:4], where["train"][:4], strict=True))
+    samples = [Sample(s.path, s.name, s.class_name, pairs.get(s.group, s.group)) for s in photographs(groups)]
+    with pytest.raises(DatasetError) as raised:
+        divide_samples(ROOT, samples, {}, Request(), first)
+    text = str(raised.value)
+    for words in ("in 4 groups:", "… and 1 more", "other ones than then", "same --group", "--output", "--fresh"):
+        assert words in text
+    assert text.count("(train)") == 3
+    assert "emove the new" not in text
