@@ -40,7 +40,9 @@ def test_the_steps_are_the_network(name: BackboneName) -> None:
     images = pictures(name)
     with torch.no_grad():
         # Not bit for bit: convolutions round otherwise in another memory format.
-        torch.testing.assert_close(nn.Sequential(*trunk.steps).eval()(images), network(images), rtol=1e-5, atol=1e-5)
+        expected = network(images)
+        found = nn.Sequential(*trunk.steps).eval()(images)
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("name", NAMES)
