@@ -46,7 +46,7 @@ def check_splits(datamodule: LeafDataModule) -> list[Leak] | None:
     ]  # fmt: skip
     if len(photographs) > MANY:
         rank_zero_info("Looking for photographs that two splits have; --data.on_leak off leaves that out.")
-    near = near_pairs(np.stack([NO_PRINT if one.print is None else one.print for one in photographs]))
+    near = near_pairs(_stacked(datamodule, [one.name for one in photographs]))
     _check_labels(photographs, near)
     leaks = find_leaks(photographs, near)
     if leaks:

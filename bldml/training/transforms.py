@@ -62,20 +62,6 @@ class Augmentation:
                 raise ValueError(f"augmentation.{name} must lie in [0, {most}], not {getattr(self, name)}")
 
 
-def to_pixels(image: Image.Image, size: int) -> Tensor:
-    """Squash a photograph to a square: the whole frame.
-
-    Args:
-        image: Upright RGB photograph; one that is such a square already stays what it is.
-        size: Side of the result in pixels.
-
-    Returns:
-        uint8 (3, size, size).
-    """
-    pixels: Tensor = F.pil_to_tensor(squash(image, size))
-    return pixels
-
-
 def normalize(pixels: Tensor, mean: Tensor | None = None, std: Tensor | None = None) -> Tensor:
     """Uint8 (…, 3, s, s) to float32 of ImageNet's mean 0 and standard deviation 1.
 
@@ -105,8 +91,17 @@ class Normalization(nn.Module):
 
 
 def evaluation_image(image: Image.Image, size: int) -> Tensor:
-    """What validation, test, predict, explain and export see: the whole frame, squashed. Uint8 (3, size, size)."""
-    return to_pixels(image, size)
+    """What validation, test, predict, explain and export see: the whole frame, squashed to a square.
+
+    Args:
+        image: Upright RGB photograph; one that is such a square already stays what it is.
+        size: Side of the result in pixels.
+
+    Returns:
+        uint8 (3, size, size).
+    """
+    pixels: Tensor = F.pil_to_tensor(squash(image, size))
+    return pixels
 
 
 def squashed_side(size: int, augmentation: Augmentation | None) -> int:

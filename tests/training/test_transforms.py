@@ -22,7 +22,6 @@ from bldml.training.transforms import (
     normalize,
     random_box,
     squashed_side,
-    to_pixels,
     training_image,
 )
 
@@ -175,7 +174,7 @@ def test_every_setting_changes_something(photograph: Image.Image) -> None:
 # These act on each pixel alone, so that mirroring before or after is the same.
 @pytest.mark.parametrize("setting", [{"brightness": 0.5}, {"saturation": 0.8}, {"hue": 0.3}])
 def test_one_setting_leaves_the_others_draws_alone(setting: dict[str, Any], photograph: Image.Image) -> None:
-    plain = to_pixels(photograph, SIZE)
+    plain = evaluation_image(photograph, SIZE)
     mirrors: dict[str, Callable[[Tensor], Tensor]] = {
         "none": lambda pixels: pixels,
         "x": F.horizontal_flip,
