@@ -12,12 +12,16 @@ import json
 import sys
 import time
 
-import torch
+from bldml.training.threads import wait_briefly
 
-from bldml.training.allocator import keep_freed_memory
-from bldml.training.backbones import BACKBONES
-from bldml.training.module import LeafClassifier
-from bldml.training.scores import weighted_loss
+wait_briefly()  # as `fit`, before torch is loaded
+
+import torch  # noqa: E402
+
+from bldml.training.allocator import keep_freed_memory  # noqa: E402
+from bldml.training.backbones import BACKBONES  # noqa: E402
+from bldml.training.module import LeafClassifier  # noqa: E402
+from bldml.training.scores import weighted_loss  # noqa: E402
 
 
 def main() -> int:

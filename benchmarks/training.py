@@ -30,6 +30,8 @@ from bldml.training.backbones import BACKBONES
 HERE = Path(__file__).parent
 # glibc's own names for what `training/allocator.py` sets.
 GLIBC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "2147483647"}
+# GNU OpenMP's default, where `training/threads.py` sets less.
+STOCK_THREADS = {"GOMP_SPINCOUNT": "300000"}
 Rates = dict[str, float]
 
 
@@ -73,7 +75,9 @@ def reference(folder: Path, options: argparse.Namespace, thawed: int, environmen
     return rates([json.loads(line) for line in run(command, environment).splitlines()])
 
 
-def fit(folder: Path, options: argparse.Namespace, thawed: int, *more: str) -> Rates:
+def fit(
+    folder: Path, options: argparse.Namespace, thawed: int, *more: str, environment: dict[str, str] | None = None
+) -> Rates:
     """`bldml fit`."""
     with tempfile.TemporaryDirectory() as work:
         times = Path(work) / "times.jsonl"
@@ -87,18 +91,22 @@ def fit(folder: Path, options: argparse.Namespace, thawed: int, *more: str) -> R
             "--test_after_fit=false", "--report=false", "--early_stopping.patience=100", "--trust_config",
             "--trainer.callbacks+=benchmarks.epochs.EpochTimes", *more,
         ]  # fmt: skip
-        run(command, {"EPOCH_TIMES": str(times), "PYTHONPATH": str(HERE.parent)})
+        run(command, {"EPOCH_TIMES": str(times), "PYTHONPATH": str(HERE.parent)} | (environment or {}))
         return rates([json.loads(line) for line in times.read_text().splitlines()])
 
 
-def bare(options: argparse.Namespace, thawed: int, *more: str) -> Rates:
+def bare(
+    folder: Path, options: argparse.Namespace, thawed: int, *more: str, environment: dict[str, str] | None = None
+) -> Rates:
     """The bare loop."""
     command = [
         sys.executable, str(HERE / "bare.py"), f"--backbone={options.backbone}", f"--size={options.size}",
         f"--thawed={thawed}", f"--precision={options.precision}", *more,
     ]  # fmt: skip
-    found = json.loads(run(command, {}))
-    return {key: value for key, value in found.items() if key in ("train", "val", "gpu_gib")}
+    found = json.loads(run(command, environment or {}))
+    n, m = (sum(path.is_file() for path in (folder / split).rglob("*")) for split in ("train", "val"))
+    found["epoch"] = (n + m) / (n / found["train"] + m / found["val"])
+    return {key: value for key, value in found.items() if key in ("train", "val", "epoch", "gpu_gib")}
 
 
 def main() -> int:
@@ -128,11 +136,13 @@ def main() -> int:
                 "reference_glibc": lambda k=thawed: reference(folder, options, k, GLIBC),
                 "fit": lambda k=thawed: fit(folder, options, k),
                 "fit_uncached": lambda k=thawed: fit(folder, options, k, "--data.cache=off"),
+                "fit_stock_threads": lambda k=thawed: fit(folder, options, k, environment=STOCK_THREADS),
                 "fit_compiled": lambda k=thawed: fit(folder, options, k, "--model.compile=true"),
-                "bare": lambda k=thawed: bare(options, k),
-                "bare_stock_allocator": lambda k=thawed: bare(options, k, "--allocator=stock"),
-                "bare_plain_network": lambda k=thawed: bare(options, k, "--plain"),
-                "bare_compiled": lambda k=thawed: bare(options, k, "--compile"),
+                "bare": lambda k=thawed: bare(folder, options, k),
+                "bare_stock_allocator": lambda k=thawed: bare(folder, options, k, "--allocator=stock"),
+                "bare_stock_threads": lambda k=thawed: bare(folder, options, k, environment=STOCK_THREADS),
+                "bare_plain_network": lambda k=thawed: bare(folder, options, k, "--plain"),
+                "bare_compiled": lambda k=thawed: bare(folder, options, k, "--compile"),
             }
             rounds: dict[str, list[Rates]] = {way: [] for way in options.ways}
             for _ in range(options.rounds):

@@ -10,6 +10,8 @@ from bldml import __version__
 from bldml.commands import COMMANDS, UsageError
 
 if TYPE_CHECKING:
+    from argparse import Action, HelpFormatter
+
     from bldml.training.stopping import StopSignals
 
 VERBS = {
@@ -76,7 +78,9 @@ def _run_command(function: Callable[..., None], arguments: list[str]) -> int:
     import jsonargparse
 
     try:
-        parser = jsonargparse.ArgumentParser(prog=f"bldml {arguments[0]}", description=_first_line(function))
+        parser = jsonargparse.ArgumentParser(
+            prog=f"bldml {arguments[0]}", description=_first_line(function), formatter_class=_formatter()
+        )
         lists = [name for name, kind in get_type_hints(function).items() if kind == list[Path]]
         parser.add_function_arguments(function, as_positional=True, skip=set(lists))
         for name in lists:  # jsonargparse would have a list typed as JSON
@@ -93,8 +97,22 @@ def _run_command(function: Callable[..., None], arguments: list[str]) -> int:
     return 0
 
 
+def _formatter() -> "type[HelpFormatter]":
+    """How --help of a plain command is written."""
+    import jsonargparse
+
+    class Formatter(jsonargparse.DefaultHelpFormatter):
+        """As jsonargparse does it, but for the type of a path, which it shows as `<class 'Path'>`."""
+
+        def _get_type_str(self, action: "Action") -> str | None:
+            text = super()._get_type_str(action)
+            return text and text.replace("<class 'Path'>", "PATH").replace("Path |", "PATH |")
+
+    return Formatter
+
+
 def _run_verb(arguments: list[str], *, is_process: bool) -> int:
-    """Run a Lightning verb; signals that stop a fit are caught before torch is loaded, which takes seconds.
+    """Run a Lightning verb; what must be in place before torch is loaded, which takes seconds, comes first.
 
     Args:
         arguments: The command line.
@@ -102,7 +120,9 @@ def _run_verb(arguments: list[str], *, is_process: bool) -> int:
             done must not make a finished job a failed one.
     """
     from bldml.training.stopping import StopSignals
+    from bldml.training.threads import wait_briefly
 
+    wait_briefly()
     signals = StopSignals()
     if arguments[0] != "fit":
         return _run_lightning(arguments, signals)
