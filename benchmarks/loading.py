@@ -30,6 +30,7 @@ from torchvision.transforms.v2 import functional as F
 from bldml.dataset.cache import Keeper
 from bldml.dataset.drawing import draw_leaf
 from bldml.dataset.images import load_rgb
+from bldml.dataset.pixels import Square
 from bldml.dataset.samples import Sample
 from bldml.dataset.squares import Squares
 from bldml.dataset.verify import verify
@@ -112,7 +113,7 @@ def ways(samples: list[Sample], size: int, folder: Path) -> dict[str, Way]:
     whole = keep(samples, size, size, folder)
     larger = keep(samples, size, squashed_side(size, AUGMENTATION), folder)
 
-    def kept(squares: Squares, number: int) -> Image.Image:
+    def kept(squares: Squares, number: int) -> Square:
         square = squares.read(number)
         assert square is not None
         return square
@@ -122,7 +123,7 @@ def ways(samples: list[Sample], size: int, folder: Path) -> dict[str, Way]:
         with Image.open(samples[number].path) as image:
             return PLAIN(image.convert("RGB"))
 
-    def train(image: Image.Image, number: int) -> torch.Tensor:
+    def train(image: Image.Image | Square, number: int) -> torch.Tensor:
         return training_image(image, size, AUGMENTATION, np.random.default_rng(number))
 
     return {

@@ -2,13 +2,13 @@
 
     python benchmarks/memory.py --output benchmarks/results/memory.json
 
-Each size is a run of its own in a fresh process: photographs are found, decoded once, kept, and loaded for one epoch by
-two workers. The photographs are tiny, so that what grows with their number is not hidden behind their pixels.
-Linux alone: figures come from /proc.
+Each size is a run of its own in a fresh process, which does what a fit does apart from the network, and says the peak
+of each step: photographs are found, decoded once and kept, compared between the splits, written down in a run folder,
+and loaded for one epoch by two workers. Another process then finds and reads them again. The photographs are tiny, so
+that what grows with their number is not hidden behind their pixels. Linux alone: figures come from /proc.
 """
 
 import argparse
-import io
 import json
 import os
 import platform
@@ -16,11 +16,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 SIZE = 16  # px; a cached square is 1 KiB
 WORKERS = 2
@@ -28,19 +31,17 @@ MIB = 2**20
 
 
 def write_photographs(root: Path, count: int) -> None:
-    """Two classes of tiny JPEGs, no two of the same content, in folders of at most 1000."""
+    """Two classes of tiny JPEGs, no two alike, of seven cameras and many moments, in folders of at most 1000."""
     generator = np.random.default_rng(0)
-    kinds = []
-    for _ in range(64):
-        file = io.BytesIO()
-        Image.fromarray(generator.integers(0, 255, (8, 8, 3), np.uint8)).resize((48, 32)).save(file, "JPEG")
-        kinds.append(file.getvalue())
     for number in range(count):
         folder = root / ("BLD", "No_BLD")[number % 2] / f"site_{number // 1000:03d}"
         if number % 1000 < 2:
             folder.mkdir(parents=True, exist_ok=True)
-        # What follows the end of a JPEG is another part of the file, but no pixel.
-        (folder / f"IMG_{number:07d}.jpg").write_bytes(kinds[number % 64] + number.to_bytes(8, "big"))
+        picture = Image.fromarray(generator.integers(0, 255, (8, 8, 3), np.uint8)).resize((48, 32))
+        exif = Image.Exif()
+        exif[ExifTags.Base.Model] = f"Camera {number % 7}"
+        exif[ExifTags.Base.DateTime] = f"{datetime(2024, 6, 1) + timedelta(minutes=number):%Y:%m:%d %H:%M:%S}"
+        picture.save(folder / f"leaf {number * 7919:09d}.jpg", exif=exif)
 
 
 def status(process: int, key: str) -> float:
@@ -63,14 +64,57 @@ def children() -> list[int]:
 
 def measure(root: Path) -> dict[str, Any]:
     """One run, in this process."""
+    from bldml.app.leaks import check_splits, seen_digests, write_prints
+    from bldml.app.photographs import photographs_table
+    from bldml.dataset.manifest import to_manifest
+    from bldml.results.run import RunFolder
     from bldml.training.datamodule import LeafDataModule
 
-    before = status(os.getpid(), "VmRSS")
+    steps: dict[str, Any] = {"before": {"peak_mib": round(status(os.getpid(), "VmRSS"))}}
+
+    @contextmanager
+    def step(name: str) -> Iterator[None]:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        start = time.monotonic()
+        yield
+        steps[name] = {
+            "peak_mib": round(status(os.getpid(), "VmHWM")),
+            "after_mib": round(status(os.getpid(), "VmRSS")),
+            "s": round(time.monotonic() - start, 1),
+        }
+
     datamodule = LeafDataModule(root=root, positive_class="BLD", image_size=SIZE, num_workers=WORKERS, batch_size=16)
-    start = time.monotonic()
-    datamodule.read_for_fit()
-    reading = time.monotonic() - start
-    after = status(os.getpid(), "VmRSS")
+    with step("read"):
+        datamodule.read_for_fit()
+    assert datamodule.collection is not None
+    run = RunFolder(Path(os.environ["BLDML_CACHE"]).parent)
+    with step("compare"):
+        check_splits(datamodule)
+    with step("write"):
+        for text in (photographs_table(datamodule), to_manifest(datamodule.collection), seen_digests(datamodule)):
+            assert text
+        write_prints(run, datamodule)
+        datamodule.contents.forget_prints()
+    with step("load"):
+        workers = load(datamodule)
+    return {
+        "photographs": len(datamodule.contents),
+        "parent_peak_mib": max(figures["peak_mib"] for figures in steps.values()),
+        "parent": steps,
+        **workers,
+    }
+
+
+def measure_again(root: Path) -> dict[str, int]:
+    """Reading photographs whose pixels are kept already, in this process."""
+    from bldml.training.datamodule import LeafDataModule
+
+    LeafDataModule(root=root, positive_class="BLD", image_size=SIZE).read_for_fit()
+    return {"parent_peak_when_read_again_mib": round(status(os.getpid(), "VmHWM"))}
+
+
+def load(datamodule: Any) -> dict[str, int]:
+    """One epoch; the memory of the processes that load."""
     batches = iter(datamodule.train_dataloader())
     next(batches)
     workers = [worker for worker in children() if worker]
@@ -82,16 +126,10 @@ def measure(root: Path) -> dict[str, Any]:
         if number == max(1, left - 20):
             at_end = max(private(worker) for worker in workers)
             peak = max(status(worker, "VmHWM") for worker in workers)
-    assert datamodule.collection is not None
     return {
-        "photographs": sum(len(split) for split in datamodule.collection.splits.values()),
-        "parent_before_reading_mib": round(before),
-        "parent_after_reading_mib": round(after),
-        "parent_peak_mib": round(status(os.getpid(), "VmHWM")),
         "worker_peak_mib": round(peak),
         "worker_private_at_first_batch_mib": round(at_start),
         "worker_private_at_the_end_mib": round(at_end),
-        "reading_s": round(reading, 1),
     }
 
 
@@ -102,9 +140,10 @@ def main() -> None:
     parser.add_argument("--hardware", default=f"{platform.machine()}, {os.cpu_count()} cores")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--root", type=Path, help=argparse.SUPPRESS)  # the run of one size
+    parser.add_argument("--again", action="store_true", help=argparse.SUPPRESS)  # only read
     options = parser.parse_args()
     if options.root is not None:
-        sys.stdout.write(json.dumps(measure(options.root)))
+        sys.stdout.write(json.dumps(measure_again(options.root) if options.again else measure(options.root)))
         return
     runs = []
     for count in options.counts:
@@ -113,8 +152,13 @@ def main() -> None:
             write_photographs(root, count)
             command = [sys.executable, __file__, "--root", str(root)]
             environment = {**os.environ, "BLDML_CACHE": f"{folder}/pixels"}
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment)
-            runs.append(json.loads(done.stdout))
+            once, again = (
+                json.loads(
+                    subprocess.run([*command, *more], check=True, stdout=subprocess.PIPE, env=environment).stdout
+                )
+                for more in ((), ("--again",))
+            )
+            runs.append(once | again)
             sys.stderr.write(f"{runs[-1]}\n")
     result = {
         "workers": WORKERS,

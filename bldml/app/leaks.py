@@ -4,6 +4,10 @@ import csv
 import io
 import zipfile
 import zlib
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate, chain
+from typing import overload
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
@@ -35,18 +39,10 @@ def check_splits(datamodule: LeafDataModule) -> list[Leak] | None:
     """
     if datamodule.on_leak == "off":
         return None
-    assert datamodule.collection is not None
-    photographs = [
-        Photograph(
-            sample.name, split, sample.class_name, datamodule.digests[sample.name],
-            datamodule.prints.get(sample.name), datamodule.metadata.get(sample.name),
-        )
-        for split, samples in datamodule.collection.splits.items()
-        for sample in samples
-    ]  # fmt: skip
+    photographs = _Photographs(datamodule)
     if len(photographs) > MANY:
         rank_zero_info("Looking for photographs that two splits have; --data.on_leak off leaves that out.")
-    near = near_pairs(_stacked(datamodule, [one.name for one in photographs]))
+    near = near_pairs(datamodule.contents.prints)
     _check_labels(photographs, near)
     leaks = find_leaks(photographs, near)
     if leaks:
@@ -54,7 +50,33 @@ def check_splits(datamodule: LeafDataModule) -> list[Leak] | None:
     return leaks
 
 
-def _check_labels(photographs: list[Photograph], near: list[Near]) -> None:
+class _Photographs(Sequence[Photograph]):
+    """All that a data module has read, split after split, each made when it is asked for: a list is a load."""
+
+    def __init__(self, datamodule: LeafDataModule) -> None:
+        assert datamodule.collection is not None
+        self._contents, self._splits = datamodule.contents, datamodule.collection.splits
+        self._ends = list(accumulate(len(samples) for samples in self._splits.values()))
+
+    def __len__(self) -> int:
+        return len(self._contents)
+
+    @overload
+    def __getitem__(self, index: int) -> Photograph: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Photograph]: ...
+    def __getitem__(self, index: int | slice) -> Photograph | list[Photograph]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        split, samples = list(self._splits.items())[number := bisect_right(self._ends, index)]
+        sample, contents = samples[index - self._ends[number] + len(samples)], self._contents
+        digest, fingerprint, metadata = contents.digests[index], contents.prints[index], contents.metadata[index]
+        return Photograph(sample.name, split, sample.class_name, digest, fingerprint, metadata)
+
+
+def _check_labels(photographs: Sequence[Photograph], near: list[Near]) -> None:
     """Say which photographs lie in two classes, whatever their splits."""
     names, classes = [one.name for one in photographs], [one.class_name for one in photographs]
     found = find_duplicates(names, classes, [one.digest for one in photographs], near=near).two_classes
@@ -94,9 +116,10 @@ def check_external(datamodule: LeafDataModule, run: RunFolder | None) -> int | N
         rank_zero_info(f"Whether these photographs are nearly the same as some of training cannot be told: {why}.")
         return None
     names, prints = known
-    ours = list(datamodule.digests)
+    assert datamodule.collection is not None
+    ours = [sample.name for samples in datamodule.collection.splits.values() for sample in samples]
     found: dict[int, int] = {}
-    for pair in near_pairs_between(prints, _stacked(datamodule, ours)):
+    for pair in near_pairs_between(prints, datamodule.contents.prints):
         found.setdefault(pair.b, pair.a)
     if found:
         named = "; ".join(f"{show_path(ours[b])} and {show_path(names[a])}" for b, a in list(found.items())[:SHOWN])
@@ -112,9 +135,9 @@ def check_external(datamodule: LeafDataModule, run: RunFolder | None) -> int | N
 
 def seen_digests(datamodule: LeafDataModule) -> str:
     """The photographs that training and validation have seen, by the beginnings of their SHA-256, in one string."""
-    assert datamodule.collection is not None
-    samples = [s for split in ("train", "val") for s in datamodule.collection.splits[split]]
-    return "".join(sorted(datamodule.digests[s.name][:DIGITS] for s in samples))
+    return "".join(
+        sorted(digest[:DIGITS] for split in ("train", "val") for digest in datamodule.contents_of(split).digests)
+    )
 
 
 def check_unseen(datamodule: LeafDataModule, checkpoint: Checkpoint) -> None:
@@ -125,10 +148,12 @@ def check_unseen(datamodule: LeafDataModule, checkpoint: Checkpoint) -> None:
     """
     seen = checkpoint.header.seen
     known = {seen[start : start + DIGITS] for start in range(0, len(seen), DIGITS)}
-    found = [name for name, digest in datamodule.digests.items() if digest[:DIGITS] in known]
+    assert datamodule.collection is not None
+    digests, samples = datamodule.contents.digests, chain(*datamodule.collection.splits.values())
+    found = [sample.name for sample, digest in zip(samples, digests, strict=True) if digest[:DIGITS] in known]
     if found:
         raise DatasetError(
-            f"{len(found)} of {len(datamodule.digests)} photographs are those of the training or validation split, "
+            f"{len(found)} of {len(digests)} photographs are those of the training or validation split, "
             f"first {show_path(found[0])}. If the folder has only moved, test its own test split with "
             "--data.root FOLDER --data.manifest <run>/splits.csv."
         )
@@ -148,9 +173,12 @@ def leaks_table(leaks: list[Leak]) -> str:
 def write_prints(run: RunFolder, datamodule: LeafDataModule) -> None:
     """Keep the prints of the training and validation photographs for `check_external`."""
     assert datamodule.collection is not None
-    names = [sample.name for split in ("train", "val") for sample in datamodule.collection.splits[split]]
+    splits = datamodule.collection.splits
+    assert list(splits)[:2] == ["train", "val"]
+    names = np.array([sample.name for split in ("train", "val") for sample in splits[split]])
+    prints = datamodule.contents.prints[: len(names)]  # joining those of the two would double them
     content = io.BytesIO()
-    np.savez_compressed(content, names=np.array(names), prints=_stacked(datamodule, names))
+    np.savez_compressed(content, names=names, prints=prints)
     write_atomically(run.prints, content.getvalue())
 
 
@@ -162,11 +190,6 @@ def read_prints(run: RunFolder) -> tuple[list[str], Prints] | None:
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error):
         return None
     return (names, prints) if prints.shape == (len(names), len(NO_PRINT)) else None
-
-
-def _stacked(datamodule: LeafDataModule, names: list[str]) -> Prints:
-    found = [datamodule.prints.get(name, NO_PRINT) for name in names]
-    return np.stack(found) if found else np.zeros((0, len(NO_PRINT)), np.uint8)
 
 
 def _tell(text: str, datamodule: LeafDataModule, way_out: str) -> None:

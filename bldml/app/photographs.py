@@ -1,5 +1,6 @@
 """The table of photographs that a run or an external evaluation leaves behind."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_info
@@ -11,19 +12,17 @@ from bldml.training.datamodule import LeafDataModule
 TABLE = "photographs.csv"
 
 
-def rows_of(datamodule: LeafDataModule) -> list[Photograph]:
+def rows_of(datamodule: LeafDataModule) -> Iterator[Photograph]:
     """A row for each photograph of a data module that has read them."""
     assert datamodule.collection is not None
-    rows = []
     for split, samples in datamodule.collection.splits.items():
-        for sample in samples:
-            found = datamodule.metadata.get(sample.name)
+        contents = datamodule.contents_of(split)
+        for sample, found, digest in zip(samples, contents.metadata, contents.digests, strict=True):
             width, height, camera, taken = (
                 (found.width, found.height, found.camera, found.taken) if found else (0, 0, "", "")
             )
             known = (sample.name, split, sample.class_name, sample.group, width, height, camera, taken)
-            rows.append(Photograph(*known, datamodule.digests.get(sample.name, "")))
-    return rows
+            yield Photograph(*known, digest)
 
 
 def photographs_table(datamodule: LeafDataModule) -> str:
@@ -51,5 +50,5 @@ def compare_with_training(datamodule: LeafDataModule, folder: Path, run: RunFold
     except RunError as error:
         rank_zero_info(f"How these photographs differ from those of the training is not known. {error}")
         return
-    for sentence in differences(training, rows_of(datamodule), datamodule.positive_class):
+    for sentence in differences(training, list(rows_of(datamodule)), datamodule.positive_class):
         rank_zero_info(sentence)

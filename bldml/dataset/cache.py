@@ -20,7 +20,8 @@ from bldml.dataset.files import show_path
 from bldml.dataset.metadata import Metadata
 from bldml.dataset.perceptual import PRINT_VERSION, Print
 from bldml.dataset.pixels import squash
-from bldml.dataset.segment import SUFFIX, NoSpace, SegmentWriter, places, read_segments, shown_size
+from bldml.dataset.places import SUFFIX, Places, StoredPrints, read_segments
+from bldml.dataset.segment import NoSpace, SegmentWriter, shown_size
 
 CACHE_VERSION = 1
 """Rises when `images.load_rgb` or `pixels.squash` would make other pixels of the same photograph."""
@@ -65,7 +66,7 @@ def is_writable(folder: Path) -> bool:
     return there is not None and os.path.isdir(there) and os.access(there, os.R_OK | os.W_OK | os.X_OK)  # noqa: PTH112
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Known:
     """What is known of a photograph without decoding it."""
 
@@ -95,17 +96,25 @@ class Keeper:
         self.trouble = ""
         self.written: Path | None = None
         self._segments = read_segments(folders, self.name, side)
-        self._places = places(self._segments)
+        self._places = Places(self._segments)
+        self._prints: dict[int, StoredPrints] = {}
         self._writer: SegmentWriter | None = None
+        self._folder: Path | None = None
         self._lock = threading.Lock()
 
     def find(self, digest: str) -> Known | None:
         """What is known of the photograph whose file has this SHA-256; None where its square is not there."""
-        place = self._places.get(digest)
+        place = self._places.find(digest)
         if place is None:
             return None
-        segment = self._segments[place[0]]
-        return Known(segment.metadata[place[1]], segment.prints[place[1]])
+        number, row = place
+        try:
+            with self._lock:
+                if number not in self._prints:
+                    self._prints[number] = StoredPrints(self._segments[number])
+            return Known(self._segments[number].metadata[row], self._prints[number].read(row))
+        except OSError:  # removed or cut meanwhile
+            return None
 
     def keep(self, digest: str, photograph: Image.Image, metadata: Metadata | None, fingerprint: Print) -> None:
         """Keep a photograph's square, where there is room."""
@@ -119,7 +128,7 @@ class Keeper:
             if self._writer is not None:
                 self._writer.add(digest, square, metadata, fingerprint)
         except (OSError, NoSpace) as error:
-            self.trouble = self.trouble or _plain(error)
+            self.trouble = self.trouble or _plain(error, self._folder)
             if self._writer is not None:
                 self._writer.empty()
 
@@ -127,10 +136,15 @@ class Keeper:
         folder = next((folder for folder in self.folders if is_writable(folder)), None)
         if folder is None:
             raise NoSpace(f"{' and '.join(show_path(folder) for folder in self.folders)} cannot be written to")
+        self._folder = folder
         return SegmentWriter(folder, self.name, self.side, max(1, self.expected - len(self._places)))
 
     def close(self) -> None:
-        """Give what was written its name; what was written until a run was stopped need not be decoded again."""
+        """Give what was written its name; what was written until a run was stopped need not be decoded again.
+
+        Nothing is found or kept after that.
+        """
+        self._segments, self._places, self.write = [], Places([]), False
         writer, self._writer = self._writer, None
         if writer is None:
             return
@@ -138,7 +152,7 @@ class Keeper:
             if not self.trouble:
                 self.written = writer.finish()
         except OSError as error:
-            self.trouble = _plain(error)
+            self.trouble = _plain(error, self._folder)
         finally:
             writer.abandon()
 
@@ -157,7 +171,8 @@ def describe(written: Sequence[Path]) -> str:
     )
 
 
-def _plain(error: OSError | NoSpace) -> str:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk or your quota is full"
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+def _plain(error: OSError | NoSpace, folder: Path | None) -> str:
+    """Why nothing can be kept, and in which folder; an error without one names those that were tried itself."""
+    is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    said = "the disk or your quota is full" if is_full else getattr(error, "strerror", None) or str(error)
+    return said if folder is None else f"{show_path(folder)}: {said}"

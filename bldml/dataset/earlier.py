@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bldml.dataset.files import DatasetError, show_path
+from bldml.dataset.files import DatasetError, counted, show_path
 from bldml.dataset.manifest import read_rows, without_apostrophe
 from bldml.dataset.samples import SPLITS, Sample, class_name
 
@@ -149,15 +149,16 @@ def _check_same(
     way_out = "Give another --output, or start over with --fresh."
     if places and not found:
         raise DatasetError(
-            f"Not one of the {len(places)} photographs in {show_path(manifest)} is here: it divides others, perhaps "
-            f"from another folder. {way_out}"
+            f"Of {counted(len(places), 'photograph')} in {show_path(manifest)} not one is here: it divides others, "
+            f"perhaps from another folder. {way_out}"
         )
     # Cameras number anew, so another data set may well have the same names.
     if 2 * len(changed) > comparable:
+        are = "is another" if len(changed) == 1 else "are others"
         names = ", ".join(map(show_path, changed[:3])) + (", …" if len(changed) > 3 else "")
         raise DatasetError(
-            f"{len(changed)} of the {comparable} photographs that {show_path(manifest)} has by name are others now "
-            f"(another content: {names}). Perhaps it divides another data set with the same names. {way_out}"
+            f"{len(changed)} of the {counted(comparable, 'photograph')} that {show_path(manifest)} has by name {are} "
+            f"now (another content: {names}). Perhaps it divides another data set with the same names. {way_out}"
         )
 
 

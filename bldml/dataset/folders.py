@@ -19,7 +19,7 @@ from bldml.dataset.files import (
     show_path,
     subfolders,
 )
-from bldml.dataset.samples import SPLITS, Collection, Sample, class_name
+from bldml.dataset.samples import SPLITS, Collection, Sample, Samples, class_name
 
 
 def read_folders(
@@ -66,9 +66,10 @@ def read_folders(
     for path in {root, *parts.values()}:
         ignored.update(_loose_files(path))
 
-    splits: dict[str, list[Sample]] = {split: [] for split in SPLITS if split in parts}
+    names = [split for split in SPLITS if split in parts]
     if "" in parts:
-        splits = {"test": []} if whole else {s: [] for s in SPLITS if s != "test" or test_fraction > 0}
+        names = ["test"] if whole else [s for s in SPLITS if s != "test" or test_fraction > 0]
+    splits = {split: Samples(root) for split in names}
     heif: list[Path] = []
     for part, classes in found.items():
         for folder, photographs in classes.items():
@@ -80,7 +81,7 @@ def read_folders(
             for path in photographs.photographs:
                 split = part or ("test" if whole else divide(path.relative_to(folder), val_fraction, test_fraction))
                 splits[split].append(_sample(path, root, label))
-    return Collection(root, {k: tuple(v) for k, v in splits.items()}, +ignored, tuple(heif))
+    return Collection(root, splits, +ignored, tuple(heif))
 
 
 def read_unlabelled(root: Path) -> Collection:
@@ -95,7 +96,7 @@ def read_unlabelled(root: Path) -> Collection:
     searcher = Searcher(root)
     found: Found = searcher.search(root)
     searcher.finish()
-    samples = tuple(_sample(path, root, "") for path in found.photographs)
+    samples = Samples(root, (_sample(path, root, "") for path in found.photographs))
     return Collection(root, {"predict": samples}, found.ignored, tuple(found.heif))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
-from bldml.dataset.files import DatasetError, escape_text, show_path, unescape_path
+from bldml.dataset.files import DatasetError, counted, escape_text, show_path, unescape_path
 from bldml.dataset.manifest import MOST_ROWS_SHOWN, read_rows, without_apostrophe
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def table_groups(table: Path, names: Sequence[str]) -> tuple[list[str], list[str
         wrong = [f"{len(problems)} fault{'' if len(problems) == 1 else 's'} in it"] if problems else []
         if missing:
             verb = "is" if len(missing) == 1 else "are"
-            wrong.append(f"{len(missing)} of {len(names)} photographs {verb} not in it")
+            wrong.append(f"{len(missing)} of {counted(len(names), 'photograph')} {verb} not in it")
         raise DatasetError(
             f"The table of groups {show_path(table)} cannot be used: {', '.join(wrong)}.\n  "
             + "\n  ".join(shown)

@@ -23,7 +23,7 @@ _WORDS = {"exact": "equal to", "near": "nearly the same as", "burst": "of the sa
 _NAMED = 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Photograph:
     """What is known of one photograph.
 
@@ -44,7 +44,7 @@ class Photograph:
     metadata: Metadata | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Leak:
     """A photograph that another split has as well.
 

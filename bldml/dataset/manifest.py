@@ -4,12 +4,14 @@ import csv
 import io
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from bldml.dataset.files import DatasetError, Searcher, escape_path, escape_text, show_path, unescape_path
-from bldml.dataset.samples import SPLITS, Collection, Sample, class_name
+from bldml.dataset.samples import SPLITS, Collection, Sample, Samples, class_name
+from bldml.dataset.texts import Texts
 
 COLUMNS = ("path", "label", "split")
 OPTIONAL = ("group", "fold", "sha256")
@@ -34,11 +36,10 @@ def read_manifest(
             Row numbers are a spreadsheet's: the header is row 1, empty rows count. Or there is no such fold.
     """
     root = manifest.parent if root is None else root
-    splits: dict[str, list[Sample]] = {}
+    splits: dict[str, Samples] = {}
     problems: list[str] = []
     rows_of: dict[str, int] = {}
-    digests: dict[str, str] = {}
-    folds: dict[str, str] = {}
+    names, digests, folds = Texts(), Texts(), Texts()
     for number, cells, is_too_wide in read_rows(manifest, COLUMNS, OPTIONAL):
         row = {column: cell.strip() for column, cell in cells.items()}
         text, label, split = (row[column] for column in COLUMNS)
@@ -61,11 +62,10 @@ def read_manifest(
             name = escape_path(path.relative_to(root) if path.is_relative_to(root) else path)
             group = escape_text(without_apostrophe(row.get("group", "")))
             sample = Sample(path, name, class_name(without_apostrophe(label), aliases), group)
-            splits.setdefault(split, []).append(sample)
-            if digest:
-                digests[name] = digest
-            if row.get("fold"):
-                folds[name] = row["fold"]
+            splits.setdefault(split, Samples(root)).append(sample)
+            names.append(name)
+            digests.append(digest)
+            folds.append(row.get("fold", ""))
     if problems:
         shown = problems[:MOST_ROWS_SHOWN]
         more = f"\n  … and {len(problems) - len(shown)} more" if len(problems) > len(shown) else ""
@@ -74,8 +74,14 @@ def read_manifest(
             + "\n  ".join(shown)
             + more
         )
-    collection = Collection(root, {s: tuple(splits[s]) for s in SPLITS if s in splits}, digests=digests, folds=folds)
+    rows_of.clear()  # first, so that what stays does not lie scattered among what goes
+    ordered = {split: splits[split] for split in SPLITS if split in splits}
+    collection = Collection(root, ordered, digests=_given(names, digests), folds=_given(names, folds))
     return collection if fold is None else with_fold(collection, fold, manifest)
+
+
+def _given(names: Texts, texts: Texts) -> dict[str, str]:
+    return {name: text for name, text in zip(names, texts, strict=True) if text}
 
 
 def with_fold(collection: Collection, fold: int, manifest: Path) -> Collection:
@@ -107,33 +113,35 @@ def with_fold(collection: Collection, fold: int, manifest: Path) -> Collection:
     for sample in rest:
         parts["val" if collection.folds[sample.name] == str(fold) else "train"].append(sample)
     # In one order, whatever train and val are without folds.
-    splits = {split: tuple(sorted(samples, key=lambda s: s.name)) for split, samples in parts.items()}
+    splits: dict[str, Sequence[Sample]] = {
+        split: Samples(collection.root, sorted(samples, key=lambda s: s.name)) for split, samples in parts.items()
+    }
     if "test" in collection.splits:
         splits["test"] = collection.splits["test"]
     return replace(collection, splits=splits, folds={})
 
 
-def check_unchanged(collection: Collection, digests: Mapping[str, str]) -> None:
+def check_unchanged(collection: Collection, digests: Iterable[str]) -> None:
     """Check that photographs are still those that the manifest's column sha256 was written for.
 
     Args:
         collection: With the digests that are asked for.
-        digests: SHA-256 of the files as they are now, by sample name; those that are missing are not checked.
+        digests: SHA-256 of the files as they are now, split after split.
 
     Raises:
         DatasetError: Some have changed.
     """
-    samples = [sample for split in collection.splits.values() for sample in split]
     changed = [
         sample.name
-        for sample in samples
-        if (asked := collection.digests.get(sample.name)) and digests.get(sample.name, asked) != asked
+        for sample, digest in zip(chain(*collection.splits.values()), digests, strict=True)
+        if (asked := collection.digests.get(sample.name)) and digest != asked
     ]
     if changed:
+        count = sum(map(len, collection.splits.values()))
         shown = "".join(f"\n  {show_path(name)}" for name in changed[:MOST_ROWS_SHOWN])
         more = f"\n  … and {len(changed) - MOST_ROWS_SHOWN} more" if len(changed) > MOST_ROWS_SHOWN else ""
         raise DatasetError(
-            f"{len(changed)} of {len(samples)} photographs have changed since the manifest was written (their content "
+            f"{len(changed)} of {count} photographs have changed since the manifest was written (their content "
             f"is not that of its column sha256):{shown}{more}\nPut the old files back, or, if the new ones are right, "
             "write the manifest again: python -m bldml split with the same --output keeps every photograph's place."
         )

@@ -21,7 +21,7 @@ _LONGEST = 80  # characters of a camera's or a profile's name
 _MP_NUMBER_OF_IMAGES = 0xB001  # tag of the CIPA multi-picture format
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Metadata:
     """Of one photograph.
 
@@ -77,7 +77,7 @@ def _describe(image: ImageFile.ImageFile) -> Metadata:
         height,
         _camera(exif),
         _taken(exif),
-        subsec=re.sub(r"\D", "", _text(exif.get(ExifTags.Base.SubsecTimeOriginal)))[:9],
+        subsec=re.sub(r"[^0-9]", "", _text(exif.get(ExifTags.Base.SubsecTimeOriginal)))[:9],
         format="MPO" if is_mpo else image.format or "",
         mode=image.mode,
         frames=frames,

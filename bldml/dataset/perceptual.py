@@ -4,6 +4,7 @@ A print is a small grey picture, kept as cosine coefficients. Few numbers that t
 to candidates in a tree; `alignment` then compares whole prints.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ _NEIGHBOURS = 5  # compared with one print in one crop
 # missed, near its rim, where hardly a copy is; in a twelfth of the time, and growing less with their number.
 _SLACK = 1.0
 _LEAF = 32  # keys in the tree's smallest boxes
-_PORTION = 4096  # prints or pairs worked on at once
+_PORTION = 1024  # prints or pairs worked on at once
 
 
 @dataclass(frozen=True)
@@ -113,15 +114,14 @@ def near_pairs(prints: Prints, threshold: float = NEAR) -> list[Near]:
         Pairs by a, then b.
     """
     kept, pairs = _collapse(prints)
-    unique = prints[kept]
-    group = np.arange(len(kept))
-    for cut, neighbours in _neighbours(unique, unique):
+    group = np.arange(len(prints))
+    for cut, neighbours in _neighbours(prints, prints, kept):
         known = group[neighbours[:, 0]] == group[neighbours[:, 1]]
         found = neighbours[~known]
-        score = _compare(unique, unique, found, cut)
+        score = _compare(prints, prints, found, cut)
         near = score >= threshold
         group = _join(group, found[near])
-        for (a, b), value in zip(kept[np.sort(found[near], 1)].tolist(), score[near].tolist(), strict=True):
+        for (a, b), value in zip(np.sort(found[near], 1).tolist(), score[near].tolist(), strict=True):
             pairs[a, b] = max(min(float(value), 1.0), pairs.get((a, b), 0.0))
     return [Near(a, b, value) for (a, b), value in sorted(pairs.items())]
 
@@ -153,7 +153,8 @@ def _collapse(prints: Prints) -> tuple[npt.NDArray[np.intp], dict[tuple[int, int
     pairs: dict[tuple[int, int], float] = {}
     for index, row in enumerate(prints):
         if row.any():
-            same = first.setdefault(row.tobytes(), index)
+            # The print itself would be held a second time.
+            same = first.setdefault(hashlib.blake2b(row, digest_size=16).digest(), index)
             if same != index:
                 pairs[same, index] = 1.0
     return np.fromiter(first.values(), np.intp), pairs
@@ -177,33 +178,46 @@ def _cuts() -> tuple[npt.NDArray[np.intp], ...]:
     return tuple(np.array(cut, np.intp) for cut in (corners[0], (4, 4, 4, 4), *corners[1:]))
 
 
-def _neighbours(whole: Prints, part: Prints) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
-    """For each crop of `_cuts` the pairs worth comparing, (m, 2): index into `whole`, which is cropped, and `part`."""
+def _neighbours(
+    whole: Prints, part: Prints, rows: npt.NDArray[np.intp] | None = None
+) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
+    """For each crop of `_cuts` the pairs worth comparing, (m, 2): index into `whole`, which is cropped, and `part`.
+
+    Only these rows are looked at where they are given; to copy them would double them.
+    """
     from scipy.spatial import cKDTree
 
-    def keys(prints: Prints, cut: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
-        starts = range(0, len(prints), _PORTION)
-        portions = [_keys(_coefficients(prints[start : start + _PORTION]), cut) for start in starts]
-        return np.concatenate(portions) if portions else np.empty((0, 1), np.float32)
+    def portions(
+        prints: Prints, rows: npt.NDArray[np.intp], cut: npt.NDArray[np.intp]
+    ) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]]:
+        for start in range(0, len(rows), _PORTION):
+            some = rows[start : start + _PORTION]
+            yield some, _keys(_coefficients(prints[some]), cut)
+
+    def tree_of(prints: Prints, rows: npt.NDArray[np.intp]) -> cKDTree:
+        return cKDTree(np.concatenate([keys for _, keys in portions(prints, rows, _cuts()[0])]), _LEAF)
 
     def ordered(prints: Prints) -> npt.NDArray[np.intp]:
         """Those with something to see; what is alike beside each other, so that a search stays in fast memory."""
-        some = np.flatnonzero(prints.any(1))
-        return some[cKDTree(keys(prints[some], _cuts()[0]), _LEAF).indices] if some.size else some
+        some = np.flatnonzero(prints.any(1)) if rows is None else rows
+        return some[tree_of(prints, some).indices] if some.size else some
 
     itself = whole is part
     parts = ordered(part)
     wholes = parts if itself else ordered(whole)
     if not (wholes.size and parts.size):
         return
-    tree = cKDTree(keys(part[parts], _cuts()[0]), _LEAF)
+    tree = tree_of(part, parts)
     count = min(_NEIGHBOURS + itself, len(parts))
     for cut in _cuts():
-        _, index = tree.query(
-            keys(whole[wholes], cut), [*range(1, count + 1)], _SLACK, distance_upper_bound=_RADIUS, workers=_threads()
-        )
-        row, column = np.nonzero(index < len(parts))
-        pairs = np.stack([wholes[row], parts[index[row, column]]], 1)
+        found = []
+        for some, keys in portions(whole, wholes, cut):
+            _, index = tree.query(
+                keys, [*range(1, count + 1)], _SLACK, distance_upper_bound=_RADIUS, workers=_threads()
+            )
+            row, column = np.nonzero(index < len(parts))
+            found.append(np.stack([some[row], parts[index[row, column]]], 1))
+        pairs = np.concatenate(found)
         yield cut, pairs[pairs[:, 0] != pairs[:, 1]] if itself else pairs
 
 

@@ -2,18 +2,22 @@
 
 import hashlib
 import unicodedata
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from operator import eq
 from pathlib import Path
+from typing import overload
 
-from bldml.dataset.files import DatasetError, escape_text, show_path
+from bldml.dataset.files import DatasetError, escape_text, show_path, unescape_path
+from bldml.dataset.texts import Texts
 
 SPLITS = ("train", "val", "test")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One photograph.
 
@@ -30,6 +34,63 @@ class Sample:
     group: str = ""
 
 
+class Samples(Sequence[Sample]):
+    """Many samples in few arrays; as objects with their paths they would take ten times the memory.
+
+    Args:
+        root: The folder that names are relative to. Samples that lie elsewhere are held, too.
+        samples: Which.
+
+    >>> list(Samples(Path("data"), [Sample(Path("data/a.jpg"), "a.jpg", "BLD")]))[0].class_name
+    'BLD'
+    """
+
+    def __init__(self, root: Path, samples: Iterable[Sample] = ()) -> None:
+        self.root = root
+        self.names = Texts()
+        self._groups = Texts()
+        self._classes: list[str] = []
+        self._class = array("i")  # its number
+        self._elsewhere: dict[int, Path] = {}
+        for sample in samples:
+            self.append(sample)
+
+    def append(self, sample: Sample) -> None:
+        """Add one."""
+        if str(self._path(sample.name)) != str(sample.path):
+            self._elsewhere[len(self)] = sample.path
+        if sample.class_name not in self._classes:
+            self._classes.append(sample.class_name)
+        self._class.append(self._classes.index(sample.class_name))
+        self._groups.append(sample.group)
+        self.names.append(sample.name)
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        """One sample, or some."""
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        name = self.names[index]
+        path = self._elsewhere.get(index) or self._path(name)
+        return Sample(path, name, self._classes[self._class[index]], self._groups[index])
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the other is a sequence of the same samples."""
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(eq, self, other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _path(self, name: str) -> Path:
+        return self.root / (unescape_path(name) if "\\x" in name else name)
+
+
 @dataclass(frozen=True)
 class Collection:
     """Samples by split, and what was left out.
@@ -44,7 +105,7 @@ class Collection:
     """
 
     root: Path
-    splits: Mapping[str, tuple[Sample, ...]]
+    splits: Mapping[str, Sequence[Sample]]
     ignored: Mapping[str, int] = field(default_factory=dict)
     heif: tuple[Path, ...] = ()
     digests: Mapping[str, str] = field(default_factory=dict)
@@ -62,7 +123,10 @@ class Collection:
     def without(self, names: Iterable[str]) -> "Collection":
         """The same collection without the samples of these names."""
         left_out = set(names)
-        splits = {k: tuple(s for s in v if s.name not in left_out) for k, v in self.splits.items()}
+        if not left_out:
+            return self
+        rest = {k: (s for s in v if s.name not in left_out) for k, v in self.splits.items()}
+        splits = {split: Samples(self.root, samples) for split, samples in rest.items()}
         return replace(self, splits=splits)
 
 
@@ -167,12 +231,12 @@ def check_positive_class(positive_class: str | None, class_names: tuple[str, ...
     return positive_class
 
 
-def fingerprint(samples: Iterable[Sample], digests: Mapping[str, str]) -> str:
+def fingerprint(samples: Iterable[Sample], digests: Iterable[str]) -> str:
     """SHA-256 of a split: its photographs' contents and classes, whatever their names and order.
 
     Args:
         samples: The split's samples.
-        digests: SHA-256 of each file's content, by sample name.
+        digests: SHA-256 of each one's file.
     """
-    lines = sorted(f"{digests[s.name]} {s.class_name}\n" for s in samples)
+    lines = sorted(f"{digest} {sample.class_name}\n" for sample, digest in zip(samples, digests, strict=True))
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()

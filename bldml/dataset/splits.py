@@ -1,14 +1,14 @@
 """Divide photographs into splits and folds: groups whole, classes alike, old ones where they were."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from bldml.dataset.division import Counts, divide_groups, lacking
 from bldml.dataset.earlier import Kept
-from bldml.dataset.files import DatasetError, show_path
+from bldml.dataset.files import DatasetError, counted, show_path
 from bldml.dataset.grouping import Join
 from bldml.dataset.samples import SPLITS, Collection, Sample
 
@@ -16,21 +16,12 @@ MOST_SHOWN = 5
 MOST_CONFLICTS = 3
 
 
-def counted(number: int, noun: str) -> str:
-    """So many of something.
-
-    >>> counted(1, "photograph"), counted(2, "photograph")
-    ('1 photograph', '2 photographs')
-    """
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 @dataclass(frozen=True)
 class Request:
     """What is asked for.
 
     Args:
-        val: Share of the validation split, in (0, 1), or 0 where there are folds.
+        val: Share of the validation split, in (0, 1), or 0 where there are folds (see `with_folds`).
         test: Share of the test split, in [0, 1); 0 for none.
         folds: Parts, at least 2, into which all that is not test is divided once more; None for no folds.
         seed: Decides between divisions that are equally good.
@@ -50,8 +41,6 @@ class Request:
                 f"--val {self.val:g} and --test {self.test:g} must each be at least 0 and together below 1, so that "
                 "something is left for training."
             )
-        if self.val == 0 and self.folds is None:
-            raise DatasetError("--val 0 leaves nothing to choose the best epoch on. Give a share, or --folds 5.")
         if self.folds is not None and self.folds < 2:
             raise DatasetError(f"--folds must be at least 2, not {self.folds}.")
 
@@ -59,6 +48,16 @@ class Request:
     def shares(self) -> tuple[float, ...]:
         """Of train, val and test."""
         return (1 - self.val - self.test, self.val, self.test)
+
+    def with_folds(self, folds: int | None) -> "Request":
+        """The same with the folds that there are to be, once an earlier division has been looked at.
+
+        Raises:
+            DatasetError: Neither a validation split nor folds are left.
+        """
+        if self.val == 0 and folds is None:
+            raise DatasetError("--val 0 leaves nothing to choose the best epoch on. Give a share, or --folds 5.")
+        return replace(self, folds=folds)
 
 
 @dataclass(frozen=True)

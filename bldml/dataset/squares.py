@@ -16,8 +16,9 @@ from PIL import Image
 
 from bldml.dataset.cache import cache_name
 from bldml.dataset.files import show_path
-from bldml.dataset.pixels import squash
-from bldml.dataset.segment import places, read_segments, row_bytes, write_at
+from bldml.dataset.index import write_at
+from bldml.dataset.pixels import Square, squash
+from bldml.dataset.places import Places, read_segments, row_bytes
 
 
 class DamagedSquare(Exception):
@@ -38,12 +39,15 @@ class Squares:
 
     def __init__(self, folders: Sequence[Path], side: int, target_size: int, digests: Sequence[str]) -> None:
         self.side = side
-        segments = read_segments(folders, cache_name(side, target_size), side)
-        known = places(segments)
-        found = np.array([known.get(digest, (-1, -1)) for digest in digests], np.int64).reshape(-1, 2)
-        self._segment, self._row = found[:, 0].astype(np.int16), found[:, 1]
-        checksums = (segments[s].checksums[row] if s >= 0 else 0 for s, row in found)
-        self._checksum = np.fromiter(checksums, np.uint32, len(digests))
+        segments = read_segments(folders, cache_name(side, target_size), side, with_metadata=False)
+        known = Places(segments)
+        self._segment, self._row = np.full(len(digests), -1, np.int16), np.zeros(len(digests), np.int64)
+        self._checksum = np.zeros(len(digests), np.uint32)
+        for number, digest in enumerate(digests):
+            if (place := known.find(digest)) is not None:
+                segment, row = place
+                self._segment[number], self._row[number] = place
+                self._checksum[number] = segments[segment].checksums[row]
         self._paths = [segment.path for segment in segments]
         self._open()
 
@@ -51,7 +55,7 @@ class Squares:
         """How many of the photographs have a square."""
         return int((self._segment >= 0).sum())
 
-    def read(self, number: int) -> Image.Image | None:
+    def read(self, number: int) -> Square | None:
         """The square of a photograph; None where there is none.
 
         Raises:
@@ -67,7 +71,7 @@ class Squares:
             data = b""
         if len(data) != length or zlib.crc32(data) != self._checksum[number]:
             raise DamagedSquare(show_path(self._paths[segment]))
-        return Image.frombuffer("RGB", (self.side, self.side), data, "raw", "RGB", 0, 1)
+        return np.frombuffer(data, np.uint8).reshape(self.side, self.side, 3)
 
     def mend(self, number: int, photograph: Image.Image) -> None:
         """Write a damaged square anew, where that is possible and the photograph is still the same."""

@@ -15,7 +15,7 @@ from bldml.dataset.perceptual import NO_PRINT, Print, fingerprint
 from bldml.dataset.samples import Sample
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Verified:
     """One photograph, decoded now or when its pixels were kept.
 

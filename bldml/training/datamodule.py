@@ -1,6 +1,6 @@
 """LeafDataModule: photographs on disk to batches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -9,11 +9,11 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from bldml.dataset.cache import find_folders
+from bldml.dataset.cache_place import check_place
+from bldml.dataset.contents import Contents
 from bldml.dataset.files import DatasetError, show_path
 from bldml.dataset.folders import read_folders, read_unlabelled
 from bldml.dataset.manifest import check_unchanged, read_manifest, unlisted
-from bldml.dataset.metadata import Metadata
-from bldml.dataset.perceptual import Print
 from bldml.dataset.samples import (
     Collection,
     Sample,
@@ -101,9 +101,7 @@ class LeafDataModule(LightningDataModule):
         self.folders: list[Path] = []
         self.class_names: tuple[str, ...] = ()
         self.fingerprints: dict[str, str] = {}
-        self.digests: dict[str, str] = {}
-        self.metadata: dict[str, Metadata | None] = {}
-        self.prints: dict[str, Print] = {}
+        self.contents = Contents(0)  # split after split
         self.excluded: list[tuple[str, str]] = []
         self.unlisted: list[Path] = []
         self.validated = "val"
@@ -165,6 +163,13 @@ class LeafDataModule(LightningDataModule):
         if not self.collection.splits[split]:
             raise DatasetError(f"Not one photograph in {show_path(collection.root)} can be read.")
 
+    def contents_of(self, split: str) -> Contents:
+        """What the files of a split hold, in the order of its samples."""
+        assert self.collection is not None
+        lengths = {name: len(samples) for name, samples in self.collection.splits.items()}
+        start = sum(lengths[name] for name in list(lengths)[: list(lengths).index(split)])
+        return self.contents[start : start + lengths[split]]
+
     def train_dataloader(self) -> DataLoader[Item]:
         """Augmented batches in the order of the epoch."""
         rank, world_size = self._ranks()
@@ -209,6 +214,8 @@ class LeafDataModule(LightningDataModule):
     def _verified(
         self, collection: Collection, check: Callable[[], None] = lambda: None, *, fit: bool = False
     ) -> Collection:
+        if fit and self.cache == "auto":
+            check_place(self.cache_dir, collection, by_folders=self.manifest is None)
         folders = find_folders(self.cache_dir, collection.root) if self.cache == "auto" else []
         # An evaluation passes each photograph once: it uses what is kept, and keeps nothing.
         sides = {"train": squashed_side(self.image_size, self.augmentation)} if fit else {}
@@ -216,13 +223,14 @@ class LeafDataModule(LightningDataModule):
         reading = read_photographs(
             collection, self.image_size, granted_cpus(), storage, check, exclude=self.unreadable == "exclude"
         )
-        check_unchanged(reading.collection, reading.digests)
-        self.excluded, self.digests, self.metadata = reading.excluded, reading.digests, reading.metadata
-        self.prints, self.folders = reading.prints, folders
-        self.fingerprints = {k: fingerprint(v, self.digests) for k, v in reading.collection.splits.items()}
+        check_unchanged(reading.collection, reading.contents.digests)
+        self.collection, self.contents, self.excluded = reading.collection, reading.contents, reading.excluded
+        self.folders = folders
+        splits = reading.collection.splits
+        self.fingerprints = {k: fingerprint(v, self.contents_of(k).digests) for k, v in splits.items()}
         return reading.collection
 
-    def _samples(self, split: str) -> tuple[Sample, ...]:
+    def _samples(self, split: str) -> Sequence[Sample]:
         if self.collection is None:
             raise RuntimeError("read_for_fit or read_for_evaluation comes first")
         return self.collection.splits[split]
@@ -240,12 +248,9 @@ class LeafDataModule(LightningDataModule):
     ) -> DataLoader[Item]:
         samples = self._samples(split)
         # Only now: the first process may have been keeping what this one waited for at the start of training.
-        digests = [self.digests.get(sample.name, "") for sample in samples]
         side = squashed_side(self.image_size, augmentation)
-        squares = Squares(self.folders, side, self.image_size, digests) if self.folders else None
-        dataset: Dataset[Item] = LeafDataset(
-            samples, self.class_names, self.image_size, augmentation, self.seed, squares
-        )
+        known = Squares(self.folders, side, self.image_size, self.contents_of(split).digests) if self.folders else None
+        dataset: Dataset[Item] = LeafDataset(samples, self.class_names, self.image_size, augmentation, self.seed, known)
         if split != "predict":
             assert self.positive_class is not None
             assert isinstance(dataset, LeafDataset)

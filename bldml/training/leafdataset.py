@@ -1,9 +1,9 @@
 """Photographs as tensors with labels."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypedDict, overload
+from typing import TypedDict
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
@@ -13,8 +13,10 @@ from torch.utils.data import Dataset
 
 from bldml.dataset.files import DatasetError
 from bldml.dataset.images import UnreadableImage, load_rgb
+from bldml.dataset.pixels import Square
 from bldml.dataset.samples import Sample
 from bldml.dataset.squares import DamagedSquare, Squares
+from bldml.dataset.texts import Texts
 from bldml.training.transforms import Augmentation, evaluation_image, training_image
 
 UNLABELLED = -1
@@ -27,41 +29,6 @@ class Item(TypedDict):
     label: int
     path: str
     group: str
-
-
-class Texts(Sequence[str]):
-    """Many texts in one array.
-
-    A list of them would be copied little by little into every process that is forked from this one: reading an object
-    counts a reference to it, which is a write.
-
-    Args:
-        texts: Any, with lone surrogates too, as in the names of files.
-
-    >>> list(Texts(["Fagus", "", "grandifolia"]))
-    ['Fagus', '', 'grandifolia']
-    """
-
-    def __init__(self, texts: Iterable[str]) -> None:
-        parts = [text.encode("utf-8", "surrogateescape") for text in texts]
-        self._ends = np.cumsum([0, *(len(part) for part in parts)])
-        self._bytes = np.frombuffer(b"".join(parts), np.uint8)
-
-    def __len__(self) -> int:
-        """How many."""
-        return len(self._ends) - 1
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        """One text, or some."""
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        return self._bytes[self._ends[index] : self._ends[index + 1]].tobytes().decode("utf-8", "surrogateescape")
 
 
 class LeafDataset(Dataset[Item]):
@@ -78,7 +45,7 @@ class LeafDataset(Dataset[Item]):
 
     def __init__(
         self,
-        samples: tuple[Sample, ...],
+        samples: Sequence[Sample],
         class_names: tuple[str, ...],
         image_size: int,
         augmentation: Augmentation | None = None,
@@ -107,12 +74,13 @@ class LeafDataset(Dataset[Item]):
             pixels = training_image(image, self.image_size, self.augmentation, self._generator(epoch, name))
         return {"image": pixels, "label": int(self.labels[index]), "path": name, "group": self.groups[index]}
 
-    def _photograph(self, index: int) -> Image.Image:
+    def _photograph(self, index: int) -> Image.Image | Square:
         """The photograph, or the square of it that is all that is needed."""
         if self.squares is None:
             return self._decoded(index)
         try:
-            return self.squares.read(index) or self._decoded(index)
+            square = self.squares.read(index)
+            return self._decoded(index) if square is None else square
         except DamagedSquare as damaged:
             if not self._warned:
                 rank_zero_info(

@@ -10,9 +10,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from tqdm import tqdm
 
 from bldml.dataset.cache import Keeper, describe
+from bldml.dataset.contents import Contents
 from bldml.dataset.files import DatasetError, show_path
-from bldml.dataset.metadata import Metadata
-from bldml.dataset.perceptual import Print
 from bldml.dataset.samples import Collection, Sample
 from bldml.dataset.verify import Verified, verify
 
@@ -38,16 +37,12 @@ class Reading:
 
     Attributes:
         collection: Without the photographs that cannot be used.
-        digests: SHA-256 of each file's content, by sample name.
-        metadata: What each file says of itself, by sample name.
-        prints: By which each is found again (see `dataset.perceptual`), by sample name.
+        contents: What their files hold, split after split.
         excluded: Name and reason of those that cannot be used.
     """
 
     collection: Collection
-    digests: dict[str, str]
-    metadata: dict[str, Metadata | None]
-    prints: dict[str, Print]
+    contents: Contents
     excluded: list[tuple[str, str]]
 
 
@@ -67,36 +62,34 @@ def read_photographs(
     Raises:
         DatasetError: Photographs cannot be decoded; all are named.
     """
-    digests: dict[str, str] = {}
-    metadata: dict[str, Metadata | None] = {}
-    prints: dict[str, Print] = {}
     bad: list[tuple[str, str]] = []
     total = sum(len(samples) for samples in collection.splits.values())
+    contents, good = Contents(total), 0
     for result in _progress(_results(collection.splits, image_size, workers, storage, check), total):
-        name = result.sample.name
         if result.reason:
-            bad.append((name, result.reason))
+            bad.append((result.sample.name, result.reason))
         else:
-            digests[name], metadata[name], prints[name] = result.digest, result.metadata, result.print
+            contents.take_down(good, result.digest, result.metadata, result.print)
+            good += 1
     if bad and not exclude:
         raise DatasetError(
             f"{len(bad)} of {total} photographs in {show_path(collection.root)} cannot be read:\n"
             + "\n".join(f"  {show_path(name)}: {reason}" for name, reason in bad)
             + "\nReplace or remove them, or leave them out with --data.unreadable exclude."
         )
-    return Reading(collection.without(name for name, _ in bad), digests, metadata, prints, bad)
+    return Reading(collection.without(name for name, _ in bad), contents[:good], bad)
 
 
 def _results(
-    splits: Mapping[str, tuple[Sample, ...]], image_size: int, workers: int, storage: Storage, check: Callable[[], None]
+    splits: Mapping[str, Sequence[Sample]], image_size: int, workers: int, storage: Storage, check: Callable[[], None]
 ) -> Iterator[Verified]:
     """One result a photograph; splits whose squares have one size share a file."""
+    sides = [storage.sides.get(split, image_size) for split in splits]
     keepers: dict[int, Keeper] = {}
     try:
-        for split, samples in splits.items():
-            side = storage.sides.get(split, image_size)
+        for number, (side, samples) in enumerate(zip(sides, splits.values(), strict=True)):
             if storage.folders and side not in keepers:
-                expected = sum(len(splits[name]) for name in splits if storage.sides.get(name, image_size) == side)
+                expected = sum(len(s) for s, its_side in zip(splits.values(), sides, strict=True) if its_side == side)
                 keepers[side] = Keeper(storage.folders, side, image_size, expected, write=storage.write)
             results = verify(samples, image_size, workers, keepers.get(side))
             try:
@@ -105,6 +98,8 @@ def _results(
                     yield result
             finally:
                 results.close()  # the threads that write have come to their end
+            if side in keepers and side not in sides[number + 1 :]:
+                keepers[side].close()  # now, for it holds something of each photograph
     finally:
         for keeper in keepers.values():
             keeper.close()

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -9,9 +10,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.transforms.v2 import functional as F
 
-from bldml.dataset.pixels import squash
+from bldml.dataset.pixels import Square, squash
 
 # ImageNet's, which all of torchvision's weights expect; Inception rescales from it inside (transform_input).
 MEAN = (0.485, 0.456, 0.406)
@@ -90,7 +90,7 @@ class Normalization(nn.Module):
         return normalize(pixels, self.mean, self.std)
 
 
-def evaluation_image(image: Image.Image, size: int) -> Tensor:
+def evaluation_image(image: Image.Image | Square, size: int) -> Tensor:
     """What validation, test, predict, explain and export see: the whole frame, squashed to a square.
 
     Args:
@@ -98,10 +98,9 @@ def evaluation_image(image: Image.Image, size: int) -> Tensor:
         size: Side of the result in pixels.
 
     Returns:
-        uint8 (3, size, size).
+        uint8 (3, size, size), its channels last in memory.
     """
-    pixels: Tensor = F.pil_to_tensor(squash(image, size))
-    return pixels
+    return _tensor(np.array(squash(image, size)))
 
 
 def squashed_side(size: int, augmentation: Augmentation | None) -> int:
@@ -124,7 +123,9 @@ def squashed_side(size: int, augmentation: Augmentation | None) -> int:
     return math.ceil(size * min(2.0, 1 / smallest))
 
 
-def training_image(image: Image.Image, size: int, augmentation: Augmentation, generator: np.random.Generator) -> Tensor:
+def training_image(
+    image: Image.Image | Square, size: int, augmentation: Augmentation, generator: np.random.Generator
+) -> Tensor:
     """What training sees: a random crop, squashed, mirrored, turned and recoloured.
 
     The photograph is squashed first, then all geometry is one resampling and all colours are one matrix, so that what
@@ -138,23 +139,25 @@ def training_image(image: Image.Image, size: int, augmentation: Augmentation, ge
         generator: Source of every draw.
 
     Returns:
-        uint8 (3, size, size).
+        uint8 (3, size, size), its channels last in memory.
     """
     a = augmentation
-    image = squash(image, squashed_side(size, a))
+    square = squash(image, squashed_side(size, a))
     box = random_box(a, generator)
     # All draws are made whatever the settings, so that changing one leaves the others' values alone.
     mirror_x, mirror_y = (a.flip and bool(draw < 0.5) for draw in generator.random(2))
     angle, brightness, contrast, saturation, hue = (float(draw) for draw in generator.uniform(-1.0, 1.0, 5))
-    view = _view(image.width, size, box, (mirror_x, mirror_y), math.radians(angle * a.rotation))
+    view = _view(len(square), size, box, (mirror_x, mirror_y), math.radians(angle * a.rotation))
     # A quarter of the time that PIL takes.
-    pixels = cv2.warpAffine(
-        np.asarray(image), view, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderValue=FILL
-    )
+    pixels = cv2.warpAffine(square, view, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderValue=FILL)
     if a.brightness or a.contrast or a.saturation or a.hue:
         factors = (1 + brightness * a.brightness, 1 + contrast * a.contrast, 1 + saturation * a.saturation)
         mean = np.array(cv2.mean(pixels)[:3])
         pixels = cv2.transform(pixels, _colours(mean, *factors, hue * a.hue))
+    return _tensor(pixels)
+
+
+def _tensor(pixels: NDArray[Any]) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
@@ -182,14 +185,12 @@ def _colours(
     The hue is turned about the axis of greys, so that a third of the circle makes red green, green blue and blue red. A
     colour is cut to [0, 255] once, at the end, and not after each step.
     """
-    matrix = np.zeros((3, 4))
-    matrix[:, :3] = brightness * contrast * np.eye(3)
+    # Shares of red, green and blue in a third of the circle each. Greys stay what they are: the shares sum to 1.
+    r, g, b = ((1 + 2 * math.cos(2 * math.pi * (hue + shift))) / 3 for shift in (0, 1 / 3, -1 / 3))
+    turned = np.array([[r, g, b], [b, r, g], [g, b, r]])
+    matrix = np.empty((3, 4))
+    matrix[:, :3] = brightness * contrast * (saturation * turned + (1 - saturation) * _LUMA)
     matrix[:, 3] = (1 - contrast) * brightness * float(mean @ _LUMA)
-    matrix = (saturation * np.eye(3) + (1 - saturation) * np.tile(_LUMA, (3, 1))) @ matrix
-    if hue:
-        # Red's share of red, green and blue; the other rows are the same, turned on by one.
-        thirds = [(1 + 2 * math.cos(2 * math.pi * (hue + shift))) / 3 for shift in (0, 1 / 3, -1 / 3)]
-        matrix = np.stack([np.roll(thirds, channel) for channel in range(3)]) @ matrix
     return matrix
 
 

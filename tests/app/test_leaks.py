@@ -81,7 +81,7 @@ def test_photographs_of_training_in_an_external_set(run: Path, leaves: Path, tmp
     assert trained[0] in outcome.err
     provenance = json.loads((own / "evaluations/site/provenance.json").read_text())
     assert provenance["near_training_photographs"] == 1
-    assert "1 of them are nearly the same as a photograph of training" in (own / "report.html").read_text()
+    assert "1 of them is nearly the same as a photograph of training" in (own / "report.html").read_text()
     stopped = bldml(*command, "--name=other", "--data.on_leak=error")
     assert stopped.code == 1
     assert not (own / "evaluations/other").exists()
@@ -113,5 +113,5 @@ def test_photographs_that_a_manifest_does_not_name(run: Path, leaves: Path, tmp_
     (root / "BLD/new leaf.jpg").write_bytes(min((leaves / "BLD").iterdir()).read_bytes())
     outcome = bldml(*fit, "--run_name=one_more")
     assert outcome.code == 0
-    assert "1 photographs below" in outcome.err
-    assert "first BLD/new leaf.jpg" in outcome.err
+    assert "1 photograph below" in outcome.err
+    assert "is not in the manifest and is not used, first BLD/new leaf.jpg" in outcome.err

@@ -1,12 +1,18 @@
 """Pixels that are kept: the very ones that decoding gives, found again by content, and never half a file."""
 
 import errno
+import io
+import json
 import os
 import pickle
 import shutil
+import struct
 import threading
 import time
-from collections.abc import Sequence
+import tracemalloc
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +20,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bldml.dataset import cache, segment
+from bldml.dataset import cache, index, segment
 from bldml.dataset.cache import FOLDER, VARIABLE, Keeper, cache_name, describe, find_folders, is_writable
+from bldml.dataset.contents import Digests, MetadataTable
 from bldml.dataset.images import load_rgb
 from bldml.dataset.metadata import Metadata
-from bldml.dataset.perceptual import NO_PRINT
+from bldml.dataset.perceptual import NO_PRINT, PRINT_BYTES
 from bldml.dataset.pixels import squash
+from bldml.dataset.places import Places, Segment, StoredPrints, read_segment
 from bldml.dataset.samples import Sample
-from bldml.dataset.segment import SegmentWriter, read_segment
+from bldml.dataset.segment import SegmentWriter
 from bldml.dataset.squares import DamagedSquare, Squares
 from bldml.dataset.synthetic import write_leaves
 from bldml.dataset.verify import Verified, verify
 
 SIDE, SIZE = 40, 32
+TRAILER = struct.Struct("<8sQI")
 
 
 @pytest.fixture
@@ -72,8 +81,9 @@ def test_squares_are_what_decoding_gives(samples: list[Sample], folder: Path) ->
         square = found.read(number)
         assert square is not None
         expected = squash(load_rgb(sample.path, SIZE), SIDE)
-        assert (square.mode, square.size) == ("RGB", (SIDE, SIDE))
-        assert square.tobytes() == expected.tobytes()
+        assert square.dtype == np.uint8
+        assert square.shape == (SIDE, SIDE, 3)
+        assert (square == expected).all()
 
 
 def test_nothing_is_decoded_twice(samples: list[Sample], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,7 +342,7 @@ def test_no_room(samples: list[Sample], folder: Path, monkeypatch: pytest.Monkey
 def test_a_disk_that_fills_up(code: int, samples: list[Sample], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything is given back: a run has checkpoints to write."""
     calls = 0
-    write = segment.write_at
+    write = index.write_at
 
     def write_at(file: int, data: bytes, place: int) -> None:
         nonlocal calls
@@ -345,7 +355,7 @@ def test_a_disk_that_fills_up(code: int, samples: list[Sample], folder: Path, mo
     keeper = Keeper([folder], SIDE, SIZE, len(samples), write=True)
     results = list(verify(samples, SIZE, 1, keeper))
     assert all(not result.reason for result in results)
-    assert keeper.trouble == "the disk or your quota is full"
+    assert keeper.trouble == f"{folder}: the disk or your quota is full"
     assert [path.stat().st_size for path in folder.iterdir()] == [0]
     keeper.close()
     assert keeper.written is None
@@ -359,7 +369,7 @@ def test_a_disk_that_is_full_at_the_end(samples: list[Sample], folder: Path, mon
 
     monkeypatch.setattr(os, "fsync", fsync)
     _, keeper = keep(samples, folder)
-    assert keeper.trouble == "the disk or your quota is full"
+    assert keeper.trouble == f"{folder}: the disk or your quota is full"
     assert (keeper.written, files(folder)) == (None, [])
 
 
@@ -407,31 +417,133 @@ def test_it_is_said_how_much_lies_where(samples: list[Sample], folder: Path) -> 
 def test_metadata_of_any_kind(tmp_path: Path) -> None:
     writer = SegmentWriter(tmp_path, "x", 4, 2)
     odd = Metadata(3, 2, "Canon \\xe9 \u2028", "2024-06-01T12:30:00")
-    writer.add("00" * 32, Image.new("RGB", (4, 4)), None, NO_PRINT)
-    writer.add("ff" * 32, Image.new("RGB", (4, 4), "red"), odd, NO_PRINT + 1)
+    writer.add("00" * 32, np.zeros((4, 4, 3), np.uint8), None, NO_PRINT)
+    writer.add("ff" * 32, np.ones((4, 4, 3), np.uint8), odd, NO_PRINT + 1)
     path = writer.finish()
     assert path is not None
     found = read_segment(path, 4)
     assert found is not None
-    assert found.metadata == [None, odd]
-    assert found.digests == ["00" * 32, "ff" * 32]
-    np.testing.assert_array_equal(found.prints, np.stack([NO_PRINT, NO_PRINT + 1]))
+    assert list(found.metadata) == [None, odd]
+    assert list(found.digests) == ["00" * 32, "ff" * 32]
+    stored = StoredPrints(found)
+    np.testing.assert_array_equal(np.stack([stored.read(0), stored.read(1)]), np.stack([NO_PRINT, NO_PRINT + 1]))
 
 
-def test_no_pickle_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder that others write to holds numbers, and no code."""
-    saved: list[dict[str, Any]] = []
-    savez = np.savez
+def test_what_numpy_writes_is_read(tmp_path: Path) -> None:
+    """The format is an NPZ: files of earlier versions, which NumPy itself wrote, stay of use."""
+    odd = Metadata(3, 2, "Canon", "2024-06-01T12:30:00", "04", quantization=2.25, has_gps=True)
+    arrays = index_arrays([None, odd])
+    path = by_numpy(tmp_path / "x.pixels", arrays)
+    found = read_segment(path, 4)
+    assert found is not None
+    assert list(found.metadata) == [None, odd]
+    assert list(found.digests) == ["00" * 32, "01" * 32]
+    np.testing.assert_array_equal(StoredPrints(found).read(1), arrays["prints"][1])
+    without = read_segment(path, 4, with_metadata=False)
+    assert without is not None
+    assert list(without.metadata) == []
 
-    def with_object(file: Any, **arrays: Any) -> None:
-        saved.append(arrays)
-        arrays["metadata"] = np.array([object], object)
-        savez(file, **arrays)
 
-    monkeypatch.setattr(np, "savez", with_object)
-    writer = SegmentWriter(tmp_path, "x", 4, 1)
-    writer.add("00" * 32, Image.new("RGB", (4, 4)), None, NO_PRINT)
+def test_what_is_written_numpy_reads(tmp_path: Path) -> None:
+    writer = SegmentWriter(tmp_path, "x", 4, 2)
+    for number in range(2):
+        writer.add(f"0{number}" * 32, np.zeros((4, 4, 3), np.uint8), None, NO_PRINT + number)
     path = writer.finish()
     assert path is not None
-    assert saved
-    assert read_segment(path, 4) is None
+    content = path.read_bytes()[2 * 48 : -TRAILER.size]
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        assert set(arrays) == {"digests", "checksums", "prints", "metadata"}
+        np.testing.assert_array_equal(arrays["digests"], np.repeat([[0], [1]], 32, 1))
+        np.testing.assert_array_equal(arrays["prints"], np.stack([NO_PRINT, NO_PRINT + 1]))
+        assert arrays["checksums"].tolist() == [zlib.crc32(bytes(48))] * 2
+        assert arrays["metadata"].tobytes() == b"[null, null]"
+
+
+def test_an_index_that_is_none(tmp_path: Path) -> None:
+    """A folder that others write to holds numbers, and no code."""
+    sound = index_arrays([None, None])
+    assert read_segment(by_numpy(tmp_path / "sound", sound), 4) is not None
+    bad: dict[str, dict[str, Any]] = {
+        "pickle": {"metadata": np.array([object], object)},
+        "short metadata": {"metadata": np.frombuffer(b"[null]", np.uint8)},
+        "long metadata": {"metadata": np.frombuffer(b"[null, null, null]", np.uint8)},
+        "other metadata": {"metadata": np.frombuffer(b'[null, {"width": 3}]', np.uint8)},
+        "text": {"metadata": np.frombuffer(b"[null, nothing]", np.uint8)},
+        "prints": {"prints": sound["prints"][:, :-1]},
+        "fewer prints": {"prints": sound["prints"][:1]},
+        "large": {"metadata": np.frombuffer(b'[null, {"width": 3e99, "height": 1}]', np.uint8)},
+        "checksums": {"checksums": sound["checksums"][:1]},
+    }
+    for name, changed in bad.items():
+        assert read_segment(by_numpy(tmp_path / name, sound | changed), 4) is None, name
+    assert read_segment(by_numpy(tmp_path / "compressed", sound, np.savez_compressed), 4) is None
+    without = {name: array for name, array in sound.items() if name != "prints"}
+    assert read_segment(by_numpy(tmp_path / "without", without), 4) is None
+
+
+def index_arrays(metadata: list[Metadata | None]) -> dict[str, Any]:
+    texts = json.dumps([None if entry is None else asdict(entry) for entry in metadata])
+    numbers = np.arange(len(metadata), dtype=np.uint8)[:, None]
+    return {
+        "digests": np.repeat(numbers, 32, 1),
+        "checksums": np.zeros(len(metadata), np.uint32),
+        "prints": np.repeat(numbers + 7, PRINT_BYTES, 1),
+        "metadata": np.frombuffer(texts.encode(), np.uint8),
+    }
+
+
+def by_numpy(path: Path, arrays: dict[str, Any], save: Callable[..., None] = np.savez) -> Path:
+    """Two squares of side 4 and an index of these arrays."""
+    saved = io.BytesIO()
+    save(saved, **arrays)
+    content = saved.getvalue()
+    path.write_bytes(bytes(2 * 48) + content + TRAILER.pack(b"BLDMLPX1", len(content), zlib.crc32(content)))
+    return path
+
+
+def test_places_of_digests_that_begin_alike() -> None:
+    digests = [f"{'ab' * 8}{number:048x}" for number in range(4)] + ["cd" * 32]
+    segments = [
+        Segment(Path(), Digests(np.array([list(bytes.fromhex(digest)) for digest in some], np.uint8).reshape(-1, 32)),
+                np.zeros(len(some), np.uint32), MetadataTable(0), 0)
+        for some in ([digests[2], digests[0]], [], [digests[4], digests[3], digests[0]])
+    ]  # fmt: skip
+    found = Places(segments)
+    assert len(found) == 5
+    assert [found.find(digest) for digest in digests] == [(0, 1), None, (0, 0), (2, 1), (2, 0)]
+    assert found.find("") is None
+    assert Places([]).find(digests[0]) is None
+
+
+def test_a_file_that_went_away_after_its_index_was_read(samples: list[Sample], folder: Path) -> None:
+    results, first = keep(samples, folder)
+    assert first.written is not None
+    gone = Keeper([folder], SIDE, SIZE, len(samples), write=True)
+    first.written.unlink()
+    assert gone.find(results[0].digest) is None
+    again = list(verify(samples, SIZE, 2, gone))
+    gone.close()
+    assert again == results
+    assert len(squares(again, folder)) == len(samples)
+
+
+def test_a_writer_is_small(tmp_path: Path) -> None:
+    """What it holds of each photograph until the end; the prints alone have 484 bytes."""
+    count, square = 8000, np.zeros((2, 2, 3), np.uint8)
+    writer = SegmentWriter(tmp_path, "x", 2, count)
+    tracemalloc.start()
+    try:
+        for number in range(count):
+            metadata = Metadata(number, number, "Canon EOS R5", "2024-06-01T12:30:00")
+            writer.add(f"{number:064x}", square, metadata, NO_PRINT)
+        size = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert size < 200 * count
+    path = writer.finish()
+    writer.abandon()
+    assert path is not None
+    found = read_segment(path, 2)
+    assert found is not None
+    assert found.metadata[count - 1] == metadata
+    assert sorted(file.name for file in tmp_path.iterdir()) == [path.name]

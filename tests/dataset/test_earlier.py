@@ -135,7 +135,7 @@ def test_other_photographs_of_the_same_names() -> None:
 
 def test_other_photographs() -> None:
     places = [Place("a", "train", "", digest("a"))]
-    with pytest.raises(DatasetError, match=r"Not one of the 1 photographs in splits\.csv is here"):
+    with pytest.raises(DatasetError, match=r"Of 1 photograph in splits\.csv not one is here"):
         keep(places, samples("b"), {"b": digest("b")}, FILE)
     # One that cannot be read is known by its name.
     assert keep(places, samples("a"), {}, FILE).places == {"a": places[0]}

@@ -3,6 +3,8 @@
 import hashlib
 import os
 import random
+import tracemalloc
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from bldml.dataset.files import DatasetError
 from bldml.dataset.samples import (
     Collection,
     Sample,
+    Samples,
     check_positive_class,
     check_trainable,
     class_name,
@@ -146,11 +149,51 @@ def test_positive_class_that_is_not_there(given: str, suggested: str) -> None:
     assert f"'{{{suggested}: {given}}}'" in message
 
 
+# Many samples
+
+
+def test_samples_come_back() -> None:
+    given = [
+        Sample(ROOT / "BLD/a.jpg", "BLD/a.jpg", "BLD", "tree 1"),
+        Sample(ROOT / os.fsdecode(b"caf\xe9.jpg"), r"caf\xe9.jpg", "BLD"),
+        Sample(ROOT / r"a\x41.jpg", r"a\x5cx41.jpg", "No", "tree 1"),
+        Sample(ROOT / "=1.jpg", "./=1.jpg", "No"),
+        Sample(Path("/elsewhere/b.jpg"), "/elsewhere/b.jpg"),
+        Sample(ROOT / "other.jpg", "name", "BLD", "tree 1"),  # not where its name says
+    ]
+    held = Samples(ROOT, iter(given))
+    assert list(held) == given
+    assert len(held) == 6
+    assert held[1:3] == given[1:3]
+    assert held == tuple(given)
+    assert tuple(given) == held
+    assert held == Samples(Path(), given)
+    assert held != given[:-1]
+    assert held != [*given[:-1], given[0]]
+    assert {"train": held} == {"train": tuple(given)}
+    assert len({sample.name for sample in held}) == 6
+    with pytest.raises(IndexError):
+        held[6]
+    assert list(Samples(ROOT, [])) == []
+
+
+def test_samples_are_small() -> None:
+    count = 2000
+    tracemalloc.start()
+    try:
+        held = Samples(ROOT, (Sample(ROOT / f"{i:030d}.jpg", f"{i:030d}.jpg", "BN"[i % 2]) for i in range(count)))
+        size = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert len(held) == count
+    assert size < 80 * count  # a name has 34 bytes
+
+
 # The fingerprint
 
 
-def digests(samples: list[Sample]) -> dict[str, str]:
-    return {s.name: hashlib.sha256(s.path.name.encode()).hexdigest() for s in samples}
+def digests(samples: Sequence[Sample]) -> list[str]:
+    return [hashlib.sha256(s.path.name.encode()).hexdigest() for s in samples]
 
 
 def test_fingerprint() -> None:
@@ -159,7 +202,7 @@ def test_fingerprint() -> None:
     assert len(first) == 64
     assert set(first) <= set("0123456789abcdef")
     shuffled = random.Random(7).sample(samples, len(samples))
-    assert fingerprint(iter(shuffled), digests(samples)) == first
+    assert fingerprint(iter(shuffled), digests(shuffled)) == first
     renamed = [Sample(s.path, f"moved/{i}", s.class_name) for i, s in enumerate(shuffled)]
     assert fingerprint(renamed, digests(renamed)) == first
 
@@ -167,7 +210,7 @@ def test_fingerprint() -> None:
 def test_fingerprint_depends_on_contents_labels_and_number() -> None:
     samples = [Sample(ROOT / str(i), f"a/{i}", "BN"[i % 2]) for i in range(20)]
     content = digests(samples)
-    changed = content | {"a/3": "0" * 64}
+    changed = [*content[:3], "0" * 64, *content[4:]]
     relabelled = [*samples[:3], Sample(ROOT / "3", "a/3", "B"), *samples[4:]]
     # The same labels on the same contents, but two of them exchanged.
     exchanged = [Sample(ROOT / "0", "a/0", "N"), Sample(ROOT / "1", "a/1", "B"), *samples[2:]]
@@ -176,9 +219,9 @@ def test_fingerprint_depends_on_contents_labels_and_number() -> None:
         fingerprint(samples, changed),
         fingerprint(relabelled, content),
         fingerprint(exchanged, content),
-        fingerprint(samples[:-1], content),
-        fingerprint([*samples, samples[0]], content),
-        fingerprint([], content),
+        fingerprint(samples[:-1], content[:-1]),
+        fingerprint([*samples, samples[0]], [*content, content[0]]),
+        fingerprint([], []),
     ]
     assert len(set(seen)) == len(seen)
 
@@ -186,4 +229,4 @@ def test_fingerprint_depends_on_contents_labels_and_number() -> None:
 def test_fingerprint_by_hand() -> None:
     samples = [Sample(ROOT / "b", "b", "BLD"), Sample(ROOT / "a", "a", "No")]
     text = "1" * 64 + " No\n" + "2" * 64 + " BLD\n"
-    assert fingerprint(samples, {"a": "1" * 64, "b": "2" * 64}) == hashlib.sha256(text.encode()).hexdigest()
+    assert fingerprint(samples, ["2" * 64, "1" * 64]) == hashlib.sha256(text.encode()).hexdigest()

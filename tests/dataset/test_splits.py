@@ -270,13 +270,18 @@ def test_what_made_groups_large_is_said() -> None:
         ({"val": -0.1}, "at least 0"),
         ({"test": 1.0}, "together below 1"),
         ({"val": float("nan")}, "at least 0"),
-        ({"val": 0.0}, "--folds 5"),
         ({"folds": 1}, "at least 2, not 1"),
     ],
 )
 def test_no_such_shares(arguments: dict[str, float], words: str) -> None:
     with pytest.raises(DatasetError, match=words):
         Request(**arguments)  # type: ignore[arg-type]
+
+
+def test_neither_a_validation_split_nor_folds() -> None:
+    with pytest.raises(DatasetError, match="--folds 5"):
+        Request(val=0).with_folds(None)
+    assert Request(val=0).with_folds(4) == Request(val=0, folds=4)
 
 
 def test_folds_without_a_validation_split() -> None:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from bldml.dataset.files import DatasetError
 from bldml.dataset.samples import Sample
 from bldml.training.leafdataset import UNLABELLED, FlipLabels, LeafDataset
-from bldml.training.sampling import EpochSampler
+from bldml.training.sampling import EpochSampler, EvaluationSampler, leaf_loader
 from bldml.training.transforms import Augmentation, evaluation_image
 
 SIZE = 32
@@ -42,6 +42,20 @@ def test_item(samples: tuple[Sample, ...]) -> None:
             assert torch.equal(item["image"], evaluation_image(photograph.convert("RGB"), SIZE))
         assert (item["path"], item["group"]) == (sample.name, sample.group)
     assert [dataset[0, index]["label"] for index in range(5)] == [0, 1, 0, 1, UNLABELLED]
+
+
+@pytest.mark.parametrize("augmentation", [None, Augmentation()])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_lies_in_memory_as_the_network_wants_it(
+    samples: tuple[Sample, ...], augmentation: Augmentation | None, workers: int
+) -> None:
+    dataset = LeafDataset(samples, CLASSES, SIZE, augmentation)
+    (batch,) = leaf_loader(dataset, EvaluationSampler(5), 5, workers, 0)
+    items = [dataset[0, index] for index in range(5)]
+    assert batch["image"].is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(batch["image"], torch.stack([item["image"] for item in items]))
+    assert batch["label"].tolist() == [item["label"] for item in items]
+    assert (batch["path"], batch["group"]) == ([s.name for s in samples], [s.group for s in samples])
 
 
 def test_evaluation_is_the_same_in_every_epoch(samples: tuple[Sample, ...]) -> None:

@@ -1,5 +1,6 @@
 """With kept pixels and without: the same batches, one warning where something is amiss, and nothing written in vain."""
 
+import hashlib
 import logging
 import multiprocessing
 import os
@@ -13,9 +14,11 @@ import torch
 
 from bldml.dataset.files import DatasetError
 from bldml.dataset.images import load_rgb
+from bldml.dataset.metadata import read_metadata
 from bldml.dataset.perceptual import fingerprint
+from bldml.dataset.texts import Texts
 from bldml.training.datamodule import LeafDataModule
-from bldml.training.leafdataset import LeafDataset, Texts
+from bldml.training.leafdataset import LeafDataset
 from bldml.training.sampling import EpochSampler
 from bldml.training.stopping import Stopped
 from bldml.training.transforms import Augmentation, squashed_side
@@ -87,7 +90,7 @@ def test_kept_pixels_change_nothing(
             patch.setattr("bldml.training.leafdataset.load_rgb", None)  # no photograph is opened
             assert same(batches(auto), expected)
         assert auto.fingerprints == off.fingerprints
-        assert auto.metadata == off.metadata
+        assert list(auto.contents.metadata) == list(off.contents.metadata)
         # Training squares have one side, the others another.
         sides = {SIZE, squashed_side(SIZE, augmentation)}
         assert len(list(folder.iterdir())) == len(sides), run
@@ -153,11 +156,17 @@ def test_what_is_known_of_each_photograph(root: Path, folder: Path) -> None:
         datamodule = module(root, folder)
         datamodule.read_for_fit()
         assert datamodule.collection is not None
-        samples = [sample for split in datamodule.collection.splits.values() for sample in split]
-        assert datamodule.prints.keys() == datamodule.digests.keys() == {sample.name for sample in samples}
-        for sample in samples:
-            expected = fingerprint(load_rgb(sample.path, SIZE))
-            assert (datamodule.prints[sample.name] == expected).all()
+        count = 0
+        for split, samples in datamodule.collection.splits.items():
+            contents = datamodule.contents_of(split)
+            for sample, digest, metadata, found in zip(
+                samples, contents.digests, contents.metadata, contents.prints, strict=True
+            ):
+                assert digest == hashlib.sha256(sample.path.read_bytes()).hexdigest()
+                assert metadata == read_metadata(sample.path)
+                assert (found == fingerprint(load_rgb(sample.path, SIZE))).all()
+                count += 1
+        assert count == len(datamodule.contents) == 24
 
 
 def test_where_and_how_much_is_said_once(root: Path, folder: Path, said: list[str]) -> None:
@@ -218,6 +227,10 @@ def test_unreadable_photographs_and_kept_pixels(root: Path, folder: Path) -> Non
     without = module(root, folder, unreadable="exclude")
     without.read_for_fit()
     assert [name for name, _ in without.excluded] == [f"train/BLD/{bad.name}"]
+    assert without.collection is not None
+    for split, samples in without.collection.splits.items():  # what comes behind it is still each one's own
+        digests = [hashlib.sha256(sample.path.read_bytes()).hexdigest() for sample in samples]
+        assert list(without.contents_of(split).digests) == digests
     assert same(batches(without), batches(without))
     bad.write_bytes(good)
     repaired = module(root, folder)

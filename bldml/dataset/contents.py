@@ -1,0 +1,132 @@
+"""What the files of many photographs hold, in arrays: as objects it would take three times the memory."""
+
+from collections.abc import Sequence
+from copy import copy
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from bldml.dataset.metadata import Metadata
+from bldml.dataset.perceptual import PRINT_BYTES, Print, Prints
+
+DIGEST_BYTES = 32  # of a SHA-256
+
+_ROW = np.dtype(
+    [
+        ("kind", np.int32), ("width", np.int64), ("height", np.int64), ("taken", "S19"), ("subsec", "S9"),
+        ("quantization", np.float64),
+    ]
+)  # fmt: skip
+
+
+class Digests(Sequence[str]):
+    """SHA-256 of many files, in hexadecimal; held in a third of the space.
+
+    Args:
+        raw: Their bytes, (n, DIGEST_BYTES).
+
+    >>> Digests(np.zeros((2, DIGEST_BYTES), np.uint8))[1][:4]
+    '0000'
+    """
+
+    def __init__(self, raw: npt.NDArray[np.uint8]) -> None:
+        self.raw = raw
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self.raw)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Digests": ...
+    def __getitem__(self, index: int | slice) -> "str | Digests":
+        """One, or some that share their memory with these."""
+        return Digests(self.raw[index]) if isinstance(index, slice) else self.raw[index].tobytes().hex()
+
+
+class MetadataTable(Sequence[Metadata | None]):
+    """What many files say of themselves; what many say alike, such as the camera, is there once.
+
+    Args:
+        length: Of how many.
+    """
+
+    def __init__(self, length: int) -> None:
+        self._rows: npt.NDArray[Any] = np.zeros(length, _ROW)
+        self._kinds: list[dict[str, Any] | None] = [None]
+        self._numbers: dict[tuple[object, ...], int] = {}
+
+    def __len__(self) -> int:
+        """Of how many."""
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Metadata | None: ...
+    @overload
+    def __getitem__(self, index: slice) -> "MetadataTable": ...
+    def __getitem__(self, index: int | slice) -> "Metadata | MetadataTable | None":
+        """Of one, or of some that share their memory with these."""
+        if isinstance(index, slice):
+            part = copy(self)
+            part._rows = self._rows[index]
+            return part
+        number, width, height, taken, subsec, quantization = self._rows[index].item()
+        kind = self._kinds[number]
+        if kind is None:
+            return None
+        return Metadata(width, height, taken=taken.decode(), subsec=subsec.decode(), quantization=quantization, **kind)
+
+    def __setitem__(self, index: int, metadata: Metadata | None) -> None:
+        """Take down what one says."""
+        if metadata is None:
+            self._rows[index] = 0
+            return
+        m = metadata
+        kind = {
+            "camera": m.camera, "format": m.format, "mode": m.mode, "frames": m.frames, "orientation": m.orientation,
+            "has_gps": m.has_gps, "icc": m.icc,
+        }  # fmt: skip
+        number = self._numbers.setdefault(tuple(kind.values()), len(self._kinds))
+        if number == len(self._kinds):
+            self._kinds.append(kind)
+        self._rows[index] = (number, m.width, m.height, m.taken, m.subsec, m.quantization)
+
+
+class Contents:
+    """Of many photographs.
+
+    Args:
+        length: How many.
+
+    Attributes:
+        digests: SHA-256 of each file's content.
+        metadata: What each file says of itself.
+        prints: By which each is found again (see `perceptual`).
+    """
+
+    def __init__(self, length: int) -> None:
+        self.digests = Digests(np.zeros((length, DIGEST_BYTES), np.uint8))
+        self.metadata = MetadataTable(length)
+        self.prints: Prints = np.zeros((length, PRINT_BYTES), np.uint8)
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self.digests)
+
+    def __getitem__(self, part: slice) -> "Contents":
+        """Some that share their memory with these."""
+        some = copy(self)
+        some.digests, some.metadata, some.prints = self.digests[part], self.metadata[part], self.prints[part]
+        return some
+
+    def forget_prints(self) -> None:
+        """Give back their memory, four fifths of all, when no photograph is to be found again any more."""
+        self.prints = self.prints[:0].copy()
+
+    def take_down(self, row: int, digest: str, metadata: Metadata | None, fingerprint: Print) -> None:
+        """What one photograph's file holds."""
+        self.digests.raw[row] = np.frombuffer(bytes.fromhex(digest), np.uint8)
+        self.metadata[row] = metadata
+        self.prints[row] = fingerprint
