@@ -42,6 +42,17 @@ def test_unknown_command_names_the_nearest(bldml: Bldml) -> None:
     assert "Did you mean test?" in outcome.err
 
 
+@pytest.mark.parametrize("name", [*VERBS, *COMMANDS, "doctor"])
+def test_help_shows_no_object_of_python(name: str, bldml: Bldml) -> None:
+    outcome = bldml(name, "--help")
+    assert outcome.code == 0
+    text = " ".join(outcome.out.split())
+    assert [word for word in ("<class", "<function", "<bound", " object at 0x") if word in text] == []
+    if name in COMMANDS:
+        assert "type: PATH" in text
+        assert "Path" not in text
+
+
 @pytest.mark.parametrize("verb", list(VERBS))
 def test_help_of_each_verb(verb: str, bldml: Bldml) -> None:
     outcome = bldml(verb, "--help")

@@ -15,7 +15,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from bldml.app.evaluation import load_weights
-from bldml.dataset.files import DatasetError, list_folder, show_path
+from bldml.dataset.files import DatasetError, counted, list_folder, show_path
 from bldml.dataset.folders import read_unlabelled, require_folder
 from bldml.dataset.images import UnreadableImage, load_rgb
 from bldml.dataset.samples import Sample, no_photographs
@@ -150,7 +150,7 @@ def explain_folder(
     ]
     if unreadable:
         raise DatasetError(
-            f"{len(unreadable)} of {len(samples)} photographs cannot be read:\n  " + "\n  ".join(unreadable)
+            f"{len(unreadable)} of {counted(len(samples), 'photograph')} cannot be read:\n  " + "\n  ".join(unreadable)
         )
     for reason, count in sorted(collection.ignored.items()):
         sys.stdout.write(f"Left out: {count} × {reason}\n")
@@ -161,8 +161,9 @@ def explain_folder(
     items = [(sample.name, sample.path) for sample in samples]
     explanations = explain_photographs(checkpoint, items, output, masks=found, device=device)
     if found is not None:
-        sys.stdout.write(f"Masks: {len(found)} of {len(samples)} photographs have one.\n")
-    sys.stdout.write(f"Explained {len(explanations)} photographs ({checkpoint.header.positive_class}).\n")
+        have = "has" if len(found) == 1 else "have"
+        sys.stdout.write(f"Masks: {len(found)} of {counted(len(samples), 'photograph')} {have} one.\n")
+    sys.stdout.write(f"Explained {counted(len(explanations), 'photograph')} ({checkpoint.header.positive_class}).\n")
     sys.stdout.write(f"Results: {show_path(output)}\n")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 
-from bldml.dataset.files import show_path
+from bldml.dataset.files import counted, show_path
 from bldml.results.run import RunFolder
 from bldml.training.checkpoint import Header
 from bldml.training.datamodule import LeafDataModule
@@ -45,26 +45,30 @@ def report_data(datamodule: LeafDataModule) -> None:
         left_out = ", ".join(f"{count} × {reason}" for reason, count in sorted(collection.ignored.items()))
         rank_zero_info(f"Left out because they are no photographs of a class: {left_out}.")
     if datamodule.unlisted:
+        are = "is" if len(datamodule.unlisted) == 1 else "are"
         first = show_path(datamodule.unlisted[0].relative_to(collection.root))
         warn(
-            f"{len(datamodule.unlisted)} photographs below {show_path(collection.root)} are not in the manifest and "
-            f"are not used, first {first}. To add them: python -m bldml split with the same --output."
+            f"{counted(len(datamodule.unlisted), 'photograph')} below {show_path(collection.root)} {are} not in the "
+            f"manifest and {are} not used, first {first}. To add them: python -m bldml split with the same --output."
         )
     if datamodule.fold is not None:
         rank_zero_info(f"Fold {datamodule.fold} of the manifest is val.")
     if collection.heif:
+        are = "is" if len(collection.heif) == 1 else "are"
         names = ", ".join(show_path(path.relative_to(collection.root)) for path in collection.heif[:10])
         more = f" and {len(collection.heif) - 10} more" if len(collection.heif) > 10 else ""
         warn(
-            f"{len(collection.heif)} HEIC photographs are not read: {names}{more}. Install bldml[heif], or export them "
-            "as JPEG."
+            f"{counted(len(collection.heif), 'HEIC photograph')} {are} not read: {names}{more}. Install bldml[heif], "
+            "or export as JPEG."
         )
 
 
 def report_excluded(datamodule: LeafDataModule, path: Path) -> None:
     """Say at the end how many photographs were left out."""
     if datamodule.excluded:
-        warn(f"{len(datamodule.excluded)} photographs could not be read and were left out: see {path}.")
+        were = "was" if len(datamodule.excluded) == 1 else "were"
+        count = counted(len(datamodule.excluded), "photograph")
+        warn(f"{count} could not be read and {were} left out: see {path}.")
 
 
 def report_stopped(run: RunFolder | None) -> None:
@@ -87,11 +91,11 @@ def format_metrics(title: str, metrics: dict[str, Any], header: Header) -> str:
 
     chosen, half = metrics["at_threshold"], metrics["at_0.5"]
     lines = [
-        f"\n{title}: {metrics['n']} photographs, {metrics['n_positive']} of them {header.positive_class}",
+        f"\n{title}: {counted(metrics['n'], 'photograph')}, {metrics['n_positive']} of them {header.positive_class}",
         f"  AUROC {show(metrics['auroc'])}   average precision {show(metrics['average_precision'])}   "
         f"loss {show(metrics['loss'])}",
         f"  {'':20} at {metrics['threshold']:.4f}  at 0.5",
         *(f"  {name.replace('_', ' '):20}   {show(chosen[name])} {show(half[name])}" for name in SHOWN),
-        f"  errors: {chosen['fn']} missed, {chosen['fp']} false alarms (at 0.5: {half['fn']}, {half['fp']})",
+        f"  errors: {chosen['fn']} missed, {counted(chosen['fp'], 'false alarm')} (at 0.5: {half['fn']}, {half['fp']})",
     ]
     return "\n".join(lines) + "\n"

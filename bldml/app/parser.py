@@ -49,7 +49,7 @@ class Parser(LightningArgumentParser):
 
 def add_arguments(parser: LightningArgumentParser, verb: str) -> None:
     """Add what is neither model, data nor trainer. All verbs take the keys of a run, so that its file fits them all."""
-    parser.add_argument("--run_name", type=str | None, help="Name of the run's folder; null for backbone and time.")
+    parser.add_argument("--run_name", type=str | None, help="Name of the run's folder; null for backbone, fold, time.")
     parser.add_argument(
         "--monitor",
         type=Monitor,

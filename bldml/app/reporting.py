@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from bldml.app.messages import warn
-from bldml.dataset.files import escape_path, show_path
+from bldml.dataset.files import counted, escape_path, show_path
 from bldml.dataset.images import UnreadableImage, load_rgb
 from bldml.dataset.samples import Sample
 from bldml.inference.explain import look, overlay
@@ -54,6 +54,7 @@ def provenance(datamodule: LeafDataModule, checkpoint: Checkpoint, split: str) -
         "split": split,
         "root": str(collection.root.absolute()),
         "manifest": None if datamodule.manifest is None else str(Path(datamodule.manifest).absolute()),
+        "fold": datamodule.fold,
         "dataset_fingerprint": datamodule.fingerprints.get(split),
         "ignored": dict(collection.ignored),
         "excluded": len(datamodule.excluded),
@@ -106,7 +107,7 @@ def picture(
             with GradCam(model.to(device)) as gradcam:
                 left_out = make_pictures(gradcam, checkpoint, folder, samples, check)
             if left_out:
-                warn(f"There is no picture of {len(left_out)} photographs, first {left_out[0]}.")
+                warn(f"There is no picture of {counted(len(left_out), 'photograph')}, first {left_out[0]}.")
         except Exception as error:  # whatever it is, the evaluation itself is done
             warn(f"There are no pictures of the photographs in {show_path(folder)}: {_reason(error)}")
         finally:

@@ -67,8 +67,10 @@ def place_of_runs(config: Namespace) -> Path:
 
 
 def default_run_name(config: Namespace, job: SlurmJob | None) -> str:
-    """Backbone and Slurm job, or backbone and time."""
-    return f"{config.model.backbone}_{job.id.replace('_', '-') if job else f'{datetime.now():%Y%m%d-%H%M%S}'}"
+    """Backbone, fold if there is one, and Slurm job, else time."""
+    fold = "" if config.data.fold is None else f"_fold-{config.data.fold}"
+    when = job.id.replace("_", "-") if job else f"{datetime.now():%Y%m%d-%H%M%S}"
+    return f"{config.model.backbone}{fold}_{when}"
 
 
 def run_to_continue(config: Namespace, job: SlurmJob | None) -> RunFolder | None:

@@ -22,7 +22,7 @@ from bldml.app.splitting_words import (
 from bldml.dataset.bursts import burst_evidence, burst_groups
 from bldml.dataset.duplicates import find_duplicates
 from bldml.dataset.earlier import agreed_folds, keep, read_earlier
-from bldml.dataset.files import DatasetError, show_path, subfolders
+from bldml.dataset.files import DatasetError, counted, show_path, subfolders
 from bldml.dataset.folders import read_folders
 from bldml.dataset.grouping import (
     burst_links,
@@ -35,7 +35,7 @@ from bldml.dataset.manifest import to_manifest
 from bldml.dataset.metadata import Metadata
 from bldml.dataset.perceptual import PRINT_BYTES, Prints
 from bldml.dataset.samples import SPLITS, Sample, no_photographs
-from bldml.dataset.splits import Request, counted, divide_samples
+from bldml.dataset.splits import Request, divide_samples
 from bldml.dataset.verify import Verified, verify
 from bldml.results.run import write_atomically
 
@@ -84,7 +84,7 @@ def split_photographs(
             f"The folder {show_path(output.absolute().parent)} for --output does not exist. Make it first."
         )
     earlier = read_earlier(output, fresh)
-    asked, request = request, replace(request, folds=agreed_folds(earlier, request.folds))
+    asked, request = request, request.with_folds(agreed_folds(earlier, request.folds))
     found = read_folders(root, aliases=class_aliases)
     samples = sorted((s for split in found.splits.values() for s in split), key=lambda s: s.name)
     if not samples:
@@ -95,7 +95,7 @@ def split_photographs(
         notes.append(f"{show_path(output)} has {request.folds} folds, and so has this division (--fresh starts over).")
     contents = _read(samples)
     if not any(contents.digests):
-        raise DatasetError(f"Not one of the {len(samples)} photographs in {show_path(root)} can be read.")
+        raise DatasetError(f"Of {counted(len(samples), 'photograph')} in {show_path(root)} not one can be read.")
     digests = {name: digest for name, digest in zip(names, contents.digests, strict=True) if digest}
     kept = keep(earlier, samples, digests, output) if earlier else None
     duplicates = find_duplicates(names, [s.class_name for s in samples], contents.digests, contents.prints)

@@ -8,10 +8,10 @@ from shlex import quote
 
 from bldml.dataset.duplicates import Duplicates
 from bldml.dataset.earlier import Kept
-from bldml.dataset.files import show_path
+from bldml.dataset.files import counted, show_path
 from bldml.dataset.grouping import Join, Link, Why
 from bldml.dataset.samples import SPLITS, Collection, Sample
-from bldml.dataset.splits import Request, counted
+from bldml.dataset.splits import Request
 
 WORDS: dict[Why, str] = {
     "the same content": "with the same content as another",

@@ -26,7 +26,7 @@ from bldml.app.resume import (
     place_of_runs,
     read_same_photographs,
 )
-from bldml.dataset.files import escape_path
+from bldml.dataset.files import counted, escape_path
 from bldml.dataset.leaks import Leak
 from bldml.dataset.manifest import to_manifest
 from bldml.results.lock import lock_run
@@ -116,6 +116,7 @@ class Start:
         assert self.folder is not None
         if self.trainer.is_global_zero and not self.folder.prints.is_file():
             write_prints(self.folder, self.datamodule)
+        self.datamodule.contents.forget_prints()
         # On every rank, which must all come to the same barriers; only the first one writes.
         if self._lock is None and self.trainer.is_global_zero:
             warn("This file system has no locks: nothing keeps a second process from training in the same run.")
@@ -141,9 +142,11 @@ class Start:
         if self.progress is None:
             self.model.load_pretrained()
         elif self.progress.world_size != self.trainer.world_size:
+            now, are = self.trainer.world_size, "is" if self.trainer.world_size == 1 else "are"
+            processes = counted(self.progress.world_size, "process", "processes")
             raise RunError(
-                f"{run.path} was trained by {self.progress.world_size} processes and can go on only so; now there are "
-                f"{self.trainer.world_size}. Set --trainer.devices and --trainer.num_nodes as before."
+                f"{run.path} was trained by {processes} and can go on only so; now there {are} {now}. Set "
+                "--trainer.devices and --trainer.num_nodes as before."
             )
         read_same_photographs(run, self.datamodule, self.check)
         if self.trainer.is_global_zero:

@@ -8,7 +8,7 @@ from bldml.audit.findings import Finding, photographs, split_command
 from bldml.audit.reading import Row
 from bldml.dataset.samples import SPLITS, Collection
 from bldml.results.report_tables import Table, simple
-from bldml.results.typeset import number, plain
+from bldml.results.typeset import counted, number, plain
 
 FEW = 10  # photographs of a class in a split, below which its figures say little
 SHOWN = 15  # rows of a table on the page
@@ -165,7 +165,8 @@ def _divided_groups(rows: Sequence[Row], root: Path) -> list[Finding]:
     if not divided:
         return []
     count = sum(row.sample.group in set(divided) for row in rows)
-    title = f"{len(divided):,} of {len(places):,} groups have photographs in more than one split"
+    have = "has" if len(divided) == 1 else "have"
+    title = f"{len(divided):,} of {counted(len(places), 'group')} {have} photographs in more than one split"
     return [
         Finding("wrong", "groups", title,
                 f"{', '.join(map(plain, divided[:5]))}{' …' if len(divided) > 5 else ''}: {photographs(count)}. A test "

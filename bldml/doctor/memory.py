@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from bldml.doctor.checks import GIVE_CONFIG, Finding, fail, judge, skip
 from bldml.doctor.configuration import Settings
+from bldml.results.typeset import counted
 
 if TYPE_CHECKING:
     from bldml.training.module import LeafClassifier
@@ -24,7 +25,7 @@ def check_memory(settings: Settings | None, model: "LeafClassifier | None") -> I
         yield skip(NAME, "not checked: no GPU is used here")
         return
     size, batch_size = settings.image_size, settings.batch_size
-    what = f"a batch of {batch_size} at {size} px with {settings.stages} stages thawed"
+    what = f"a batch of {batch_size} at {size} px with {counted(settings.stages, 'stage')} thawed"
     total = torch.cuda.mem_get_info()[1]
     remedy = f"--data.batch_size {max(1, batch_size // 2)} --trainer.accumulate_grad_batches 2"
     try:

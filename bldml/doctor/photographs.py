@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from bldml.doctor.checks import Finding, fail, judge, ok, skip, warn
 from bldml.doctor.configuration import Settings
+from bldml.results.typeset import counted
 
 if TYPE_CHECKING:
     from bldml.dataset.samples import Collection, Sample
@@ -33,7 +34,7 @@ def check_photographs(settings: Settings | None, datamodule: "LeafDataModule | N
         first, _, rest = str(error).partition("\n")
         yield fail(NAME, first, rest or "as the message says; python -m bldml fit would say the same")
         return
-    yield ok(NAME, describe(collection, positive))
+    yield ok(NAME, describe(collection, positive) + tell_folds(datamodule, collection))
     yield from check_names(collection.root)
     samples = [sample for split in collection.splits.values() for sample in split]
     bad, findings = check_sample(samples, datamodule.image_size, datamodule.unreadable)
@@ -47,6 +48,7 @@ def _find(datamodule: "LeafDataModule") -> "tuple[Collection, str]":
     Raises:
         DatasetError: A fit cannot use it.
     """
+    from bldml.dataset.cache_place import check_place
     from bldml.dataset.files import DatasetError
     from bldml.dataset.folders import read_folders
     from bldml.dataset.manifest import read_manifest
@@ -64,7 +66,16 @@ def _find(datamodule: "LeafDataModule") -> "tuple[Collection, str]":
             aliases=datamodule.class_aliases,
             whole=False,
         )
-    check_trainable(collection)
+    try:
+        check_trainable(collection)
+    except DatasetError as error:
+        if collection.folds and "val" not in collection.splits:
+            first = min(collection.folds.values(), key=lambda fold: (len(fold), fold))
+            hint = f"the manifest has folds, of which one becomes val: --data.fold {first}"
+            raise DatasetError(f"{error}\n{hint}") from error
+        raise
+    if datamodule.cache == "auto":
+        check_place(datamodule.cache_dir, collection, by_folders=datamodule.manifest is None)
     return collection, check_positive_class(datamodule.positive_class, collection.class_names)
 
 
@@ -77,6 +88,19 @@ def describe(collection: "Collection", positive: str) -> str:
         for split, counter in collection.counts().items()
     )
     return f"{show_path(collection.root)}: {counts}. Positive: {positive}"
+
+
+def tell_folds(datamodule: "LeafDataModule", collection: "Collection") -> str:
+    """Which fold of the manifest is val, or that its folds play no part."""
+    from bldml.dataset.files import show_path
+
+    if datamodule.manifest is None:
+        return ""
+    if datamodule.fold is not None:
+        return f". Fold {datamodule.fold} of {show_path(datamodule.manifest)} is val"
+    if collection.folds:
+        return f". The folds of {show_path(datamodule.manifest)} are not used: data.fold names none"
+    return ""
 
 
 def check_names(root: Path) -> Iterable[Finding]:
@@ -95,11 +119,12 @@ def check_names(root: Path) -> Iterable[Finding]:
         others = ((known.setdefault(name.lower(), name), name) for name in sorted(names))
         twins += [f"{Path(parent, other)} and {name}" for other, name in others if other != name]
     if twins:
-        found = f"{len(twins)} pairs differ in case alone, first {show_path(twins[0])}"
+        differ = "differs" if len(twins) == 1 else "differ"
+        found = f"{counted(len(twins), 'pair')} {differ} in case alone, first {show_path(twins[0])}"
         yield warn("file names", found, "look whether they are the same photograph, and keep one")
     if leftovers:
-        found = f"{len(leftovers)} files of macOS that are no photographs, first {show_path(leftovers[0])}"
-        yield warn("file names", f"{found}; they are left out", f"find {show_path(root)} -name '._*' -delete")
+        found = f"{counted(len(leftovers), 'file')} of macOS, no photographs, first {show_path(leftovers[0])}"
+        yield warn("file names", f"{found}; left out", f"find {show_path(root)} -name '._*' -delete")
     if not twins and not leftovers:
         yield ok("file names", "no leftovers of macOS, none that differ in case alone")
 
@@ -119,7 +144,7 @@ def check_sample(samples: "list[Sample]", image_size: int, unreadable: str) -> t
     results = list(verify(chosen, image_size, 2))
     bad = [result for result in results if result.reason]
     if not bad:
-        return [], [ok(name, f"{len(results)} of {len(samples)} photographs, all readable")]
+        return [], [ok(name, f"{len(results)} of {counted(len(samples), 'photograph')}, all readable")]
     first = f"{show_path(bad[0].sample.name)}: {bad[0].reason}"
     finding = judge(
         False,
@@ -137,7 +162,7 @@ def check_loader(datamodule: "LeafDataModule", collection: "Collection", positiv
     workers, size = datamodule.num_workers, datamodule.batch_size
     datamodule.collection, datamodule.class_names = collection, collection.class_names
     datamodule.positive_class = positive
-    what = f"{workers} workers, batches of {size}"
+    what = f"{counted(workers, 'worker')}, batches of {size}"
     remedy = "--data.num_workers 2 or 0; a smaller --data.batch_size; or repair the photograph that it names"
     start = time.monotonic()
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bldml.doctor.checks import Finding, judge, ok, warn
 from bldml.doctor.storage import existing
+from bldml.results.typeset import counted
 
 SCRATCH = Path("/90daydata")
 PROJECTS = Path("/project")
@@ -43,7 +44,7 @@ def check_scratch(name: str, path: Path, now: datetime, scratch: Path = SCRATCH)
     found = f"{path}: files are deleted {KEPT_DAYS} days after their date"
     if oldest is not None:
         left = KEPT_DAYS - (now - oldest[1]).days
-        found += f"; the oldest, {oldest[0].name}, is of {oldest[1]:%Y-%m-%d}: {max(0, left)} days left"
+        found += f"; the oldest, {oldest[0].name}, is of {oldest[1]:%Y-%m-%d}: {counted(max(0, left), 'day')} left"
     remedy = (
         "keep the only copy elsewhere (/project, Juno); unpack with tar -m, because tar and rsync -a keep old dates"
     )
@@ -111,7 +112,7 @@ def check_modes(config_files: Iterable[Path]) -> Iterable[Finding]:
                 f"modes of {name}",
                 f"writable by others: {', '.join(shared)}"
                 if shared
-                else f"{len(places)} folders, yours alone to change",
+                else f"{counted(len(places), 'folder')}, yours alone to change",
                 "chmod g-w,o-w FOLDER     (or trust everybody who can write there)",
             )
 

@@ -11,6 +11,7 @@ from bldml.doctor.sbatch_file import Script
 from bldml.doctor.slurm_cluster import Site
 from bldml.doctor.slurm_job import count_devices
 from bldml.doctor.slurm_text import format_time, read_time
+from bldml.results.typeset import counted
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def check_cpus(request: Request) -> Finding:
     if not asked.isdigit():
         return warn(name, f"{asked or 'not given: one CPU'}, for all photographs", remedy)
     if isinstance(workers, int) and int(asked) < wanted:
-        return warn(name, f"{asked}, for {workers} workers and the process that trains", remedy)
+        return warn(name, f"{asked}, for {counted(workers, 'worker')} and the process that trains", remedy)
     return ok(name, f"{asked}; data.num_workers {workers}")
 
 

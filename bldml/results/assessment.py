@@ -29,6 +29,7 @@ from bldml.results.statistics.proportions import (
 )
 from bldml.results.statistics.ranking import auroc, clustered_auroc
 from bldml.results.tables import Prediction
+from bldml.results.typeset import counted
 
 PREVALENCES = (0.01, 0.05, 0.10, 0.30)
 
@@ -95,9 +96,10 @@ def labels_of(predictions: Sequence[Prediction], positive_class: str) -> Labels:
         raise RunError("The table of predictions has no row.")
     without = [row.path for row in predictions if not row.true_class]
     if without:
+        have = "has" if len(without) == 1 else "have"
         raise RunError(
-            f"{len(without)} of {len(predictions)} predictions have no true class, first {without[0]}: there is "
-            "nothing to compare them with. Use an evaluation with labels."
+            f"{len(without)} of {counted(len(predictions), 'prediction')} {have} no true class, first {without[0]}: "
+            "there is nothing to compare with. Use an evaluation with labels."
         )
     classes = sorted({row.true_class for row in predictions} | {positive_class})
     if len(classes) > 2:
@@ -235,15 +237,17 @@ def _warnings(names: Sequence[str], groups: Sequence[str] | None, labels: Labels
     warnings = []
     if groups is None:
         some = sum(map(bool, names))
+        have = "has" if some == 1 else "have"
         warnings.append(
             "No photograph is known to belong to the same tree, site or burst as another, so all are taken as "
             "independent. Where several show one tree, the intervals are too narrow."
             if not some
-            else f"Only {some} of {len(names)} photographs have a group of their own or with others that can be used, "
-            "so all are taken as independent and the intervals may be too narrow."
+            else f"Only {some} of {counted(len(names), 'photograph')} {have} a group, of their own or with others, "
+            "that can be used, so all are taken as independent and the intervals may be too narrow."
         )
-    elif len(set(groups)) < 10:
-        warnings.append(f"There are only {len(set(groups))} groups: intervals from so few are not reliable.")
+    elif (found := len(set(groups))) < 10:
+        are = "is" if found == 1 else "are"
+        warnings.append(f"There {are} only {counted(found, 'group')}: intervals from so few are not reliable.")
     if labels.min() == labels.max():
         warnings.append("All photographs are of one class: what compares the classes cannot be estimated.")
     return tuple(warnings)

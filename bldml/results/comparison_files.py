@@ -20,7 +20,7 @@ from bldml.results.comparison_cells import (
 from bldml.results.comparison_words import notes, verdict
 from bldml.results.run import make_folder, write_atomically
 from bldml.results.statistics.estimates import Estimate
-from bldml.results.typeset import Cell, csv_text, latex_table, number, plain
+from bldml.results.typeset import Cell, counted, csv_text, latex_table, number, plain
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -109,8 +109,8 @@ def tex(comparison: Comparison) -> str:
     runs = latex_table(
         RUN_COLUMNS,
         [flat(standing.run.name, run_cells(standing)) for standing in comparison.standings],
-        caption=f"{comparison.n} photographs ({comparison.n_positive} positive), evaluation {comparison.evaluation}; "
-        "95 % intervals. Runs that share a letter cannot be told apart.",
+        caption=f"{counted(comparison.n, 'photograph')} ({comparison.n_positive} positive), evaluation "
+        f"{comparison.evaluation}; 95 % intervals. Runs that share a letter cannot be told apart.",
     )
     pairs = latex_table(
         DIFFERENCE_COLUMNS,

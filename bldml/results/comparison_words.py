@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from bldml.results.compare import ALPHA, Comparison
 from bldml.results.statistics.estimates import Estimate
+from bldml.results.typeset import counted
 
 
 def verdict(comparison: Comparison) -> str:
@@ -17,7 +18,7 @@ def verdict(comparison: Comparison) -> str:
         for d in comparison.differences
         if best in (d.first, d.second) and d not in apart
     ]
-    told = f"By accuracy {len(apart)} of {len(comparison.differences)} pairs can be told apart"
+    told = f"By accuracy {len(apart)} of {counted(len(comparison.differences), 'pair')} can be told apart"
     if equal:
         return f"{told}; the most accurate run, {best}, cannot be told apart from {', '.join(equal)}."
     return f"{told}; the most accurate run, {best}, is better than every other one."
@@ -30,12 +31,14 @@ def notes(comparison: Comparison, estimates: Iterable[Estimate]) -> list[str]:
         comparison: what is shown.
         estimates: everything in it that has an interval; their methods are named.
     """
-    pairs = len(comparison.differences)
+    number = len(comparison.differences)
+    pairs = "the one pair" if number == 1 else f"all {number} pairs"
     methods = dict.fromkeys(estimate.interval.method for estimate in estimates if estimate.interval is not None)
     if comparison.n_groups:
         units = (
-            f"The photographs are of {comparison.n_groups} groups and those of one group are alike, so groups were "
-            "resampled as a whole. McNemar's test takes photographs as independent: it is shown but does not decide."
+            f"The photographs are of {counted(comparison.n_groups, 'group')} and those of one group are alike, so "
+            "groups were resampled as a whole. McNemar's test takes photographs as independent: it is shown but does "
+            "not decide."
         )
     else:
         units = (
@@ -45,7 +48,7 @@ def notes(comparison: Comparison, estimates: Iterable[Estimate]) -> list[str]:
     found = [
         f"Intervals are of 95 %: {'; '.join(methods) or 'none could be estimated'}.",
         units,
-        f"Two families of tests were declared: all {pairs} pairs by accuracy and all {pairs} pairs by AUROC. Within "
+        f"Two families of tests were declared: {pairs} by accuracy and {pairs} by AUROC. Within "
         f"each, p values are adjusted by Holm's method; two runs are told apart where the adjusted p is below {ALPHA}.",
         "That two runs cannot be told apart does not mean that they are equally good.",
         "Each run is used at its own operating point, chosen on its validation photographs.",

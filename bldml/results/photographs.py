@@ -184,10 +184,20 @@ def _cameras(here: Description, there: Description) -> str:
 
 def _dates(here: Description, there: Description) -> str:
     if not here.first or not there.first:
-        return "Whether they were taken at another time is not known: files do not say when."
-    spans = (
-        f"They were taken from {here.first} to {here.last}; the training photographs from {there.first} to {there.last}"
-    )
+        is_partial = any(0 < one.n_dated < one.n for one in (here, there))
+        told = f" ({_dated(here)}; of the training photographs {_dated(there)})" if is_partial else ""
+        return f"Whether they were taken at another time is not known: files do not say when{told}."
     apart = here.first > there.last or here.last < there.first
-    dated = "" if (here.n_dated, there.n_dated) == (here.n, there.n) else " (as far as files say)"
-    return f"{spans}{dated}: {'at another time' if apart else 'the times overlap'}."
+    return (
+        f"They were taken from {here.first} to {here.last}{some_dated(here)}; the training photographs from "
+        f"{there.first} to {there.last}{some_dated(there)}: {'at another time' if apart else 'the times overlap'}."
+    )
+
+
+def some_dated(description: Description) -> str:
+    """How many of a set are dated, in brackets behind a space, where it is not all of them."""
+    return "" if description.n_dated == description.n else f" ({_dated(description)})"
+
+
+def _dated(description: Description) -> str:
+    return f"{description.n_dated:,} of {description.n:,} dated"

@@ -28,6 +28,7 @@ from bldml.results.figures import (
 )
 from bldml.results.statistics.estimates import Estimate
 from bldml.results.statistics.proportions import proportion
+from bldml.results.typeset import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -114,7 +115,7 @@ def probabilities(
         axes.axvline(threshold, ls="--", lw=1.2, color=INK)
         shown = label_of(name)
         gap = " " if len(shown) <= 20 else "\n"
-        axes.set_title(f"{shown}:{gap}{of_class.size:,} photographs, {wrong:,} {side} the threshold")
+        axes.set_title(f"{shown}:{gap}{counted(of_class.size, 'photograph')}, {wrong:,} {side} the threshold")
         axes.set_ylabel("Photographs")
         axes.yaxis.get_major_locator().set_params(integer=True)
     panels[0].annotate(

@@ -15,7 +15,7 @@ from bldml.results.report_figures import Picture, evaluation_figures, training_f
 from bldml.results.report_files import text_at
 from bldml.results.report_tables import Table, fine, write_tables
 from bldml.results.run import RunError, RunFolder, write_atomically
-from bldml.results.typeset import plain
+from bldml.results.typeset import counted, plain
 
 Section = tuple[Table | None, list[str]]  # with the sentences that go with it
 
@@ -148,10 +148,10 @@ def _part(data: RunData, evaluation: Evaluation, assessment: Assessment, room: R
         "val": "Validation split: the best epoch and the operating point were chosen on it, so figures are too good.",
         "train": "Training split.",
     }.get(evaluation.name, "External set: photographs from elsewhere.")
-    groups = f" of {assessment.n_groups:,} groups" if assessment.n_groups else ""
+    groups = f" of {counted(assessment.n_groups, 'group')}" if assessment.n_groups else ""
     about = (
-        f"{assessment.n:,} photographs{groups}, {assessment.n_positive:,} of them {plain(data.classes[1])}. Evaluated "
-        f"{text_at(evaluation.provenance, 'created') or 'at an unknown time'}."
+        f"{counted(assessment.n, 'photograph')}{groups}, {assessment.n_positive:,} of them {plain(data.classes[1])}. "
+        f"Evaluated {text_at(evaluation.provenance, 'created') or 'at an unknown time'}."
     )
     return Part(
         name=evaluation.name,

@@ -9,7 +9,7 @@ from bldml.results.assessment import Assessment
 from bldml.results.report_data import Evaluation, RunData
 from bldml.results.report_scores import best_epoch
 from bldml.results.report_tables import fine
-from bldml.results.typeset import number, plain
+from bldml.results.typeset import counted, number, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,7 +46,7 @@ def training_figure(data: RunData, folder: Path) -> Picture:
     # All scores at once could not be told apart.
     shown = {"epoch", *(f"{stage}_{score}" for stage in ("train", "val") for score in CURVES)}
     rows = [{key: value for key, value in row.items() if key in shown} for row in data.epochs]
-    caption = f"Loss and scores over {len(data.epochs)} epochs, in training and in validation."
+    caption = f"Loss and scores over {counted(len(data.epochs), 'epoch')}, in training and in validation."
     if losses and losses[-1] is not None and losses[0] is not None:
         caption += f" The validation loss went from {number(losses[0], 4)} to {number(losses[-1], 4)}."
     if thawed:
@@ -86,8 +86,8 @@ def evaluation_figures(
             "confusion",
             "Confusion matrix",
             plots.confusion(n, classes),
-            f"At the operating point {n['tp']} of {n['tp'] + n['fn']} {positive} were found and {n['fn']} missed; "
-            f"{n['tn']} of {n['tn'] + n['fp']} {negative} were cleared and {n['fp']} were false alarms.",
+            f"At the operating point, {positive}: {n['tp']} of {n['tp'] + n['fn']} found, {n['fn']} missed; "
+            f"{negative}: {n['tn']} of {n['tn'] + n['fp']} cleared, {counted(n['fp'], 'false alarm')}.",
         ),
         (
             "probabilities",

@@ -5,12 +5,12 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from bldml.results.photographs import describe, differences
+from bldml.results.photographs import describe, differences, some_dated
 from bldml.results.report_data import Evaluation, RunData
 from bldml.results.report_files import text_at
 from bldml.results.report_tables import Entry, Table, count, simple
 from bldml.results.run import RunError
-from bldml.results.typeset import number, plain
+from bldml.results.typeset import counted, number, plain
 
 SPLITS = ("train", "val", "test")
 SHOWN = 20
@@ -61,14 +61,15 @@ def groups_sentence(data: RunData) -> str:
         )
     shared = sorted(name for name, splits in places.items() if len(splits) > 1)
     without = sum(not row.get("group") for row in data.splits)
-    rest = f" {count(without)} photographs have no group." if without else ""
+    rest = f" {counted(without, 'photograph')} {'has' if without == 1 else 'have'} no group." if without else ""
     if not shared:
-        return f"Of {count(len(places))} groups (tree, site, burst) none has photographs in two splits.{rest}"
+        return f"Of {counted(len(places), 'group')} (tree, site, burst) none has photographs in two splits.{rest}"
     names = ", ".join(plain(name) for name in shared[:SHOWN])
     more = " …" if len(shared) > SHOWN else ""
+    have = "has" if len(shared) == 1 else "have"
     return (
-        f"{count(len(shared))} of {count(len(places))} groups (tree, site, burst) have photographs in more than one "
-        f"split, so the test is not independent of the training: {names}{more}.{rest}"
+        f"{count(len(shared))} of {counted(len(places), 'group')} (tree, site, burst) {have} photographs in more than "
+        f"one split, so the test is not independent of the training: {names}{more}.{rest}"
     )
 
 
@@ -92,7 +93,10 @@ def leaks_sentence(data: RunData) -> str:
 
 def unit_sentence(data: RunData) -> str:
     """What is counted, and how the photographs were divided."""
-    if data.setting("data", "manifest"):
+    fold = data.setting("data", "fold")
+    if fold:
+        how = f"the folds of a manifest: fold {fold} is val, and the other folds are train"
+    elif data.setting("data", "manifest"):
         how = "the splits of a manifest"
     else:
         fractions = " and ".join(filter(None, (data.setting("data", k) for k in ("val_fraction", "test_fraction"))))
@@ -111,7 +115,7 @@ def excluded(data: RunData) -> Table | None:
     lines = [[plain(row["path"]), name, plain(row["reason"])] for name, row in found]
     rows = tuple(tuple(Entry(cell) for cell in line) for line in lines[:SHOWN])
     header = ("Photograph", "Left out of", "Reason")
-    caption = f"{count(len(found))} photographs could not be used."
+    caption = f"{counted(len(found), 'photograph')} could not be used."
     return Table("excluded", caption, header, rows, (header, lines), left_out=max(0, len(found) - SHOWN))
 
 
@@ -123,8 +127,9 @@ def difference(data: RunData, evaluation: Evaluation) -> list[str]:
     found = differences(training, evaluation.photographs, data.classes[1])
     near = evaluation.provenance.get("near_training_photographs")
     if isinstance(near, int):
+        are = "is" if near == 1 else "are"
         found.append(
-            f"{count(near)} of them are nearly the same as a photograph of training or validation."
+            f"{count(near)} of them {are} nearly the same as a photograph of training or validation."
             if near
             else "None of them is nearly the same as a photograph of training or validation."
         )
@@ -157,20 +162,21 @@ def cameras(data: RunData) -> tuple[Table | None, str]:
 
 
 def _dates(data: RunData) -> str:
-    spans = {}
-    for split in SPLITS:
-        found = describe([row for row in data.photographs if row.split == split], data.classes[1])
-        if found.first:
-            spans[split] = (found.first, found.last, found.n_dated)
-    if not spans:
+    found = {
+        split: describe(rows, data.classes[1])
+        for split in SPLITS
+        if (rows := [row for row in data.photographs if row.split == split])
+    }
+    dated = {split: one for split, one in found.items() if one.first}
+    if not dated:
         return "When they were taken is not known."
     told = "; ".join(
-        f"{split} from {first} to {last} ({count(n)} photographs with a date)"
-        for split, (first, last, n) in spans.items()
+        f"{split} {f'from {one.first} to {one.last}' if one.first else 'at an unknown time'}{some_dated(one)}"
+        for split, one in found.items()
     )
     verdict = ""
-    if "train" in spans and "test" in spans:
-        later = spans["test"][0] > spans["train"][1]
+    if "train" in dated and "test" in dated:
+        later = dated["test"].first > dated["train"].last
         verdict = " The test is later than the training." if later else " The test is of the same time as the training."
     return f"When they were taken: {told}.{verdict}"
 

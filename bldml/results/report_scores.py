@@ -20,7 +20,7 @@ from bldml.results.report_tables import (
 )
 from bldml.results.statistics.estimates import Estimate
 from bldml.results.statistics.proportions import clustered_proportion, proportion
-from bldml.results.typeset import Cell, number, plain
+from bldml.results.typeset import Cell, counted, number, plain
 
 Assessed = tuple[Evaluation, Assessment]
 
@@ -181,7 +181,7 @@ def sample_size(assessment: Assessment) -> str:
             groups = [group for group, inside in zip(assessment.groups, mask, strict=True) if inside]
             best, of_groups = (
                 clustered_proportion(np.ones(n, dtype=bool), groups),
-                f" of {count(len(set(groups)))} groups",
+                f" of {counted(len(set(groups)), 'group')}",
             )
         low = best.interval.low if best.interval else None
         parts.append(

@@ -155,8 +155,9 @@ def looks(data: RunData) -> tuple[Table | None, list[str]]:
     sentences = [] if entries else ["How often each set was evaluated is not recorded for this run."]
     siblings = _siblings(data)
     if siblings is not None:
+        others = "is 1 other" if siblings == 1 else f"are {count(siblings)} others"
         sentences.append(
-            f"Beside this run there are {count(siblings)} others in the same folder that were chosen on the same "
+            f"Beside this run there {others} in the same folder, chosen on the same "
             "validation photographs. The more were tried, the more the best one’s validation figures flatter it."
         )
     return (simple("ledger", caption, header, rows) if rows else None), sentences

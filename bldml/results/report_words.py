@@ -6,7 +6,7 @@ from bldml.results.report_data import RunData
 from bldml.results.report_scores import Assessed
 from bldml.results.statistics.estimates import Estimate
 from bldml.results.statistics.proportions import predictive_values
-from bldml.results.typeset import number, plain
+from bldml.results.typeset import counted, number, plain
 
 FIELD = 0.05  # share of positives in the summary's example
 NOT_ASSESSED = (
@@ -54,11 +54,12 @@ def summary(data: RunData, assessed: Sequence[Assessed]) -> list[str]:
     # External sets come after the test split and before validation.
     evaluation, assessment = assessed[0]
     n, at, area = assessment.counts, assessment.at_threshold, assessment.overall["auroc"]
-    where = {
-        "test": f"the {assessment.n:,} photographs of the test split, which had no part in training",
-        "val": f"the {assessment.n:,} photographs of the validation split",
-        "train": f"the {assessment.n:,} photographs of the training split",
-    }.get(evaluation.name, f"the {assessment.n:,} photographs of the external set {plain(evaluation.name)}")
+    source = {
+        "test": "the test split, which had no part in training",
+        "val": "the validation split",
+        "train": "the training split",
+    }.get(evaluation.name, f"the external set {plain(evaluation.name)}")
+    where = f"the {counted(assessment.n, 'photograph')} of {source}"
     good = (
         f"On {where}, it found {n['tp']:,} of {n['tp'] + n['fn']:,} {positive}, a sensitivity of "
         f"{percent(at['sensitivity'])}, and rightly cleared {n['tn']:,} of {n['tn'] + n['fp']:,} {negative}, a "

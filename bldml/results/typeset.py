@@ -53,6 +53,15 @@ def number(value: float | None, digits: int = 3, *, sign: bool = False) -> str:
     return f"{rounded:{'+' if sign and rounded else ''}.{digits}f}".replace("-", "\u2212")
 
 
+def counted(value: int, noun: str) -> str:
+    """Return so many of something, with thousands apart.
+
+    >>> counted(1, "photograph"), counted(1200, "photograph")
+    ('1 photograph', '1,200 photographs')
+    """
+    return f"{value:,} {noun}{'' if value == 1 else 's'}"
+
+
 def p_value(p: float | None) -> str:
     """Return a p value, never as 0 and never rounded up to significance.
 

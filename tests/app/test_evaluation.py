@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from PIL import ExifTags, Image
 
 from bldml.dataset.synthetic import write_leaves
-from bldml.results.photographs import read_photographs
+from bldml.results.photographs import photographs_text, read_photographs
 from bldml.results.tables import read_predictions
 from bldml.training.datamodule import LeafDataModule
 from tests.support import SMALL, Bldml
@@ -90,6 +91,36 @@ def test_external_set_in_a_run_says_how_it_differs(run: Path, tmp_path: Path, bl
     rows = read_photographs(copy / "evaluations" / "ohio" / "photographs.csv")
     assert sorted((row.path, row.split, row.camera) for row in rows)[0] == ("BLD/one.jpg", "test", "=Camera")
     assert {row.taken for row in rows} == {""}
+
+
+def test_how_many_are_dated_is_said_where_not_all_are(run: Path, tmp_path: Path, bldml: Bldml) -> None:
+    copy, other = Path(shutil.copytree(run, tmp_path / "run")), tmp_path / "ohio"
+    rows = read_photographs(copy / "photographs.csv")
+    split = {name: [row for row in rows if row.split == name] for name in ("train", "val", "test")}
+    train, val = (split["train"][:5], split["val"])
+    dated = {row.path: "2024-06-01T12:00:00" for row in [*train, *val]}
+    text = photographs_text([replace(row, taken=dated.get(row.path, "")) for row in rows])
+    (copy / "photographs.csv").write_text(text)
+    write_leaves(other, images_per_class=2, size=64, seed=9)
+    exif = Image.Exif()
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = "2024:06:02 12:00:00"
+    one = next((other / "BLD").iterdir())
+    with Image.open(one) as picture:
+        picture.save(one, exif=exif)
+    options = ("--data.root", other, "--trainer.accelerator=cpu", "--data.num_workers=0")
+    outcome = bldml("test", "--ckpt_path", copy / "checkpoints/best.ckpt", *options)
+    assert outcome.code == 0, outcome.err
+    said = (
+        "They were taken from 2024-06-02 to 2024-06-02 (1 of 4 dated); the training photographs from 2024-06-01 to "
+        f"2024-06-01 (5 of {len(split['train'])} dated): at another time."
+    )
+    assert said in outcome.out + outcome.err
+    page = (copy / "report.html").read_text()
+    assert said in page
+    assert (
+        f"When they were taken: train from 2024-06-01 to 2024-06-01 (5 of {len(split['train'])} dated); val from "
+        f"2024-06-01 to 2024-06-01; test at an unknown time (0 of {len(split['test'])} dated)." in page
+    )
 
 
 def test_predict_finds_photographs_in_all_folders_below(run: Path, bare: Path, leaves: Path, bldml: Bldml) -> None:

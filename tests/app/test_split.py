@@ -1,6 +1,8 @@
 """`split` through the command line, and a fit with what it wrote."""
 
 import csv
+import json
+import re
 import shlex
 import shutil
 from collections import defaultdict
@@ -99,6 +101,34 @@ def test_a_fit_with_a_fold(data: Path, bldml: Bldml) -> None:
     # Another folder has no folds.
     outcome = bldml("test", "--ckpt_path", checkpoint, f"--data.root={data}", "--data.manifest", run / "splits.csv")
     assert outcome.code == 0, outcome.err
+
+
+def test_a_run_of_a_fold_says_so_and_repeats_itself(data: Path, bldml: Bldml) -> None:
+    assert bldml("split", data, "--folds=3", "--val=0", "--test=0.1").code == 0
+    options = [*SMALL, f"--data.root={data}", "--trainer.max_epochs=1"]
+    fit = bldml("fit", *options, "--data.manifest=splits.csv", "--data.fold=0")
+    assert fit.code == 0, fit.err
+    (run,) = Path("lightning_logs").iterdir()
+    assert re.fullmatch(r"mobilenet_v2_x0_35_fold-0_\d{8}-\d{6}", run.name)
+    assert bldml("report", run).code == 0
+    page = (run / "report.html").read_text()
+    assert "divided by the folds of a manifest: fold 0 is val, and the other folds are train." in page
+    test = run / "evaluations" / "test"
+    before = (test / "metrics.json").read_text()
+    assert json.loads((test / "provenance.json").read_text())["fold"] == 0
+    # Its checkpoint knows the fold.
+    outcome = bldml("test", "--ckpt_path", run / "checkpoints" / "best.ckpt", "--report=false")
+    assert outcome.code == 0, outcome.err
+    assert (test / "metrics.json").read_text() == before
+    assert json.loads((test / "provenance.json").read_text())["fold"] == 0
+    # Its division is a manifest without folds, by which the same run is made again.
+    own = ["--data.manifest", run / "splits.csv", "--run_name=again"]
+    again = bldml("fit", "--config", run / "config.yaml", *own, "--data.fold=null")
+    assert again.code == 0, again.err
+    for name in ("splits.csv", "metrics.csv", "evaluations/test/predictions.csv", "evaluations/val/predictions.csv"):
+        assert (Path("lightning_logs/again") / name).read_bytes() == (run / name).read_bytes()
+    provenance = json.loads(Path("lightning_logs/again/evaluations/test/provenance.json").read_text())
+    assert provenance["fold"] is None
 
 
 def test_folds_that_are_not_there(data: Path, bldml: Bldml) -> None:
@@ -274,6 +304,26 @@ def test_old_photographs_keep_their_places(data: Path, bldml: Bldml) -> None:
     assert places(manifest) == now
     assert bldml("split", data, "--fresh", "--seed=9").code == 0
     assert "fold" not in rows(manifest)["No_BLD/first.jpg"]
+
+
+def test_a_second_run_without_val_takes_the_folds_that_there_are(data: Path, bldml: Bldml) -> None:
+    manifest = Path("splits.csv")
+    assert bldml("split", data, "--val=0", "--folds=3").code == 0
+    before = places(manifest)
+    shutil.copy(data / "BLD" / "leaf_0001.jpg", data / "BLD" / "zzz.jpg")
+    outcome = bldml("split", data, "--val=0")
+    assert outcome.code == 0, outcome.err
+    assert "splits.csv has 3 folds, and so has this division" in outcome.out
+    assert places(manifest) == before | {"BLD/zzz.jpg": before["BLD/leaf_0001.jpg"]}
+    assert {split for split, _ in places(manifest).values()} == {"train", "test"}
+    # Where there are none, they must be asked for, and nothing is read or written before.
+    text = manifest.read_text()
+    for options in (["--fresh"], ["--output=other.csv"]):
+        outcome = bldml("split", data, "--val=0", *options)
+        assert (outcome.code, outcome.out) == (1, "")
+        assert "Give a share, or --folds 5" in outcome.err
+    assert manifest.read_text() == text
+    assert not Path("other.csv").exists()
 
 
 def test_a_copy_and_another_label_in_a_second_run(data: Path, bldml: Bldml) -> None:

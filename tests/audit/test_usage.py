@@ -187,3 +187,19 @@ def test_shortcuts_that_were_not_tried(names: tuple[str, ...], told: str, tmp_pa
     summary = f"Shortcuts were not looked for: {told}"
     assert summary in outcome.out
     assert summary in Path("audit/audit.html").read_text(encoding="utf-8").partition("</h2>")[2].partition("<h2")[0]
+
+
+def test_one_is_said_as_one(tmp_path: Path, bldml: Bldml) -> None:
+    """One row that does not fit on the page, and one group in two splits."""
+    root = tmp_path / "leaves"
+    rows = []
+    for number in range(48):
+        place = f"{'BLD' if number % 2 else 'No_BLD'}/{number}.jpg"
+        draw(root, place, number)
+        group = number // 3  # 16, one more than there are rows
+        rows.append(f"{place},{Path(place).parent},{'test' if number == 0 else 'train'},tree {group}")
+    Path("m.csv").write_text("path,label,split,group\n" + "\n".join(rows) + "\n")
+    assert bldml("audit", root, "--manifest=m.csv").code == 1
+    page = Path("audit/audit.html").read_text()
+    assert "1 more row is in the CSV file." in page
+    assert findings()["groups"]["title"] == "1 of 16 groups has photographs in more than one split"

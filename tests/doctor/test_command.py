@@ -136,7 +136,7 @@ def test_fit_that_would_run(doctor: Doctor, leaves: Path) -> None:
 def test_loader_runs_with_its_workers(doctor: Doctor, leaves: Path) -> None:
     _, rows = doctor(*SMALL, "--data.root", leaves, "--data.num_workers=1")
     assert statuses(rows, "loading") == ["OK"]
-    assert "1 workers" in rows["loading"][0]["found"]
+    assert "1 worker, batches" in rows["loading"][0]["found"]
 
 
 @pytest.mark.parametrize(
@@ -226,6 +226,55 @@ def test_photographs_that_are_not_there(options: list[str], words: str, doctor: 
     assert outcome.code == 1
     assert statuses(rows, "photographs") == ["FAIL"]
     assert words in rows["photographs"][0]["found"]
+
+
+@pytest.fixture
+def folds(bldml: Bldml, leaves: Path) -> Path:
+    """A configuration with a manifest that has folds and no val, one that has both, and one without folds."""
+    for name, options in {"only": ["--val=0", "--folds=3"], "both": ["--folds=3"], "none": []}.items():
+        assert bldml("split", leaves, f"--output={name}.csv", *options).code == 0
+    config = Path("folds.yaml")
+    config.write_text(f"data: {{root: {leaves}, manifest: only.csv, fold: 1}}\n")
+    return config
+
+
+def test_a_fold_becomes_val(doctor: Doctor, folds: Path) -> None:
+    outcome, rows = doctor(*SMALL, "--config", folds)
+    assert outcome.code == 0, outcome.out
+    assert statuses(rows, "photographs", "sample decoded", "loading") == ["OK", "OK", "OK"]
+    found = rows["photographs"][0]["found"]
+    assert "train 16 BLD, 16 No_BLD; val 8 BLD, 8 No_BLD; test 6 BLD, 6 No_BLD" in found
+    assert found.endswith("Fold 1 of only.csv is val")
+    _, rows = doctor(*SMALL, "--config", folds, "--data.manifest=both.csv", "--data.fold=null")
+    assert statuses(rows, "photographs") == ["OK"]
+    assert rows["photographs"][0]["found"].endswith("The folds of both.csv are not used: data.fold names none")
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "words", "remedy"),
+    [
+        (["--data.fold=7"], "photographs", "There is no fold 7 in the manifest only.csv. Found: 0, 1, 2.", ""),
+        (["--data.manifest=none.csv"], "photographs", "There is no fold 1 in the manifest none.csv. It has none", ""),
+        (["--data.fold=null"], "photographs", "There is no val split", "--data.fold 0"),
+        (["--data.manifest=null"], "settings", "data.fold 1 needs a manifest", ""),
+    ],
+)
+def test_a_fold_that_is_not_there(
+    options: list[str], name: str, words: str, remedy: str, doctor: Doctor, folds: Path
+) -> None:
+    outcome, rows = doctor(*SMALL, "--config", folds, *options)
+    assert outcome.code == 1
+    assert statuses(rows, name) == ["FAIL"]
+    assert words in rows[name][0]["found"]
+    assert remedy in rows[name][0]["remedy"]
+
+
+def test_pixels_kept_among_the_photographs(doctor: Doctor, leaves: Path) -> None:
+    outcome, rows = doctor(*SMALL, "--data.root", leaves, "--data.cache_dir", leaves / "BLD" / "pixels")
+    assert outcome.code == 1
+    assert statuses(rows, "photographs") == ["FAIL"]
+    assert "data.cache_dir" in rows["photographs"][0]["found"]
+    assert not (leaves / "BLD" / "pixels").exists()
 
 
 RESNET = ("--model.backbone=resnet50", "--model.image_size=64", "--trainer.accelerator=cpu")

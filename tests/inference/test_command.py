@@ -205,5 +205,7 @@ def test_smaller_overlays_and_formulas_in_names(best: Path, photographs: Path, t
 
 def test_one_photograph(best: Path, photographs: Path, bldml: Bldml) -> None:
     path = next((photographs / "BLD").iterdir())
-    assert bldml("explain", path, "--ckpt_path", best).code == 0
+    outcome = bldml("explain", path, "--ckpt_path", best)
+    assert outcome.code == 0
+    assert "Explained 1 photograph (BLD)." in outcome.out
     assert [row["path"] for row in table(Path("cams"))] == [path.name]

@@ -139,7 +139,7 @@ def test_edges_give_numbers_or_nothing(rows: list[Prediction]) -> None:
 
 def test_a_table_that_cannot_be_assessed_is_refused() -> None:
     rows = table(5)
-    with pytest.raises(RunError, match="1 of 6 predictions have no true class, first x"):
+    with pytest.raises(RunError, match="1 of 6 predictions has no true class, first x"):
         assess([*rows, Prediction("x.jpg", "", "", "", 0.5)], "BLD", 0.5)
     with pytest.raises(RunError, match="there must be BLD and one other"):
         assess([*rows, Prediction("x.jpg", "", "Oak", "", 0.5)], "BLD", 0.5)

@@ -61,4 +61,9 @@ def test_what_files_do_not_say_is_said() -> None:
     assert describe(bare, "BLD").megapixels is None
     some = " ".join(differences([ROW], [ROW, *bare], "BLD"))
     assert "All cameras that are known took training photographs too. Of 50 % (1 of 2) the camera is not known." in some
-    assert "(as far as files say): the times overlap." in some
+    day = "from 2023-06-01 to 2023-06-01"
+    assert f"They were taken {day} (1 of 2 dated); the training photographs {day}: the times overlap." in some
+    some = " ".join(differences([ROW, ROW, *bare], [ROW], "BLD"))
+    assert f"They were taken {day}; the training photographs {day} (2 of 3 dated): the times overlap." in some
+    none = " ".join(differences([ROW, *bare], bare, "BLD"))
+    assert "not known: files do not say when (0 of 1 dated; of the training photographs 1 of 2 dated)." in none

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -514,8 +515,25 @@ def test_unlabelled_predictions_and_left_out_photographs(tmp_path: Path, bare: N
     run.excluded.write_text("path,reason\nBLD/broken.jpg,truncated\n")
     page = Page(write_report(run))
     assert "Predictions without labels, of which nothing can be counted: field, 7 photographs." in page.words
-    assert "1 photographs could not be used." in page.words
+    assert "1 photograph could not be used." in page.words
     assert "BLD/broken.jpg the run truncated" in page.words
+
+
+def test_one_is_said_as_one(tmp_path: Path, bare: None) -> None:
+    rows = [replace(row, group="only tree") for row in rows_of(30, 1)]
+    run = write_run(tmp_path / "run", {"test": rows})
+    write_predictions(run.evaluation("field") / "predictions.csv", [Prediction("a.jpg", "", "", "BLD", 0.9)])
+    names = [f"{number}.jpg,broken" for number in range(21)]
+    run.excluded.write_text("\n".join(["path,reason", *names]) + "\n")
+    write_run(tmp_path / "other", {"test": rows})
+    page = Page(write_report(run))
+    assert "nothing can be counted: field, 1 photograph." in page.words
+    assert "1 more row is in the CSV file." in page.words
+    assert "30 photographs of 1 group," in page.words
+    assert "There is only 1 group: intervals from so few are not reliable." in page.words
+    assert "there is 1 other in the same folder, chosen on the same validation photographs" in page.words
+    for wrong in ("1 groups", "1 photographs", "1 more rows", "are 1 "):
+        assert not re.search(rf"(?<![\d,.]){wrong}", page.words)
 
 
 @pytest.mark.slow

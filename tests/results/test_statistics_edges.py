@@ -214,10 +214,10 @@ def test_a_statistic_that_is_not_finite_counts_as_not_defined() -> None:
 def test_bootstrap_with_one_photograph_or_one_group() -> None:
     one = bootstrap.bootstrap(lambda index: float(index.size), [1], replicates=50)
     assert one is not None
-    assert (one.low, one.high, one.method) == (1.0, 1.0, "bootstrap, 1 photographs")
+    assert (one.low, one.high, one.method) == (1.0, 1.0, "bootstrap, 1 photograph")
     group = bootstrap.bootstrap(lambda index: float(index.size), [1, 0, 1], ["a"] * 3, replicates=50)
     assert group is not None
-    assert "1 groups (unreliable: few groups)" in group.method
+    assert "1 group (unreliable: few groups)" in group.method
     with pytest.raises(ValueError, match="One group"):
         bootstrap.bootstrap(lambda index: 1.0, [1, 0], ["a"])
 

@@ -148,10 +148,11 @@ def _interval(drawn: NDArray[np.float64], skipped: int, n: int, groups: Sequence
     if drawn.size == 0 or drawn.size < skipped:
         return None
     low, high = (float(limit) for limit in np.quantile(drawn, [0.025, 0.975]))
-    method = f"bootstrap, {n} photographs"
+    method = f"bootstrap, {n} photograph{'' if n == 1 else 's'}"
     if groups is not None:
         count = len(Counter(groups))
-        method = f"cluster bootstrap, {count} groups" + (" (unreliable: few groups)" if count < FEW_GROUPS else "")
+        few = " (unreliable: few groups)" if count < FEW_GROUPS else ""
+        method = f"cluster bootstrap, {count} group{'' if count == 1 else 's'}{few}"
     if skipped:
         method += f", {skipped} draws without a value left out"
     return Interval(low, high, method)

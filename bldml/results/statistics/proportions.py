@@ -48,7 +48,7 @@ def clustered_proportion(hits: ArrayLike, groups: Sequence[str]) -> Estimate:
     _, index = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
     sizes, share, n = np.bincount(index), float(hit.mean()), hit.size
     n_groups = sizes.size
-    method = f"Wilson, {n_groups} groups"
+    method = f"Wilson, {n_groups} group{'' if n_groups == 1 else 's'}"
     if share in (0.0, 1.0) or n_groups == 1:
         return Estimate(share, _wilson(share, n_groups, method))
     residual = np.bincount(index, weights=hit) - share * sizes

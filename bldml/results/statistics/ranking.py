@@ -95,7 +95,8 @@ def clustered_auroc(labels: ArrayLike, scores: ArrayLike, groups: Sequence[str])
         sizes = [size / effect for size in sizes]
     else:
         sizes = [float(count) for count in counts]
-    return Estimate(area, _newcombe(area, sizes[0], sizes[1], f"Newcombe, method 5, {names.size} groups"))
+    method = f"Newcombe, method 5, {names.size} group{'' if names.size == 1 else 's'}"
+    return Estimate(area, _newcombe(area, sizes[0], sizes[1], method))
 
 
 def paired_auroc(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> PairedAuroc:
