@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from bldml.app.messages import warn
 from bldml.dataset.duplicates import find_duplicates
-from bldml.dataset.files import DatasetError, show_path
+from bldml.dataset.files import DatasetError, counted, show_path
 from bldml.dataset.leaks import Leak, Photograph, find_leaks, leak_summary
 from bldml.dataset.perceptual import NO_PRINT, Near, Prints, near_pairs, near_pairs_between
 from bldml.results.run import RunFolder, write_atomically
@@ -86,8 +86,8 @@ def _check_labels(photographs: Sequence[Photograph], near: list[Near]) -> None:
         )
         more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
         warn(
-            f"The same photograph lies in two classes, {len(found)} times, so one label is wrong: {named}{more}. "
-            "`python -m bldml audit` shows them."
+            f"The same photograph lies in two classes, {counted(len(found), 'time')}, so one label is wrong: "
+            f"{named}{more}. `python -m bldml audit` shows them."
         )
 
 
@@ -124,8 +124,9 @@ def check_external(datamodule: LeafDataModule, run: RunFolder | None) -> int | N
     if found:
         named = "; ".join(f"{show_path(ours[b])} and {show_path(names[a])}" for b, a in list(found.items())[:SHOWN])
         more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        are = "is" if len(found) == 1 else "are"
         _tell(
-            f"{len(found)} of {len(ours)} photographs are nearly the same as one of training or validation.\n"
+            f"{len(found)} of {len(ours)} photographs {are} nearly the same as one of training or validation.\n"
             f"Such as: {named}{more}.",
             datamodule,
             "Take them out of the set.",
@@ -152,8 +153,9 @@ def check_unseen(datamodule: LeafDataModule, checkpoint: Checkpoint) -> None:
     digests, samples = datamodule.contents.digests, chain(*datamodule.collection.splits.values())
     found = [sample.name for sample, digest in zip(samples, digests, strict=True) if digest[:DIGITS] in known]
     if found:
+        are = "is one of" if len(found) == 1 else "are those of"
         raise DatasetError(
-            f"{len(found)} of {len(digests)} photographs are those of the training or validation split, "
+            f"{len(found)} of {len(digests)} photographs {are} the training or validation split, "
             f"first {show_path(found[0])}. If the folder has only moved, test its own test split with "
             "--data.root FOLDER --data.manifest <run>/splits.csv."
         )

@@ -67,7 +67,8 @@ class BurstEvidence:
         >>> print(BurstEvidence(100, 90, 0, 5, 4).sentence())
         90 of 100 photographs have an EXIF time, 5 a frame number. The largest burst holds 4.
         """
-        parts = [f"{self.with_time} of {self.photographs} photographs have an EXIF time"]
+        have = "has" if self.with_time == 1 else "have"
+        parts = [f"{self.with_time} of {self.photographs} photographs {have} an EXIF time"]
         parts += [f"{self.with_name_time} a time in the name"] if self.with_name_time else []
         parts += [f"{self.with_frame} a frame number"] if self.with_frame else []
         largest = f"The largest burst holds {self.largest}." if self.largest > 1 else "No burst was found."

@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-from bldml.dataset.files import DatasetError, Searcher, escape_path, escape_text, show_path, unescape_path
+from bldml.dataset.files import DatasetError, Searcher, counted, escape_path, escape_text, show_path, unescape_path
 from bldml.dataset.samples import SPLITS, Collection, Sample, Samples, class_name
 from bldml.dataset.texts import Texts
 
@@ -101,13 +101,15 @@ def with_fold(collection: Collection, fold: int, manifest: Path) -> Collection:
         found = f"Found: {', '.join(known[:MOST_ROWS_SHOWN])}." if known else "It has none outside its test split."
         raise DatasetError(
             f"There is no fold {fold} in the manifest {show_path(manifest)}. {found} "
-            "python -m bldml split … --folds 5 writes the column fold, numbered from 0."
+            "python -m bldml split … --folds 5 writes the column fold, numbered from 0. The splits.csv of a run is "
+            "divided already: --data.fold null."
         )
     without = [s.name for s in rest if s.name not in collection.folds]
     if without:
+        are = "is" if len(without) == 1 else "are"
         raise DatasetError(
-            f"{len(without)} photographs of the manifest {show_path(manifest)} are neither test nor in a fold: "
-            f"{', '.join(without[:5])}{', …' if len(without) > 5 else ''}. Fill their cells in the column fold."
+            f"{counted(len(without), 'photograph')} of the manifest {show_path(manifest)} {are} neither test nor in a "
+            f"fold: {', '.join(without[:5])}{', …' if len(without) > 5 else ''}. Fill the column fold."
         )
     parts: dict[str, list[Sample]] = {"train": [], "val": []}
     for sample in rest:
@@ -140,8 +142,9 @@ def check_unchanged(collection: Collection, digests: Iterable[str]) -> None:
         count = sum(map(len, collection.splits.values()))
         shown = "".join(f"\n  {show_path(name)}" for name in changed[:MOST_ROWS_SHOWN])
         more = f"\n  … and {len(changed) - MOST_ROWS_SHOWN} more" if len(changed) > MOST_ROWS_SHOWN else ""
+        have = "has" if len(changed) == 1 else "have"
         raise DatasetError(
-            f"{len(changed)} of {count} photographs have changed since the manifest was written (their content "
+            f"{len(changed)} of {count} photographs {have} changed since the manifest was written (their content "
             f"is not that of its column sha256):{shown}{more}\nPut the old files back, or, if the new ones are right, "
             "write the manifest again: python -m bldml split with the same --output keeps every photograph's place."
         )

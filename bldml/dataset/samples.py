@@ -176,7 +176,9 @@ def check_trainable(collection: Collection) -> None:
         )
     for split in ("train", "val"):
         if split not in collection.splits:
-            raise DatasetError(f"There is no {split} split {where}; found: {', '.join(collection.splits)}.")
+            numbers = sorted(set(collection.folds.values()), key=lambda fold: (len(fold), fold))
+            hint = f"\nOf the manifest's folds one becomes val: --data.fold {numbers[0]}" if numbers else ""
+            raise DatasetError(f"There is no {split} split {where}; found: {', '.join(collection.splits)}.{hint}")
     for split, count in collection.counts().items():
         if not count:
             raise DatasetError(f"The {split} split {where} is empty.")

@@ -66,14 +66,7 @@ def _find(datamodule: "LeafDataModule") -> "tuple[Collection, str]":
             aliases=datamodule.class_aliases,
             whole=False,
         )
-    try:
-        check_trainable(collection)
-    except DatasetError as error:
-        if collection.folds and "val" not in collection.splits:
-            first = min(collection.folds.values(), key=lambda fold: (len(fold), fold))
-            hint = f"the manifest has folds, of which one becomes val: --data.fold {first}"
-            raise DatasetError(f"{error}\n{hint}") from error
-        raise
+    check_trainable(collection)
     if datamodule.cache == "auto":
         check_place(datamodule.cache_dir, collection, by_folders=datamodule.manifest is None)
     return collection, check_positive_class(datamodule.positive_class, collection.class_names)

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from bldml.dataset.files import counted
 from bldml.results.run import RunError, RunFolder
 from bldml.training.checkpoint import CheckpointError
 from bldml.training.recording import EpochTable
@@ -142,9 +143,8 @@ class Interruption(Callback):
             self._save(trainer, module, position)
         if signum:
             if self.run is not None and self.run.last_checkpoint.exists():
-                rank_zero_info(
-                    f"Saved {self.run.last_checkpoint} (epoch {trainer.current_epoch}, {trainer.global_step} steps)."
-                )
+                steps = counted(trainer.global_step, "step")
+                rank_zero_info(f"Saved {self.run.last_checkpoint} (epoch {trainer.current_epoch}, {steps}).")
             raise Stopped(signum)
 
     def _save(self, trainer: Trainer, module: LightningModule, position: Position) -> None:

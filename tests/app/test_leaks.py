@@ -77,7 +77,7 @@ def test_photographs_of_training_in_an_external_set(run: Path, leaves: Path, tmp
     command = ("test", "--ckpt_path", own / "checkpoints/best.ckpt", f"--data.root={site}", "--report=true")
     outcome = bldml(*command, "--name=site")
     assert outcome.code == 0, outcome.err
-    assert "1 of 7 photographs are nearly the same as one of training or validation" in outcome.err
+    assert "1 of 7 photographs is nearly the same as one of training or validation" in outcome.err
     assert trained[0] in outcome.err
     provenance = json.loads((own / "evaluations/site/provenance.json").read_text())
     assert provenance["near_training_photographs"] == 1

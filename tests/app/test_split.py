@@ -137,6 +137,7 @@ def test_folds_that_are_not_there(data: Path, bldml: Bldml) -> None:
     outcome = bldml("fit", *options, "--data.manifest=splits.csv", "--data.fold=0")
     assert outcome.code == 1
     assert "There is no fold 0 in the manifest splits.csv" in outcome.err
+    assert "The splits.csv of a run is divided already: --data.fold null." in outcome.err
     outcome = bldml("fit", *options, "--data.fold=0")
     assert outcome.code == 1
     assert "data.fold 0 needs a manifest" in outcome.err
@@ -150,7 +151,7 @@ def test_a_fit_refuses_photographs_that_have_changed(data: Path, bldml: Bldml) -
         ImageOps.mirror(image).save(changed)
     outcome = bldml("fit", *SMALL, f"--data.root={data}", "--data.manifest=splits.csv")
     assert outcome.code == 1
-    assert "1 of 60 photographs have changed since the manifest was written" in outcome.err
+    assert "1 of 60 photographs has changed since the manifest was written" in outcome.err
     assert "\n  BLD/leaf_0007.jpg\n" in outcome.err
     assert not Path("lightning_logs").exists()
     # As the message advises.

@@ -327,7 +327,7 @@ def test_a_fold_that_is_not_there(root: Path) -> None:
     with pytest.raises(DatasetError, match=r"no fold 0 .* has none outside its test split"):
         read_manifest(manifest, None, fold=0)
     manifest = write(root, "path,label,split,fold\nBLD/1.jpg,BLD,train,0\nNo/1.jpg,No,val,\nNo/2.jpg,No,test,\n")
-    with pytest.raises(DatasetError, match=r"1 photographs .* neither test nor in a fold: No/1\.jpg\."):
+    with pytest.raises(DatasetError, match=r"1 photograph .* is neither test nor in a fold: No/1\.jpg\."):
         read_manifest(manifest, None, fold=0)
     # Without a fold, the column may hold anything.
     manifest = write(root, "path,label,split,fold\nBLD/1.jpg,BLD,train,left\n")
@@ -341,7 +341,7 @@ def test_photographs_that_have_changed(root: Path) -> None:
     check_unchanged(Collection(root, collection.splits), ["0" * 64] * len(names))
     with pytest.raises(DatasetError) as raised:
         check_unchanged(collection, ["0" * 64 if name == "No/2.jpg" else DIGESTS.get(name, "") for name in names])
-    assert "1 of 6 photographs have changed" in str(raised.value)
+    assert "1 of 6 photographs has changed" in str(raised.value)
     assert "\n  No/2.jpg\n" in str(raised.value)
     samples = tuple(Sample(root / str(i), str(i)) for i in range(30))
     many = Collection(root, {"train": samples}, digests={s.name: "a" * 64 for s in samples})

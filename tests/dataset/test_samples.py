@@ -5,6 +5,7 @@ import os
 import random
 import tracemalloc
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,12 @@ def test_not_trainable(splits: dict[str, str], words: list[str]) -> None:
         check_trainable(collect(splits, ignored=ignored))
     for word in [*words, r"in two\nlines/data"]:
         assert word in str(raised.value)
+
+
+def test_a_manifest_with_folds_says_how_one_becomes_val() -> None:
+    there = replace(collect({"train": "BN", "test": "BN"}), folds={"a": "10", "b": "2"})
+    with pytest.raises(DatasetError, match=r"There is no val split .*\n.* --data\.fold 2$"):
+        check_trainable(there)
 
 
 def test_no_photographs_says_what_was_found_instead() -> None:
