@@ -1,8 +1,8 @@
 """The threads of a tensor operation, told to leave their core soon when they wait for each other.
 
 By default those of GNU's OpenMP, which torch is built with, keep it busy for some milliseconds, at the end of each part
-of an operation and after the last. Whoever loads photographs meanwhile, or another user of the machine, then takes time
-from the thread that all wait for. `benchmarks/README.md` says what that costs.
+of an operation and after the last. Whoever decodes photographs meanwhile, or another program, then takes time from the
+thread that all wait for. `benchmarks/README.md` says what that costs, and where it makes no difference.
 """
 
 import os
