@@ -139,7 +139,7 @@ def table_groups(table: Path, names: Sequence[str]) -> tuple[list[str], list[str
         if more := len(problems) + len(missing) - len(shown):
             shown.append(f"… and {more} more")
         hint = f"\nIt names {len(unknown)} that are not there, first {unknown[0]}." if unknown and missing else ""
-        wrong = [f"{len(problems)} fault{'' if len(problems) == 1 else 's'} in it"] if problems else []
+        wrong = [f"{counted(len(problems), 'fault')} in it"] if problems else []
         if missing:
             verb = "is" if len(missing) == 1 else "are"
             wrong.append(f"{len(missing)} of {counted(len(names), 'photograph')} {verb} not in it")

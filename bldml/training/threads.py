@@ -7,7 +7,7 @@ thread that all wait for. `benchmarks/README.md` says what that costs, and where
 
 import os
 
-_SPINS = 10_000  # a few tenths of a millisecond; with a tenth of it, sleeping and waking costs more than it gains
+_SPINS = 10_000  # a few tenths of a millisecond; with 1,000 or 3,000 some epochs took nearly twice as long
 
 
 def wait_briefly() -> None:
