@@ -136,27 +136,19 @@ def _run_verb(arguments: list[str], *, is_process: bool) -> int:
 
 def _run_lightning(arguments: list[str], signals: "StopSignals") -> int:
     """The user's own mistakes end in a message, everything else in a traceback."""
-    from bldml.config import ConfigError, check_files, set_up_parsing
-
-    trusted = [argument for argument in arguments if argument == "--trust_config"]
-    arguments = [
-        # Lightning's own --print_config prints no comments unless told so.
-        "--print_config=comments" if argument == "--print_config" else argument
-        for argument in arguments
-        if argument != "--trust_config"
-    ]
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     from bldml.app.lightning_cli import LeafCLI
+    from bldml.config import ConfigError
     from bldml.dataset.files import DatasetError
     from bldml.results.run import RunError
     from bldml.training.checkpoint import CheckpointError
     from bldml.training.errors import TrainingError
 
-    set_up_parsing(trust_config=bool(trusted))
+    # Lightning's own --print_config prints no comments unless told so.
+    with_comments = {"--print_config": "--print_config=comments"}
     try:
-        check_files(arguments)
-        LeafCLI(arguments, signals)
+        LeafCLI([with_comments.get(argument, argument) for argument in arguments], signals)
     except ConfigError as error:
         return _fail(str(error), 2)
     except DatasetError as error:

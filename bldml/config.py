@@ -1,22 +1,21 @@
-"""How a configuration is read: strict YAML, imports from named packages alone, and errors that name the nearest key.
-
-A YAML file for LightningCLI is code: a `class_path` in it is imported. Here it may name these packages only, which
-jsonargparse checks before it imports anything.
-"""
+"""How a configuration is read: strict YAML, imports of named classes alone, and errors that name the nearest key."""
 
 import math
 import re
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar
 
 import jsonargparse
 import yaml
+from jsonargparse._common import parsing_settings
 from yaml.constructor import ConstructorError
 
 GROUPS = ("model", "data", "trainer", "unfreezing", "early_stopping", "plateau")
 MONITORED = ("early_stopping", "plateau")
-TRUSTED_PACKAGES = ("bldml", "lightning", "torch", "torchvision", "torchmetrics")
+# What jsonargparse refuses to import by itself; its settings add to this for the rest of the process.
+_OWN_VERDICTS = dict(parsing_settings["import_path_verdicts"])
 
 
 class ConfigError(Exception):
@@ -78,12 +77,19 @@ def load_yaml(text: str) -> Any:
     return yaml.load(text, Loader=StrictLoader)
 
 
-def set_up_parsing(*, trust_config: bool) -> None:
-    """Make jsonargparse read strictly and, unless the configuration is trusted, import from named packages alone."""
+def set_up_parsing(allowed: Sequence[str] | None) -> None:
+    """Make jsonargparse read strictly and import nothing that was not allowed.
+
+    Args:
+        allowed: Paths of the classes that a configuration may name, checked before their modules are imported; None for
+            a configuration that is trusted.
+    """
+    # Otherwise what an earlier command of this process has set would hold for this one too.
+    parsing_settings["import_path_verdicts"] = dict(_OWN_VERDICTS)
     jsonargparse.set_loader("yaml", load_yaml, exceptions=(yaml.YAMLError,))
     jsonargparse.set_parsing_settings(
-        import_path_denylist=[] if trust_config else ["*"],
-        import_path_allowlist=[] if trust_config else list(TRUSTED_PACKAGES),
+        import_path_denylist=[] if allowed is None else ["*"],
+        import_path_allowlist=[] if allowed is None else list(allowed),
         # A dict that merely looks like a class stays a dict.
         instantiate_subclass_spec_in_any=False,
         config_read_mode_urls_enabled=False,
@@ -154,14 +160,6 @@ def explain(message: str, keys: list[str]) -> str:
     >>> explain("Group 'model' does not accept option 'lrr'", ["model.lr", "data.root"])
     "Group 'model' does not accept option 'lrr'. Did you mean model.lr?"
     """
-    if "import_path_allowlist" in message:
-        advice = (
-            f"A configuration may import from {', '.join(TRUSTED_PACKAGES)} alone. If you have read this one and trust "
-            "it, say --trust_config."
-        )
-        return re.sub(
-            r"Add the import path to import_path_allowlist in set_parsing_settings to allow it\.", advice, message
-        )
     unknown = re.search(r"does not accept (?:nested key|option) '([^']+)'", message)
     unknown = unknown or re.search(r"Option '([^']+)' is not accepted", message)
     group = re.search(r"(?:Group|key) '([^']+)' does not accept", message)

@@ -12,8 +12,9 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 
+from bldml.app.allowed import RISK, allowed_paths, check_allowed
 from bldml.app.evaluation import evaluate_after_fit, evaluate_checkpoint
-from bldml.app.messages import report_stopped
+from bldml.app.messages import report_stopped, warn
 from bldml.app.parser import (
     Parser,
     add_arguments,
@@ -26,7 +27,7 @@ from bldml.app.parser import (
 from bldml.app.resume import RUN_VARIABLE, recorded, run_to_continue, with_config_of_run
 from bldml.app.start import Start
 from bldml.app.trainer import TRAINER_DEFAULTS, hush, trainer_settings
-from bldml.config import ConfigError
+from bldml.config import ConfigError, check_files, set_up_parsing
 from bldml.dataset.files import show_path
 from bldml.results.run import RunFolder
 from bldml.training.allocator import keep_freed_memory
@@ -50,7 +51,7 @@ class LeafCLI(LightningCLI):
     """The four verbs.
 
     Args:
-        args: The command line without the program's name.
+        args: The command line without the program's name; `--trust_config` in it lifts the limits of `allowed`.
         signals: Where the signals that stop a fit raise their flags.
     """
 
@@ -66,6 +67,12 @@ class LeafCLI(LightningCLI):
         self.checkpoint: Checkpoint | None = None
         self.external = False
         hush()
+        self.trusted = "--trust_config" in args
+        if self.trusted and not self.is_child:
+            warn(f"--trust_config: this configuration may name any class. {RISK}")
+        set_up_parsing(None if self.trusted else allowed_paths())
+        args = with_config_of_run([argument for argument in args if argument != "--trust_config"])
+        check_files(args)
         self._verbs = iter(self.subcommands())
         super().__init__(
             LeafClassifier,
@@ -76,7 +83,7 @@ class LeafCLI(LightningCLI):
             seed_everything_default=42,
             parser_kwargs={"prog": "bldml", **{verb: {"description": text} for verb, text in DESCRIPTIONS.items()}},
             parser_class=Parser,
-            args=with_config_of_run(args),
+            args=args,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
         )
@@ -129,6 +136,8 @@ class LeafCLI(LightningCLI):
     def _parsed(self, parser: LightningArgumentParser, args: ArgsType) -> Namespace:
         config = parser.parse_args(args)  # type: ignore[arg-type]
         verb = config.subcommand
+        if not self.trusted:
+            check_allowed(config[verb])
         check_nulls(self._parser(verb), config[verb])
         seed = config[verb].seed_everything
         if verb == "fit" and not config.fit.trainer.fast_dev_run:
@@ -137,6 +146,9 @@ class LeafCLI(LightningCLI):
                 seed = recorded(self.continued).get("seed", seed)
         config[verb].seed_everything = checked_seed(seed)
         return config
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: Lightning would let a checkpoint's hyper-parameters change a configuration that was checked."""
 
     def instantiate_classes(self) -> None:
         """As LightningCLI does; a value that a class refuses is the user's mistake."""

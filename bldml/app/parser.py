@@ -10,12 +10,13 @@ from jsonargparse.typing import PositiveFloat
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser
 
+from bldml.app.allowed import refusal
 from bldml.config import ConfigError, explain, keys_of
 from bldml.results.card import Card
 from bldml.results.operating_point import Goal
+from bldml.training.module import image_size_of
 from bldml.training.checkpoint import Header
 from bldml.training.finetuning import PlateauLR, ProgressiveUnfreezing
-from bldml.training.module import image_size_of
 
 # What of the data settings an evaluation takes from the checkpoint where the command line is silent.
 DATA_SETTINGS = ("fold", "class_aliases", "val_fraction", "test_fraction", "unreadable", "batch_size")
@@ -43,6 +44,8 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise ConfigError."""
+        if refused := refusal(message):
+            raise ConfigError(refused) from ex
         parser = getattr(ex, "subcommand_parser", None) or self
         raise ConfigError(f"{explain(message, keys_of(parser))}\nAll options: {parser.prog} --help") from ex
 

@@ -11,7 +11,7 @@ from jsonargparse import Namespace
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.utilities import rank_zero_info
 
 from bldml.config import ConfigError
@@ -67,7 +67,8 @@ def trainer_settings(config: Namespace, verb: str) -> dict[str, Any]:
         "plugins": plugins(config["plugins"], verb),
     }
     if config["enable_progress_bar"] is None:
-        settings["enable_progress_bar"] = sys.stderr.isatty()
+        own = any(isinstance(callback, ProgressBar) for callback in callbacks)
+        settings["enable_progress_bar"] = own or sys.stderr.isatty()
     if not config["logger"] or config["logger"] is True:
         settings["logger"] = False
     if verb == "fit":

@@ -81,7 +81,6 @@ def read_configuration(arguments: list[str]) -> Configuration:
 
 def _read(arguments: list[str], files: tuple[Path, ...]) -> Configuration:
     from bldml.app.lightning_cli import LeafCLI
-    from bldml.config import check_files, set_up_parsing
     from bldml.training.stopping import StopSignals
 
     class FitOptions(LeafCLI):
@@ -100,14 +99,12 @@ def _read(arguments: list[str], files: tuple[Path, ...]) -> Configuration:
         def _set_seed(self) -> None:
             """Nothing is drawn; the process's generators stay as they are."""
 
-    set_up_parsing(trust_config="--trust_config" in arguments)
-    plain = ["fit", *(argument for argument in arguments if argument != "--trust_config")]
-    check_files(plain)
     with _quiet():
         # Signals that are not entered catch nothing.
-        options = FitOptions(plain, StopSignals())
+        options = FitOptions(["fit", *arguments], StopSignals())
     config = options.config["fit"]
-    findings = [ok(NAME, ", ".join(map(str, files)) or "options alone, no file")]
+    trusted = "; trusted (--trust_config): it can run any program with your rights" if options.trusted else ""
+    findings = [ok(NAME, (", ".join(map(str, files)) or "options alone, no file") + trusted)]
     try:
         with _quiet():
             options.make()

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from jsonargparse._common import parsing_settings
 
 from bldml.results.run import RunFolder
 from bldml.training.resuming import read_progress
@@ -43,11 +42,10 @@ Fit = Callable[..., Path]
 
 @pytest.fixture(autouse=True)
 def plan() -> Iterator[None]:
-    """Nothing planned; and no command of another test, which did not trust its configuration, is remembered."""
+    """Nothing planned; and no handler left behind."""
     handlers = {signum: signal.getsignal(signum) for signum in STOPPING}
     signalling.PLAN.clear()
     signalling.REACHED.clear()
-    parsing_settings["import_path_verdicts"].pop("*", None)
     yield
     assert {signum: signal.getsignal(signum) for signum in STOPPING} == handlers, "a handler was left behind"
 
@@ -57,7 +55,6 @@ def steady(leaves: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run that nothing interrupts."""
     from bldml.cli import main
 
-    parsing_settings["import_path_verdicts"].pop("*", None)
     folder, before = tmp_path_factory.mktemp("steady"), Path.cwd()
     os.chdir(folder)
     try:
