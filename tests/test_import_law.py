@@ -56,7 +56,7 @@ NEVER: dict[str, tuple[str, ...]] = {
     "bldml.audit": ("bldml.cli", "bldml.commands", *HEAVY),
     "bldml.commands": ("bldml.cli",),
 }
-ROOM_LINES = 260
+ROOM_LINES = 400
 FUNCTION_LINES = 60
 
 
@@ -194,7 +194,7 @@ LONG_FUNCTION = "def long():\n" + "    pass\n" * FUNCTION_LINES
         ("__main__.py", "import bldml.app", "of bldml only bldml.cli"),
         ("utils.py", "", "bldml/utils.py:1: bldml.utils has no row in LAW"),
         ("training/module.py", "from . import backbones", "circle of imports"),
-        ("dataset/images.py", "\n" * 261, "a file of 261 lines; at most 260"),
+        ("dataset/images.py", "\n" * 401, "a file of 401 lines; at most 400"),
         ("dataset/images.py", LONG_FUNCTION, "bldml/dataset/images.py:1: long has 61 lines"),
     ],
 )

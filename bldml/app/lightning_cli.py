@@ -184,9 +184,12 @@ class LeafCLI(LightningCLI):
         config = self.config["fit"]
         self.model.goal = self._get(self.config_init, "operating_point")
         start = Start(self.trainer, self.model, self.datamodule, config, self.signals, self.job)
-        text = self._parser("fit").dump(without(config, "resume"), skip_unset=False)
+        parser = self._parser("fit")
+        text, defaults = (
+            parser.dump(without(values, "resume"), skip_unset=False) for values in (config, parser.get_defaults())
+        )
         try:
-            start.run(text, self.continued)
+            start.run(text, defaults, self.continued)
             path = start.progress.path if start.progress else None
             self.trainer.fit(model, datamodule=datamodule, ckpt_path=path, weights_only=True)
             if torch.distributed.is_available() and torch.distributed.is_initialized():

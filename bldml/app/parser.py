@@ -14,7 +14,7 @@ from bldml.app.allowed import refusal
 from bldml.config import ConfigError, explain, keys_of
 from bldml.results.card import Card
 from bldml.results.operating_point import Goal
-from bldml.training.module import image_size_of
+from bldml.training.backbones import image_size_of
 from bldml.training.checkpoint import Header
 from bldml.training.finetuning import PlateauLR, ProgressiveUnfreezing
 

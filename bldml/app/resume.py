@@ -109,8 +109,14 @@ def recorded(run: RunFolder) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def check_same(run: RunFolder, config_text: str) -> None:
+def check_same(run: RunFolder, config_text: str, defaults_text: str) -> None:
     """Refuse to go on with another configuration than the run was started with.
+
+    Args:
+        run: The run.
+        config_text: The configuration as YAML.
+        defaults_text: All defaults. A key that the run's version did not have yet counts as its default, which does
+            what was done before there was the key.
 
     Raises:
         ConfigError: It differs; the message says in what.
@@ -119,6 +125,9 @@ def check_same(run: RunFolder, config_text: str) -> None:
         before = _flat(load_yaml(run.config.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise ConfigError(f"The configuration {run.config} cannot be read: {error}") from error
+    groups = {key.rpartition(".")[0] for key in before}
+    added = {key: value for key, value in _flat(load_yaml(defaults_text)).items() if key.rpartition(".")[0] in groups}
+    before = added | before
     now = _flat(load_yaml(config_text))
     different = sorted(
         key

@@ -32,6 +32,7 @@ from bldml.dataset.manifest import to_manifest
 from bldml.results.lock import lock_run
 from bldml.results.run import RunError, RunFolder, check_name, write_atomically
 from bldml.training.datamodule import LeafDataModule
+from bldml.training.finetuning import deepest
 from bldml.training.interruption import Interruption
 from bldml.training.module import LeafClassifier
 from bldml.training.recording import Curves, EpochTable, environment, software_versions
@@ -71,11 +72,12 @@ class Start:
         self.leaks: list[Leak] | None = None
         self._lock: IO[bytes] | None = None
 
-    def run(self, config_text: str, continued: RunFolder | None) -> None:
+    def run(self, config_text: str, defaults_text: str, continued: RunFolder | None) -> None:
         """Do it, in the order in which it can fail.
 
         Args:
             config_text: The configuration as YAML, for the run folder.
+            defaults_text: All defaults, for a run of an older version that goes on.
             continued: The run to go on with; None for a new one.
 
         Raises:
@@ -87,7 +89,7 @@ class Start:
         logs = place_of_runs(self.config)
         name = self.config.run_name or default_run_name(self.config, self.job)
         if continued is not None:
-            self._continue(continued, config_text)
+            self._continue(continued, config_text, defaults_text)
         else:
             check_name(name, "run")
             if self.trainer.is_global_zero and self.config.run_name and (logs / name).exists():
@@ -95,7 +97,8 @@ class Start:
                     f"The run {logs / name} exists already. Give another name with --run_name, or go on with it by "
                     f"--resume {logs / name}."
                 )
-            self.model.unfreeze(self.config.unfreezing.stages).unfreeze(0)  # more stages than there are is said now
+            thawed = deepest(self.config.unfreezing.stages, self.config.unfreezing.blocks)
+            self.model.unfreeze(*thawed).unfreeze(0)  # more than there are is said now
             self.model.load_pretrained()
             self.datamodule.read_for_fit(self.check)
             # One rank looks, unless what it finds is to stop all of them.
@@ -132,8 +135,8 @@ class Start:
         if self._lock is not None:
             self._lock.close()
 
-    def _continue(self, run: RunFolder, config_text: str) -> None:
-        check_same(run, config_text)
+    def _continue(self, run: RunFolder, config_text: str, defaults_text: str) -> None:
+        check_same(run, config_text, defaults_text)
         if self.trainer.is_global_zero:
             # The process that ended may still be ending, and a file server may notice late that its node is dead.
             self._lock = lock_run(run, patience=120.0 if self.job and self.job.restarts else 0.0)

@@ -78,6 +78,12 @@ class MetadataTable(Sequence[Metadata | None]):
             return None
         return Metadata(width, height, taken=taken.decode(), subsec=subsec.decode(), quantization=quantization, **kind)
 
+    def aspects(self) -> npt.NDArray[np.float64]:
+        """Width to height of each upright photograph; 1 where its file does not say."""
+        aspects = np.ones(len(self))
+        np.divide(self._rows["width"], self._rows["height"], where=self._rows["height"] > 0, out=aspects)
+        return aspects
+
     def __setitem__(self, index: int, metadata: Metadata | None) -> None:
         """Take down what one says."""
         if metadata is None:

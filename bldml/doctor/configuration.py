@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bldml.doctor.checks import Finding, fail, first_line, ok, skip
 
 if TYPE_CHECKING:
+    from bldml.training.backbones import Unit
     from bldml.training.datamodule import LeafDataModule
     from bldml.training.module import LeafClassifier
 
@@ -36,7 +37,7 @@ class Settings:
     devices: int | str
     num_nodes: int
     root_dir: Path
-    stages: int
+    thawed: tuple[int, "Unit"]
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,8 @@ def _read(arguments: list[str], files: tuple[Path, ...]) -> Configuration:
 
 
 def _settings(config: Any) -> Settings:
-    from bldml.training.module import image_size_of
+    from bldml.training.backbones import image_size_of
+    from bldml.training.finetuning import deepest
 
     trainer = config.trainer
     devices = trainer.devices
@@ -136,7 +138,7 @@ def _settings(config: Any) -> Settings:
         devices=len(devices) if isinstance(devices, list) else devices,
         num_nodes=trainer.num_nodes,
         root_dir=Path(trainer.default_root_dir or ".").expanduser(),
-        stages=config.unfreezing.stages,
+        thawed=deepest(config.unfreezing.stages, config.unfreezing.blocks),
     )
 
 

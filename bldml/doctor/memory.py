@@ -24,8 +24,9 @@ def check_memory(settings: Settings | None, model: "LeafClassifier | None") -> I
     if not torch.cuda.is_available() or settings.accelerator == "cpu":
         yield skip(NAME, "not checked: no GPU is used here")
         return
+    depth, unit = settings.thawed
     size, batch_size = settings.image_size, settings.batch_size
-    what = f"a batch of {batch_size} at {size} px with {counted(settings.stages, 'stage')} thawed"
+    what = f"a batch of {batch_size} at {size} px with {counted(depth, unit[:-1])} thawed"
     total = torch.cuda.mem_get_info()[1]
     remedy = f"--data.batch_size {max(1, batch_size // 2)} --trainer.accumulate_grad_batches 2"
     try:
@@ -54,7 +55,7 @@ def one_step(model: "LeafClassifier", settings: Settings) -> int:
     torch.cuda.reset_peak_memory_stats(device)
     # The random weights must not differ in what follows, nor draw from the process's own generator.
     with torch.random.fork_rng(devices=[0]):
-        model.unfreeze(settings.stages).to(device)
+        model.unfreeze(*settings.thawed).to(device)
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=0.0)
         images = torch.randn(settings.batch_size, 3, settings.image_size, settings.image_size, device=device)

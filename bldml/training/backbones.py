@@ -1,14 +1,17 @@
 """The only place that knows an architecture by name: a backbone is a row of data."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
+# How much of a network is thawed at a time: parts of about the same depth, or the blocks of the BLD-ML scripts.
+Unit = Literal["stages", "blocks"]
 BackboneName = Literal["efficientnet_v2_s", "resnet50", "mobilenet_v3_large", "inception_v3", "mobilenet_v2_x0_35"]
+Parts = tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,9 @@ class Backbone:
         head: Dotted path of the layer that is replaced by one logit.
         stages: Dotted paths of the modules of each stage, the stage nearest the head first. Head and stages together
             hold every parameter exactly once.
+        blocks: The same in smaller parts, in the order in which the scripts behind the BLD-ML paper thaw; empty where
+            they are the stages.
+        classifier: Layers of the first stage that belong to the pretrained classifier, before its last layer.
         gradcam: Layer whose activations Grad-CAM looks at.
         image_size: Side in pixels that the network was designed for.
         min_size: Smallest side in pixels: the last feature map still has two rows, or what the layers need.
@@ -40,6 +46,24 @@ class Backbone:
     weights: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
+    blocks: Parts = ()
+    classifier: tuple[str, ...] = ()
+
+    def parts(self, unit: Unit) -> Parts:
+        """The backbone in parts of that size, the part nearest the head first."""
+        return self.blocks if unit == "blocks" and self.blocks else self.stages
+
+    def with_whole_classifier(self) -> "Backbone":
+        """This backbone with all of the pretrained classifier outside its stages, to be trained as the head."""
+
+        def without(parts: Parts) -> Parts:
+            return tuple(tuple(path for path in part if path not in self.classifier) for part in parts)
+
+        return replace(self, stages=without(self.stages), blocks=without(self.blocks))
+
+
+def _each(*paths: str) -> Parts:
+    return tuple((path,) for path in paths)
 
 
 def _features(*blocks: int) -> tuple[str, ...]:
@@ -75,19 +99,18 @@ BACKBONES: dict[BackboneName, Backbone] = {
         gradcam="layer4",
         image_size=224,
         steps=(
-            "conv1",
-            "bn1",
-            "relu",
-            "maxpool",
-            "layer1",
-            "layer2",
-            "layer3",
-            "layer4",
-            "avgpool",
-            "flatten",
-            "fc",
+            *("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3"),
+            *("layer4.0", "layer4.1", "layer4.2", "avgpool", "flatten", "fc"),
         ),
         weights="IMAGENET1K_V2",
+        blocks=(
+            *_each("layer4.2", "layer4.1", "layer4.0"),
+            *_each(*(f"layer3.{block}" for block in range(5, -1, -1))),
+            *_each(
+                *(f"layer{layer}.{block}" for layer, blocks in ((2, 4), (1, 3)) for block in reversed(range(blocks)))
+            ),
+            ("conv1", "bn1"),
+        ),
     ),
     "mobilenet_v3_large": Backbone(
         model="mobilenet_v3_large",
@@ -105,6 +128,8 @@ BACKBONES: dict[BackboneName, Backbone] = {
         image_size=224,
         steps=(*_features(*range(17)), "avgpool", "flatten", *(f"classifier.{i}" for i in range(4))),
         weights="IMAGENET1K_V2",
+        blocks=(("classifier.0", "features.16"), *_each(*_features(*range(15, -1, -1)))),
+        classifier=("classifier.0",),
     ),
     "inception_v3": Backbone(
         model="inception_v3",
@@ -132,6 +157,11 @@ BACKBONES: dict[BackboneName, Backbone] = {
         # use with one logit and fails on a batch of one.
         options={"transform_input": True, "aux_logits": False, "init_weights": True},
         dropped=("AuxLogits.",),
+        blocks=(
+            *_each("Mixed_7c", "Mixed_7b", "Mixed_7a", *(f"Mixed_6{letter}" for letter in "edcba")),
+            *_each("Mixed_5d", "Mixed_5c", "Mixed_5b"),
+            *_each("Conv2d_4a_3x3", "Conv2d_3b_1x1", "Conv2d_2b_3x3", "Conv2d_2a_3x3", "Conv2d_1a_3x3"),
+        ),
     ),
     "mobilenet_v2_x0_35": Backbone(
         model="mobilenet_v2",
@@ -147,6 +177,7 @@ BACKBONES: dict[BackboneName, Backbone] = {
         image_size=224,
         steps=(*_features(*range(19)), "pool", "flatten", "classifier.0", "classifier.1"),
         options={"width_mult": 0.35},
+        blocks=_each(*_features(*range(18, -1, -1))),
     ),
 }
 assert set(BACKBONES) == set(get_args(BackboneName))
@@ -164,3 +195,8 @@ def build(name: BackboneName) -> nn.Module:
     assert isinstance(old_head, nn.Linear)
     network.set_submodule(row.head, nn.Linear(old_head.in_features, 1))
     return network
+
+
+def image_size_of(backbone: BackboneName, image_size: int | None) -> int:
+    """The image size asked for, or the backbone's own."""
+    return BACKBONES[backbone].image_size if image_size is None else image_size

@@ -249,8 +249,11 @@ class LeafDataModule(LightningDataModule):
         samples = self._samples(split)
         # Only now: the first process may have been keeping what this one waited for at the start of training.
         side = squashed_side(self.image_size, augmentation)
-        known = Squares(self.folders, side, self.image_size, self.contents_of(split).digests) if self.folders else None
-        dataset: Dataset[Item] = LeafDataset(samples, self.class_names, self.image_size, augmentation, self.seed, known)
+        found = self.contents_of(split)
+        known = Squares(self.folders, side, self.image_size, found.digests) if self.folders else None
+        dataset: Dataset[Item] = LeafDataset(
+            samples, self.class_names, self.image_size, augmentation, self.seed, known, found.metadata.aspects()
+        )
         if split != "predict":
             assert self.positive_class is not None
             assert isinstance(dataset, LeafDataset)

@@ -9,6 +9,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from bldml.training.backbones import Unit
 from bldml.training.errors import TrainingError
 from bldml.training.module import LeafClassifier
 
@@ -22,17 +23,30 @@ class ProgressiveUnfreezing(Callback):
         start_epoch: First epoch, counted from 0, in which the backbone is trained.
         stages: How many stages to thaw, those nearest the head; 0 for never.
         every_n_epochs: Epochs from one stage to the next; 0 thaws all of them at once, as in the BLD-ML paper.
+        blocks: How many blocks to thaw instead: the smaller parts of the scripts behind the BLD-ML paper, such as one
+            of the three bottlenecks of ResNet50's last stage.
+        reset_optimizer: Begin anew at each thaw, with the first learning rates, no moments, and nothing counted by the
+            plateau.
     """
 
-    def __init__(self, start_epoch: int = 3, stages: int = 2, every_n_epochs: int = 0) -> None:
+    def __init__(
+        self,
+        start_epoch: int = 3,
+        stages: int = 2,
+        every_n_epochs: int = 0,
+        blocks: int | None = None,
+        reset_optimizer: bool = False,
+    ) -> None:
         super().__init__()
-        for name, value in (("start_epoch", start_epoch), ("stages", stages), ("every_n_epochs", every_n_epochs)):
+        numbers = {"start_epoch": start_epoch, "stages": stages, "every_n_epochs": every_n_epochs}
+        for name, value in (numbers | {"blocks": blocks or 0}).items():
             if value < 0:
                 raise TrainingError(f"unfreezing.{name} must be at least 0, not {value}.")
-        self.start_epoch, self.stages, self.every_n_epochs = start_epoch, stages, every_n_epochs
+        self.start_epoch, self.every_n_epochs, self.reset_optimizer = start_epoch, every_n_epochs, reset_optimizer
+        self.deepest, self.unit = deepest(stages, blocks)
 
     def depth(self, epoch: int) -> int:
-        """Number of thawed stages in an epoch, counted from 0.
+        """Number of thawed stages or blocks in an epoch, counted from 0.
 
         >>> [ProgressiveUnfreezing(2, 3).depth(epoch) for epoch in range(4)]
         [0, 0, 3, 3]
@@ -42,8 +56,8 @@ class ProgressiveUnfreezing(Callback):
         if epoch < self.start_epoch:
             return 0
         if self.every_n_epochs == 0:
-            return self.stages
-        return min(self.stages, 1 + (epoch - self.start_epoch) // self.every_n_epochs)
+            return self.deepest
+        return min(self.deepest, 1 + (epoch - self.start_epoch) // self.every_n_epochs)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Thaw everything for now: DDP synchronises only what is trainable at the moment when it wraps the module."""
@@ -55,11 +69,25 @@ class ProgressiveUnfreezing(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set what the first epoch trains; one that a resumed run goes on in does not start again."""
-        classifier(pl_module).unfreeze(self.depth(trainer.current_epoch))
+        classifier(pl_module).unfreeze(self.depth(trainer.current_epoch), self.unit)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set what this epoch trains, and every module's mode, which validation has changed."""
-        classifier(pl_module).unfreeze(self.depth(trainer.current_epoch))
+        epoch = trainer.current_epoch
+        classifier(pl_module).unfreeze(self.depth(epoch), self.unit)
+        if self.reset_optimizer and epoch > 0 and self.depth(epoch) != self.depth(epoch - 1):
+            _reset(trainer, classifier(pl_module))
+
+
+def _reset(trainer: Trainer, module: LeafClassifier) -> None:
+    (optimizer,) = trainer.optimizers
+    optimizer.state.clear()
+    for group, fresh in zip(optimizer.param_groups, module.configure_optimizers().param_groups, strict=True):
+        group["lr"] = fresh["lr"]
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
+    for callback in callbacks:
+        if isinstance(callback, PlateauLR):
+            callback.restart(trainer)
 
 
 class PlateauLR(Callback):
@@ -97,9 +125,14 @@ class PlateauLR(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take hold of the optimizer."""
-        self._scheduler = ReduceLROnPlateau(trainer.optimizers[0], **self._arguments)
+        self.restart(trainer)
         if self._resumed is not None:
+            assert self._scheduler is not None
             self._scheduler.load_state_dict(self._resumed)
+
+    def restart(self, trainer: Trainer) -> None:
+        """Forget what was counted."""
+        self._scheduler = ReduceLROnPlateau(trainer.optimizers[0], **self._arguments)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the metric after each validation."""
@@ -148,6 +181,15 @@ class TrainingConditions(Callback):
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
         """Go on with what was noted."""
         self._conditions = dict(state_dict)
+
+
+def deepest(stages: int, blocks: int | None) -> tuple[int, Unit]:
+    """How much is thawed in the end, and in which parts it is counted.
+
+    >>> deepest(2, None), deepest(2, 3)
+    ((2, 'stages'), (3, 'blocks'))
+    """
+    return (stages, "stages") if blocks is None else (blocks, "blocks")
 
 
 def classifier(module: LightningModule) -> LeafClassifier:

@@ -7,6 +7,7 @@ from typing import TypedDict
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -41,6 +42,7 @@ class LeafDataset(Dataset[Item]):
         augmentation: How training pictures vary; None for evaluation.
         seed: Seed of the run, for the augmentation.
         squares: The photographs' pixels, as far as they are kept; the others are decoded each time.
+        aspects: Width to height of each photograph, which its square does not show any more.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class LeafDataset(Dataset[Item]):
         augmentation: Augmentation | None = None,
         seed: int = 0,
         squares: Squares | None = None,
+        aspects: NDArray[np.float64] | None = None,
     ) -> None:
         label_of = {name: label for label, name in enumerate(class_names)}
         self.labels = np.array([label_of.get(sample.class_name, UNLABELLED) for sample in samples], np.int64)
@@ -58,6 +61,7 @@ class LeafDataset(Dataset[Item]):
         self.names = Texts(sample.name for sample in samples)
         self.groups = Texts(sample.group for sample in samples)
         self.image_size, self.augmentation, self.seed, self.squares = image_size, augmentation, seed, squares
+        self.aspects = np.ones(len(samples)) if aspects is None else aspects
         self._warned = False
 
     def __len__(self) -> int:
@@ -71,7 +75,8 @@ class LeafDataset(Dataset[Item]):
         if self.augmentation is None:
             pixels = evaluation_image(image, self.image_size)
         else:
-            pixels = training_image(image, self.image_size, self.augmentation, self._generator(epoch, name))
+            generator, aspect = self._generator(epoch, name), float(self.aspects[index])
+            pixels = training_image(image, self.image_size, self.augmentation, generator, aspect)
         return {"image": pixels, "label": int(self.labels[index]), "path": name, "group": self.groups[index]}
 
     def _photograph(self, index: int) -> Image.Image | Square:

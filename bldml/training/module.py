@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bldml.results.operating_point import BEST_F1, OperatingPoint, choose_operating_point
-from bldml.training.backbones import BACKBONES, BackboneName, build
+from bldml.training.backbones import BACKBONES, BackboneName, Unit, build, image_size_of
 from bldml.training.checkpoint import KEY, Header
 from bldml.training.errors import TrainingError
 from bldml.training.optimization import adamw
@@ -33,11 +33,6 @@ class Batch(TypedDict):
     group: list[str]
 
 
-def image_size_of(backbone: BackboneName, image_size: int | None) -> int:
-    """The image size asked for, or the backbone's own."""
-    return BACKBONES[backbone].image_size if image_size is None else image_size
-
-
 class LeafClassifier(LightningModule):
     """A pretrained backbone whose head gives one logit: is this leaf diseased?
 
@@ -50,6 +45,10 @@ class LeafClassifier(LightningModule):
         weight_decay: Weight decay of AdamW.
         pos_weight: Weight of positive photographs in the loss: none, auto (negatives per positive in the training
             split), or a number.
+        head: What is trained as the head from the first epoch: the new last layer (last_layer), or with it the linear
+            layer before it, which mobilenet_v3_large alone has (whole_classifier).
+        frozen_mode: Mode of frozen stages in training: eval, or train, in which dropout and stochastic depth act and,
+            with freeze_batchnorm false, BatchNorm uses and learns the statistics of each batch.
         freeze_batchnorm: Hold the backbone's BatchNorm layers in evaluation mode always, so that their running
             statistics stay those of the pretrained weights.
         kept_features: Memory in GiB, at least 0, for what the frozen part of the backbone makes of the validation
@@ -67,6 +66,8 @@ class LeafClassifier(LightningModule):
         backbone_lr_factor: float = 0.1,
         weight_decay: float = 1e-4,
         pos_weight: float | Literal["none", "auto"] = "none",
+        head: Literal["last_layer", "whole_classifier"] = "last_layer",
+        frozen_mode: Literal["eval", "train"] = "eval",
         freeze_batchnorm: bool = True,
         kept_features: float = 2.0,
         compile: bool = False,
@@ -74,7 +75,7 @@ class LeafClassifier(LightningModule):
     ) -> None:
         super().__init__()
         self.image_size = image_size_of(backbone, image_size)
-        self.row = BACKBONES[backbone]
+        self.row = BACKBONES[backbone] if head == "last_layer" else BACKBONES[backbone].with_whole_classifier()
         if self.image_size < self.row.min_size:
             raise TrainingError(
                 f"model.image_size {self.image_size} is too small for {backbone}: at least {self.row.min_size} px "
@@ -86,7 +87,8 @@ class LeafClassifier(LightningModule):
                 raise TrainingError(f"model.{name} must be a finite number of at least 0, not {value}.")
         if isinstance(pos_weight, float | int) and not (math.isfinite(pos_weight) and pos_weight > 0):
             raise TrainingError(f"model.pos_weight must be none, auto or a number above 0, not {pos_weight}.")
-        self.backbone, self.weights, self.freeze_batchnorm, self.seed = backbone, weights, freeze_batchnorm, seed
+        self.backbone, self.weights, self.seed = backbone, weights, seed
+        self.freeze_batchnorm, self.frozen_mode = freeze_batchnorm, frozen_mode
         self.lr, self.backbone_lr_factor, self.weight_decay = lr, backbone_lr_factor, weight_decay
         self.pos_weight_rule = pos_weight
         self.goal = BEST_F1
@@ -121,25 +123,26 @@ class LeafClassifier(LightningModule):
         value = 1.0 if rule == "none" else negatives / positives if rule == "auto" else float(rule)
         self.pos_weight.fill_(value)
 
-    def unfreeze(self, depth: int | None = None) -> "LeafClassifier":
-        """Thaw the stages nearest the head and freeze the others; set every module's mode.
+    def unfreeze(self, depth: int | None = None, unit: Unit = "stages") -> "LeafClassifier":
+        """Thaw the parts nearest the head and freeze the others; set every module's mode.
 
-        Stateless: what is thawed afterwards depends on `depth` alone, so a resumed run has nothing to repair. Frozen
-        stages run in evaluation mode, without stochastic depth.
+        Stateless: what is thawed afterwards depends on the arguments alone, so a resumed run has nothing to repair.
 
         Args:
-            depth: Number of stages to thaw, from 0 (head alone) to `len(self.row.stages)`; None for all.
+            depth: Number of parts to thaw, from 0 (head alone) to all of them; None for all.
+            unit: Which parts: stages, or the smaller blocks.
         """
-        depth = len(self.row.stages) if depth is None else depth
-        if not 0 <= depth <= len(self.row.stages):
+        parts = self.row.parts(unit)
+        depth = len(parts) if depth is None else depth
+        if not 0 <= depth <= len(parts):
             raise TrainingError(
-                f"{depth} stages cannot be thawed: {self.backbone} has {len(self.row.stages)} (0 thaws the head alone)."
+                f"{depth} {unit} cannot be thawed: {self.backbone} has {len(parts)} (0 thaws the head alone)."
             )
-        self.network.train()
-        self.network.get_submodule(self.row.head).requires_grad_(True)
-        for number, stage in enumerate(self.row.stages):
-            for path in stage:
-                self.network.get_submodule(path).requires_grad_(number < depth).train(number < depth)
+        self.network.train().requires_grad_(True)
+        for number, part in enumerate(parts):
+            for path in part:
+                thawed = number < depth
+                self.network.get_submodule(path).requires_grad_(thawed).train(thawed or self.frozen_mode == "train")
         if self.freeze_batchnorm:
             for module in self.network.modules():
                 if isinstance(module, _BatchNorm):

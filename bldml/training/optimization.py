@@ -15,17 +15,17 @@ def adamw(
 
     Args:
         network: The network of that row.
-        row: Where its head and stages are.
+        row: Where its stages are; all else is its head.
         lr: Learning rate of the head.
         backbone_lr_factor: That of the stages as a share of the head's.
         weight_decay: Of all groups.
     """
-    groups: list[dict[str, Any]] = [
-        {"name": "head", "lr": lr, "params": list(network.get_submodule(row.head).parameters())}
-    ]
+    groups: list[dict[str, Any]] = [{"name": "head", "lr": lr, "params": []}]
     for stage in row.stages:
         parameters = [p for path in stage for p in network.get_submodule(path).parameters()]
         groups.append({"name": stage[0], "lr": lr * backbone_lr_factor, "params": parameters})
+    in_stages = {id(p) for group in groups for p in group["params"]}
+    groups[0]["params"] = [p for p in network.parameters() if id(p) not in in_stages]
     # One kernel over all parameters instead of several for each.
     optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
     # It could undo the gradient scaler's factor by itself, but then Lightning could not clip before.

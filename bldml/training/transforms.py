@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from bldml.dataset.pixels import Square, squash
+from bldml.training.geometry import Box, crop_in_proportion, crop_of_ratio, cut, view_of
 
 # ImageNet's, which all of torchvision's weights expect; Inception rescales from it inside (transform_input).
 MEAN = (0.485, 0.456, 0.406)
@@ -23,7 +24,8 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 # Its threads would not survive the fork of a loader process, and one picture is too small for several.
 cv2.setNumThreads(0)
 
-Box = tuple[float, float, float, float]
+# Width to height of the widest photographs that phones take; of wider ones a crop may be enlarged a little.
+_WIDEST = 16 / 9
 
 
 @dataclass(frozen=True)
@@ -32,34 +34,58 @@ class Augmentation:
 
     Args:
         crop_area: Smallest and largest share of the photograph's area that a random crop keeps, in (0, 1].
-        crop_aspect: Smallest and largest factor on the photograph's own aspect ratio.
-        flip: Mirror left-right and top-bottom, each with probability one half.
+        crop_aspect: Smallest and largest factor on the photograph's own aspect ratio, or, without
+            `crop_aspect_relative`, aspect ratio (width to height) of the crop itself.
+        crop_aspect_relative: Crops in the photograph's own proportions (true), or with the aspect ratio of
+            torchvision's RandomResizedCrop (false), which on photographs of 3:2 fits nowhere and falls back to one
+            centre crop.
+        flip: Mirror with probability one half: left-right and top-bottom, each by itself (true), one of them
+            (horizontal is left-right, vertical is top-bottom), or neither (false).
         rotation: Largest rotation to either side, degrees.
+        translate: Largest shift along each side, as a share of the side, in [0, 1).
+        scale: Smallest and largest factor by which the crop is enlarged about its centre.
+        surroundings: What is seen beyond the edge of a crop that was turned, shifted or made smaller: the photograph
+            around it, as far as it goes, or at once the fill.
+        fill: Red, green and blue, 0 to 255, beyond the photograph or the crop; ImageNet's mean.
         brightness: Largest relative change, in [0, 1].
         contrast: Largest relative change, in [0, 1].
         saturation: Largest relative change, in [0, 1].
         hue: Largest change as a share of the colour circle, in [0, 0.5].
+        grayscale: Probability of a picture without colours, in [0, 1].
     """
 
     crop_area: tuple[float, float] = (0.8, 1.0)
     crop_aspect: tuple[float, float] = (0.9, 1.1)
-    flip: bool = True
+    crop_aspect_relative: bool = True
+    flip: bool | Literal["horizontal", "vertical"] = True
     rotation: float = 15.0
+    translate: float = 0.0
+    scale: tuple[float, float] = (1.0, 1.0)
+    surroundings: Literal["photograph", "fill"] = "photograph"
+    fill: tuple[int, int, int] = FILL
     brightness: float = 0.2
     contrast: float = 0.2
     saturation: float = 0.2
     hue: float = 0.02
+    grayscale: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         low, high = self.crop_area
         if not 0 < low <= high <= 1:
             raise ValueError(f"augmentation.crop_area must hold 0 < smallest <= largest <= 1, not {self.crop_area}")
-        if not 0 < self.crop_aspect[0] <= self.crop_aspect[1] < math.inf:
-            raise ValueError(f"augmentation.crop_aspect must hold 0 < smallest <= largest, not {self.crop_aspect}")
-        for name, most in (("brightness", 1), ("contrast", 1), ("saturation", 1), ("hue", 0.5), ("rotation", 180)):
-            if not 0 <= getattr(self, name) <= most:
-                raise ValueError(f"augmentation.{name} must lie in [0, {most}], not {getattr(self, name)}")
+        for name in ("crop_aspect", "scale"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high < math.inf:
+                raise ValueError(f"augmentation.{name} must hold 0 < smallest <= largest, not {getattr(self, name)}")
+        most = {"brightness": 1, "contrast": 1, "saturation": 1, "hue": 0.5, "rotation": 180, "grayscale": 1}
+        for name, largest in most.items():
+            if not 0 <= getattr(self, name) <= largest:
+                raise ValueError(f"augmentation.{name} must lie in [0, {largest}], not {getattr(self, name)}")
+        if not 0 <= self.translate < 1:
+            raise ValueError(f"augmentation.translate must lie in [0, 1), not {self.translate}")
+        if not all(0 <= value <= 255 for value in self.fill):
+            raise ValueError(f"augmentation.fill must hold three numbers from 0 to 255, not {self.fill}")
 
 
 def normalize(pixels: Tensor, mean: Tensor | None = None, std: Tensor | None = None) -> Tensor:
@@ -119,62 +145,62 @@ def squashed_side(size: int, augmentation: Augmentation | None) -> int:
     if augmentation is None:
         return size
     narrow, wide = augmentation.crop_aspect
-    smallest = math.sqrt(min(1.0, augmentation.crop_area[0] * min(narrow, 1 / wide)))
+    least = augmentation.crop_area[0] * min(narrow, 1 / wide)
+    if augmentation.crop_aspect_relative:
+        smallest = math.sqrt(min(1.0, least))
+    else:  # or the centre crop of a photograph that is wider, or higher, than any crop may be
+        smallest = min(1.0, math.sqrt(least / _WIDEST), wide / _WIDEST, 1 / (narrow * _WIDEST))
     return math.ceil(size * min(2.0, 1 / smallest))
 
 
 def training_image(
-    image: Image.Image | Square, size: int, augmentation: Augmentation, generator: np.random.Generator
+    image: Image.Image | Square,
+    size: int,
+    augmentation: Augmentation,
+    generator: np.random.Generator,
+    aspect: float = 1.0,
 ) -> Tensor:
     """What training sees: a random crop, squashed, mirrored, turned and recoloured.
 
     The photograph is squashed first, then all geometry is one resampling and all colours are one matrix, so that what
     is done in each epoch costs little and acts on a small picture that a cache can hold. Where a turned crop looks
-    over the photograph's edge it sees the mean colour.
+    over the photograph's edge it sees the fill.
 
     Args:
         image: Upright RGB photograph, or its square of `squashed_side`, which gives the same.
         size: Side of the result in pixels.
         augmentation: How far pictures may vary.
         generator: Source of every draw.
+        aspect: Width of the photograph to its height; of use without `crop_aspect_relative`.
 
     Returns:
         uint8 (3, size, size), its channels last in memory.
     """
     a = augmentation
     square = squash(image, squashed_side(size, a))
-    box = random_box(a, generator)
+    box = random_box(a, generator, aspect)
     # All draws are made whatever the settings, so that changing one leaves the others' values alone.
-    mirror_x, mirror_y = (a.flip and bool(draw < 0.5) for draw in generator.random(2))
+    mirror_x, mirror_y = (bool(draw < 0.5) for draw in generator.random(2))
+    mirror = (mirror_x and a.flip in (True, "horizontal"), mirror_y and a.flip in (True, "vertical"))
     angle, brightness, contrast, saturation, hue = (float(draw) for draw in generator.uniform(-1.0, 1.0, 5))
-    view = _view(len(square), size, box, (mirror_x, mirror_y), math.radians(angle * a.rotation))
+    is_gray = bool(generator.random() < a.grayscale)
+    shift = generator.uniform(-a.translate, a.translate, 2) * size
+    scale = float(generator.uniform(*a.scale))
+    if a.surroundings == "fill":
+        square, box = cut(square, box)
+    view = view_of(square.shape[:2], size, box, mirror, math.radians(angle * a.rotation), scale, shift)
     # A quarter of the time that PIL takes.
-    pixels = cv2.warpAffine(square, view, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderValue=FILL)
-    if a.brightness or a.contrast or a.saturation or a.hue:
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    pixels = cv2.warpAffine(square, view, (size, size), flags=flags, borderValue=a.fill)
+    if a.brightness or a.contrast or a.saturation or a.hue or is_gray:
         factors = (1 + brightness * a.brightness, 1 + contrast * a.contrast, 1 + saturation * a.saturation)
-        mean = np.array(cv2.mean(pixels)[:3])
-        pixels = cv2.transform(pixels, _colours(mean, *factors, hue * a.hue))
+        matrix = _colours(np.array(cv2.mean(pixels)[:3]), *factors, hue * a.hue)
+        pixels = cv2.transform(pixels, np.tile(_LUMA @ matrix, (3, 1)) if is_gray else matrix)
     return _tensor(pixels)
 
 
 def _tensor(pixels: NDArray[Any]) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)
-
-
-def _view(side: int, size: int, box: Box, mirror: tuple[bool, bool], angle: float) -> NDArray[np.float64]:
-    """From a pixel of the result to the place in the squashed picture that it shows: matrix (2, 3), pixels at integers.
-
-    Backwards through what is done: turned back, mirrored back, then looked up in the crop.
-    """
-    left, top, right, bottom = box
-    across = (right - left) * side / size * (-1 if mirror[0] else 1)
-    down = (bottom - top) * side / size * (-1 if mirror[1] else 1)
-    cos, sin = math.cos(angle), math.sin(angle)
-    a, b, d, e = across * cos, -across * sin, down * sin, down * cos
-    centre = (size - 1) / 2
-    c = (left + right) / 2 * side - 0.5 - (a + b) * centre
-    f = (top + bottom) / 2 * side - 0.5 - (d + e) * centre
-    return np.array([[a, b, c], [d, e, f]])
 
 
 def _colours(
@@ -194,20 +220,15 @@ def _colours(
     return matrix
 
 
-def random_box(augmentation: Augmentation, generator: np.random.Generator) -> Box:
+def random_box(augmentation: Augmentation, generator: np.random.Generator, aspect: float = 1.0) -> Box:
     """A random crop in the photograph's own relative coordinates.
 
-    Unlike RandomResizedCrop, whose aspect is absolute and which therefore nearly always falls back to one centre crop
-    on 3:2 and 4:3 photographs, every draw succeeds: area and aspect are drawn, then the sides are cut at the frame.
-
-    Returns:
-        Left, top, right, bottom in [0, 1].
+    Args:
+        augmentation: How it may vary.
+        generator: Source of every draw.
+        aspect: Width of the photograph to its height; of use without `crop_aspect_relative`.
     """
-    area = generator.uniform(*augmentation.crop_area)
-    narrow, wide = augmentation.crop_aspect
-    aspect = math.exp(generator.uniform(math.log(narrow), math.log(wide)))
-    width = min(1.0, math.sqrt(area * aspect))
-    height = min(1.0, math.sqrt(area / aspect))
-    left, top = generator.random(2) * (1.0 - width, 1.0 - height)
-    # Rounding may put the far side a hair outside, which PIL refuses.
-    return float(left), float(top), min(1.0, float(left) + width), min(1.0, float(top) + height)
+    a = augmentation
+    if a.crop_aspect_relative:
+        return crop_in_proportion(a.crop_area, a.crop_aspect, generator)
+    return crop_of_ratio(a.crop_area, a.crop_aspect, aspect, generator)

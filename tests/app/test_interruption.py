@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from bldml.results.run import RunFolder
 from bldml.training.resuming import read_progress
@@ -307,6 +308,29 @@ def test_photographs_that_were_added_are_left_aside_and_one_that_changed_is_name
     outcome = bldml("fit", "--trust_config", "--resume=lightning_logs/changed")
     assert outcome.code == 1
     assert name in outcome.err
+
+
+def test_a_recipe_that_begins_anew_at_each_thaw_goes_on_exactly(leaves: Path, bldml: Bldml) -> None:
+    recipe = ("--unfreezing.blocks=2", "--unfreezing.reset_optimizer=true", "--model.frozen_mode=train")
+    stop_and_go_on(bldml, leaves, ["save 0", "epoch 1", "train 1 2", "epoch 2"], *recipe)
+    assert bldml("fit", *OPTIONS, "--data.root", leaves, *recipe, "--run_name=steady").code == 0
+    assert_same(Path("lightning_logs/hurt"), Path("lightning_logs/steady"))
+
+
+def test_a_run_of_a_version_that_had_fewer_settings_goes_on(steady: Path, leaves: Path, bldml: Bldml) -> None:
+    signalling.PLAN |= {"train 1 1": TERM}
+    assert bldml("fit", *OPTIONS, "--data.root", leaves, "--run_name=hurt").code == 143
+    config = Path("lightning_logs/hurt/config.yaml")
+    content = yaml.safe_load(config.read_text())
+    del content["model"]["head"], content["model"]["frozen_mode"], content["unfreezing"]["blocks"]
+    for key in ("translate", "scale", "grayscale", "fill", "surroundings", "crop_aspect_relative"):
+        del content["data"]["augmentation"][key]
+    config.write_text(yaml.safe_dump(content))
+    outcome = bldml("fit", "--trust_config", "--resume=lightning_logs/hurt", "--model.frozen_mode=train")
+    assert outcome.code == 2
+    assert "model.frozen_mode: eval at its start, train now" in outcome.err
+    assert bldml("fit", "--trust_config", "--resume=lightning_logs/hurt").code == 0
+    assert_same(Path("lightning_logs/hurt"), steady)
 
 
 def test_a_drawn_seed_is_kept(leaves: Path, bldml: Bldml) -> None:

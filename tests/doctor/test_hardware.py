@@ -32,7 +32,7 @@ SETTINGS = Settings(
     devices="auto",
     num_nodes=1,
     root_dir=Path(),
-    stages=2,
+    thawed=(2, "stages"),
 )
 CU132 = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120")
 V100 = Gpu("Tesla V100-SXM2-32GB", (7, 0), CU132, "13.2", "Tesla V100-SXM2-32GB, 570.1")

@@ -46,7 +46,7 @@ SETTINGS = Settings(
     devices="auto",
     num_nodes=1,
     root_dir=Path(),
-    stages=1,
+    thawed=(1, "stages"),
 )
 SITE = Site(
     there=True,

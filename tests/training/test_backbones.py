@@ -8,15 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from bldml.training.backbones import BACKBONES, BackboneName, build
+from bldml.training.backbones import BACKBONES, BackboneName, Unit, build
 
 NAMES = get_args(BackboneName)
 
 
+@pytest.mark.parametrize("unit", get_args(Unit))
 @pytest.mark.parametrize("name", NAMES)
-def test_head_and_stages_hold_every_parameter_once(name: BackboneName) -> None:
+def test_head_and_parts_hold_every_parameter_once(name: BackboneName, unit: Unit) -> None:
     network, row = build(name), BACKBONES[name]
-    paths = [row.head, *(path for stage in row.stages for path in stage)]
+    paths = [row.head, *(path for part in row.parts(unit) for path in part)]
     held = [id(p) for path in paths for p in network.get_submodule(path).parameters()]
     assert len(held) == len(set(held))
     assert set(held) == {id(p) for p in network.parameters()}
@@ -24,22 +25,24 @@ def test_head_and_stages_hold_every_parameter_once(name: BackboneName) -> None:
     assert len({stage[0] for stage in row.stages} | {"head"}) == len(row.stages) + 1
 
 
+@pytest.mark.parametrize("unit", get_args(Unit))
 @pytest.mark.parametrize("name", NAMES)
-def test_stages_run_from_the_head_to_the_image(name: BackboneName) -> None:
-    """The first stage's modules are called after all others, and so on down to the last."""
+def test_parts_run_from_the_head_to_the_image(name: BackboneName, unit: Unit) -> None:
+    """The first part's modules are called after all others, and so on down to the last."""
     network, row = build(name).eval(), BACKBONES[name]
+    parts = row.parts(unit)
     called: dict[str, int] = {}
 
     def note(path: str, *_: object) -> None:
         called.setdefault(path, len(called))
 
-    for stage in row.stages:
-        for path in stage:
+    for part in parts:
+        for path in part:
             network.get_submodule(path).register_forward_hook(partial(note, path))
     with torch.no_grad():
         network(torch.zeros(1, 3, row.min_size, row.min_size))
-    assert len(called) == sum(len(stage) for stage in row.stages)
-    times = [[called[path] for path in stage] for stage in row.stages]
+    assert len(called) == sum(len(part) for part in parts)
+    times = [[called[path] for path in part] for part in parts]
     assert all(min(nearer) > max(farther) for nearer, farther in pairwise(times))
 
 

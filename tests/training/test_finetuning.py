@@ -57,7 +57,14 @@ def test_schedule(start_epoch: int, stages: int, every: int, depths: list[int]) 
     assert unfreezing.state_dict() == {}
 
 
-@pytest.mark.parametrize("name", ["start_epoch", "stages", "every_n_epochs"])
+def test_blocks_count_instead_of_stages() -> None:
+    unfreezing = ProgressiveUnfreezing(1, 2, 1, blocks=3)
+    assert unfreezing.unit == "blocks"
+    assert [unfreezing.depth(epoch) for epoch in range(6)] == [0, 1, 2, 3, 3, 3]
+    assert ProgressiveUnfreezing(1, 2, 1, blocks=0).depth(5) == 0
+
+
+@pytest.mark.parametrize("name", ["start_epoch", "stages", "every_n_epochs", "blocks"])
 def test_schedule_without_negative_numbers(name: str) -> None:
     with pytest.raises(TrainingError, match=f"unfreezing.{name} must be at least 0, not -1"):
         ProgressiveUnfreezing(**{name: -1})
@@ -115,6 +122,36 @@ def test_thawing_in_a_run_with_validation(freeze_batchnorm: bool, tmp_path: Path
         assert all(key.startswith(("classifier.1.", *thawed)) for key in moved)
         assert {"classifier.1.weight", "features.18.0.weight"} <= moved
         assert ("features.18.1.running_mean" in moved) != freeze_batchnorm
+
+
+class OptimizerAtStart(Callback):
+    """Notes, when each epoch's first batch is done, the learning rates and how many steps each moment has seen."""
+
+    def __init__(self) -> None:
+        self.rates: list[list[float]] = []
+        self.steps: list[set[int]] = []
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        (optimizer,) = trainer.optimizers
+        if trainer.is_last_batch:
+            return
+        self.rates.append([float(group["lr"]) for group in optimizer.param_groups][:2])
+        self.steps.append({int(state["step"]) for state in optimizer.state.values()})
+
+
+@pytest.mark.parametrize("reset", [True, False])
+def test_the_optimizer_begins_anew_at_each_thaw_if_asked(reset: bool, tmp_path: Path) -> None:
+    """Two batches an epoch; no progress is enough, so the plateau lowers the rates after each epoch."""
+    module = LeafClassifier("mobilenet_v2_x0_35", "none", 64, lr=1e-3, weight_decay=0.0)
+    observer, plateau = OptimizerAtStart(), PlateauLR(patience=0, threshold=1.0)
+    callbacks = [ProgressiveUnfreezing(2, blocks=1, reset_optimizer=reset), plateau, observer]
+    trainer(tmp_path, max_epochs=5, callbacks=callbacks, num_sanity_val_steps=0).fit(module, batches(6), batches(6))
+    halves = [0, 1, 0, 1, 2] if reset else [0, 1, 2, 3, 4]
+    assert observer.rates == [[1e-3 * 0.5**n, 1e-4 * 0.5**n] for n in halves]
+    head = [1, 3, 1, 3, 5] if reset else [1, 3, 5, 7, 9]
+    assert [max(steps) for steps in observer.steps] == head
+    # Without it what was thawed has a history of its own.
+    assert [len(steps) for steps in observer.steps] == ([1] * 5 if reset else [1, 1, 2, 2, 2])
 
 
 def test_only_this_classifier() -> None:

@@ -252,6 +252,36 @@ def test_unfreeze(name: BackboneName, freeze_batchnorm: bool) -> None:
     assert any(isinstance(part, StochasticDepth) for part in module.network.modules()) == (name == "efficientnet_v2_s")
 
 
+@pytest.mark.parametrize("freeze_batchnorm", [True, False])
+@pytest.mark.parametrize("name", ["resnet50", "efficientnet_v2_s"])
+def test_frozen_stages_in_training_mode(name: BackboneName, freeze_batchnorm: bool) -> None:
+    module = LeafClassifier(name, "none", SIZE, frozen_mode="train", freeze_batchnorm=freeze_batchnorm).unfreeze(1)
+    for path, part in module.network.named_modules():
+        stage = stage_of(module, path)
+        assert all(p.requires_grad == (stage is None or stage < 1) for p in part.parameters(False)), path
+        assert part.training == (not (isinstance(part, _BatchNorm) and freeze_batchnorm)), path
+    # What draws or averages over the batch is no fixed function of a picture, so nothing of it may be kept.
+    moving = not freeze_batchnorm or name == "efficientnet_v2_s"
+    assert (module.trunk.frozen > 3) != moving
+
+
+def test_the_whole_classifier_as_head() -> None:
+    module = LeafClassifier("mobilenet_v3_large", "none", SIZE, head="whole_classifier", lr=1.0, backbone_lr_factor=0.5)
+    names = {id(p): name for name, p in module.network.named_parameters()}
+    groups = module.configure_optimizers().param_groups
+    assert [names[id(p)] for p in groups[0]["params"]] == [
+        "classifier.0.weight", "classifier.0.bias", "classifier.3.weight", "classifier.3.bias",
+    ]  # fmt: skip
+    assert [group["lr"] for group in groups] == [1.0, *[0.5] * 7]
+    assert [group["name"] for group in groups][:2] == ["head", "features.16"]
+    trained = {name for name, p in module.network.named_parameters() if p.requires_grad}
+    assert {name.split(".")[0] for name in trained} == {"classifier"}
+    # It makes no difference where the classifier is one layer.
+    for name in ("resnet50", "efficientnet_v2_s"):
+        one, other = LeafClassifier(name, "none", SIZE), LeafClassifier(name, "none", SIZE, head="whole_classifier")
+        assert one.row == other.row
+
+
 def test_unfreeze_all_and_too_many() -> None:
     module = small()
     assert module.unfreeze() is module

@@ -1,6 +1,7 @@
 """One geometry: what evaluation sees, and how training varies it."""
 
 import colorsys
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,12 +12,12 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from bldml.dataset.pixels import squash
 from bldml.training.transforms import (
-    FILL,
     Augmentation,
     evaluation_image,
     normalize,
@@ -25,7 +26,10 @@ from bldml.training.transforms import (
     training_image,
 )
 
-NEUTRAL = Augmentation((1.0, 1.0), (1.0, 1.0), False, 0.0, 0.0, 0.0, 0.0, 0.0)
+NEUTRAL = Augmentation(
+    crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip=False, rotation=0.0, brightness=0.0, contrast=0.0,
+    saturation=0.0, hue=0.0,
+)  # fmt: skip
 SIZE = 48
 
 
@@ -51,13 +55,19 @@ def by_steps(photograph: Image.Image, augmentation: Augmentation, seed: int) -> 
     pixels: Tensor = F.pil_to_tensor(photograph.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=box))
     mirror_x, mirror_y = generator.random(2) < 0.5
     angle, brightness, contrast, saturation, hue = generator.uniform(-1.0, 1.0, 5)
-    pixels = F.horizontal_flip(pixels) if a.flip and mirror_x else pixels
-    pixels = F.vertical_flip(pixels) if a.flip and mirror_y else pixels
-    pixels = F.rotate(pixels, angle * a.rotation, InterpolationMode.BILINEAR, fill=list(FILL))
+    is_gray = generator.random() < a.grayscale
+    shift = generator.uniform(-a.translate, a.translate, 2) * SIZE
+    scale = generator.uniform(*a.scale)
+    pixels = F.horizontal_flip(pixels) if a.flip in (True, "horizontal") and mirror_x else pixels
+    pixels = F.vertical_flip(pixels) if a.flip in (True, "vertical") and mirror_y else pixels
+    pixels = F.affine(
+        pixels, -angle * a.rotation, list(shift), scale, [0.0, 0.0], InterpolationMode.BILINEAR, fill=list(a.fill)
+    )
     pixels = F.adjust_brightness(pixels, 1 + brightness * a.brightness)
     pixels = F.adjust_contrast(pixels, 1 + contrast * a.contrast)
     pixels = F.adjust_saturation(pixels, 1 + saturation * a.saturation)
-    return F.adjust_hue(pixels, hue * a.hue)  # type: ignore[no-any-return]
+    pixels = F.adjust_hue(pixels, hue * a.hue)
+    return F.rgb_to_grayscale(pixels, 3) if is_gray else pixels
 
 
 def test_evaluation_sees_the_whole_frame_squashed(photograph: Image.Image) -> None:
@@ -76,6 +86,13 @@ def test_evaluation_sees_the_whole_frame_squashed(photograph: Image.Image) -> No
     [
         ({}, 0, 0),
         ({"flip": True}, 0, 0),
+        ({"flip": "horizontal"}, 0, 0),
+        ({"flip": "vertical"}, 0, 0),
+        ({"translate": 0.2, "crop_area": (0.9, 0.9)}, 1, 6),
+        ({"scale": (0.8, 1.3), "crop_area": (0.9, 0.9)}, 1, 6),
+        ({"rotation": 30.0, "translate": 0.1, "scale": (0.9, 1.1), "flip": True, "fill": (0, 0, 0)}, 1.2, 8),
+        ({"grayscale": 0.5}, 0.6, 1.5),
+        ({"grayscale": 0.5, "brightness": 0.2, "saturation": 0.4, "hue": 0.02}, 2.7, 8),
         ({"crop_area": (0.6, 1.0), "crop_aspect": (0.8, 1.2)}, 1, 6),
         ({"rotation": 30.0, "crop_area": (0.9, 0.9)}, 1, 6),
         ({"crop_area": (0.7, 0.9), "flip": True, "rotation": 20.0}, 1.2, 8),
@@ -95,7 +112,7 @@ def test_training_is_what_separate_steps_give(setting: dict[str, Any], mean: flo
         image = training_image(photograph, SIZE, augmentation, seeded(seed))
         expected = by_steps(photograph, augmentation, seed).int()
         difference = (image.int() - expected).abs().float()
-        if augmentation.rotation:
+        if augmentation.rotation or augmentation.translate or augmentation.scale != (1.0, 1.0):
             # A turned crop sees the photograph beyond its own edges, and the steps see nothing: the middle is the same.
             quarter = SIZE // 4
             difference = difference[:, quarter:-quarter, quarter:-quarter]
@@ -138,6 +155,10 @@ def test_no_crop_is_enlarged() -> None:
         for left, top, right, bottom in (random_box(augmentation, generator) for _ in range(500)):
             assert min(right - left, bottom - top) * side >= SIZE * (1 - 1e-9)
     assert squashed_side(SIZE, Augmentation(crop_area=(0.01, 1.0))) == 2 * SIZE
+    # A centre crop of 3:2, which is narrower than any that is drawn.
+    absolute = replace(NEUTRAL, crop_area=(0.8, 1.0), crop_aspect=(0.9, 1.1), crop_aspect_relative=False)
+    left, _, right, _ = random_box(absolute, seeded(), 1.5)
+    assert (right - left) * squashed_side(SIZE, absolute) >= SIZE
     assert squashed_side(SIZE, None) == squashed_side(SIZE, NEUTRAL) == SIZE
 
 
@@ -315,6 +336,52 @@ def test_ranges(setting: dict[str, Any]) -> None:
 
 
 def test_the_ends_of_the_ranges_are_allowed(photograph: Image.Image) -> None:
-    widest = Augmentation((0.001, 1.0), (0.01, 100.0), True, 180.0, 1.0, 1.0, 1.0, 0.5)
-    for seed in range(20):
-        assert training_image(photograph, SIZE, widest, seeded(seed)).shape == (3, SIZE, SIZE)
+    for relative, surroundings in itertools.product((True, False), ("photograph", "fill")):
+        widest = Augmentation(
+            crop_area=(0.001, 1.0), crop_aspect=(0.01, 100.0), crop_aspect_relative=relative, rotation=180.0,
+            translate=0.99, scale=(0.01, 100.0), surroundings=surroundings, fill=(0, 255, 0), brightness=1.0,
+            contrast=1.0, saturation=1.0, hue=0.5, grayscale=1.0,
+        )  # type: ignore[arg-type]  # fmt: skip
+        for seed in range(20):
+            image = training_image(photograph, SIZE, widest, seeded(seed), aspect=1.5)
+            assert image.shape == (3, SIZE, SIZE)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_crop_alone_shows_nothing_around_it(seed: int) -> None:
+    """As steps that cut the crop out first would; and the photograph around it where that is wanted."""
+    smooth = np.tile(np.linspace(60, 200, 240)[None, :, None], (240, 1, 3)).astype(np.uint8)
+    turned = replace(
+        NEUTRAL, rotation=60.0, crop_area=(0.5, 0.5), scale=(0.7, 0.9), translate=0.1, surroundings="fill",
+        fill=(0, 0, 0),
+    )  # fmt: skip
+    image = training_image(Image.fromarray(smooth), SIZE, turned, seeded(seed)).int()
+    expected = by_steps(Image.fromarray(smooth), turned, seed).int()
+    beyond = expected.sum(0) == 0
+    assert 0.2 < beyond.float().mean() < 0.8
+    assert ((image.sum(0) == 0) != beyond).float().mean() < 0.06  # along the edge
+    assert (image - expected).abs().float().median() <= 2
+    around = training_image(Image.fromarray(smooth), SIZE, replace(turned, surroundings="photograph"), seeded(seed))
+    assert (around.sum(0) == 0).float().mean() < (image.sum(0) == 0).float().mean() - 0.1
+
+
+@pytest.mark.parametrize("width", [150, 133, 100, 75, 56])
+def test_crops_of_a_ratio_are_those_of_random_resized_crop(width: int) -> None:
+    """Torchvision's own as the second implementation, on frames 100 pixels high (1,000 there, for its rounding)."""
+    augmentation = replace(NEUTRAL, crop_area=(0.8, 1.0), crop_aspect=(0.9, 1.1), crop_aspect_relative=False)
+    torch.manual_seed(4)
+    generator, frame = seeded(5), torch.empty(3, 1000, 10 * width)
+    theirs, ours = [], []
+    for _ in range(2000):
+        top, left, height, across = RandomResizedCrop.get_params(frame, (0.8, 1.0), (0.9, 1.1))
+        theirs.append((left / (10 * width), top / 1000, across / (10 * width), height / 1000))
+        x0, y0, x1, y1 = random_box(augmentation, generator, width / 100)
+        ours.append((x0, y0, x1 - x0, y1 - y0))
+    for one, other in zip(np.array(theirs).T, np.array(ours).T, strict=True):
+        assert one.mean() == pytest.approx(other.mean(), abs=0.006)
+        assert one.std() == pytest.approx(other.std(), abs=0.006)
+    in_the_middle = np.mean([abs(x + w / 2 - 0.5) + abs(y + h / 2 - 0.5) < 1e-3 for x, y, w, h in ours])
+    assert in_the_middle == pytest.approx(
+        np.mean([abs(x + w / 2 - 0.5) + abs(y + h / 2 - 0.5) < 2e-3 for x, y, w, h in theirs]), abs=0.03
+    )
+    assert in_the_middle > {150: 0.999, 133: 0.85, 100: -1, 75: 0.8, 56: 0.999}[width]
