@@ -84,6 +84,22 @@ def test_two_configs_are_layered_and_the_command_line_wins(bldml: Bldml) -> None
     assert config["trainer"]["max_epochs"] == 7
 
 
+SHIPPED = sorted(path.relative_to(REPOSITORY) for path in (REPOSITORY / "configs").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("config", SHIPPED, ids=map(str, SHIPPED))
+def test_every_shipped_configuration_is_understood_without_trust(config: Path, bldml: Bldml) -> None:
+    outcome = bldml("fit", "--config", REPOSITORY / config, "--print_config")
+    assert outcome.code == 0, outcome.err
+    written, read = yaml.safe_load((REPOSITORY / config).read_text()), yaml.safe_load(outcome.out)
+    for group, keys in written.items():
+        for key, value in keys.items() if isinstance(keys, dict) else ():
+            if isinstance(value, dict):
+                assert {name: read[group][key][name] for name in value} == value, f"{group}.{key}"
+            elif not isinstance(value, list):
+                assert read[group][key] == value, f"{group}.{key}"
+
+
 def test_demo_draws_leaves_and_refuses_a_folder_that_holds_something(bldml: Bldml) -> None:
     assert bldml("demo", "leaves", "--images_per_class=2", "--size=96").code == 0
     assert len(list(Path("leaves").rglob("*.jpg"))) == 4

@@ -14,6 +14,7 @@ CONFIGS = {
     "resnet50.yaml": "resnet50",
     "mobilenet.yaml": "mobilenet_v3_large",
     "inception.yaml": "inception_v3",
+    "paper/mobilenet.yaml": "mobilenet_v3_large",
 }
 
 

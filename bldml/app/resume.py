@@ -125,9 +125,7 @@ def check_same(run: RunFolder, config_text: str, defaults_text: str) -> None:
         before = _flat(load_yaml(run.config.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise ConfigError(f"The configuration {run.config} cannot be read: {error}") from error
-    groups = {key.rpartition(".")[0] for key in before}
-    added = {key: value for key, value in _flat(load_yaml(defaults_text)).items() if key.rpartition(".")[0] in groups}
-    before = added | before
+    before = _added(before, _flat(load_yaml(defaults_text))) | before
     now = _flat(load_yaml(config_text))
     different = sorted(
         key
@@ -235,6 +233,17 @@ def note_continuation(run: RunFolder, job: SlurmJob | None, progress: Progress |
     }
     record["continued"] = [*record.get("continued", []), note]
     write_atomically(run.environment, json.dumps(record, indent=2) + "\n")
+
+
+def _added(before: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults of keys that a configuration lacks: neither they nor keys below them are there, but their group is.
+
+    >>> _added({"a.b": 1, "a.c.d": 2}, {"a.b": 0, "a.c": None, "a.e": 3, "f.g": 4})
+    {'a.e': 3}
+    """
+    groups = {key.rpartition(".")[0] for key in before}
+    above = {".".join(key.split(".")[:depth]) for key in before for depth in range(1, key.count(".") + 2)}
+    return {k: value for k, value in defaults.items() if k.rpartition(".")[0] in groups and k not in above}
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -151,9 +151,12 @@ def check_sample(samples: "list[Sample]", image_size: int, unreadable: str) -> t
 
 def check_loader(datamodule: "LeafDataModule", collection: "Collection", positive: str) -> Finding:
     """Load a few training batches with the workers that the fit would have, and time them."""
+    from bldml.dataset.contents import Contents
+
     name = "loading"
     workers, size = datamodule.num_workers, datamodule.batch_size
     datamodule.collection, datamodule.class_names = collection, collection.class_names
+    datamodule.contents = Contents(sum(map(len, collection.splits.values())))  # not read here
     datamodule.positive_class = positive
     what = f"{counted(workers, 'worker')}, batches of {size}"
     remedy = "--data.num_workers 2 or 0; a smaller --data.batch_size; or repair the photograph that it names"

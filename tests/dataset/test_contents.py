@@ -36,6 +36,13 @@ def test_metadata_come_back() -> None:
         table[len(ALL)]
 
 
+def test_aspects() -> None:
+    table = MetadataTable(3)
+    table[0], table[2] = Metadata(30, 20), Metadata(20, 30)
+    assert table.aspects().tolist() == [1.5, 1.0, 2 / 3]
+    assert table[1:].aspects().tolist() == [1.0, 2 / 3]
+
+
 def test_a_part_is_no_copy() -> None:
     contents = Contents(4)
     for row in range(4):

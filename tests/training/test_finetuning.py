@@ -67,7 +67,7 @@ def test_blocks_count_instead_of_stages() -> None:
 @pytest.mark.parametrize("name", ["start_epoch", "stages", "every_n_epochs", "blocks"])
 def test_schedule_without_negative_numbers(name: str) -> None:
     with pytest.raises(TrainingError, match=f"unfreezing.{name} must be at least 0, not -1"):
-        ProgressiveUnfreezing(**{name: -1})
+        ProgressiveUnfreezing(**{name: -1})  # type: ignore[arg-type]
 
 
 class Observer(Callback):

@@ -16,11 +16,11 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.ops import StochasticDepth
 
 from bldml.results.operating_point import OperatingPoint, choose_operating_point
-from bldml.training.backbones import BackboneName
+from bldml.training.backbones import BackboneName, image_size_of
 from bldml.training.checkpoint import KEY
 from bldml.training.errors import TrainingError
 from bldml.training.leafdataset import Item
-from bldml.training.module import Batch, LeafClassifier, image_size_of
+from bldml.training.module import Batch, LeafClassifier
 
 pytestmark = [
     # Frozen stages are, and that is what is tested here.

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from bldml.dataset.files import DatasetError
 from bldml.dataset.images import load_rgb
@@ -73,7 +74,15 @@ def same(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> bool:
     )
 
 
-@pytest.mark.parametrize("augmentation", [Augmentation(), Augmentation(crop_area=(0.3, 1.0)), None])
+@pytest.mark.parametrize(
+    "augmentation",
+    [
+        Augmentation(),
+        Augmentation(crop_area=(0.3, 1.0)),
+        Augmentation(crop_aspect_relative=False, surroundings="fill", translate=0.1, scale=(0.8, 1.2), grayscale=0.5),
+        None,
+    ],
+)
 def test_kept_pixels_change_nothing(
     augmentation: Augmentation | None, root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +103,20 @@ def test_kept_pixels_change_nothing(
         # Training squares have one side, the others another.
         sides = {SIZE, squashed_side(SIZE, augmentation)}
         assert len(list(folder.iterdir())) == len(sides), run
+
+
+def test_crops_of_a_ratio_know_the_photographs_own(root: Path, folder: Path) -> None:
+    """Which the square that is kept of it does not show."""
+    datamodule = module(root, folder, augmentation=Augmentation(crop_aspect_relative=False))
+    datamodule.read_for_fit()
+    dataset = datamodule.train_dataloader().dataset
+    aspects = dataset.dataset.aspects  # type: ignore[attr-defined]
+    expected = []
+    for sample in datamodule.collection.splits["train"]:  # type: ignore[union-attr]
+        with Image.open(sample.path) as photograph:
+            expected.append(photograph.width / photograph.height)
+    assert aspects.tolist() == expected
+    assert {round(aspect, 1) for aspect in expected} != {1.0}
 
 
 def test_workers_read_kept_pixels(root: Path, folder: Path) -> None:
