@@ -22,7 +22,7 @@ class ProgressiveUnfreezing(Callback):
     Args:
         start_epoch: First epoch, counted from 0, in which the backbone is trained.
         stages: How many stages to thaw, those nearest the head; 0 for never.
-        every_n_epochs: Epochs from one stage to the next; 0 thaws all of them at once, as in the BLD-ML paper.
+        every_n_epochs: Epochs from one stage to the next; 0 thaws all of them at once.
         blocks: How many blocks to thaw instead: the smaller parts of the scripts behind the BLD-ML paper, such as one
             of the three bottlenecks of ResNet50's last stage.
         reset_optimizer: Begin anew at each thaw, with the first learning rates, no moments, and nothing counted by the
@@ -32,7 +32,7 @@ class ProgressiveUnfreezing(Callback):
     def __init__(
         self,
         start_epoch: int = 3,
-        stages: int = 2,
+        stages: int = 4,
         every_n_epochs: int = 0,
         blocks: int | None = None,
         reset_optimizer: bool = False,
