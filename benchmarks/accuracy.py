@@ -17,8 +17,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bldml.results.statistics.ranking import paired_auroc
-from bldml.results.tables import Prediction, read_predictions
+from bldml.metrics.auroc import paired_auroc
+from bldml.run.predictions import Prediction, read_predictions
 
 NOTHING_KEPT = ["--data.cache=off", "--model.kept_features=0"]
 WAYS = {

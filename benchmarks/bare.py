@@ -12,15 +12,15 @@ import json
 import sys
 import time
 
-from bldml.training.threads import wait_briefly
+from bldml.training.process import wait_briefly
 
 wait_briefly()  # as `fit`, before torch is loaded
 
 import torch  # noqa: E402
 
-from bldml.training.allocator import keep_freed_memory  # noqa: E402
 from bldml.training.backbones import BACKBONES  # noqa: E402
 from bldml.training.module import LeafClassifier  # noqa: E402
+from bldml.training.process import keep_freed_memory  # noqa: E402
 from bldml.training.scores import weighted_loss  # noqa: E402
 
 

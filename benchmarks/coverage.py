@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from bldml.results.evaluation import auroc as area_of
-from bldml.results.statistics.bootstrap import bootstrap, paired_bootstrap
-from bldml.results.statistics.estimates import Interval, Z
-from bldml.results.statistics.proportions import clustered_proportion, proportion
-from bldml.results.statistics.ranking import auroc, clustered_auroc, paired_auroc
+from bldml.metrics.auroc import auroc, clustered_auroc, paired_auroc
+from bldml.metrics.bootstrap import bootstrap, paired_bootstrap
+from bldml.metrics.estimates import Interval, Z
+from bldml.metrics.proportions import clustered_proportion, proportion
+from bldml.metrics.scores import auroc as area_of
 
 AREAS = (0.86, 0.96, 0.988, 0.998)
 SHARES = (0.5, 0.9, 0.97)

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bldml.dataset.drawing import draw_leaf
+from bldml.dataset.duplicates.phash import NEAR, PRINT_BYTES, Prints, fingerprint, near_pairs
 from bldml.dataset.images import load_rgb
-from bldml.dataset.perceptual import NEAR, PRINT_BYTES, Prints, fingerprint, near_pairs
+from bldml.dataset.synthetic.drawing import draw_leaf
 
 Box = tuple[float, float, float, float]
 

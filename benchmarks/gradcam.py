@@ -21,13 +21,13 @@ import numpy as np
 import torch
 
 from bldml.app.evaluation import load_weights
-from bldml.app.explaining import find_masks
+from bldml.app.explain import find_masks
 from bldml.dataset.folders import read_unlabelled
 from bldml.dataset.images import load_rgb
 from bldml.inference.explain import attention, look, read_mask
 from bldml.inference.gradcam import GradCam
-from bldml.results.statistics.bootstrap import bootstrap
-from bldml.results.statistics.proportions import proportion
+from bldml.metrics.bootstrap import bootstrap
+from bldml.metrics.proportions import proportion
 from bldml.training.checkpoint import read_checkpoint
 from bldml.training.module import LeafClassifier
 

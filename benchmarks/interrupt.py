@@ -27,8 +27,8 @@ from typing import Any
 
 import torch
 
-from bldml.dataset.synthetic import write_leaves
-from bldml.results.run import RunFolder
+from bldml.dataset.synthetic.leaves import write_leaves
+from bldml.run.folder import RunFolder
 
 OPTIONS = (
     "--model.backbone=mobilenet_v2_x0_35",

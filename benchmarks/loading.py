@@ -27,12 +27,12 @@ from torchvision import transforms
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from bldml.dataset.cache import Keeper
-from bldml.dataset.drawing import draw_leaf
+from bldml.dataset.cache.reader import Squares
+from bldml.dataset.cache.writer import Keeper
 from bldml.dataset.images import load_rgb
 from bldml.dataset.pixels import Square
 from bldml.dataset.samples import Sample
-from bldml.dataset.squares import Squares
+from bldml.dataset.synthetic.drawing import draw_leaf
 from bldml.dataset.verify import verify
 from bldml.training.transforms import (
     FILL,

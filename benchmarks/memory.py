@@ -67,8 +67,8 @@ def measure(root: Path) -> dict[str, Any]:
     from bldml.app.leaks import check_splits, seen_digests, write_prints
     from bldml.app.photographs import photographs_table
     from bldml.dataset.manifest import to_manifest
-    from bldml.results.run import RunFolder
-    from bldml.training.datamodule import LeafDataModule
+    from bldml.run.folder import RunFolder
+    from bldml.training.data.datamodule import LeafDataModule
 
     steps: dict[str, Any] = {"before": {"peak_mib": round(status(os.getpid(), "VmRSS"))}}
 
@@ -107,7 +107,7 @@ def measure(root: Path) -> dict[str, Any]:
 
 def measure_again(root: Path) -> dict[str, int]:
     """Reading photographs whose pixels are kept already, in this process."""
-    from bldml.training.datamodule import LeafDataModule
+    from bldml.training.data.datamodule import LeafDataModule
 
     LeafDataModule(root=root, positive_class="BLD", image_size=SIZE).read_for_fit()
     return {"parent_peak_when_read_again_mib": round(status(os.getpid(), "VmHWM"))}

@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from bldml.results.run import RunFolder
+from bldml.run.folder import RunFolder
 
 PAPER = yaml.safe_load((Path(__file__).parents[1] / "configs" / "paper" / "mobilenet.yaml").read_text())
 AUGMENTATION = [f"--data.augmentation={json.dumps(PAPER['data']['augmentation'])}"]

@@ -12,7 +12,7 @@ from bldml.commands import COMMANDS, UsageError
 if TYPE_CHECKING:
     from argparse import Action, HelpFormatter
 
-    from bldml.training.stopping import StopSignals
+    from bldml.training.resume.signals import StopSignals
 
 VERBS = {
     "fit": "train a classifier on labelled photographs",
@@ -119,8 +119,8 @@ def _run_verb(arguments: list[str], *, is_process: bool) -> int:
         is_process: Whether the process ends with the command. Then the handlers stay: a signal that comes when all is
             done must not make a finished job a failed one.
     """
-    from bldml.training.stopping import StopSignals
-    from bldml.training.threads import wait_briefly
+    from bldml.training.process import wait_briefly
+    from bldml.training.resume.signals import StopSignals
 
     wait_briefly()
     signals = StopSignals()
@@ -139,11 +139,7 @@ def _run_lightning(arguments: list[str], signals: "StopSignals") -> int:
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     from bldml.app.lightning_cli import LeafCLI
-    from bldml.config import ConfigError
-    from bldml.dataset.files import DatasetError
-    from bldml.results.run import RunError
-    from bldml.training.checkpoint import CheckpointError
-    from bldml.training.errors import TrainingError
+    from bldml.errors import CheckpointError, ConfigError, DatasetError, RunError, TrainingError
 
     # Lightning's own --print_config prints no comments unless told so.
     with_comments = {"--print_config": "--print_config=comments"}

@@ -17,7 +17,7 @@ def demo(folder: Path, images_per_class: int = 400, size: int = 256, seed: int =
         size: Longer side in pixels.
         seed: The same seed draws the same leaves.
     """
-    from bldml.dataset.synthetic import write_leaves
+    from bldml.dataset.synthetic.leaves import write_leaves
 
     count = write_leaves(folder, images_per_class=images_per_class, size=size, seed=seed)
     sys.stdout.write(
@@ -33,7 +33,7 @@ def prefetch(backbone: str = "all", to: Path | None = None) -> None:
         backbone: Name of a backbone, or all.
         to: Folder that becomes TORCH_HOME; torch's own cache if null.
     """
-    from bldml.training.errors import TrainingError
+    from bldml.errors import TrainingError
     from bldml.training.weights import prefetch as fetch
 
     try:
@@ -50,9 +50,9 @@ def compare(runs: list[Path], evaluation: str = "test", output: Path = Path("com
         evaluation: Name of the evaluation that all of them have.
         output: Folder for comparison.html, comparison.csv, differences.csv, comparison.tex and figures/.
     """
-    from bldml.results.compare import compare_runs
-    from bldml.results.comparison_files import write_comparison
-    from bldml.results.run import RunError
+    from bldml.errors import RunError
+    from bldml.report.compare import compare_runs
+    from bldml.report.compare_page import write_comparison
 
     try:
         written = write_comparison(compare_runs(runs, evaluation), output, version=__version__)
@@ -67,9 +67,10 @@ def report(run: Path) -> None:
     Args:
         run: The run folder.
     """
-    from bldml.results.gallery import advice
-    from bldml.results.report import write_report
-    from bldml.results.run import RunError, RunFolder
+    from bldml.errors import RunError
+    from bldml.report.page import write_report
+    from bldml.run.folder import RunFolder
+    from bldml.run.gallery import advice
 
     try:
         sys.stdout.write(f"Wrote {write_report(RunFolder(run))}\n{advice(RunFolder(run))}")
@@ -95,11 +96,8 @@ def explain(
     """
     if ckpt_path is None:
         raise ValueError("Which checkpoint? Give --ckpt_path FILE.")
-    from bldml.app.explaining import explain_folder
-    from bldml.dataset.files import DatasetError
-    from bldml.results.run import RunError
-    from bldml.training.checkpoint import CheckpointError
-    from bldml.training.errors import TrainingError
+    from bldml.app.explain import explain_folder
+    from bldml.errors import CheckpointError, DatasetError, RunError, TrainingError
 
     try:
         explain_folder(ckpt_path, photographs, output, masks, device)
@@ -135,10 +133,9 @@ def split(
         class_aliases: Class name for a folder's name, where they differ.
         fresh: Start over, whatever an earlier manifest says.
     """
-    from bldml.app.splitting import split_photographs
-    from bldml.dataset.files import DatasetError
-    from bldml.dataset.splits import Request
-    from bldml.results.run import RunError
+    from bldml.dataset.splitting.command import split_photographs
+    from bldml.dataset.splitting.splits import Request
+    from bldml.errors import DatasetError, RunError
 
     try:
         text = split_photographs(
@@ -181,8 +178,7 @@ def audit(
         workers: Processes that read photographs; auto for as many as there are processors.
     """
     from bldml.audit.command import audit_photographs
-    from bldml.dataset.files import DatasetError
-    from bldml.results.run import RunError
+    from bldml.errors import DatasetError, RunError
 
     try:
         audited, text = audit_photographs(

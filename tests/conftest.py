@@ -72,7 +72,7 @@ def bldml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 @pytest.fixture(scope="session")
 def leaves(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A flat folder of drawn leaves: BLD and No_BLD, 30 each, 96 px."""
-    from bldml.dataset.synthetic import write_leaves
+    from bldml.dataset.synthetic.leaves import write_leaves
 
     root = tmp_path_factory.mktemp("leaves") / "flat"
     write_leaves(root, images_per_class=30, size=96, seed=1)
@@ -82,7 +82,7 @@ def leaves(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def split_leaves(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Drawn leaves in train, val and test folders."""
-    from bldml.dataset.synthetic import write_leaves
+    from bldml.dataset.synthetic.leaves import write_leaves
 
     root = tmp_path_factory.mktemp("leaves") / "split"
     write_leaves(root, images_per_class=12, size=96, seed=2, splits={"train": 0.5, "val": 0.25, "test": 0.25})

@@ -1,6 +1,7 @@
 """Who may import whom in bldml, and how large a room may grow."""
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from importlib.util import resolve_name
@@ -12,31 +13,27 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "bldml"
 
-# Importer -> what it may import of bldml. A name stands for the module and all below it, except that the
-# importer `bldml` is the package's __init__ alone. The longest name that fits decides; what has no row may
-# not exist.
+# The floors, from the ground up: each may import itself and the floors named, all of which stand above it here. A name
+# stands for the module and all below it, except that the importer `bldml` is the package's __init__ alone. The longest
+# name that fits decides; what has no row may not exist.
+FLOORS: dict[str, tuple[str, ...]] = {
+    "errors": (),
+    "io": ("errors",),
+    "metrics": ("errors", "io"),
+    "run": ("errors", "io", "metrics"),
+    "dataset": ("errors", "io"),
+    "training": ("errors", "io", "metrics", "run", "dataset"),
+    "inference": (
+        *("errors", "dataset"),
+        *("training.backbones", "training.transforms", "training.module", "training.checkpoint"),
+    ),
+    "figures": ("errors", "io", "metrics"),
+    "report": ("errors", "io", "metrics", "run", "figures"),
+    "audit": ("errors", "io", "metrics", "run", "dataset", "report"),
+}
 LAW: dict[str, tuple[str, ...]] = {
     "bldml": (),
-    "bldml.dataset": ("bldml.dataset",),
-    "bldml.results": ("bldml.results",),
-    "bldml.config": (),
-    "bldml.training": (
-        "bldml.training",
-        "bldml.dataset",
-        "bldml.results.run",
-        "bldml.results.tables",
-        "bldml.results.evaluation",
-        "bldml.results.operating_point",
-    ),
-    "bldml.inference": (
-        "bldml.inference",
-        "bldml.dataset",
-        "bldml.training.backbones",
-        "bldml.training.transforms",
-        "bldml.training.module",
-        "bldml.training.checkpoint",
-    ),
-    "bldml.audit": ("bldml.audit", "bldml.dataset", "bldml.results"),
+    **{f"bldml.{floor}": tuple(f"bldml.{name}" for name in (floor, *above)) for floor, above in FLOORS.items()},
     "bldml.app": ("bldml",),
     "bldml.doctor": ("bldml",),
     "bldml.commands": ("bldml",),
@@ -45,17 +42,17 @@ LAW: dict[str, tuple[str, ...]] = {
 }
 # What the table alone would allow. All of these packages import torch.
 HEAVY = ("torch", "torchvision", "torchmetrics", "lightning", "pytorch_lightning")
+LIGHT = ("errors", "io", "metrics", "run", "dataset", "figures", "report", "audit")
 NEVER: dict[str, tuple[str, ...]] = {
     "bldml": HEAVY,
-    "bldml.dataset": HEAVY,
-    "bldml.results": HEAVY,
-    "bldml.training.module": ("bldml.training.datamodule",),
-    "bldml.training.datamodule": ("bldml.training.module",),
-    "bldml.app": ("bldml.cli", "bldml.commands"),
+    **{f"bldml.{floor}": HEAVY for floor in LIGHT},
+    "bldml.training.module": ("bldml.training.data",),
+    "bldml.training.data": ("bldml.training.module",),
+    "bldml.app": ("bldml.cli", "bldml.commands", "bldml.doctor"),
     "bldml.doctor": ("bldml.cli", "bldml.commands"),
-    "bldml.audit": ("bldml.cli", "bldml.commands", *HEAVY),
     "bldml.commands": ("bldml.cli",),
 }
+FOLDER_MODULES = 12
 ROOM_LINES = 400
 FUNCTION_LINES = 60
 
@@ -160,15 +157,36 @@ def large_rooms(package: Path) -> Iterator[str]:
                     yield f"{file}:{node.lineno}: {node.name} has {lines} lines; at most {FUNCTION_LINES}"
 
 
+def full_folders(package: Path) -> Iterator[str]:
+    folders = Counter(path.parent for path in read_modules(package).values() if path.name != "__init__.py")
+    for folder, count in folders.items():
+        if count > FOLDER_MODULES:
+            yield f"{folder.relative_to(package.parent)}: {count} modules; at most {FOLDER_MODULES}"
+
+
+def broken(package: Path) -> list[str]:
+    return [*broken_laws(package), *large_rooms(package), *full_folders(package)]
+
+
 def test_imports_follow_the_law() -> None:
     assert len(read_imports(PACKAGE)) > 1, f"no imports found below {PACKAGE}"
-    broken = list(broken_laws(PACKAGE))
-    assert not broken, "\n" + "\n".join(broken)
+    found = list(broken_laws(PACKAGE))
+    assert not found, "\n" + "\n".join(found)
 
 
-def test_rooms_and_functions_are_small() -> None:
-    large = list(large_rooms(PACKAGE))
+def test_folders_files_and_functions_are_small() -> None:
+    large = [*large_rooms(PACKAGE), *full_folders(PACKAGE)]
     assert not large, "\n" + "\n".join(large)
+
+
+def test_a_full_folder_is_found(tmp_path: Path) -> None:
+    package = tmp_path / "bldml"
+    (package / "io").mkdir(parents=True)
+    for name in ("__init__", *(f"m{number}" for number in range(12))):
+        (package / "io" / f"{name}.py").write_text("")
+    assert list(full_folders(package)) == []
+    (package / "io" / "m12.py").write_text("")
+    assert list(full_folders(package)) == ["bldml/io: 13 modules; at most 12"]
 
 
 LONG_FUNCTION = "def long():\n" + "    pass\n" * FUNCTION_LINES
@@ -177,18 +195,20 @@ LONG_FUNCTION = "def long():\n" + "    pass\n" * FUNCTION_LINES
 @pytest.mark.parametrize(
     ("file", "source", "complaint"),
     [
-        ("dataset/folders.py", "\nimport bldml.results.run", "bldml/dataset/folders.py:2: "),
+        ("dataset/folders.py", "\nimport bldml.run.folder", "bldml/dataset/folders.py:2: "),
         ("dataset/folders.py", "def find():\n    from bldml.training import module", "folders.py:2: "),
-        ("dataset/folders.py", "from ..results import run", "may not import bldml.results.run"),
-        ("dataset/__init__.py", "from ..results.run import write", "may not import bldml.results.run"),
+        ("dataset/folders.py", "from ..run import folder", "may not import bldml.run.folder"),
+        ("dataset/__init__.py", "from ..run.folder import write", "may not import bldml.run.folder"),
         ("dataset/folders.py", "import importlib\nimportlib.import_module('bldml.cli')", "folders.py:2: "),
         ("dataset/folders.py", "import torch.nn as nn", "may never import torch.nn"),
-        ("results/run.py", "if True:\n    from lightning.pytorch import Trainer", "run.py:2: "),
-        ("training/module.py", "from bldml.training import datamodule", "never import bldml.training.data"),
-        ("training/datamodule.py", "from .module import LeafClassifier", "never import bldml.training.mod"),
-        ("training/module.py", "from bldml.results import plots", "may not import bldml.results.plots"),
-        ("inference/export.py", "import bldml.training.datamodule", "may not import bldml.training.data"),
-        ("config.py", "from bldml.dataset import folders", "of bldml only nothing"),
+        ("run/folder.py", "if True:\n    from lightning.pytorch import Trainer", "folder.py:2: "),
+        ("metrics/scores.py", "from bldml.run import folder", "may not import bldml.run.folder"),
+        ("io/text.py", "from bldml.dataset import folders", "may not import bldml.dataset.folders"),
+        ("training/module.py", "from bldml.training.data import datamodule", "never import bldml.training.data"),
+        ("training/data/datamodule.py", "from ..module import LeafClassifier", "never import bldml.training.mod"),
+        ("training/module.py", "from bldml.figures import plots", "may not import bldml.figures.plots"),
+        ("inference/export.py", "import bldml.training.data.datamodule", "may not import bldml.training.data"),
+        ("errors.py", "from bldml.dataset import folders", "of bldml only bldml.errors"),
         ("app.py", "from bldml import cli", "bldml.app may never import bldml.cli"),
         ("__init__.py", "from bldml.dataset import folders", "bldml may not import bldml.dataset.folders"),
         ("__main__.py", "import bldml.app", "of bldml only bldml.cli"),
@@ -203,27 +223,33 @@ def test_planted_violation_is_found(tmp_path: Path, file: str, source: str, comp
     lawful = {
         "__init__.py": "__version__ = '0.1.0'",
         "__main__.py": "from bldml.cli import main",
-        "cli.py": "import importlib\nimportlib.import_module('bldml.results.run')\nfrom bldml.app import run",
-        "app.py": "import torch\nfrom bldml import config\nfrom .training import module, datamodule",
-        "config.py": "import yaml",
+        "cli.py": "import importlib\nimportlib.import_module('bldml.run.folder')\nfrom bldml.app import run",
+        "app.py": "import torch\nfrom .training import module\nfrom .training.data import leaves",
+        "errors.py": "",
+        "io/__init__.py": "",
+        "io/text.py": "import yaml",
+        "metrics/__init__.py": "",
+        "metrics/scores.py": "from bldml.io import text",
         "dataset/__init__.py": "from bldml.dataset.folders import find",
         "dataset/folders.py": "from pathlib import Path\nfrom . import images",
         "dataset/images.py": "import torch_free",
-        "results/__init__.py": "",
-        "results/run.py": "import csv",
-        "results/plots.py": "from .run import read",
+        "run/__init__.py": "",
+        "run/folder.py": "import csv\nfrom bldml.errors import RunError",
+        "figures/__init__.py": "",
+        "figures/plots.py": "from bldml.metrics import scores",
         "training/__init__.py": "",
         "training/backbones.py": "def f():\n    from bldml.training.module import LeafClassifier",
-        "training/module.py": "from bldml.results import run",
-        "training/datamodule.py": "import lightning\nfrom ..dataset import folders",
+        "training/module.py": "from bldml.run import folder",
+        "training/data/__init__.py": "",
+        "training/data/datamodule.py": "import lightning\nfrom ...dataset import folders",
         "inference/__init__.py": "",
         "inference/export.py": "from bldml.training import backbones",
     }
     for name, text in lawful.items():
         (package / name).parent.mkdir(parents=True, exist_ok=True)
         (package / name).write_text(text, encoding="utf-8")
-    assert [*broken_laws(package), *large_rooms(package)] == []
+    assert broken(package) == []
 
     (package / file).write_text(source, encoding="utf-8")
-    found = [*broken_laws(package), *large_rooms(package)]
+    found = broken(package)
     assert any(complaint in line for line in found), found

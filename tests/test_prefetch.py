@@ -15,9 +15,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from bldml.errors import TrainingError
 from bldml.training.backbones import BackboneName, build
 from bldml.training.download import fetch
-from bldml.training.errors import TrainingError
 from tests.support import REPOSITORY, SMALL, Bldml
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB

@@ -25,8 +25,8 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.profilers import AdvancedProfiler, Profiler, SimpleProfiler
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
-from bldml.config import ConfigError
-from bldml.training.slurm import RequeueEnvironment
+from bldml.errors import ConfigError
+from bldml.training.resume.slurm import RequeueEnvironment
 from bldml.training.transforms import Augmentation
 
 # Where a class may stand, what it must be there, and which ones were tried with bldml (tests/app/test_allowed.py).

@@ -12,20 +12,22 @@ from typing import Any
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer
 
+from bldml.app.after_evaluation import enter_in_ledger, picture, provenance, remove_pictures, report_run
+from bldml.app.fit import write_excluded
 from bldml.app.leaks import check_external, check_unseen
 from bldml.app.messages import device_name, format_metrics, report_data, report_excluded, warn
 from bldml.app.photographs import compare_with_training
-from bldml.app.reporting import enter_in_ledger, picture, provenance, remove_pictures, report_run
-from bldml.app.start import write_excluded
 from bldml.dataset.files import show_path
-from bldml.results.run import RunError, RunFolder, check_name, write_atomically
-from bldml.training.checkpoint import Checkpoint, CheckpointError, read_checkpoint
-from bldml.training.datamodule import LeafDataModule
-from bldml.training.interruption import StopEvaluation
+from bldml.errors import CheckpointError, RunError
+from bldml.io.atomic import check_name, write_atomically
+from bldml.run.folder import RunFolder
+from bldml.training.checkpoint import Checkpoint, read_checkpoint
+from bldml.training.data.datamodule import LeafDataModule
 from bldml.training.module import LeafClassifier
 from bldml.training.recording import PredictionRecorder
-from bldml.training.stock import disarm
-from bldml.training.stopping import StopSignals
+from bldml.training.resume.callback import StopEvaluation
+from bldml.training.resume.overrides import disarm
+from bldml.training.resume.signals import StopSignals
 
 OWN_NAMES = ("train", "val", "test")
 

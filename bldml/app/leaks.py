@@ -13,13 +13,15 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 
 from bldml.app.messages import warn
-from bldml.dataset.duplicates import find_duplicates
-from bldml.dataset.files import DatasetError, counted, show_path
-from bldml.dataset.leaks import Leak, Photograph, find_leaks, leak_summary
-from bldml.dataset.perceptual import NO_PRINT, Near, Prints, near_pairs, near_pairs_between
-from bldml.results.run import RunFolder, write_atomically
+from bldml.dataset.duplicates.find import find_duplicates
+from bldml.dataset.duplicates.leaks import Leak, Photograph, find_leaks, leak_summary
+from bldml.dataset.duplicates.phash import NO_PRINT, Near, Prints, near_pairs, near_pairs_between
+from bldml.dataset.files import counted, show_path
+from bldml.errors import DatasetError
+from bldml.io.atomic import write_atomically
+from bldml.run.folder import RunFolder
 from bldml.training.checkpoint import Checkpoint
-from bldml.training.datamodule import LeafDataModule
+from bldml.training.data.datamodule import LeafDataModule
 
 COLUMNS = ("kind", "photograph", "split", "partner", "partner_split", "similarity")
 DIGITS = 16  # of a SHA-256 in hexadecimal: 64 bits tell 100,000 photographs apart

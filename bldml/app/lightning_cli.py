@@ -14,30 +14,32 @@ from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcess
 
 from bldml.app.allowed import RISK, allowed_paths, check_allowed
 from bldml.app.evaluation import evaluate_after_fit, evaluate_checkpoint
+from bldml.app.fit import Start
 from bldml.app.messages import report_stopped, warn
-from bldml.app.parser import (
+from bldml.app.options import (
     Parser,
     add_arguments,
     check_division,
+    check_files,
     check_nulls,
     checked_seed,
+    set_up_parsing,
     take_from_checkpoint,
     without,
 )
 from bldml.app.resume import RUN_VARIABLE, recorded, run_to_continue, with_config_of_run
-from bldml.app.start import Start
 from bldml.app.trainer import TRAINER_DEFAULTS, hush, trainer_settings
-from bldml.config import ConfigError, check_files, set_up_parsing
 from bldml.dataset.files import show_path
-from bldml.results.run import RunFolder
-from bldml.training.allocator import keep_freed_memory
+from bldml.errors import ConfigError
+from bldml.run.folder import RunFolder
 from bldml.training.checkpoint import Checkpoint, read_checkpoint
-from bldml.training.datamodule import LeafDataModule
+from bldml.training.data.datamodule import LeafDataModule
 from bldml.training.finetuning import TrainingConditions
 from bldml.training.module import LeafClassifier
-from bldml.training.slurm import RequeueEnvironment, SlurmJob, leave
-from bldml.training.stock import disarm
-from bldml.training.stopping import Stopped, StopSignals
+from bldml.training.process import keep_freed_memory
+from bldml.training.resume.overrides import disarm
+from bldml.training.resume.signals import Stopped, StopSignals
+from bldml.training.resume.slurm import RequeueEnvironment, SlurmJob, leave
 
 DESCRIPTIONS = {
     "fit": "Train a classifier on labelled photographs; writes a run folder.",

@@ -8,9 +8,9 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 
 from bldml.dataset.files import counted, show_path
-from bldml.results.run import RunFolder
+from bldml.run.folder import RunFolder
 from bldml.training.checkpoint import Header
-from bldml.training.datamodule import LeafDataModule
+from bldml.training.data.datamodule import LeafDataModule
 
 SHOWN = ("accuracy", "balanced_accuracy", "precision", "recall", "specificity", "f1")
 FEW = 10

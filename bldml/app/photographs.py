@@ -5,9 +5,11 @@ from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_info
 
-from bldml.results.photographs import Photograph, differences, photographs_text, read_photographs
-from bldml.results.run import RunError, RunFolder, write_atomically
-from bldml.training.datamodule import LeafDataModule
+from bldml.errors import RunError
+from bldml.io.atomic import write_atomically
+from bldml.run.folder import RunFolder
+from bldml.run.photographs import Photograph, differences, photographs_text, read_photographs
+from bldml.training.data.datamodule import LeafDataModule
 
 TABLE = "photographs.csv"
 

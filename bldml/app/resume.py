@@ -11,14 +11,15 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning.pytorch.utilities import rank_zero_info
 
-from bldml.config import ConfigError, load_yaml, values_of
-from bldml.dataset.files import DatasetError, show_path
-from bldml.results.run import RunError, RunFolder, check_name, write_atomically
-from bldml.training.checkpoint import CheckpointError
-from bldml.training.datamodule import LeafDataModule
-from bldml.training.resuming import DamagedCheckpoint, Progress, read_progress
-from bldml.training.slurm import SlurmJob
-from bldml.training.stopping import is_first_process
+from bldml.app.options import load_configuration, values_of
+from bldml.dataset.files import show_path
+from bldml.errors import CheckpointError, ConfigError, DatasetError, RunError
+from bldml.io.atomic import check_name, write_atomically
+from bldml.run.folder import RunFolder
+from bldml.training.data.datamodule import LeafDataModule
+from bldml.training.resume.signals import is_first_process
+from bldml.training.resume.slurm import SlurmJob
+from bldml.training.resume.state import DamagedCheckpoint, Progress, read_progress
 
 LOGS = "lightning_logs"
 # Processes that Lightning starts beside the first one are told its run by this variable.
@@ -122,11 +123,11 @@ def check_same(run: RunFolder, config_text: str, defaults_text: str) -> None:
         ConfigError: It differs; the message says in what.
     """
     try:
-        before = _flat(load_yaml(run.config.read_text(encoding="utf-8")))
+        before = _flat(load_configuration(run.config.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise ConfigError(f"The configuration {run.config} cannot be read: {error}") from error
-    before = _added(before, _flat(load_yaml(defaults_text))) | before
-    now = _flat(load_yaml(config_text))
+    before = _added(before, _flat(load_configuration(defaults_text))) | before
+    now = _flat(load_configuration(config_text))
     different = sorted(
         key
         for key in before.keys() | now.keys()

@@ -14,9 +14,9 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.utilities import rank_zero_info
 
-from bldml.config import ConfigError
-from bldml.training.slurm import RequeueEnvironment
-from bldml.training.stock import AtomicCheckpointIO
+from bldml.errors import ConfigError
+from bldml.training.resume.overrides import AtomicCheckpointIO
+from bldml.training.resume.slurm import RequeueEnvironment
 
 TRAINER_DEFAULTS = {
     "max_epochs": 100,

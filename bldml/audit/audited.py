@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bldml.audit.balance import find_imbalance, tables
-from bldml.audit.condition import blurred, find_changed, find_odd, find_unreadable
+from bldml.audit.checks.balance import find_imbalance, tables
+from bldml.audit.checks.condition import blurred, find_changed, find_odd, find_unreadable
+from bldml.audit.checks.repeats import Repeats, burst_note, find_repeats, report_repeats
+from bldml.audit.checks.shortcuts import Shortcut, find_shortcuts, report_shortcuts
 from bldml.audit.division import of_built_in
 from bldml.audit.findings import SEVERITIES, Finding, ordered
 from bldml.audit.reading import Row
-from bldml.audit.repeats import Repeats, burst_note, find_repeats, report_repeats
-from bldml.audit.shortcuts import Shortcut, find_shortcuts, report_shortcuts
 from bldml.dataset.samples import Collection
-from bldml.results.report_tables import Table
+from bldml.report.tables import Table
 
 
 @dataclass(frozen=True)

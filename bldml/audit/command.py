@@ -10,11 +10,12 @@ from bldml.audit.page import page
 from bldml.audit.place import check_output
 from bldml.audit.reading import processors, read_all
 from bldml.audit.store import Store
-from bldml.dataset.files import DatasetError, show_path
+from bldml.dataset.files import show_path
 from bldml.dataset.folders import read_folders, require_folder
 from bldml.dataset.manifest import read_manifest
 from bldml.dataset.samples import Collection, check_positive_class, no_photographs
-from bldml.results.run import make_folder, write_atomically
+from bldml.errors import DatasetError
+from bldml.io.atomic import make_folder, write_atomically
 
 
 def audit_photographs(

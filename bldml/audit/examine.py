@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from bldml.dataset.duplicates.phash import NO_PRINT, Print, fingerprint
 from bldml.dataset.images import UnreadableImage, load_rgb
 from bldml.dataset.metadata import Metadata, read_metadata
-from bldml.dataset.perceptual import NO_PRINT, Print, fingerprint
 
 VERSION = 1  # of what is measured here: another one makes earlier examinations worthless
 TARGET = 256  # pixels; a JPEG is decoded at the smallest scale that keeps twice as much

@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bldml.audit.audited import Audited
-from bldml.audit.condition import flags
+from bldml.audit.checks.condition import flags
+from bldml.audit.checks.shortcuts import verdict
 from bldml.audit.division import BUILT_IN
 from bldml.audit.findings import photographs
 from bldml.audit.place import place_of
 from bldml.audit.reading import Row
-from bldml.audit.shortcuts import verdict
 from bldml.dataset.files import show_path
-from bldml.results.typeset import Cell, csv_text
+from bldml.io.text import Cell, csv_text
 
 PHOTOGRAPHS = (
     "path", "sha256", "bytes", "format", "mode", "width", "height", "orientation", "frames", "icc", "quantization",

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import bldml.results
+import bldml.report
 from bldml.audit.audited import Audited
+from bldml.audit.checks.shortcuts import shortcuts_table
 from bldml.audit.division import BUILT_IN
 from bldml.audit.findings import SEVERITIES, Finding, photographs
 from bldml.audit.pictures import contact_sheets, draw, wanted
-from bldml.audit.shortcuts import shortcuts_table
 from bldml.dataset.files import show_path
-from bldml.results.typeset import plain
+from bldml.io.text import plain
 
-TEMPLATES = Path(bldml.results.__file__).parent / "templates"
+TEMPLATES = Path(bldml.report.__file__).parent / "templates"
 HEADINGS = {"wrong": "Wrong", "doubtful": "Doubtful", "note": "To note"}
 _EXPLAINED = {
     "wrong": "Figures from these photographs would be false, or a fit would stop.",

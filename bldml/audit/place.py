@@ -7,7 +7,8 @@ import shlex
 from pathlib import Path
 
 from bldml.audit.store import NAME
-from bldml.dataset.files import DatasetError, show_path
+from bldml.dataset.files import show_path
+from bldml.errors import DatasetError
 
 OWN = ("audit.csv", "audit.html", "pairs.csv")
 INTACT = "Nothing was written."

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from bldml.audit.examine import Examined, examine
 from bldml.audit.store import Store
-from bldml.dataset.files import DatasetError
 from bldml.dataset.metadata import Metadata
 from bldml.dataset.samples import Collection, Sample
+from bldml.errors import DatasetError
 
 PORTION = 16  # files that a process is given at once
 WORTH_A_PROCESS = 64  # files; for fewer, starting one takes longer than it saves

@@ -19,10 +19,11 @@ import numpy as np
 import PIL
 
 from bldml.audit.examine import THUMBNAIL, VERSION, Examined, digest_of
-from bldml.dataset.files import DatasetError, show_path
+from bldml.dataset.duplicates.phash import PRINT_BYTES, PRINT_VERSION
+from bldml.dataset.files import show_path
 from bldml.dataset.metadata import Metadata
-from bldml.dataset.perceptual import PRINT_BYTES, PRINT_VERSION
-from bldml.results.run import write_atomically
+from bldml.errors import DatasetError
+from bldml.io.atomic import write_atomically
 
 NAME = "examined.jsonl"
 _HEADER = json.dumps({"examined_by": [VERSION, PRINT_VERSION, PIL.__version__]})

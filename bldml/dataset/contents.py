@@ -7,8 +7,8 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from bldml.dataset.duplicates.phash import PRINT_BYTES, Print, Prints
 from bldml.dataset.metadata import Metadata
-from bldml.dataset.perceptual import PRINT_BYTES, Print, Prints
 
 DIGEST_BYTES = 32  # of a SHA-256
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bldml.dataset.images import HEIF_SUFFIXES, PHOTO_SUFFIXES, heif_available
+from bldml.errors import DatasetError
 
 SYSTEM_NAMES = frozenset(
     {
@@ -21,10 +22,6 @@ SYSTEM_NAMES = frozenset(
     }
 )  # fmt: skip
 HIDDEN = "hidden or system file or folder"
-
-
-class DatasetError(Exception):
-    """The photographs cannot be used as they are; the message says what was found and what to do."""
 
 
 @dataclass

@@ -9,7 +9,6 @@ from pathlib import Path, PurePath
 
 from bldml.dataset.files import (
     HIDDEN,
-    DatasetError,
     Found,
     Searcher,
     escape_path,
@@ -20,6 +19,7 @@ from bldml.dataset.files import (
     subfolders,
 )
 from bldml.dataset.samples import SPLITS, Collection, Sample, Samples, class_name
+from bldml.errors import DatasetError
 
 
 def read_folders(

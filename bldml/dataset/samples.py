@@ -11,8 +11,9 @@ from operator import eq
 from pathlib import Path
 from typing import overload
 
-from bldml.dataset.files import DatasetError, escape_text, show_path, unescape_path
+from bldml.dataset.files import escape_text, show_path, unescape_path
 from bldml.dataset.texts import Texts
+from bldml.errors import DatasetError
 
 SPLITS = ("train", "val", "test")
 

@@ -8,10 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 
-from bldml.dataset.cache import Keeper, Known
+from bldml.dataset.cache.writer import Keeper, Known
+from bldml.dataset.duplicates.phash import NO_PRINT, Print, fingerprint
 from bldml.dataset.images import UnreadableImage, load_rgb
 from bldml.dataset.metadata import Metadata, read_metadata
-from bldml.dataset.perceptual import NO_PRINT, Print, fingerprint
 from bldml.dataset.samples import Sample
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from bldml import __version__
 from bldml.doctor.checks import Finding, exit_code, format_report
 from bldml.doctor.examination import examine
-from bldml.results.run import RunError, write_atomically
+from bldml.errors import RunError
+from bldml.io.atomic import write_atomically
 
 HELP = """\
 usage: bldml doctor [--sbatch FILE] [--json FILE] [any option of bldml fit]

@@ -12,7 +12,7 @@ from bldml.doctor.checks import Finding, fail, first_line, ok, skip
 
 if TYPE_CHECKING:
     from bldml.training.backbones import Unit
-    from bldml.training.datamodule import LeafDataModule
+    from bldml.training.data.datamodule import LeafDataModule
     from bldml.training.module import LeafClassifier
 
 NAME = "configuration"
@@ -70,7 +70,7 @@ def read_configuration(arguments: list[str]) -> Configuration:
     """
     if not arguments:
         return Configuration(findings=(skip(NAME),))
-    from bldml.config import config_files
+    from bldml.app.options import config_files
 
     files = tuple(config_files(arguments))
     try:
@@ -82,7 +82,7 @@ def read_configuration(arguments: list[str]) -> Configuration:
 
 def _read(arguments: list[str], files: tuple[Path, ...]) -> Configuration:
     from bldml.app.lightning_cli import LeafCLI
-    from bldml.training.stopping import StopSignals
+    from bldml.training.resume.signals import StopSignals
 
     class FitOptions(LeafCLI):
         """A fit that stops when its command line is understood."""

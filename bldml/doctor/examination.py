@@ -8,22 +8,17 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from bldml.doctor import (
-    hardware,
-    places,
-    sbatch_body,
-    sbatch_options,
-    sbatch_resources,
-    slurm_cluster,
-    slurm_job,
-    software,
-    storage,
-)
+from bldml.doctor import hardware, places, software, storage
 from bldml.doctor.checks import Finding, fail, run_check
 from bldml.doctor.configuration import Configuration, read_configuration
 from bldml.doctor.memory import check_memory
 from bldml.doctor.photographs import check_photographs
-from bldml.doctor.sbatch_file import Script, read_script
+from bldml.doctor.slurm import body as sbatch_body
+from bldml.doctor.slurm import cluster as slurm_cluster
+from bldml.doctor.slurm import job as slurm_job
+from bldml.doctor.slurm import options as sbatch_options
+from bldml.doctor.slurm import resources as sbatch_resources
+from bldml.doctor.slurm.script import Script, read_script
 from bldml.doctor.weights import check_weights
 
 Value = TypeVar("Value")

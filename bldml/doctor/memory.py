@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from bldml.doctor.checks import GIVE_CONFIG, Finding, fail, judge, skip
 from bldml.doctor.configuration import Settings
-from bldml.results.typeset import counted
+from bldml.io.text import counted
 
 if TYPE_CHECKING:
     from bldml.training.module import LeafClassifier

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from bldml.doctor.checks import Finding, fail, judge, ok, skip, warn
 from bldml.doctor.configuration import Settings
-from bldml.results.typeset import counted
+from bldml.io.text import counted
 
 if TYPE_CHECKING:
     from bldml.dataset.samples import Collection, Sample
-    from bldml.training.datamodule import LeafDataModule
+    from bldml.training.data.datamodule import LeafDataModule
 
 NAME = "photographs"
 SAMPLE = 32
@@ -23,7 +23,7 @@ MOST_NAMES = 200_000
 
 def check_photographs(settings: Settings | None, datamodule: "LeafDataModule | None") -> Iterable[Finding]:
     """Everything about the photographs that can be known in a few seconds."""
-    from bldml.dataset.files import DatasetError
+    from bldml.errors import DatasetError
 
     if settings is None or datamodule is None:
         yield skip(NAME, skip(NAME).found if settings is None else "not checked: these settings cannot be used")
@@ -48,11 +48,11 @@ def _find(datamodule: "LeafDataModule") -> "tuple[Collection, str]":
     Raises:
         DatasetError: A fit cannot use it.
     """
-    from bldml.dataset.cache_place import check_place
-    from bldml.dataset.files import DatasetError
+    from bldml.dataset.cache.location import check_place
     from bldml.dataset.folders import read_folders
     from bldml.dataset.manifest import read_manifest
     from bldml.dataset.samples import check_positive_class, check_trainable
+    from bldml.errors import DatasetError
 
     if datamodule.manifest is not None:
         collection = read_manifest(datamodule.manifest, datamodule.root, datamodule.class_aliases, datamodule.fold)

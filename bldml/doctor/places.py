@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bldml.doctor.checks import Finding, judge, ok, warn
 from bldml.doctor.storage import existing
-from bldml.results.typeset import counted
+from bldml.io.text import counted
 
 SCRATCH = Path("/90daydata")
 PROJECTS = Path("/project")

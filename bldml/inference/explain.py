@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from bldml.dataset.files import DatasetError, show_path
+from bldml.dataset.files import show_path
 from bldml.dataset.images import UnreadableImage, load_rgb
+from bldml.errors import CheckpointError, DatasetError
 from bldml.inference.gradcam import GradCam, Map
-from bldml.training.checkpoint import CheckpointError
 from bldml.training.transforms import evaluation_image
 
 Mask = NDArray[np.bool_]

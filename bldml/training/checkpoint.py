@@ -9,16 +9,13 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from bldml.results.operating_point import OperatingPoint
+from bldml.errors import CheckpointError
+from bldml.metrics.operating_point import OperatingPoint
 from bldml.training.backbones import BackboneName
 from bldml.training.transforms import MEAN, STD
 
 KEY = "bldml"
 FORMAT = 1
-
-
-class CheckpointError(Exception):
-    """A file cannot be used as a checkpoint; the message says why."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from urllib.request import OpenerDirector, Request, build_opener
 
 from tqdm import tqdm
 
-from bldml.training.errors import TrainingError
+from bldml.errors import TrainingError
 
 ANSWER_S = 10.0  # for looking up the name, all its addresses, the proxy, TLS and the first answer together
 READ_S = 30.0  # of silence in the middle of a download

@@ -9,8 +9,8 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from bldml.errors import TrainingError
 from bldml.training.backbones import Unit
-from bldml.training.errors import TrainingError
 from bldml.training.module import LeafClassifier
 
 

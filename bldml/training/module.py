@@ -10,11 +10,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bldml.results.operating_point import BEST_F1, OperatingPoint, choose_operating_point
-from bldml.training.backbones import BACKBONES, BackboneName, Unit, build, image_size_of
+from bldml.errors import TrainingError
+from bldml.metrics.operating_point import BEST_F1, OperatingPoint, choose_operating_point
+from bldml.training.backbones import BACKBONES, Backbone, BackboneName, Unit, build, image_size_of
 from bldml.training.checkpoint import KEY, Header
-from bldml.training.errors import TrainingError
-from bldml.training.optimization import adamw
 from bldml.training.scores import Epoch, EpochScores, weighted_loss
 from bldml.training.transforms import MEAN, STD, Normalization
 from bldml.training.trunk import KeptFeatures, Trunk
@@ -261,3 +260,28 @@ class LeafClassifier(LightningModule):
         for name, value in epoch.values.items():  # those of all ranks already
             self.log(name, value, prog_bar=name in ("val_loss", "val_auroc"))
         return epoch
+
+
+def adamw(
+    network: nn.Module, row: Backbone, lr: float, backbone_lr_factor: float, weight_decay: float
+) -> torch.optim.AdamW:
+    """AdamW over all parameters, frozen ones too, which it passes over as long as they have no gradient.
+
+    Args:
+        network: The network of that row.
+        row: Where its stages are; all else is its head.
+        lr: Learning rate of the head.
+        backbone_lr_factor: That of the stages as a share of the head's.
+        weight_decay: Of all groups.
+    """
+    groups: list[dict[str, Any]] = [{"name": "head", "lr": lr, "params": []}]
+    for stage in row.stages:
+        parameters = [p for path in stage for p in network.get_submodule(path).parameters()]
+        groups.append({"name": stage[0], "lr": lr * backbone_lr_factor, "params": parameters})
+    in_stages = {id(p) for group in groups for p in group["params"]}
+    groups[0]["params"] = [p for p in network.parameters() if id(p) not in in_stages]
+    # One kernel over all parameters instead of several for each.
+    optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
+    # It could undo the gradient scaler's factor by itself, but then Lightning could not clip before.
+    optimizer._step_supports_amp_scaling = False
+    return optimizer

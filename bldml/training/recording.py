@@ -20,14 +20,15 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from torch import Tensor
 
-from bldml.results.evaluation import evaluate
-from bldml.results.operating_point import to_probabilities
-from bldml.results.run import RunError, write_atomically
-from bldml.results.tables import Prediction, write_metrics, write_predictions
-from bldml.training.checkpoint import CheckpointError, Header
-from bldml.training.leafdataset import UNLABELLED
+from bldml.errors import CheckpointError, RunError
+from bldml.io.atomic import write_atomically
+from bldml.metrics.operating_point import to_probabilities
+from bldml.metrics.scores import evaluate
+from bldml.run.predictions import Prediction, write_metrics, write_predictions
+from bldml.training.checkpoint import Header
+from bldml.training.data.leafdataset import UNLABELLED
 from bldml.training.module import Batch
-from bldml.training.slurm import SlurmJob
+from bldml.training.resume.slurm import SlurmJob
 
 PACKAGES = (
     "bldml",

@@ -9,9 +9,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from bldml.errors import TrainingError
 from bldml.training.backbones import BACKBONES, BackboneName
 from bldml.training.download import digits, fetch, matches
-from bldml.training.errors import TrainingError
 
 
 def load_pretrained(network: nn.Module, name: BackboneName, weights: str) -> None:

@@ -24,8 +24,8 @@ import torch
 import bldml.training
 from bldml.app.allowed import ALLOWED, allowed_paths, paths_of
 from bldml.app.lightning_cli import LeafCLI
-from bldml.config import ConfigError
-from bldml.training.stopping import StopSignals
+from bldml.errors import ConfigError
+from bldml.training.resume.signals import StopSignals
 from tests.support import REPOSITORY, SMALL, Bldml
 
 ADDRESS = "http://127.0.0.1:9/sentinel"

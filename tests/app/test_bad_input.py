@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bldml.dataset.synthetic import write_leaves
+from bldml.dataset.synthetic.leaves import write_leaves
 from tests.support import SMALL, Bldml
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 
-from bldml.dataset.synthetic import write_leaves
-from bldml.results.photographs import photographs_text, read_photographs
-from bldml.results.tables import read_predictions
-from bldml.training.datamodule import LeafDataModule
+from bldml.dataset.synthetic.leaves import write_leaves
+from bldml.run.photographs import photographs_text, read_photographs
+from bldml.run.predictions import read_predictions
+from bldml.training.data.datamodule import LeafDataModule
 from tests.support import SMALL, Bldml
 
 

@@ -18,8 +18,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from bldml.dataset.images import load_rgb
 from bldml.dataset.manifest import read_manifest
-from bldml.results.photographs import read_photographs
-from bldml.results.tables import read_predictions
+from bldml.run.photographs import read_photographs
+from bldml.run.predictions import read_predictions
 from bldml.training.backbones import BACKBONES, build
 from bldml.training.checkpoint import read_checkpoint
 from bldml.training.module import LeafClassifier

@@ -14,10 +14,10 @@ import pytest
 import torch
 import yaml
 
-from bldml.results.run import RunFolder
-from bldml.training.resuming import read_progress
-from bldml.training.stopping import STOPPING
-from bldml.training.stopwatch import measured
+from bldml.run.folder import RunFolder
+from bldml.training.resume.signals import STOPPING
+from bldml.training.resume.state import read_progress
+from bldml.training.resume.stopwatch import measured
 from tests import signalling
 from tests.sameness import assert_same, checkpoint, curves
 from tests.support import REPOSITORY, SMALL, Bldml

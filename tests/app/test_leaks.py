@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from bldml.results.run import RunFolder
+from bldml.run.folder import RunFolder
 from tests.support import SMALL, Bldml
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from PIL import ExifTags, Image, ImageOps
 
-from bldml.dataset.leaks import Leak, Photograph, find_leaks
+from bldml.dataset.duplicates.leaks import Leak, Photograph, find_leaks
 from bldml.dataset.manifest import read_manifest
-from bldml.dataset.synthetic import write_leaves
+from bldml.dataset.synthetic.leaves import write_leaves
 from bldml.dataset.verify import verify
 from tests.support import SMALL, Bldml
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageFilter, ImageOps
 
-from bldml.dataset.drawing import draw_leaf
-from bldml.dataset.synthetic import write_leaves
+from bldml.dataset.synthetic.drawing import draw_leaf
+from bldml.dataset.synthetic.leaves import write_leaves
 from tests.support import REPOSITORY, Bldml
 
 

@@ -17,9 +17,9 @@ from PIL import Image, ImageFilter
 from bldml.audit.examine import examine
 from bldml.audit.reading import read_all
 from bldml.audit.store import NAME, Store
-from bldml.dataset.drawing import draw_leaf
-from bldml.dataset.files import DatasetError
 from bldml.dataset.folders import read_folders
+from bldml.dataset.synthetic.drawing import draw_leaf
+from bldml.errors import DatasetError
 from tests.support import REPOSITORY
 
 

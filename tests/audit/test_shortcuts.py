@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from bldml.audit.checks.features import SOURCES, binned, one_hot
+from bldml.audit.checks.shortcuts import DOUBTFUL, FOLDS, Shortcut, _folds, _predict, find_shortcuts, report_shortcuts
 from bldml.audit.examine import Examined
-from bldml.audit.features import SOURCES, binned, one_hot
 from bldml.audit.reading import Row
-from bldml.audit.shortcuts import DOUBTFUL, FOLDS, Shortcut, _folds, _predict, find_shortcuts, report_shortcuts
 from bldml.dataset.metadata import Metadata
 from bldml.dataset.samples import Sample
 

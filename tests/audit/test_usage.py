@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bldml.dataset.drawing import draw_leaf
+from bldml.dataset.synthetic.drawing import draw_leaf
 from tests.support import Bldml
 
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import ExifTags, Image
 
 from bldml.audit.command import audit_photographs
-from bldml.dataset.drawing import draw_leaf
-from bldml.results.typeset import plain
+from bldml.dataset.synthetic.drawing import draw_leaf
+from bldml.io.text import plain
 from tests.browser.pages import WIDTHS, Browser, complaints, shows
 
 pytestmark = pytest.mark.browser

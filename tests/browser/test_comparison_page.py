@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bldml.results.typeset import plain
+from bldml.io.text import plain
 from tests.browser.pages import WIDTHS, Browser, complaints, shows
 from tests.results.test_compare import HOSTILE, PAPER, rows_of, write_run
 from tests.support import Bldml

@@ -10,15 +10,15 @@ import pytest
 import yaml
 from PIL import Image
 
-from bldml.results import gallery
-from bldml.results.card import TITLES
-from bldml.results.evaluation import evaluate
-from bldml.results.ledger import Entry, append_entry
-from bldml.results.operating_point import OperatingPoint
-from bldml.results.report import write_report
-from bldml.results.run import RunFolder
-from bldml.results.tables import Prediction, write_metrics, write_predictions
-from bldml.results.typeset import plain
+from bldml.io.text import plain
+from bldml.metrics.operating_point import OperatingPoint
+from bldml.metrics.scores import evaluate
+from bldml.report.page import write_report
+from bldml.run import gallery
+from bldml.run.card import TITLES
+from bldml.run.folder import RunFolder
+from bldml.run.ledger import Entry, append_entry
+from bldml.run.predictions import Prediction, write_metrics, write_predictions
 from tests.browser.pages import WIDTHS, Browser, complaints, shows
 
 pytestmark = pytest.mark.browser

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from bldml.dataset.bursts import BurstEvidence, burst_evidence, burst_groups
+from bldml.dataset.duplicates.bursts import BurstEvidence, burst_evidence, burst_groups
 from bldml.dataset.metadata import Metadata
 
 

@@ -20,18 +20,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bldml.dataset import cache, index, segment
-from bldml.dataset.cache import FOLDER, VARIABLE, Keeper, cache_name, describe, find_folders, is_writable
+from bldml.dataset.cache import format as index
+from bldml.dataset.cache import shard as segment
+from bldml.dataset.cache import writer as cache
+from bldml.dataset.cache.lookup import Places, Segment, StoredPrints, read_segment
+from bldml.dataset.cache.reader import DamagedSquare, Squares
+from bldml.dataset.cache.shard import SegmentWriter
+from bldml.dataset.cache.writer import FOLDER, VARIABLE, Keeper, cache_name, describe, find_folders, is_writable
 from bldml.dataset.contents import Digests, MetadataTable
+from bldml.dataset.duplicates.phash import NO_PRINT, PRINT_BYTES
 from bldml.dataset.images import load_rgb
 from bldml.dataset.metadata import Metadata
-from bldml.dataset.perceptual import NO_PRINT, PRINT_BYTES
 from bldml.dataset.pixels import squash
-from bldml.dataset.places import Places, Segment, StoredPrints, read_segment
 from bldml.dataset.samples import Sample
-from bldml.dataset.segment import SegmentWriter
-from bldml.dataset.squares import DamagedSquare, Squares
-from bldml.dataset.synthetic import write_leaves
+from bldml.dataset.synthetic.leaves import write_leaves
 from bldml.dataset.verify import Verified, verify
 
 SIDE, SIZE = 40, 32

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from bldml.dataset.contents import Contents, MetadataTable
+from bldml.dataset.duplicates.phash import NO_PRINT, PRINT_BYTES
 from bldml.dataset.metadata import Metadata
-from bldml.dataset.perceptual import NO_PRINT, PRINT_BYTES
 
 ALL = (
     Metadata(

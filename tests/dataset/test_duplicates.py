@@ -3,17 +3,9 @@
 import numpy as np
 import pytest
 
-from bldml.dataset.drawing import draw_leaf
-from bldml.dataset.duplicates import (
-    Copy,
-    components,
-    copies_by_name,
-    exact_groups,
-    find_duplicates,
-    joined,
-    twins,
-)
-from bldml.dataset.perceptual import Near, Prints, fingerprint
+from bldml.dataset.duplicates.find import Copy, components, copies_by_name, exact_groups, find_duplicates, joined, twins
+from bldml.dataset.duplicates.phash import Near, Prints, fingerprint
+from bldml.dataset.synthetic.drawing import draw_leaf
 
 
 def prints(*numbers: int) -> Prints:

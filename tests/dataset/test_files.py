@@ -15,7 +15,6 @@ import pytest
 
 from bldml.dataset.files import (
     HIDDEN,
-    DatasetError,
     Found,
     Searcher,
     escape_path,
@@ -27,6 +26,7 @@ from bldml.dataset.files import (
     unescape_path,
 )
 from bldml.dataset.images import heif_available
+from bldml.errors import DatasetError
 
 BROKEN, OUT, KNOWN = "broken link", "link that leads out of the data folder", "link to something found already"
 

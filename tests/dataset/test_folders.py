@@ -13,10 +13,11 @@ from pathlib import Path, PurePath
 import pytest
 from PIL import Image
 
-from bldml.dataset.files import HIDDEN, DatasetError
+from bldml.dataset.files import HIDDEN
 from bldml.dataset.folders import divide, read_folders, read_unlabelled, require_folder
 from bldml.dataset.manifest import read_manifest, to_manifest
 from bldml.dataset.samples import SPLITS, Collection, check_trainable
+from bldml.errors import DatasetError
 from tests.support import REPOSITORY
 
 LOOSE, KNOWN = "file outside the class folders", "link to something found already"

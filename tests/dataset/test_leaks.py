@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bldml.dataset.drawing import draw_leaf
-from bldml.dataset.leaks import Leak, Photograph, find_leaks, leak_counts, leak_summary
+from bldml.dataset.duplicates.leaks import Leak, Photograph, find_leaks, leak_counts, leak_summary
+from bldml.dataset.duplicates.phash import NEAR, Near, Print, fingerprint
 from bldml.dataset.metadata import Metadata
-from bldml.dataset.perceptual import NEAR, Near, Print, fingerprint
+from bldml.dataset.synthetic.drawing import draw_leaf
 
 
 def leaf(number: int) -> Image.Image:

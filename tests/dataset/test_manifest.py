@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from bldml.dataset.files import DatasetError
 from bldml.dataset.folders import read_folders
 from bldml.dataset.manifest import MOST_ROWS_SHOWN, check_unchanged, read_manifest, to_manifest
 from bldml.dataset.samples import Collection, Sample
+from bldml.errors import DatasetError
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from bldml.dataset.files import DatasetError
 from bldml.dataset.samples import (
     Collection,
     Sample,
@@ -21,6 +20,7 @@ from bldml.dataset.samples import (
     fingerprint,
     no_photographs,
 )
+from bldml.errors import DatasetError
 
 ROOT = Path("two\nlines/data")
 

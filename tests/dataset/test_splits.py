@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
-from bldml.dataset.division import divide_groups, lacking
-from bldml.dataset.earlier import Kept, Place, agreed_folds
-from bldml.dataset.files import DatasetError
-from bldml.dataset.grouping import Join
 from bldml.dataset.samples import Collection, Sample
-from bldml.dataset.splits import Request, divide_samples
+from bldml.dataset.splitting.groups import Join
+from bldml.dataset.splitting.partition import divide_groups, lacking
+from bldml.dataset.splitting.previous import Kept, Place, agreed_folds
+from bldml.dataset.splitting.splits import Request, divide_samples
+from bldml.errors import DatasetError
 
 ROOT = Path("data")
 # The same cases every time, and nothing kept on the disk.

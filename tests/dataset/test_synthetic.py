@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from bldml.dataset import synthetic
-from bldml.dataset.drawing import draw_leaf
 from bldml.dataset.images import load_rgb
-from bldml.dataset.synthetic import write_leaves
+from bldml.dataset.synthetic import leaves as synthetic
+from bldml.dataset.synthetic.drawing import draw_leaf
+from bldml.dataset.synthetic.leaves import write_leaves
 
 
 def contents(root: Path) -> dict[str, bytes]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from bldml.dataset.metadata import read_metadata
 from bldml.dataset.samples import Sample
-from bldml.dataset.synthetic import write_leaves
+from bldml.dataset.synthetic.leaves import write_leaves
 from bldml.dataset.verify import Verified, verify
 
 

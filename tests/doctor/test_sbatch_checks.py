@@ -8,11 +8,11 @@ import pytest
 
 from bldml.doctor.checks import Finding
 from bldml.doctor.configuration import Settings
-from bldml.doctor.sbatch_body import check_body, check_syntax
-from bldml.doctor.sbatch_file import parse_script
-from bldml.doctor.sbatch_options import check_options
-from bldml.doctor.sbatch_resources import Request
-from bldml.doctor.slurm_cluster import Site
+from bldml.doctor.slurm.body import check_body, check_syntax
+from bldml.doctor.slurm.cluster import Site
+from bldml.doctor.slurm.options import check_options
+from bldml.doctor.slurm.resources import Request
+from bldml.doctor.slurm.script import parse_script
 
 GOOD = """\
 #!/bin/bash -l

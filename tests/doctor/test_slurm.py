@@ -10,7 +10,7 @@ import pytest
 
 from bldml.doctor.checks import Finding
 from bldml.doctor.configuration import Settings
-from bldml.doctor.slurm_cluster import (
+from bldml.doctor.slurm.cluster import (
     Site,
     check_partition,
     check_reservations,
@@ -18,15 +18,8 @@ from bldml.doctor.slurm_cluster import (
     check_site,
     time_limit,
 )
-from bldml.doctor.slurm_job import (
-    check_commands,
-    check_job,
-    check_shape,
-    check_signals,
-    count_devices,
-    read_job,
-)
-from bldml.doctor.slurm_text import read_records, read_reservations, read_settings, read_signal, read_time
+from bldml.doctor.slurm.job import check_commands, check_job, check_shape, check_signals, count_devices, read_job
+from bldml.doctor.slurm.parse import read_records, read_reservations, read_settings, read_signal, read_time
 from bldml.doctor.tools import Answer
 
 CONFIG = """\

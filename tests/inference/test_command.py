@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bldml.app.explaining import explain_photographs
+from bldml.app.explain import explain_photographs
 from bldml.dataset.images import load_rgb
-from bldml.results.run import RunError
-from bldml.results.tables import read_predictions
+from bldml.errors import RunError
+from bldml.run.predictions import read_predictions
 from bldml.training.checkpoint import read_checkpoint
 from tests.support import Bldml
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bldml.dataset.files import DatasetError
+from bldml.errors import DatasetError
 from bldml.inference.explain import attention, contact_sheet, overlay, read_mask, thumbnail, thumbnail_side
 
 LEAF, LESION, NOTHING = (0, 176, 0), (255, 0, 0), (0, 0, 0)

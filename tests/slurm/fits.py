@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from bldml.dataset.synthetic import write_leaves
+from bldml.dataset.synthetic.leaves import write_leaves
 from tests.slurm.cluster import ENDED, Cluster, Job
 from tests.support import REPOSITORY
 

@@ -9,7 +9,7 @@ import pytest
 PROGRAM = """
 import json, resource, sys
 import torch
-from bldml.training.allocator import keep_freed_memory
+from bldml.training.process import keep_freed_memory
 told = keep_freed_memory() if sys.argv[1] == "kept" else None
 def use():
     for _ in range(20):

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from bldml.results.operating_point import OperatingPoint
-from bldml.training.checkpoint import FORMAT, KEY, CheckpointError, Header, read_checkpoint
+from bldml.errors import CheckpointError
+from bldml.metrics.operating_point import OperatingPoint
+from bldml.training.checkpoint import FORMAT, KEY, Header, read_checkpoint
 
 HEADER = Header(
     backbone="resnet50",

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader, TensorDataset
 
-from bldml.training.errors import TrainingError
+from bldml.errors import TrainingError
 from bldml.training.finetuning import PlateauLR, ProgressiveUnfreezing, classifier
 from bldml.training.module import Batch, LeafClassifier
 from tests.support import REPOSITORY

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from bldml.dataset.files import DatasetError
 from bldml.dataset.samples import Sample
-from bldml.training.leafdataset import UNLABELLED, FlipLabels, LeafDataset
-from bldml.training.sampling import EpochSampler, EvaluationSampler, leaf_loader
+from bldml.errors import DatasetError
+from bldml.training.data.leafdataset import UNLABELLED, FlipLabels, LeafDataset
+from bldml.training.data.sampling import EpochSampler, EvaluationSampler, leaf_loader
 from bldml.training.transforms import Augmentation, evaluation_image
 
 SIZE = 32

@@ -15,11 +15,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader, Dataset
 from torchvision.ops import StochasticDepth
 
-from bldml.results.operating_point import OperatingPoint, choose_operating_point
+from bldml.errors import TrainingError
+from bldml.metrics.operating_point import OperatingPoint, choose_operating_point
 from bldml.training.backbones import BackboneName, image_size_of
 from bldml.training.checkpoint import KEY
-from bldml.training.errors import TrainingError
-from bldml.training.leafdataset import Item
+from bldml.training.data.leafdataset import Item
 from bldml.training.module import Batch, LeafClassifier
 
 pytestmark = [

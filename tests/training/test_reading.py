@@ -13,15 +13,15 @@ import pytest
 import torch
 from PIL import Image
 
-from bldml.dataset.files import DatasetError
+from bldml.dataset.duplicates.phash import fingerprint
 from bldml.dataset.images import load_rgb
 from bldml.dataset.metadata import read_metadata
-from bldml.dataset.perceptual import fingerprint
 from bldml.dataset.texts import Texts
-from bldml.training.datamodule import LeafDataModule
-from bldml.training.leafdataset import LeafDataset
-from bldml.training.sampling import EpochSampler
-from bldml.training.stopping import Stopped
+from bldml.errors import DatasetError
+from bldml.training.data.datamodule import LeafDataModule
+from bldml.training.data.leafdataset import LeafDataset
+from bldml.training.data.sampling import EpochSampler
+from bldml.training.resume.signals import Stopped
 from bldml.training.transforms import Augmentation, squashed_side
 
 SIZE = 32
@@ -96,7 +96,7 @@ def test_kept_pixels_change_nothing(
         auto = module(root, folder, augmentation=augmentation)
         auto.read_for_fit()
         with monkeypatch.context() as patch:
-            patch.setattr("bldml.training.leafdataset.load_rgb", None)  # no photograph is opened
+            patch.setattr("bldml.training.data.leafdataset.load_rgb", None)  # no photograph is opened
             assert same(batches(auto), expected)
         assert auto.fingerprints == off.fingerprints
         assert list(auto.contents.metadata) == list(off.contents.metadata)
@@ -143,7 +143,7 @@ def test_an_evaluation_uses_what_a_fit_has_kept_and_keeps_nothing(
     expected = list(before.test_dataloader())
     module(root, folder).read_for_fit()
     kept = sorted(folder.iterdir())
-    monkeypatch.setattr("bldml.training.leafdataset.load_rgb", None)
+    monkeypatch.setattr("bldml.training.data.leafdataset.load_rgb", None)
     monkeypatch.setattr("bldml.dataset.verify.load_rgb", None)
     after = module(root, folder)
     after.read_for_evaluation("test", ("BLD", "No_BLD"))
@@ -170,7 +170,7 @@ def test_only_the_first_process_writes(root: Path, folder: Path, monkeypatch: py
     monkeypatch.setenv("RANK", "0")
     module(root, folder).read_for_fit()
     # By now the first one has kept them, and the second opens them when it begins to train.
-    monkeypatch.setattr("bldml.training.leafdataset.load_rgb", None)
+    monkeypatch.setattr("bldml.training.data.leafdataset.load_rgb", None)
     assert next(iter(second.train_dataloader()))["image"].shape == (4, 3, SIZE, SIZE)
 
 

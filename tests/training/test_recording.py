@@ -15,13 +15,13 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from bldml.results.evaluation import evaluate
-from bldml.results.operating_point import OperatingPoint, to_probabilities
-from bldml.results.run import RunError
-from bldml.results.tables import read_metrics, read_predictions
+from bldml.errors import CheckpointError, RunError
+from bldml.metrics.operating_point import OperatingPoint, to_probabilities
+from bldml.metrics.scores import evaluate
+from bldml.run.predictions import read_metrics, read_predictions
 from bldml.training import recording
-from bldml.training.checkpoint import CheckpointError, Header
-from bldml.training.leafdataset import UNLABELLED
+from bldml.training.checkpoint import Header
+from bldml.training.data.leafdataset import UNLABELLED
 from bldml.training.recording import EpochTable, PredictionRecorder, environment, git_commit, software_versions
 from tests.support import REPOSITORY
 

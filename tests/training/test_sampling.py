@@ -3,7 +3,7 @@
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from bldml.training.sampling import EpochSampler, EvaluationSampler
+from bldml.training.data.sampling import EpochSampler, EvaluationSampler
 
 
 def order(sampler: EpochSampler, epoch: int) -> list[int]:

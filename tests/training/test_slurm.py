@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bldml.training.slurm import RequeueEnvironment, SlurmJob, requeue
+from bldml.training.resume.slurm import RequeueEnvironment, SlurmJob, requeue
 
 STEP = {"SLURM_JOB_ID": "12", "SLURM_STEP_ID": "0", "SLURM_PROCID": "0"}
 

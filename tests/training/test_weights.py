@@ -13,9 +13,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from bldml.errors import TrainingError
 from bldml.training.backbones import BACKBONES, BackboneName, build
 from bldml.training.download import digits
-from bldml.training.errors import TrainingError
 from bldml.training.weights import load_pretrained, verify_weights, weights_file, weights_url
 
 NAMES = get_args(BackboneName)

@@ -1,0 +1,250 @@
+"""Explanations on disk: the photographs of a folder, their overlays, a contact sheet and a table."""
+
+import csv
+import io
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from bldml.app.evaluation import load_weights
+from bldml.dataset.files import counted, list_folder, show_path
+from bldml.dataset.folders import read_unlabelled, require_folder
+from bldml.dataset.images import UnreadableImage, load_rgb
+from bldml.dataset.samples import Sample, no_photographs
+from bldml.dataset.verify import verify
+from bldml.errors import DatasetError, RunError
+from bldml.inference.explain import (
+    Attention,
+    attention,
+    contact_sheet,
+    look,
+    overlay,
+    read_mask,
+    thumbnail,
+    thumbnail_side,
+)
+from bldml.inference.gradcam import GradCam
+from bldml.io.atomic import make_folder, write_atomically
+from bldml.training.checkpoint import Checkpoint, read_checkpoint
+from bldml.training.module import LeafClassifier
+
+Device = Literal["auto", "cpu", "cuda"]
+
+TABLE, SHEET = "explanations.csv", "contact_sheet.png"
+COLUMNS = ("number", "path", "probability", "overlay")
+MASK_COLUMNS = (
+    "attention_in_leaf", "leaf_area", "leaf_enrichment",
+    "attention_in_lesion", "lesion_area", "lesion_enrichment", "lesion_enrichment_within_leaf",
+)  # fmt: skip
+_FORMULA_STARTS = tuple("=+-@\t\r")
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One photograph, explained.
+
+    Attributes:
+        name: As it was given, text for a table.
+        path: The photograph.
+        probability: Calibrated probability of the positive class, in [0, 1].
+        overlay: The PNG that was written.
+        attention: Shares inside its mask; None without one.
+    """
+
+    name: str
+    path: Path
+    probability: float
+    overlay: Path
+    attention: Attention | None = None
+
+
+def explain_photographs(
+    checkpoint: Checkpoint,
+    items: Iterable[tuple[str, Path]],
+    folder: Path,
+    *,
+    masks: Mapping[str, Path] | None = None,
+    longest: int | None = None,
+    device: Device = "auto",
+) -> list[Explanation]:
+    """Explain photographs; write `<number>_<name>.png` each, `contact_sheet.png` and `explanations.csv`.
+
+    Args:
+        checkpoint: The classifier.
+        items: Name (text for a table) and file of each photograph.
+        folder: Where to; made where it is missing. Files of these names are replaced, others stay.
+        masks: Mask of a photograph by its name; there need not be one for each.
+        longest: Longer side of the overlays in pixels, at least 1; None for that of the photograph.
+        device: Where to compute; auto takes a GPU if there is one. Always in float32.
+
+    Raises:
+        DatasetError: A photograph or mask cannot be used.
+        CheckpointError: The weights cannot.
+        RunError: The folder holds the photographs themselves, or cannot be written.
+    """
+    photographs = list(items)
+    for _, path in photographs:
+        if os.path.realpath(path.parent) == os.path.realpath(folder) or path.resolve().parent == folder.resolve():
+            raise RunError(f"{show_path(folder)} holds the photographs themselves. Give another --output.")
+    make_folder(folder)
+    side = thumbnail_side(len(photographs))
+    explanations, thumbnails = [], []
+    with GradCam(_load(checkpoint, device)) as gradcam:
+        digits = max(4, len(str(len(photographs))))
+        for i, (name, path) in enumerate(tqdm(photographs, desc="Explaining", unit="photo", leave=False, disable=None)):
+            try:
+                probability, cam = look(gradcam, path, checkpoint.header.temperature)
+                photograph = load_rgb(path)
+            except UnreadableImage as error:
+                raise DatasetError(f"The photograph {show_path(path)} cannot be read: {error.reason}.") from error
+            shares = None
+            if masks and name in masks:
+                shares = attention(cam, *read_mask(masks[name], path, photograph.size))
+            if longest is not None:
+                photograph.thumbnail((longest, longest))
+            picture = overlay(photograph, cam)
+            place = folder / f"{i + 1:0{digits}}_{_safe(path.stem)}.png"
+            write_atomically(place, _png(picture))
+            thumbnails.append(thumbnail(picture, side))
+            explanations.append(Explanation(name, path, probability, place, shares))
+    if thumbnails:
+        captions = [f"{i}  {e.probability:.3f}" for i, e in enumerate(explanations, 1)]
+        write_atomically(folder / SHEET, _png(contact_sheet(thumbnails, captions, side)))
+    write_atomically(folder / TABLE, _table(explanations, with_masks=masks is not None))
+    return explanations
+
+
+def explain_folder(
+    checkpoint_path: Path, photographs: Path, output: Path, masks: Path | None = None, device: Device = "auto"
+) -> None:
+    """Explain a folder of photographs, or one photograph, and say where the results are.
+
+    Args:
+        checkpoint_path: A checkpoint that a fit wrote.
+        photographs: The folder, searched as a whole, or one file.
+        output: Folder for the results; must not exist yet, or be empty.
+        masks: Folder of masks named `<photograph>_mask.png` or `<photograph>.png`.
+        device: Where to compute.
+
+    Raises:
+        CheckpointError, DatasetError, RunError: What was asked for cannot be; nothing was written.
+    """
+    checkpoint = read_checkpoint(checkpoint_path)
+    collection = read_unlabelled(photographs)
+    samples = collection.splits["predict"]
+    if not samples:
+        raise DatasetError(no_photographs(collection))
+    _check_output(output, photographs, masks)
+    found = None if masks is None else find_masks(masks, samples)
+    unreadable = [
+        f"{show_path(result.sample.path)}: {result.reason}"
+        for result in verify(samples, checkpoint.header.image_size, os.cpu_count() or 1)
+        if result.reason
+    ]
+    if unreadable:
+        raise DatasetError(
+            f"{len(unreadable)} of {counted(len(samples), 'photograph')} cannot be read:\n  " + "\n  ".join(unreadable)
+        )
+    for reason, count in sorted(collection.ignored.items()):
+        sys.stdout.write(f"Left out: {count} × {reason}\n")
+    if collection.heif:
+        sys.stdout.write(
+            f"Left out: {len(collection.heif)} × HEIC photograph; install bldml[heif], or export as JPEG\n"
+        )
+    items = [(sample.name, sample.path) for sample in samples]
+    explanations = explain_photographs(checkpoint, items, output, masks=found, device=device)
+    if found is not None:
+        have = "has" if len(found) == 1 else "have"
+        sys.stdout.write(f"Masks: {len(found)} of {counted(len(samples), 'photograph')} {have} one.\n")
+    sys.stdout.write(f"Explained {counted(len(explanations), 'photograph')} ({checkpoint.header.positive_class}).\n")
+    sys.stdout.write(f"Results: {show_path(output)}\n")
+
+
+def find_masks(folder: Path, samples: Iterable[Sample]) -> dict[str, Path]:
+    """The mask of each photograph that has one, by the photograph's name.
+
+    A mask lies in the folder itself or in the subfolder that the photograph lies in, and is named `<stem>_mask.png` or
+    `<stem>.png`.
+
+    Raises:
+        DatasetError: There is no such folder, no mask at all, or two photographs would share one.
+    """
+    require_folder(folder)
+    masks: dict[str, Path] = {}
+    owners: dict[Path, Sample] = {}
+    for sample in samples:
+        # `parts` of the name, which is below the data folder; the file's own stem, which may hold any bytes.
+        below = Path(sample.name).parent
+        places = [folder / part / f"{sample.path.stem}{end}.png" for part in (below, "") for end in ("_mask", "")]
+        mask = next((place for place in places if os.path.isfile(place)), None)  # noqa: PTH113  # names too long
+        if mask is None:
+            continue
+        if mask in owners:
+            raise DatasetError(
+                f"{show_path(owners[mask].path)} and {show_path(sample.path)} would share the mask {show_path(mask)}. "
+                "Lay the masks into the same subfolders as the photographs."
+            )
+        masks[sample.name], owners[mask] = mask, sample
+    if not masks:
+        raise DatasetError(
+            f"No photograph has a mask in {show_path(folder)}. A mask is named <photograph>_mask.png or "
+            "<photograph>.png: black background, green leaf, red lesion."
+        )
+    return masks
+
+
+def _check_output(output: Path, photographs: Path, masks: Path | None) -> None:
+    """Refuse a folder that holds something, or one that a later search would take for photographs."""
+    if os.path.lexists(output) and not output.is_dir():
+        raise RunError(f"{show_path(output)} is not a folder. Give another --output.")
+    if output.is_dir() and list_folder(output):
+        raise RunError(f"{show_path(output)} holds files already and is left as it is. Give another --output.")
+    for folder in (photographs, masks):
+        if folder is not None and folder.is_dir() and output.resolve().is_relative_to(folder.resolve()):
+            raise RunError(f"{show_path(output)} lies inside {show_path(folder)}. Give an --output outside.")
+
+
+def _load(checkpoint: Checkpoint, device: Device) -> LeafClassifier:
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RunError("There is no CUDA device here. Give --device cpu.")
+    header = checkpoint.header
+    model = LeafClassifier(backbone=header.backbone, weights="none", image_size=header.image_size)
+    load_weights(model, checkpoint)
+    return model.to("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _safe(stem: str) -> str:
+    """A short name that every file system, shell and web page takes; the number before it tells photographs apart."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", stem)[:60].strip("_") or "photograph"
+
+
+def _png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")  # pixels alone: nothing of the photograph's EXIF is known here
+    return buffer.getvalue()
+
+
+def _table(explanations: Iterable[Explanation], *, with_masks: bool) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*COLUMNS, *(MASK_COLUMNS if with_masks else ())])
+    for number, e in enumerate(explanations, 1):
+        name = f"'{e.name}" if e.name.startswith(_FORMULA_STARTS) else e.name
+        cells: list[object] = [number, name, repr(e.probability), e.overlay.name]
+        if with_masks:
+            a = e.attention
+            values = [] if a is None else [
+                a.in_leaf, a.leaf_area, a.leaf_enrichment,
+                a.in_lesion, a.lesion_area, a.lesion_enrichment, a.lesion_enrichment_within_leaf,
+            ]  # fmt: skip
+            cells += ["" if value is None else repr(value) for value in values or [None] * len(MASK_COLUMNS)]
+        writer.writerow(cells)
+    return text.getvalue().encode(errors="backslashreplace")

@@ -1,0 +1,261 @@
+"""The start of a run: weights, photographs, run folder, loggers, checkpoints, in the order in which they can fail."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO
+
+from jsonargparse import Namespace
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_info
+
+from bldml.app.leaks import check_splits, leaks_table, seen_digests, write_prints
+from bldml.app.messages import device_name, report_data, warn
+from bldml.app.options import DATA_SETTINGS, mode_of
+from bldml.app.photographs import TABLE, photographs_table
+from bldml.app.resume import (
+    RUN_VARIABLE,
+    check_same,
+    choose_checkpoint,
+    default_run_name,
+    note_continuation,
+    place_of_runs,
+    read_same_photographs,
+)
+from bldml.dataset.duplicates.leaks import Leak
+from bldml.dataset.files import counted, escape_path
+from bldml.dataset.manifest import to_manifest
+from bldml.errors import RunError
+from bldml.io.atomic import check_name, write_atomically
+from bldml.run.folder import RunFolder
+from bldml.run.lock import lock_run
+from bldml.training.data.datamodule import LeafDataModule
+from bldml.training.finetuning import deepest
+from bldml.training.module import LeafClassifier
+from bldml.training.recording import Curves, EpochTable, environment, software_versions
+from bldml.training.resume.callback import Interruption
+from bldml.training.resume.signals import StopSignals
+from bldml.training.resume.slurm import SlurmJob
+from bldml.training.resume.state import Progress
+from bldml.training.resume.stopwatch import Stopwatch
+
+
+class Start:
+    """Everything that comes before the first step of a fit, and what must be held until its last.
+
+    Args:
+        trainer: Without loggers and checkpoint callbacks of its own.
+        model: The classifier; gets its pretrained weights here.
+        datamodule: The photographs; found and decoded here.
+        config: The fit's configuration.
+        signals: Where the signals that stop a fit raise their flags.
+        job: The Slurm job that this process runs in.
+
+    Attributes:
+        folder: The run folder, once it is there; None for a `fast_dev_run`, which writes nothing.
+        progress: Where a run that goes on stands; None for one that begins.
+    """
+
+    def __init__(
+        self, trainer: Trainer, model: LeafClassifier, datamodule: LeafDataModule, config: Namespace,
+        signals: StopSignals, job: SlurmJob | None,
+    ) -> None:  # fmt: skip
+        self.trainer, self.model, self.datamodule, self.config = trainer, model, datamodule, config
+        self.signals, self.job = signals, job
+        # With several processes none may leave before all are there: the others would wait for it in vain. They stop
+        # together before the first batch.
+        self.check = signals.check if trainer.world_size == 1 else lambda: None
+        self.folder: RunFolder | None = None
+        self.progress: Progress | None = None
+        self.leaks: list[Leak] | None = None
+        self._lock: IO[bytes] | None = None
+
+    def run(self, config_text: str, defaults_text: str, continued: RunFolder | None) -> None:
+        """Do it, in the order in which it can fail.
+
+        Args:
+            config_text: The configuration as YAML, for the run folder.
+            defaults_text: All defaults, for a run of an older version that goes on.
+            continued: The run to go on with; None for a new one.
+
+        Raises:
+            ConfigError, TrainingError, DatasetError, RunError, CheckpointError: What the user asked for cannot be;
+                nothing was written.
+            Stopped: A signal came.
+        """
+        self.check()
+        logs = place_of_runs(self.config)
+        name = self.config.run_name or default_run_name(self.config, self.job)
+        if continued is not None:
+            self._continue(continued, config_text, defaults_text)
+        else:
+            check_name(name, "run")
+            if self.trainer.is_global_zero and self.config.run_name and (logs / name).exists():
+                raise RunError(
+                    f"The run {logs / name} exists already. Give another name with --run_name, or go on with it by "
+                    f"--resume {logs / name}."
+                )
+            thawed = deepest(self.config.unfreezing.stages, self.config.unfreezing.blocks)
+            self.model.unfreeze(*thawed).unfreeze(0)  # more than there are is said now
+            self.model.load_pretrained()
+            self.datamodule.read_for_fit(self.check)
+            # One rank looks, unless what it finds is to stop all of them.
+            everywhere = self.trainer.is_global_zero or self.datamodule.on_leak == "error"
+            if everywhere and not self.config.trainer.fast_dev_run:
+                self.leaks = check_splits(self.datamodule)
+                self.check()
+        self._describe()
+        if self.config.trainer.fast_dev_run:
+            self.trainer.callbacks.append(Interruption(self.signals))  # type: ignore[attr-defined]
+            return
+        if continued is None:
+            self.folder = RunFolder(logs / name)
+            if self.trainer.is_global_zero:
+                content = self._content(config_text)
+                self.folder = RunFolder.create(logs, name, unique=self.config.run_name is None, content=content)
+                self._lock = lock_run(self.folder)
+        assert self.folder is not None
+        if self.trainer.is_global_zero and not self.folder.prints.is_file():
+            write_prints(self.folder, self.datamodule)
+        self.datamodule.contents.forget_prints()
+        # On every rank, which must all come to the same barriers; only the first one writes.
+        if self._lock is None and self.trainer.is_global_zero:
+            warn("This file system has no locks: nothing keeps a second process from training in the same run.")
+        # What a killed process has logged behind its checkpoint is logged again: TensorBoard forgets the first.
+        step = self.progress.next_log_step if self.progress else 0 if continued else None
+        attach(self.trainer, self.folder, self.config, self.signals, self.progress, step)
+        os.environ[RUN_VARIABLE] = str(self.folder.path.absolute())
+        rank_zero_info(f"Run folder: {self.folder.path}")
+
+    def close(self) -> None:
+        """Let go of the run."""
+        os.environ.pop(RUN_VARIABLE, None)
+        if self._lock is not None:
+            self._lock.close()
+
+    def _continue(self, run: RunFolder, config_text: str, defaults_text: str) -> None:
+        check_same(run, config_text, defaults_text)
+        if self.trainer.is_global_zero:
+            # The process that ended may still be ending, and a file server may notice late that its node is dead.
+            self._lock = lock_run(run, patience=120.0 if self.job and self.job.restarts else 0.0)
+        self.folder = run
+        self.progress = choose_checkpoint(run)
+        if self.progress is None:
+            self.model.load_pretrained()
+        elif self.progress.world_size != self.trainer.world_size:
+            now, are = self.trainer.world_size, "is" if self.trainer.world_size == 1 else "are"
+            processes = counted(self.progress.world_size, "process", "processes")
+            raise RunError(
+                f"{run.path} was trained by {processes} and can go on only so; now there {are} {now}. Set "
+                "--trainer.devices and --trainer.num_nodes as before."
+            )
+        read_same_photographs(run, self.datamodule, self.check)
+        if self.trainer.is_global_zero:
+            note_continuation(run, self.job, self.progress)
+        where = f"epoch {self.progress.epoch}, step {self.progress.step}" if self.progress else "its beginning"
+        rank_zero_info(f"Continuing {run.path} from {where}.")
+
+    def _describe(self) -> None:
+        """Tell the user what is trained on what, and the model what its checkpoints are to say."""
+        model, datamodule = self.model, self.datamodule
+        model.balance(*datamodule.class_counts())
+        report_data(datamodule)
+        rank_zero_info(
+            f"{model.backbone}: {sum(p.numel() for p in model.network.parameters()):,} parameters, "
+            f"{model.image_size} px, weights: {model.weights}. Device: "
+            f"{device_name(self.trainer.strategy.root_device)}."
+        )
+        assert datamodule.positive_class is not None
+        model.describe(
+            class_names=datamodule.class_names,
+            positive_class=datamodule.positive_class,
+            fingerprints=datamodule.fingerprints,
+            seen=seen_digests(datamodule),
+            versions=software_versions(),
+            settings={
+                "data": data_settings(datamodule),
+                "precision": str(self.config.trainer.precision),
+                "operating_point": vars(model.goal),
+            },
+        )
+
+    def _content(self, config_text: str) -> dict[str, str]:
+        """The files that a run folder begins with."""
+        datamodule = self.datamodule
+        assert datamodule.collection is not None
+        parameters = sum(p.numel() for p in self.model.network.parameters())
+        record = environment(self.model.seed, self.trainer.strategy.root_device, datamodule.fingerprints, parameters)
+        files = {
+            "config.yaml": config_text,
+            "splits.csv": to_manifest(datamodule.collection),
+            TABLE: photographs_table(datamodule),
+            "environment.json": json.dumps(record, indent=2) + "\n",
+        }
+        if excluded := excluded_table(datamodule):
+            files["excluded.csv"] = excluded
+        if self.leaks is not None:
+            files["leaks.csv"] = leaks_table(self.leaks)
+        return files
+
+
+def attach(
+    trainer: Trainer,
+    run: RunFolder,
+    config: Namespace,
+    signals: StopSignals,
+    progress: Progress | None,
+    purge_step: int | None,
+) -> None:
+    """Give the trainer what writes into the run folder: TensorBoard's curves if wanted, metrics.csv, checkpoints."""
+    table = EpochTable(run.metrics, echo=trainer.progress_bar_callback is None)
+    curves = []
+    if config.trainer.logger is not False:
+        curves.append(Curves(run.path, name="", version="", default_hp_metric=False, purge_step=purge_step))
+    if progress is not None:
+        table.restore(progress.rows)
+    trainer.loggers = [*trainer.loggers, *curves, table]
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
+    for callback in callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+            # Not beside ours, whose last.ckpt its save_last would write over.
+            callback.dirpath = os.path.realpath(run.path / "more_checkpoints")
+            warn(f"The configuration's own ModelCheckpoint writes to {run.path / 'more_checkpoints'}.")
+    # Checkpoint callbacks come last: they save what the others have decided in this epoch.
+    best = ModelCheckpoint(
+        run.checkpoints, "best", monitor=config.monitor, mode=mode_of(config.monitor), enable_version_counter=False
+    )
+    callbacks += [Stopwatch(run), best, Interruption(signals, run, table, best, config.checkpoint_minutes)]
+
+
+def data_settings(datamodule: LeafDataModule) -> dict[str, object]:
+    """The data settings as plain values with absolute paths, for the checkpoint."""
+    settings: dict[str, object] = {key: getattr(datamodule, key) for key in DATA_SETTINGS}
+    for key in ("root", "manifest"):
+        path = getattr(datamodule, key)
+        settings[key] = None if path is None else str(Path(path).absolute())
+    return settings
+
+
+def write_excluded(path: Path, datamodule: LeafDataModule) -> None:
+    """List the photographs that could not be read, with the reason; no file where there are none."""
+    text = excluded_table(datamodule)
+    if text:
+        write_atomically(path, text)
+    else:
+        path.unlink(missing_ok=True)  # of an earlier evaluation
+
+
+def excluded_table(datamodule: LeafDataModule) -> str:
+    """The photographs that could not be read, with the reason, as CSV; empty where there are none."""
+    collection = datamodule.collection
+    assert collection is not None
+    heif = ((escape_path(p.relative_to(collection.root)), "HEIC: needs bldml[heif]") for p in collection.heif)
+    rows: Iterable[tuple[str, str]] = [*datamodule.excluded, *heif]
+    text = io.StringIO()
+    if rows:
+        csv.writer(text, lineterminator="\n").writerows([("path", "reason"), *rows])
+    return text.getvalue()

@@ -1,0 +1,354 @@
+"""The command line of fit, validate, test and predict: what can be typed, and what a checkpoint fills in."""
+
+import os
+import re
+import secrets
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, NoReturn, get_args
+
+import jsonargparse
+import yaml
+from jsonargparse import Namespace
+from jsonargparse._common import parsing_settings
+from jsonargparse.typing import PositiveFloat
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.cli import LightningArgumentParser
+
+from bldml.app.allowed import refusal
+from bldml.errors import ConfigError
+from bldml.io.yaml import load_yaml
+from bldml.metrics.operating_point import Goal
+from bldml.run.card import Card
+from bldml.training.backbones import image_size_of
+from bldml.training.checkpoint import Header
+from bldml.training.finetuning import PlateauLR, ProgressiveUnfreezing
+
+# What of the data settings an evaluation takes from the checkpoint where the command line is silent.
+DATA_SETTINGS = ("fold", "class_aliases", "val_fraction", "test_fraction", "unreadable", "batch_size")
+
+
+Monitor = Literal[
+    "val_loss",
+    "val_auroc",
+    "val_average_precision",
+    "val_balanced_accuracy",
+    "val_f1",
+    "val_accuracy",
+    "val_precision",
+    "val_recall",
+    "val_specificity",
+]
+
+
+GROUPS = ("model", "data", "trainer", "unfreezing", "early_stopping", "plateau")
+MONITORED = ("early_stopping", "plateau")
+# Classes that configurations and run folders of earlier versions name by another path.
+MOVED = {"bldml.training.slurm.RequeueEnvironment": "bldml.training.resume.slurm.RequeueEnvironment"}
+# What jsonargparse refuses to import by itself; its settings add to this for the rest of the process.
+_OWN_VERDICTS = dict(parsing_settings["import_path_verdicts"])
+
+
+class Parser(LightningArgumentParser):
+    """A parser that raises its complaints, with the nearest key, instead of printing pages of usage."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # An abbreviation that works today is ambiguous once an option is added.
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise ConfigError."""
+        if refused := refusal(message):
+            raise ConfigError(refused) from ex
+        parser = getattr(ex, "subcommand_parser", None) or self
+        raise ConfigError(f"{explain(message, keys_of(parser))}\nAll options: {parser.prog} --help") from ex
+
+
+def add_arguments(parser: LightningArgumentParser, verb: str) -> None:
+    """Add what is neither model, data nor trainer. All verbs take the keys of a run, so that its file fits them all."""
+    parser.add_argument("--run_name", type=str | None, help="Name of the run's folder; null for backbone, fold, time.")
+    parser.add_argument(
+        "--monitor",
+        type=Monitor,
+        default="val_loss",
+        help="Metric that chooses the best checkpoint, the plateau and the early stop; a loss is best small.",
+    )
+    parser.add_argument(
+        "--test_after_fit",
+        type=bool,
+        default=True,
+        help="Evaluate the best checkpoint on train, val and test when training has ended.",
+    )
+    parser.add_argument(
+        "--report",
+        type=bool,
+        default=True,
+        help="Write report.html after a fit and after an evaluation, with pictures of errors and where they are seen.",
+    )
+    parser.add_argument(
+        "--checkpoint_minutes",
+        type=PositiveFloat,
+        default=15.0,
+        help="Minutes between two checkpoints within an epoch: at most so much is lost when power fails.",
+    )
+    parser.add_argument(
+        "--operating_point",
+        type=Goal,
+        default=Goal(),
+        help="What the threshold is chosen for, on validation: maximize (f1 or youden), sensitivity, specificity, or a "
+        "fixed threshold.",
+    )
+    parser.add_argument("--card", type=Card, default=Card(), help="What the report is to say and no program can know.")
+    parser.add_lightning_class_args(ProgressiveUnfreezing, "unfreezing")
+    parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+    parser.add_lightning_class_args(PlateauLR, "plateau")
+    # Not strict: a training that ends before its first validation has nothing to stop.
+    parser.set_defaults({"early_stopping.patience": 5, "early_stopping.strict": False})
+    for key in ("early_stopping", "plateau"):
+        parser.link_arguments("monitor", f"{key}.monitor")
+        parser.link_arguments("monitor", f"{key}.mode", compute_fn=mode_of)
+    parser.link_arguments("seed_everything", "model.seed", compute_fn=seed_of)
+    parser.link_arguments("seed_everything", "data.seed", compute_fn=seed_of)
+    parser.link_arguments(("model.backbone", "model.image_size"), "data.image_size", compute_fn=image_size_of)
+    if verb == "fit":
+        parser.add_argument(
+            "--resume", type=Path | None, help="Run folder to go on with, with its own configuration if none is given."
+        )
+    else:
+        parser.add_argument(
+            "--ckpt_path", type=Path | None, help="The checkpoint, such as <run>/checkpoints/best.ckpt."
+        )
+        parser.add_argument("--name", type=str | None, help="Name of this evaluation; null for the split or folder.")
+        parser.add_argument(
+            "--output",
+            type=Path | None,
+            help="Folder for the results; null for evaluations/<name> in the checkpoint's run folder, or beside it.",
+        )
+
+
+def mode_of(monitor: str) -> str:
+    """Whether a smaller or larger value of a metric is better.
+
+    >>> mode_of("val_loss"), mode_of("val_auroc")
+    ('min', 'max')
+    """
+    return "min" if monitor.endswith("loss") else "max"
+
+
+def seed_of(seed: bool | int) -> int:
+    """The seed as a number; 0 where none is set."""
+    return int(seed)
+
+
+def without(config: Namespace, key: str) -> Namespace:
+    """A configuration less one key, which is not to be written down."""
+    copy: Namespace = config.clone()
+    copy.pop(key)
+    return copy
+
+
+def checked_seed(seed: bool | int) -> bool | int:
+    """A seed that NumPy and torch both take; a drawn one for true.
+
+    Raises:
+        ConfigError: It is below 0 or has more than 32 bits, or several tasks of srun would each draw their own.
+    """
+    if seed is True and os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1":
+        raise ConfigError("seed_everything: true draws a seed, and each of these tasks another: give a number.")
+    if seed is True:
+        return secrets.randbelow(2**32)
+    if not 0 <= seed < 2**32:
+        raise ConfigError(f"seed_everything must be true, false or a number from 0 to {2**32 - 1}, not {seed}.")
+    return seed
+
+
+def check_nulls(parser: LightningArgumentParser, config: Namespace) -> None:
+    """Refuse null where a value is needed; jsonargparse lets it through.
+
+    Raises:
+        ConfigError: A key that must have a value has none.
+    """
+    for action in parser._actions:
+        hint = getattr(action, "_typehint", None)
+        if hint is None or action.default is None or type(None) in get_args(hint):
+            continue
+        if config.get(action.dest, action.default) is None:
+            raise ConfigError(f"{action.dest} must have a value, not null; its default is {action.default}.")
+
+
+def take_from_checkpoint(typed: Namespace, header: Header) -> tuple[dict[str, Any], bool]:
+    """The defaults that a checkpoint gives to an evaluation.
+
+    Args:
+        typed: The verb's configuration without them.
+        header: What the checkpoint says of itself.
+
+    Returns:
+        Defaults by dotted key, and whether the photographs are others than those that the run was divided from.
+
+    Raises:
+        ConfigError: The positive class typed is not the checkpoint's.
+    """
+    settings = header.settings
+    if typed.data.positive_class not in (None, header.positive_class):
+        raise ConfigError(
+            f"The positive class of this checkpoint is {header.positive_class}, not {typed.data.positive_class}. Leave "
+            "--data.positive_class out, or match names by --data.class_aliases."
+        )
+    defaults: dict[str, Any] = {
+        f"data.{key}": settings["data"][key] for key in DATA_SETTINGS if key in settings["data"]
+    }
+    defaults["data.positive_class"] = header.positive_class
+    defaults["trainer.precision"] = settings.get("precision", "16-mixed")
+    given = {key: typed.data[key] for key in ("root", "manifest")}
+    own = {key: Path(value) if (value := settings["data"].get(key)) else None for key in given}
+    external = any(value is not None and _real(value) != _real(own[key]) for key, value in given.items())
+    if external:
+        defaults.pop("data.fold", None)  # a column of the run's own manifest
+    for key, value in (given if external else own).items():
+        defaults[f"data.{key}"] = value
+    return defaults, external
+
+
+def check_division(data: Namespace, header: Header) -> None:
+    """Refuse another division of the checkpoint's own photographs: it would test on what was trained on.
+
+    Raises:
+        ConfigError: A share differs.
+    """
+    for key in ("val_fraction", "test_fraction", "fold"):
+        own = header.settings["data"].get(key, data[key])
+        if data[key] != own:
+            raise ConfigError(
+                f"data.{key} is {'null' if own is None else own} in this checkpoint's division, not {data[key]}. Leave "
+                "it out."
+            )
+
+
+def _real(path: Path | None) -> Path | None:
+    return None if path is None else Path(path).expanduser().resolve()
+
+
+def load_configuration(text: str) -> Any:
+    """A configuration as plain values; a class is named by its path of today, whatever it was called before.
+
+    Raises:
+        yaml.YAMLError: See `load_yaml`.
+
+    >>> load_configuration("plugins: [{class_path: bldml.training.slurm.RequeueEnvironment}]")
+    {'plugins': [{'class_path': 'bldml.training.resume.slurm.RequeueEnvironment'}]}
+    """
+    return _renamed(load_yaml(text))
+
+
+def _renamed(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_renamed(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    path = value.get("class_path")
+    now = {"class_path": MOVED[path]} if isinstance(path, str) and path in MOVED else {}
+    return {key: _renamed(item) for key, item in value.items()} | now
+
+
+def set_up_parsing(allowed: Sequence[str] | None) -> None:
+    """Make jsonargparse read strictly and import nothing that was not allowed.
+
+    Args:
+        allowed: Paths of the classes that a configuration may name, checked before their modules are imported; None for
+            a configuration that is trusted.
+    """
+    # Otherwise what an earlier command of this process has set would hold for this one too.
+    parsing_settings["import_path_verdicts"] = dict(_OWN_VERDICTS)
+    jsonargparse.set_loader("yaml", load_configuration, exceptions=(yaml.YAMLError,))
+    jsonargparse.set_parsing_settings(
+        import_path_denylist=[] if allowed is None else ["*"],
+        import_path_allowlist=[] if allowed is None else list(allowed),
+        # A dict that merely looks like a class stays a dict.
+        instantiate_subclass_spec_in_any=False,
+        config_read_mode_urls_enabled=False,
+        add_print_completion_argument=True,
+    )
+
+
+def config_files(arguments: list[str]) -> list[Path]:
+    """The configuration files named on a command line.
+
+    >>> [str(path) for path in config_files(["--config", "a.yaml", "--config=b.yaml", "--data.root", "c"])]
+    ['a.yaml', 'b.yaml']
+    """
+    return [Path(value) for value in values_of(arguments, "--config", "-c")]
+
+
+def values_of(arguments: list[str], *names: str) -> list[str]:
+    """The values of an option on a command line, before any parser has seen it.
+
+    >>> values_of(["fit", "--resume", "a", "--resume=b", "--resume"], "--resume")
+    ['a', 'b']
+    """
+    found = []
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        option, equals, value = argument.partition("=")
+        if option in names and (equals or following):
+            found.append(value if equals else following)
+    return found
+
+
+def check_files(arguments: list[str]) -> None:
+    """Check that every configuration file named on a command line can be read, and say in which one it cannot.
+
+    Raises:
+        ConfigError: A file is missing or not strict YAML.
+    """
+    for path in config_files(arguments):
+        try:
+            content = load_yaml(path.read_text(encoding="utf-8-sig"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"The configuration {path} cannot be read: {error}") from error
+        except yaml.YAMLError as error:
+            problem = str(error).replace('in "<unicode string>", ', "")
+            raise ConfigError(f"The configuration {path} cannot be used: {problem}") from error
+        _check_groups(path, content)
+
+
+def _check_groups(path: Path, content: Any) -> None:
+    """Refuse what the parser would drop in silence: a group that holds no keys, a monitor of its own below one."""
+    for group in GROUPS:
+        if not isinstance(content, dict) or group not in content:
+            continue
+        keys = content[group]
+        if not isinstance(keys, dict):
+            hint = f" To do without, give {group}: {{patience: 100000}}." if group in MONITORED else ""
+            raise ConfigError(f"The configuration {path}: {group} must hold keys, not {keys!r}.{hint}")
+        if group in MONITORED and (own := {"monitor", "mode"} & keys.keys()):
+            raise ConfigError(f"The configuration {path}: {group}.{min(own)} cannot be set. Set monitor once, for all.")
+
+
+def explain(message: str, keys: list[str]) -> str:
+    """Add to a parser's complaint about an unknown key the nearest one that there is.
+
+    Args:
+        message: What the parser says.
+        keys: Every key that there is, dotted.
+
+    >>> explain("Group 'model' does not accept option 'lrr'", ["model.lr", "data.root"])
+    "Group 'model' does not accept option 'lrr'. Did you mean model.lr?"
+    """
+    unknown = re.search(r"does not accept (?:nested key|option) '([^']+)'", message)
+    unknown = unknown or re.search(r"Option '([^']+)' is not accepted", message)
+    group = re.search(r"(?:Group|key) '([^']+)' does not accept", message)
+    given = re.search(r"[Uu]nrecognized arguments: --([\w.]+)", message)
+    if given:
+        key = given[1]
+    elif unknown:
+        key = f"{group[1]}.{unknown[1]}" if group and not unknown[1].startswith(f"{group[1]}.") else unknown[1]
+    else:
+        return message
+    near = get_close_matches(key, keys, 1, 0.5)
+    return f"{message.rstrip('.')}. Did you mean {near[0]}?" if near else message
+
+
+def keys_of(parser: jsonargparse.ArgumentParser) -> list[str]:
+    """Every option of a parser as a dotted key."""
+    return [action.dest for action in parser._actions if action.option_strings]

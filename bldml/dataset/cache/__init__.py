@@ -1,0 +1,1 @@
+"""Decoded pixels on disk, found again by content."""

@@ -1,0 +1,1 @@
+"""Photographs that show the same: equal files, near duplicates, bursts, and what two splits share."""

@@ -1,0 +1,1 @@
+"""The command split: groups to train, val, test and folds."""

@@ -1,0 +1,153 @@
+"""The command `split`: photographs and groups become a manifest that fit can use."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from bldml.dataset.duplicates.bursts import burst_evidence, burst_groups
+from bldml.dataset.duplicates.find import find_duplicates
+from bldml.dataset.duplicates.phash import PRINT_BYTES, Prints
+from bldml.dataset.files import counted, show_path, subfolders
+from bldml.dataset.folders import read_folders
+from bldml.dataset.manifest import to_manifest
+from bldml.dataset.metadata import Metadata
+from bldml.dataset.samples import SPLITS, Sample, no_photographs
+from bldml.dataset.splitting.groups import burst_links, content_links, folder_groups, join_groups, table_groups
+from bldml.dataset.splitting.messages import (
+    some,
+    tell_division,
+    tell_folders,
+    tell_kept,
+    tell_left_out,
+    tell_next,
+    tell_together,
+    tell_two_classes,
+)
+from bldml.dataset.splitting.previous import agreed_folds, keep, read_earlier
+from bldml.dataset.splitting.splits import Request, divide_samples
+from bldml.dataset.verify import Verified, verify
+from bldml.errors import DatasetError
+from bldml.io.atomic import write_atomically
+
+PRINT_SIZE = 128  # pixels: a print holds less than is left at this size
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What was found in the files, in the order of the samples; the digest of one that cannot be read is empty."""
+
+    digests: list[str]
+    prints: Prints
+    metadata: list[Metadata | None]
+    unreadable: list[tuple[str, str]]
+
+
+def split_photographs(
+    root: Path,
+    output: Path,
+    request: Request,
+    *,
+    group: str = "burst",
+    gap_seconds: float = 10.0,
+    class_aliases: Mapping[str, str] | None = None,
+    fresh: bool = False,
+) -> str:
+    """Divide the photographs in a folder and write the manifest.
+
+    Args:
+        root: The data folder, flat or with split folders, which are not followed.
+        output: The manifest; the places in an earlier one are kept.
+        request: Shares, folds and seed.
+        group: `burst`, `folder`, `folder:N`, `none` or a table of groups.
+        gap_seconds: Longest pause within a burst; 0 for not looking for bursts, whatever the group.
+        class_aliases: Class name for a folder's name, where they differ.
+        fresh: Do not keep the places of an earlier manifest.
+
+    Returns:
+        What to tell the user.
+
+    Raises:
+        DatasetError, RunError: It cannot be done; nothing was written.
+    """
+    if not output.absolute().parent.is_dir():
+        raise DatasetError(
+            f"The folder {show_path(output.absolute().parent)} for --output does not exist. Make it first."
+        )
+    earlier = read_earlier(output, fresh)
+    asked, request = request, request.with_folds(agreed_folds(earlier, request.folds))
+    found = read_folders(root, aliases=class_aliases)
+    samples = sorted((s for split in found.splits.values() for s in split), key=lambda s: s.name)
+    if not samples:
+        raise DatasetError(no_photographs(found))
+    names = [sample.name for sample in samples]
+    own, notes = _own_groups(group, names, root, gap_seconds)
+    if request.folds != asked.folds:
+        notes.append(f"{show_path(output)} has {request.folds} folds, and so has this division (--fresh starts over).")
+    contents = _read(samples)
+    if not any(contents.digests):
+        raise DatasetError(f"Of {counted(len(samples), 'photograph')} in {show_path(root)} not one can be read.")
+    digests = {name: digest for name, digest in zip(names, contents.digests, strict=True) if digest}
+    kept = keep(earlier, samples, digests, output) if earlier else None
+    duplicates = find_duplicates(names, [s.class_name for s in samples], contents.digests, contents.prints)
+    links = content_links(duplicates)
+    if group != "none" and gap_seconds > 0:
+        bursts = burst_groups(names, contents.metadata, gap_seconds)
+        links += burst_links(bursts)
+        notes.append(burst_evidence(names, contents.metadata, bursts).sentence())
+    groups, joins = join_groups(names, own, links)
+    samples = [replace(sample, group=g) for sample, g in zip(samples, groups, strict=True)]
+    division = divide_samples(root, samples, digests, request, kept, joins)
+    write_atomically(output, to_manifest(division))
+    lines = [*tell_left_out(found, contents.unreadable), *tell_two_classes(duplicates, names), *notes]
+    lines += [*tell_together(links, joins), *tell_kept(kept, len(samples)), *tell_division(division, request)]
+    return "\n".join([*lines, *tell_next(division, output, request, bool(contents.unreadable))]) + "\n"
+
+
+def _own_groups(group: str, names: Sequence[str], root: Path, gap_seconds: float) -> tuple[list[str], list[str]]:
+    """The user's group of each photograph, and what to say about them."""
+    if not gap_seconds >= 0:
+        raise DatasetError(f"--gap_seconds must be at least 0, not {gap_seconds:g}; 0 is for not looking for bursts.")
+    unlooked = "--group none" if group == "none" else "--gap_seconds 0" if gap_seconds == 0 else ""
+    notes = [f"Bursts were not looked for ({unlooked})."] if unlooked else []
+    kind, _, level = group.partition(":")
+    if kind == "folder":
+        if level and (not level.isdecimal() or int(level) < 1):
+            raise DatasetError(f"--group {group}: after the colon comes a number of folders, such as folder:1.")
+        has_splits = bool({folder.name for folder in subfolders(root)} & set(SPLITS))
+        depth = 2 if has_splits else 1
+        groups = folder_groups(names, depth, int(level) if level else None)
+        return groups, [*tell_folders(names, groups, depth), *notes]
+    if group in ("burst", "none"):
+        return [""] * len(names), notes
+    if not Path(group).expanduser().is_file():
+        raise DatasetError(f"--group {show_path(group)} is neither burst, folder, none nor a file that is there.")
+    groups, unknown = table_groups(Path(group).expanduser(), names)
+    if not unknown:
+        return groups, notes
+    verb = "is" if len(unknown) == 1 else "are"
+    count = counted(len(unknown), "photograph")
+    return groups, [f"{count} in {show_path(group)} {verb} not in {show_path(root)}: {some(unknown)}.", *notes]
+
+
+def _read(samples: Sequence[Sample]) -> _Contents:
+    """Read every photograph once."""
+    contents = _Contents([], np.zeros((len(samples), PRINT_BYTES), np.uint8), [], [])
+    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    progress: Callable[..., Iterable[Any]] = tqdm
+    results: Iterable[Verified] = progress(
+        verify(samples, PRINT_SIZE, workers),
+        total=len(samples), desc="Reading photographs", unit="photo", leave=False, disable=None,
+    )  # fmt: skip
+    for i, result in enumerate(results):
+        contents.digests.append(result.digest)
+        contents.metadata.append(result.metadata)
+        if result.reason:
+            contents.unreadable.append((result.sample.name, result.reason))
+        else:
+            contents.prints[i] = result.print
+    return contents

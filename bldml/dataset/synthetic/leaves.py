@@ -1,0 +1,97 @@
+"""Folders of drawn beech leaves, for the demo and the tests."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from bldml.dataset.synthetic.drawing import draw_leaf
+
+JPEG_QUALITY = 90
+
+
+def write_leaves(
+    root: Path,
+    images_per_class: int = 60,
+    size: int = 256,
+    seed: int = 0,
+    class_names: tuple[str, str] = ("No_BLD", "BLD"),
+    splits: dict[str, float] | None = None,
+) -> int:
+    """Write drawn leaves to `root/<class>/leaf_0001.jpg`, or `root/<split>/<class>/leaf_0001.jpg`.
+
+    Leaf 7 of a class depends on `seed`, `size` and the class's place alone, not on how many are drawn.
+
+    Args:
+        root: Folder to create; it may exist if it is empty.
+        images_per_class: Photographs of each class, over all splits together.
+        size: Longer side of a photograph in pixels, at least 16.
+        seed: Seed of all randomness, at least 0.
+        class_names: Folders of the healthy and of the diseased leaves.
+        splits: Share of each split; the shares sum to 1. None: no split folders.
+
+    Returns:
+        How many photographs were written.
+
+    Raises:
+        FileExistsError: `root` exists and is not an empty folder.
+        ValueError: A number, name or share makes no sense.
+    """
+    _check(images_per_class, size, seed, class_names, splits)
+    root = Path(root)
+    if root.exists() and not (root.is_dir() and next(root.iterdir(), None) is None):
+        raise FileExistsError(f"{root} exists and is not an empty folder: name a new one, or remove it first")
+    root.parent.mkdir(parents=True, exist_ok=True)
+    # Drawn beside and renamed at the end, so that whoever finds `root` finds all of it.
+    unfinished = root.parent / f".{root.name}.{os.getpid()}.unfinished"
+    unfinished.mkdir()
+    try:
+        for split, numbers in _numbers(images_per_class, splits):
+            for label, class_name in enumerate(class_names):
+                folder = unfinished / split / class_name
+                folder.mkdir(parents=True)
+                for number in numbers:
+                    picture = draw_leaf(bool(label), size, np.random.default_rng([seed, label, number]))
+                    picture.save(folder / f"leaf_{number:04d}.jpg", quality=JPEG_QUALITY)
+        if root.exists():
+            root.rmdir()
+        unfinished.rename(root)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return len(class_names) * images_per_class
+
+
+def _check(
+    images_per_class: int, size: int, seed: int, class_names: tuple[str, str], splits: dict[str, float] | None
+) -> None:
+    """Refuse what makes no sense, before anything is written."""
+    for name, value, least in (
+        ("images_per_class", images_per_class, 1),
+        ("size", size, 16),
+        ("seed", seed, 0),
+    ):
+        if value < least:
+            raise ValueError(f"{name} is {value}; it must be at least {least}")
+    for name in (*class_names, *(splits or ())):
+        if name in ("", "..") or Path(name).name != name:
+            raise ValueError(f"{name!r} cannot be the name of a folder")
+    if class_names[0] == class_names[1]:
+        raise ValueError(f"both classes are called {class_names[0]!r}")
+    if splits is not None and (abs(sum(splits.values()) - 1) > 1e-6 or min(splits.values(), default=0) < 0):
+        raise ValueError(f"the shares of the splits must be at least 0 and sum to 1, not {splits}")
+
+
+def _numbers(count: int, splits: dict[str, float] | None) -> Iterator[tuple[str, range]]:
+    """Divide the numbers 1 to `count` among the splits, each within one of its exact share.
+
+    >>> list(_numbers(10, {"train": 0.6, "val": 0.2, "test": 0.2}))
+    [('train', range(1, 7)), ('val', range(7, 9)), ('test', range(9, 11))]
+    """
+    first, share = 1, 0.0
+    for split, fraction in (splits or {"": 1.0}).items():
+        share += fraction
+        end = 1 + round(share * count)
+        yield split, range(first, end)
+        first = end

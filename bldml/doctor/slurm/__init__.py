@@ -1,0 +1,1 @@
+"""The doctor's checks of a Slurm job, its script and its cluster."""

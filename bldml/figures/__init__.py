@@ -1,0 +1,1 @@
+"""Figures without pyplot, in one style."""

@@ -1,0 +1,133 @@
+"""The figures of a report that are curves: over the epochs, and over every threshold."""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bldml.figures.style import COLOURS, DASHES, INK, MARGIN, Dash, label_of, new_figure, say, styled
+from bldml.metrics.checked import checked_pair
+from bldml.metrics.operating_point import counts_from_the_top
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Curve = tuple[str, ArrayLike, ArrayLike]  # name, labels, probabilities
+Floats = NDArray[np.float64]
+
+
+@styled
+def learning_curves(
+    rows: Sequence[Mapping[str, float | None]], thawed_at: Sequence[int] = (), best_epoch: int | None = None
+) -> "Figure":
+    """Draw the loss and the scores of training and validation over the epochs.
+
+    Args:
+        rows: One an epoch, from the run's metrics.csv: `epoch`, and whatever there is of `train_…` and `val_…`; a value
+            that is missing, None or not finite leaves a gap.
+        thawed_at: Epochs, counted from 0, at whose start more stages were thawed; marked with a line.
+        best_epoch: The epoch of `best.ckpt`; marked with a line.
+    """
+    figure = new_figure(5.2)
+    panels = figure.subplots(2, 1, sharex=True)
+    names = list(dict.fromkeys(name for row in rows for name in row if name.startswith(("train_", "val_"))))
+    measures = list(dict.fromkeys(name.partition("_")[2] for name in names))
+    epochs = [float(row.get("epoch") or 0) for row in rows]
+    for axes, is_loss in zip(panels, (True, False), strict=True):
+        shown = [measure for measure in measures if (measure == "loss") == is_loss]
+        for measure, colour in zip(shown, itertools.cycle(COLOURS), strict=False):
+            for stage, word, dash in (("train", "training", "--"), ("val", "validation", "-")):
+                values = [row.get(f"{stage}_{measure}") for row in rows]
+                heights = [math.nan if v is None or not math.isfinite(v) else v for v in values]
+                if not np.isfinite(heights).any():
+                    continue
+                axes.plot(epochs, heights, dash, color=colour, marker=".", ms=4, lw=1.2, label=f"{measure}, {word}")
+        for kind, places, dash in (
+            ("thawed", thawed_at, ":"),
+            ("best epoch", [] if best_epoch is None else [best_epoch], "-."),
+        ):
+            for number, epoch in enumerate(places):
+                axes.axvline(epoch, ls=dash, lw=1.2, color=INK, alpha=0.7, label=None if number else kind)
+        if not axes.lines:
+            say(axes, "No epoch was recorded")
+        else:
+            axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    panels[0].set_ylabel("Loss (nats per photograph)")
+    panels[1].set_ylabel("Score (0 to 1)")
+    panels[1].set_ylim(-MARGIN, 1 + MARGIN)
+    panels[1].set_xlabel("Epoch (counted from 0)")
+    panels[1].xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+@styled
+def roc(curves: Sequence[Curve]) -> "Figure":
+    """Draw sensitivity over false alarms for each (name, labels, probabilities); equal probabilities are one step.
+
+    A curve of one class is named in the legend as not estimable.
+    """
+    figure, axes = _square("False-positive rate (1 − specificity)", "True-positive rate (sensitivity)")
+    axes.plot([0, 1], [0, 1], ":", color=INK, lw=1, label="chance")
+    for (name, labels, values), colour, dash in _looks(curves):
+        probability, label = checked_pair(values, labels, "probabilities", in_unit_range=True)
+        n_positive = int(label.sum())
+        if n_positive in (0, label.size):
+            axes.plot([], [], ls=dash, color=colour, label=f"{label_of(name)} (not estimable: one class)")
+            continue
+        _, hits, called = counts_from_the_top(probability, label)
+        right = np.concatenate([[0.0], hits / n_positive])
+        wrong = np.concatenate([[0.0], (called - hits) / (label.size - n_positive)])
+        axes.plot(*_corners(wrong, right), ls=dash, color=colour, label=label_of(name))
+    axes.legend(loc="lower right")
+    return figure
+
+
+@styled
+def precision_recall(curves: Sequence[Curve]) -> "Figure":
+    """Draw precision over recall for each (name, labels, probabilities), in steps as average precision counts them.
+
+    The dotted line is the share of positives, which is the precision of guessing.
+    """
+    figure, axes = _square("Recall (sensitivity)", "Precision (positive predictive value)")
+    shares = set()
+    for (name, labels, values), colour, dash in _looks(curves):
+        probability, label = checked_pair(values, labels, "probabilities", in_unit_range=True)
+        n_positive = int(label.sum())
+        if n_positive == 0:
+            axes.plot([], [], ls=dash, color=colour, label=f"{label_of(name)} (not estimable: no positives)")
+            continue
+        _, hits, called = counts_from_the_top(probability, label)
+        recall, precision = np.repeat(np.concatenate([[0.0], hits / n_positive]), 2)[1:-1], np.repeat(hits / called, 2)
+        axes.plot(*_corners(recall, precision), ls=dash, color=colour, label=label_of(name))
+        shares.add(n_positive / label.size)
+    for number, share in enumerate(sorted(shares)):
+        axes.axhline(share, ls=":", color=INK, lw=1, label=None if number else "share of positives (guessing)")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="lower left")
+    return figure
+
+
+def _corners(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """Leave out the points in the middle of a straight line, which change nothing."""
+    if x.size < 3:
+        return x, y
+    dx, dy = np.diff(x), np.diff(y)
+    bends = np.abs(dx[:-1] * dy[1:] - dy[:-1] * dx[1:]) > 1e-15
+    kept = np.concatenate([[True], bends, [True]])
+    return x[kept], y[kept]
+
+
+def _square(x: str, y: str) -> tuple["Figure", "Axes"]:
+    figure = new_figure(4.4, 4.4)
+    axes = figure.subplots()
+    axes.set(xlim=(-MARGIN, 1 + MARGIN), ylim=(-MARGIN, 1 + MARGIN), xlabel=x, ylabel=y, aspect="equal")
+    return figure, axes
+
+
+def _looks(curves: Sequence[Curve]) -> Iterator[tuple[Curve, str, Dash]]:
+    """Give each curve a colour and a dash; their numbers differ by one, so that a pair comes back only after 30."""
+    yield from zip(curves, itertools.cycle(COLOURS), itertools.cycle(DASHES), strict=False)

@@ -1,0 +1,224 @@
+"""How every figure looks, and how it becomes an inline SVG for a page or files for a paper.
+
+matplotlib is imported when the first figure is made, and pyplot, with its global list of open figures, never.
+"""
+
+import functools
+import hashlib
+import io
+import re
+import unicodedata
+import warnings
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+import numpy as np
+
+from bldml.errors import RunError
+from bldml.io.atomic import check_name, make_folder, write_atomically
+from bldml.io.text import plain
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+DPI = 300  # what journals ask of a figure
+WIDTH = 5.0  # inches
+# Okabe and Ito's colours (2008), told apart with every kind of colour vision; those with the most contrast on both
+# white and black come first. Black is left out: it is the ink.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+Dash = str | tuple[float, tuple[float, ...]]
+DASHES: tuple[Dash, ...] = (
+    "-",
+    "--",
+    "-.",
+    ":",
+    (0, (5, 1, 1, 1, 1, 1)),
+)  # so that no curve is told by its colour alone
+INK = "#1b1f24"  # text and axes; on a page it becomes the colour of the text around the figure
+MARGIN = 0.02  # beyond 0 and 1, so that a curve on the frame is seen
+_STYLE = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": INK,
+    "axes.grid": True,
+    "axes.labelcolor": INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 9,
+    "figure.constrained_layout.use": True,
+    "font.family": ["DejaVu Sans"],  # matplotlib brings it along, so that a figure is the same everywhere
+    "font.size": 9,
+    "grid.alpha": 0.15,
+    "grid.color": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "pdf.fonttype": 42,  # letters stay letters, which journals ask for
+    "svg.fonttype": "none",
+    "svg.hashsalt": "bldml",
+    "text.color": INK,
+    "text.parse_math": False,  # a dollar in a class name is a dollar
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+_LONGEST_LABEL = 32  # letters; a Chinese one is as wide as two
+_SVG = "{http://www.w3.org/2000/svg}"
+_LINK = "{http://www.w3.org/1999/xlink}href"
+_REFERENCE = re.compile(r"url\(#([^)]+)\)")
+_FONT = re.compile(r"font:\s*(?P<rest>.*?)(?P<size>[\d.]+)px\s")
+
+
+@contextmanager
+def _styled() -> Iterator[None]:
+    """One look, whatever a user's own matplotlibrc says; a letter that the font lacks is drawn as a box."""
+    import matplotlib.style
+
+    with matplotlib.style.context(["default", _STYLE]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+def styled(draw: Callable[P, R]) -> Callable[P, R]:
+    """Make a function draw in the style of all figures."""
+
+    @functools.wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> R:
+        with _styled():
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+def new_figure(height: float, width: float = WIDTH) -> "Figure":
+    """Return an empty figure that belongs to nobody.
+
+    Args:
+        height: in inches.
+        width: in inches.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def say(axes: "Axes", message: str) -> None:
+    """Write in the middle of an axes why there is nothing in it."""
+    axes.text(0.5, 0.5, message, transform=axes.transAxes, ha="center", va="center")
+
+
+def label_of(name: str) -> str:
+    r"""Return a name from outside as it may stand in a figure: in one line, short, and legal in XML.
+
+    >>> label_of("healthy"), label_of("a\x00b"), label_of("x" * 255)
+    ('healthy', 'a\\x00b', 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…')
+    """
+    text = _legal(name)
+    wide = np.cumsum([2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text])
+    if not text or wide[-1] <= _LONGEST_LABEL:
+        return text
+    return text[: int(np.sum(wide < _LONGEST_LABEL))] + "…"
+
+
+def _legal(text: str) -> str:
+    """A text in one line without what XML forbids."""
+    return "".join(c if unicodedata.category(c) != "Cn" else "\ufffd" for c in plain(text))
+
+
+@styled
+def to_svg(figure: "Figure", *, title: str, description: str) -> str:
+    """Return a figure as an `<svg>` element to stand in an HTML page.
+
+    It needs nothing that a strict content security policy forbids (no style, no script, no address), takes the colour
+    of the text around it (light and dark), and its identifiers begin with a hash of its content and title, so that they
+    clash with no other figure's. The same figure gives the same bytes.
+
+    Args:
+        figure: What one of `bldml.figures.plots` returned.
+        title: Its name, for screen readers and as a tooltip.
+        description: What is to be seen in it, for those who cannot see it.
+    """
+    file = io.BytesIO()
+    nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    figure.savefig(file, format="svg", metadata=nothing, transparent=True)
+    root = ElementTree.fromstring(file.getvalue())  # our own text, nobody else's
+    prefix = "f" + hashlib.sha256(b"\0".join([file.getvalue(), title.encode("utf-8", "replace")])).hexdigest()[:10]
+    for parent in root.iter():
+        for child in [c for c in parent if c.tag == f"{_SVG}style" or not c.tag.startswith(_SVG)]:
+            parent.remove(child)
+    root[:] = [child for child in root if child.tag not in (f"{_SVG}metadata", f"{_SVG}title")]
+    used = {value.removeprefix("#") for e in root.iter() if (value := e.get(_LINK) or e.get("href"))}
+    used |= {name for e in root.iter() for value in e.attrib.values() for name in _REFERENCE.findall(value)}
+    for element in root.iter():
+        _plain_attributes(element, prefix, used)
+        element.tag = element.tag.removeprefix(_SVG)
+    root.attrib.pop("version", None)
+    root.attrib |= {
+        "xmlns": "http://www.w3.org/2000/svg",
+        "role": "img",
+        "aria-labelledby": f"{prefix}-title {prefix}-desc",
+        "stroke-linejoin": "round",
+        "stroke-linecap": "butt",
+    }
+    for position, (tag, text) in enumerate((("title", title), ("desc", description))):
+        element = ElementTree.Element(tag, {"id": f"{prefix}-{tag}"})
+        element.text = _legal(text)
+        root.insert(position, element)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _plain_attributes(element: ElementTree.Element, prefix: str, used: set[str]) -> None:
+    """Turn styles into attributes, the ink into the page's, and identifiers into this figure's own, where used."""
+    style = _FONT.sub(r"font-size: \g<size>px; font-family: ", element.attrib.pop("style", ""))
+    for rule in filter(None, map(str.strip, style.split(";"))):
+        name, _, value = rule.partition(":")
+        element.set(name.strip(), value.strip())
+    if "d" in element.attrib:
+        element.set("d", " ".join(element.attrib["d"].split()))
+    if "font-family" in element.attrib:
+        element.set("font-family", "inherit")
+    if (identifier := element.attrib.pop("id", None)) in used:
+        element.set("id", f"{prefix}-{identifier}")
+    if link := element.attrib.pop(_LINK, None):
+        element.set("href", f"#{prefix}-{link.removeprefix('#')}")
+    for name, value in element.attrib.items():
+        if value.lower() == INK:
+            element.set(name, "currentColor")
+        elif name != "href":
+            element.set(name, _REFERENCE.sub(rf"url(#{prefix}-\1)", value))
+
+
+@styled
+def save(figure: "Figure", folder: Path, name: str) -> tuple[Path, Path]:
+    """Write a figure as `<name>.png` and `<name>.pdf` at 300 dpi and return their places; a date is in neither.
+
+    Raises:
+        RunError: They cannot be written there, or the name is none.
+    """
+    check_name(name, "figure")
+    make_folder(folder)
+    places = folder / f"{name}.png", folder / f"{name}.pdf"
+    for place, metadata in zip(places, ({"Software": None}, {"CreationDate": None}), strict=True):
+        file = io.BytesIO()
+        figure.savefig(file, format=place.suffix[1:], dpi=DPI, facecolor="white", metadata=metadata)
+        write_atomically(place, file.getvalue())
+    return places
+
+
+def checked_probability(value: float, what: str) -> float:
+    """Return a number in [0, 1].
+
+    Raises:
+        RunError: It is not.
+    """
+    if not 0 <= value <= 1:
+        raise RunError(f"The {what} must lie in [0, 1], found {value}. Give a share, not a percentage.")
+    return value

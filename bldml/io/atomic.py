@@ -1,0 +1,75 @@
+"""Files that are, at every moment, wholly the old one or wholly the new one, and names that a folder may have."""
+
+import os
+import secrets
+import unicodedata
+from contextlib import suppress
+from pathlib import Path
+
+from bldml.errors import RunError
+
+_LONGEST_NAME = 200  # bytes; file systems allow 255, and a unique name gets a number behind it
+
+
+def check_name(name: str, what: str) -> None:
+    """Raise RunError unless `name` can safely name a folder.
+
+    Args:
+        name: name of a run or an evaluation, as the user typed it.
+        what: what it names, for the message: "run", "evaluation".
+
+    >>> check_name("resnet50-4711", "run")
+    """
+    if not name.strip():
+        problem = "is empty"
+    elif "/" in name or "\\" in name:
+        problem = "has a path separator"
+    elif name.startswith((".", "-")):  # hidden, or taken for an option; covers "." and ".."
+        problem = f"starts with {name[0]!r}"
+    elif any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name):
+        problem = "has control characters or characters that are not text"
+    elif len(name.encode()) > _LONGEST_NAME:
+        problem = f"is {len(name.encode())} bytes long, {_LONGEST_NAME} are allowed"
+    else:
+        return
+    raise RunError(f"The {what} name {name!r} {problem}. Give a plain name such as resnet50-2.")
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that it holds, at every moment, the whole old or the whole new content.
+
+    Text is encoded as UTF-8. Several processes may write the same file at once: the last one wins. The
+    file's mode follows the umask, so that a group's shared folder stays readable for the group.
+
+    Raises:
+        RunError: the file cannot be written there; an old file is unchanged and nothing is left beside it.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    # A short name, because that of `path` may be as long as allowed; "x" never opens another writer's file.
+    temporary = path.with_name(f".bldml-{secrets.token_hex(8)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise RunError(
+            f"Cannot write {path}: {error.strerror}. The file is as it was before. Check that its folder "
+            "exists, that you may write to it and that there is space left."
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents where they are missing.
+
+    Raises:
+        RunError: It cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"Cannot make {folder}: {error.strerror}. Check that you may write there.") from error

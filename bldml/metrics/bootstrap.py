@@ -1,0 +1,158 @@
+"""Intervals by resampling photographs, or the groups that they came in."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bldml.metrics.estimates import Interval
+
+REPLICATES = 2000
+FEW_GROUPS = 10
+
+Index = NDArray[np.int64]
+Statistic = Callable[[Index], float | None]
+
+
+@dataclass(frozen=True)
+class PairedBootstrap:
+    """A difference on the same photographs.
+
+    Args:
+        interval: Percentile interval of the difference.
+        p: Two-sided, in (0, 1].
+    """
+
+    interval: Interval
+    p: float
+
+
+def has_groups(groups: Sequence[str]) -> bool:
+    """Whether every photograph has a group and at least two photographs share one.
+
+    >>> has_groups(["a", "a", "b"]), has_groups(["a", "b"]), has_groups(["a", "a", ""])
+    (True, False, False)
+    """
+    return bool(groups) and all(groups) and len(set(groups)) < len(groups)
+
+
+def bootstrap(
+    statistic: Statistic,
+    labels: ArrayLike,
+    groups: Sequence[str] | None = None,
+    *,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> Interval | None:
+    """Return the percentile interval of a statistic (Efron 1981).
+
+    Photographs are drawn anew within each class. Where they come in groups (tree, site, burst), whole groups are drawn,
+    within the strata of groups of positives alone, of negatives alone and of both (Field and Welsh 2007), because
+    photographs of one tree are alike and say less than as many of different trees.
+
+    Args:
+        statistic: Of the index of the drawn photographs, int64 (m,); None (or not finite) where it is not
+            defined.
+        labels: 0 or 1, (n,).
+        groups: Group of each photograph, or None where they are independent.
+        replicates: Number of draws.
+        seed: Of the draws.
+
+    Returns:
+        The interval; None where not one draw, or fewer than half of them, defined the statistic.
+
+    >>> values = np.arange(10.0)
+    >>> bootstrap(lambda index: float(values[index].mean()), [1] * 10, replicates=100).method
+    'bootstrap, 10 photographs'
+    """
+    drawn, skipped = _draw(statistic, labels, groups, replicates, seed)
+    return _interval(drawn, skipped, np.size(labels), groups)
+
+
+def paired_bootstrap(
+    statistic: Statistic,
+    labels: ArrayLike,
+    groups: Sequence[str] | None = None,
+    *,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> PairedBootstrap | None:
+    """Return the interval of a difference and the p of its being 0; the draws are those of `bootstrap`.
+
+    Args:
+        statistic: The difference, of the index of the drawn photographs.
+        labels: 0 or 1, (n,).
+        groups: Group of each photograph, or None.
+        replicates: Number of draws.
+        seed: Of the draws.
+
+    Returns:
+        None as for `bootstrap`. p is twice the smaller share of draws on either side of 0, counting 0 for both, with
+        one draw added (Davison and Hinkley 1997), so it is never 0.
+
+    >>> difference = np.array([0.0, 0.0, 0.0])
+    >>> paired_bootstrap(lambda index: float(difference[index].mean()), [0, 1, 1], replicates=50).p
+    1.0
+    """
+    drawn, skipped = _draw(statistic, labels, groups, replicates, seed)
+    interval = _interval(drawn, skipped, np.size(labels), groups)
+    if interval is None:
+        return None
+    # Sums in another order differ by a rounding: a difference as small as that is none.
+    below, above = int(np.sum(drawn <= 1e-12)), int(np.sum(drawn >= -1e-12))
+    return PairedBootstrap(interval, min(1.0, 2 * (min(below, above) + 1) / (drawn.size + 1)))
+
+
+def _draw(
+    statistic: Statistic, labels: ArrayLike, groups: Sequence[str] | None, replicates: int, seed: int
+) -> tuple[NDArray[np.float64], int]:
+    label = np.asarray(labels)
+    if groups is not None and len(groups) != label.size:
+        raise ValueError(f"One group for each photograph: {len(groups)} groups, {label.size} labels.")
+    if not label.size:
+        return np.empty(0), replicates
+    strata = _strata(label, groups)
+    generator = np.random.default_rng(seed)
+    values = []
+    for _ in range(replicates):
+        parts = [part for stratum in strata for part in _resample(stratum, generator)]
+        value = statistic(np.concatenate(parts))
+        if value is not None and math.isfinite(value):
+            values.append(value)
+    return np.array(values, dtype=np.float64), replicates - len(values)
+
+
+def _resample(stratum: Index | list[Index], generator: np.random.Generator) -> list[Index]:
+    """As many as there are, with replacement: photographs of an array, or groups of a list."""
+    chosen = generator.integers(0, len(stratum), len(stratum))
+    return [stratum[chosen]] if isinstance(stratum, np.ndarray) else [stratum[i] for i in chosen]
+
+
+def _strata(label: NDArray[np.int64], groups: Sequence[str] | None) -> list[Index | list[Index]]:
+    if groups is None:
+        return [np.flatnonzero(label == value) for value in np.unique(label)]
+    members: dict[str, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    strata: dict[frozenset[int], list[Index]] = {}
+    for name in sorted(members):
+        inside = np.array(members[name], dtype=np.int64)
+        strata.setdefault(frozenset(label[inside].tolist()), []).append(inside)
+    return [strata[key] for key in sorted(strata, key=sorted)]
+
+
+def _interval(drawn: NDArray[np.float64], skipped: int, n: int, groups: Sequence[str] | None) -> Interval | None:
+    if drawn.size == 0 or drawn.size < skipped:
+        return None
+    low, high = (float(limit) for limit in np.quantile(drawn, [0.025, 0.975]))
+    method = f"bootstrap, {n} photograph{'' if n == 1 else 's'}"
+    if groups is not None:
+        count = len(Counter(groups))
+        few = " (unreliable: few groups)" if count < FEW_GROUPS else ""
+        method = f"cluster bootstrap, {count} group{'' if count == 1 else 's'}{few}"
+    if skipped:
+        method += f", {skipped} draws without a value left out"
+    return Interval(low, high, method)

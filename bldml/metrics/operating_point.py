@@ -1,0 +1,207 @@
+"""What turns a logit into a decision: temperature and threshold, chosen on validation data, never on test data.
+
+`labels`, `logits` and `probabilities` are as in `bldml.metrics.scores`.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bldml.metrics.checked import checked_pair, checked_scores
+
+TEMPERATURE_RANGE = (0.25, 10.0)
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Threshold and temperature.
+
+    Args:
+        threshold: least calibrated probability that is called positive, in [0, 1].
+        temperature: divides the logit before the sigmoid, greater than 0; 1 leaves it as it is.
+    """
+
+    threshold: float
+    temperature: float
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What the threshold is chosen for, on the validation photographs: one of these; the best F1 if none is given.
+
+    Args:
+        maximize: The score that is to be greatest: f1, or youden (sensitivity + specificity - 1).
+        sensitivity: Sensitivity to be reached at least, in (0, 1]; then the specificity is to be greatest.
+        specificity: Specificity to be reached at least, in (0, 1]; then the sensitivity is to be greatest.
+        threshold: A threshold fixed beforehand, in [0, 1]; nothing is chosen then.
+    """
+
+    maximize: Literal["f1", "youden"] | None = None
+    sensitivity: float | None = None
+    specificity: float | None = None
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check that there is one, in its range."""
+        given = {key: value for key, value in vars(self).items() if value is not None}
+        if len(given) > 1:
+            raise ValueError(f"operating_point takes one goal, not {' and '.join(given)}. Leave the others out.")
+        for key in ("sensitivity", "specificity", "threshold"):
+            value, least = given.get(key), 0.0
+            if value is None:
+                continue
+            above = value >= least if key == "threshold" else value > least
+            if not (math.isfinite(value) and above and value <= 1):
+                bracket = "[0, 1]" if key == "threshold" else "(0, 1]"
+                raise ValueError(f"operating_point.{key} must lie in {bracket}, not {value}.")
+
+    def __str__(self) -> str:
+        """In words.
+
+        >>> str(Goal()), str(Goal(sensitivity=0.95))
+        ('greatest F1', 'sensitivity of at least 0.95')
+        """
+        if self.threshold is not None:
+            return f"threshold fixed beforehand at {self.threshold:g}"
+        if self.sensitivity is not None:
+            return f"sensitivity of at least {self.sensitivity:g}"
+        if self.specificity is not None:
+            return f"specificity of at least {self.specificity:g}"
+        return "greatest Youden's J" if self.maximize == "youden" else "greatest F1"
+
+
+BEST_F1 = Goal()
+
+
+def to_probabilities(logits: ArrayLike, temperature: float = 1.0) -> Floats:
+    """Return sigmoid(logit / temperature), without overflow, in float64, shape (n,), range [0, 1].
+
+    >>> to_probabilities([-2.0, 0.0, 2000.0], temperature=2.0).round(3).tolist()
+    [0.269, 0.5, 1.0]
+    """
+    if not (np.isfinite(temperature) and temperature > 0):
+        raise ValueError(f"The temperature must be a finite number greater than 0, found {temperature}.")
+    return _sigmoid(checked_scores(logits, "logits") / temperature)
+
+
+def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float | None:
+    """Return the temperature in [0.25, 10] with the least mean negative log-likelihood (Guo et al. 2017).
+
+    With beta = 1 / temperature and margin = logit for a positive, -logit for a negative image, the loss
+    mean(log(1 + exp(-beta * margin))) is convex in beta, so bisection on its slope finds the one minimum.
+
+    Returns:
+        The temperature, or None where the data do not determine it: no image, one class only, every logit 0,
+        or classes that a threshold separates without error (a fit would only make the model overconfident).
+
+    >>> round(fit_temperature([4.0, 4.0, 4.0, -4.0, -4.0, -4.0], [1, 1, 0, 0, 0, 1]), 3)
+    5.771
+    >>> fit_temperature([2.0, 3.0, -1.0], [1, 1, 0]) is None  # separated without error
+    True
+    """
+    logit, label = checked_pair(logits, labels, "logits")
+    positive, negative = logit[label == 1], logit[label == 0]
+    if not positive.size or not negative.size or not logit.any():
+        return None
+    if positive.min() > negative.max() or negative.min() > positive.max():
+        return None
+    margin = np.where(label == 1, logit, -logit)
+
+    def slope(beta: float) -> float:
+        return -float(np.mean(margin * _sigmoid(-beta * margin)))
+
+    lowest, highest = TEMPERATURE_RANGE
+    low, high = 1 / highest, 1 / lowest
+    # The interval is then below the resolution of float64; a minimum outside the range ends at its near end.
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
+    return 1 / ((low + high) / 2)
+
+
+def choose_threshold(labels: ArrayLike, probabilities: ArrayLike, goal: Goal = BEST_F1) -> float:
+    """Return the threshold that serves the goal best, in [0, 1].
+
+    Every score is constant for all thresholds between two neighbouring distinct probabilities, also from 0 to the
+    least one, and from the greatest one to 1, where no image is called positive; the middle of the best such interval
+    is returned. Of several equally good intervals, the one whose middle is closest to 0.5 is taken, and of two equally
+    close ones the lower (it misses fewer positives). Where a class is absent no threshold can be chosen: 0.5.
+
+    >>> choose_threshold([0, 0, 1, 1], [0.1, 0.25, 0.75, 0.875])
+    0.5
+    >>> choose_threshold([0, 1, 0, 1], [0.1, 0.2, 0.6, 0.8], Goal(sensitivity=0.95))
+    0.15000000000000002
+    >>> choose_threshold([1, 1], [0.9, 0.8])
+    0.5
+    """
+    probability, label = checked_pair(probabilities, labels, "probabilities", in_unit_range=True)
+    if goal.threshold is not None:
+        return goal.threshold
+    n_positive = int(label.sum())
+    if n_positive in (0, label.size):
+        return 0.5
+    score, true_positives, called = counts_from_the_top(probability, label)
+    below = np.append(score[1:], 0.0)
+    middle = below + (score - below) / 2
+    # Scores one rounding step apart have no middle, and at the lower score more images would be called.
+    middle = np.where(middle > below, middle, score)
+    if score[0] < 1:  # a threshold that calls no image
+        above = score[0] + (1 - score[0]) / 2
+        middle = np.append(above if above > score[0] else 1.0, middle)
+        true_positives, called = np.append(0, true_positives), np.append(0, called)
+    first, second = _objectives(goal, true_positives, called, n_positive, label.size - n_positive)
+    best = first == first.max()
+    best &= second == second[best].max()
+    candidates = middle[best][::-1]
+    return float(candidates[np.argmin(np.abs(candidates - 0.5))])
+
+
+def choose_operating_point(logits: ArrayLike, labels: ArrayLike, goal: Goal = BEST_F1) -> OperatingPoint:
+    """Fit the temperature (1 where not estimable), then choose the threshold on the calibrated probabilities.
+
+    >>> choose_operating_point([-1.0, -2.0, 1.0, 2.0], [0, 0, 1, 1])
+    OperatingPoint(threshold=0.5, temperature=1.0)
+    """
+    temperature = fit_temperature(logits, labels)
+    temperature = 1.0 if temperature is None else temperature
+    return OperatingPoint(choose_threshold(labels, to_probabilities(logits, temperature), goal), temperature)
+
+
+def counts_from_the_top(
+    probability: Floats, label: NDArray[np.int64]
+) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
+    """Distinct probabilities, greatest first, with the true positives and all positives called at each."""
+    order = np.argsort(-probability, kind="stable")
+    score, label = probability[order], label[order]
+    last_of_its_score = np.append(np.flatnonzero(np.diff(score)), score.size - 1)
+    return score[last_of_its_score], np.cumsum(label)[last_of_its_score], last_of_its_score + 1
+
+
+def _objectives(
+    goal: Goal, tp: NDArray[np.int64], called: NDArray[np.int64], n_positive: int, n_negative: int
+) -> tuple[Floats, Floats]:
+    """What is to be greatest at each threshold, and what decides between equals. Ties of fractions are exact."""
+    none = np.zeros(tp.size)
+    sensitivity, specificity = tp / n_positive, (n_negative - (called - tp)) / n_negative
+    if goal.sensitivity is not None:
+        # The small share forgives that 0.95 is no binary fraction: 19 of 20 reach it.
+        reached = sensitivity >= goal.sensitivity * (1 - 1e-12)
+        return np.where(reached, specificity, -1.0), sensitivity
+    if goal.specificity is not None:
+        reached = specificity >= goal.specificity * (1 - 1e-12)
+        return np.where(reached, sensitivity, -1.0), specificity
+    if goal.maximize == "youden":
+        # Over a common denominator, in integers: equal values compare equal.
+        return (tp * n_negative - (called - tp) * n_positive).astype(np.float64), none
+    return 2 * tp / (called + n_positive), none
+
+
+def _sigmoid(logit: Floats) -> Floats:
+    """Sigmoid through exp(-|logit|), which cannot overflow and keeps the small tail precise."""
+    tail = np.exp(-np.abs(logit))
+    return np.where(logit >= 0, 1.0, tail) / (1.0 + tail)

@@ -1,0 +1,244 @@
+"""Proportions, their differences and what follows from sensitivity and specificity, with closed intervals."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from bldml.metrics.estimates import Estimate, Interval, Z, undefined
+
+NOTHING = "no photograph to estimate it from"
+
+
+def proportion(successes: int, n: int) -> Estimate:
+    """Return successes / n with Wilson's score interval (Wilson 1927); not estimable for n = 0.
+
+    >>> estimate = proportion(45, 45)
+    >>> estimate.value, round(estimate.interval.low, 3), estimate.interval.high
+    (1.0, 0.921, 1.0)
+    """
+    if not 0 <= successes <= n:
+        raise ValueError(f"The successes must lie in 0 to {n}, found {successes}.")
+    if not n:
+        return undefined(NOTHING)
+    return Estimate(successes / n, _wilson(successes / n, n, "Wilson"))
+
+
+def clustered_proportion(hits: ArrayLike, groups: Sequence[str]) -> Estimate:
+    """Return the share of hits with Wilson's interval for n / design effect photographs (Rao and Scott 1992).
+
+    The design effect is the variance of the ratio estimate between groups over that of independent photographs, not
+    less than 1. Where all or none are hits it cannot be estimated: then each group counts as one photograph.
+
+    Args:
+        hits: Boolean (n,).
+        groups: Group of each photograph, n names.
+
+    >>> estimate = clustered_proportion([True] * 4, ["a", "a", "b", "b"])
+    >>> estimate.interval == proportion(2, 2).interval, estimate.interval.method
+    (False, 'Wilson, 2 groups')
+    """
+    hit = np.asarray(hits, dtype=np.float64)
+    if hit.shape != (len(groups),):
+        raise ValueError(f"One group for each photograph: {hit.shape} and {len(groups)}.")
+    if not hit.size:
+        return undefined(NOTHING)
+    _, index = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
+    sizes, share, n = np.bincount(index), float(hit.mean()), hit.size
+    n_groups = sizes.size
+    method = f"Wilson, {n_groups} group{'' if n_groups == 1 else 's'}"
+    if share in (0.0, 1.0) or n_groups == 1:
+        return Estimate(share, _wilson(share, n_groups, method))
+    residual = np.bincount(index, weights=hit) - share * sizes
+    variance = n_groups / (n_groups - 1) * float(np.sum(residual**2)) / n**2
+    effect = max(1.0, variance / (share * (1 - share) / n))
+    return Estimate(share, _wilson(share, n / effect, method))
+
+
+def balanced_accuracy(sensitivity: Estimate, specificity: Estimate) -> Estimate:
+    """Return the mean of both, with limits by MOVER (Zou and Donner 2008), which adds squared distances to limits.
+
+    >>> estimate = balanced_accuracy(proportion(45, 45), proportion(67, 71))
+    >>> round(estimate.value, 4), round(estimate.interval.low, 3), round(estimate.interval.high, 3)
+    (0.9718, 0.916, 0.989)
+    """
+    return _linear(sensitivity, specificity, 0.5, 0.0)
+
+
+def youden(sensitivity: Estimate, specificity: Estimate) -> Estimate:
+    """Return sensitivity + specificity - 1 (Youden 1950), in [-1, 1], with limits by MOVER.
+
+    >>> round(youden(proportion(45, 45), proportion(67, 71)).value, 4)
+    0.9437
+    """
+    return _linear(sensitivity, specificity, 1.0, -1.0)
+
+
+def likelihood_ratio_positive(sensitivity: Estimate, specificity: Estimate) -> Estimate:
+    """Return sensitivity / (1 - specificity), 0 or greater, with limits by MOVER for a ratio (Donner and Zou 2012).
+
+    >>> round(likelihood_ratio_positive(proportion(45, 45), proportion(67, 71)).value, 2)
+    17.75
+    """
+    return _ratio(sensitivity, complement(specificity))
+
+
+def likelihood_ratio_negative(sensitivity: Estimate, specificity: Estimate) -> Estimate:
+    """Return (1 - sensitivity) / specificity, 0 or greater, with limits by MOVER for a ratio.
+
+    >>> estimate = likelihood_ratio_negative(proportion(45, 45), proportion(67, 71))
+    >>> estimate.value, round(estimate.interval.high, 3)
+    (0.0, 0.084)
+    """
+    return _ratio(complement(sensitivity), specificity)
+
+
+def complement(estimate: Estimate) -> Estimate:
+    """Return 1 - estimate.
+
+    >>> complement(proportion(0, 5)).value
+    1.0
+    """
+    if estimate.value is None or estimate.interval is None:
+        return estimate
+    interval = estimate.interval
+    return Estimate(1 - estimate.value, Interval(1 - interval.high, 1 - interval.low, interval.method))
+
+
+def predictive_values(sensitivity: Estimate, specificity: Estimate, prevalence: float) -> tuple[Estimate, Estimate]:
+    """Return PPV and NPV at a prevalence in (0, 1) by Bayes' theorem.
+
+    The limits are those with both at their lower and both at their upper limit: a band, wider than 95 %.
+
+    >>> ppv, npv = predictive_values(proportion(45, 45), proportion(67, 71), 0.01)
+    >>> round(ppv.value, 3), npv.value
+    (0.152, 1.0)
+    """
+    if not 0 < prevalence < 1:
+        raise ValueError(f"The prevalence must lie in (0, 1), found {prevalence}.")
+    se, sp = sensitivity, specificity
+    if se.value is None or sp.value is None or se.interval is None or sp.interval is None:
+        note = "needs photographs of both classes"
+        return undefined(note), undefined(note)
+    corners = [(se.value, sp.value), (se.interval.low, sp.interval.low), (se.interval.high, sp.interval.high)]
+    estimates = []
+    for own in (True, False):
+        value, low, high = (_bayes(a, b, prevalence) if own else _bayes(b, a, 1 - prevalence) for a, b in corners)
+        if value is None or low is None or high is None:
+            estimates.append(undefined("no photograph would be called so"))
+        else:
+            estimates.append(Estimate(value, Interval(low, high, "band from both Wilson limits")))
+    return estimates[0], estimates[1]
+
+
+def difference(first: int, n_first: int, second: int, n_second: int) -> Estimate:
+    """Return first / n_first - second / n_second of different photographs (Newcombe 1998, method 10 of two).
+
+    >>> estimate = difference(56, 70, 48, 80)
+    >>> round(estimate.value, 2), round(estimate.interval.low, 4), round(estimate.interval.high, 4)
+    (0.2, 0.0524, 0.3339)
+    """
+    one, two = proportion(first, n_first), complement(proportion(second, n_second))
+    estimate = _linear(one, two, 1.0, -1.0)
+    if estimate.interval is None:
+        return estimate
+    return Estimate(estimate.value, Interval(estimate.interval.low, estimate.interval.high, "Newcombe"))
+
+
+def paired_difference(both: int, first_only: int, second_only: int, neither: int) -> Estimate:
+    """Return the difference of two proportions on the same photographs (Newcombe 1998, paired method 10).
+
+    Args:
+        both: Photographs that both get right.
+        first_only: Those that only the first gets right.
+        second_only: Those that only the second gets right.
+        neither: Those that none gets right.
+
+    >>> estimate = paired_difference(36, 12, 2, 0)
+    >>> round(estimate.value, 2), round(estimate.interval.low, 4), round(estimate.interval.high, 4)
+    (0.2, 0.0569, 0.3404)
+    """
+    n = both + first_only + second_only + neither
+    if not n:
+        return undefined(NOTHING)
+    p, q = (both + first_only) / n, (both + second_only) / n
+    first, second = _wilson(p, n, ""), _wilson(q, n, "")
+    margins = (both + first_only) * (second_only + neither) * (both + second_only) * (first_only + neither)
+    phi = 0.0
+    if margins:
+        product = float(both * neither - first_only * second_only)
+        # Edwards' correction for continuity, where the correlation is positive.
+        product = max(product - n / 2, 0.0) if product > 0 else product
+        phi = product / math.sqrt(margins)
+    down, up = (p - first.low, second.high - q), (first.high - p, q - second.low)
+    low, high = (math.sqrt(max(0.0, a * a - 2 * phi * a * b + b * b)) for a, b in (down, up))
+    value = (first_only - second_only) / n
+    return Estimate(value, Interval(max(-1.0, value - low), min(1.0, value + high), "Newcombe, paired"))
+
+
+def dirichlet_interval(
+    tp: int, fp: int, fn: int, tn: int, measure: Literal["f1", "mcc"], *, draws: int = 20_000, seed: int = 0
+) -> Interval:
+    """Return an interval of F1 or MCC from draws of the four cells with Jeffreys' prior (Goutte and Gaussier 2005).
+
+    Unlike the bootstrap it does not collapse where a cell is empty.
+
+    >>> interval = dirichlet_interval(45, 0, 0, 71, "f1")
+    >>> interval.low < 1.0
+    True
+    """
+    cells = np.random.default_rng(seed).dirichlet(np.array([tp, fp, fn, tn]) + 0.5, draws)
+    a, b, c, d = cells.T
+    if measure == "f1":
+        values = 2 * a / (2 * a + b + c)
+        observed = 2 * tp / max(1, 2 * tp + fp + fn)
+    else:
+        values = (a * d - b * c) / np.sqrt((a + b) * (a + c) * (d + b) * (d + c))
+        margins = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
+        observed = (tp * tn - fp * fn) / math.sqrt(margins) if margins else 0.0
+    low, high = (float(limit) for limit in np.quantile(values, [0.025, 0.975]))
+    # At the edge of the range the prior alone would put the interval beside the figure.
+    return Interval(min(low, observed), max(high, observed), "Jeffreys-Dirichlet")
+
+
+def _wilson(share: float, n: float, method: str) -> Interval:
+    spread = Z * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
+    middle, scale = share + Z * Z / (2 * n), 1 + Z * Z / n
+    low = 0.0 if share == 0 else max(0.0, (middle - spread) / scale)
+    high = 1.0 if share == 1 else min(1.0, (middle + spread) / scale)
+    return Interval(low, high, method)
+
+
+def _linear(a: Estimate, b: Estimate, factor: float, shift: float) -> Estimate:
+    """Return factor * (a + b) + shift; MOVER."""
+    if a.value is None or b.value is None or a.interval is None or b.interval is None:
+        return undefined("needs photographs of both classes")
+    total = a.value + b.value
+    low = total - math.hypot(a.value - a.interval.low, b.value - b.interval.low)
+    high = total + math.hypot(a.interval.high - a.value, b.interval.high - b.value)
+    return Estimate(factor * total + shift, Interval(factor * low + shift, factor * high + shift, "MOVER, Wilson"))
+
+
+def _ratio(a: Estimate, b: Estimate) -> Estimate:
+    """Return a / b of independent estimates; MOVER (Donner and Zou 2012, formula 8)."""
+    if a.value is None or b.value is None or a.interval is None or b.interval is None:
+        return undefined("needs photographs of both classes")
+    if b.value == 0:
+        return undefined("infinite: the denominator is 0")
+    x, y = a.value, b.value
+    (al, au), (bl, bu) = (a.interval.low, a.interval.high), (b.interval.low, b.interval.high)
+    product, reach = x * y, al * (2 * x - al)
+    # The smaller root, written so that it keeps its value where bu is near 2 y or beyond, as with few errors.
+    low = reach / (product + math.sqrt(max(0.0, product**2 - reach * bu * (2 * y - bu)))) if reach > 0 else 0.0
+    above = bl * (2 * y - bl)
+    high = (product + math.sqrt(max(0.0, product**2 - au * (2 * x - au) * above))) / above if above > 0 else math.inf
+    if not math.isfinite(high):
+        return Estimate(x / y, None, "no upper limit: too few photographs")
+    return Estimate(x / y, Interval(max(0.0, min(low, x / y)), high, "MOVER, Wilson"))
+
+
+def _bayes(hit: float, right: float, prevalence: float) -> float | None:
+    called = hit * prevalence + (1 - right) * (1 - prevalence)
+    return hit * prevalence / called if called else None

@@ -1,0 +1,173 @@
+"""Tables of a report: the same rows on the page, as CSV with numbers in full, and as LaTeX."""
+
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bldml.io.atomic import check_name, make_folder, write_atomically
+from bldml.io.text import Cell, csv_text, guarded, latex_table, number, plain
+from bldml.metrics.estimates import Estimate
+
+ESTIMATE_COLUMNS = ("value", "low", "high", "method")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A cell as it is shown.
+
+    Args:
+        text: What it says.
+        detail: What stands smaller below it.
+        mark: Letter of the footnote that it refers to.
+        look: "missing" for what nobody stated, "faint" for what is from too few photographs, "" for all else.
+    """
+
+    text: str
+    detail: str = ""
+    mark: str = ""
+    look: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the report.
+
+    Args:
+        name: Of its files, and of its place on the page.
+        caption: One or two sentences.
+        header: Titles of the columns.
+        rows: Cells; the first of each row is its title.
+        raw: Header and rows of the CSV file, numbers in full.
+        notes: (mark, text) below it.
+        left_out: Rows that only the CSV file has.
+    """
+
+    name: str
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[Entry, ...], ...]
+    raw: tuple[Sequence[str], Sequence[Sequence[Cell]]]
+    notes: tuple[tuple[str, str], ...] = ()
+    left_out: int = 0
+
+
+class Footnotes:
+    """Gives each text a letter, in the order in which they come.
+
+    >>> notes = Footnotes()
+    >>> notes.mark("Wilson"), notes.mark("DeLong"), notes.mark("Wilson"), notes.mark("")
+    ('a', 'b', 'a', '')
+    """
+
+    def __init__(self) -> None:
+        self._marks: dict[str, str] = {}
+
+    def mark(self, text: str) -> str:
+        """Letter of a text."""
+        if not text:
+            return ""
+        letters = string.ascii_lowercase
+        number = len(self._marks)
+        return self._marks.setdefault(text, letters[number % 26] * (number // 26 + 1))
+
+    @property
+    def all(self) -> tuple[tuple[str, str], ...]:
+        """Letters and texts."""
+        return tuple((mark, text) for text, mark in self._marks.items())
+
+
+def simple(name: str, caption: str, header: Sequence[str], rows: Sequence[Sequence[str | int | Entry | None]]) -> Table:
+    """A table whose CSV file says what the page says.
+
+    >>> simple("n", "Photographs.", ["Split", "n"], [["train", 1200]]).rows[0][1].text
+    '1,200'
+    """
+    shown = tuple(tuple(_entry(cell) for cell in row) for row in rows)
+    raw = [[cell.text if isinstance(cell, Entry) else cell for cell in row] for row in rows]
+    return Table(name, caption, tuple(header), shown, (header, raw))
+
+
+def _entry(cell: str | int | Entry | None) -> Entry:
+    if isinstance(cell, Entry):
+        return cell
+    if cell is None:
+        return Entry("–")
+    return Entry(count(cell) if isinstance(cell, int) else plain(cell))
+
+
+def count(value: int) -> str:
+    """Return a count with its thousands apart.
+
+    >>> count(10000)
+    '10,000'
+    """
+    return f"{value:,}"
+
+
+def fine(value: float | None, digits: int = 3) -> str:
+    """Return a number; one between 0 and 1 with so many decimals that rounding does not turn it into either.
+
+    >>> fine(0.25), fine(0.99996), fine(0.00004), fine(1.0), fine(None)
+    ('0.250', '0.99996', '0.00004', '1.000', 'not estimable')
+    """
+    if value is not None and 0 < value < 1:
+        while digits < 15 and round(value, digits) in (0, 1):
+            digits += 1
+    return number(value, digits)
+
+
+def bounds(estimate: Estimate) -> str:
+    """Return the interval in brackets; empty where there is none.
+
+    >>> from bldml.metrics.estimates import Interval
+    >>> bounds(Estimate(0.5, Interval(0.25, 0.75, "Wilson")))
+    '[0.250, 0.750]'
+    """
+    if estimate.interval is None:
+        return ""
+    return f"[{number(estimate.interval.low)}, {number(estimate.interval.high)}]"
+
+
+def of_estimate(estimate: Estimate, notes: Footnotes, fraction: str = "") -> Entry:
+    """Return a figure as a cell, with its interval and the footnote of its method.
+
+    Args:
+        estimate: The figure.
+        notes: Takes up the method, or why there is no figure.
+        fraction: Such as 40/45, before the interval.
+    """
+    if estimate.value is None:
+        return Entry("not estimable", fraction, notes.mark(estimate.note))
+    method = estimate.interval.method if estimate.interval else ""
+    return Entry(fine(estimate.value), f"{fraction} {bounds(estimate)}".strip(), notes.mark(method))
+
+
+def raw_estimate(estimate: Estimate) -> list[Cell]:
+    """Value, limits and method, as in `ESTIMATE_COLUMNS`; without a value the method says why."""
+    interval = estimate.interval
+    if interval is None:
+        return [estimate.value, None, None, estimate.note]
+    return [estimate.value, interval.low, interval.high, interval.method]
+
+
+def write_tables(folder: Path, tables: Sequence[Table]) -> None:
+    """Write each table as `<name>.csv` and `<name>.tex`.
+
+    Raises:
+        RunError: They cannot be written there.
+    """
+    make_folder(folder)
+    for table in tables:
+        check_name(table.name, "table")
+        header, cells = [guarded(plain(title)) for title in table.raw[0]], table.raw[1]
+        write_atomically(folder / f"{table.name}.csv", csv_text(header, cells))
+        lines = [[_flat(entry) for entry in row] for row in table.rows]
+        notes = " ".join(f"{mark}: {text}." for mark, text in table.notes)
+        caption = f"{table.caption} {notes}".strip()
+        write_atomically(folder / f"{table.name}.tex", latex_table(table.header, lines, caption=caption))
+
+
+def _flat(entry: Entry) -> str:
+    mark = f" ({entry.mark})" if entry.mark else ""
+    return f"{entry.text} {entry.detail}".strip() + mark

@@ -1,1 +1,0 @@
-"""Tables of predictions in, numbers and pages out; runs on a laptop without torch or Lightning."""

@@ -1,1 +1,0 @@
-"""Intervals and paired tests: arrays in, estimates out."""

@@ -1,0 +1,203 @@
+"""The table of photographs of a run or an external set, `photographs.csv`, and how two sets differ."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from statistics import median
+
+from bldml.errors import RunError
+from bldml.run.predictions import with_apostrophe, without_apostrophe
+
+SHOWN = 5
+"""Names listed in a sentence, at most."""
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """One row of `photographs.csv`.
+
+    Args:
+        path: As in predictions.csv.
+        split: `train`, `val`, `test`.
+        true_class: Class by its label.
+        group: What was photographed together; empty where unknown.
+        width: Pixels, upright; 0 where unknown.
+        height: Pixels, upright; 0 where unknown.
+        camera: Maker and model; empty where unknown.
+        taken: Local time, ISO 8601; empty where unknown.
+        sha256: Of the file's content, hexadecimal; empty where unknown.
+    """
+
+    path: str
+    split: str
+    true_class: str
+    group: str
+    width: int
+    height: int
+    camera: str
+    taken: str
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What can be said of a set of photographs without looking at them.
+
+    Args:
+        n: Photographs.
+        n_positive: Of the positive class.
+        megapixels: Median; None where unknown.
+        cameras: Names with counts, most frequent first; unknown ones under the empty name.
+        first: First day, ISO 8601; empty where no time is known.
+        last: Last day.
+        n_dated: Photographs whose time is known.
+    """
+
+    n: int
+    n_positive: int
+    megapixels: float | None
+    cameras: tuple[tuple[str, int], ...]
+    first: str
+    last: str
+    n_dated: int
+
+
+_COLUMNS = tuple(field.name for field in fields(Photograph))
+
+
+def photographs_text(rows: Iterable[Photograph]) -> str:
+    """The table as CSV; text that a spreadsheet would take for a formula is guarded."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for row in rows:
+        cells = [row.split, *map(with_apostrophe, (row.true_class, row.group))]
+        size = [row.width or "", row.height or ""]
+        writer.writerow([row.path, *cells, *size, with_apostrophe(row.camera), row.taken, row.sha256])
+    return text.getvalue()
+
+
+def read_photographs(path: Path) -> list[Photograph]:
+    """Read what `photographs_text` gave.
+
+    Raises:
+        RunError: No such file, or not such a table; the row is named.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header, *rows = list(csv.reader(file, strict=True)) or [[]]
+    except OSError as error:
+        raise RunError(f"Cannot read {path}: {error.strerror}.") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise RunError(f"{path} is no CSV in UTF-8: {error}.") from error
+    missing = [column for column in _COLUMNS if column not in header]
+    if missing:
+        raise RunError(f"{path} is no table of photographs: column {', '.join(missing)} missing in row 1.")
+    found = []
+    for number, cells in enumerate(rows, 2):
+        row = dict(zip(header, cells, strict=False))
+        try:
+            width, height = (int(row[side] or 0) for side in ("width", "height"))
+            texts = {key: without_apostrophe(row[key]) for key in ("true_class", "group", "camera")}
+            texts |= {key: row[key] for key in ("path", "split", "taken", "sha256")}
+            found.append(Photograph(width=width, height=height, **texts))
+        except (KeyError, ValueError) as error:
+            raise RunError(f"{path}, row {number}, cannot be read. Mend the row or take the file away.") from error
+    return found
+
+
+def describe(rows: Sequence[Photograph], positive_class: str) -> Description:
+    """Describe a set.
+
+    Args:
+        rows: Its photographs.
+        positive_class: Name of the positive class.
+
+    >>> row = Photograph("a.jpg", "test", "BLD", "", 4000, 3000, "", "2024-06-01T12:00:00")
+    >>> describe([row], "BLD").megapixels, describe([row], "BLD").first
+    (12.0, '2024-06-01')
+    """
+    sizes = [row.width * row.height / 1e6 for row in rows if row.width and row.height]
+    days = sorted(row.taken[:10] for row in rows if row.taken)
+    return Description(
+        n=len(rows),
+        n_positive=sum(row.true_class == positive_class for row in rows),
+        megapixels=median(sizes) if sizes else None,
+        cameras=tuple(Counter(row.camera for row in rows).most_common()),
+        first=days[0] if days else "",
+        last=days[-1] if days else "",
+        n_dated=len(days),
+    )
+
+
+def differences(training: Sequence[Photograph], other: Sequence[Photograph], positive_class: str) -> list[str]:
+    """Say in sentences how a set differs from the photographs that a classifier was trained on.
+
+    Args:
+        training: The training split.
+        other: The other set.
+        positive_class: Name of the positive class.
+    """
+    if not training or not other:
+        return []
+    here, there = describe(other, positive_class), describe(training, positive_class)
+    return [
+        f"{_share(here.n_positive, here.n)} of these photographs are {positive_class}; in training "
+        f"{_share(there.n_positive, there.n)}.",
+        _sizes(here, there),
+        _cameras(here, there),
+        _dates(here, there),
+    ]
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.0f} % ({part} of {whole})"
+
+
+def _sizes(here: Description, there: Description) -> str:
+    if here.megapixels is None or there.megapixels is None:
+        return "Their sizes are not known."
+    return f"They have {here.megapixels:.1f} megapixels (median); in training {there.megapixels:.1f}."
+
+
+def _cameras(here: Description, there: Description) -> str:
+    known = {name for name, _ in there.cameras if name}
+    new = [(name, count) for name, count in here.cameras if name and name not in known]
+    unknown = dict(here.cameras).get("", 0)
+    if unknown == here.n:
+        return "Their files do not say which camera took them."
+    if not known:
+        return "The files of the training photographs do not say which camera took them."
+    listed = ", ".join(f"{name} ({count})" for name, count in new[:SHOWN])
+    more = f" and {len(new) - SHOWN} more" if len(new) > SHOWN else ""
+    taken_by = (
+        f"{_share(sum(count for _, count in new), here.n)} were taken by cameras that took no training photograph: "
+        f"{listed}{more}."
+        if new
+        else "All cameras that are known took training photographs too."
+    )
+    return taken_by + (f" Of {_share(unknown, here.n)} the camera is not known." if unknown else "")
+
+
+def _dates(here: Description, there: Description) -> str:
+    if not here.first or not there.first:
+        is_partial = any(0 < one.n_dated < one.n for one in (here, there))
+        told = f" ({_dated(here)}; of the training photographs {_dated(there)})" if is_partial else ""
+        return f"Whether they were taken at another time is not known: files do not say when{told}."
+    apart = here.first > there.last or here.last < there.first
+    return (
+        f"They were taken from {here.first} to {here.last}{some_dated(here)}; the training photographs from "
+        f"{there.first} to {there.last}{some_dated(there)}: {'at another time' if apart else 'the times overlap'}."
+    )
+
+
+def some_dated(description: Description) -> str:
+    """How many of a set are dated, in brackets behind a space, where it is not all of them."""
+    return "" if description.n_dated == description.n else f" ({_dated(description)})"
+
+
+def _dated(description: Description) -> str:
+    return f"{description.n_dated:,} of {description.n:,} dated"

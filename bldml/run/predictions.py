@@ -1,0 +1,184 @@
+"""The tables of an evaluation, `predictions.csv` and `metrics.json` with its CSV: read them and write them."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bldml.errors import RunError
+from bldml.io.atomic import make_folder, write_atomically
+from bldml.io.text import counted
+
+_FORMULA_STARTS = tuple("=+-@\t\r")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One row of `predictions.csv`.
+
+    Args:
+        path: the photograph, as text that is safe in a CSV cell.
+        group: what was photographed together (tree, site); empty where unknown.
+        true_class: empty where unknown.
+        predicted_class: the class on this probability's side of the operating threshold.
+        probability: calibrated probability of the positive class, in [0, 1].
+    """
+
+    path: str
+    group: str
+    true_class: str
+    predicted_class: str
+    probability: float
+
+
+_COLUMNS = tuple(field.name for field in fields(Prediction))
+
+
+def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
+    """Write `predictions.csv`, making its folder where it is missing.
+
+    Probabilities read back as the same float64. Groups and class names that a spreadsheet would run as a
+    formula get an apostrophe in front (OWASP, "CSV injection"), which `read_predictions` takes off. Lone
+    surrogates, which are not text, become a backslash and their number.
+
+    Raises:
+        ValueError: a probability is nan or outside [0, 1]; the message names the photograph.
+        RunError: the file cannot be written.
+    """
+    text = io.StringIO()
+    plain = csv.writer(text, lineterminator="\n")
+    # Before Python 3.13 the writer leaves a carriage return unquoted, and the reader then refuses the file.
+    quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    plain.writerow(_COLUMNS)
+    for row in predictions:
+        if not 0 <= row.probability <= 1:
+            raise ValueError(f"The probability of {row.path} must lie in [0, 1], found {row.probability}.")
+        names = [with_apostrophe(name) for name in (row.group, row.true_class, row.predicted_class)]
+        cells = [row.path, *names, repr(float(row.probability))]  # float: numpy's repr is no number
+        writer = quoted if any("\r" in cell for cell in cells) else plain
+        writer.writerow(cells)
+    make_folder(path.parent)
+    write_atomically(path, text.getvalue().encode(errors="backslashreplace"))
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """Read what `write_predictions` wrote, also after a spreadsheet has added or reordered columns.
+
+    Raises:
+        RunError: no such file, no such table, or a row that cannot be read (the header is row 1).
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:  # a spreadsheet may add a byte order mark
+            header, *rows = list(csv.reader(file, strict=True)) or [[]]
+    except OSError as error:
+        raise RunError(f"Cannot read {path}: {error.strerror}. Run the evaluation that writes it.") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise RunError(f"{path} is no CSV in UTF-8: {error}. Run the evaluation again.") from error
+    missing = [column for column in _COLUMNS if column not in header]
+    if missing:
+        raise RunError(
+            f"{path} is no table of predictions: column {', '.join(missing)} missing in row 1, "
+            f"found {', '.join(header) or 'nothing'}. Give a predictions.csv, separated by commas."
+        )
+    # An empty line is no row.
+    return [_to_prediction(path, number, header, cells) for number, cells in enumerate(rows, 2) if cells]
+
+
+def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
+    """Write what `evaluation.evaluate` returned as `metrics.json` and `metrics.csv`.
+
+    The folder is made where it is missing. The CSV has one row for the chosen operating point and one for
+    0.5; an undefined score is an empty cell.
+
+    Raises:
+        ValueError: a number is nan or infinite; nothing is written.
+        RunError: the files cannot be written.
+    """
+    document = json.dumps(metrics, indent=2, allow_nan=False) + "\n"
+    own = ("threshold", "at_threshold", "at_0.5")
+    shared = {key: value for key, value in metrics.items() if key not in own}
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["operating_point", "threshold", *metrics["at_threshold"], *shared])
+    for point, threshold, key in (("chosen", metrics["threshold"], "at_threshold"), ("0.5", 0.5, "at_0.5")):
+        scores = [metrics[key][score] for score in metrics["at_threshold"]]
+        writer.writerow([point, threshold, *scores, *shared.values()])
+    make_folder(folder)
+    write_atomically(folder / "metrics.csv", text.getvalue())
+    write_atomically(folder / "metrics.json", document)
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """Read `metrics.json` of an evaluation folder.
+
+    Raises:
+        RunError: no such file, or not the metrics of an evaluation.
+    """
+    path = folder / "metrics.json"
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunError(f"Cannot read {path}: {error.strerror}. Run the evaluation that writes it.") from error
+    except ValueError as error:
+        raise RunError(f"{path} is not JSON: {error}. Run the evaluation again.") from error
+    if not isinstance(metrics, dict) or not {"n", "at_threshold", "at_0.5"} <= metrics.keys():
+        raise RunError(f"{path} holds no metrics of an evaluation. Run the evaluation again.")
+    return metrics
+
+
+def _to_prediction(path: Path, number: int, header: list[str], cells: list[str]) -> Prediction:
+    if len(cells) != len(header):
+        raise RunError(f"{path}, row {number}: {len(cells)} cells, the header has {len(header)}. Mend the row.")
+    row = dict(zip(header, cells, strict=True))
+    try:
+        probability = float(row["probability"])
+    except ValueError:
+        probability = math.nan
+    if not 0 <= probability <= 1:
+        found = repr(row["probability"])
+        raise RunError(f"{path}, row {number}: the probability is {found}, give a number in [0, 1].")
+    return Prediction(
+        path=row["path"],
+        group=without_apostrophe(row["group"]),
+        true_class=without_apostrophe(row["true_class"]),
+        predicted_class=without_apostrophe(row["predicted_class"]),
+        probability=probability,
+    )
+
+
+def with_apostrophe(text: str) -> str:
+    """Guard a formula; a text that looks guarded gets one more, so that reading takes off just one."""
+    return f"'{text}" if text.lstrip("'").startswith(_FORMULA_STARTS) else text
+
+
+def without_apostrophe(text: str) -> str:
+    """What `with_apostrophe` was given."""
+    return text[1:] if text.startswith("'") and text.lstrip("'").startswith(_FORMULA_STARTS) else text
+
+
+def labels_of(predictions: Sequence[Prediction], positive_class: str) -> NDArray[np.int64]:
+    """Labels of the rows, 1 for the positive class, int64 (n,).
+
+    Raises:
+        RunError: A row without a true class, no row at all, or more than two classes.
+    """
+    if not predictions:
+        raise RunError("The table of predictions has no row.")
+    without = [row.path for row in predictions if not row.true_class]
+    if without:
+        have = "has" if len(without) == 1 else "have"
+        raise RunError(
+            f"{len(without)} of {counted(len(predictions), 'prediction')} {have} no true class, first {without[0]}: "
+            "there is nothing to compare with. Use an evaluation with labels."
+        )
+    classes = sorted({row.true_class for row in predictions} | {positive_class})
+    if len(classes) > 2:
+        raise RunError(f"The table has the classes {', '.join(classes)}; there must be {positive_class} and one other.")
+    return np.array([row.true_class == positive_class for row in predictions], dtype=np.int64)

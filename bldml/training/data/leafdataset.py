@@ -1,0 +1,133 @@
+"""Photographs as tensors with labels."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+from lightning.pytorch.utilities import rank_zero_info
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from bldml.dataset.cache.reader import DamagedSquare, Squares
+from bldml.dataset.images import UnreadableImage, load_rgb
+from bldml.dataset.pixels import Square
+from bldml.dataset.samples import Sample
+from bldml.dataset.texts import Texts
+from bldml.errors import DatasetError
+from bldml.training.transforms import Augmentation, evaluation_image, training_image
+
+UNLABELLED = -1
+
+
+class Item(TypedDict):
+    """One sample: image uint8 (3, s, s), label (class index, -1 if unknown), name and group of the photograph."""
+
+    image: Tensor
+    label: int
+    path: str
+    group: str
+
+
+class LeafDataset(Dataset[Item]):
+    """Photographs as tensors; labels are positions in `class_names`.
+
+    Args:
+        samples: The photographs.
+        class_names: Names in the order of their labels.
+        image_size: Side in pixels.
+        augmentation: How training pictures vary; None for evaluation.
+        seed: Seed of the run, for the augmentation.
+        squares: The photographs' pixels, as far as they are kept; the others are decoded each time.
+        aspects: Width to height of each photograph, which its square does not show any more.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        class_names: tuple[str, ...],
+        image_size: int,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        squares: Squares | None = None,
+        aspects: NDArray[np.float64] | None = None,
+    ) -> None:
+        label_of = {name: label for label, name in enumerate(class_names)}
+        self.labels = np.array([label_of.get(sample.class_name, UNLABELLED) for sample in samples], np.int64)
+        self.paths = Texts(str(sample.path) for sample in samples)
+        self.names = Texts(sample.name for sample in samples)
+        self.groups = Texts(sample.group for sample in samples)
+        self.image_size, self.augmentation, self.seed, self.squares = image_size, augmentation, seed, squares
+        self.aspects = np.ones(len(samples)) if aspects is None else aspects
+        self._warned = False
+
+    def __len__(self) -> int:
+        """Number of photographs."""
+        return len(self.labels)
+
+    def __getitem__(self, key: tuple[int, int]) -> Item:
+        """The photograph at (epoch, index)."""
+        epoch, index = key
+        name, image = self.names[index], self._photograph(index)
+        if self.augmentation is None:
+            pixels = evaluation_image(image, self.image_size)
+        else:
+            generator, aspect = self._generator(epoch, name), float(self.aspects[index])
+            pixels = training_image(image, self.image_size, self.augmentation, generator, aspect)
+        return {"image": pixels, "label": int(self.labels[index]), "path": name, "group": self.groups[index]}
+
+    def _photograph(self, index: int) -> Image.Image | Square:
+        """The photograph, or the square of it that is all that is needed."""
+        if self.squares is None:
+            return self._decoded(index)
+        try:
+            square = self.squares.read(index)
+            return self._decoded(index) if square is None else square
+        except DamagedSquare as damaged:
+            if not self._warned:
+                rank_zero_info(
+                    f"Warning: kept pixels are damaged in {damaged}; they are made anew from the photographs."
+                )
+            self._warned = True
+            photograph = self._decoded(index)
+            self.squares.mend(index, photograph)
+            return photograph
+
+    def _decoded(self, index: int) -> Image.Image:
+        try:
+            return load_rgb(Path(self.paths[index]), self.image_size)
+        except UnreadableImage as error:
+            # All were decoded before training: this one has changed since, and nothing may take its place.
+            raise DatasetError(f"A photograph has become unreadable during the run. {error}") from error
+
+    def _generator(self, epoch: int, name: str) -> np.random.Generator:
+        digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+        return np.random.default_rng([self.seed, epoch, int.from_bytes(digest[:8], "big")])
+
+
+class FlipLabels(Dataset[Item]):
+    """A dataset whose positive class is 1, whichever place its folder has in the alphabet.
+
+    Args:
+        dataset: A dataset with labels 0 and 1 in the order of `class_names`.
+        class_names: Two names in the order of the dataset's labels.
+        positive_class: The name whose label becomes 1.
+    """
+
+    def __init__(self, dataset: LeafDataset, class_names: tuple[str, ...], positive_class: str) -> None:
+        self.dataset = dataset
+        self.flip = class_names.index(positive_class) == 0
+
+    def __len__(self) -> int:
+        """Number of photographs."""
+        return len(self.dataset)
+
+    def __getitem__(self, key: tuple[int, int]) -> Item:
+        """The photograph at (epoch, index)."""
+        item = self.dataset[key]
+        if self.flip and item["label"] != UNLABELLED:
+            item["label"] = 1 - item["label"]
+        return item

@@ -1,0 +1,135 @@
+"""Every photograph read once before training or an evaluation: what can be used, what it is, its pixels kept."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_info
+from tqdm import tqdm
+
+from bldml.dataset.cache.writer import Keeper, describe
+from bldml.dataset.contents import Contents
+from bldml.dataset.files import show_path
+from bldml.dataset.samples import Collection, Sample
+from bldml.dataset.verify import Verified, verify
+from bldml.errors import DatasetError
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How squares of pixels are kept.
+
+    Attributes:
+        folders: Of the cache, best first; empty for none.
+        sides: Side of the squares in pixels, by split, where it is not the image size.
+        write: Whether to keep what is not there.
+    """
+
+    folders: Sequence[Path]
+    sides: Mapping[str, int]
+    write: bool
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read.
+
+    Attributes:
+        collection: Without the photographs that cannot be used.
+        contents: What their files hold, split after split.
+        excluded: Name and reason of those that cannot be used.
+    """
+
+    collection: Collection
+    contents: Contents
+    excluded: list[tuple[str, str]]
+
+
+def read_photographs(
+    collection: Collection, image_size: int, workers: int, storage: Storage, check: Callable[[], None], *, exclude: bool
+) -> Reading:
+    """Read, and where their pixels are not kept already decode, all photographs.
+
+    Args:
+        collection: Which.
+        image_size: Side in pixels that training asks for.
+        workers: Number of threads.
+        storage: How pixels are kept.
+        check: Called after each photograph; may raise to stop. What was kept until then stays.
+        exclude: Leave out those that cannot be decoded, instead of raising.
+
+    Raises:
+        DatasetError: Photographs cannot be decoded; all are named.
+    """
+    bad: list[tuple[str, str]] = []
+    total = sum(len(samples) for samples in collection.splits.values())
+    contents, good = Contents(total), 0
+    for result in _progress(_results(collection.splits, image_size, workers, storage, check), total):
+        if result.reason:
+            bad.append((result.sample.name, result.reason))
+        else:
+            contents.take_down(good, result.digest, result.metadata, result.print)
+            good += 1
+    if bad and not exclude:
+        raise DatasetError(
+            f"{len(bad)} of {total} photographs in {show_path(collection.root)} cannot be read:\n"
+            + "\n".join(f"  {show_path(name)}: {reason}" for name, reason in bad)
+            + "\nReplace or remove them, or leave them out with --data.unreadable exclude."
+        )
+    return Reading(collection.without(name for name, _ in bad), contents[:good], bad)
+
+
+def _results(
+    splits: Mapping[str, Sequence[Sample]], image_size: int, workers: int, storage: Storage, check: Callable[[], None]
+) -> Iterator[Verified]:
+    """One result a photograph; splits whose squares have one size share a file."""
+    sides = [storage.sides.get(split, image_size) for split in splits]
+    keepers: dict[int, Keeper] = {}
+    try:
+        for number, (side, samples) in enumerate(zip(sides, splits.values(), strict=True)):
+            if storage.folders and side not in keepers:
+                expected = sum(len(s) for s, its_side in zip(splits.values(), sides, strict=True) if its_side == side)
+                keepers[side] = Keeper(storage.folders, side, image_size, expected, write=storage.write)
+            results = verify(samples, image_size, workers, keepers.get(side))
+            try:
+                for result in results:
+                    check()
+                    yield result
+            finally:
+                results.close()  # the threads that write have come to their end
+            if side in keepers and side not in sides[number + 1 :]:
+                keepers[side].close()  # now, for it holds something of each photograph
+    finally:
+        for keeper in keepers.values():
+            keeper.close()
+    _say(keepers.values())
+
+
+def _say(keepers: Iterable[Keeper]) -> None:
+    for keeper in keepers:
+        if keeper.trouble:
+            rank_zero_info(
+                f"Warning: decoded pixels are not kept, so that every epoch decodes the photographs again: "
+                f"{keeper.trouble}. --data.cache_dir FOLDER names another place; --data.cache off is silent."
+            )
+            break
+    written = [keeper.written for keeper in keepers if keeper.written is not None]
+    if written:
+        rank_zero_info(describe(written))
+
+
+def _progress(results: Iterator[Verified], total: int) -> Iterable[Verified]:
+    progress: Callable[..., Any] = tqdm
+    shown: Iterable[Verified] = progress(
+        results, total=total, desc="Checking photographs", unit="photo", leave=False, disable=None
+    )
+    return shown
+
+
+def granted_cpus() -> int:
+    """CPUs that this process may use (a job's share, not the machine's), at most 16."""
+    # Not on every system: macOS has no affinity.
+    granted = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(16, granted)

@@ -1,0 +1,138 @@
+"""Who is in which batch: orders that depend on the seed and the epoch alone."""
+
+import gc
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data.dataloader import _BaseDataLoaderIter
+
+from bldml.training.resume.signals import blocked, ignore_in_worker
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Training order: a permutation that is a pure function of seed and epoch.
+
+    Yields pairs (epoch, index), so that an augmentation in a worker process can depend on the epoch. Lightning calls
+    `set_epoch` at the start of each epoch. `start` leaves out the first samples, once.
+
+    Args:
+        length: Number of photographs.
+        seed: Seed of the run.
+        rank: This process among those that train together.
+        world_size: How many train together; the last round is filled from the start so that all have equally many.
+    """
+
+    def __init__(self, length: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        self.length, self.seed, self.rank, self.world_size = length, seed, rank, world_size
+        self.epoch = self.start = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, counted from 0."""
+        if epoch != self.epoch:
+            self.start = 0  # what was left out was of another epoch
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Number of samples that this process sees in an epoch."""
+        return -(-self.length // self.world_size)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Pairs (epoch, index)."""
+        epoch, start, self.start = self.epoch, self.start, 0
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.length)
+        whole = np.resize(order, len(self) * self.world_size)
+        yield from ((epoch, int(index)) for index in whole[self.rank :: self.world_size][start:])
+
+
+class EvaluationSampler(Sampler[tuple[int, int]]):
+    """Evaluation order: as listed, each photograph once, shared out among the processes without padding.
+
+    Args:
+        length: Number of photographs.
+        rank: This process among those that evaluate together.
+        world_size: How many evaluate together.
+    """
+
+    def __init__(self, length: int, rank: int = 0, world_size: int = 1) -> None:
+        self.indices = range(rank, length, world_size)
+
+    def __len__(self) -> int:
+        """Number of samples that this process sees."""
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Pairs (0, index)."""
+        yield from ((0, index) for index in self.indices)
+
+
+class LeafLoader(DataLoader[Any]):
+    """A loader whose processes ignore the signals that stop a run, and that goes on inside an epoch.
+
+    Lightning saves and loads its state, which counts the batches that were trained on; more have been handed out.
+    """
+
+    trained_on = 0
+
+    def __iter__(self) -> _BaseDataLoaderIter:
+        """Start the processes, deaf to signals from their first moment on."""
+        # What is there now is none of their garbage: looking for it would copy this process's memory into each.
+        gc.freeze()
+        try:
+            with blocked():
+                return super().__iter__()
+        finally:
+            gc.unfreeze()
+
+    def state_dict(self) -> dict[str, int]:
+        """Epoch, and batches of it that were trained on."""
+        return {"epoch": getattr(self.sampler, "epoch", 0), "trained_on": self.trained_on}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on behind the batches that were trained on."""
+        assert isinstance(self.sampler, EpochSampler)
+        assert self.batch_size is not None
+        self.trained_on = state["trained_on"]
+        # Before the first iterator is made: https://github.com/Lightning-AI/pytorch-lightning/issues/21938
+        self.sampler.set_epoch(state["epoch"])
+        self.sampler.start = state["trained_on"] * self.batch_size
+
+
+def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """Make a batch of samples; its images are (n, 3, s, s) with the channels last in memory, as the network wants them.
+
+    torch's own collation would lay out the channels first, which costs more than copying, and once more the other way.
+    """
+    pixels: Tensor = default_collate([item["image"].permute(1, 2, 0) for item in items])
+    others = [{key: value for key, value in item.items() if key != "image"} for item in items]
+    return {"image": pixels.permute(0, 3, 1, 2), **default_collate(others)}
+
+
+def leaf_loader(
+    dataset: Dataset[Any], sampler: Sampler[tuple[int, int]], batch_size: int, num_workers: int, seed: int
+) -> LeafLoader:
+    """Make the loader of a dataset.
+
+    Args:
+        dataset: Takes pairs (epoch, index).
+        sampler: Gives them.
+        batch_size: Photographs in a batch.
+        num_workers: Processes that load photographs.
+        seed: Seed of the run.
+    """
+    return LeafLoader(
+        dataset,
+        # By keyword: for prediction Lightning makes the loader again and would pass a second one.
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=num_workers,
+        collate_fn=collate,
+        worker_init_fn=ignore_in_worker,
+        pin_memory=torch.cuda.is_available(),
+        # A loader of its own generator: the global one then advances the same whatever the number of workers.
+        generator=torch.Generator().manual_seed(seed),
+        persistent_workers=num_workers > 0,
+    )

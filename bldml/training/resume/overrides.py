@@ -1,0 +1,63 @@
+"""Parts of Lightning that are replaced or switched off."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch import Trainer
+from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
+from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
+
+from bldml.errors import RunError
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it, so that a kill leaves the old file or the new one.
+
+    Lightning's own goes through the system's temporary folder, which usually lies on another disk: there a rename is a
+    copy, and a kill leaves half of it.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write it.
+
+        Raises:
+            RunError: It cannot be written; an old file is unchanged.
+        """
+        target = Path(path)
+        # Always the same name, so that what a kill has left is written over and not left for ever.
+        part = target.with_name(f".{target.name}.part")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with part.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(target)
+        # torch reports a full disk as a RuntimeError.
+        except (OSError, RuntimeError) as error:
+            part.unlink(missing_ok=True)
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            raise RunError(
+                f"Cannot write the checkpoint {target}: {reason}. The checkpoints before are as they were. Is there "
+                "space left, and may you write there?"
+            ) from error
+
+
+class _NoHandlers(_SignalConnector):
+    def register_signal_handlers(self) -> None:
+        """Leave signals to StopSignals: Lightning's handlers save nothing at SIGTERM, and run in loader workers too."""
+
+
+class _NoForeignCheckpoint(_CheckpointConnector):
+    # Lightning would load a hpc_ckpt_1.ckpt that any other job has left in the folder.
+    _hpc_resume_path = None
+
+
+def disarm(trainer: Trainer) -> Trainer:
+    """Switch off what Lightning does by itself with signals and with checkpoints that lie around."""
+    trainer._signal_connector = _NoHandlers(trainer)
+    trainer._checkpoint_connector = _NoForeignCheckpoint(trainer)
+    return trainer

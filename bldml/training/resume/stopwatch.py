@@ -1,0 +1,56 @@
+"""How long a run has been trained, over all its interruptions."""
+
+import json
+import time
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from bldml.io.atomic import write_atomically
+from bldml.run.folder import RunFolder
+
+
+class Stopwatch(Callback):
+    """Keeps training_time.json: seconds in training and its validations, without the pauses between processes.
+
+    A file of its own: what is in a checkpoint or in metrics.csv must be the same whether a run was interrupted or not.
+
+    Args:
+        run: The run folder.
+    """
+
+    def __init__(self, run: RunFolder) -> None:
+        super().__init__()
+        self.run = run
+        self._before, self._start = 0.0, 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin; a run that goes on adds to what was measured before."""
+        self._before, self._start = measured(self.run) or 0.0, time.monotonic()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write it down."""
+        self._write(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write it down."""
+        self._write(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Write it down; a signal arrives here too."""
+        if self._start:
+            self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
+        if trainer.is_global_zero:
+            seconds = self._before + time.monotonic() - self._start
+            write_atomically(self.run.training_time, json.dumps({"training_seconds": round(seconds, 3)}) + "\n")
+
+
+def measured(run: RunFolder) -> float | None:
+    """Seconds so far; None where the file is missing or damaged."""
+    try:
+        found: Any = json.loads(run.training_time.read_text(encoding="utf-8"))["training_seconds"]
+        return max(0.0, float(found))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None

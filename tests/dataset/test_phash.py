@@ -1,0 +1,203 @@
+"""The same photograph is found again, another one is not."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+
+from bldml.dataset.duplicates.alignment import COMPARED, SIDE, crop
+from bldml.dataset.duplicates.phash import (
+    NEAR,
+    NO_PRINT,
+    PRINT_BYTES,
+    Prints,
+    fingerprint,
+    near_pairs,
+    near_pairs_between,
+    similarity,
+)
+from bldml.dataset.images import load_rgb
+from bldml.dataset.synthetic.drawing import draw_leaf
+
+Edit = Callable[[Image.Image], Image.Image]
+
+
+def leaf(number: int, size: int = 192) -> Image.Image:
+    return draw_leaf(bool(number % 2), size, np.random.default_rng([7, number]))
+
+
+def half(image: Image.Image) -> Image.Image:
+    return image.resize((image.width // 2, image.height // 2), Image.Resampling.LANCZOS)
+
+
+def recompressed(image: Image.Image) -> Image.Image:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=60)
+    return Image.open(file).convert("RGB")
+
+
+def turned(way: Image.Transpose) -> Edit:
+    return lambda image: image.transpose(way)
+
+
+def cropped(left: float, top: float, right: float, bottom: float) -> Edit:
+    def edit(image: Image.Image) -> Image.Image:
+        width, height = image.size
+        box = (width * left, height * top, width * (1 - right), height * (1 - bottom))
+        return image.crop(tuple(map(round, box)))  # type: ignore[arg-type]
+
+    return edit
+
+
+EDITS: dict[str, Edit] = {
+    "half": half,
+    "quality 60": recompressed,
+    **{way.name: turned(way) for way in Image.Transpose},
+    "5 % each side": cropped(0.05, 0.05, 0.05, 0.05),
+    "5 % in all": cropped(0.025, 0.025, 0.025, 0.025),
+    "left": cropped(0.05, 0, 0, 0),
+    "bottom": cropped(0, 0, 0, 0.05),
+    "corner": cropped(0, 0.05, 0.05, 0),
+    "uneven": cropped(0.01, 0.04, 0.03, 0.0),
+    "half, quality 60": lambda image: recompressed(half(image)),
+    "5 % each side, turned": lambda image: cropped(0.05, 0.05, 0.05, 0.05)(image).transpose(Image.Transpose.ROTATE_90),
+    "5 % each side, half": lambda image: half(cropped(0.05, 0.05, 0.05, 0.05)(image)),
+    "left, quality 60": lambda image: recompressed(cropped(0.05, 0, 0, 0)(image)),
+    "mirrored, quality 60": lambda image: recompressed(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)),
+    "squashed": lambda image: image.resize((128, 128)),
+    "paler": lambda image: ImageEnhance.Contrast(image).enhance(0.7),
+}
+
+
+@pytest.fixture(scope="module")
+def drawn() -> list[Image.Image]:
+    return [leaf(number) for number in range(60)]
+
+
+@pytest.fixture(scope="module")
+def prints(drawn: list[Image.Image]) -> Prints:
+    return np.stack([fingerprint(image) for image in drawn])
+
+
+def share_found(prints: Prints, edited: Prints) -> float:
+    """Share of pairs (photograph, its edit) that are found; any other pair is a mistake."""
+    found = near_pairs(np.concatenate([prints, edited]))
+    assert all(pair.b - pair.a == len(prints) for pair in found)
+    assert all(NEAR <= pair.similarity <= 1 for pair in found)
+    return len(found) / len(prints)
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_edited_leaves_are_found(drawn: list[Image.Image], prints: Prints, name: str) -> None:
+    edited = np.stack([fingerprint(EDITS[name](image)) for image in drawn])
+    assert share_found(prints, edited) >= 0.98
+
+
+def test_no_pair_among_many_drawn_leaves() -> None:
+    many = np.stack([fingerprint(leaf(number, 96)) for number in range(1000, 1400)])
+    assert near_pairs(many) == []
+
+
+@pytest.mark.slow
+def test_coffee_leaves(coffee: Path) -> None:
+    images = [load_rgb(path, 96) for path in sorted(coffee.rglob("*.jpg"))]
+    prints = np.stack([fingerprint(image) for image in images])
+    assert near_pairs(prints) == []
+    images, prints = images[::4], prints[::4]
+    names = ["half", "quality 60", "ROTATE_90", "FLIP_TOP_BOTTOM", "5 % each side", "left", "5 % each side, turned"]
+    for name in names:
+        edited = np.stack([fingerprint(EDITS[name](image)) for image in images])
+        assert share_found(prints, edited) >= 0.98, name
+
+
+def test_print_is_small_and_hardly_changed_by_reduced_decoding(tmp_path: Path) -> None:
+    leaf(3, 800).save(tmp_path / "leaf.jpg", quality=95)
+    whole, reduced = load_rgb(tmp_path / "leaf.jpg"), load_rgb(tmp_path / "leaf.jpg", 64)
+    assert reduced.width < whole.width
+    one, other = fingerprint(whole), fingerprint(reduced)
+    assert one.shape == (PRINT_BYTES,)
+    assert one.dtype == np.uint8
+    assert PRINT_BYTES <= 512
+    assert similarity(one, other) > 0.99
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 500), (500, 3), (2, 2)])
+def test_any_size_has_a_print(size: tuple[int, int]) -> None:
+    noise = np.random.default_rng(0).integers(256, size=(size[1], size[0], 3), dtype=np.uint8)
+    assert fingerprint(Image.fromarray(noise)).shape == (PRINT_BYTES,)
+
+
+def test_pictures_of_one_colour_match_nothing() -> None:
+    flat = fingerprint(Image.new("RGB", (90, 60), "white"))
+    assert (flat == NO_PRINT).all()
+    assert near_pairs(np.stack([flat, flat, fingerprint(leaf(0))])) == []
+    assert similarity(flat, flat) == 0
+    assert near_pairs(np.empty((0, PRINT_BYTES), np.uint8)) == []
+    assert near_pairs_between(np.stack([flat]), np.stack([flat])) == []
+
+
+def test_similarity_is_that_of_the_pairs(drawn: list[Image.Image], prints: Prints) -> None:
+    edited = fingerprint(EDITS["uneven"](drawn[5]))
+    assert similarity(prints[5], edited) == pytest.approx(similarity(edited, prints[5]), abs=1e-3)
+    assert similarity(prints[5], edited) >= NEAR
+    assert similarity(prints[5], prints[5]) == pytest.approx(1)
+    assert max(similarity(prints[5], other) for other in prints[6:12]) < NEAR
+
+
+def test_equal_prints_are_listed_once_each(prints: Prints) -> None:
+    burst = np.concatenate([np.repeat(prints[:1], 1000, axis=0), prints[1:3]])
+    found = near_pairs(burst)
+    assert [(pair.a, pair.b, pair.similarity) for pair in found] == [(0, i, 1.0) for i in range(1, 1000)]
+
+
+def test_a_burst_of_similar_pictures_hangs_together_with_few_pairs() -> None:
+    image = leaf(1)
+    generator = np.random.default_rng(0)
+    burst = []
+    for _ in range(120):
+        left, top, right, bottom = generator.uniform(0, 0.02, 4)
+        burst.append(fingerprint(cropped(left, top, right, bottom)(image)))
+    found = near_pairs(np.stack(burst))
+    groups = list(range(120))
+    for pair in found:
+        low, high = sorted((groups[pair.a], groups[pair.b]))
+        groups = [low if group == high else group for group in groups]
+    assert set(groups) == {0}
+    assert len(found) < 120 * 16
+
+
+def test_order_does_not_matter(drawn: list[Image.Image], prints: Prints) -> None:
+    edited = np.stack([fingerprint(EDITS["corner"](image)) for image in drawn[:20]])
+    both = np.concatenate([prints, edited])
+    order = np.random.default_rng(1).permutation(len(both))
+    found = {tuple(sorted((order[pair.a], order[pair.b]))) for pair in near_pairs(both[order])}
+    assert found == {(pair.a, pair.b) for pair in near_pairs(both)}
+
+
+def test_between_two_collections_each_copy_is_found(drawn: list[Image.Image], prints: Prints) -> None:
+    edits = ("half", "corner", "ROTATE_180")
+    new = np.stack([fingerprint(EDITS[name](drawn[4])) for name in edits] + [fingerprint(leaf(900))])
+    for pair in near_pairs_between(prints, new):
+        assert pair.a == 4
+        assert pair.b < 3
+    assert {pair.b for pair in near_pairs_between(prints, new)} == {0, 1, 2}
+    whole_in_known = near_pairs_between(new, prints)
+    assert {(pair.a, pair.b) for pair in whole_in_known} == {(0, 4), (1, 4), (2, 4)}
+    twice = np.concatenate([prints[:1], prints[:1]])
+    assert {pair.b for pair in near_pairs_between(prints, twice)} == {0, 1}
+
+
+def test_a_crop_of_coefficients_is_the_print_of_the_crop() -> None:
+    ramp = np.zeros((1, SIDE, SIDE), np.float32)
+    ramp[0, 0, 3] = 1  # three half waves from left to right
+    none = crop(ramp, np.array([0, 0, 0, 0]))
+    assert np.allclose(none, ramp[:, :COMPARED, :COMPARED], atol=1e-5)
+    some = crop(ramp, np.array([0, 0, 8, 8]))[0]
+    assert np.abs(some[1:]).max() < 1e-5
+    assert COMPARED < SIDE
+    # Less of the wave is left: 2.7 half waves, symmetrical as before, so odd cosines only.
+    assert np.abs(some[0, ::2]).max() < 1e-5
+    assert 0.5 < abs(some[0, 3]) < 1

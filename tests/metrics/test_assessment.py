@@ -1,0 +1,167 @@
+"""All figures of an evaluation against scikit-learn, SciPy and statsmodels."""
+
+import math
+
+import numpy as np
+import pytest
+import yaml
+from scipy import stats
+from sklearn import metrics as sklearn_metrics
+
+from bldml.errors import RunError
+from bldml.metrics.assessment import Assessment
+from bldml.metrics.assessment import assess as assess_arrays
+from bldml.run.card import TITLES, read_card
+from bldml.run.predictions import Prediction, labels_of
+from tests.support import REPOSITORY
+
+
+def assess(rows: list[Prediction], positive_class: str, threshold: float) -> Assessment:
+    probabilities = np.array([row.probability for row in rows])
+    return assess_arrays(labels_of(rows, positive_class), probabilities, [row.group for row in rows], threshold)
+
+
+def table(n: int = 120, seed: int = 0, groups: int = 0) -> list[Prediction]:
+    rng = np.random.default_rng(seed)
+    labels = rng.random(n) < 0.4
+    scores = 1 / (1 + np.exp(-(2.0 * labels - 1) - rng.normal(0, 1, n)))
+    return [
+        Prediction(
+            path=f"{i}.jpg",
+            group=f"tree {i % groups}" if groups else "",
+            true_class="BLD" if label else "No_BLD",
+            predicted_class="",
+            probability=float(score),
+        )
+        for i, (label, score) in enumerate(zip(labels, scores, strict=True))
+    ]
+
+
+def of_counts(tp: int, fp: int, fn: int, tn: int) -> list[Prediction]:
+    cells = [("BLD", 0.9)] * tp + [("No_BLD", 0.8)] * fp + [("BLD", 0.2)] * fn + [("No_BLD", 0.1)] * tn
+    return [Prediction(f"{i}.jpg", "", truth, "", p) for i, (truth, p) in enumerate(cells)]
+
+
+def every_number(found: Assessment) -> list[float]:
+    estimates = [
+        *found.overall.values(), *found.at_threshold.values(), *found.at_half.values(),
+        *(estimate for _, *pair in found.prevalences for estimate in pair),
+    ]  # fmt: skip
+    numbers = [estimate.value for estimate in estimates if estimate.value is not None]
+    for estimate in estimates:
+        if estimate.interval is not None:
+            numbers += [estimate.interval.low, estimate.interval.high]
+    return numbers
+
+
+def test_figures_are_those_of_scikit_learn() -> None:
+    rows = table()
+    found = assess(rows, "BLD", 0.4)
+    labels = [int(row.true_class == "BLD") for row in rows]
+    scores = [row.probability for row in rows]
+    assert (found.n, found.n_positive, found.n_groups) == (120, sum(labels), 0)
+    expected = {
+        "auroc": sklearn_metrics.roc_auc_score(labels, scores),
+        "average_precision": sklearn_metrics.average_precision_score(labels, scores),
+        "brier": sklearn_metrics.brier_score_loss(labels, scores),
+        "loss": sklearn_metrics.log_loss(labels, scores),
+    }
+    for name, value in expected.items():
+        assert found.overall[name].value == pytest.approx(value, abs=1e-6), name
+    for threshold, estimates in ((0.4, found.at_threshold), (0.5, found.at_half)):
+        called = [int(score >= threshold) for score in scores]
+        at = {
+            "accuracy": sklearn_metrics.accuracy_score(labels, called),
+            "balanced_accuracy": sklearn_metrics.balanced_accuracy_score(labels, called),
+            "sensitivity": sklearn_metrics.recall_score(labels, called),
+            "specificity": sklearn_metrics.recall_score(labels, called, pos_label=0),
+            "ppv": sklearn_metrics.precision_score(labels, called),
+            "npv": sklearn_metrics.precision_score(labels, called, pos_label=0),
+            "youden_j": sklearn_metrics.balanced_accuracy_score(labels, called, adjusted=True),
+            "f1": sklearn_metrics.f1_score(labels, called),
+            "mcc": sklearn_metrics.matthews_corrcoef(labels, called),
+        }
+        positive, negative = sklearn_metrics.class_likelihood_ratios(labels, called)
+        at |= {"lr_positive": positive, "lr_negative": negative}
+        assert estimates.keys() == at.keys()
+        for name, value in at.items():
+            assert estimates[name].value == pytest.approx(value, abs=1e-6), name
+            interval = estimates[name].interval
+            assert interval is not None
+            assert interval.low <= value <= interval.high, name
+        right = sum(int(c == label) for c, label in zip(called, labels, strict=True))
+        wilson = stats.binomtest(right, len(rows)).proportion_ci(method="wilson")
+        interval = estimates["accuracy"].interval
+        assert interval is not None
+        assert (interval.low, interval.high) == pytest.approx((wilson.low, wilson.high), abs=1e-9)
+
+
+def test_groups_widen_what_they_must_and_are_counted() -> None:
+    rows = table(groups=12)
+    found = assess(rows, "BLD", 0.5)
+    assert found.n_groups == 12
+    assert not found.warnings
+    for estimate in (found.overall["brier"], found.overall["loss"], found.at_threshold["f1"]):
+        assert estimate.interval is not None
+        assert estimate.interval.method.startswith("cluster bootstrap, 12 groups")
+    accuracy = found.at_threshold["accuracy"].interval
+    assert accuracy is not None
+    assert accuracy.method == "Wilson, 12 groups"
+
+
+def test_what_a_reader_must_know_is_said() -> None:
+    assert "taken as independent" in assess(table(), "BLD", 0.5).warnings[0]
+    assert "only 4 groups" in assess(table(groups=4), "BLD", 0.5).warnings[0]
+    healthy = [Prediction(f"{i}", "", "No_BLD", "", 0.1 * i) for i in range(5)]
+    assert any("one class" in warning for warning in assess(healthy, "BLD", 0.5).warnings)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        of_counts(45, 0, 0, 71),
+        of_counts(0, 71, 45, 0),
+        of_counts(45, 71, 0, 0),
+        of_counts(0, 0, 45, 71),
+        of_counts(1, 0, 0, 1),
+        of_counts(1, 0, 0, 0),
+        of_counts(0, 1, 0, 0),
+        of_counts(0, 0, 0, 9),
+        [Prediction(f"{i}", "", "BLD" if i % 2 else "No_BLD", "", 0.5) for i in range(10)],
+        [Prediction(f"{i}", f"{i % 2}", "BLD" if i % 2 else "No_BLD", "", float(i % 2)) for i in range(10)],
+    ],
+    ids=["perfect", "reversed", "all", "none", "two", "sick", "healthy", "nine healthy", "same", "sure"],
+)
+def test_edges_give_numbers_or_nothing(rows: list[Prediction]) -> None:
+    found = assess(rows, "BLD", 0.5)
+    assert all(math.isfinite(number) for number in every_number(found))
+    for estimate in [*found.overall.values(), *found.at_threshold.values()]:
+        if estimate.value is None:
+            assert estimate.note
+    accuracy = found.at_threshold["accuracy"].interval
+    assert accuracy is not None
+    assert accuracy.low < accuracy.high
+
+
+def test_a_table_that_cannot_be_assessed_is_refused() -> None:
+    rows = table(5)
+    with pytest.raises(RunError, match="1 of 6 predictions has no true class, first x"):
+        assess([*rows, Prediction("x.jpg", "", "", "", 0.5)], "BLD", 0.5)
+    with pytest.raises(RunError, match="there must be BLD and one other"):
+        assess([*rows, Prediction("x.jpg", "", "Oak", "", 0.5)], "BLD", 0.5)
+    with pytest.raises(RunError, match="no row"):
+        assess([], "BLD", 0.5)
+
+
+def test_shipped_card_has_every_item_and_states_nothing() -> None:
+    shipped = yaml.safe_load((REPOSITORY / "configs" / "card.yaml").read_text())
+    assert list(shipped["card"]) == list(TITLES)
+    assert set(read_card(shipped).values()) == {None}
+
+
+def test_card_names_what_is_not_stated() -> None:
+    found = read_card({"card": {"contact": "me", "licence": "  ", "intended_use": None}})
+    assert list(found) == list(TITLES.values())
+    assert found["Contact"] == "me"
+    assert [title for title, text in found.items() if text] == ["Contact"]
+    assert set(read_card({"card": "nonsense"}).values()) == {None}

@@ -1,0 +1,106 @@
+"""Calibration against statsmodels, scikit-learn and brute force."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import optimize, special
+from sklearn.calibration import calibration_curve
+
+from bldml.metrics import calibration
+
+
+def drawn(
+    seed: int, n: int = 200, slope: float = 1.0, shift: float = 0.0
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Labels drawn by logit = slope * logit(probability) + shift."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 1.5, n)
+    labels = (rng.random(n) < special.expit(slope * logits + shift)).astype(np.int64)
+    return labels, special.expit(logits)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_slope_and_intercept_are_those_of_a_general_optimiser(seed: int) -> None:
+    labels, probabilities = drawn(seed, slope=0.6, shift=0.4)
+    logits = special.logit(probabilities)
+
+    def loss(beta: NDArray[np.float64]) -> float:
+        linear = beta[0] * logits + beta[1]
+        return float(np.sum(np.logaddexp(0, np.where(labels == 1, -linear, linear))))
+
+    expected = optimize.minimize(loss, [1.0, 0.0], method="BFGS", options={"gtol": 1e-9})
+    found = calibration.calibration_line(labels, probabilities)
+    assert found is not None
+    slope, intercept = found
+    assert slope.value == pytest.approx(expected.x[0], abs=1e-5)
+    at_large = optimize.brentq(lambda shift: float(np.sum(special.expit(logits + shift) - labels)), -10, 10)
+    assert intercept.value == pytest.approx(at_large, abs=1e-9)
+    mean = special.expit(logits + at_large)
+    assert intercept.standard_error == pytest.approx(1 / np.sqrt(np.sum(mean * (1 - mean))), rel=1e-6)
+
+
+def test_slope_and_standard_error_are_those_of_statsmodels() -> None:
+    statsmodels = pytest.importorskip("statsmodels.api")
+    labels, probabilities = drawn(9, slope=1.4)
+    design = np.column_stack([special.logit(probabilities), np.ones(len(labels))])
+    fitted = statsmodels.Logit(labels, design).fit(disp=0)
+    found = calibration.calibration_line(labels, probabilities)
+    assert found is not None
+    assert found[0].value == pytest.approx(fitted.params[0], abs=1e-6)
+    assert found[0].standard_error == pytest.approx(fitted.bse[0], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("labels", "probabilities"),
+    [
+        ([1, 1, 1], [0.2, 0.5, 0.9]),
+        ([0, 1, 0], [0.5, 0.5, 0.5]),
+        ([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9]),
+        ([0, 0, 1, 1], [0.1, 0.5, 0.5, 0.9]),
+        ([1, 1, 0], [0.1, 0.2, 0.8]),
+        ([1], [0.5]),
+        ([], []),
+    ],
+)
+def test_line_that_the_data_do_not_determine_is_none(labels: list[int], probabilities: list[float]) -> None:
+    assert calibration.calibration_line(labels, probabilities) is None
+
+
+def test_probabilities_of_0_and_1_are_no_obstacle() -> None:
+    labels, probabilities = drawn(3)
+    found = calibration.calibration_line([*labels, 1, 0], [*probabilities, 1.0, 0.0])
+    assert found is not None
+    assert np.isfinite(found[0].value)
+
+
+@pytest.mark.parametrize("bins", [5, 10])
+def test_bins_are_those_of_scikit_learn(bins: int) -> None:
+    labels, probabilities = drawn(4)
+    shares, means = calibration_curve(labels, probabilities, n_bins=bins)
+    found = calibration.reliability(labels, probabilities, bins)
+    assert [b.mean for b in found] == pytest.approx(means)
+    assert [b.n_positive / b.n for b in found] == pytest.approx(shares)
+    assert sum(b.n for b in found) == len(labels)
+    weights = np.array([b.n for b in found]) / len(labels)
+    expected = float(np.sum(weights * np.abs(shares - means)))
+    assert calibration.calibration_error(labels, probabilities, bins) == pytest.approx(expected)
+
+
+def test_a_perfect_model_of_116_photographs_shows_an_error_too() -> None:
+    # Published for such a size: about .08 for probabilities all over the range.
+    probabilities = np.random.default_rng(7).random(116)
+    found = calibration.calibration_error_of_perfection(probabilities)
+    assert found is not None
+    mean, high = found
+    assert 0.06 < mean < 0.10
+    assert mean < high < 0.15
+    many = calibration.calibration_error_of_perfection(np.random.default_rng(7).random(10_000), replicates=100)
+    assert many is not None
+    assert 0.008 < many[0] < 0.012
+
+
+def test_one_photograph_and_none() -> None:
+    assert calibration.calibration_error([1], [0.75]) == 0.25
+    assert calibration.calibration_error([], []) is None
+    assert calibration.calibration_error_of_perfection([]) is None
+    assert calibration.reliability([], []) == []

@@ -1,0 +1,688 @@
+"""Reports of run folders that the tests write, recomputed with other libraries; one of a real run."""
+
+import base64
+import csv
+import functools
+import itertools
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+from sklearn import metrics as oracle
+from statsmodels.stats.proportion import proportion_confint
+
+from bldml.errors import RunError
+from bldml.figures import plots
+from bldml.figures import style as figures
+from bldml.metrics import assessment
+from bldml.metrics.bootstrap import bootstrap
+from bldml.metrics.operating_point import OperatingPoint
+from bldml.metrics.scores import evaluate
+from bldml.report import page as report
+from bldml.report.page import write_report
+from bldml.run.card import TITLES
+from bldml.run.folder import RunFolder
+from bldml.run.gallery import FOLDER, TABLE, choose, gallery_text
+from bldml.run.ledger import Entry, append_entry
+from bldml.run.photographs import Photograph, photographs_text
+from bldml.run.predictions import Prediction, read_predictions, write_metrics, write_predictions
+from tests.support import Bldml
+
+CONFIG = """\
+model: {backbone: resnet50, weights: imagenet, image_size: null, lr: 0.001}
+data: {root: leaves, manifest: null, positive_class: BLD, val_fraction: 0.2, test_fraction: 0.2, batch_size: 16}
+monitor: val_loss
+operating_point: {maximize: f1, sensitivity: null, specificity: null, threshold: null}
+card: {intended_use: "Screening.\\nNever alone.", contact: null}
+"""
+THRESHOLD = 0.4
+
+
+def rows_of(
+    n: int, seed: int, *, errors: bool = True, groups: int = 0, classes: tuple[str, str] = ("No_BLD", "BLD")
+) -> list[Prediction]:
+    generator = np.random.default_rng(seed)
+    rows = []
+    for index in range(n):
+        truth = index % 2
+        low, high = (0.0, 0.75) if errors else (0.0, 0.35)
+        probability = float(generator.uniform(low, high))
+        probability = 1 - probability * 0.9 if truth else probability
+        group = f"tree {index % groups}" if groups else ""
+        called = classes[probability >= THRESHOLD]
+        rows.append(Prediction(f"{classes[truth]}/leaf_{index:05}.jpg", group, classes[truth], called, probability))
+    return rows
+
+
+def write_evaluation(
+    run: Path,
+    name: str,
+    rows: Sequence[Prediction],
+    positive: str = "BLD",
+    threshold: float = THRESHOLD,
+    temperature: float = 1.5,
+) -> None:
+    folder = RunFolder(run).evaluation(name)
+    write_predictions(folder / "predictions.csv", rows)
+    labels = [row.true_class == positive for row in rows]
+    point = OperatingPoint(threshold, temperature)
+    write_metrics(folder, evaluate(labels, [row.probability for row in rows], point))
+    provenance = {
+        "created": "2026-05-01T10:00:00+00:00",
+        "command": ["x", "test", "--name", name],
+        "epoch": 2,
+        "dataset_fingerprint": "ab" * 32,
+    }
+    (folder / "provenance.json").write_text(json.dumps(provenance))
+
+
+def write_run(
+    folder: Path, evaluations: dict[str, list[Prediction]], config: str = CONFIG, positive: str = "BLD"
+) -> RunFolder:
+    folder.mkdir(parents=True)
+    run = RunFolder(folder)
+    run.config.write_text(config, encoding="utf-8")
+    fingerprints = {"train": "aa" * 32, "val": "bb" * 32, "test": "cc" * 32}
+    run.environment.write_text(
+        json.dumps(
+            {
+                "created": "2026-05-01T09:00:00+00:00",
+                "versions": {"bldml": "0.1.0", "torch": "2.10"},
+                "seed": 7,
+                "command": ["x", "fit", "--config", "my config.yaml"],
+                "gpu": None,
+                "dataset_fingerprint": fingerprints,
+            }
+        )
+    )
+    run.metrics.write_text(
+        "epoch,step,train_loss,val_loss,val_auroc,train_auroc,train_recall,trainable_share\n"
+        "0,9,0.7,0.6,0.7,0.8,0.75,0.01\n1,18,0.5,,0.8,0.85,0.8,0.01\n2,27,0.4,0.5,0.9,0.875,0.8125,0.4\n"
+    )
+    with run.splits.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "split", "group"])
+        names = sorted({row.true_class for rows in evaluations.values() for row in rows} | {positive})
+        writer.writerows([f"{name}/t{i}.jpg", name, "train", ""] for name in names for i in range(30))
+        for split in ("val", "test"):
+            writer.writerows([row.path, row.true_class, split, row.group] for row in evaluations.get(split, []))
+    for name, rows in evaluations.items():
+        write_evaluation(folder, name, rows, positive)
+    return run
+
+
+def write_photographs(run: RunFolder) -> None:
+    """What the files of photographs say: the test was taken a year later, another site's with another camera."""
+    rows = [
+        Photograph(r["path"], r["split"], r["label"], r["group"], 4000, 3000, f"Phone {r['label']}", taken)
+        for r in read(run.splits)
+        for taken in ["2025-06-01T12:00:00" if r["split"] == "test" else "2024-06-01T12:00:00"]
+    ]
+    (run.path / "photographs.csv").write_text(photographs_text(rows))
+    other = [
+        Photograph(f"{i}.jpg", "test", ("BLD", "No_BLD")[i >= 10], "", 4000, 2000, "Camera", "") for i in range(50)
+    ]
+    (run.evaluation("ohio_2024") / "photographs.csv").write_text(photographs_text(other))
+
+
+def write_gallery(run: RunFolder, name: str, content: bytes) -> list[tuple[str, Prediction]]:
+    folder = run.evaluation(name) / FOLDER
+    folder.mkdir()
+    chosen = choose(read_predictions(run.evaluation(name) / "predictions.csv"), THRESHOLD)
+    lines = []
+    for index, (kind, row) in enumerate(chosen):
+        names = (f"{index}.jpg", f"{index}_cam.jpg")
+        for file in names:
+            (folder / file).write_bytes(b"\xff\xd8\xff" + file.encode() + content)
+        lines.append((kind, row, *names))
+    (folder / TABLE).write_text(gallery_text(lines))
+    return [(kind, row) for kind, row, *_ in lines]
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+class Page(HTMLParser):
+    """Elements of a page in their order, and its text."""
+
+    def __init__(self, place: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.source = place.read_text(encoding="utf-8")
+        self.feed(self.source)
+        self.words = " ".join(self.text.split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.text += " " if tag in ("td", "th") else ""
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def all(self, name: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.tags if tag == name]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No files of figures, and few draws: for tests of neither."""
+    monkeypatch.setattr(plots, "save", lambda *_: None)
+    monkeypatch.setattr(assessment, "bootstrap", functools.partial(bootstrap, replicates=20))
+
+
+@pytest.fixture
+def bare(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without figures, which take most of the time."""
+    monkeypatch.setattr(report, "evaluation_figures", lambda *_: [])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run with everything, reported once."""
+    sets = {"val": rows_of(60, 1), "test": rows_of(80, 2, groups=20), "ohio_2024": rows_of(50, 3)}
+    run = write_run(tmp_path_factory.mktemp("logs") / "whole", sets)
+    write_photographs(run)
+    write_gallery(run, "test", b"x" * 50)
+    for number in range(3):
+        append_entry(run, Entry(f"2026-05-0{number + 1}T00:00:00+00:00", "test", "test", "cc" * 32, 80, "best.ckpt"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "DPI", 40)
+        write_report(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def page(whole: RunFolder) -> Page:
+    return Page(whole.path / "report.html")
+
+
+@pytest.mark.parametrize("name", ["test", "val", "ohio_2024"])
+def test_every_number_again_by_other_libraries(whole: RunFolder, name: str) -> None:
+    rows = read_predictions(whole.evaluation(name) / "predictions.csv")
+    truth = np.array([row.true_class == "BLD" for row in rows])
+    probability = np.array([row.probability for row in rows])
+    table = {(row["score"], row["at"]): row for row in read(whole.path / "tables" / name / "scores.csv")}
+    for point, threshold in (("operating point", THRESHOLD), ("0.5", 0.5)):
+        call = probability >= threshold
+        tn, fp, fn, tp = oracle.confusion_matrix(truth, call).ravel()
+        expected = {
+            "sensitivity": oracle.recall_score(truth, call),
+            "specificity": oracle.recall_score(~truth, ~call),
+            "ppv": oracle.precision_score(truth, call),
+            "npv": oracle.precision_score(~truth, ~call),
+            "accuracy": oracle.accuracy_score(truth, call),
+            "balanced_accuracy": oracle.balanced_accuracy_score(truth, call),
+            "youden_j": oracle.balanced_accuracy_score(truth, call, adjusted=True),
+            "f1": oracle.f1_score(truth, call),
+            "mcc": oracle.matthews_corrcoef(truth, call),
+            "lr_positive": oracle.class_likelihood_ratios(truth, call)[0],
+            "lr_negative": oracle.class_likelihood_ratios(truth, call)[1],
+        }
+        for score, value in expected.items():
+            row = table[score, point]
+            assert float(row["value"]) == pytest.approx(value, abs=1e-6), score
+            assert float(row["low"]) <= value <= float(row["high"])
+            assert row["method"]
+        for score, k, n in (("sensitivity", tp, tp + fn), ("specificity", tn, tn + fp), ("ppv", tp, tp + fp)):
+            if name == "test":
+                assert "groups" in table[score, point]["method"]
+                continue
+            low, high = proportion_confint(k, n, method="wilson")
+            assert float(table[score, point]["low"]) == pytest.approx(low, abs=1e-6)
+            assert float(table[score, point]["high"]) == pytest.approx(high, abs=1e-6)
+    overall = {row["score"]: row for row in read(whole.path / "tables" / name / "overall.csv")}
+    brier = oracle.brier_score_loss(truth, probability)
+    for score, value in (
+        ("auroc", oracle.roc_auc_score(truth, probability)),
+        ("average_precision", oracle.average_precision_score(truth, probability)),
+        ("brier", brier),
+        ("brier_skill", 1 - brier / (truth.mean() * (1 - truth.mean()))),
+        ("loss", oracle.log_loss(truth, probability)),
+    ):
+        assert float(overall[score]["value"]) == pytest.approx(value, abs=1e-6), score
+        assert float(overall[score]["low"]) < value < float(overall[score]["high"])
+
+
+def test_predictive_values_by_bayes_rule(whole: RunFolder) -> None:
+    scores = {row["score"]: float(row["value"]) for row in read(whole.path / "tables/val/scores.csv")[::2]}
+    found = read(whole.path / "tables" / "val" / "predictive_values.csv")
+    assert [float(row["prevalence"]) for row in found[::2]] == [0.01, 0.05, 0.1, 0.3]
+    for row in found:
+        share, hit, right = float(row["prevalence"]), scores["sensitivity"], scores["specificity"]
+        yes, no = hit * share, right * (1 - share)
+        value = yes / (yes + (1 - right) * (1 - share)) if row["score"] == "ppv" else no / (no + (1 - hit) * share)
+        assert float(row["value"]) == pytest.approx(value, abs=1e-9)
+        assert float(row["low"]) < value < float(row["high"])
+
+
+def test_the_page_says_what_the_tables_say(whole: RunFolder, page: Page) -> None:
+    for name in ("test", "val", "ohio_2024"):
+        for row in read(whole.path / "tables" / name / "scores.csv"):
+            value = f"{float(row['value']):.3f}".replace("-", "−")
+            limits = f"[{float(row['low']):.3f}, {float(row['high']):.3f}]".replace("-", "−")
+            assert re.search(rf"{re.escape(value)}\s*\w*\s*(\d+/\d+)?\s*{re.escape(limits)}", page.words), row
+    sensitivity = read(whole.path / "tables" / "test" / "scores.csv")[0]
+    assert f"a sensitivity of {100 * float(sensitivity['value']):.1f} % (95 % interval " in page.words
+    assert page.source.count('<dd><strong class="missing">Not stated</strong></dd>') == len(TITLES) - 1
+    assert "Screening.\nNever alone." in page.text
+    for text in (
+        "BLD or No_BLD? A classifier of photographs by resnet50",
+        "run whole",
+        "2026-05-01T09:00:00+00:00",
+        "bldml 0.1.0",
+        "the 80 photographs of the test split, which had no part in training",
+        "Results: ohio_2024",
+        "External set: photographs from elsewhere.",
+        "20 % (10 of 50) of these photographs are BLD; in training 50 % (30 of 60)."
+        " They have 8.0 megapixels (median); in training 12.0.",
+        "The test is later than the training.",
+        "python -m bldml fit --config 'my config.yaml'",
+        "More of the network thawed at epoch 2",
+        "Best epoch, counted from 0 2",
+    ):
+        assert text in page.words, text
+
+
+def test_sets_side_by_side(whole: RunFolder) -> None:
+    found = {(row["set"], row["score"]): row for row in read(whole.path / "tables" / "run" / "sets.csv")}
+    assert {name for name, _ in found} == {"train", "val", "test", "ohio_2024"}
+    assert float(found["train", "auroc"]["value"]) == 0.875  # of the best epoch, in metrics.csv
+    assert float(found["train", "recall"]["value"]) == 0.8125
+    for name in ("val", "test", "ohio_2024"):
+        scores = {row["score"]: row for row in read(whole.path / "tables" / name / "scores.csv")[::2]}
+        assert found[name, "sensitivity"]["value"] == scores["sensitivity"]["value"]
+
+
+def test_cameras_by_class_and_split(whole: RunFolder) -> None:
+    rows = {row["Camera"]: row for row in read(whole.path / "tables" / "run" / "cameras.csv")}
+    assert {name: (row["train, BLD"], row["train, No_BLD"], row["test, No_BLD"]) for name, row in rows.items()} == {
+        "Phone BLD": ("30", "0", "0"),
+        "Phone No_BLD": ("0", "30", "40"),
+    }
+
+
+def test_the_training_split_is_shown_beside_the_others_alone(tmp_path: Path, bare: None) -> None:
+    sets = {"val": rows_of(40, 1), "test": rows_of(40, 2), "train": rows_of(60, 3)}
+    run = write_run(tmp_path / "run", sets)
+    page = Page(write_report(run))
+    found = {(row["set"], row["score"]): row for row in read(run.path / "tables" / "run" / "sets.csv")}
+    right = sum(row.true_class == row.predicted_class for row in sets["train"])
+    assert float(found["train", "accuracy"]["value"]) == pytest.approx(right / 60)
+    assert "Results: train" not in page.words
+    assert "during the best epoch" not in page.words
+
+
+def test_photographs_are_counted(whole: RunFolder, page: Page) -> None:
+    rows = {row["Set"]: row for row in read(whole.path / "tables" / "run" / "photographs.csv")}
+    assert (rows["train"]["BLD"], rows["train"]["No_BLD"], rows["train"]["All"]) == ("30", "30", "60")
+    assert (rows["test"]["All"], rows["test"]["Groups"], rows["val"]["Groups"]) == ("80", "20", "not known")
+    assert rows["test"]["Fingerprint (SHA-256)"] == "cc" * 32
+    assert rows["ohio_2024 (external)"]["All"] == "50"
+    assert (
+        "Of 20 groups (tree, site, burst) none has photographs in two splits. 120 photographs have no group."
+        in page.words
+    )
+
+
+def test_operating_point_with_the_interval_of_its_choice(whole: RunFolder, page: Page) -> None:
+    rows = {row["What"]: row["Value"] for row in read(whole.path / "tables" / "run" / "operating_point.csv")}
+    assert rows["Goal, stated in the configuration before training"] == "greatest F1"
+    assert rows["Threshold: least probability that is called positive"] == "0.400"
+    assert rows["Validation photographs that chose it"] == "60 (30 positive)"
+    predictions = read_predictions(whole.evaluation("val") / "predictions.csv")
+    truth = np.array([row.true_class == "BLD" for row in predictions])
+    probability = np.array([row.probability for row in predictions])
+
+    def best(index: np.ndarray) -> float:
+        """By trying the middle of every step, and of equally good ones the nearest to a half."""
+        steps = np.unique(np.concatenate([probability[index], [0.0]]))
+        middles = (steps[1:] + steps[:-1]) / 2
+        called = probability[index] >= middles[:, None]
+        f1 = 2 * (called & truth[index]).sum(1) / (called.sum(1) + truth[index].sum())
+        return float(middles[np.lexsort([np.abs(middles - 0.5), -f1.round(12)])[0]])
+
+    generator = np.random.default_rng(5)
+    classes = [np.flatnonzero(truth == value) for value in (False, True)]
+    draws = [best(np.concatenate([generator.choice(indices, 30) for indices in classes])) for _ in range(2000)]
+    low, high = map(float, rows["95 % interval of the chosen threshold"].strip("[]").split(", "))
+    assert low == pytest.approx(np.quantile(draws, 0.025), abs=0.02)
+    assert high == pytest.approx(np.quantile(draws, 0.975), abs=0.02)
+    assert f"the threshold would be {best(np.arange(60)):.3f}" in page.words  # the test's own was not chosen so
+    assert "bootstrap, 60 photographs" in page.words
+
+
+def test_groups_are_listed_and_small_ones_are_grey(whole: RunFolder, page: Page) -> None:
+    found = read(whole.path / "tables" / "test" / "groups.csv")
+    assert len(found) == 20
+    assert sum(int(row["n"]) for row in found) == 80
+    predictions = read_predictions(whole.evaluation("test") / "predictions.csv")
+    for row in found:
+        of_group = [one for one in predictions if one.group == row["group"]]
+        right = sum(one.true_class == one.predicted_class for one in of_group)
+        assert float(row["value"]) == right / len(of_group)
+        low, high = proportion_confint(right, len(of_group), method="wilson")
+        assert (float(row["low"]), float(row["high"])) == pytest.approx((low, high), abs=1e-6)
+        assert int(row["missed"]) + int(row["false_alarms"]) == len(of_group) - right
+    assert len([a for a in page.all("th") if a.get("class") == "faint"]) == 20  # four photographs each
+    assert "cluster bootstrap, 20 groups" in page.words
+
+
+def test_what_the_number_of_photographs_can_show(page: Page) -> None:
+    z2 = norm.ppf(0.975) ** 2
+    told = "even without a single error the sensitivity would only be shown to be"
+    assert f"With 30 positives, {told} {30 / (30 + z2):.3f}" in page.words
+    # Of twenty groups, ten are of positives: each group is of one class.
+    assert f"With 40 positives of 10 groups, {told} {10 / (10 + z2):.3f}" in page.words
+
+
+def test_gallery_shows_the_right_pictures_in_order(whole: RunFolder, page: Page) -> None:
+    chosen = choose(read_predictions(whole.evaluation("test") / "predictions.csv"), THRESHOLD)
+    pictures = page.all("img")
+    assert len(pictures) == 2 * len(chosen) > 40
+    for index, (_, row) in enumerate(chosen):
+        for picture, name in zip(
+            pictures[2 * index : 2 * index + 2], (f"{index}.jpg", f"{index}_cam.jpg"), strict=True
+        ):
+            kind, _, content = str(picture["src"]).partition(",")
+            assert kind == "data:image/jpeg;base64"
+            assert base64.b64decode(content) == b"\xff\xd8\xff" + name.encode() + b"x" * 50
+            assert row.path in str(picture["alt"])
+    errors = [row for kind, row in chosen if kind == "error"]
+    assert f"Errors, the most certain first ({len(errors)})" in page.words
+    assert f"{len(errors)} photographs were called wrongly at the operating point. Left the photograph" in page.words
+
+
+def test_earlier_evaluations_are_counted(whole: RunFolder, page: Page) -> None:
+    (row,) = read(whole.path / "tables" / "run" / "ledger.csv")
+    assert (row["Evaluation"], row["Times evaluated"]) == ("test", "3")
+    assert "there are 0 others in the same folder" in page.words
+
+
+def test_figures_and_tables_lie_beside_it(whole: RunFolder) -> None:
+    names = ("calibration", "confusion", "precision_recall", "predictive_values", "probabilities", "roc")
+    places = [f"{part}/{name}" for part in ("test", "val", "ohio_2024") for name in names] + ["run/learning_curves"]
+    found = {str(path.relative_to(whole.path / "figures")) for path in whole.path.glob("figures/*/*")}
+    assert found == {f"{place}.{suffix}" for place in places for suffix in ("png", "pdf")}
+    tables = {path.relative_to(whole.path / "tables").with_suffix("") for path in whole.path.glob("tables/*/*")}
+    for table in tables:
+        text = (whole.path / "tables" / table).with_suffix(".tex").read_text()
+        assert text.startswith(r"\begin{table}")
+        assert read((whole.path / "tables" / table).with_suffix(".csv"))
+
+
+def test_page_is_one_accessible_file(page: Page) -> None:
+    policy = next(a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    assert str(policy).startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'")
+    assert page.source.startswith("<!DOCTYPE html>")
+    assert page.all("html") == [{"lang": "en"}]
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.tags}
+    assert not [a for _, a in page.tags if any(name.startswith("on") for name in a)]
+    assert all(str(a["src"]).startswith("data:image/") for _, a in page.tags if "src" in a)
+    identifiers = [a["id"] for _, a in page.tags if "id" in a]
+    assert len(identifiers) == len(set(identifiers))
+    links = [str(a["href"]) for _, a in page.tags if "href" in a]
+    assert all(link.startswith("#") and link[1:] in identifiers for link in links)
+    for _, a in page.tags:
+        assert set(str(a.get("aria-labelledby") or "").split()) <= set(identifiers)
+    assert page.all("a")[0] == {"class": "skip", "href": "#main"}
+    assert len(page.all("table")) == len(page.all("caption")) > 15
+    assert all(a.get("scope") in ("col", "row") for a in page.all("th"))
+    assert all(a.get("alt") for a in page.all("img"))
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1 == levels.count(1)
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    assert not re.search(r"\b(nan|inf|None|NaN)\b", page.text)
+
+
+def test_same_run_same_bytes(whole: RunFolder, page: Page, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assessment, "bootstrap", bootstrap)
+    assert write_report(whole).read_text() == page.source
+
+
+def test_without_a_test_set(tmp_path: Path, bare: None) -> None:
+    page = Page(write_report(write_run(tmp_path / "run", {"val": rows_of(40, 1)})))
+    assert "Caution: the classifier was trained or chosen on these very photographs" in page.words
+    assert "Test set. The run has no evaluation named test." in page.words
+    assert "How often each set was evaluated is not recorded" in page.words
+
+
+def test_without_any_evaluation(tmp_path: Path, bare: None) -> None:
+    page = Page(write_report(write_run(tmp_path / "run", {})))
+    assert "It has not been evaluated, so nothing can be said of how good it is." in page.words
+    assert "There is no evaluation." in page.words
+
+
+def test_nothing_but_a_configuration(tmp_path: Path, quick: None) -> None:
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    page = Page(write_report(RunFolder(tmp_path)))
+    assert "Which photograph was in which split is not recorded." in page.words
+    assert "date not stated" in page.words
+
+
+def test_one_error_and_none(tmp_path: Path, bare: None) -> None:
+    perfect = rows_of(40, 1, errors=False)
+    one = [Prediction(perfect[0].path, "", "No_BLD", "BLD", 0.45), *perfect[1:]]
+    run = write_run(tmp_path / "run", {"val": perfect, "test": one})
+    write_evaluation(run.path, "val", perfect, temperature=1.0)
+    write_evaluation(run.path, "test", one, temperature=1.0)
+    page = Page(write_report(run))
+    assert "1 photographs were called wrongly" not in page.words
+    assert "One photograph was called wrongly at the operating point." in page.words
+    assert "No photograph was called wrongly at the operating point." in page.words
+    assert "not fitted because validation is separable" in page.words
+    assert "it found 20 of 20 BLD, a sensitivity of 100.0 % (95 % interval 83.9 % to 100.0 %)" in page.words
+
+
+def test_one_class_alone(tmp_path: Path, bare: None) -> None:
+    only = [row for row in rows_of(40, 1) if row.true_class == "BLD"]
+    page = Page(write_report(write_run(tmp_path / "run", {"val": rows_of(40, 2), "test": only})))
+    assert "All photographs are of one class" in page.words
+    assert "There are no negatives, so nothing can be said of the specificity." in page.words
+    assert "not estimable" in page.words
+    assert not re.search(r"\b(nan|inf|None)\b", page.text)
+
+
+def test_guessing_is_said(tmp_path: Path, bare: None) -> None:
+    generator = np.random.default_rng(0)
+    rows = [
+        Prediction(f"{i}.jpg", "", ("No_BLD", "BLD")[i % 2], ("No_BLD", "BLD")[p >= THRESHOLD], p)
+        for i, p in enumerate(map(float, generator.uniform(size=60)))
+    ]
+    page = Page(write_report(write_run(tmp_path / "run", {"test": rows})))
+    assert "do not even show that the probabilities are better than guessing" in page.words
+
+
+def test_groups_in_two_splits_are_said(tmp_path: Path, bare: None) -> None:
+    sets = {"val": rows_of(40, 1, groups=8), "test": rows_of(40, 2, groups=10)}
+    page = Page(write_report(write_run(tmp_path / "run", sets)))
+    assert "8 of 10 groups (tree, site, burst) have photographs in more than one split" in page.words
+    assert "tree 0, tree 1, tree 2, tree 3, tree 4, tree 5, tree 6, tree 7." in page.words
+
+
+def test_unlabelled_predictions_and_left_out_photographs(tmp_path: Path, bare: None) -> None:
+    run = write_run(tmp_path / "run", {"test": rows_of(40, 1)})
+    rows = [Prediction(row.path, "", "", row.predicted_class, row.probability) for row in rows_of(7, 2)]
+    write_predictions(run.evaluation("field") / "predictions.csv", rows)
+    run.excluded.write_text("path,reason\nBLD/broken.jpg,truncated\n")
+    page = Page(write_report(run))
+    assert "Predictions without labels, of which nothing can be counted: field, 7 photographs." in page.words
+    assert "1 photograph could not be used." in page.words
+    assert "BLD/broken.jpg the run truncated" in page.words
+
+
+def test_one_is_said_as_one(tmp_path: Path, bare: None) -> None:
+    rows = [replace(row, group="only tree") for row in rows_of(30, 1)]
+    run = write_run(tmp_path / "run", {"test": rows})
+    write_predictions(run.evaluation("field") / "predictions.csv", [Prediction("a.jpg", "", "", "BLD", 0.9)])
+    names = [f"{number}.jpg,broken" for number in range(21)]
+    run.excluded.write_text("\n".join(["path,reason", *names]) + "\n")
+    write_run(tmp_path / "other", {"test": rows})
+    page = Page(write_report(run))
+    assert "nothing can be counted: field, 1 photograph." in page.words
+    assert "1 more row is in the CSV file." in page.words
+    assert "30 photographs of 1 group," in page.words
+    assert "There is only 1 group: intervals from so few are not reliable." in page.words
+    assert "there is 1 other in the same folder, chosen on the same validation photographs" in page.words
+    for wrong in ("1 groups", "1 photographs", "1 more rows", "are 1 "):
+        assert not re.search(rf"(?<![\d,.]){wrong}", page.words)
+
+
+@pytest.mark.slow
+def test_ten_thousand_photographs(tmp_path: Path, quick: None) -> None:
+    run = write_run(tmp_path / "run", {name: rows_of(10_000, 1, groups=2000) for name in ("test", "val")})
+    for name in ("test", "val"):
+        write_gallery(run, name, b"x" * 150_000)  # 72 photographs, twice, of two sets: 43 MB
+    place = write_report(run)
+    assert place.stat().st_size < 30 * 10**6
+    page = Page(place)
+    assert len(page.all("img")) > 100
+    assert "The page is full" in page.words
+    assert "1900 more rows are in the CSV file" in page.words
+    assert len(read(run.path / "tables" / "test" / "groups.csv")) == 2000
+
+
+def edit(path: Path, change: Callable[[str], str]) -> None:
+    text = path.read_text()
+    assert change(text) != text
+    path.write_text(change(text))
+
+
+def line(number: int, change: Callable[[list[str]], list[str]]) -> Callable[[str], str]:
+    """Change the cells of one line of a CSV file."""
+
+    def changed(text: str) -> str:
+        lines = text.splitlines()
+        lines[number - 1] = ",".join(change(lines[number - 1].split(",")))
+        return "\n".join(lines) + "\n"
+
+    return changed
+
+
+LEAF = "(BLD/leaf_00003.jpg)"
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "told"),
+    [
+        ("predictions.csv", line(4, lambda c: [*c[:4], "high"]), "predictions.csv, row 4: the probability is 'high'"),
+        ("predictions.csv", line(4, lambda c: [*c[:4], "1.5"]), "row 4"),
+        ("predictions.csv", line(4, lambda c: c[:3]), "row 4: 3 cells"),
+        ("predictions.csv", line(5, lambda c: [*c[:2], "Rust", *c[3:]]), f"row 5 {LEAF}: the true class is 'Rust'"),
+        ("predictions.csv", line(2, lambda c: [*c[:2], "BDL", *c[3:]]), "leaf_00000.jpg): the true class is 'BDL'"),
+        ("predictions.csv", line(5, lambda c: [*c[:3], "No_BLD", c[4]]), f"row 5 {LEAF}: the predicted class"),
+        ("predictions.csv", line(5, lambda c: ["No_BLD/leaf_00000.jpg", *c[1:]]), "the photograph has a row"),
+        ("predictions.csv", line(5, lambda c: [*c[:2], "No_BLD", *c[3:]]), "gives n_positive = 19, metrics.json"),
+        ("predictions.csv", line(5, lambda c: [*c[:4], "0.999"]), "metrics.json beside it has"),
+        ("predictions.csv", lambda t: t[: t.index("\n") + 1], "predictions.csv"),
+        ("predictions.csv", lambda _: "\x00nothing", "no table of predictions"),
+        ("metrics.json", lambda t: t[:-20], "metrics.json is not JSON"),
+        ("metrics.json", lambda _: "[]", "holds no metrics"),
+        ("metrics.json", lambda t: t.replace('"threshold": 0.4', '"threshold": "x"'), "the threshold is 'x'"),
+        ("metrics.json", lambda t: t.replace('"threshold": 0.4', '"threshold": 7'), "the threshold is 7"),
+        ("metrics.json", lambda t: re.sub('"auroc": [^,]*', '"auroc": 1.0', t), "metrics.json beside it has 1.0"),
+        ("provenance.json", lambda t: t[:-5], "provenance.json is not JSON"),
+        ("../../environment.json", lambda t: t[:-5], "environment.json is not JSON"),
+        ("../../environment.json", lambda _: "[1]", "environment.json must hold a mapping"),
+        ("../../metrics.csv", line(3, lambda c: ["x", *c[1:]]), "metrics.csv, row 3: epoch is 'x'"),
+        ("../../metrics.csv", lambda t: t.replace("epoch", "age"), "metrics.csv has no column epoch"),
+        ("../../splits.csv", lambda t: t.replace("label", "kind"), "splits.csv has no column label"),
+        ("../../splits.csv", lambda t: t + '"', "splits.csv is no CSV"),
+        ("../../config.yaml", lambda t: t + "}", "config.yaml is no configuration"),
+        ("../../config.yaml", lambda _: "text", "config.yaml is no configuration"),
+        ("../../config.yaml", lambda t: t.replace("maximize: f1", "maximize: f1, recall: 1"), "operating_point in"),
+        ("../../config.yaml", lambda t: t.replace("sensitivity: null", "sensitivity: 0.9"), "takes one goal"),
+    ],
+)  # fmt: skip
+def test_damage_is_a_message(tmp_path: Path, bare: None, file: str, change: Callable[[str], str], told: str) -> None:
+    run = write_run(tmp_path / "run", {"val": rows_of(40, 1), "test": rows_of(40, 2)})
+    edit(run.evaluation("test") / file, change)
+    with pytest.raises(RunError, match=re.escape(told)):
+        write_report(run)
+    assert not (run.path / "report.html").exists()
+
+
+@pytest.mark.parametrize("missing", ["environment.json", "metrics.csv", "splits.csv"])
+def test_missing_files_are_not_stated(tmp_path: Path, bare: None, missing: str) -> None:
+    run = write_run(tmp_path / "run", {"val": rows_of(40, 1), "test": rows_of(40, 2)})
+    before = Page(write_report(run)).words.count("Not stated")
+    (run.path / missing).unlink()
+    page = Page(write_report(run))
+    assert page.words.count("Not stated") > before or "not recorded" in page.words
+    assert not re.search(r"\b(nan|inf|None)\b", page.text)
+
+
+def test_no_run_folder_is_a_message(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no run folder"):
+        write_report(RunFolder(tmp_path / "none"))
+    with pytest.raises(RunError, match="Cannot read"):
+        write_report(RunFolder(tmp_path))
+
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+NAMES = [HOSTILE, "a' onmouseover='x \"{{ 7*7 }}", "x" * 180, '=HYPERLINK("http:evil")']
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_hostile_names_are_text(tmp_path: Path, quick: None, name: str) -> None:
+    classes = (f"No {name}", name)
+    rows = [
+        Prediction(f"{row.path}\u202egpj.exe", f"{name} tree", row.true_class, row.predicted_class, row.probability)
+        for row in rows_of(24, 1, classes=classes)
+    ]
+    config: dict[str, Any] = {
+        "model": {"backbone": name, "weights": name},
+        "data": {"positive_class": name},
+        "card": {"intended_use": f"{name}\u202e", "licence": "<b>MIT"},
+    }
+    run = write_run(tmp_path / name, {name: rows}, config=json.dumps(config), positive=name)
+    write_gallery(run, name, b"")
+    append_entry(run, Entry("<i>now", name, "test", "<i>", 24, "best.ckpt"))
+    place = write_report(run)
+    page = Page(place)
+    assert not {"script", "b", "i", "link"} & {tag for tag, _ in page.tags}
+    assert all(str(a.get("src")).startswith("data:image/jpeg;base64,") for a in page.all("img"))
+    assert not [a for _, a in page.tags if any(key.startswith("on") for key in a)]
+    assert name in page.text
+    assert "<b>MIT" in page.text
+    assert "\u202e" not in page.source
+    for table in run.path.glob("tables/*/*.csv"):
+        for row in csv.reader(table.read_text(encoding="utf-8").splitlines()):
+            assert not [cell for cell in row if cell.startswith("=")], table
+
+
+def test_a_real_run(run: Path, bldml: Bldml, quick: None) -> None:
+    page = Page(write_report(RunFolder(run)))
+    metrics = json.loads((run / "evaluations" / "test" / "metrics.json").read_text())
+    counts = metrics["at_threshold"]
+    assert f"it found {counts['tp']} of {counts['tp'] + counts['fn']} BLD" in page.words
+    assert "More of the network thawed at epoch 1, 2" in page.words
+    assert "these are not the ones that chose it" not in page.words
+    assert "Chosen anew" not in page.words
+    rows = {row["Set"]: row for row in read(run / "tables" / "run" / "photographs.csv")}
+    assert int(rows["test"]["All"]) == metrics["n"]
+    assert not re.search(r"\b(nan|inf|None)\b", page.text)
+
+
+def test_starts_without_anything_heavy() -> None:
+    code = (
+        "import sys; import bldml.report.page;"
+        "heavy = {'torch', 'lightning', 'torchvision', 'torchmetrics', 'scipy', 'sklearn', 'matplotlib', 'jinja2'};"
+        "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
+    )
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert time.perf_counter() - start < 30  # two seconds on a free machine

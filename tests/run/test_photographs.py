@@ -1,0 +1,69 @@
+"""The table of photographs, and how two sets differ."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bldml.errors import RunError
+from bldml.run.photographs import Photograph, describe, differences, photographs_text, read_photographs
+
+ROW = Photograph("a.jpg", "train", "BLD", "tree 1", 4000, 3000, "Apple iPhone 12", "2023-06-01T12:00:00")
+
+
+def test_table_round_trip_with_hostile_text(tmp_path: Path) -> None:
+    rows = [
+        ROW,
+        replace(ROW, path="ü,\"'.jpg", true_class="=1+1", group="@x", camera="-cmd|' /C calc'!A0", taken=""),
+        replace(ROW, width=0, height=0, camera=""),
+    ]
+    path = tmp_path / "photographs.csv"
+    path.write_text(photographs_text(rows), encoding="utf-8")
+    assert read_photographs(path) == rows
+    assert not [cell for cell in path.read_text().replace("\n", ",").split(",") if cell[:1] in ("=", "@", "-")]
+
+
+def test_damaged_table_names_the_row(tmp_path: Path) -> None:
+    path = tmp_path / "photographs.csv"
+    with pytest.raises(RunError, match="No such file"):
+        read_photographs(path)
+    path.write_text(photographs_text([ROW]).replace("4000", "wide"))
+    with pytest.raises(RunError, match="row 2"):
+        read_photographs(path)
+    path.write_text("path,split\n")
+    with pytest.raises(RunError, match="column true_class, group, width"):
+        read_photographs(path)
+
+
+def test_how_a_set_differs() -> None:
+    training = [ROW] * 3 + [replace(ROW, true_class="No_BLD")] * 1
+    other = [
+        replace(ROW, true_class="No_BLD", camera="NIKON D90", width=2000, height=1000, taken="2024-07-01T08:00:00"),
+        replace(ROW, true_class="No_BLD", camera="", width=2000, height=1000, taken="2024-07-03T08:00:00"),
+    ]
+    assert differences(training, other, "BLD") == [
+        "0 % (0 of 2) of these photographs are BLD; in training 75 % (3 of 4).",
+        "They have 2.0 megapixels (median); in training 12.0.",
+        "50 % (1 of 2) were taken by cameras that took no training photograph: NIKON D90 (1). Of 50 % (1 of 2) the "
+        "camera is not known.",
+        "They were taken from 2024-07-01 to 2024-07-03; the training photographs from 2023-06-01 to 2023-06-01: at "
+        "another time.",
+    ]
+    assert differences(training, [], "BLD") == []
+
+
+def test_what_files_do_not_say_is_said() -> None:
+    bare = [replace(ROW, width=0, height=0, camera="", taken="")]
+    said = " ".join(differences([ROW], bare, "BLD"))
+    assert "sizes are not known" in said
+    assert "do not say which camera" in said
+    assert "files do not say when" in said
+    assert describe(bare, "BLD").megapixels is None
+    some = " ".join(differences([ROW], [ROW, *bare], "BLD"))
+    assert "All cameras that are known took training photographs too. Of 50 % (1 of 2) the camera is not known." in some
+    day = "from 2023-06-01 to 2023-06-01"
+    assert f"They were taken {day} (1 of 2 dated); the training photographs {day}: the times overlap." in some
+    some = " ".join(differences([ROW, ROW, *bare], [ROW], "BLD"))
+    assert f"They were taken {day}; the training photographs {day} (2 of 3 dated): the times overlap." in some
+    none = " ".join(differences([ROW, *bare], bare, "BLD"))
+    assert "not known: files do not say when (0 of 1 dated; of the training photographs 1 of 2 dated)." in none
