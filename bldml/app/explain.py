@@ -33,6 +33,7 @@ from bldml.inference.explain import (
 )
 from bldml.inference.gradcam import GradCam
 from bldml.io.atomic import make_folder, write_atomically
+from bldml.io.csvfile import with_apostrophe
 from bldml.training.checkpoint import Checkpoint, read_checkpoint
 from bldml.training.module import LeafClassifier
 
@@ -44,7 +45,6 @@ MASK_COLUMNS = (
     "attention_in_leaf", "leaf_area", "leaf_enrichment",
     "attention_in_lesion", "lesion_area", "lesion_enrichment", "lesion_enrichment_within_leaf",
 )  # fmt: skip
-_FORMULA_STARTS = tuple("=+-@\t\r")
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,7 @@ def _table(explanations: Iterable[Explanation], *, with_masks: bool) -> bytes:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*COLUMNS, *(MASK_COLUMNS if with_masks else ())])
     for number, e in enumerate(explanations, 1):
-        name = f"'{e.name}" if e.name.startswith(_FORMULA_STARTS) else e.name
+        name = with_apostrophe(e.name)
         cells: list[object] = [number, name, repr(e.probability), e.overlay.name]
         if with_masks:
             a = e.attention

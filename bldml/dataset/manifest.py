@@ -13,11 +13,11 @@ from bldml.dataset.files import Searcher, counted, escape_path, escape_text, sho
 from bldml.dataset.samples import SPLITS, Collection, Sample, Samples, class_name
 from bldml.dataset.texts import Texts
 from bldml.errors import DatasetError
+from bldml.io.csvfile import with_apostrophe, without_apostrophe
 
 COLUMNS = ("path", "label", "split")
 OPTIONAL = ("group", "fold", "sha256")
 MOST_ROWS_SHOWN = 20
-FORMULA_STARTS = ("=", "+", "-", "@")
 
 
 def read_manifest(
@@ -178,7 +178,7 @@ def to_manifest(collection: Collection) -> str:
     for split, samples in collection.splits.items():
         for s in samples:
             cells = (column.get(s.name, "") for column in extra.values())
-            writer.writerow((s.name, _with_apostrophe(s.class_name), split, _with_apostrophe(s.group), *cells))
+            writer.writerow((s.name, with_apostrophe(s.class_name), split, with_apostrophe(s.group), *cells))
     return text.getvalue()
 
 
@@ -240,13 +240,3 @@ def _find(root: Path, cell: str) -> Path | None:
     paths = (root / name for name in (unescape_path(text), text, cell))
     # Path.is_file raises for a name that is too long.
     return next((path for path in paths if os.path.isfile(path)), None)  # noqa: PTH113
-
-
-def _with_apostrophe(text: str) -> str:
-    """Guard a formula; a text that looks guarded gets one more, so that reading takes off just one."""
-    return f"'{text}" if text.lstrip("'").startswith(FORMULA_STARTS) else text
-
-
-def without_apostrophe(text: str) -> str:
-    """A cell without the apostrophe that guards it from being run as a formula."""
-    return text[1:] if text.startswith("'") and text.lstrip("'").startswith(FORMULA_STARTS) else text

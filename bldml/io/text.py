@@ -5,8 +5,8 @@ import io
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-# What a spreadsheet takes for the beginning of a formula (OWASP, "CSV injection"), full-width forms included.
-_FORMULA_STARTS = tuple("=+-@＝＋－＠")  # noqa: RUF001  # they are meant
+from bldml.io.csvfile import with_apostrophe
+
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -87,17 +87,8 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     for row in rows:
-        writer.writerow([guarded(plain(cell)) if isinstance(cell, str) else cell for cell in row])
+        writer.writerow([with_apostrophe(plain(cell)) if isinstance(cell, str) else cell for cell in row])
     return text.getvalue()
-
-
-def guarded(text: str) -> str:
-    """Put an apostrophe before what a spreadsheet would run as a formula.
-
-    >>> guarded("=1+1"), guarded(" @x"), guarded("leaf.jpg")
-    ("'=1+1", "' @x", 'leaf.jpg')
-    """
-    return f"'{text}" if text.lstrip().startswith(_FORMULA_STARTS) else text
 
 
 def latex(text: str) -> str:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bldml.io.atomic import check_name, make_folder, write_atomically
-from bldml.io.text import Cell, csv_text, guarded, latex_table, number, plain
+from bldml.io.csvfile import with_apostrophe
+from bldml.io.text import Cell, csv_text, latex_table, number, plain
 from bldml.metrics.estimates import Estimate
 
 ESTIMATE_COLUMNS = ("value", "low", "high", "method")
@@ -160,7 +161,7 @@ def write_tables(folder: Path, tables: Sequence[Table]) -> None:
     make_folder(folder)
     for table in tables:
         check_name(table.name, "table")
-        header, cells = [guarded(plain(title)) for title in table.raw[0]], table.raw[1]
+        header, cells = [with_apostrophe(plain(title)) for title in table.raw[0]], table.raw[1]
         write_atomically(folder / f"{table.name}.csv", csv_text(header, cells))
         lines = [[_flat(entry) for entry in row] for row in table.rows]
         notes = " ".join(f"{mark}: {text}." for mark, text in table.notes)

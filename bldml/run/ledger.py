@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 
 from bldml.errors import RunError
+from bldml.io.csvfile import with_apostrophe, without_apostrophe
 from bldml.run.folder import RunFolder
-from bldml.run.predictions import with_apostrophe, without_apostrophe
 
 
 @dataclass(frozen=True)

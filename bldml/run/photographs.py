@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from bldml.errors import RunError
-from bldml.run.predictions import with_apostrophe, without_apostrophe
+from bldml.io.csvfile import with_apostrophe, without_apostrophe
 
 SHOWN = 5
 """Names listed in a sentence, at most."""

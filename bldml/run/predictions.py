@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from bldml.errors import RunError
 from bldml.io.atomic import make_folder, write_atomically
+from bldml.io.csvfile import with_apostrophe, without_apostrophe
 from bldml.io.text import counted
-
-_FORMULA_STARTS = tuple("=+-@\t\r")
 
 
 @dataclass(frozen=True)
@@ -151,16 +150,6 @@ def _to_prediction(path: Path, number: int, header: list[str], cells: list[str])
         predicted_class=without_apostrophe(row["predicted_class"]),
         probability=probability,
     )
-
-
-def with_apostrophe(text: str) -> str:
-    """Guard a formula; a text that looks guarded gets one more, so that reading takes off just one."""
-    return f"'{text}" if text.lstrip("'").startswith(_FORMULA_STARTS) else text
-
-
-def without_apostrophe(text: str) -> str:
-    """What `with_apostrophe` was given."""
-    return text[1:] if text.startswith("'") and text.lstrip("'").startswith(_FORMULA_STARTS) else text
 
 
 def labels_of(predictions: Sequence[Prediction], positive_class: str) -> NDArray[np.int64]:

@@ -8,8 +8,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
 from bldml.dataset.files import counted, escape_text, show_path, unescape_path
-from bldml.dataset.manifest import MOST_ROWS_SHOWN, read_rows, without_apostrophe
+from bldml.dataset.manifest import MOST_ROWS_SHOWN, read_rows
 from bldml.errors import DatasetError
+from bldml.io.csvfile import without_apostrophe
 
 if TYPE_CHECKING:
     from bldml.dataset.duplicates.find import Duplicates
