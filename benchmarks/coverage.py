@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from bldml.metrics.auroc import auroc, clustered_auroc, paired_auroc
+from bldml.metrics.auroc import clustered_auroc, estimate_auroc, paired_auroc
 from bldml.metrics.bootstrap import bootstrap, paired_bootstrap
 from bldml.metrics.estimates import Interval, Z
 from bldml.metrics.proportions import clustered_proportion, proportion
@@ -96,10 +96,14 @@ def independent_areas(simulations: int, generator: np.random.Generator) -> list[
         tally = Tally(area)
         for number in range(simulations):
             scores = distance(area) * labels + generator.normal(size=labels.size)
-            tally.add("bldml: logit DeLong, Newcombe at 1", auroc(labels, scores).interval)
+            tally.add("bldml: logit DeLong, Newcombe at 1", estimate_auroc(labels, scores).interval)
             against_constant = paired_auroc(labels, scores, np.zeros(labels.size)).difference
             plain = against_constant.interval
-            if plain is not None and against_constant.value is not None and auroc(labels, scores).value not in (0, 1):
+            if (
+                plain is not None
+                and against_constant.value is not None
+                and estimate_auroc(labels, scores).value not in (0, 1)
+            ):
                 half = against_constant.value - plain.low
                 tally.add("plain DeLong", Interval(0.5 + plain.low, 0.5 + plain.low + 2 * half, ""))
             else:
@@ -121,7 +125,7 @@ def clustered_areas(simulations: int, generator: np.random.Generator) -> list[di
                 for number in range(simulations):
                     scores = distance(area) * labels + noise(generator, share)
                     tally.add("bldml: Newcombe over design effect", clustered_auroc(labels, scores, NAMES).interval)
-                    tally.add("photographs taken as independent", auroc(labels, scores).interval)
+                    tally.add("photographs taken as independent", estimate_auroc(labels, scores).interval)
                     if number % SELDOM == 0:
                         drawn = bootstrap(area_statistic(labels, scores), labels, NAMES, replicates=REPLICATES)
                         tally.add("percentile cluster bootstrap", drawn)

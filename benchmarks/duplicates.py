@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bldml.dataset.duplicates.phash import NEAR, PRINT_BYTES, Prints, fingerprint, near_pairs
+from bldml.dataset.duplicates.phash import NEAR, PRINT_BYTES, Prints, near_pairs, perceptual_hash
 from bldml.dataset.images import load_rgb
 from bldml.dataset.synthetic.drawing import draw_leaf
 
@@ -79,8 +79,8 @@ def found(images: Iterator[Image.Image]) -> dict[str, object]:
     prints: list[Prints] = []
     copies: list[dict[str, Prints]] = []
     for image in images:
-        prints.append(fingerprint(image))
-        copies.append({name: fingerprint(copy) for name, copy in edits(image, generator).items()})
+        prints.append(perceptual_hash(image))
+        copies.append({name: perceptual_hash(copy) for name, copy in edits(image, generator).items()})
     n = len(prints)
     shares, false = {}, 0
     for name in copies[0]:
@@ -106,7 +106,7 @@ def mixtures(count: int, of: int = 400) -> Prints:
     for row in range(count):
         one, other = generator.integers(of, size=2)
         share = generator.uniform(0.2, 0.8)
-        prints[row] = fingerprint(Image.fromarray(np.uint8(share * leaves[one] + (1 - share) * leaves[other])))
+        prints[row] = perceptual_hash(Image.fromarray(np.uint8(share * leaves[one] + (1 - share) * leaves[other])))
     return prints
 
 
@@ -128,7 +128,7 @@ def main() -> None:
     results["drawn, 256 px"] = found(draw(number, 256) for number in range(200))
     if options.coffee:
         results["coffee"] = found(load_rgb(path, 224) for path in sorted(options.coffee.rglob("*.jpg")))
-    leaves = np.stack([fingerprint(draw(number, 96)) for number in range(10_000, 10_000 + options.leaves)])
+    leaves = np.stack([perceptual_hash(draw(number, 96)) for number in range(10_000, 10_000 + options.leaves)])
     results["drawn, 96 px"] = {"photographs": options.leaves, "false_pairs": len(near_pairs(leaves))}
     times = []
     for count in (options.prints // 10, options.prints):

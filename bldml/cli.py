@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_type_hints
 
 from bldml import __version__
-from bldml.commands import COMMANDS, UsageError
+from bldml.commands import COMMANDS
+from bldml.errors import UsageError
 
 if TYPE_CHECKING:
     from argparse import Action, HelpFormatter

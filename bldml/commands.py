@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from bldml import __version__
+from bldml.errors import UsageError
 
 
 def demo(folder: Path, images_per_class: int = 400, size: int = 256, seed: int = 0) -> None:
@@ -34,7 +35,7 @@ def prefetch(backbone: str = "all", to: Path | None = None) -> None:
         to: Folder that becomes TORCH_HOME; torch's own cache if null.
     """
     from bldml.errors import TrainingError
-    from bldml.training.weights import prefetch as fetch
+    from bldml.training.weights import fetch_weights as fetch
 
     try:
         fetch(backbone, to)
@@ -134,14 +135,14 @@ def split(
         fresh: Start over, whatever an earlier manifest says.
     """
     from bldml.dataset.splitting.command import split_photographs
-    from bldml.dataset.splitting.splits import Request
+    from bldml.dataset.splitting.splits import SplitRequest
     from bldml.errors import DatasetError, RunError
 
     try:
         text = split_photographs(
             root,
             output,
-            Request(val, test, folds, seed),
+            SplitRequest(val, test, folds, seed),
             group=group,
             gap_seconds=gap_seconds,
             class_aliases=class_aliases,
@@ -150,10 +151,6 @@ def split(
     except (DatasetError, RunError) as error:
         raise ValueError(str(error)) from error
     sys.stdout.write(text)
-
-
-class UsageError(ValueError):
-    """A command that cannot be carried out as given, where exit code 1 has a meaning of its own."""
 
 
 def audit(

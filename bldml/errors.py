@@ -19,3 +19,7 @@ class CheckpointError(Exception):
 
 class TrainingError(Exception):
     """Backbone, weights or schedule cannot be as asked for."""
+
+
+class UsageError(ValueError):
+    """A command that cannot be carried out as it was typed, where exit code 1 has a meaning of its own."""

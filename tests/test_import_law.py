@@ -164,8 +164,22 @@ def full_folders(package: Path) -> Iterator[str]:
             yield f"{folder.relative_to(package.parent)}: {count} modules; at most {FOLDER_MODULES}"
 
 
+def twice_defined(package: Path) -> Iterator[str]:
+    """Public functions and classes of one name in two files: one of them is the wrong one to find."""
+    places: dict[str, list[str]] = {}
+    for path in read_modules(package).values():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(f"{path.relative_to(package.parent)}:{node.lineno}")
+    for name, found in places.items():
+        # A plain command is called what its user types, and what does it may be called so too.
+        others = [place for place in found if not place.startswith("bldml/commands.py:")]
+        if len(others) > 1 and name != "main":
+            yield f"{name} is defined twice: {', '.join(others)}"
+
+
 def broken(package: Path) -> list[str]:
-    return [*broken_laws(package), *large_rooms(package), *full_folders(package)]
+    return [*broken_laws(package), *large_rooms(package), *full_folders(package), *twice_defined(package)]
 
 
 def test_imports_follow_the_law() -> None:
@@ -177,6 +191,11 @@ def test_imports_follow_the_law() -> None:
 def test_folders_files_and_functions_are_small() -> None:
     large = [*large_rooms(PACKAGE), *full_folders(PACKAGE)]
     assert not large, "\n" + "\n".join(large)
+
+
+def test_no_public_name_is_defined_twice() -> None:
+    found = list(twice_defined(PACKAGE))
+    assert not found, "\n" + "\n".join(found)
 
 
 def test_a_full_folder_is_found(tmp_path: Path) -> None:
@@ -215,6 +234,7 @@ LONG_FUNCTION = "def long():\n" + "    pass\n" * FUNCTION_LINES
         ("utils.py", "", "bldml/utils.py:1: bldml.utils has no row in LAW"),
         ("training/module.py", "from . import backbones", "circle of imports"),
         ("dataset/images.py", "\n" * 401, "a file of 401 lines; at most 400"),
+        ("dataset/images.py", "class A: ...\ndef find(): ...", "find is defined twice: bldml/dataset/folders.py:"),
         ("dataset/images.py", LONG_FUNCTION, "bldml/dataset/images.py:1: long has 61 lines"),
     ],
 )
@@ -231,7 +251,7 @@ def test_planted_violation_is_found(tmp_path: Path, file: str, source: str, comp
         "metrics/__init__.py": "",
         "metrics/scores.py": "from bldml.io import text",
         "dataset/__init__.py": "from bldml.dataset.folders import find",
-        "dataset/folders.py": "from pathlib import Path\nfrom . import images",
+        "dataset/folders.py": "from pathlib import Path\nfrom . import images\ndef find(): ...",
         "dataset/images.py": "import torch_free",
         "run/__init__.py": "",
         "run/folder.py": "import csv\nfrom bldml.errors import RunError",

@@ -16,17 +16,18 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from bldml.app.messages import warn
-from bldml.dataset.files import counted, escape_path, show_path
+from bldml.app.messages import say_warning
+from bldml.dataset.files import escape_path, show_path
 from bldml.dataset.images import UnreadableImage, load_rgb
 from bldml.dataset.samples import Sample
 from bldml.errors import RunError
 from bldml.inference.explain import look, overlay
 from bldml.inference.gradcam import GradCam
 from bldml.io.atomic import make_folder, write_atomically
+from bldml.io.text import counted
 from bldml.run import gallery
 from bldml.run.folder import RunFolder
-from bldml.run.ledger import Entry, append_entry
+from bldml.run.ledger import LedgerEntry, append_entry
 from bldml.run.predictions import Prediction, read_predictions
 from bldml.training.checkpoint import Checkpoint
 from bldml.training.data.datamodule import LeafDataModule
@@ -83,9 +84,9 @@ def enter_in_ledger(
     place = path.relative_to(run.path.absolute()) if path.is_relative_to(run.path.absolute()) else path
     now = datetime.now(UTC).isoformat(timespec="seconds")
     try:
-        append_entry(run, Entry(now, name, split, fingerprint or "", n, escape_path(place)))
+        append_entry(run, LedgerEntry(now, name, split, fingerprint or "", n, escape_path(place)))
     except RunError as error:
-        warn(f"This evaluation is not in the ledger of its run. {error}")
+        say_warning(f"This evaluation is not in the ledger of its run. {error}")
 
 
 def picture(
@@ -109,9 +110,9 @@ def picture(
             with GradCam(model.to(device)) as gradcam:
                 left_out = make_pictures(gradcam, checkpoint, folder, samples, check)
             if left_out:
-                warn(f"There is no picture of {counted(len(left_out), 'photograph')}, first {left_out[0]}.")
+                say_warning(f"There is no picture of {counted(len(left_out), 'photograph')}, first {left_out[0]}.")
         except Exception as error:  # whatever it is, the evaluation itself is done
-            warn(f"There are no pictures of the photographs in {show_path(folder)}: {_reason(error)}")
+            say_warning(f"There are no pictures of the photographs in {show_path(folder)}: {_reason(error)}")
         finally:
             model.cpu()
 
@@ -125,7 +126,7 @@ def report_run(run: RunFolder) -> None:
         sys.stdout.write(f"Report: {show_path(write_report(run))}\n")
     except Exception as error:
         again = f"python -m bldml report {show_path(run.path)}"
-        warn(f"The report could not be written: {_reason(error)}\nTo try again: {again}")
+        say_warning(f"The report could not be written: {_reason(error)}\nTo try again: {again}")
 
 
 def make_pictures(

@@ -15,7 +15,7 @@ from lightning.pytorch import Trainer
 from bldml.app.after_evaluation import enter_in_ledger, picture, provenance, remove_pictures, report_run
 from bldml.app.fit import write_excluded
 from bldml.app.leaks import check_external, check_unseen
-from bldml.app.messages import device_name, format_metrics, report_data, report_excluded, warn
+from bldml.app.messages import device_name, format_metrics, report_data, report_excluded, say_warning
 from bldml.app.photographs import compare_with_training
 from bldml.dataset.files import show_path
 from bldml.errors import CheckpointError, RunError
@@ -135,7 +135,7 @@ def evaluate_checkpoint(
         more["near_training_photographs"] = check_external(datamodule, run)
     known = header.fingerprints.get(split)
     if not external and known and datamodule.fingerprints[split] != known:
-        warn(
+        say_warning(
             f"The photographs of the {split} split are not those of the training run: some were added, removed, "
             "changed or relabelled since."
         )

@@ -15,7 +15,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from bldml.app.evaluation import load_weights
-from bldml.dataset.files import counted, list_folder, show_path
+from bldml.dataset.files import list_folder, show_path
 from bldml.dataset.folders import read_unlabelled, require_folder
 from bldml.dataset.images import UnreadableImage, load_rgb
 from bldml.dataset.samples import Sample, no_photographs
@@ -34,6 +34,7 @@ from bldml.inference.explain import (
 from bldml.inference.gradcam import GradCam
 from bldml.io.atomic import make_folder, write_atomically
 from bldml.io.csvfile import with_apostrophe
+from bldml.io.text import counted
 from bldml.training.checkpoint import Checkpoint, read_checkpoint
 from bldml.training.module import LeafClassifier
 

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
 from bldml.app.leaks import check_splits, leaks_table, seen_digests, write_prints
-from bldml.app.messages import device_name, report_data, warn
+from bldml.app.messages import device_name, report_data, say_warning
 from bldml.app.options import DATA_SETTINGS, mode_of
 from bldml.app.photographs import TABLE, photographs_table
 from bldml.app.resume import (
@@ -27,16 +27,17 @@ from bldml.app.resume import (
     read_same_photographs,
 )
 from bldml.dataset.duplicates.leaks import Leak
-from bldml.dataset.files import counted, escape_path
+from bldml.dataset.files import escape_path
 from bldml.dataset.manifest import to_manifest
 from bldml.errors import RunError
 from bldml.io.atomic import check_name, write_atomically
+from bldml.io.text import counted
 from bldml.run.folder import RunFolder
 from bldml.run.lock import lock_run
 from bldml.training.data.datamodule import LeafDataModule
 from bldml.training.finetuning import deepest
 from bldml.training.module import LeafClassifier
-from bldml.training.recording import Curves, EpochTable, environment, software_versions
+from bldml.training.recording import Curves, EpochTable, record_environment, software_versions
 from bldml.training.resume.callback import Interruption
 from bldml.training.resume.signals import StopSignals
 from bldml.training.resume.slurm import SlurmJob
@@ -124,7 +125,7 @@ class Start:
         self.datamodule.contents.forget_prints()
         # On every rank, which must all come to the same barriers; only the first one writes.
         if self._lock is None and self.trainer.is_global_zero:
-            warn("This file system has no locks: nothing keeps a second process from training in the same run.")
+            say_warning("This file system has no locks: nothing keeps a second process from training in the same run.")
         # What a killed process has logged behind its checkpoint is logged again: TensorBoard forgets the first.
         step = self.progress.next_log_step if self.progress else 0 if continued else None
         attach(self.trainer, self.folder, self.config, self.signals, self.progress, step)
@@ -188,7 +189,9 @@ class Start:
         datamodule = self.datamodule
         assert datamodule.collection is not None
         parameters = sum(p.numel() for p in self.model.network.parameters())
-        record = environment(self.model.seed, self.trainer.strategy.root_device, datamodule.fingerprints, parameters)
+        record = record_environment(
+            self.model.seed, self.trainer.strategy.root_device, datamodule.fingerprints, parameters
+        )
         files = {
             "config.yaml": config_text,
             "splits.csv": to_manifest(datamodule.collection),
@@ -223,7 +226,7 @@ def attach(
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
             # Not beside ours, whose last.ckpt its save_last would write over.
             callback.dirpath = os.path.realpath(run.path / "more_checkpoints")
-            warn(f"The configuration's own ModelCheckpoint writes to {run.path / 'more_checkpoints'}.")
+            say_warning(f"The configuration's own ModelCheckpoint writes to {run.path / 'more_checkpoints'}.")
     # Checkpoint callbacks come last: they save what the others have decided in this epoch.
     best = ModelCheckpoint(
         run.checkpoints, "best", monitor=config.monitor, mode=mode_of(config.monitor), enable_version_counter=False

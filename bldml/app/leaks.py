@@ -12,13 +12,14 @@ from typing import overload
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 
-from bldml.app.messages import warn
+from bldml.app.messages import say_warning
 from bldml.dataset.duplicates.find import find_duplicates
-from bldml.dataset.duplicates.leaks import Leak, Photograph, find_leaks, leak_summary
+from bldml.dataset.duplicates.leaks import KnownPhotograph, Leak, find_leaks, leak_summary
 from bldml.dataset.duplicates.phash import NO_PRINT, Near, Prints, near_pairs, near_pairs_between
-from bldml.dataset.files import counted, show_path
+from bldml.dataset.files import show_path
 from bldml.errors import DatasetError
 from bldml.io.atomic import write_atomically
+from bldml.io.text import counted
 from bldml.run.folder import RunFolder
 from bldml.training.checkpoint import Checkpoint
 from bldml.training.data.datamodule import LeafDataModule
@@ -52,7 +53,7 @@ def check_splits(datamodule: LeafDataModule) -> list[Leak] | None:
     return leaks
 
 
-class _Photographs(Sequence[Photograph]):
+class _Photographs(Sequence[KnownPhotograph]):
     """All that a data module has read, split after split, each made when it is asked for: a list is a load."""
 
     def __init__(self, datamodule: LeafDataModule) -> None:
@@ -64,10 +65,10 @@ class _Photographs(Sequence[Photograph]):
         return len(self._contents)
 
     @overload
-    def __getitem__(self, index: int) -> Photograph: ...
+    def __getitem__(self, index: int) -> KnownPhotograph: ...
     @overload
-    def __getitem__(self, index: slice) -> list[Photograph]: ...
-    def __getitem__(self, index: int | slice) -> Photograph | list[Photograph]:
+    def __getitem__(self, index: slice) -> list[KnownPhotograph]: ...
+    def __getitem__(self, index: int | slice) -> KnownPhotograph | list[KnownPhotograph]:
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
         if not 0 <= index < len(self):
@@ -75,10 +76,10 @@ class _Photographs(Sequence[Photograph]):
         split, samples = list(self._splits.items())[number := bisect_right(self._ends, index)]
         sample, contents = samples[index - self._ends[number] + len(samples)], self._contents
         digest, fingerprint, metadata = contents.digests[index], contents.prints[index], contents.metadata[index]
-        return Photograph(sample.name, split, sample.class_name, digest, fingerprint, metadata)
+        return KnownPhotograph(sample.name, split, sample.class_name, digest, fingerprint, metadata)
 
 
-def _check_labels(photographs: Sequence[Photograph], near: list[Near]) -> None:
+def _check_labels(photographs: Sequence[KnownPhotograph], near: list[Near]) -> None:
     """Say which photographs lie in two classes, whatever their splits."""
     names, classes = [one.name for one in photographs], [one.class_name for one in photographs]
     found = find_duplicates(names, classes, [one.digest for one in photographs], near=near).two_classes
@@ -87,7 +88,7 @@ def _check_labels(photographs: Sequence[Photograph], near: list[Near]) -> None:
             " and ".join(f"{show_path(names[i])} ({show_path(classes[i])})" for i in group) for group in found[:SHOWN]
         )
         more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-        warn(
+        say_warning(
             f"The same photograph lies in two classes, {counted(len(found), 'time')}, so one label is wrong: "
             f"{named}{more}. `python -m bldml audit` shows them."
         )
@@ -199,4 +200,4 @@ def read_prints(run: RunFolder) -> tuple[list[str], Prints] | None:
 def _tell(text: str, datamodule: LeafDataModule, way_out: str) -> None:
     if datamodule.on_leak == "error":
         raise DatasetError(f"{text}\n{way_out} To go on all the same: --data.on_leak warn.")
-    warn(f"{text}\nFigures on such photographs are too good. {way_out}")
+    say_warning(f"{text}\nFigures on such photographs are too good. {way_out}")

@@ -15,7 +15,7 @@ from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcess
 from bldml.app.allowed import RISK, allowed_paths, check_allowed
 from bldml.app.evaluation import evaluate_after_fit, evaluate_checkpoint
 from bldml.app.fit import Start
-from bldml.app.messages import report_stopped, warn
+from bldml.app.messages import report_stopped, say_warning
 from bldml.app.options import (
     Parser,
     add_arguments,
@@ -71,7 +71,7 @@ class LeafCLI(LightningCLI):
         hush()
         self.trusted = "--trust_config" in args
         if self.trusted and not self.is_child:
-            warn(f"--trust_config: this configuration may name any class. {RISK}")
+            say_warning(f"--trust_config: this configuration may name any class. {RISK}")
         set_up_parsing(None if self.trusted else allowed_paths())
         args = with_config_of_run([argument for argument in args if argument != "--trust_config"])
         check_files(args)

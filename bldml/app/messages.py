@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 
-from bldml.dataset.files import counted, show_path
+from bldml.dataset.files import show_path
+from bldml.io.text import counted
 from bldml.run.folder import RunFolder
 from bldml.training.checkpoint import Header
 from bldml.training.data.datamodule import LeafDataModule
@@ -16,7 +17,7 @@ SHOWN = ("accuracy", "balanced_accuracy", "precision", "recall", "specificity", 
 FEW = 10
 
 
-def warn(message: str) -> None:
+def say_warning(message: str) -> None:
     """Say something that the user should look at, without the file and line that Python's warnings print."""
     rank_zero_info(f"Warning: {message}")
 
@@ -40,14 +41,14 @@ def report_data(datamodule: LeafDataModule) -> None:
     for split, count in collection.counts().items():
         few = [f"{number} {name}" for name, number in sorted(count.items()) if name and number < FEW]
         if few:
-            warn(f"There are only {' and '.join(few)} in the {split} split: its figures will say little.")
+            say_warning(f"There are only {' and '.join(few)} in the {split} split: its figures will say little.")
     if collection.ignored:
         left_out = ", ".join(f"{count} × {reason}" for reason, count in sorted(collection.ignored.items()))
         rank_zero_info(f"Left out because they are no photographs of a class: {left_out}.")
     if datamodule.unlisted:
         are = "is" if len(datamodule.unlisted) == 1 else "are"
         first = show_path(datamodule.unlisted[0].relative_to(collection.root))
-        warn(
+        say_warning(
             f"{counted(len(datamodule.unlisted), 'photograph')} below {show_path(collection.root)} {are} not in the "
             f"manifest and {are} not used, first {first}. To add them: python -m bldml split with the same --output."
         )
@@ -57,7 +58,7 @@ def report_data(datamodule: LeafDataModule) -> None:
         are = "is" if len(collection.heif) == 1 else "are"
         names = ", ".join(show_path(path.relative_to(collection.root)) for path in collection.heif[:10])
         more = f" and {len(collection.heif) - 10} more" if len(collection.heif) > 10 else ""
-        warn(
+        say_warning(
             f"{counted(len(collection.heif), 'HEIC photograph')} {are} not read: {names}{more}. Install bldml[heif], "
             "or export as JPEG."
         )
@@ -68,7 +69,7 @@ def report_excluded(datamodule: LeafDataModule, path: Path) -> None:
     if datamodule.excluded:
         were = "was" if len(datamodule.excluded) == 1 else "were"
         count = counted(len(datamodule.excluded), "photograph")
-        warn(f"{count} could not be read and {were} left out: see {path}.")
+        say_warning(f"{count} could not be read and {were} left out: see {path}.")
 
 
 def report_stopped(run: RunFolder | None) -> None:

@@ -62,7 +62,7 @@ class Parser(LightningArgumentParser):
         if refused := refusal(message):
             raise ConfigError(refused) from ex
         parser = getattr(ex, "subcommand_parser", None) or self
-        raise ConfigError(f"{explain(message, keys_of(parser))}\nAll options: {parser.prog} --help") from ex
+        raise ConfigError(f"{explain_mistake(message, keys_of(parser))}\nAll options: {parser.prog} --help") from ex
 
 
 def add_arguments(parser: LightningArgumentParser, verb: str) -> None:
@@ -325,7 +325,7 @@ def _check_groups(path: Path, content: Any) -> None:
             raise ConfigError(f"The configuration {path}: {group}.{min(own)} cannot be set. Set monitor once, for all.")
 
 
-def explain(message: str, keys: list[str]) -> str:
+def explain_mistake(message: str, keys: list[str]) -> str:
     """Add to a parser's complaint about an unknown key the nearest one that there is.
 
     Args:

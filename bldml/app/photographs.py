@@ -8,13 +8,13 @@ from lightning.pytorch.utilities import rank_zero_info
 from bldml.errors import RunError
 from bldml.io.atomic import write_atomically
 from bldml.run.folder import RunFolder
-from bldml.run.photographs import Photograph, differences, photographs_text, read_photographs
+from bldml.run.photographs import PhotographRow, differences, photographs_text, read_photograph_table
 from bldml.training.data.datamodule import LeafDataModule
 
 TABLE = "photographs.csv"
 
 
-def rows_of(datamodule: LeafDataModule) -> Iterator[Photograph]:
+def rows_of(datamodule: LeafDataModule) -> Iterator[PhotographRow]:
     """A row for each photograph of a data module that has read them."""
     assert datamodule.collection is not None
     for split, samples in datamodule.collection.splits.items():
@@ -24,7 +24,7 @@ def rows_of(datamodule: LeafDataModule) -> Iterator[Photograph]:
                 (found.width, found.height, found.camera, found.taken) if found else (0, 0, "", "")
             )
             known = (sample.name, split, sample.class_name, sample.group, width, height, camera, taken)
-            yield Photograph(*known, digest)
+            yield PhotographRow(*known, digest)
 
 
 def photographs_table(datamodule: LeafDataModule) -> str:
@@ -48,7 +48,7 @@ def compare_with_training(datamodule: LeafDataModule, folder: Path, run: RunFold
         return
     assert datamodule.positive_class is not None
     try:
-        training = [row for row in read_photographs(run.path / TABLE) if row.split == "train"]
+        training = [row for row in read_photograph_table(run.path / TABLE) if row.split == "train"]
     except RunError as error:
         rank_zero_info(f"How these photographs differ from those of the training is not known. {error}")
         return

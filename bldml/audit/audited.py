@@ -9,7 +9,7 @@ from bldml.audit.checks.condition import blurred, find_changed, find_odd, find_u
 from bldml.audit.checks.repeats import Repeats, burst_note, find_repeats, report_repeats
 from bldml.audit.checks.shortcuts import Shortcut, find_shortcuts, report_shortcuts
 from bldml.audit.division import of_built_in
-from bldml.audit.findings import SEVERITIES, Finding, ordered
+from bldml.audit.findings import SEVERITIES, AuditFinding, ordered
 from bldml.audit.reading import Row
 from bldml.dataset.samples import Collection
 from bldml.report.tables import Table
@@ -43,7 +43,7 @@ class Audited:
     repeats: Repeats
     shortcuts: Sequence[Shortcut]
     positive_class: str
-    findings: Sequence[Finding]
+    findings: Sequence[AuditFinding]
     tables: Sequence[Table]
     blurred: frozenset[str]
 
@@ -63,7 +63,7 @@ class Audited:
         return "Shortcuts were not looked for: there are fewer than two classes."
 
 
-def judge(
+def judge_photographs(
     root: Path,
     manifest: Path | None,
     collection: Collection,
@@ -114,11 +114,11 @@ def judge(
     )
 
 
-def _notes(repeats: Repeats, collection: Collection, positive_class: str) -> list[Finding]:
+def _notes(repeats: Repeats, collection: Collection, positive_class: str) -> list[AuditFinding]:
     found = [note] if (note := burst_note(repeats, collection.root)) else []
     if not positive_class and len(collection.class_names) > 2:
         found.append(
-            Finding(
+            AuditFinding(
                 "note",
                 "no_positive_class",
                 f"Shortcuts were not looked for: there are {len(collection.class_names)} classes",
@@ -129,7 +129,7 @@ def _notes(repeats: Repeats, collection: Collection, positive_class: str) -> lis
     if collection.ignored:
         counts = sorted(collection.ignored.items(), key=lambda item: (-item[1], item[0]))
         found.append(
-            Finding(
+            AuditFinding(
                 "note",
                 "ignored",
                 "Not looked at, of what lies there too: "

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from bldml.audit.audited import Audited, judge
+from bldml.audit.audited import Audited, judge_photographs
 from bldml.audit.division import is_undivided
 from bldml.audit.outputs import audit_json, lines, pairs_csv, photographs_csv
-from bldml.audit.page import page
+from bldml.audit.page import audit_page
 from bldml.audit.place import check_output
 from bldml.audit.reading import processors, read_all
 from bldml.audit.store import Store
@@ -68,12 +68,12 @@ def audit_photographs(
         complete = True
     finally:
         store.close(complete=complete)
-    audited = judge(root, manifest, collection, rows, positive, undivided=is_undivided(root, manifest))
+    audited = judge_photographs(root, manifest, collection, rows, positive, undivided=is_undivided(root, manifest))
     files = {
         "audit.json": audit_json(audited, version),  # first: by it the others are known as an audit's
         "audit.csv": photographs_csv(audited),
         "pairs.csv": pairs_csv(audited),
-        "audit.html": page(audited, version, workers),
+        "audit.html": audit_page(audited, version, workers),
     }
     for name, text in files.items():
         write_atomically(output / name, text)

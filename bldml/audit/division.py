@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from bldml.audit.findings import Finding, split_command
+from bldml.audit.findings import AuditFinding, split_command
 from bldml.dataset.files import subfolders
 from bldml.dataset.samples import SPLITS
 
@@ -20,12 +20,12 @@ def is_undivided(root: Path, manifest: Path | None) -> bool:
     return manifest is None and not {folder.name for folder in subfolders(root)} & set(SPLITS)
 
 
-def of_built_in(findings: Iterable[Finding], root: Path) -> list[Finding]:
+def of_built_in(findings: Iterable[AuditFinding], root: Path) -> list[AuditFinding]:
     """The findings, with what is the division's fault at most doubtful: nobody chose it, nothing was done by it yet."""
     return [_soften(one, root) if one.name.startswith(_OF_DIVISION) else one for one in findings]
 
 
-def _soften(one: Finding, root: Path) -> Finding:
+def _soften(one: AuditFinding, root: Path) -> AuditFinding:
     advice = "No division was given, and this is the one that fit would make. Make one that keeps what belongs "
     advice += "together in one split and sees to the classes; then give it as `--manifest splits.csv`."
     command = split_command(root)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from bldml.dataset.duplicates.phash import NO_PRINT, Print, fingerprint
+from bldml.dataset.duplicates.phash import NO_PRINT, Print, perceptual_hash
 from bldml.dataset.images import UnreadableImage, load_rgb
 from bldml.dataset.metadata import Metadata, read_metadata
 
@@ -49,7 +49,7 @@ class Examined:
     brightness: float = 0.0
 
 
-def examine(path: Path) -> Examined:
+def examine_file(path: Path) -> Examined:
     """Read one file whole, as training would, and measure it; never raises for what is wrong with the file."""
     digest, size = "", 0
     try:
@@ -65,7 +65,7 @@ def examine(path: Path) -> Examined:
         digest,
         size,
         metadata=read_metadata(path),
-        print=fingerprint(picture),
+        print=perceptual_hash(picture),
         thumbnail=np.asarray(picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)),
         border=_border(picture),
         sharpness=sharpness,

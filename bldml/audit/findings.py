@@ -14,7 +14,7 @@ SHOWN = 12  # examples on the page; tables have all
 
 
 @dataclass(frozen=True)
-class Finding:
+class AuditFinding:
     """One thing that was found.
 
     Attributes:
@@ -41,7 +41,7 @@ class Finding:
     command: str = ""
 
 
-def ordered(findings: Iterable[Finding]) -> list[Finding]:
+def ordered(findings: Iterable[AuditFinding]) -> list[AuditFinding]:
     """The worst first, otherwise as they came."""
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 

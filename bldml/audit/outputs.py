@@ -8,7 +8,7 @@ from typing import Any
 
 from bldml.audit.audited import Audited
 from bldml.audit.checks.condition import flags
-from bldml.audit.checks.shortcuts import verdict
+from bldml.audit.checks.shortcuts import shortcut_verdict
 from bldml.audit.division import BUILT_IN
 from bldml.audit.findings import photographs
 from bldml.audit.place import place_of
@@ -100,7 +100,7 @@ def _shortcuts(audited: Audited) -> list[dict[str, object]]:
                 "low": limits[0],
                 "high": limits[1],
                 "method": interval.method if interval else one.estimate.note,
-                "verdict": verdict(one),
+                "verdict": shortcut_verdict(one),
             }
         )
     return found

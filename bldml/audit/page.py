@@ -9,7 +9,7 @@ import bldml.report
 from bldml.audit.audited import Audited
 from bldml.audit.checks.shortcuts import shortcuts_table
 from bldml.audit.division import BUILT_IN
-from bldml.audit.findings import SEVERITIES, Finding, photographs
+from bldml.audit.findings import SEVERITIES, AuditFinding, photographs
 from bldml.audit.pictures import contact_sheets, draw, wanted
 from bldml.dataset.files import show_path
 from bldml.io.text import plain
@@ -24,7 +24,7 @@ _EXPLAINED = {
 
 
 @dataclass(frozen=True)
-class Picture:
+class SheetPicture:
     """One photograph as shown.
 
     Attributes:
@@ -40,7 +40,7 @@ class Picture:
 class Example:
     """One or two photographs that belong together, and what is said of them."""
 
-    pictures: tuple[Picture, ...]
+    pictures: tuple[SheetPicture, ...]
     detail: str
 
 
@@ -56,7 +56,7 @@ class Told:
     left_out: bool
 
 
-def page(audited: Audited, version: str, workers: int) -> str:
+def audit_page(audited: Audited, version: str, workers: int) -> str:
     """The page as text.
 
     Args:
@@ -108,10 +108,10 @@ def pieces(advice: str) -> tuple[tuple[str, bool], ...]:
     return tuple((plain(piece), index % 2 == 1) for index, piece in enumerate(advice.split("`")) if piece)
 
 
-def _tell(finding: Finding, addresses: dict[str, str]) -> Told:
+def _tell(finding: AuditFinding, addresses: dict[str, str]) -> Told:
     details = (*finding.details, *[""] * len(finding.examples))
     examples = tuple(
-        Example(tuple(Picture(plain(name), addresses.get(name, "")) for name in example), plain(detail))
+        Example(tuple(SheetPicture(plain(name), addresses.get(name, "")) for name in example), plain(detail))
         for example, detail in zip(finding.examples, details, strict=False)
     )
     shown = len({name for example in finding.examples for name in example})
@@ -125,9 +125,9 @@ def _tell(finding: Finding, addresses: dict[str, str]) -> Told:
     )
 
 
-def _pictures(sheet: Sequence[object], addresses: dict[str, str]) -> list[Picture]:
+def _pictures(sheet: Sequence[object], addresses: dict[str, str]) -> list[SheetPicture]:
     names = [getattr(row, "name", "") for row in sheet]
-    return [Picture(plain(name), addresses[name]) for name in names if name in addresses]
+    return [SheetPicture(plain(name), addresses[name]) for name in names if name in addresses]
 
 
 def _summary(audited: Audited) -> str:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from PIL import Image
 
-from bldml.audit.findings import Finding
+from bldml.audit.findings import AuditFinding
 from bldml.audit.reading import Row
 from bldml.dataset.images import UnreadableImage, load_rgb
 
@@ -28,7 +28,7 @@ def contact_sheets(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return {name: sheets[name][:room] for name in sorted(sheets)[: MOST // 2]}
 
 
-def wanted(findings: Iterable[Finding], sheets: dict[str, list[Row]]) -> list[str]:
+def wanted(findings: Iterable[AuditFinding], sheets: dict[str, list[Row]]) -> list[str]:
     """Names of the photographs that a page shows: half of the room is for the findings, half for the sheets."""
     of_findings = dict.fromkeys(name for finding in findings for example in finding.examples for name in example)
     of_sheets = [row.name for sheet in sheets.values() for row in sheet]

@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
-from bldml.audit.examine import Examined, examine
+from bldml.audit.examine import Examined, examine_file
 from bldml.audit.store import Store
 from bldml.dataset.metadata import Metadata
 from bldml.dataset.samples import Collection, Sample
@@ -91,7 +91,7 @@ def _examine_all(samples: Sequence[Sample], workers: int) -> Iterator[tuple[Samp
     workers = min(workers, len(samples) // WORTH_A_PROCESS)
     if workers <= 1:
         for sample in samples:
-            yield sample, examine(sample.path)
+            yield sample, examine_file(sample.path)
         return
     # Processes, because with small files most of the time goes to Python itself. Spawned, because a fork would copy
     # the locks of threads that run here.
@@ -116,7 +116,7 @@ def _examine_all(samples: Sequence[Sample], workers: int) -> Iterator[tuple[Samp
 
 
 def _examine_portion(paths: list[Path]) -> list[Examined]:
-    return [examine(path) for path in paths]
+    return [examine_file(path) for path in paths]
 
 
 def _start() -> None:

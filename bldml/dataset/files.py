@@ -172,15 +172,6 @@ def show_path(path: str | os.PathLike[str]) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def counted(number: int, noun: str, several: str = "") -> str:
-    """So many of something, whose plural has an s unless it is given.
-
-    >>> counted(1, "photograph"), counted(2, "photograph"), counted(2, "process", "processes")
-    ('1 photograph', '2 photographs', '2 processes')
-    """
-    return f"{number} {noun if number == 1 else several or f'{noun}s'}"
-
-
 def escape_text(text: str) -> str:
     r"""A name as valid UTF-8 on one line that does not begin or end with a space.
 

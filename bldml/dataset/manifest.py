@@ -9,11 +9,12 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-from bldml.dataset.files import Searcher, counted, escape_path, escape_text, show_path, unescape_path
+from bldml.dataset.files import Searcher, escape_path, escape_text, show_path, unescape_path
 from bldml.dataset.samples import SPLITS, Collection, Sample, Samples, class_name
 from bldml.dataset.texts import Texts
 from bldml.errors import DatasetError
 from bldml.io.csvfile import with_apostrophe, without_apostrophe
+from bldml.io.text import counted
 
 COLUMNS = ("path", "label", "split")
 OPTIONAL = ("group", "fold", "sha256")

@@ -234,7 +234,7 @@ def check_positive_class(positive_class: str | None, class_names: tuple[str, ...
     return positive_class
 
 
-def fingerprint(samples: Iterable[Sample], digests: Iterable[str]) -> str:
+def dataset_digest(samples: Iterable[Sample], digests: Iterable[str]) -> str:
     """SHA-256 of a split: its photographs' contents and classes, whatever their names and order.
 
     Args:

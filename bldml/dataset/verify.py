@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from bldml.dataset.cache.writer import Keeper, Known
-from bldml.dataset.duplicates.phash import NO_PRINT, Print, fingerprint
+from bldml.dataset.duplicates.phash import NO_PRINT, Print, perceptual_hash
 from bldml.dataset.images import UnreadableImage, load_rgb
 from bldml.dataset.metadata import Metadata, read_metadata
 from bldml.dataset.samples import Sample
@@ -63,7 +63,7 @@ def _verify_one(sample: Sample, target_size: int, keeper: Keeper | None) -> Veri
             return Verified(sample, digest, metadata=known.metadata, print=known.print)
         photograph = load_rgb(sample.path, target_size)
         digest = digest or _digest(sample)
-        found = Verified(sample, digest, metadata=read_metadata(sample.path), print=fingerprint(photograph))
+        found = Verified(sample, digest, metadata=read_metadata(sample.path), print=perceptual_hash(photograph))
         if keeper is not None:
             keeper.keep(digest, photograph, found.metadata, found.print)
         return found

@@ -48,7 +48,7 @@ def skip(name: str, found: str = GIVE_CONFIG) -> Finding:
     return Finding("SKIP", name, found)
 
 
-def judge(good: bool, name: str, found: str, remedy: str, *, otherwise: Status = "WARN") -> Finding:
+def ok_or_warn(good: bool, name: str, found: str, remedy: str, *, otherwise: Status = "WARN") -> Finding:
     """OK or, with a remedy, something worse."""
     return Finding("OK", name, found) if good else Finding(otherwise, name, found, remedy)
 

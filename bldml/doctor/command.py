@@ -10,8 +10,8 @@ from pathlib import Path
 
 from bldml import __version__
 from bldml.doctor.checks import Finding, exit_code, format_report
-from bldml.doctor.examination import examine
-from bldml.errors import RunError
+from bldml.doctor.examination import run_checks
+from bldml.errors import RunError, UsageError
 from bldml.io.atomic import write_atomically
 
 HELP = """\
@@ -31,10 +31,6 @@ downloaded or queued, and what is written is removed again.
 Exit code: 0 if nothing fails, 1 if something would fail, 2 for a command line that cannot be understood.
 """
 OWN = ("--sbatch", "--json")
-
-
-class UsageError(Exception):
-    """The doctor's own options cannot be understood."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +93,7 @@ def main(arguments: list[str]) -> int:
     except UsageError as error:
         sys.stderr.write(f"bldml: error: {error}\nAll options: bldml doctor --help\n")
         return 2
-    findings = examine(own.fit, own.sbatch, dict(os.environ))
+    findings = run_checks(own.fit, own.sbatch, dict(os.environ))
     write(format_report(findings))
     if own.json is not None:
         try:

@@ -24,7 +24,7 @@ from bldml.doctor.weights import check_weights
 Value = TypeVar("Value")
 
 
-def examine(fit: list[str], sbatch: Path | None, environ: Mapping[str, str]) -> list[Finding]:
+def run_checks(fit: list[str], sbatch: Path | None, environ: Mapping[str, str]) -> list[Finding]:
     """Run every check, in the order in which a fit would meet what it looks at.
 
     Args:
@@ -153,7 +153,7 @@ def _sbatch(
     if not script.text:
         reason = "is empty" if path.is_file() else "cannot be read: there is no such file, or you may not read it"
         return [fail("sbatch file", f"{path} {reason}", "give the file: --sbatch FILE")]
-    request = sbatch_resources.Request(script, site, configuration.settings, environ, Path.cwd())
+    request = sbatch_resources.JobRequest(script, site, configuration.settings, environ, Path.cwd())
     findings = run_check("sbatch options", lambda: sbatch_options.check_options(request))
     findings += run_check("sbatch commands", lambda: sbatch_body.check_body(script))
     findings += run_check("sbatch syntax", lambda: [sbatch_body.check_syntax(path, environ)])

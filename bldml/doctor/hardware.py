@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bldml.doctor.checks import GIVE_CONFIG, Finding, fail, judge, ok, skip, warn
+from bldml.doctor.checks import GIVE_CONFIG, Finding, fail, ok, ok_or_warn, skip, warn
 from bldml.doctor.configuration import Settings
 from bldml.doctor.tools import ask
 
@@ -133,7 +133,7 @@ def check_partition_gpu(gpu: Gpu, partition: str) -> Iterable[Finding]:
         held = " ".join(gpu.architectures)
         remedy = CU126 if capability == V100 else "take another partition, or another build of torch"
         found = f"{sm}; the build for CUDA {gpu.built_for} holds {held}"
-        yield judge(good, name, found, remedy, otherwise="FAIL")
+        yield ok_or_warn(good, name, found, remedy, otherwise="FAIL")
 
 
 def check_precision(gpu: Gpu, settings: Settings | None) -> Iterable[Finding]:
@@ -164,7 +164,7 @@ def check_cpus(granted: int, environ: Mapping[str, str], settings: Settings | No
     workers = settings.num_workers if settings else "auto"
     found = f"{granted} granted; data.num_workers {workers}"
     too_many = isinstance(workers, int) and workers > granted
-    yield judge(
+    yield ok_or_warn(
         not too_many,
         name,
         found,

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from bldml.doctor.checks import GIVE_CONFIG, Finding, fail, judge, skip
+from bldml.doctor.checks import GIVE_CONFIG, Finding, fail, ok_or_warn, skip
 from bldml.doctor.configuration import Settings
 from bldml.io.text import counted
 
@@ -37,7 +37,7 @@ def check_memory(settings: Settings | None, model: "LeafClassifier | None") -> I
     finally:
         model.cpu()
         torch.cuda.empty_cache()
-    yield judge(peak < NEARLY_FULL * total, NAME, f"{what} takes {_gib(peak)} of {_gib(total)}", remedy)
+    yield ok_or_warn(peak < NEARLY_FULL * total, NAME, f"{what} takes {_gib(peak)} of {_gib(total)}", remedy)
 
 
 def one_step(model: "LeafClassifier", settings: Settings) -> int:

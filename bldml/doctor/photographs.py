@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bldml.doctor.checks import Finding, fail, judge, ok, skip, warn
+from bldml.doctor.checks import Finding, fail, ok, ok_or_warn, skip, warn
 from bldml.doctor.configuration import Settings
 from bldml.io.text import counted
 
@@ -34,7 +34,7 @@ def check_photographs(settings: Settings | None, datamodule: "LeafDataModule | N
         first, _, rest = str(error).partition("\n")
         yield fail(NAME, first, rest or "as the message says; python -m bldml fit would say the same")
         return
-    yield ok(NAME, describe(collection, positive) + tell_folds(datamodule, collection))
+    yield ok(NAME, describe_collection(collection, positive) + tell_folds(datamodule, collection))
     yield from check_names(collection.root)
     samples = [sample for split in collection.splits.values() for sample in split]
     bad, findings = check_sample(samples, datamodule.image_size, datamodule.unreadable)
@@ -72,7 +72,7 @@ def _find(datamodule: "LeafDataModule") -> "tuple[Collection, str]":
     return collection, check_positive_class(datamodule.positive_class, collection.class_names)
 
 
-def describe(collection: "Collection", positive: str) -> str:
+def describe_collection(collection: "Collection", positive: str) -> str:
     """Counts of classes and splits on one line."""
     from bldml.dataset.files import show_path
 
@@ -139,7 +139,7 @@ def check_sample(samples: "list[Sample]", image_size: int, unreadable: str) -> t
     if not bad:
         return [], [ok(name, f"{len(results)} of {counted(len(samples), 'photograph')}, all readable")]
     first = f"{show_path(bad[0].sample.name)}: {bad[0].reason}"
-    finding = judge(
+    finding = ok_or_warn(
         False,
         name,
         f"{len(bad)} of {len(results)} cannot be read, first {first}",
@@ -169,6 +169,6 @@ def check_loader(datamodule: "LeafDataModule", collection: "Collection", positiv
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         return warn(name, f"{what}: {lines[-1].strip()}", remedy)
     seconds = time.monotonic() - start
-    return judge(
+    return ok_or_warn(
         count > 0, name, f"{what}: {count / max(seconds, 1e-6):.0f} photographs a second, start included", remedy
     )

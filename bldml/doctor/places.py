@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bldml.doctor.checks import Finding, judge, ok, warn
+from bldml.doctor.checks import Finding, ok, ok_or_warn, warn
 from bldml.doctor.storage import existing
 from bldml.io.text import counted
 
@@ -21,7 +21,7 @@ MOST_FILES = 100_000
 def check_home(run_folder: Path, home: Path, on_cluster: bool) -> Iterable[Finding]:
     """Whether runs would fill the small home folder of a cluster."""
     if on_cluster:
-        yield judge(
+        yield ok_or_warn(
             not run_folder.is_relative_to(home),
             "home folder",
             f"the run folder {run_folder} is {'' if run_folder.is_relative_to(home) else 'not '}in {home}",
@@ -84,7 +84,7 @@ def check_group(name: str, path: Path, projects: Path = PROJECTS) -> Iterable[Fi
     status = folder.stat()
     group = group_name(status.st_gid)
     setgid = bool(status.st_mode & stat.S_ISGID)
-    yield judge(
+    yield ok_or_warn(
         group.startswith("proj-") and setgid,
         f"{name}'s group",
         f"{folder}: group {group}, setgid bit {'set' if setgid else 'not set'}",
@@ -107,7 +107,7 @@ def check_modes(config_files: Iterable[Path]) -> Iterable[Finding]:
     for name, places in folders.items():
         shared = [f"{path} ({why})" for path in sorted(places) if (why := others_may_write(path))]
         if places:
-            yield judge(
+            yield ok_or_warn(
                 not shared,
                 f"modes of {name}",
                 f"writable by others: {', '.join(shared)}"

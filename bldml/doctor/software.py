@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from bldml.doctor.checks import Finding, fail, first_line, judge, ok, warn
+from bldml.doctor.checks import Finding, fail, first_line, ok, ok_or_warn, warn
 
 OLDEST_PYTHON = (3, 11)
 # Package -> the oldest version without a known hole, and why; the reasons stand in pyproject.toml too.
@@ -39,7 +39,7 @@ def check_python(found: tuple[int, int, int]) -> Finding:
     'FAIL'
     """
     text = ".".join(map(str, found))
-    return judge(
+    return ok_or_warn(
         found >= OLDEST_PYTHON,
         "python",
         f"{text} in {sys.prefix}",
@@ -73,7 +73,7 @@ def check_version(package: str, found: str | None) -> Finding:
             f"{found} is malware (GHSA-w37p-236h-pfx3)",
             "change every password, token and SSH key that this account could read, then make the environment anew",
         )
-    return judge(
+    return ok_or_warn(
         release(found) >= floor, package, f"{found}, at least {oldest} needed: {reason}"
         if release(found) < floor else found, remedy, otherwise="FAIL",
     )  # fmt: skip
@@ -129,7 +129,7 @@ def check_encoding(file_names: str, text: str) -> Finding:
     'WARN'
     """
     good = {encoding.lower().replace("-", "") for encoding in (file_names, text)} == {"utf8"}
-    return judge(
+    return ok_or_warn(
         good,
         "locale",
         f"file names {file_names}, text {text}",

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from bldml.doctor.checks import Finding, Status, fail, judge, skip, warn
+from bldml.doctor.checks import Finding, Status, fail, ok_or_warn, skip, warn
 from bldml.doctor.configuration import Settings
 from bldml.doctor.tools import ask
 
@@ -78,7 +78,7 @@ def check_folder(name: str, path: Path, needed: int, remedy: str, otherwise: Sta
         return warn(
             name, f"{found}; files cannot be locked there", f"{remedy}     (two fits could take the same folder)"
         )
-    return judge(usage.free >= LITTLE, name, f"{found}; writing, renaming and locking work", remedy)
+    return ok_or_warn(usage.free >= LITTLE, name, f"{found}; writing, renaming and locking work", remedy)
 
 
 def try_out(folder: Path) -> bool:
@@ -152,7 +152,7 @@ def check_quota(environ: Mapping[str, str]) -> Finding:
         return skip(name, f"not known: {answer.problem or 'quota -s names no limit'} (my_quotas on SCINet)")
     found = ", ".join(f"{place} {_size(used)} of {_size(limit)}" for place, used, limit in rows)
     full = [row for row in rows if row[1] > FULL * row[2]]
-    return judge(not full, name, found, "remove what is not needed: du -xhd1 ~ | sort -h")
+    return ok_or_warn(not full, name, found, "remove what is not needed: du -xhd1 ~ | sort -h")
 
 
 def read_quota(text: str) -> list[tuple[str, int, int]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import getproxies
 
-from bldml.doctor.checks import Finding, fail, first_line, judge, ok, skip
+from bldml.doctor.checks import Finding, fail, first_line, ok, ok_or_warn, skip
 from bldml.doctor.configuration import Settings
 
 NAME = "weights"
@@ -39,11 +39,11 @@ def _check_imagenet(backbone: str) -> Iterable[Finding]:
         host = urlparse(weights_url(name) or "").hostname or ""
         there = reachable(host)
         found = f"{file} is not there; {host} can{'' if there else 'not'} be reached from here"
-        yield judge(False, NAME, found, prefetch, otherwise="WARN" if there else "FAIL")
+        yield ok_or_warn(False, NAME, found, prefetch, otherwise="WARN" if there else "FAIL")
     else:
         good = verify_weights(file)
         found = f"{file}" if good else f"{file} is damaged: its SHA-256 does not begin as its name says"
-        yield judge(good, NAME, found, f"rm {file}\n{prefetch}", otherwise="FAIL")
+        yield ok_or_warn(good, NAME, found, f"rm {file}\n{prefetch}", otherwise="FAIL")
 
 
 def check_file(file: Path) -> Finding:
@@ -62,7 +62,7 @@ def check_file(file: Path) -> Finding:
             return fail(NAME, f"{file} cannot be loaded: {first_line(error)}", "fetch it again; it is damaged")
     good = isinstance(state, dict) and all(isinstance(value, torch.Tensor) for value in state.values())
     found = f"{file}: {len(state)} tensors" if good else f"{file} is not a state dict (names with tensors)"
-    return judge(good, NAME, found, "save the model's state_dict() and give that file", otherwise="FAIL")
+    return ok_or_warn(good, NAME, found, "save the model's state_dict() and give that file", otherwise="FAIL")
 
 
 def reachable(host: str, port: int = 443) -> bool:

@@ -38,7 +38,7 @@ __all__ = [
     "confusion",
     "learning_curves",
     "precision_recall",
-    "predictive_values",
+    "predictive_value_curves",
     "probabilities",
     "roc",
     "save",
@@ -158,7 +158,7 @@ def confusion(counts: Mapping[str, int], class_names: tuple[str, str]) -> "Figur
 
 
 @styled
-def predictive_values(sensitivity: Estimate, specificity: Estimate, prevalence: float) -> "Figure":
+def predictive_value_curves(sensitivity: Estimate, specificity: Estimate, prevalence: float) -> "Figure":
     """Draw PPV and NPV over the share of diseased leaves (prevalence), by Bayes' rule.
 
     A band joins the corners of the two 95 % intervals: both at their lower and both at their upper limit.

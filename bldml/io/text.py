@@ -53,13 +53,13 @@ def number(value: float | None, digits: int = 3, *, sign: bool = False) -> str:
     return f"{rounded:{'+' if sign and rounded else ''}.{digits}f}".replace("-", "\u2212")
 
 
-def counted(value: int, noun: str) -> str:
-    """Return so many of something, with thousands apart.
+def counted(value: int, noun: str, several: str = "") -> str:
+    """Return so many of something, with thousands apart; its plural has an s unless it is given.
 
-    >>> counted(1, "photograph"), counted(1200, "photograph")
-    ('1 photograph', '1,200 photographs')
+    >>> counted(1, "photograph"), counted(1200, "photograph"), counted(2, "process", "processes")
+    ('1 photograph', '1,200 photographs', '2 processes')
     """
-    return f"{value:,} {noun}{'' if value == 1 else 's'}"
+    return f"{value:,} {noun if value == 1 else several or f'{noun}s'}"
 
 
 def p_value(p: float | None) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bldml.io.text import counted
-from bldml.metrics.auroc import auroc, clustered_auroc
+from bldml.metrics.auroc import clustered_auroc, estimate_auroc
 from bldml.metrics.bootstrap import bootstrap, has_groups
 from bldml.metrics.calibration import Coefficient, calibration_error, calibration_error_of_perfection, calibration_line
 from bldml.metrics.estimates import Estimate, Interval, Z
@@ -179,7 +179,7 @@ def _overall(labels: Labels, probabilities: Floats, groups: Sequence[str] | None
         return Estimate(value, interval)
 
     one_class = "one class only"
-    area = auroc(labels, probabilities) if groups is None else clustered_auroc(labels, probabilities, groups)
+    area = estimate_auroc(labels, probabilities) if groups is None else clustered_auroc(labels, probabilities, groups)
     perfect = calibration_error_of_perfection(probabilities)
     line = calibration_line(labels, probabilities)
     undetermined = "not estimable: one class only, equal probabilities, or classes separated without error"

@@ -36,7 +36,7 @@ class PairedAuroc:
     p: float | None
 
 
-def auroc(labels: ArrayLike, scores: ArrayLike) -> Estimate:
+def estimate_auroc(labels: ArrayLike, scores: ArrayLike) -> Estimate:
     """Return the area with its interval: DeLong's variance on the logit of the area.
 
     On the logit the interval keeps its coverage near 1, where the plain one loses it. Where the area is 0 or 1, or the
@@ -122,7 +122,7 @@ def paired_auroc(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> Pair
     if few < 2 or variance <= NO_VARIANCE:
         no_difference = few > 1 and abs(difference) < 1e-12
         note = "" if no_difference else "no variance to be estimated from these photographs"
-        apart = _as_if_apart(auroc(label, one), auroc(label, two))
+        apart = _as_if_apart(estimate_auroc(label, one), estimate_auroc(label, two))
         z, p = (0.0, 1.0) if no_difference else (None, None)
         return PairedAuroc(first_area, second_area, Estimate(difference, apart, note), z, p)
     spread = math.sqrt(variance)

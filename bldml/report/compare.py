@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bldml.metrics.auroc import auroc, clustered_auroc, paired_auroc
+from bldml.metrics.auroc import clustered_auroc, estimate_auroc, paired_auroc
 from bldml.metrics.bootstrap import has_groups, paired_bootstrap
 from bldml.metrics.estimates import Estimate
 from bldml.metrics.paired import McNemar, holm, letters, mcnemar
@@ -101,10 +101,10 @@ def compare_runs(paths: Sequence[Path], evaluation: str = "test") -> Comparison:
     Raises:
         RunError: the runs cannot be compared; see `compared.read_compared`.
     """
-    return compare(read_compared(paths, evaluation), evaluation)
+    return compare_assessed(read_compared(paths, evaluation), evaluation)
 
 
-def compare(runs: Sequence[ComparedRun], evaluation: str) -> Comparison:
+def compare_assessed(runs: Sequence[ComparedRun], evaluation: str) -> Comparison:
     """Compare runs that `read_compared` has found to be of the same photographs."""
     first = runs[0]
     groups = first.groups if has_groups(first.groups) else None
@@ -152,7 +152,7 @@ def _estimates(run: ComparedRun, groups: Sequence[str] | None) -> dict[str, Esti
         else:
             chosen = [group for group, is_chosen in zip(groups, which, strict=True) if is_chosen]
             found[name] = clustered_proportion(hits, chosen)
-    found["auroc"] = auroc(labels, scores) if groups is None else clustered_auroc(labels, scores, groups)
+    found["auroc"] = estimate_auroc(labels, scores) if groups is None else clustered_auroc(labels, scores, groups)
     return found
 
 

@@ -32,7 +32,7 @@ DIFFERENCE_COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownDifference:
     """A cell of the page: its value, what stands smaller below it, and whether it tells two runs apart."""
 
     value: str
@@ -53,17 +53,17 @@ def estimate(standing: Standing, measure: str) -> Estimate:
     return found
 
 
-def _shown(estimate: Estimate, *, sign: bool = False, part: str = "") -> Shown:
+def _shown(estimate: Estimate, *, sign: bool = False, part: str = "") -> ShownDifference:
     if estimate.value is None:
-        return Shown("not estimable", estimate.note)
+        return ShownDifference("not estimable", estimate.note)
     parts = [part] if part else []
     if estimate.interval is not None:
         low, high = (number(limit, sign=sign) for limit in (estimate.interval.low, estimate.interval.high))
         parts.append(f"[{low}, {high}]")
-    return Shown(number(estimate.value, sign=sign), "; ".join(parts))
+    return ShownDifference(number(estimate.value, sign=sign), "; ".join(parts))
 
 
-def run_cells(standing: Standing) -> list[Shown]:
+def run_cells(standing: Standing) -> list[ShownDifference]:
     """A run in the order of RUN_COLUMNS, less its name."""
     tp, fp, fn, tn = (standing.counts[name] for name in ("tp", "fp", "fn", "tn"))
     return [
@@ -71,12 +71,12 @@ def run_cells(standing: Standing) -> list[Shown]:
         _shown(standing.sensitivity, part=f"{tp}/{tp + fn}"),
         _shown(standing.specificity, part=f"{tn}/{tn + fp}"),
         _shown(standing.auroc),
-        Shown(standing.accuracy_letters or "–"),
-        Shown(standing.auroc_letters or "–"),
+        ShownDifference(standing.accuracy_letters or "–"),
+        ShownDifference(standing.auroc_letters or "–"),
     ]
 
 
-def cost_cells(costs: Costs) -> list[Shown]:
+def cost_cells(costs: Costs) -> list[ShownDifference]:
     """What a run costs, in the order of COST_COLUMNS; a dash for what was not recorded."""
     parameters, size, speed, seconds = (
         costs.parameters,
@@ -85,23 +85,23 @@ def cost_cells(costs: Costs) -> list[Shown]:
         costs.training_seconds,
     )
     return [
-        Shown("–" if parameters is None else f"{parameters / 1e6:.2f} million"),
-        Shown("–" if size is None else f"{size / 2**20:.1f} MiB"),
-        Shown("–") if speed is None else Shown(f"{speed:.3g}", plain(costs.device)),
-        Shown("–" if seconds is None else duration(seconds)),
+        ShownDifference("–" if parameters is None else f"{parameters / 1e6:.2f} million"),
+        ShownDifference("–" if size is None else f"{size / 2**20:.1f} MiB"),
+        ShownDifference("–") if speed is None else ShownDifference(f"{speed:.3g}", plain(costs.device)),
+        ShownDifference("–" if seconds is None else duration(seconds)),
     ]
 
 
-def pair_cells(difference: Difference) -> list[Shown]:
+def pair_cells(difference: Difference) -> list[ShownDifference]:
     """A pair in the order of DIFFERENCE_COLUMNS, less its names."""
     accuracy, area = difference.accuracy_adjusted, difference.auroc_adjusted
     return [
         _shown(difference.accuracy, sign=True),
-        Shown(f"{difference.mcnemar.b}\u00a0/\u00a0{difference.mcnemar.c}"),
-        Shown(p_value(difference.mcnemar.exact)),
-        Shown(p_value(difference.mcnemar.mid)),
-        Shown(p_value(accuracy), apart=accuracy is not None and accuracy < ALPHA),
+        ShownDifference(f"{difference.mcnemar.b}\u00a0/\u00a0{difference.mcnemar.c}"),
+        ShownDifference(p_value(difference.mcnemar.exact)),
+        ShownDifference(p_value(difference.mcnemar.mid)),
+        ShownDifference(p_value(accuracy), apart=accuracy is not None and accuracy < ALPHA),
         _shown(difference.auroc, sign=True),
-        Shown(p_value(difference.auroc_p)),
-        Shown(p_value(area), apart=area is not None and area < ALPHA),
+        ShownDifference(p_value(difference.auroc_p)),
+        ShownDifference(p_value(area), apart=area is not None and area < ALPHA),
     ]

@@ -13,7 +13,7 @@ from bldml.report.compare_cells import (
     DIFFERENCE_COLUMNS,
     MEASURES,
     RUN_COLUMNS,
-    Shown,
+    ShownDifference,
     all_estimates,
     cost_cells,
     estimate,
@@ -45,7 +45,7 @@ def write_comparison(comparison: Comparison, folder: Path, *, version: str) -> l
         "comparison.csv": csv_text(*standings_table(comparison)),
         "differences.csv": csv_text(*differences_table(comparison)),
         "comparison.tex": tex(comparison),
-        "comparison.html": page(comparison, version, drawn),
+        "comparison.html": comparison_page(comparison, version, drawn),
     }
     make_folder(folder)
     for name, content in contents.items():
@@ -103,7 +103,7 @@ def differences_table(comparison: Comparison) -> tuple[list[str], list[list[Cell
 def tex(comparison: Comparison) -> str:
     """The tables as LaTeX, as the page shows them; no package is needed."""
 
-    def flat(name: str, cells: Sequence[Shown]) -> list[str]:
+    def flat(name: str, cells: Sequence[ShownDifference]) -> list[str]:
         return [name, *(f"{cell.value} {cell.detail}".strip() for cell in cells)]
 
     runs = latex_table(
@@ -130,7 +130,7 @@ def tex(comparison: Comparison) -> str:
     )
 
 
-def page(comparison: Comparison, version: str, figure: str) -> str:
+def comparison_page(comparison: Comparison, version: str, figure: str) -> str:
     """The whole of `comparison.html`: one file, no script, nothing from elsewhere.
 
     Args:

@@ -14,7 +14,7 @@ from bldml.errors import RunError
 from bldml.io.text import plain
 from bldml.run.costs import Costs, read_costs
 from bldml.run.folder import RunFolder
-from bldml.run.photographs import read_photographs
+from bldml.run.photographs import read_photograph_table
 from bldml.run.predictions import Prediction, read_predictions
 
 LISTED = 20  # differing photographs in a message; a terminal shows no more
@@ -106,7 +106,7 @@ def _contents(run: RunFolder, evaluation: str) -> dict[str, str]:
     """SHA-256 by path, from the table of photographs of the evaluation, or of the run; empty where there is none."""
     for folder in (run.evaluation(evaluation), run.path):
         with suppress(RunError):
-            return {row.path: row.sha256 for row in read_photographs(folder / "photographs.csv") if row.sha256}
+            return {row.path: row.sha256 for row in read_photograph_table(folder / "photographs.csv") if row.sha256}
     return {}
 
 

@@ -18,7 +18,7 @@ CURVES = ("loss", "auroc", "balanced_accuracy", "recall", "specificity")
 
 
 @dataclass(frozen=True)
-class Picture:
+class ReportFigure:
     """A figure on the page.
 
     Args:
@@ -34,7 +34,7 @@ class Picture:
     svg: str
 
 
-def training_figure(data: RunData, folder: Path) -> Picture:
+def training_figure(data: RunData, folder: Path) -> ReportFigure:
     """Draw the learning curves, and write them into a folder.
 
     Raises:
@@ -70,7 +70,7 @@ def thawed_epochs(data: RunData) -> list[int]:
 
 def evaluation_figures(
     evaluation: Evaluation, assessment: Assessment, classes: tuple[str, str], folder: Path
-) -> list[Picture]:
+) -> list[ReportFigure]:
     """Draw the figures of one evaluation, and write them into a folder.
 
     Raises:
@@ -120,15 +120,17 @@ def evaluation_figures(
         (
             "predictive_values",
             "Predictive values by prevalence",
-            plots.predictive_values(at["sensitivity"], at["specificity"], prevalence),
+            plots.predictive_value_curves(at["sensitivity"], at["specificity"], prevalence),
             "What a positive and a negative call are worth where the share of positives is another, with 95 % bands.",
         ),
     )
     return [_picture(figure, folder, name, title, caption) for name, title, figure, caption in figures]
 
 
-def _picture(figure: "Figure", folder: Path, name: str, title: str, caption: str) -> Picture:
+def _picture(figure: "Figure", folder: Path, name: str, title: str, caption: str) -> ReportFigure:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # laid out once, for all three formats
     plots.save(figure, folder, name)
-    return Picture(name, title, caption, plots.to_svg(figure, title=f"{title}, {folder.name}", description=caption))
+    return ReportFigure(
+        name, title, caption, plots.to_svg(figure, title=f"{title}, {folder.name}", description=caption)
+    )

@@ -16,13 +16,13 @@ from bldml.report import photographs as report_photographs
 from bldml.report import scores as report_scores
 from bldml.report import training as report_training
 from bldml.report import words as report_words
-from bldml.report.figures import Picture, evaluation_figures, training_figure
+from bldml.report.figures import ReportFigure, evaluation_figures, training_figure
 from bldml.report.tables import Table, fine, write_tables
 from bldml.run.card import read_card
 from bldml.run.data import Evaluation, RunData, read_run
 from bldml.run.files import text_at
 from bldml.run.folder import RunFolder
-from bldml.run.gallery import Shown, read_gallery
+from bldml.run.gallery import GalleryPicture, read_gallery
 from bldml.run.predictions import labels_of
 
 Section = tuple[Table | None, list[str]]  # with the sentences that go with it
@@ -37,7 +37,7 @@ KINDS = {
 
 
 @dataclass(frozen=True)
-class Photograph:
+class ShownPhotograph:
     """One photograph of the gallery, as it is shown.
 
     Args:
@@ -65,10 +65,10 @@ class Part:
     difference: tuple[str, ...]
     warnings: tuple[str, ...]
     tables: tuple[Table, ...]
-    figures: tuple[Picture, ...]
+    figures: tuple[ReportFigure, ...]
     size: str
     errors: int
-    gallery: tuple[tuple[str, tuple[Photograph, ...]], ...]
+    gallery: tuple[tuple[str, tuple[ShownPhotograph, ...]], ...]
 
 
 def write_report(run: RunFolder) -> Path:
@@ -146,7 +146,7 @@ def _assess(evaluation: Evaluation, positive: str) -> Assessment:
 
 def _part(data: RunData, evaluation: Evaluation, assessment: Assessment, room: Room) -> Part:
     tables = [
-        report_scores.confusion(assessment, data.classes),
+        report_scores.confusion_table(assessment, data.classes),
         report_scores.scores(assessment),
         report_scores.overall(assessment),
         report_scores.by_prevalence(assessment),
@@ -167,7 +167,7 @@ def _part(data: RunData, evaluation: Evaluation, assessment: Assessment, room: R
         name=evaluation.name,
         kind=kind,
         about=about,
-        difference=tuple(report_photographs.difference(data, evaluation)),
+        difference=tuple(report_photographs.difference_sentences(data, evaluation)),
         warnings=assessment.warnings,
         tables=tuple(table for table in tables if table is not None),
         figures=tuple(figures),
@@ -177,7 +177,7 @@ def _part(data: RunData, evaluation: Evaluation, assessment: Assessment, room: R
     )
 
 
-def _gallery(shown: list[Shown], room: Room) -> tuple[tuple[str, tuple[Photograph, ...]], ...]:
+def _gallery(shown: list[GalleryPicture], room: Room) -> tuple[tuple[str, tuple[ShownPhotograph, ...]], ...]:
     return tuple(
         (title, tuple(_photograph(one, room) for one in shown if one.kind == kind))
         for kind, title in KINDS.items()
@@ -185,13 +185,13 @@ def _gallery(shown: list[Shown], room: Room) -> tuple[tuple[str, tuple[Photograp
     )
 
 
-def _photograph(shown: Shown, room: Room) -> Photograph:
+def _photograph(shown: GalleryPicture, room: Room) -> ShownPhotograph:
     row = shown.prediction
     addresses = room.take((shown.photograph, shown.overlay))
     path, truth, called = plain(row.path), plain(row.true_class), plain(row.predicted_class)
     texts = (f"Photograph {path}: {truth}, called {called}", f"Where the classifier looked in {path} (Grad-CAM)")
     pictures = tuple(zip(addresses, texts, strict=False))
-    return Photograph(path, truth, called, fine(row.probability), pictures)
+    return ShownPhotograph(path, truth, called, fine(row.probability), pictures)
 
 
 def _lines(text: str) -> str:
@@ -213,7 +213,7 @@ def _tables(data: RunData, assessed: list[report_scores.Assessed]) -> dict[str, 
         "operating_point": report_training.operating_point(data),
         "sets": (report_scores.side_by_side(data, assessed), []),
         "ledger": report_training.looks(data),
-        "environment": (report_training.environment(data), []),
+        "environment": (report_training.environment_table(data), []),
         "files": (report_photographs.files(data), []),
     }
 
@@ -223,7 +223,7 @@ def _page(
     assessed: list[report_scores.Assessed],
     parts: list[Part],
     sections: dict[str, Section],
-    curves: Picture,
+    curves: ReportFigure,
 ) -> str:
     import jinja2
     from markupsafe import Markup

@@ -119,7 +119,7 @@ def excluded(data: RunData) -> Table | None:
     return Table("excluded", caption, header, rows, (header, lines), left_out=max(0, len(found) - SHOWN))
 
 
-def difference(data: RunData, evaluation: Evaluation) -> list[str]:
+def difference_sentences(data: RunData, evaluation: Evaluation) -> list[str]:
     """Sentences on how an external set differs from the training photographs."""
     if evaluation.name in SPLITS:
         return []

@@ -102,7 +102,7 @@ def overall(assessment: Assessment) -> Table:
     return Table("overall", caption, ("Score", "Value"), rows, (("score", *ESTIMATE_COLUMNS), raw), notes.all)
 
 
-def confusion(assessment: Assessment, classes: tuple[str, str]) -> Table:
+def confusion_table(assessment: Assessment, classes: tuple[str, str]) -> Table:
     """Counts of true and predicted classes with their margins, at both thresholds."""
     negative, positive = map(plain, classes)
     rows: list[list[str | int]] = []

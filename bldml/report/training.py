@@ -180,7 +180,7 @@ def _siblings(data: RunData) -> int | None:
     return found
 
 
-def environment(data: RunData) -> Table:
+def environment_table(data: RunData) -> Table:
     """Software and hardware."""
     found = data.environment
     rows: list[list[str | int | Entry | None]] = []

@@ -13,7 +13,7 @@ from bldml.metrics.operating_point import Goal, OperatingPoint
 from bldml.metrics.scores import evaluate
 from bldml.run.files import Row, read_config, read_epochs, read_json, read_table, text_at
 from bldml.run.folder import RunFolder
-from bldml.run.photographs import Photograph, read_photographs
+from bldml.run.photographs import PhotographRow, read_photograph_table
 from bldml.run.predictions import Prediction, read_metrics, read_predictions
 
 
@@ -40,7 +40,7 @@ class Evaluation:
     temperature: float | None
     metrics: dict[str, Any]
     provenance: dict[str, Any]
-    photographs: tuple[Photograph, ...]
+    photographs: tuple[PhotographRow, ...]
     excluded: tuple[Row, ...]
 
 
@@ -68,7 +68,7 @@ class RunData:
     epochs: tuple[dict[str, float | None], ...]
     splits: tuple[Row, ...]
     excluded: tuple[Row, ...]
-    photographs: tuple[Photograph, ...]
+    photographs: tuple[PhotographRow, ...]
     leaks: tuple[Row, ...] | None
     evaluations: tuple[Evaluation, ...]
     unlabelled: tuple[Evaluation, ...]
@@ -143,8 +143,8 @@ def read_run(run: RunFolder) -> RunData:
     )
 
 
-def _photographs(path: Path) -> tuple[Photograph, ...]:
-    return tuple(read_photographs(path)) if path.is_file() else ()
+def _photographs(path: Path) -> tuple[PhotographRow, ...]:
+    return tuple(read_photograph_table(path)) if path.is_file() else ()
 
 
 def _evaluation(folder: Path) -> Evaluation:

@@ -26,7 +26,7 @@ _COLUMNS = ("kind", "path", "probability", "photograph", "overlay")
 
 
 @dataclass(frozen=True)
-class Shown:
+class GalleryPicture:
     """One photograph of the gallery; the same one may be of two kinds.
 
     Attributes:
@@ -109,7 +109,7 @@ def gallery_text(shown: Iterable[tuple[Kind, Prediction, str, str]]) -> str:
     return text.getvalue()
 
 
-def read_gallery(folder: Path) -> list[Shown]:
+def read_gallery(folder: Path) -> list[GalleryPicture]:
     """The gallery of an evaluation, in the order in which it is to be shown.
 
     A picture is left out where it does not belong to `predictions.csv` (any more): its photograph has no row there or
@@ -143,7 +143,7 @@ def read_gallery(folder: Path) -> list[Shown]:
         # Names alone: a table from elsewhere must not lead to other files.
         photograph, overlay = (path.parent / Path(file or ".").name for file in files)
         if photograph.is_file() and overlay.is_file():
-            shown.append(Shown(kind, prediction, photograph, overlay))  # type: ignore[arg-type]  # checked above
+            shown.append(GalleryPicture(kind, prediction, photograph, overlay))  # type: ignore[arg-type]  # checked above
     return shown
 
 

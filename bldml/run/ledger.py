@@ -15,7 +15,7 @@ from bldml.run.folder import RunFolder
 
 
 @dataclass(frozen=True)
-class Entry:
+class LedgerEntry:
     """One evaluation with labels.
 
     Attributes:
@@ -35,10 +35,10 @@ class Entry:
     checkpoint: str
 
 
-_COLUMNS = tuple(field.name for field in fields(Entry))
+_COLUMNS = tuple(field.name for field in fields(LedgerEntry))
 
 
-def append_entry(run: RunFolder, entry: Entry) -> None:
+def append_entry(run: RunFolder, entry: LedgerEntry) -> None:
     """Add an evaluation to the run's ledger, making it where it is missing.
 
     The line is appended in one write, so that of two processes that evaluate at once none loses the other's.
@@ -62,7 +62,7 @@ def append_entry(run: RunFolder, entry: Entry) -> None:
         raise RunError(f"Cannot write {run.ledger}: {error.strerror}. Check that you may write there.") from error
 
 
-def read_ledger(run: RunFolder) -> list[Entry]:
+def read_ledger(run: RunFolder) -> list[LedgerEntry]:
     """The evaluations made of a run, oldest first; nothing where there is no ledger.
 
     A line that is no whole entry, such as one cut short, is left out.
@@ -85,7 +85,7 @@ def _line(cells: Sequence[str]) -> str:
     return text.getvalue()
 
 
-def _to_entry(line: str) -> Entry | None:
+def _to_entry(line: str) -> LedgerEntry | None:
     try:
         cells = next(csv.reader([line], strict=True), [])
     except csv.Error:
@@ -93,4 +93,4 @@ def _to_entry(line: str) -> Entry | None:
     if len(cells) != len(_COLUMNS) or not cells[4].isdecimal():  # the header too
         return None
     time, evaluation, split, fingerprint, n, checkpoint = (without_apostrophe(cell) for cell in cells)
-    return Entry(time, evaluation, split, fingerprint, int(n), checkpoint)
+    return LedgerEntry(time, evaluation, split, fingerprint, int(n), checkpoint)

@@ -16,7 +16,7 @@ SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Photograph:
+class PhotographRow:
     """One row of `photographs.csv`.
 
     Args:
@@ -65,10 +65,10 @@ class Description:
     n_dated: int
 
 
-_COLUMNS = tuple(field.name for field in fields(Photograph))
+_COLUMNS = tuple(field.name for field in fields(PhotographRow))
 
 
-def photographs_text(rows: Iterable[Photograph]) -> str:
+def photographs_text(rows: Iterable[PhotographRow]) -> str:
     """The table as CSV; text that a spreadsheet would take for a formula is guarded."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -80,7 +80,7 @@ def photographs_text(rows: Iterable[Photograph]) -> str:
     return text.getvalue()
 
 
-def read_photographs(path: Path) -> list[Photograph]:
+def read_photograph_table(path: Path) -> list[PhotographRow]:
     """Read what `photographs_text` gave.
 
     Raises:
@@ -103,13 +103,13 @@ def read_photographs(path: Path) -> list[Photograph]:
             width, height = (int(row[side] or 0) for side in ("width", "height"))
             texts = {key: without_apostrophe(row[key]) for key in ("true_class", "group", "camera")}
             texts |= {key: row[key] for key in ("path", "split", "taken", "sha256")}
-            found.append(Photograph(width=width, height=height, **texts))
+            found.append(PhotographRow(width=width, height=height, **texts))
         except (KeyError, ValueError) as error:
             raise RunError(f"{path}, row {number}, cannot be read. Mend the row or take the file away.") from error
     return found
 
 
-def describe(rows: Sequence[Photograph], positive_class: str) -> Description:
+def describe(rows: Sequence[PhotographRow], positive_class: str) -> Description:
     """Describe a set.
 
     Args:
@@ -133,7 +133,7 @@ def describe(rows: Sequence[Photograph], positive_class: str) -> Description:
     )
 
 
-def differences(training: Sequence[Photograph], other: Sequence[Photograph], positive_class: str) -> list[str]:
+def differences(training: Sequence[PhotographRow], other: Sequence[PhotographRow], positive_class: str) -> list[str]:
     """Say in sentences how a set differs from the photographs that a classifier was trained on.
 
     Args:

@@ -210,7 +210,7 @@ def software_versions() -> dict[str, str]:
     return found
 
 
-def environment(
+def record_environment(
     seed: int, device: torch.device, fingerprints: Mapping[str, str], parameters: int | None = None
 ) -> dict[str, Any]:
     """The content of environment.json: what is needed to say, or to repeat, under what conditions a run was made.

@@ -70,7 +70,7 @@ def verify_weights(file: Path) -> bool:
     return matches(file, file.name)
 
 
-def prefetch(backbone: str = "all", to: Path | None = None) -> None:
+def fetch_weights(backbone: str = "all", to: Path | None = None) -> None:
     """Fetch ImageNet weights and say on stdout where they are.
 
     Args:

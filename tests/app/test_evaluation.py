@@ -10,7 +10,7 @@ import torch
 from PIL import ExifTags, Image
 
 from bldml.dataset.synthetic.leaves import write_leaves
-from bldml.run.photographs import photographs_text, read_photographs
+from bldml.run.photographs import photographs_text, read_photograph_table
 from bldml.run.predictions import read_predictions
 from bldml.training.data.datamodule import LeafDataModule
 from tests.support import SMALL, Bldml
@@ -88,14 +88,14 @@ def test_external_set_in_a_run_says_how_it_differs(run: Path, tmp_path: Path, bl
     said = outcome.out + outcome.err
     assert "25 % (1 of 4) of these photographs are BLD; in training" in said
     assert "do not say which camera" in said
-    rows = read_photographs(copy / "evaluations" / "ohio" / "photographs.csv")
+    rows = read_photograph_table(copy / "evaluations" / "ohio" / "photographs.csv")
     assert sorted((row.path, row.split, row.camera) for row in rows)[0] == ("BLD/one.jpg", "test", "=Camera")
     assert {row.taken for row in rows} == {""}
 
 
 def test_how_many_are_dated_is_said_where_not_all_are(run: Path, tmp_path: Path, bldml: Bldml) -> None:
     copy, other = Path(shutil.copytree(run, tmp_path / "run")), tmp_path / "ohio"
-    rows = read_photographs(copy / "photographs.csv")
+    rows = read_photograph_table(copy / "photographs.csv")
     split = {name: [row for row in rows if row.split == name] for name in ("train", "val", "test")}
     train, val = (split["train"][:5], split["val"])
     dated = {row.path: "2024-06-01T12:00:00" for row in [*train, *val]}

@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from bldml.dataset.images import load_rgb
 from bldml.dataset.manifest import read_manifest
-from bldml.run.photographs import read_photographs
+from bldml.run.photographs import read_photograph_table
 from bldml.run.predictions import read_predictions
 from bldml.training.backbones import BACKBONES, build
 from bldml.training.checkpoint import read_checkpoint
@@ -195,7 +195,7 @@ def test_training_photographs_are_evaluated_as_they_are(run: Path, leaves: Path)
 
 
 def test_table_of_photographs_has_each_with_its_size(run: Path) -> None:
-    rows = read_photographs(run / "photographs.csv")
+    rows = read_photograph_table(run / "photographs.csv")
     assert [(row.path, row.split, row.true_class) for row in rows] == [
         (row["path"], row["split"], row["label"]) for row in table(run / "splits.csv")
     ]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import ExifTags, Image, ImageOps
 
-from bldml.dataset.duplicates.leaks import Leak, Photograph, find_leaks
+from bldml.dataset.duplicates.leaks import KnownPhotograph, Leak, find_leaks
 from bldml.dataset.manifest import read_manifest
 from bldml.dataset.synthetic.leaves import write_leaves
 from bldml.dataset.verify import verify
@@ -46,7 +46,9 @@ def leaks(manifest: Path, data: Path) -> list[Leak]:
     collection = read_manifest(manifest, data)
     return find_leaks(
         [
-            Photograph(found.sample.name, split, found.sample.class_name, found.digest, found.print, found.metadata)
+            KnownPhotograph(
+                found.sample.name, split, found.sample.class_name, found.digest, found.print, found.metadata
+            )
             for split, samples in collection.splits.items()
             for found in verify(samples, 128, 1)
         ]

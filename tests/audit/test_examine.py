@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from bldml.audit.examine import examine
+from bldml.audit.examine import examine_file
 from bldml.audit.reading import read_all
 from bldml.audit.store import NAME, Store
 from bldml.dataset.folders import read_folders
@@ -36,7 +36,7 @@ def test_border_is_of_the_border_alone(tmp_path: Path) -> None:
     picture = Image.new("RGB", (640, 480), (10, 200, 30))
     picture.paste((250, 0, 0), (60, 45, 580, 435))
     picture.save(tmp_path / "a.png")
-    assert examine(tmp_path / "a.png").border == (10, 200, 30, 0, 0, 0)
+    assert examine_file(tmp_path / "a.png").border == (10, 200, 30, 0, 0, 0)
 
 
 def test_blur_lowers_sharpness_and_size_does_not_count(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_blur_lowers_sharpness_and_size_does_not_count(tmp_path: Path) -> None:
     picture.save(tmp_path / "a.png")
     picture.filter(ImageFilter.GaussianBlur(12)).save(tmp_path / "b.png")
     picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX).save(tmp_path / "c.png")
-    sharp, blurred, small = (examine(tmp_path / f"{name}.png").sharpness for name in "abc")
+    sharp, blurred, small = (examine_file(tmp_path / f"{name}.png").sharpness for name in "abc")
     assert blurred < sharp / 5
     assert small == pytest.approx(sharp, rel=0.05)
 
@@ -53,7 +53,7 @@ def test_blur_lowers_sharpness_and_size_does_not_count(tmp_path: Path) -> None:
 def test_what_cannot_be_used_has_a_reason(content: bytes | None, told: str, tmp_path: Path) -> None:
     path = leaf(tmp_path / "a.jpg")
     path.write_bytes(path.read_bytes()[:-300] if content is None else content)
-    found = examine(path)
+    found = examine_file(path)
     assert told in found.reason
     assert found.size == path.stat().st_size
 
@@ -71,7 +71,7 @@ def test_a_second_audit_decodes_nothing(tmp_path: Path, leaves: Path, monkeypatc
     def refuse(path: Path) -> None:
         raise AssertionError(f"{path} was decoded again")
 
-    monkeypatch.setattr("bldml.audit.reading.examine", refuse)
+    monkeypatch.setattr("bldml.audit.reading.examine_file", refuse)
     for root in (leaves, moved, moved):
         store = Store(tmp_path)
         again = read_all(read_folders(root), store, 1)
@@ -102,7 +102,7 @@ def test_a_changed_file_is_examined_again(tmp_path: Path) -> None:
         store = Store(tmp_path)
         rows = read_all(collection, store, 1)
         store.close(complete=True)
-        assert {row.name: row.found.digest for row in rows}["a/x.bmp"] == examine(path).digest
+        assert {row.name: row.found.digest for row in rows}["a/x.bmp"] == examine_file(path).digest
     assert len(sizes) == 1
 
 
@@ -130,14 +130,14 @@ def test_half_a_line_and_a_damaged_one_are_read_again(tmp_path: Path, leaves: Pa
 def test_another_version_is_forgotten(tmp_path: Path, leaves: Path) -> None:
     path = next(leaves.rglob("*.jpg"))
     store = Store(tmp_path)
-    store.add(path, examine(path))
+    store.add(path, examine_file(path))
     store.close(complete=True)
     text = (tmp_path / NAME).read_text().splitlines()
     text[0] = json.dumps({"examined_by": [0, 0, "0"]})
     (tmp_path / NAME).write_text("\n".join(text) + "\n")
     store = Store(tmp_path)
     assert store.find(path) is None
-    store.add(path, examine(path))
+    store.add(path, examine_file(path))
     store.close(complete=True)
     store = Store(tmp_path)
     assert store.find(path) is not None

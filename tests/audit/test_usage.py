@@ -143,11 +143,11 @@ def test_errors_of_the_disk_and_ctrl_c(flat: Path, bldml: Bldml, monkeypatch: py
     def stop(*_: object) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bldml.audit.command.page", full)
+    monkeypatch.setattr("bldml.audit.command.audit_page", full)
     outcome = bldml("audit", flat)
     assert outcome.code == 2
     assert "audit: No space left on device" in outcome.err
-    monkeypatch.setattr("bldml.audit.command.page", stop)
+    monkeypatch.setattr("bldml.audit.command.audit_page", stop)
     outcome = bldml("audit", flat)
     assert outcome.code == 130
     assert "the same command goes on where it was" in outcome.err

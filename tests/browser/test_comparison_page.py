@@ -7,7 +7,7 @@ import pytest
 
 from bldml.io.text import plain
 from tests.browser.pages import WIDTHS, Browser, complaints, shows
-from tests.results.test_compare import HOSTILE, PAPER, rows_of, write_run
+from tests.report.test_compare import HOSTILE, PAPER, rows_of, write_run
 from tests.support import Bldml
 
 pytestmark = pytest.mark.browser

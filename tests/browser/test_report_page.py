@@ -17,7 +17,7 @@ from bldml.report.page import write_report
 from bldml.run import gallery
 from bldml.run.card import TITLES
 from bldml.run.folder import RunFolder
-from bldml.run.ledger import Entry, append_entry
+from bldml.run.ledger import LedgerEntry, append_entry
 from bldml.run.predictions import Prediction, write_metrics, write_predictions
 from tests.browser.pages import WIDTHS, Browser, complaints, shows
 
@@ -73,7 +73,9 @@ def write_evaluation(run: RunFolder, name: str, seed: int, *, groups: bool) -> N
             (folder / gallery.FOLDER / file).write_bytes(picture(40 + 3 * number % 200 + shade))
         shown.append((kind, row, *files))
     (folder / gallery.FOLDER / gallery.TABLE).write_text(gallery.gallery_text(shown))
-    append_entry(run, Entry("2026-01-01T00:00:00+00:00", name, "test", "ab" * 32, len(rows), "checkpoints/best.ckpt"))
+    append_entry(
+        run, LedgerEntry("2026-01-01T00:00:00+00:00", name, "test", "ab" * 32, len(rows), "checkpoints/best.ckpt")
+    )
 
 
 @pytest.fixture(scope="session")

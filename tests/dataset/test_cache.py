@@ -26,7 +26,7 @@ from bldml.dataset.cache import writer as cache
 from bldml.dataset.cache.lookup import Places, Segment, StoredPrints, read_segment
 from bldml.dataset.cache.reader import DamagedSquare, Squares
 from bldml.dataset.cache.shard import SegmentWriter
-from bldml.dataset.cache.writer import FOLDER, VARIABLE, Keeper, cache_name, describe, find_folders, is_writable
+from bldml.dataset.cache.writer import FOLDER, VARIABLE, Keeper, cache_name, describe_cache, find_folders, is_writable
 from bldml.dataset.contents import Digests, MetadataTable
 from bldml.dataset.duplicates.phash import NO_PRINT, PRINT_BYTES
 from bldml.dataset.images import load_rgb
@@ -93,7 +93,7 @@ def test_nothing_is_decoded_twice(samples: list[Sample], folder: Path, monkeypat
     before = files(folder)
     monkeypatch.setattr("bldml.dataset.verify.load_rgb", None)
     monkeypatch.setattr("bldml.dataset.verify.read_metadata", None)
-    monkeypatch.setattr("bldml.dataset.verify.fingerprint", None)
+    monkeypatch.setattr("bldml.dataset.verify.perceptual_hash", None)
     again, keeper = keep(samples, folder)
     assert again == first
     assert all((a.print == b.print).all() and a.print.any() for a, b in zip(again, first, strict=True))
@@ -411,7 +411,7 @@ def test_where_the_first_folder_is_not_ours(samples: list[Sample], tmp_path: Pat
 def test_it_is_said_how_much_lies_where(samples: list[Sample], folder: Path) -> None:
     _, keeper = keep(samples, folder)
     assert keeper.written is not None
-    text = describe([keeper.written])
+    text = describe_cache([keeper.written])
     assert str(folder) in text
     assert " MiB in all" in text
 

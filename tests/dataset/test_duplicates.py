@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from bldml.dataset.duplicates.find import Copy, components, copies_by_name, exact_groups, find_duplicates, joined, twins
-from bldml.dataset.duplicates.phash import Near, Prints, fingerprint
+from bldml.dataset.duplicates.phash import Near, Prints, perceptual_hash
 from bldml.dataset.synthetic.drawing import draw_leaf
 
 
 def prints(*numbers: int) -> Prints:
-    return np.stack([fingerprint(draw_leaf(False, 96, np.random.default_rng(number))) for number in numbers])
+    return np.stack([perceptual_hash(draw_leaf(False, 96, np.random.default_rng(number))) for number in numbers])
 
 
 def test_joined_does_not_depend_on_the_order_of_pairs() -> None:

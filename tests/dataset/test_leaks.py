@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bldml.dataset.duplicates.leaks import Leak, Photograph, find_leaks, leak_counts, leak_summary
-from bldml.dataset.duplicates.phash import NEAR, Near, Print, fingerprint
+from bldml.dataset.duplicates.leaks import KnownPhotograph, Leak, find_leaks, leak_counts, leak_summary
+from bldml.dataset.duplicates.phash import NEAR, Near, Print, perceptual_hash
 from bldml.dataset.metadata import Metadata
 from bldml.dataset.synthetic.drawing import draw_leaf
 
@@ -18,7 +18,7 @@ def leaf(number: int) -> Image.Image:
 
 
 def printed(number: int) -> Print:
-    return fingerprint(leaf(number))
+    return perceptual_hash(leaf(number))
 
 
 def named(leaks: list[Leak]) -> list[tuple[str, str, str]]:
@@ -26,15 +26,15 @@ def named(leaks: list[Leak]) -> list[tuple[str, str, str]]:
 
 
 def test_each_kind_across_splits() -> None:
-    turned = fingerprint(leaf(2).transpose(Image.Transpose.ROTATE_90))
+    turned = perceptual_hash(leaf(2).transpose(Image.Transpose.ROTATE_90))
     photographs = [
-        Photograph("val/BLD/x.jpg", "val", "BLD", "1", printed(1)),
-        Photograph("train/BLD/a.jpg", "train", "BLD", "1", printed(1)),
-        Photograph("train/BLD/b.jpg", "train", "BLD", "2", printed(2)),
-        Photograph("test/BLD/b.jpg", "test", "BLD", "3", turned),
-        Photograph("train/BLD/IMG_0012.jpg", "train", "BLD", "4", printed(4)),
-        Photograph("val/BLD/IMG_0013.jpg", "val", "BLD", "5", printed(5)),
-        Photograph("val/BLD/alone.jpg", "val", "BLD", "6", printed(6)),
+        KnownPhotograph("val/BLD/x.jpg", "val", "BLD", "1", printed(1)),
+        KnownPhotograph("train/BLD/a.jpg", "train", "BLD", "1", printed(1)),
+        KnownPhotograph("train/BLD/b.jpg", "train", "BLD", "2", printed(2)),
+        KnownPhotograph("test/BLD/b.jpg", "test", "BLD", "3", turned),
+        KnownPhotograph("train/BLD/IMG_0012.jpg", "train", "BLD", "4", printed(4)),
+        KnownPhotograph("val/BLD/IMG_0013.jpg", "val", "BLD", "5", printed(5)),
+        KnownPhotograph("val/BLD/alone.jpg", "val", "BLD", "6", printed(6)),
     ]
     leaks = find_leaks(photographs)
     assert named(leaks) == [
@@ -50,23 +50,23 @@ def test_each_kind_across_splits() -> None:
 
 
 def test_within_a_split_nothing_leaks() -> None:
-    same = [Photograph(f"{i}.jpg", "train", digest="1", print=printed(1)) for i in range(3)]
+    same = [KnownPhotograph(f"{i}.jpg", "train", digest="1", print=printed(1)) for i in range(3)]
     assert find_leaks(same) == []
-    assert find_leaks([*same, Photograph("val.jpg", "val", digest="2", print=printed(2))]) == []
+    assert find_leaks([*same, KnownPhotograph("val.jpg", "val", digest="2", print=printed(2))]) == []
     assert find_leaks([]) == []
 
 
 def test_the_strongest_kind_alone_is_named() -> None:
     photographs = [
-        Photograph("train/IMG_0001.jpg", "train", digest="1", print=printed(1)),
-        Photograph("val/IMG_0002.jpg", "val", digest="1", print=printed(1)),
+        KnownPhotograph("train/IMG_0001.jpg", "train", digest="1", print=printed(1)),
+        KnownPhotograph("val/IMG_0002.jpg", "val", digest="1", print=printed(1)),
     ]
     assert [leak.kind for leak in find_leaks(photographs)] == ["exact"]
 
 
 def test_each_later_photograph_once_for_each_earlier_split() -> None:
     splits = ["train"] * 50 + ["val"] * 20 + ["test"] * 10
-    photographs = [Photograph(f"{i}.jpg", split, digest="1") for i, split in enumerate(splits)]
+    photographs = [KnownPhotograph(f"{i}.jpg", split, digest="1") for i, split in enumerate(splits)]
     leaks = find_leaks(photographs, near=[], bursts=[str(i) for i in range(80)])
     assert leak_counts(leaks) == {
         ("exact", "train", "val"): 20,
@@ -76,7 +76,7 @@ def test_each_later_photograph_once_for_each_earlier_split() -> None:
 
 
 def test_linked_through_others() -> None:
-    photographs = [Photograph(f"{i}.jpg", "train" if i == 0 else "val") for i in range(4)]
+    photographs = [KnownPhotograph(f"{i}.jpg", "train" if i == 0 else "val") for i in range(4)]
     near = [Near(0, 1, 0.97), Near(1, 2, 0.95), Near(2, 3, 0.99)]
     leaks = find_leaks(photographs, near=near, bursts=["a", "b", "c", "d"])
     assert [(leak.a, leak.b, leak.similarity) for leak in leaks] == [
@@ -87,15 +87,19 @@ def test_linked_through_others() -> None:
 
 
 def test_the_nearest_partner_of_several() -> None:
-    photographs = [Photograph("a.jpg", "train"), Photograph("b.jpg", "train"), Photograph("c.jpg", "val")]
+    photographs = [
+        KnownPhotograph("a.jpg", "train"),
+        KnownPhotograph("b.jpg", "train"),
+        KnownPhotograph("c.jpg", "val"),
+    ]
     near = [Near(0, 2, 0.95), Near(1, 2, 0.99)]
     assert named(find_leaks(photographs, near=near, bursts=["a", "b", "c"])) == [("near", "b.jpg", "c.jpg")]
 
 
 def test_the_nearest_frame_of_a_burst() -> None:
-    def photograph(second: int, split: str) -> Photograph:
+    def photograph(second: int, split: str) -> KnownPhotograph:
         metadata = Metadata(4, 3, "Canon R5", f"2024-06-01T12:00:{second:02d}")
-        return Photograph(f"{split}/{second:02d}.jpg", split, metadata=metadata)
+        return KnownPhotograph(f"{split}/{second:02d}.jpg", split, metadata=metadata)
 
     photographs = [photograph(s, "val" if s in (1, 10, 31) else "train") for s in (1, 7, 10, 15, 22, 31)]
     assert named(find_leaks(photographs)) == [
@@ -107,15 +111,15 @@ def test_the_nearest_frame_of_a_burst() -> None:
 
 def test_large_groups_stay_cheap() -> None:
     count = 6000
-    photographs = [Photograph(f"{i:05d}.jpg", ("train", "val")[i % 2]) for i in range(count)]
+    photographs = [KnownPhotograph(f"{i:05d}.jpg", ("train", "val")[i % 2]) for i in range(count)]
     chain = [Near(a, b, 0.95) for a, b in pairwise(range(count))]
     assert len(find_leaks(photographs, near=chain, bursts=["one"] * count)) == count // 2
 
 
 def test_summary() -> None:
     assert leak_summary([]) == ""
-    photographs = [Photograph(f"train/{i}\n.jpg", "train", digest=str(i)) for i in range(7)]
-    photographs += [Photograph(f"val/{i}.jpg", "val", digest=str(i)) for i in range(14)]
+    photographs = [KnownPhotograph(f"train/{i}\n.jpg", "train", digest=str(i)) for i in range(7)]
+    photographs += [KnownPhotograph(f"val/{i}.jpg", "val", digest=str(i)) for i in range(14)]
     text = leak_summary(find_leaks(photographs), photographs)
     lines = text.splitlines()
     assert lines[0] == "7 photographs (50%) of val are equal to one in train."
@@ -126,5 +130,5 @@ def test_summary() -> None:
 
 @pytest.mark.parametrize("missing", [None, np.zeros_like(printed(1))])
 def test_photographs_without_print_are_no_near_pair(missing: Print | None) -> None:
-    photographs = [Photograph("a.jpg", "train", print=missing), Photograph("b.jpg", "val", print=missing)]
+    photographs = [KnownPhotograph("a.jpg", "train", print=missing), KnownPhotograph("b.jpg", "val", print=missing)]
     assert find_leaks(photographs) == []

@@ -14,9 +14,9 @@ from bldml.dataset.duplicates.phash import (
     NO_PRINT,
     PRINT_BYTES,
     Prints,
-    fingerprint,
     near_pairs,
     near_pairs_between,
+    perceptual_hash,
     similarity,
 )
 from bldml.dataset.images import load_rgb
@@ -79,7 +79,7 @@ def drawn() -> list[Image.Image]:
 
 @pytest.fixture(scope="module")
 def prints(drawn: list[Image.Image]) -> Prints:
-    return np.stack([fingerprint(image) for image in drawn])
+    return np.stack([perceptual_hash(image) for image in drawn])
 
 
 def share_found(prints: Prints, edited: Prints) -> float:
@@ -92,24 +92,24 @@ def share_found(prints: Prints, edited: Prints) -> float:
 
 @pytest.mark.parametrize("name", EDITS)
 def test_edited_leaves_are_found(drawn: list[Image.Image], prints: Prints, name: str) -> None:
-    edited = np.stack([fingerprint(EDITS[name](image)) for image in drawn])
+    edited = np.stack([perceptual_hash(EDITS[name](image)) for image in drawn])
     assert share_found(prints, edited) >= 0.98
 
 
 def test_no_pair_among_many_drawn_leaves() -> None:
-    many = np.stack([fingerprint(leaf(number, 96)) for number in range(1000, 1400)])
+    many = np.stack([perceptual_hash(leaf(number, 96)) for number in range(1000, 1400)])
     assert near_pairs(many) == []
 
 
 @pytest.mark.slow
 def test_coffee_leaves(coffee: Path) -> None:
     images = [load_rgb(path, 96) for path in sorted(coffee.rglob("*.jpg"))]
-    prints = np.stack([fingerprint(image) for image in images])
+    prints = np.stack([perceptual_hash(image) for image in images])
     assert near_pairs(prints) == []
     images, prints = images[::4], prints[::4]
     names = ["half", "quality 60", "ROTATE_90", "FLIP_TOP_BOTTOM", "5 % each side", "left", "5 % each side, turned"]
     for name in names:
-        edited = np.stack([fingerprint(EDITS[name](image)) for image in images])
+        edited = np.stack([perceptual_hash(EDITS[name](image)) for image in images])
         assert share_found(prints, edited) >= 0.98, name
 
 
@@ -117,7 +117,7 @@ def test_print_is_small_and_hardly_changed_by_reduced_decoding(tmp_path: Path) -
     leaf(3, 800).save(tmp_path / "leaf.jpg", quality=95)
     whole, reduced = load_rgb(tmp_path / "leaf.jpg"), load_rgb(tmp_path / "leaf.jpg", 64)
     assert reduced.width < whole.width
-    one, other = fingerprint(whole), fingerprint(reduced)
+    one, other = perceptual_hash(whole), perceptual_hash(reduced)
     assert one.shape == (PRINT_BYTES,)
     assert one.dtype == np.uint8
     assert PRINT_BYTES <= 512
@@ -127,20 +127,20 @@ def test_print_is_small_and_hardly_changed_by_reduced_decoding(tmp_path: Path) -
 @pytest.mark.parametrize("size", [(1, 1), (3, 500), (500, 3), (2, 2)])
 def test_any_size_has_a_print(size: tuple[int, int]) -> None:
     noise = np.random.default_rng(0).integers(256, size=(size[1], size[0], 3), dtype=np.uint8)
-    assert fingerprint(Image.fromarray(noise)).shape == (PRINT_BYTES,)
+    assert perceptual_hash(Image.fromarray(noise)).shape == (PRINT_BYTES,)
 
 
 def test_pictures_of_one_colour_match_nothing() -> None:
-    flat = fingerprint(Image.new("RGB", (90, 60), "white"))
+    flat = perceptual_hash(Image.new("RGB", (90, 60), "white"))
     assert (flat == NO_PRINT).all()
-    assert near_pairs(np.stack([flat, flat, fingerprint(leaf(0))])) == []
+    assert near_pairs(np.stack([flat, flat, perceptual_hash(leaf(0))])) == []
     assert similarity(flat, flat) == 0
     assert near_pairs(np.empty((0, PRINT_BYTES), np.uint8)) == []
     assert near_pairs_between(np.stack([flat]), np.stack([flat])) == []
 
 
 def test_similarity_is_that_of_the_pairs(drawn: list[Image.Image], prints: Prints) -> None:
-    edited = fingerprint(EDITS["uneven"](drawn[5]))
+    edited = perceptual_hash(EDITS["uneven"](drawn[5]))
     assert similarity(prints[5], edited) == pytest.approx(similarity(edited, prints[5]), abs=1e-3)
     assert similarity(prints[5], edited) >= NEAR
     assert similarity(prints[5], prints[5]) == pytest.approx(1)
@@ -159,7 +159,7 @@ def test_a_burst_of_similar_pictures_hangs_together_with_few_pairs() -> None:
     burst = []
     for _ in range(120):
         left, top, right, bottom = generator.uniform(0, 0.02, 4)
-        burst.append(fingerprint(cropped(left, top, right, bottom)(image)))
+        burst.append(perceptual_hash(cropped(left, top, right, bottom)(image)))
     found = near_pairs(np.stack(burst))
     groups = list(range(120))
     for pair in found:
@@ -170,7 +170,7 @@ def test_a_burst_of_similar_pictures_hangs_together_with_few_pairs() -> None:
 
 
 def test_order_does_not_matter(drawn: list[Image.Image], prints: Prints) -> None:
-    edited = np.stack([fingerprint(EDITS["corner"](image)) for image in drawn[:20]])
+    edited = np.stack([perceptual_hash(EDITS["corner"](image)) for image in drawn[:20]])
     both = np.concatenate([prints, edited])
     order = np.random.default_rng(1).permutation(len(both))
     found = {tuple(sorted((order[pair.a], order[pair.b]))) for pair in near_pairs(both[order])}
@@ -179,7 +179,7 @@ def test_order_does_not_matter(drawn: list[Image.Image], prints: Prints) -> None
 
 def test_between_two_collections_each_copy_is_found(drawn: list[Image.Image], prints: Prints) -> None:
     edits = ("half", "corner", "ROTATE_180")
-    new = np.stack([fingerprint(EDITS[name](drawn[4])) for name in edits] + [fingerprint(leaf(900))])
+    new = np.stack([perceptual_hash(EDITS[name](drawn[4])) for name in edits] + [perceptual_hash(leaf(900))])
     for pair in near_pairs_between(prints, new):
         assert pair.a == 4
         assert pair.b < 3

@@ -17,7 +17,7 @@ from bldml.dataset.samples import (
     check_positive_class,
     check_trainable,
     class_name,
-    fingerprint,
+    dataset_digest,
     no_photographs,
 )
 from bldml.errors import DatasetError
@@ -205,13 +205,13 @@ def digests(samples: Sequence[Sample]) -> list[str]:
 
 def test_fingerprint() -> None:
     samples = [Sample(ROOT / str(i), f"a/{i}", "BN"[i % 2], f"tree {i}") for i in range(20)]
-    first = fingerprint(samples, digests(samples))
+    first = dataset_digest(samples, digests(samples))
     assert len(first) == 64
     assert set(first) <= set("0123456789abcdef")
     shuffled = random.Random(7).sample(samples, len(samples))
-    assert fingerprint(iter(shuffled), digests(shuffled)) == first
+    assert dataset_digest(iter(shuffled), digests(shuffled)) == first
     renamed = [Sample(s.path, f"moved/{i}", s.class_name) for i, s in enumerate(shuffled)]
-    assert fingerprint(renamed, digests(renamed)) == first
+    assert dataset_digest(renamed, digests(renamed)) == first
 
 
 def test_fingerprint_depends_on_contents_labels_and_number() -> None:
@@ -222,13 +222,13 @@ def test_fingerprint_depends_on_contents_labels_and_number() -> None:
     # The same labels on the same contents, but two of them exchanged.
     exchanged = [Sample(ROOT / "0", "a/0", "N"), Sample(ROOT / "1", "a/1", "B"), *samples[2:]]
     seen = [
-        fingerprint(samples, content),
-        fingerprint(samples, changed),
-        fingerprint(relabelled, content),
-        fingerprint(exchanged, content),
-        fingerprint(samples[:-1], content[:-1]),
-        fingerprint([*samples, samples[0]], [*content, content[0]]),
-        fingerprint([], []),
+        dataset_digest(samples, content),
+        dataset_digest(samples, changed),
+        dataset_digest(relabelled, content),
+        dataset_digest(exchanged, content),
+        dataset_digest(samples[:-1], content[:-1]),
+        dataset_digest([*samples, samples[0]], [*content, content[0]]),
+        dataset_digest([], []),
     ]
     assert len(set(seen)) == len(seen)
 
@@ -236,4 +236,4 @@ def test_fingerprint_depends_on_contents_labels_and_number() -> None:
 def test_fingerprint_by_hand() -> None:
     samples = [Sample(ROOT / "b", "b", "BLD"), Sample(ROOT / "a", "a", "No")]
     text = "1" * 64 + " No\n" + "2" * 64 + " BLD\n"
-    assert fingerprint(samples, ["2" * 64, "1" * 64]) == hashlib.sha256(text.encode()).hexdigest()
+    assert dataset_digest(samples, ["2" * 64, "1" * 64]) == hashlib.sha256(text.encode()).hexdigest()

@@ -14,7 +14,7 @@ from bldml.dataset.samples import Collection, Sample
 from bldml.dataset.splitting.groups import Join
 from bldml.dataset.splitting.partition import divide_groups, lacking
 from bldml.dataset.splitting.previous import Kept, Place, agreed_folds
-from bldml.dataset.splitting.splits import Request, divide_samples
+from bldml.dataset.splitting.splits import SplitRequest, divide_samples
 from bldml.errors import DatasetError
 
 ROOT = Path("data")
@@ -24,7 +24,7 @@ cases = settings(max_examples=150, deadline=None, derandomize=True, database=Non
 sizes = st.lists(st.integers(1, 12), min_size=5, max_size=30)
 mixed = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)).filter(any), min_size=3, max_size=25)
 requests = st.builds(
-    Request,
+    SplitRequest,
     val=st.sampled_from([0.1, 0.2, 0.3]),
     test=st.sampled_from([0.0, 0.1, 0.2, 0.4]),
     folds=st.sampled_from([None, 2, 3, 5]),
@@ -43,11 +43,11 @@ def photographs(groups: list[tuple[int, int]], start: int = 0) -> list[Sample]:
     return found
 
 
-def divide(samples: list[Sample], request: Request, kept: Kept | None = None) -> Collection:
+def divide(samples: list[Sample], request: SplitRequest, kept: Kept | None = None) -> Collection:
     return divide_samples(ROOT, samples, {s.name: "0" * 64 for s in samples}, request, kept)
 
 
-def try_to_divide(samples: list[Sample], request: Request, kept: Kept | None = None) -> Collection | str:
+def try_to_divide(samples: list[Sample], request: SplitRequest, kept: Kept | None = None) -> Collection | str:
     """The division, or why there is none, which must be for one of two reasons."""
     try:
         return divide(samples, request, kept)
@@ -69,7 +69,7 @@ def kept_from(collection: Collection) -> Kept:
     return Kept({name: Place(name, split, fold) for name, (split, fold) in places(collection).items()})
 
 
-def whole_and_complete(collection: Collection, samples: list[Sample], request: Request) -> None:
+def whole_and_complete(collection: Collection, samples: list[Sample], request: SplitRequest) -> None:
     """Every photograph has one place, every group one; every part has every class."""
     found = places(collection)
     assert sorted(found) == sorted(s.name for s in samples)
@@ -89,7 +89,7 @@ def whole_and_complete(collection: Collection, samples: list[Sample], request: R
 
 @cases
 @given(mixed, requests)
-def test_no_group_is_divided_and_no_class_is_missing(groups: list[tuple[int, int]], request: Request) -> None:
+def test_no_group_is_divided_and_no_class_is_missing(groups: list[tuple[int, int]], request: SplitRequest) -> None:
     samples = photographs(groups)
     collection = try_to_divide(samples, request)
     if not isinstance(collection, str):
@@ -98,7 +98,9 @@ def test_no_group_is_divided_and_no_class_is_missing(groups: list[tuple[int, int
 
 @cases
 @given(sizes, sizes, requests)
-def test_groups_of_one_class_can_always_be_divided(diseased: list[int], healthy: list[int], request: Request) -> None:
+def test_groups_of_one_class_can_always_be_divided(
+    diseased: list[int], healthy: list[int], request: SplitRequest
+) -> None:
     """As soon as a class has as many groups as there are parts outside and inside the folds."""
     parts = (request.folds or 2) + 2
     samples = photographs([(n, 0) for n in diseased * parts] + [(0, n) for n in healthy * parts])
@@ -107,7 +109,7 @@ def test_groups_of_one_class_can_always_be_divided(diseased: list[int], healthy:
 
 @cases
 @given(sizes, sizes, requests)
-def test_shares_are_met_to_within_one_group(diseased: list[int], healthy: list[int], request: Request) -> None:
+def test_shares_are_met_to_within_one_group(diseased: list[int], healthy: list[int], request: SplitRequest) -> None:
     """In every class, where no part is asked to be smaller than a group."""
     counts = np.array([(n, 0) for n in diseased * 3] + [(0, n) for n in healthy * 3])
     names = [str(i) for i in range(len(counts))]
@@ -123,7 +125,7 @@ def test_shares_are_met_to_within_one_group(diseased: list[int], healthy: list[i
 @cases
 @given(mixed, requests, st.randoms(use_true_random=False))
 def test_order_of_the_files_does_not_matter(
-    groups: list[tuple[int, int]], request: Request, shuffle: random.Random
+    groups: list[tuple[int, int]], request: SplitRequest, shuffle: random.Random
 ) -> None:
     samples = photographs(groups)
     first = try_to_divide(samples, request)
@@ -139,7 +141,7 @@ def test_old_photographs_stay_where_they_were(
     groups: list[tuple[int, int]],
     new: list[tuple[int, int]],
     removed: list[int],
-    request: Request,
+    request: SplitRequest,
     seed: int,
 ) -> None:
     """Whatever is added, to new groups and to old ones, and removed, with another seed."""
@@ -151,7 +153,7 @@ def test_old_photographs_stay_where_they_were(
     joining = [Sample(ROOT / f"more/{s.name}", f"more/{s.name}", s.class_name, s.group) for s in samples if s.group][:4]
     gone = {samples[i].name for i in removed if i < len(samples) // 2}
     rest = [s for s in [*samples, *joining, *added] if s.name not in gone]
-    later = Request(request.val, request.test, request.folds, seed)
+    later = SplitRequest(request.val, request.test, request.folds, seed)
     second = try_to_divide(rest, later, kept_from(first))
     if isinstance(second, str):
         # A part may have lost the last of a class, or a class is new and rare.
@@ -163,7 +165,7 @@ def test_old_photographs_stay_where_they_were(
 
 
 def test_new_photographs_go_where_most_is_missing() -> None:
-    request = Request(val=0.2, test=0.2)
+    request = SplitRequest(val=0.2, test=0.2)
     first = divide(photographs([(1, 0), (0, 1)] * 50), request)
     more = divide(photographs([(1, 0), (0, 1)] * 100), request, kept_from(first))
     for split, count in {"train": 60, "val": 20, "test": 20}.items():
@@ -177,7 +179,7 @@ def test_new_photographs_go_where_most_is_missing() -> None:
 
 def test_the_seed_chooses_among_equals() -> None:
     samples = photographs([(1, 0), (0, 1)] * 40)
-    divisions = {tuple(sorted(places(divide(samples, Request(seed=seed))).items())) for seed in range(5)}
+    divisions = {tuple(sorted(places(divide(samples, SplitRequest(seed=seed))).items())) for seed in range(5)}
     assert len(divisions) == 5
 
 
@@ -225,7 +227,7 @@ def test_lacking() -> None:
 # What cannot be
 
 
-def message(groups: list[tuple[int, int]], request: Request, kept: Kept | None = None) -> str:
+def message(groups: list[tuple[int, int]], request: SplitRequest, kept: Kept | None = None) -> str:
     with pytest.raises(DatasetError) as raised:
         divide(photographs(groups), request, kept)
     return str(raised.value)
@@ -236,17 +238,17 @@ def message(groups: list[tuple[int, int]], request: Request, kept: Kept | None =
     [
         (
             [(5, 5), (5, 5)],
-            Request(),
+            SplitRequest(),
             ["Class BLD comes in 2 groups", "BLD/000_0.jpg with 5", "3 splits", "at least 3"],
         ),
-        ([(9, 0), (0, 1), (0, 1), (0, 1)], Request(), ["Class BLD comes in 1 group (", "with 9 photographs"]),
-        ([(5, 5)] * 4, Request(folds=5), ["comes in 3 groups", "5 folds outside the test split need at least 5"]),
-        ([(5, 5)] * 2, Request(0.5, 0), None),
+        ([(9, 0), (0, 1), (0, 1), (0, 1)], SplitRequest(), ["Class BLD comes in 1 group (", "with 9 photographs"]),
+        ([(5, 5)] * 4, SplitRequest(folds=5), ["comes in 3 groups", "5 folds outside the test split need at least 5"]),
+        ([(5, 5)] * 2, SplitRequest(0.5, 0), None),
         # No tree can be in three places.
-        ([(5, 0), (5, 5), (5, 5), (0, 5)], Request(0.3, 0.3), None),
+        ([(5, 0), (5, 5), (5, 5), (0, 5)], SplitRequest(0.3, 0.3), None),
     ],
 )
-def test_too_few_groups(groups: list[tuple[int, int]], request_: Request, words: list[str] | None) -> None:
+def test_too_few_groups(groups: list[tuple[int, int]], request_: SplitRequest, words: list[str] | None) -> None:
     if words is None:
         whole_and_complete(divide(photographs(groups), request_), photographs(groups), request_)
         return
@@ -257,7 +259,7 @@ def test_too_few_groups(groups: list[tuple[int, int]], request_: Request, words:
 def test_what_made_groups_large_is_said() -> None:
     joins = [Join(("tree 12", "tree 17"), ("a.jpg", "b.jpg"), "near duplicates")] * 7
     with pytest.raises(DatasetError) as raised:
-        divide_samples(ROOT, photographs([(5, 5), (5, 5)]), {}, Request(), None, joins)
+        divide_samples(ROOT, photographs([(5, 5), (5, 5)]), {}, SplitRequest(), None, joins)
     text = str(raised.value)
     assert "tree 12 and tree 17 were joined: near duplicates (a.jpg, b.jpg)" in text
     assert "and 2 more" in text
@@ -275,17 +277,17 @@ def test_what_made_groups_large_is_said() -> None:
 )
 def test_no_such_shares(arguments: dict[str, float], words: str) -> None:
     with pytest.raises(DatasetError, match=words):
-        Request(**arguments)  # type: ignore[arg-type]
+        SplitRequest(**arguments)  # type: ignore[arg-type]
 
 
 def test_neither_a_validation_split_nor_folds() -> None:
     with pytest.raises(DatasetError, match="--folds 5"):
-        Request(val=0).with_folds(None)
-    assert Request(val=0).with_folds(4) == Request(val=0, folds=4)
+        SplitRequest(val=0).with_folds(None)
+    assert SplitRequest(val=0).with_folds(4) == SplitRequest(val=0, folds=4)
 
 
 def test_folds_without_a_validation_split() -> None:
-    request = Request(val=0, test=0.2, folds=4)
+    request = SplitRequest(val=0, test=0.2, folds=4)
     samples = photographs([(1, 0), (0, 1)] * 20)
     collection = divide(samples, request)
     assert list(collection.splits) == ["train", "test"]
@@ -295,7 +297,7 @@ def test_folds_without_a_validation_split() -> None:
 def test_a_photograph_between_two_splits() -> None:
     """Old photographs keep their places, so one that belongs to both is an error that names them."""
     groups = [(2, 2)] * 6
-    first = kept_from(divide(photographs(groups), Request()))
+    first = kept_from(divide(photographs(groups), SplitRequest()))
     a, b = (
         next(n for n, p in first.places.items() if p.split == "train"),
         next(n for n, p in first.places.items() if p.split == "test"),
@@ -307,7 +309,7 @@ def test_a_photograph_between_two_splits() -> None:
     samples.append(Sample(ROOT / "BLD/new.jpg", "BLD/new.jpg", "BLD", "one"))
     joins = [Join(("x", "y"), (a, "BLD/new.jpg"), "near duplicates"), Join(("u", "v"), ("p", "q"), "near duplicates")]
     with pytest.raises(DatasetError) as raised:
-        divide_samples(ROOT, samples, {}, Request(), first, joins)
+        divide_samples(ROOT, samples, {}, SplitRequest(), first, joins)
     text = str(raised.value)
     for words in (
         f"{a.split('_')[0]}",
@@ -335,7 +337,7 @@ def test_other_folds_than_before() -> None:
 def test_other_groups_than_before() -> None:
     """No photograph was added: to remove new ones would be no help."""
     groups = [(1, 1)] * 20
-    first = kept_from(divide(photographs(groups), Request()))
+    first = kept_from(divide(photographs(groups), SplitRequest()))
     where = defaultdict(list)
     for sample in photographs(groups):
         if sample.class_name == "BLD":
@@ -344,7 +346,7 @@ def test_other_groups_than_before() -> None:
     pairs = dict(zip(where["test"][:4], where["train"][:4], strict=True))
     samples = [Sample(s.path, s.name, s.class_name, pairs.get(s.group, s.group)) for s in photographs(groups)]
     with pytest.raises(DatasetError) as raised:
-        divide_samples(ROOT, samples, {}, Request(), first)
+        divide_samples(ROOT, samples, {}, SplitRequest(), first)
     text = str(raised.value)
     for words in ("in 4 groups:", "… and 1 more", "other ones than then", "same --group", "--output", "--fresh"):
         assert words in text

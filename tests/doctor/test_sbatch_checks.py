@@ -11,7 +11,7 @@ from bldml.doctor.configuration import Settings
 from bldml.doctor.slurm.body import check_body, check_syntax
 from bldml.doctor.slurm.cluster import Site
 from bldml.doctor.slurm.options import check_options
-from bldml.doctor.slurm.resources import Request
+from bldml.doctor.slurm.resources import JobRequest
 from bldml.doctor.slurm.script import parse_script
 
 GOOD = """\
@@ -58,7 +58,7 @@ SITE = Site(
 
 def judged(text: str, folder: Path, site: Site = SITE, settings: Settings | None = SETTINGS) -> list[Finding]:
     script = parse_script(text)
-    return [*check_options(Request(script, site, settings, {}, folder)), *check_body(script)]
+    return [*check_options(JobRequest(script, site, settings, {}, folder)), *check_body(script)]
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ DRAW: dict[str, Callable[[], Figure]] = {
     "calibration": lambda: plots.calibration(LABELS, PROBABILITIES),
     "probabilities": lambda: plots.probabilities(LABELS, PROBABILITIES, 0.4, NAMES),
     "confusion": lambda: plots.confusion({"tp": 45, "fp": 4, "fn": 0, "tn": 67}, NAMES),
-    "predictive_values": lambda: plots.predictive_values(
+    "predictive_values": lambda: plots.predictive_value_curves(
         Estimate(1.0, Interval(0.92, 1, "Wilson")), Estimate(0.94, Interval(0.86, 0.98, "Wilson")), 0.39
     ),
 }
@@ -133,7 +133,7 @@ def test_confusion_has_each_count_in_its_place() -> None:
 
 
 def test_predictive_values_follow_bayes_and_the_corners() -> None:
-    axes = plots.predictive_values(
+    axes = plots.predictive_value_curves(
         Estimate(0.9, Interval(0.8, 0.95, "Wilson")), Estimate(0.8, Interval(0.7, 0.9, "Wilson")), 0.25
     ).axes[0]
     ppv, npv, mark = axes.lines
@@ -300,17 +300,17 @@ def test_nothing_to_draw_is_said() -> None:
     assert texts(svg(plots.learning_curves([]))).count("No epoch was recorded") == 2
     assert "no photographs" in texts(svg(plots.confusion({"tp": 0, "fp": 0, "fn": 0, "tn": 3}, NAMES)))
     for sensitivity, specificity in ((Estimate(None), Estimate(0.5)), (Estimate(0.5), Estimate(None))):
-        figure = plots.predictive_values(sensitivity, specificity, 0.0)
+        figure = plots.predictive_value_curves(sensitivity, specificity, 0.0)
         assert any(text.startswith("Not estimable") for text in texts(svg(figure)))
     assert plots.precision_recall([]).axes[0].get_legend() is None
-    svg(plots.predictive_values(Estimate(0.0), Estimate(1.0), 1.0))  # the PPV is 0/0
+    svg(plots.predictive_value_curves(Estimate(0.0), Estimate(1.0), 1.0))  # the PPV is 0/0
 
 
 @pytest.mark.parametrize(
     "draw",
     [
         lambda: plots.probabilities([0, 1], [0.1, 0.9], 1.5, NAMES),
-        lambda: plots.predictive_values(Estimate(0.9), Estimate(0.9), 39.0),
+        lambda: plots.predictive_value_curves(Estimate(0.9), Estimate(0.9), 39.0),
         lambda: plots.probabilities([0, 1], [0.1, 0.9], float("nan"), NAMES),
     ],
 )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bldml.metrics.auroc import PairedAuroc, auroc, paired_auroc
+from bldml.metrics.auroc import PairedAuroc, estimate_auroc, paired_auroc
 
 # WFNS grade and S100B of each patient.
 GOOD = """
@@ -49,7 +49,7 @@ def test_two_markers_as_by_every_pair_of_patients() -> None:
     variance = of_poor.var(ddof=1) / of_poor.size + of_good.var(ddof=1) / of_good.size
     assert (found.first, found.second) == pytest.approx([kernel.mean() for kernel in kernels], abs=1e-12)
     assert found.z == pytest.approx(difference.mean() / np.sqrt(variance), abs=1e-9)
-    assert [auroc(OUTCOME, marker).value for marker in (WFNS, S100B)] == [found.first, found.second]
+    assert [estimate_auroc(OUTCOME, marker).value for marker in (WFNS, S100B)] == [found.first, found.second]
 
 
 def test_order_of_patients_and_of_markers_plays_no_part() -> None:

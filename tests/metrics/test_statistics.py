@@ -196,7 +196,7 @@ def test_delong_is_that_of_all_pairs(seed: int) -> None:
     assert found.z == pytest.approx((areas[0] - areas[1]) / error)
     assert found.z is not None
     assert found.p == pytest.approx(2 * stats.norm.sf(abs(found.z)))
-    single = ranking.auroc(labels, first)
+    single = ranking.estimate_auroc(labels, first)
     assert single.value == pytest.approx(sklearn_metrics.roc_auc_score(labels, first))
     assert single.interval is not None
     logit = math.log(areas[0] / (1 - areas[0]))
@@ -208,25 +208,25 @@ def test_delong_is_that_of_all_pairs(seed: int) -> None:
 @pytest.mark.parametrize(("positive", "negative", "low"), [(45, 71, 0.964), (150, 143, 0.987)])
 def test_perfect_area_has_an_interval(positive: int, negative: int, low: float) -> None:
     labels = np.r_[np.ones(positive, int), np.zeros(negative, int)]
-    found = ranking.auroc(labels, labels.astype(float))
+    found = ranking.estimate_auroc(labels, labels.astype(float))
     assert found.interval is not None
     assert found.interval.low == pytest.approx(low, abs=1e-3)
     assert (found.interval.high, found.interval.method) == (1.0, "Newcombe, method 5")
-    reverse = ranking.auroc(labels, -labels.astype(float))
+    reverse = ranking.estimate_auroc(labels, -labels.astype(float))
     assert reverse.interval is not None
     assert reverse.interval.high == pytest.approx(1 - found.interval.low)
 
 
 def test_areas_at_the_edge_are_defined_or_not_estimable() -> None:
-    constant = ranking.auroc([0, 0, 1, 1], [0.5] * 4)
+    constant = ranking.estimate_auroc([0, 0, 1, 1], [0.5] * 4)
     assert constant.value == 0.5
     assert constant.interval is not None
     assert constant.interval.low < 0.5 < constant.interval.high
-    one_each = ranking.auroc([0, 1], [0.2, 0.4])
+    one_each = ranking.estimate_auroc([0, 1], [0.2, 0.4])
     assert one_each.interval is not None
     assert 0 <= one_each.interval.low < one_each.interval.high == 1
-    assert ranking.auroc([1, 1], [0.2, 0.4]).value is None
-    assert ranking.auroc([], []).value is None
+    assert ranking.estimate_auroc([1, 1], [0.2, 0.4]).value is None
+    assert ranking.estimate_auroc([], []).value is None
     two_perfect = ranking.paired_auroc([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9], [0.2, 0.1, 0.7, 0.6])
     assert (two_perfect.z, two_perfect.p) == (0.0, 1.0)
     against_constant = ranking.paired_auroc([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9], [0.5] * 4)

@@ -128,7 +128,7 @@ def small() -> Iterator[tuple[tuple[int, ...], tuple[float, ...]]]:
 def test_area_of_every_small_table() -> None:
     seen = 0
     for labels, scores in small():
-        found = ranking.auroc(labels, scores)
+        found = ranking.estimate_auroc(labels, scores)
         assert is_sound(found, 0, 1)
         assert (found.value is None) == (len(set(labels)) < 2)
         if found.interval is not None:
@@ -142,7 +142,7 @@ def test_area_of_few_photographs_in_groups(groups: str) -> None:
     for labels, scores in list(product(product([0, 1], repeat=4), product([0.1, 0.5, 0.9], repeat=4)))[::3]:
         found = ranking.clustered_auroc(labels, scores, list(groups))
         assert is_sound(found, 0, 1)
-        assert found.value == ranking.auroc(labels, scores).value
+        assert found.value == ranking.estimate_auroc(labels, scores).value
         if found.interval is not None:
             assert found.interval.low < found.interval.high
     assert ranking.clustered_auroc([], [], []).value is None
@@ -175,14 +175,17 @@ def test_area_does_not_depend_on_the_scale_nor_the_order_and_turns_with_the_labe
     rng = np.random.default_rng(2)
     labels = rng.permutation(np.r_[np.ones(12, int), np.zeros(20, int)])
     scores = (labels + rng.normal(0, 1, 32)).round(1)
-    found = ranking.auroc(labels, scores)
+    found = ranking.estimate_auroc(labels, scores)
     order = rng.permutation(32)
-    for same in (ranking.auroc(labels, np.exp(5 * scores)), ranking.auroc(labels[order], scores[order])):
+    for same in (
+        ranking.estimate_auroc(labels, np.exp(5 * scores)),
+        ranking.estimate_auroc(labels[order], scores[order]),
+    ):
         assert same.value == pytest.approx(found.value)
         assert same.interval is not None
         assert found.interval is not None
         assert same.interval.low == pytest.approx(found.interval.low)
-    turned = ranking.auroc(1 - labels, scores)
+    turned = ranking.estimate_auroc(1 - labels, scores)
     assert turned.value is not None
     assert found.value is not None
     assert found.interval is not None
@@ -193,9 +196,9 @@ def test_area_does_not_depend_on_the_scale_nor_the_order_and_turns_with_the_labe
 
 def test_scores_that_are_no_numbers_are_refused() -> None:
     with pytest.raises(ValueError, match="finite"):
-        ranking.auroc([0, 1], [0.1, math.nan])
+        ranking.estimate_auroc([0, 1], [0.1, math.nan])
     with pytest.raises(ValueError, match="0 or 1"):
-        ranking.auroc([0, 2], [0.1, 0.2])
+        ranking.estimate_auroc([0, 2], [0.1, 0.2])
     with pytest.raises(ValueError, match="One label"):
         ranking.paired_auroc([0, 1], [0.1, 0.2], [0.1])
 

@@ -20,7 +20,7 @@ from sklearn.metrics import roc_auc_score
 
 from bldml.io.text import latex
 from bldml.run.folder import RunFolder
-from bldml.run.photographs import Photograph, photographs_text
+from bldml.run.photographs import PhotographRow, photographs_text
 from bldml.run.predictions import Prediction, read_predictions, write_predictions
 from tests.support import Bldml
 
@@ -460,7 +460,7 @@ def test_photographs_are_told_by_content_where_they_lie_elsewhere(paper: list[Pa
     def table(paths: Mapping[str, str], different: str = "") -> str:
         digests = {old: f"{number:064x}" for number, old in enumerate(sorted(paths))}
         return photographs_text(
-            Photograph(new, "test", "", "", 0, 0, "", "", "f" * 64 if old == different else digests[old])
+            PhotographRow(new, "test", "", "", 0, 0, "", "", "f" * 64 if old == different else digests[old])
             for old, new in paths.items()
         )
 

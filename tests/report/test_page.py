@@ -33,8 +33,8 @@ from bldml.report.page import write_report
 from bldml.run.card import TITLES
 from bldml.run.folder import RunFolder
 from bldml.run.gallery import FOLDER, TABLE, choose, gallery_text
-from bldml.run.ledger import Entry, append_entry
-from bldml.run.photographs import Photograph, photographs_text
+from bldml.run.ledger import LedgerEntry, append_entry
+from bldml.run.photographs import PhotographRow, photographs_text
 from bldml.run.predictions import Prediction, read_predictions, write_metrics, write_predictions
 from tests.support import Bldml
 
@@ -124,13 +124,13 @@ def write_run(
 def write_photographs(run: RunFolder) -> None:
     """What the files of photographs say: the test was taken a year later, another site's with another camera."""
     rows = [
-        Photograph(r["path"], r["split"], r["label"], r["group"], 4000, 3000, f"Phone {r['label']}", taken)
+        PhotographRow(r["path"], r["split"], r["label"], r["group"], 4000, 3000, f"Phone {r['label']}", taken)
         for r in read(run.splits)
         for taken in ["2025-06-01T12:00:00" if r["split"] == "test" else "2024-06-01T12:00:00"]
     ]
     (run.path / "photographs.csv").write_text(photographs_text(rows))
     other = [
-        Photograph(f"{i}.jpg", "test", ("BLD", "No_BLD")[i >= 10], "", 4000, 2000, "Camera", "") for i in range(50)
+        PhotographRow(f"{i}.jpg", "test", ("BLD", "No_BLD")[i >= 10], "", 4000, 2000, "Camera", "") for i in range(50)
     ]
     (run.evaluation("ohio_2024") / "photographs.csv").write_text(photographs_text(other))
 
@@ -197,7 +197,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     write_photographs(run)
     write_gallery(run, "test", b"x" * 50)
     for number in range(3):
-        append_entry(run, Entry(f"2026-05-0{number + 1}T00:00:00+00:00", "test", "test", "cc" * 32, 80, "best.ckpt"))
+        append_entry(
+            run, LedgerEntry(f"2026-05-0{number + 1}T00:00:00+00:00", "test", "test", "cc" * 32, 80, "best.ckpt")
+        )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "DPI", 40)
         write_report(run)
@@ -649,7 +651,7 @@ def test_hostile_names_are_text(tmp_path: Path, quick: None, name: str) -> None:
     }
     run = write_run(tmp_path / name, {name: rows}, config=json.dumps(config), positive=name)
     write_gallery(run, name, b"")
-    append_entry(run, Entry("<i>now", name, "test", "<i>", 24, "best.ckpt"))
+    append_entry(run, LedgerEntry("<i>now", name, "test", "<i>", 24, "best.ckpt"))
     place = write_report(run)
     page = Page(place)
     assert not {"script", "b", "i", "link"} & {tag for tag, _ in page.tags}

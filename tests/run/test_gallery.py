@@ -9,7 +9,7 @@ import pytest
 from bldml.errors import RunError
 from bldml.run.folder import RunFolder
 from bldml.run.gallery import Kind, advice, certainty, choose, gallery_text, read_gallery
-from bldml.run.ledger import Entry, append_entry, read_ledger
+from bldml.run.ledger import LedgerEntry, append_entry, read_ledger
 from bldml.run.predictions import Prediction, write_predictions
 
 THRESHOLD = 0.3
@@ -155,8 +155,8 @@ def test_advice_says_how_to_get_pictures(tmp_path: Path) -> None:
         assert command in text
 
 
-def entry(name: str = "test", n: int = 5) -> Entry:
-    return Entry("2026-11-25T09:00:00+00:00", name, "test", "ab" * 32, n, "checkpoints/best.ckpt")
+def entry(name: str = "test", n: int = 5) -> LedgerEntry:
+    return LedgerEntry("2026-11-25T09:00:00+00:00", name, "test", "ab" * 32, n, "checkpoints/best.ckpt")
 
 
 def test_ledger_keeps_every_evaluation_in_order(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from bldml.errors import RunError
-from bldml.run.photographs import Photograph, describe, differences, photographs_text, read_photographs
+from bldml.run.photographs import PhotographRow, describe, differences, photographs_text, read_photograph_table
 
-ROW = Photograph("a.jpg", "train", "BLD", "tree 1", 4000, 3000, "Apple iPhone 12", "2023-06-01T12:00:00")
+ROW = PhotographRow("a.jpg", "train", "BLD", "tree 1", 4000, 3000, "Apple iPhone 12", "2023-06-01T12:00:00")
 
 
 def test_table_round_trip_with_hostile_text(tmp_path: Path) -> None:
@@ -19,20 +19,20 @@ def test_table_round_trip_with_hostile_text(tmp_path: Path) -> None:
     ]
     path = tmp_path / "photographs.csv"
     path.write_text(photographs_text(rows), encoding="utf-8")
-    assert read_photographs(path) == rows
+    assert read_photograph_table(path) == rows
     assert not [cell for cell in path.read_text().replace("\n", ",").split(",") if cell[:1] in ("=", "@", "-")]
 
 
 def test_damaged_table_names_the_row(tmp_path: Path) -> None:
     path = tmp_path / "photographs.csv"
     with pytest.raises(RunError, match="No such file"):
-        read_photographs(path)
+        read_photograph_table(path)
     path.write_text(photographs_text([ROW]).replace("4000", "wide"))
     with pytest.raises(RunError, match="row 2"):
-        read_photographs(path)
+        read_photograph_table(path)
     path.write_text("path,split\n")
     with pytest.raises(RunError, match="column true_class, group, width"):
-        read_photographs(path)
+        read_photograph_table(path)
 
 
 def test_how_a_set_differs() -> None:

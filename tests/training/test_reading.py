@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bldml.dataset.duplicates.phash import fingerprint
+from bldml.dataset.duplicates.phash import perceptual_hash
 from bldml.dataset.images import load_rgb
 from bldml.dataset.metadata import read_metadata
 from bldml.dataset.texts import Texts
@@ -187,7 +187,7 @@ def test_what_is_known_of_each_photograph(root: Path, folder: Path) -> None:
             ):
                 assert digest == hashlib.sha256(sample.path.read_bytes()).hexdigest()
                 assert metadata == read_metadata(sample.path)
-                assert (found == fingerprint(load_rgb(sample.path, SIZE))).all()
+                assert (found == perceptual_hash(load_rgb(sample.path, SIZE))).all()
                 count += 1
         assert count == len(datamodule.contents) == 24
 

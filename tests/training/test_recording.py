@@ -22,7 +22,7 @@ from bldml.run.predictions import read_metrics, read_predictions
 from bldml.training import recording
 from bldml.training.checkpoint import Header
 from bldml.training.data.leafdataset import UNLABELLED
-from bldml.training.recording import EpochTable, PredictionRecorder, environment, git_commit, software_versions
+from bldml.training.recording import EpochTable, PredictionRecorder, git_commit, record_environment, software_versions
 from tests.support import REPOSITORY
 
 HEADER = Header(
@@ -202,7 +202,7 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
     monkeypatch.setenv("SLURM_JOB_ID", "77")
     monkeypatch.setenv("SLURM_CLUSTER_NAME", "atlas")
-    record = environment(5, torch.device("cpu"), {"val": "00ff"}, 1234)
+    record = record_environment(5, torch.device("cpu"), {"val": "00ff"}, 1234)
     assert record["parameters"] == 1234
     assert json.loads(json.dumps(record)) == record
     assert datetime.fromisoformat(record["created"]).tzinfo is not None
@@ -218,7 +218,7 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         head = git(REPOSITORY, "rev-parse", "HEAD")
         assert record["git_commit"] in (head, f"{head}+changes")
     monkeypatch.delenv("SLURM_JOB_ID")
-    assert environment(5, torch.device("cpu"), {})["slurm_job"] is None
+    assert record_environment(5, torch.device("cpu"), {})["slurm_job"] is None
 
 
 def test_part_of_a_split_does_not_pass_for_the_whole(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from bldml.audit.findings import Finding, photographs, split_command
+from bldml.audit.findings import AuditFinding, photographs, split_command
 from bldml.audit.reading import Row
 from bldml.dataset.samples import SPLITS, Collection
 from bldml.io.text import counted, number, plain
@@ -104,7 +104,7 @@ def tables(rows: Sequence[Row], units: Sequence[int]) -> list[Table]:
     return found
 
 
-def find_imbalance(collection: Collection, rows: Sequence[Row]) -> list[Finding]:
+def find_imbalance(collection: Collection, rows: Sequence[Row]) -> list[AuditFinding]:
     """Classes that a split lacks or hardly has, splits that differ, groups that lie in two splits."""
     names = class_names(rows)
     counts = {
@@ -113,7 +113,7 @@ def find_imbalance(collection: Collection, rows: Sequence[Row]) -> list[Finding]
     found = []
     if len(names) < 2:
         found.append(
-            Finding("wrong", "classes", "There are fewer than two classes",
+            AuditFinding("wrong", "classes", "There are fewer than two classes",
                     f"Photographs that can be read: {_listed(Counter(row.sample.class_name for row in rows))}.",
                     "Give each class a folder, with photographs in it.")
         )  # fmt: skip
@@ -122,13 +122,13 @@ def find_imbalance(collection: Collection, rows: Sequence[Row]) -> list[Finding]
         few = [name for name in names if 0 < count[name] < FEW]
         if lacking:
             found.append(
-                Finding("wrong", f"lacking_{split}", f"The {split} split has no {' and no '.join(lacking)}",
+                AuditFinding("wrong", f"lacking_{split}", f"The {split} split has no {' and no '.join(lacking)}",
                         f"It has {_listed(count)}.", "Divide the photographs anew.", sum(count.values()),
                         command=split_command(collection.root))
             )  # fmt: skip
         if few:
             found.append(
-                Finding("doubtful", f"few_{split}", f"The {split} split has few photographs of a class",
+                AuditFinding("doubtful", f"few_{split}", f"The {split} split has few photographs of a class",
                         f"It has {_listed(count)}. Figures from so few say little.", "Add photographs, or "
                         "divide those that are there into folds, so that nearly all are tested on.",
                         sum(count[name] for name in few), command=split_command(collection.root, "--folds", "5"))
@@ -136,7 +136,7 @@ def find_imbalance(collection: Collection, rows: Sequence[Row]) -> list[Finding]
     return [*found, *_apart(names, counts, collection.root), *_divided_groups(rows, collection.root)]
 
 
-def _apart(names: Sequence[str], counts: dict[str, Counter[str]], root: Path) -> list[Finding]:
+def _apart(names: Sequence[str], counts: dict[str, Counter[str]], root: Path) -> list[AuditFinding]:
     """Say where the share of a class differs between splits by more than chance and by more than a little."""
     from scipy.stats import chi2_contingency
 
@@ -150,13 +150,13 @@ def _apart(names: Sequence[str], counts: dict[str, Counter[str]], root: Path) ->
         return []
     told = ", ".join(f"{split} {100 * value:.0f} %" for split, value in shares.items())
     return [
-        Finding("doubtful", "shares", f"The share of {names[0]} differs between the splits", f"{told}.",
+        AuditFinding("doubtful", "shares", f"The share of {names[0]} differs between the splits", f"{told}.",
                 "An operating point chosen on one does not fit the other. Divide them anew, by class.",
                 command=split_command(root))
     ]  # fmt: skip
 
 
-def _divided_groups(rows: Sequence[Row], root: Path) -> list[Finding]:
+def _divided_groups(rows: Sequence[Row], root: Path) -> list[AuditFinding]:
     places: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         if row.sample.group:
@@ -168,7 +168,7 @@ def _divided_groups(rows: Sequence[Row], root: Path) -> list[Finding]:
     have = "has" if len(divided) == 1 else "have"
     title = f"{len(divided):,} of {counted(len(places), 'group')} {have} photographs in more than one split"
     return [
-        Finding("wrong", "groups", title,
+        AuditFinding("wrong", "groups", title,
                 f"{', '.join(map(plain, divided[:5]))}{' …' if len(divided) > 5 else ''}: {photographs(count)}. A test "
                 "on a tree or site that was trained on does not tell how a new one would do.",
                 "Divide them by group.", count, command=split_command(root, "--group", "groups.csv"))

@@ -7,7 +7,7 @@ from pathlib import PurePath
 
 import numpy as np
 
-from bldml.audit.findings import Finding, Severity, first, photographs, share, split_command
+from bldml.audit.findings import AuditFinding, Severity, first, photographs, share, split_command
 from bldml.audit.reading import Row
 from bldml.dataset.files import escape_path
 from bldml.dataset.samples import Collection
@@ -85,13 +85,13 @@ def flags(row: Row, blurred_names: frozenset[str]) -> list[str]:
     return [] if row.found.reason else [word for word, check in checks.items() if check(row)]
 
 
-def find_unreadable(collection: Collection, rows: Iterable[Row]) -> list[Finding]:
+def find_unreadable(collection: Collection, rows: Iterable[Row]) -> list[AuditFinding]:
     """Files that cannot be used, and HEIC files that nothing here reads."""
     bad = [row for row in rows if row.found.reason]
     found = []
     if bad:
         found.append(
-            Finding(
+            AuditFinding(
                 "wrong",
                 "unreadable",
                 f"{photographs(len(bad))} cannot be read",
@@ -106,7 +106,7 @@ def find_unreadable(collection: Collection, rows: Iterable[Row]) -> list[Finding
     if collection.heif:
         names = [escape_path(path.relative_to(collection.root)) for path in collection.heif]
         found.append(
-            Finding(
+            AuditFinding(
                 "doubtful",
                 "heic",
                 f"In HEIC, and not read: {photographs(len(names))}",
@@ -119,7 +119,7 @@ def find_unreadable(collection: Collection, rows: Iterable[Row]) -> list[Finding
     return found
 
 
-def find_changed(collection: Collection, rows: Iterable[Row]) -> list[Finding]:
+def find_changed(collection: Collection, rows: Iterable[Row]) -> list[AuditFinding]:
     """Photographs that are no longer what the manifest says by their SHA-256."""
     changed = [
         row.name
@@ -129,7 +129,7 @@ def find_changed(collection: Collection, rows: Iterable[Row]) -> list[Finding]:
     if not changed:
         return []
     return [
-        Finding(
+        AuditFinding(
             "wrong",
             "changed",
             f"{photographs(len(changed))} changed since the manifest was written",
@@ -142,7 +142,7 @@ def find_changed(collection: Collection, rows: Iterable[Row]) -> list[Finding]:
     ]
 
 
-def find_odd(rows: Sequence[Row]) -> list[Finding]:
+def find_odd(rows: Sequence[Row]) -> list[AuditFinding]:
     """What can be read and should be looked at."""
     blurred_rows = blurred(rows)
     dark = sorted((r for r in rows if r.found.brightness < DARK), key=lambda row: row.found.brightness)
@@ -165,20 +165,20 @@ def find_odd(rows: Sequence[Row]) -> list[Finding]:
     return [finding for finding in found if finding is not None]
 
 
-def _odd(name: str, title: str, odd: Sequence[Row], rows: Sequence[Row], text: str, advice: str) -> Finding | None:
+def _odd(name: str, title: str, odd: Sequence[Row], rows: Sequence[Row], text: str, advice: str) -> AuditFinding | None:
     if not odd:
         return None
     text = f"{text} {share(len(odd), len(rows))} of all: {_by_class(odd)}.".strip()
     severity: Severity = "note" if advice == LOOK else "doubtful"
     title = f"{title}: {photographs(len(odd))}"
-    return Finding(severity, name, title, text, advice, len(odd), first([row.name for row in odd]))
+    return AuditFinding(severity, name, title, text, advice, len(odd), first([row.name for row in odd]))
 
 
-def _messengers(rows: Sequence[Row]) -> Finding | None:
+def _messengers(rows: Sequence[Row]) -> AuditFinding | None:
     sent = [row for row in rows if is_from_messenger(row)]
     if not sent:
         return None
-    return Finding(
+    return AuditFinding(
         "note",
         "messenger",
         f"Come through a messenger, it seems: {photographs(len(sent))}",

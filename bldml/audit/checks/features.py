@@ -111,7 +111,7 @@ def border(rows: Sequence[Row]) -> Features:
     return np.array([row.found.border for row in rows], dtype=float)
 
 
-def thumbnail(rows: Sequence[Row]) -> Features:
+def thumbnail_pixels(rows: Sequence[Row]) -> Features:
     """The photograph at 16 × 16 pixels."""
     return np.stack([row.found.thumbnail.ravel() for row in rows if row.found.thumbnail is not None]).astype(np.float32)
 
@@ -151,6 +151,8 @@ SOURCES = (
     Source("time", "… day and hour", "day and hour", time),
     Source("name", "Beginning of the file’s name", "the beginning of the file’s name", names),
     Source("border", "Colours of the frame’s edge", "the colours of the frame’s edge", border),
-    Source("thumbnail", "Thumbnail of 16 × 16 pixels", "a thumbnail of 16 × 16 pixels", thumbnail, strength=0.001),
+    Source(
+        "thumbnail", "Thumbnail of 16 × 16 pixels", "a thumbnail of 16 × 16 pixels", thumbnail_pixels, strength=0.001
+    ),
     Source("bytes", "Bytes for each pixel", "the bytes for each pixel", compression),
 )

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bldml.audit.findings import SHOWN, Finding, Severity, pairs_or_groups, photographs, share, split_command
+from bldml.audit.findings import SHOWN, AuditFinding, Severity, pairs_or_groups, photographs, share, split_command
 from bldml.audit.reading import Row
 from bldml.dataset.duplicates.bursts import BurstEvidence, burst_evidence, burst_groups
 from bldml.dataset.duplicates.find import Duplicates, find_duplicates, joined
-from bldml.dataset.duplicates.leaks import Leak, Photograph, find_leaks, leak_counts
+from bldml.dataset.duplicates.leaks import KnownPhotograph, Leak, find_leaks, leak_counts
 from bldml.dataset.duplicates.phash import PRINT_BYTES, near_pairs
 
 DIVIDE = "Divide the photographs so that what belongs together stays together."
@@ -51,7 +51,9 @@ def find_repeats(rows: Sequence[Row]) -> Repeats:
     bursts = burst_groups(names, metadata)
     duplicates = find_duplicates(names, classes, [row.found.digest for row in rows], near=near)
     described = [
-        Photograph(row.name, row.split, row.sample.class_name, row.found.digest, row.found.print, row.found.metadata)
+        KnownPhotograph(
+            row.name, row.split, row.sample.class_name, row.found.digest, row.found.print, row.found.metadata
+        )
         for row in rows
     ]
     pairs = [(pair.a, pair.b) for pair in near]
@@ -78,7 +80,7 @@ def _of_same(labels: Sequence[str]) -> list[tuple[int, int]]:
     ]
 
 
-def report_repeats(rows: Sequence[Row], repeats: Repeats, root: Path) -> list[Finding]:
+def report_repeats(rows: Sequence[Row], repeats: Repeats, root: Path) -> list[AuditFinding]:
     """Findings on what is there more than once.
 
     Args:
@@ -122,7 +124,7 @@ def _groups(
     what: str,
     text: str,
     advice: str,
-) -> Finding | None:
+) -> AuditFinding | None:
     pairs = []
     for group in groups:
         # For the same photograph in two classes, one of each.
@@ -143,14 +145,14 @@ def _pairs(
     text: str,
     advice: str,
     groups: Sequence[tuple[int, ...]] | None = None,
-) -> Finding | None:
+) -> AuditFinding | None:
     if not pairs:
         return None
     together = pairs if groups is None else groups
     number = len({index for group in together for index in group})
     examples = tuple((names[a], names[b]) for a, b in pairs[:SHOWN])
     title = f"{pairs_or_groups([len(group) for group in together])} {what}: {photographs(number)}"
-    return Finding(severity, name, title, text, advice, number, examples, tuple(details[:SHOWN]))
+    return AuditFinding(severity, name, title, text, advice, number, examples, tuple(details[:SHOWN]))
 
 
 _LEAK_TITLES = {"exact": "the same file", "near": "nearly the same", "burst": "of the same burst"}
@@ -161,13 +163,13 @@ _LEAK_WORDS = {
 }
 
 
-def _leaks(rows: Sequence[Row], repeats: Repeats, root: Path) -> list[Finding]:
+def _leaks(rows: Sequence[Row], repeats: Repeats, root: Path) -> list[AuditFinding]:
     sizes = Counter(row.split for row in rows)
     found = []
     for (kind, early, late), count in leak_counts(repeats.leaks).items():
         of_kind = [leak for leak in repeats.leaks if (leak.kind, leak.split_a, leak.split_b) == (kind, early, late)]
         found.append(
-            Finding(
+            AuditFinding(
                 "wrong",
                 f"leak_{kind}_{early}_{late}",
                 f"Leak from {early} to {late}: {photographs(count)}, {share(count, sizes[late])} of {late}, "
@@ -184,11 +186,11 @@ def _leaks(rows: Sequence[Row], repeats: Repeats, root: Path) -> list[Finding]:
     return found
 
 
-def burst_note(repeats: Repeats, root: Path) -> Finding | None:
+def burst_note(repeats: Repeats, root: Path) -> AuditFinding | None:
     """How far the search for bursts can be trusted, where it cannot."""
     if not repeats.evidence.weak:
         return None
-    return Finding(
+    return AuditFinding(
         "note",
         "bursts_weak",
         "Bursts can hardly be found in these photographs",

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from bldml.audit.checks.features import SOURCES, Features, Source
-from bldml.audit.findings import Finding, Severity
+from bldml.audit.findings import AuditFinding, Severity
 from bldml.audit.reading import Row
 from bldml.io.text import number, plain
-from bldml.metrics.auroc import auroc, clustered_auroc
+from bldml.metrics.auroc import clustered_auroc, estimate_auroc
 from bldml.metrics.estimates import Estimate, undefined
 from bldml.report.tables import Entry, Table, bounds, fine
 
@@ -73,7 +73,9 @@ def find_shortcuts(rows: Sequence[Row], units: Sequence[int], positive_class: st
             continue
         score = _predict(features, label, fold, source.strength)
         grouped = np.unique(unit).size < unit.size
-        estimate = clustered_auroc(label, score, [str(one) for one in unit]) if grouped else auroc(label, score)
+        estimate = (
+            clustered_auroc(label, score, [str(one) for one in unit]) if grouped else estimate_auroc(label, score)
+        )
         found.append(Shortcut(source, estimate))
     return found
 
@@ -123,7 +125,7 @@ def _predict(features: Features, label: Labels, fold: npt.NDArray[np.int64], str
     return score
 
 
-def report_shortcuts(shortcuts: Sequence[Shortcut], positive_class: str) -> list[Finding]:
+def report_shortcuts(shortcuts: Sequence[Shortcut], positive_class: str) -> list[AuditFinding]:
     """Findings by the stated rule on the lower limits."""
     by_name = {one.source.name: one for one in shortcuts}
     if not by_name:
@@ -135,7 +137,7 @@ def report_shortcuts(shortcuts: Sequence[Shortcut], positive_class: str) -> list
     return [_finding(one, by_name, positive_class) for one in told if one.low > DOUBTFUL]
 
 
-def _finding(one: Shortcut, by_name: dict[str, Shortcut], positive_class: str) -> Finding:
+def _finding(one: Shortcut, by_name: dict[str, Shortcut], positive_class: str) -> AuditFinding:
     name = one.source.name
     text, advice = _WORDS["metadata" if name in FAMILIES else name]
     if name == "metadata":
@@ -143,7 +145,7 @@ def _finding(one: Shortcut, by_name: dict[str, Shortcut], positive_class: str) -
         text += f" Most telling: {', '.join(telling)}." if telling else ""
     area = f"AUROC {number(one.estimate.value, 2)} {bounds(one.estimate)}, 0.5 is guessing"
     title = f"{plain(positive_class)} can be told from the rest by {one.source.phrase} alone ({area})"
-    return Finding(_severity(one), f"shortcut_{name}", title, text, advice)
+    return AuditFinding(_severity(one), f"shortcut_{name}", title, text, advice)
 
 
 def _severity(one: Shortcut) -> Severity:
@@ -184,7 +186,7 @@ _WORDS = {
 }
 
 
-def verdict(one: Shortcut) -> str:
+def shortcut_verdict(one: Shortcut) -> str:
     """What the figure of a source means, in a few words."""
     if one.estimate.value is None:
         return f"cannot be said: {one.estimate.note}"
@@ -207,11 +209,11 @@ def shortcuts_table(shortcuts: Sequence[Shortcut]) -> Table:
         (
             Entry(one.source.title),
             Entry(fine(one.estimate.value) if one.estimate.value is not None else "–", bounds(one.estimate)),
-            Entry(verdict(one)),
+            Entry(shortcut_verdict(one)),
         )
         for one in shortcuts
     )
-    raw = [[one.source.name, one.estimate.value, *_limits(one), verdict(one)] for one in shortcuts]
+    raw = [[one.source.name, one.estimate.value, *_limits(one), shortcut_verdict(one)] for one in shortcuts]
     return Table("shortcuts", caption, header, rows, (("source", "auroc", "low", "high", "verdict"), raw))
 
 

@@ -157,7 +157,7 @@ class Keeper:
             writer.abandon()
 
 
-def describe(written: Sequence[Path]) -> str:
+def describe_cache(written: Sequence[Path]) -> str:
     """Where squares were kept, and how much lies there."""
     folder = written[0].parent
     sizes = {}

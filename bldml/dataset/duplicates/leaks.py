@@ -24,7 +24,7 @@ _NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Photograph:
+class KnownPhotograph:
     """What is known of one photograph.
 
     Attributes:
@@ -67,7 +67,7 @@ class Leak:
 
 
 def find_leaks(
-    photographs: Sequence[Photograph], near: Sequence[Near] | None = None, bursts: Sequence[str] | None = None
+    photographs: Sequence[KnownPhotograph], near: Sequence[Near] | None = None, bursts: Sequence[str] | None = None
 ) -> list[Leak]:
     """Find photographs that an earlier split has as well.
 
@@ -109,7 +109,7 @@ def leak_counts(leaks: Iterable[Leak]) -> dict[tuple[str, str, str], int]:
     return dict(Counter((leak.kind, leak.split_a, leak.split_b) for leak in leaks))
 
 
-def leak_summary(leaks: Sequence[Leak], photographs: Sequence[Photograph] = ()) -> str:
+def leak_summary(leaks: Sequence[Leak], photographs: Sequence[KnownPhotograph] = ()) -> str:
     """Say in plain words how much leaks, naming the first few; empty if nothing does.
 
     Args:
@@ -138,7 +138,9 @@ def _rank(split: str) -> tuple[int, str]:
     return SPLITS.index(split) if split in SPLITS else len(SPLITS), split
 
 
-def _crossings(photographs: Sequence[Photograph], group: Sequence[int]) -> Iterator[tuple[str, list[int], list[int]]]:
+def _crossings(
+    photographs: Sequence[KnownPhotograph], group: Sequence[int]
+) -> Iterator[tuple[str, list[int], list[int]]]:
     """Each split in a group with its members and the members of later splits, in the order of the group."""
     splits: dict[str, list[int]] = defaultdict(list)
     for i in group:
@@ -148,19 +150,21 @@ def _crossings(photographs: Sequence[Photograph], group: Sequence[int]) -> Itera
             yield split, members, [i for i in group if _rank(photographs[i].split) > _rank(split)]
 
 
-def _leak(photographs: Sequence[Photograph], kind: Kind, a: int, b: int, value: float) -> Leak:
+def _leak(photographs: Sequence[KnownPhotograph], kind: Kind, a: int, b: int, value: float) -> Leak:
     one, other = photographs[a], photographs[b]
     return Leak(kind, one.name, other.name, one.split, other.split, value)
 
 
-def _exact(photographs: Sequence[Photograph], groups: Sequence[Sequence[int]]) -> Iterator[Leak]:
+def _exact(photographs: Sequence[KnownPhotograph], groups: Sequence[Sequence[int]]) -> Iterator[Leak]:
     for group in groups:
         ordered = sorted(group, key=lambda i: photographs[i].name)
         for _, members, later in _crossings(photographs, ordered):
             yield from (_leak(photographs, "exact", members[0], i, 1.0) for i in later)
 
 
-def _near(photographs: Sequence[Photograph], near: Sequence[Near], exact: Sequence[Sequence[int]]) -> Iterator[Leak]:
+def _near(
+    photographs: Sequence[KnownPhotograph], near: Sequence[Near], exact: Sequence[Sequence[int]]
+) -> Iterator[Leak]:
     partners: dict[int, list[tuple[float, int]]] = defaultdict(list)
     links = [(group[0], i, 1.0) for group in exact for i in group[1:]]
     links += [(pair.a, pair.b, pair.similarity) for pair in near]
@@ -192,7 +196,7 @@ def _nearest(
     return nearest
 
 
-def _burst(photographs: Sequence[Photograph], groups: Sequence[Sequence[int]]) -> Iterator[Leak]:
+def _burst(photographs: Sequence[KnownPhotograph], groups: Sequence[Sequence[int]]) -> Iterator[Leak]:
     def moment(i: int) -> tuple[str, str]:
         metadata = photographs[i].metadata
         return metadata.taken if metadata else "", photographs[i].name

@@ -60,7 +60,7 @@ class Near:
     similarity: float
 
 
-def fingerprint(image: Image.Image) -> Print:
+def perceptual_hash(image: Image.Image) -> Print:
     """Return the print of an upright RGB picture of any size.
 
     A picture decoded at a reduced scale has nearly the same print. One without anything to see in it has none.

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from bldml.dataset.duplicates.bursts import burst_evidence, burst_groups
 from bldml.dataset.duplicates.find import find_duplicates
 from bldml.dataset.duplicates.phash import PRINT_BYTES, Prints
-from bldml.dataset.files import counted, show_path, subfolders
+from bldml.dataset.files import show_path, subfolders
 from bldml.dataset.folders import read_folders
 from bldml.dataset.manifest import to_manifest
 from bldml.dataset.metadata import Metadata
@@ -29,10 +29,11 @@ from bldml.dataset.splitting.messages import (
     tell_two_classes,
 )
 from bldml.dataset.splitting.previous import agreed_folds, keep, read_earlier
-from bldml.dataset.splitting.splits import Request, divide_samples
+from bldml.dataset.splitting.splits import SplitRequest, divide_samples
 from bldml.dataset.verify import Verified, verify
 from bldml.errors import DatasetError
 from bldml.io.atomic import write_atomically
+from bldml.io.text import counted
 
 PRINT_SIZE = 128  # pixels: a print holds less than is left at this size
 
@@ -50,7 +51,7 @@ class _Contents:
 def split_photographs(
     root: Path,
     output: Path,
-    request: Request,
+    request: SplitRequest,
     *,
     group: str = "burst",
     gap_seconds: float = 10.0,

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
-from bldml.dataset.files import counted, escape_text, show_path, unescape_path
+from bldml.dataset.files import escape_text, show_path, unescape_path
 from bldml.dataset.manifest import MOST_ROWS_SHOWN, read_rows
 from bldml.errors import DatasetError
 from bldml.io.csvfile import without_apostrophe
+from bldml.io.text import counted
 
 if TYPE_CHECKING:
     from bldml.dataset.duplicates.find import Duplicates

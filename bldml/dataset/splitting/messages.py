@@ -7,11 +7,12 @@ from pathlib import Path, PurePosixPath
 from shlex import quote
 
 from bldml.dataset.duplicates.find import Duplicates
-from bldml.dataset.files import counted, show_path
+from bldml.dataset.files import show_path
 from bldml.dataset.samples import SPLITS, Collection, Sample
 from bldml.dataset.splitting.groups import Join, Link, Why
 from bldml.dataset.splitting.previous import Kept
-from bldml.dataset.splitting.splits import Request
+from bldml.dataset.splitting.splits import SplitRequest
+from bldml.io.text import counted
 
 WORDS: dict[Why, str] = {
     "the same content": "with the same content as another",
@@ -102,7 +103,7 @@ def tell_kept(kept: Kept | None, count: int) -> list[str]:
     return lines
 
 
-def tell_division(division: Collection, request: Request) -> list[str]:
+def tell_division(division: Collection, request: SplitRequest) -> list[str]:
     """Table of splits and folds: photographs, shares reached and asked for, classes, groups."""
     everything = [sample for split in division.splits.values() for sample in split]
     rest = [s for s in everything if s.name in division.folds]
@@ -144,7 +145,7 @@ def tell_division(division: Collection, request: Request) -> list[str]:
     return lines
 
 
-def tell_next(division: Collection, output: Path, request: Request, has_unreadable: bool) -> list[str]:
+def tell_next(division: Collection, output: Path, request: SplitRequest, has_unreadable: bool) -> list[str]:
     """Where the manifest is, and the command that trains with it."""
     wrote, classes = f"Wrote {show_path(output)}.", division.class_names
     if request.folds:

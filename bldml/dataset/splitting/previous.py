@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bldml.dataset.files import counted, show_path
+from bldml.dataset.files import show_path
 from bldml.dataset.manifest import read_rows
 from bldml.dataset.samples import SPLITS, Sample, class_name
 from bldml.errors import DatasetError
 from bldml.io.csvfile import without_apostrophe
+from bldml.io.text import counted
 
 COLUMNS = ("path", "label", "split", "group", "sha256")
 FOLD = "fold"

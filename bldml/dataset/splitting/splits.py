@@ -6,19 +6,20 @@ from pathlib import Path
 
 import numpy as np
 
-from bldml.dataset.files import counted, show_path
+from bldml.dataset.files import show_path
 from bldml.dataset.samples import SPLITS, Collection, Sample
 from bldml.dataset.splitting.groups import Join
 from bldml.dataset.splitting.partition import Counts, divide_groups, lacking
 from bldml.dataset.splitting.previous import Kept
 from bldml.errors import DatasetError
+from bldml.io.text import counted
 
 MOST_SHOWN = 5
 MOST_CONFLICTS = 3
 
 
 @dataclass(frozen=True)
-class Request:
+class SplitRequest:
     """What is asked for.
 
     Args:
@@ -50,7 +51,7 @@ class Request:
         """Of train, val and test."""
         return (1 - self.val - self.test, self.val, self.test)
 
-    def with_folds(self, folds: int | None) -> "Request":
+    def with_folds(self, folds: int | None) -> "SplitRequest":
         """The same with the folds that there are to be, once an earlier division has been looked at.
 
         Raises:
@@ -79,7 +80,7 @@ def divide_samples(
     root: Path,
     samples: Sequence[Sample],
     digests: Mapping[str, str],
-    request: Request,
+    request: SplitRequest,
     kept: Kept | None = None,
     joins: Sequence[Join] = (),
 ) -> Collection:

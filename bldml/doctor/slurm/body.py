@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from bldml.doctor.checks import Finding, fail, judge, ok, skip, warn
+from bldml.doctor.checks import Finding, fail, ok, ok_or_warn, skip, warn
 from bldml.doctor.slurm.cluster import Site
 from bldml.doctor.slurm.script import Command, Script
 from bldml.doctor.tools import ask, is_there
@@ -68,7 +68,7 @@ def check_step_cpus(script: Script, fits: list[Command]) -> Iterable[Finding]:
         return
     exported = any("SRUN_CPUS_PER_TASK=" in command.text for command in script.commands)
     passed = all(re.search(r"\bsrun\b.*\s(--cpus-per-task|-c)\b", FIT.split(command.text)[0]) for command in fits)
-    yield judge(
+    yield ok_or_warn(
         exported or passed,
         "sbatch step CPUs",
         "passed on to srun" if exported or passed else "srun does not inherit --cpus-per-task since Slurm 22.05",
@@ -82,7 +82,9 @@ def check_syntax(path: Path, environ: Mapping[str, str]) -> Finding:
     if not is_there("bash", environ):
         return skip(name, "not checked: there is no bash")
     answer = ask("bash", "-n", str(path.absolute()), environ=environ)
-    return judge(answer.good, name, answer.problem or "bash -n finds nothing", "correct that line", otherwise="FAIL")
+    return ok_or_warn(
+        answer.good, name, answer.problem or "bash -n finds nothing", "correct that line", otherwise="FAIL"
+    )
 
 
 def check_verdict(path: Path, site: Site, environ: Mapping[str, str]) -> Finding:
@@ -95,4 +97,6 @@ def check_verdict(path: Path, site: Site, environ: Mapping[str, str]) -> Finding
     answer = ask("sbatch", "--test-only", str(path.absolute()), environ=environ)
     if answer.code is None:
         return skip(name, f"not checked: {answer.problem}")
-    return judge(answer.good, name, answer.problem or "Slurm would take it", "see Slurm's own words", otherwise="FAIL")
+    return ok_or_warn(
+        answer.good, name, answer.problem or "Slurm would take it", "see Slurm's own words", otherwise="FAIL"
+    )

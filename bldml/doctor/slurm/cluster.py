@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from bldml.doctor.checks import Finding, judge, ok, skip, warn
+from bldml.doctor.checks import Finding, ok, ok_or_warn, skip, warn
 from bldml.doctor.slurm.parse import (
     UNLIMITED,
     Reservation,
@@ -112,7 +112,7 @@ def check_save_time(site: Site, seconds: float, size: int) -> Finding:
     what = f"{size / 1e6:.0f} MB in {seconds:.1f} s"
     limit = DEFAULT_KILL_WAIT_S if allowed is None else allowed
     found = f"{what}; {'KillWait' if allowed is not None else 'usual KillWait'} {limit:.0f} s"
-    return judge(
+    return ok_or_warn(
         seconds < limit,
         "checkpoint write",
         found,

@@ -3,7 +3,7 @@
 import signal
 from collections.abc import Iterable, Mapping
 
-from bldml.doctor.checks import Finding, Status, judge, ok, skip, warn
+from bldml.doctor.checks import Finding, Status, ok, ok_or_warn, skip, warn
 from bldml.doctor.configuration import Settings
 from bldml.doctor.slurm.parse import read_records
 from bldml.doctor.slurm.script import parse_script
@@ -117,7 +117,7 @@ def check_shape(environ: Mapping[str, str], settings: Settings | None, gpus: int
     wanted = f"trainer.devices {settings.devices} on {settings.num_nodes} nodes"
     same_devices = devices is None or per_node is None or int(per_node) == devices
     same_nodes = environ.get("SLURM_NNODES", str(settings.num_nodes)) == str(settings.num_nodes)
-    yield judge(
+    yield ok_or_warn(
         same_devices and same_nodes,
         "tasks",
         f"{found}; {wanted}",
@@ -163,7 +163,7 @@ def read_job(record: Answer, script: Answer) -> Iterable[Finding]:
         yield skip("job's requeue", f"Slurm does not tell: {record.problem or 'no such job'}")
         return
     requeue = job.get("Requeue")
-    yield judge(
+    yield ok_or_warn(
         requeue == "1",
         "job's requeue",
         f"Requeue={requeue or 'not visible'}, restarts so far: {job.get('Restarts', 'not visible')}",
@@ -191,7 +191,7 @@ def check_signals(environ: Mapping[str, str]) -> Iterable[Finding]:
     blocked = [f"{s.name} blocked" for s in SIGNALS if s in held]
     # A fit installs its own handlers, also where these were ignored; a mask it leaves as it is.
     ignored = [f"{s.name} ignored at the start, which a fit undoes" for s in SIGNALS if signal.getsignal(s) is IGNORED]
-    yield judge(
+    yield ok_or_warn(
         not blocked,
         "signals",
         ", ".join(blocked + ignored) or "SIGUSR1 and SIGTERM arrive",

@@ -5,10 +5,17 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
-from bldml.doctor.checks import Finding, fail, judge, ok, skip, warn
+from bldml.doctor.checks import Finding, fail, ok, ok_or_warn, skip, warn
 from bldml.doctor.slurm.job import TYPED
 from bldml.doctor.slurm.parse import read_signal
-from bldml.doctor.slurm.resources import Request, asks_for_gpu, check_cpus, check_gpus, check_tasks, check_time
+from bldml.doctor.slurm.resources import (
+    JobRequest,
+    asks_for_gpu,
+    check_gpus,
+    check_requested_cpus,
+    check_tasks,
+    check_time,
+)
 from bldml.doctor.slurm.script import OPTIONS, Script
 
 SHORTEST_WARNING_S = 120  # the signal may come 60 s early or late, and a save takes its time
@@ -22,17 +29,17 @@ TYPOS = {
 UNCHANGED = "CHANGE_ME"
 
 
-def check_options(request: Request) -> Iterable[Finding]:
+def check_options(request: JobRequest) -> Iterable[Finding]:
     """All checks of the #SBATCH lines."""
     yield from check_known(request.script)
     yield check_account(request)
     yield from check_partition_name(request)
     yield check_time(request)
     yield check_gpus(request)
-    yield check_cpus(request)
+    yield check_requested_cpus(request)
     yield from check_tasks(request)
     yield check_job_name(request.script)
-    yield check_output(request)
+    yield check_output_file(request)
     yield check_signal(request.script)
     yield check_requeue(request.script)
     yield from check_mail(request.script)
@@ -64,17 +71,17 @@ def check_known(script: Script) -> Iterable[Finding]:
         yield ok(name, f"{len(script.options)} read")
 
 
-def check_account(request: Request) -> Finding:
+def check_account(request: JobRequest) -> Finding:
     """Whether a project pays for the job; SCINet refuses jobs without one."""
     name = "sbatch --account"
     account = request.script.value("account") or request.environ.get("SBATCH_ACCOUNT", "")
     good = bool(account) and UNCHANGED not in account
     found = account if good else f"{account}: still to be filled in" if account else "not given"
     remedy = "#SBATCH --account=PROJECT     (your project's name; sacctmgr -n show assoc user=$USER format=account)"
-    return judge(good, name, found, remedy, otherwise="FAIL" if request.site.there else "WARN")
+    return ok_or_warn(good, name, found, remedy, otherwise="FAIL" if request.site.there else "WARN")
 
 
-def check_partition_name(request: Request) -> Iterable[Finding]:
+def check_partition_name(request: JobRequest) -> Iterable[Finding]:
     """Whether the partition exists, and has GPUs where they are asked for."""
     name = "sbatch --partition"
     asked = request.script.value("partition")
@@ -105,10 +112,10 @@ def check_job_name(script: Script) -> Finding:
     job_name = script.value("job-name")
     found = f"{job_name}: Lightning takes such a job for an interactive one" if job_name in TYPED else job_name
     remedy = "#SBATCH --job-name=bldml-fit"
-    return judge(job_name not in TYPED, "sbatch --job-name", found or "the file's", remedy, otherwise="FAIL")
+    return ok_or_warn(job_name not in TYPED, "sbatch --job-name", found or "the file's", remedy, otherwise="FAIL")
 
 
-def check_output(request: Request) -> Finding:
+def check_output_file(request: JobRequest) -> Finding:
     """Whether the folder of the log exists; Slurm does not make it, and the job dies without a word."""
     name = "sbatch --output"
     output = request.script.value("output", "slurm-%j.out")
@@ -116,7 +123,7 @@ def check_output(request: Request) -> Finding:
     folder = start / Path(output).parent
     if "%" in str(Path(output).parent):
         return skip(name, f"not checked: the folder of {output} depends on the job")
-    return judge(folder.is_dir(), name, f"{output} in {folder}", f"mkdir -p {folder}", otherwise="FAIL")
+    return ok_or_warn(folder.is_dir(), name, f"{output} in {folder}", f"mkdir -p {folder}", otherwise="FAIL")
 
 
 def check_signal(script: Script) -> Finding:
@@ -160,4 +167,4 @@ def check_mail(script: Script) -> Iterable[Finding]:
         found = (
             f"{kinds} to {user}" if user else f"{kinds}, but without --mail-user it goes to the cluster's own mailbox"
         )
-        yield judge(good, name, found, "#SBATCH --mail-user=YOU@EXAMPLE.ORG")
+        yield ok_or_warn(good, name, found, "#SBATCH --mail-user=YOU@EXAMPLE.ORG")

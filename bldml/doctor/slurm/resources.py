@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bldml.doctor.checks import Finding, fail, judge, ok, skip, warn
+from bldml.doctor.checks import Finding, fail, ok, ok_or_warn, skip, warn
 from bldml.doctor.configuration import Settings
 from bldml.doctor.slurm.cluster import Site
 from bldml.doctor.slurm.job import count_devices
@@ -15,7 +15,7 @@ from bldml.io.text import counted
 
 
 @dataclass(frozen=True)
-class Request:
+class JobRequest:
     """An sbatch file and what it is judged by."""
 
     script: Script
@@ -31,7 +31,7 @@ class Request:
         return asked.split(",")[0] or self.site.default_partition
 
 
-def check_time(request: Request) -> Finding:
+def check_time(request: JobRequest) -> Finding:
     """Whether a time is asked for, and not more than the partition gives."""
     name = "sbatch --time"
     asked = request.script.value("time")
@@ -68,7 +68,7 @@ def asks_for_gpu(script: Script) -> bool:
     return asked_gpus(script) > 0
 
 
-def check_gpus(request: Request) -> Finding:
+def check_gpus(request: JobRequest) -> Finding:
     """Whether a GPU is asked for."""
     name = "sbatch --gres"
     count = asked_gpus(request.script)
@@ -82,7 +82,7 @@ def check_gpus(request: Request) -> Finding:
     return warn(name, "no GPU is asked for: the fit would run on the CPU", remedy)
 
 
-def check_cpus(request: Request) -> Finding:
+def check_requested_cpus(request: JobRequest) -> Finding:
     """Whether there are CPUs for the workers and the process that trains."""
     name = "sbatch --cpus-per-task"
     asked = request.script.value("cpus-per-task")
@@ -96,7 +96,7 @@ def check_cpus(request: Request) -> Finding:
     return ok(name, f"{asked}; data.num_workers {workers}")
 
 
-def check_tasks(request: Request) -> Iterable[Finding]:
+def check_tasks(request: JobRequest) -> Iterable[Finding]:
     """Whether the script starts as many processes as the trainer expects."""
     script, settings = request.script, request.settings
     ntasks, per_node = script.value("ntasks"), script.value("ntasks-per-node")
@@ -114,9 +114,11 @@ def check_tasks(request: Request) -> Iterable[Finding]:
     devices = count_devices(settings, asked_gpus(script))
     found = f"{per_node or '1 (not given)'}; trainer.devices {settings.devices}"
     good = devices is None or devices == int(per_node if per_node.isdigit() else 1)
-    yield judge(good, name, found, f"#SBATCH --ntasks-per-node={devices}     (= trainer.devices)", otherwise="FAIL")
+    yield ok_or_warn(
+        good, name, found, f"#SBATCH --ntasks-per-node={devices}     (= trainer.devices)", otherwise="FAIL"
+    )
     nodes = re.split(r"[-,]", script.value("nodes", "1"))[-1]
-    yield judge(
+    yield ok_or_warn(
         nodes == str(settings.num_nodes),
         "sbatch --nodes",
         f"{nodes}; trainer.num_nodes {settings.num_nodes}",

@@ -20,7 +20,7 @@ from bldml.dataset.samples import (
     Sample,
     check_positive_class,
     check_trainable,
-    fingerprint,
+    dataset_digest,
     no_photographs,
 )
 from bldml.errors import DatasetError
@@ -228,7 +228,7 @@ class LeafDataModule(LightningDataModule):
         self.collection, self.contents, self.excluded = reading.collection, reading.contents, reading.excluded
         self.folders = folders
         splits = reading.collection.splits
-        self.fingerprints = {k: fingerprint(v, self.contents_of(k).digests) for k, v in splits.items()}
+        self.fingerprints = {k: dataset_digest(v, self.contents_of(k).digests) for k, v in splits.items()}
         return reading.collection
 
     def _samples(self, split: str) -> Sequence[Sample]:

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_info
 from tqdm import tqdm
 
-from bldml.dataset.cache.writer import Keeper, describe
+from bldml.dataset.cache.writer import Keeper, describe_cache
 from bldml.dataset.contents import Contents
 from bldml.dataset.files import show_path
 from bldml.dataset.samples import Collection, Sample
@@ -117,7 +117,7 @@ def _say(keepers: Iterable[Keeper]) -> None:
             break
     written = [keeper.written for keeper in keepers if keeper.written is not None]
     if written:
-        rank_zero_info(describe(written))
+        rank_zero_info(describe_cache(written))
 
 
 def _progress(results: Iterator[Verified], total: int) -> Iterable[Verified]:

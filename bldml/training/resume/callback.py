@@ -10,8 +10,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from bldml.dataset.files import counted
 from bldml.errors import CheckpointError, RunError
+from bldml.io.text import counted
 from bldml.run.folder import RunFolder
 from bldml.training.data.sampling import LeafLoader
 from bldml.training.recording import EpochTable
