@@ -47,11 +47,26 @@ ALLOWED: dict[str, tuple[type, tuple[type, ...]]] = {
     "trainer.profiler": (Profiler, (AdvancedProfiler, SimpleProfiler)),
     "trainer.strategy": (Strategy, (DDPStrategy,)),
 }
-# Text for people; nothing opens it.
-FREE_TEXT = ("card",)
+# Text that Lightning and torch take as the name of a class of theirs; what is left out here is another one.
+CHOICES: dict[str, tuple[str, ...]] = {
+    "trainer.accelerator": ("auto", "cpu", "gpu", "cuda", "mps"),
+    "trainer.strategy": ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false"),
+    "trainer.profiler": ("simple", "advanced"),
+    "trainer.precision": (
+        *("64", "32", "16", "bf16"),
+        *("64-true", "32-true", "16-true", "bf16-true", "16-mixed", "bf16-mixed"),
+    ),
+    "trainer.model_registry": (),
+}
+# Text for people, and names of classes of leaves; nothing opens it.
+FREE_TEXT = ("card", "data.positive_class", "data.class_aliases")
 RISK = "It can then run any program with your rights: trust only what you wrote yourself or have read line by line."
-# `https://…`, `s3://…`, `a::b` of fsspec, and `https:/…`, which is what a path makes of the first.
-_ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:/|::|^data:", re.ASCII)
+# `https://…`, `s3://…`, and `https:/…`, which is what a path makes of the first. What begins with a scheme and what is
+# chained to another file system (`a::b`, `data:…`) are fsspec's; Lightning takes the paths of its trainer there.
+_ADDRESS = re.compile(r"://|^\s*[A-Za-z][\w+.-]+:/|^\s*[A-Za-z][\w+.-]*::|^\s*data:", re.ASCII)
+# The text of a class's settings. One is a template for str.format (a checkpoint's name), into others variables of the
+# environment are put (TensorBoardLogger's folder): no brackets, no dollar, no colon but in {name:.2f}.
+_SETTING = re.compile(r"(?:[\w ./,=+@~-]|\{[A-Za-z_]\w*(?::0?\d{0,2}(?:\.\d{1,2})?[dfeg]?)?\})*")
 # Each may keep plain values only, which no constructor calls.
 _PLAIN = (bool, int, float, timedelta, type(None))
 
@@ -115,10 +130,22 @@ def _check(value: Any, key: str) -> None:
         for item in value:
             _check(item, key)
     elif isinstance(value, str | PathLike):
-        if key.split(".")[0] not in FREE_TEXT and _ADDRESS.search(str(value)):
-            raise ConfigError(f"{key} is an address, {value}: bldml reads and writes files of this machine only.")
+        _check_text(str(value), key)
     elif not isinstance(value, _PLAIN):
         raise ConfigError(_refusal(key, repr(value)))
+
+
+def _check_text(text: str, key: str) -> None:
+    if key in CHOICES and text not in CHOICES[key]:
+        known = " or ".join(filter(None, (", ".join(CHOICES[key][:-1]), *CHOICES[key][-1:]))) or "null"
+        raise ConfigError(f"{key} must be {known}, not {text}. With --trust_config it may be another one. {RISK}")
+    if not any(key == free or key.startswith(f"{free}.") for free in FREE_TEXT) and _ADDRESS.search(text):
+        raise ConfigError(f"{key} is an address, {text}: bldml reads and writes files of this machine only.")
+    if ".init_args." in key and not _SETTING.fullmatch(text):
+        raise ConfigError(
+            f"{key} may hold letters, numbers, spaces, the signs . , = + @ ~ - _ / and fields such as {{epoch}} or "
+            f"{{val_loss:.2f}}, not {text!r}. With --trust_config it may hold any text. {RISK}"
+        )
 
 
 def _check_class(spec: Mapping[str, Any], key: str) -> None:

@@ -217,7 +217,7 @@ def attach(
     table = EpochTable(run.metrics, echo=trainer.progress_bar_callback is None)
     curves = []
     if config.trainer.logger is not False:
-        curves.append(Curves(run.path, name="", version="", default_hp_metric=False, purge_step=purge_step))
+        curves.append(Curves(run.path.absolute(), name="", version="", default_hp_metric=False, purge_step=purge_step))
     if progress is not None:
         table.restore(progress.rows)
     trainer.loggers = [*trainer.loggers, *curves, table]

@@ -12,7 +12,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 
-from bldml.app.allowed import RISK, allowed_paths, check_allowed
+from bldml.app.allowed import RISK, allowed_paths, check_allowed, refusal
 from bldml.app.evaluation import evaluate_after_fit, evaluate_checkpoint
 from bldml.app.fit import Start
 from bldml.app.messages import report_stopped, say_warning
@@ -136,7 +136,10 @@ class LeafCLI(LightningCLI):
             config.data[key] = defaults[f"data.{key}"]
 
     def _parsed(self, parser: LightningArgumentParser, args: ArgsType) -> Namespace:
-        config = parser.parse_args(args)  # type: ignore[arg-type]
+        try:
+            config = parser.parse_args(args)  # type: ignore[arg-type]
+        except ImportError as error:  # jsonargparse lets some of its own refusals out
+            raise ConfigError(refusal(str(error)) or str(error)) from error
         verb = config.subcommand
         if not self.trusted:
             check_allowed(config[verb])
@@ -171,7 +174,7 @@ class LeafCLI(LightningCLI):
         self.environment = next((p for p in settings["plugins"] if isinstance(p, RequeueEnvironment)), None)
         try:
             trainer = disarm(super().instantiate_trainer(**settings, **kwargs))
-        except (RuntimeError, ValueError) as error:
+        except Exception as error:  # of many kinds: Lightning looks at some settings by using them
             raise ConfigError(f"The trainer cannot be set up so: {error}") from error
         if trainer.strategy.root_device.type == "cpu":
             keep_freed_memory()
@@ -192,7 +195,8 @@ class LeafCLI(LightningCLI):
         )
         try:
             start.run(text, defaults, self.continued)
-            path = start.progress.path if start.progress else None
+            # Lightning takes a path that begins with http for an address.
+            path = start.progress.path.absolute() if start.progress else None
             self.trainer.fit(model, datamodule=datamodule, ckpt_path=path, weights_only=True)
             if torch.distributed.is_available() and torch.distributed.is_initialized():
                 # One process evaluates: its metrics must not wait for the others.

@@ -3,6 +3,7 @@
 import os
 import re
 import secrets
+import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any, Literal, NoReturn, get_args
 
 import jsonargparse
 import yaml
-from jsonargparse import Namespace
+from jsonargparse import Namespace, _stubs_resolver
 from jsonargparse._common import parsing_settings
+from jsonargparse._stubs_resolver import StubsResolver
 from jsonargparse.typing import PositiveFloat
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser
+from typeshed_client import get_search_context
 
 from bldml.app.allowed import refusal
 from bldml.errors import ConfigError
@@ -261,6 +264,11 @@ def set_up_parsing(allowed: Sequence[str] | None) -> None:
     """
     # Otherwise what an earlier command of this process has set would hold for this one too.
     parsing_settings["import_path_verdicts"] = dict(_OWN_VERDICTS)
+    # It would start `python -c` to learn where packages lie, in the folder of a configuration, whose modules that runs.
+    paths = [Path(path) for path in sys.path if path]
+    _stubs_resolver.stubs_resolver = StubsResolver(  # type: ignore[assignment]  # declared as None
+        search_context=get_search_context(search_path=paths)
+    )
     jsonargparse.set_loader("yaml", load_configuration, exceptions=(yaml.YAMLError,))
     jsonargparse.set_parsing_settings(
         import_path_denylist=[] if allowed is None else ["*"],
@@ -290,6 +298,8 @@ def values_of(arguments: list[str], *names: str) -> list[str]:
     found = []
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
         option, equals, value = argument.partition("=")
+        if "-c" in names and argument.startswith("-c") and len(argument) > 2 and not equals:
+            option, equals, value = "-c", "=", argument[2:]
         if option in names and (equals or following):
             found.append(value if equals else following)
     return found
@@ -314,8 +324,10 @@ def check_files(arguments: list[str]) -> None:
 
 def _check_groups(path: Path, content: Any) -> None:
     """Refuse what the parser would drop in silence: a group that holds no keys, a monitor of its own below one."""
+    if not isinstance(content, dict):
+        raise ConfigError(f"The configuration {path} must hold keys such as model: and data:, not {content!r}.")
     for group in GROUPS:
-        if not isinstance(content, dict) or group not in content:
+        if group not in content:
             continue
         keys = content[group]
         if not isinstance(keys, dict):
@@ -332,7 +344,7 @@ def explain_mistake(message: str, keys: list[str]) -> str:
         message: What the parser says.
         keys: Every key that there is, dotted.
 
-    >>> explain("Group 'model' does not accept option 'lrr'", ["model.lr", "data.root"])
+    >>> explain_mistake("Group 'model' does not accept option 'lrr'", ["model.lr", "data.root"])
     "Group 'model' does not accept option 'lrr'. Did you mean model.lr?"
     """
     unknown = re.search(r"does not accept (?:nested key|option) '([^']+)'", message)

@@ -77,6 +77,8 @@ def trainer_settings(config: Namespace, verb: str) -> dict[str, Any]:
     else:
         # One process sees every photograph once; shared out, each would write its own part as the whole.
         settings |= {"devices": 1, "num_nodes": 1, "strategy": "auto", "logger": False, "enable_checkpointing": False}
+        # The configuration may be that of a run with more checkpoints than ours.
+        settings["callbacks"] = [c for c in callbacks if not isinstance(c, ModelCheckpoint)]
     if config["overfit_batches"]:
         raise ConfigError("trainer.overfit_batches replaces the order of the photographs; give limit_train_batches.")
     if config["max_steps"] != -1:

@@ -26,6 +26,8 @@ def check_name(name: str, what: str) -> None:
         problem = "has a path separator"
     elif name.startswith((".", "-")):  # hidden, or taken for an option; covers "." and ".."
         problem = f"starts with {name[0]!r}"
+    elif "$" in name or "`" in name:  # TensorBoard would put a variable of the environment there
+        problem = "has a $ or `"
     elif any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name):
         problem = "has control characters or characters that are not text"
     elif len(name.encode()) > _LONGEST_NAME:

@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 import yaml
 from yaml.constructor import ConstructorError
 
+_LARGEST, _DEEPEST = 100_000, 50  # values, and levels; a configuration has some hundreds on six
+
 
 class StrictLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """YAML of the 1.2 core schema in what users meet: `No`, `on` and `0123` are text; only true and false are bools.
@@ -55,9 +57,28 @@ def load_yaml(text: str) -> Any:
     """Read YAML strictly.
 
     Raises:
-        yaml.YAMLError: It is not YAML, holds a key twice or a number that is not finite.
+        yaml.YAMLError: It is not YAML, holds a key twice or a number that is not finite, or is too large or deep.
 
     >>> load_yaml("{positive_class: No, lr: 1.0e-3, folder: 0123}")
     {'positive_class': 'No', 'lr': 0.001, 'folder': '0123'}
     """
-    return yaml.load(text, Loader=StrictLoader)
+    try:
+        content = yaml.load(text, Loader=StrictLoader)
+    except RecursionError as error:
+        raise yaml.YAMLError("it is nested too deeply") from error
+    if _size(content, (), {}) > _LARGEST:
+        raise yaml.YAMLError(f"its aliases stand for more than {_LARGEST:,} values")
+    return content
+
+
+def _size(value: Any, above: tuple[int, ...], known: dict[int, int]) -> int:
+    """Number of values, those that aliases stand for counted each time; a few lines of them can be billions."""
+    if not isinstance(value, list | dict):
+        return 1
+    place = id(value)
+    if place in above or len(above) > _DEEPEST:
+        raise yaml.YAMLError("it is nested too deeply, or holds itself")
+    if place not in known:
+        items = value.values() if isinstance(value, dict) else value
+        known[place] = 1 + sum(_size(item, (*above, place), known) for item in items)
+    return known[place]

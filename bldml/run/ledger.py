@@ -48,7 +48,7 @@ def append_entry(run: RunFolder, entry: LedgerEntry) -> None:
     """
     header, line = _line(_COLUMNS), _line([with_apostrophe(str(cell)) for cell in astuple(entry)])
     try:
-        descriptor = os.open(run.ledger, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+        descriptor = os.open(run.ledger, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             size = os.fstat(descriptor).st_size
             # A line that a full disk has cut short is ended first.

@@ -119,11 +119,36 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"The checkpoint {path} describes itself wrongly: {error}") from error
 
 
+# What an evaluation takes from the data settings, and of which type each may be.
+_SETTINGS: dict[str, tuple[type, ...]] = {
+    "root": (str, type(None)),
+    "manifest": (str, type(None)),
+    "fold": (int, type(None)),
+    "class_aliases": (dict, type(None)),
+    "val_fraction": (int, float),
+    "test_fraction": (int, float),
+    "unreadable": (str,),
+    "batch_size": (int,),
+}
+
+
+def _are_settings(data: Any) -> bool:
+    if not isinstance(data, dict):
+        return False
+    kinds = all(isinstance(data[key], kinds) for key, kinds in _SETTINGS.items() if key in data)
+    if not kinds or not 1 <= data.get("batch_size", 1) < 2**20:
+        return False
+    aliases = data.get("class_aliases") or {}
+    texts = (data.get("root"), data.get("manifest"), *aliases, *aliases.values())
+    return all(text is None or (isinstance(text, str) and "\0" not in text) for text in texts)
+
+
 def _header(plain: Any) -> Header:
     if not isinstance(plain, dict):
         raise TypeError(f"the description is {type(plain).__name__}, not a table")
-    if plain.get("format") != FORMAT:
-        raise ValueError(f"its format is {plain.get('format')!r}; this version of bldml reads {FORMAT}")
+    found = plain.get("format")
+    if not isinstance(found, int) or found != FORMAT:
+        raise ValueError(f"its format is {found!r}; this version of bldml reads {FORMAT}")
     missing = [f.name for f in fields(Header) if f.name not in plain]
     if missing:
         raise KeyError(f"{', '.join(missing)} not given")
@@ -140,7 +165,7 @@ def _header(plain: Any) -> Header:
         "threshold or temperature": all(isinstance(n, float) and math.isfinite(n) for n in numbers)
         and 0 <= header.threshold <= 1
         and header.temperature > 0,
-        "settings": isinstance(header.settings, dict) and isinstance(header.settings.get("data"), dict),
+        "settings": isinstance(header.settings, dict) and _are_settings(header.settings.get("data")),
         "fingerprints": isinstance(header.fingerprints, dict),
         "seen": isinstance(header.seen, str),
         "versions": isinstance(header.versions, dict),

@@ -14,15 +14,17 @@ import typing
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch
 import pytest
 import torch
+from jsonargparse import _stubs_resolver
 
 import bldml.training
-from bldml.app.allowed import ALLOWED, allowed_paths, paths_of
+from bldml.app.allowed import ALLOWED, FREE_TEXT, allowed_paths, paths_of
 from bldml.app.lightning_cli import LeafCLI
 from bldml.errors import ConfigError
 from bldml.training.resume.signals import StopSignals
@@ -193,7 +195,7 @@ def test_no_option_calls_or_opens_what_a_configuration_names(options: Options, w
                 if not options.feed(key, value):
                     continue
                 own = what == "allowed class" and key == "trainer.callbacks"
-                if not (what in TEXTS or own or key.startswith("card.")):
+                if not (what in TEXTS or own or key.startswith(FREE_TEXT)):
                     wrong.append(f"{key}={value}")
     assert not wrong, wrong
 
@@ -264,6 +266,36 @@ HOSTILE = {
     "class for a number": "model: {lr: {class_path: torch.hub.load}}",
     "class for a path": "data: {cache_dir: {class_path: torch.hub.load}}",
     "module": "trainer: {plugins: [torch.utils.cpp_extension]}",
+    "template that reaches into objects": """
+        trainer:
+          callbacks:
+          - class_path: ModelCheckpoint
+            init_args: {filename: "{epoch].backward.__globals__[torch].os.environ[HOME}"}
+        """,
+    "template that makes an address": """
+        trainer:
+          callbacks:
+          - {class_path: ModelCheckpoint, init_args: {dirpath: "", filename: "http:{epoch:/>3}@127.0.0.1:9/{epoch}"}}
+        """,
+    "template without a name": "trainer: {callbacks: [{class_path: ModelCheckpoint, init_args: {filename: '{0}'}}]}",
+    "template not closed": "trainer: {callbacks: [{class_path: ModelCheckpoint, init_args: {filename: '{epoch'}}]}",
+    "variable of the environment": "trainer: {logger: {class_path: TensorBoardLogger, init_args: {save_dir: $HOME}}}",
+    "variable that hides a scheme": """
+        trainer: {logger: {class_path: TensorBoardLogger, init_args: {save_dir: "", name: "s${PL_GLOBAL_SEED}://b/x"}}}
+        """,
+    "address behind a space": "trainer: {default_root_dir: ' http:/127.0.0.1:9'}",
+    "chained": "trainer: {default_root_dir: 'simplecache::x'}",
+    "profiler by name": "trainer: {profiler: pytorch}",
+    "strategy by name": "trainer: {strategy: deepspeed}",
+    "precision by name": "trainer: {precision: transformer-engine}",
+    "accelerator by name": "trainer: {accelerator: tpu}",
+    "registry": "trainer: {model_registry: x}",
+    "class for a group": "operating_point: {class_path: torch.hub.load}",
+    "class for the card": "card: {class_path: torch.hub.load}",
+    "itself": "model: &a [*a]",
+    "more than fits": "a: &a [x]\n" + "".join(f"{n}: &{n} [{8 * f'*{p}, '}]\n" for p, n in pairwise("abcdefghijklmno")),
+    "deep": "model: " + 3000 * "[" + 3000 * "]",
+    "nothing": "# only a comment",
 }  # fmt: skip
 
 
@@ -280,6 +312,41 @@ def test_hostile_configuration(verb: str, run: Path, leaves: Path, bldml: Bldml,
         assert "Traceback" not in outcome.err, name
         assert not Path("PWNED").exists(), name
         assert not Path("lightning_logs").exists(), name
+
+
+@pytest.mark.parametrize("verb", ["fit", "doctor"])
+def test_no_module_beside_a_configuration_is_run(verb: str, leaves: Path, bldml: Bldml) -> None:
+    """Jsonargparse parses a file in its own folder, and would start a Python there to look up types."""
+    Path("theirs").mkdir()
+    Path("theirs/json.py").write_text("open('PWNED', 'w')\n")
+    Path("theirs/c.yaml").write_text("trainer: {strategy: {class_path: DDPStrategy}, fast_dev_run: true}\n")
+    _stubs_resolver.stubs_resolver = None  # as in a process that has parsed nothing yet
+    bldml(verb, *SMALL, "--data.root", leaves, "--config=theirs/c.yaml", "--print_config")
+    assert not Path("theirs/PWNED").exists()
+    assert not Path("PWNED").exists()
+
+
+@pytest.mark.parametrize("place", ["local://{}", "{}/x.ckpt/../../victim", "{}", "http://127.0.0.1:9/x.ckpt"])
+def test_a_checkpoint_cannot_have_a_folder_removed(place: str, run: Path, bldml: Bldml, watched: None) -> None:
+    """Checkpoint callbacks remember their files, and remove the worse ones, whatever a checkpoint says they are."""
+    shutil.copytree(run, "lightning_logs/r")
+    Path("victim").mkdir()
+    Path("victim/precious.txt").write_text("x")
+    target = place.format(Path("victim").absolute())
+    last = Path("lightning_logs/r/checkpoints/last.ckpt")
+    content = torch.load(last, weights_only=True)
+    for state in content["callbacks"].values():
+        if "best_k_models" in state:
+            worst = torch.tensor(1e9)
+            state |= {"best_k_models": {target: worst}, "kth_best_model_path": target, "kth_value": worst}
+            state |= {"dirpath": os.path.realpath(last.parent), "best_model_score": worst}
+    torch.save(content, last)
+    config = Path("lightning_logs/r/config.yaml")
+    config.write_text(config.read_text().replace("max_epochs: 4", "max_epochs: 6"))
+    outcome = bldml("fit", "--resume=lightning_logs/r")
+    assert outcome.code == 0, outcome.err
+    assert "epoch 5:" in outcome.err
+    assert Path("victim/precious.txt").read_text() == "x"
 
 
 def test_doctor_refuses_what_a_fit_refuses(leaves: Path, bldml: Bldml) -> None:

@@ -101,7 +101,7 @@ def test_folder(spoil: Callable[[Path], None], words: list[str], leaves: Path, t
         (["--run_name=a/b"], 1, ["run name 'a/b'"]),
         (["--trainer.max_steps=9"], 2, ["max_steps", "max_epochs"]),
         (["--trainer.val_check_interval=00:00:10:00"], 2, ["val_check_interval", "not a time"]),
-        (["--trainer.strategy=ddp_spawn"], 2, ["trainer.strategy must be auto or ddp"]),
+        (["--trainer.strategy=ddp_spawn"], 2, ["trainer.strategy must be auto, ddp"]),
         (["--trainer.strategy=fsdp"], 2, ["strategy"]),
         (["--trainer.accelerator=abacus"], 2, ["abacus"]),
         (["--config=missing.yaml"], 2, ["missing.yaml"]),

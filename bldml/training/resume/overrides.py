@@ -17,8 +17,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place and renames it, so that a kill leaves the old file or the new one.
 
     Lightning's own goes through the system's temporary folder, which usually lies on another disk: there a rename is a
-    copy, and a kill leaves half of it.
+    copy, and a kill leaves half of it. And Lightning's removes whatever a checkpoint callback remembers, folders and
+    addresses too, which a checkpoint that is resumed from may have told it.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._folders: set[Path] = set()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write it.
@@ -31,6 +36,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         part = target.with_name(f".{target.name}.part")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
+            self._folders.add(target.parent.resolve())
             with part.open("wb") as file:
                 torch.save(checkpoint, file)
                 file.flush()
@@ -44,6 +50,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 f"Cannot write the checkpoint {target}: {reason}. The checkpoints before are as they were. Is there "
                 "space left, and may you write there?"
             ) from error
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove a checkpoint file, where this process has written others beside it; leave everything else alone."""
+        file = Path(path)
+        if file.suffix == ".ckpt" and file.is_file() and file.parent.resolve() in self._folders:
+            file.unlink(missing_ok=True)
 
 
 class _NoHandlers(_SignalConnector):
