@@ -87,11 +87,13 @@ def paths_of(cls: type) -> list[str]:
     return [f"{m}.{cls.__name__}" for m in modules if getattr(sys.modules.get(m), cls.__name__, None) is cls]
 
 
-def refusal(message: str) -> str | None:
+def refusal(message: str, *, trusted: bool) -> str | None:
     """What to say where jsonargparse complains that it may not import something; None for other complaints."""
     name = re.search(r"Importing '([^']+)' is not allowed", message)
     if name is None:
         return None
+    if trusted:
+        return f"{name[1]} is on the parser's own list of what no configuration may name, trusted or not."
     key = re.search(r'key "([\w.]+)"', message)
     return _refusal(key[1] if key else "A configuration", name[1])
 

@@ -139,7 +139,7 @@ class LeafCLI(LightningCLI):
         try:
             config = parser.parse_args(args)  # type: ignore[arg-type]
         except ImportError as error:  # jsonargparse lets some of its own refusals out
-            raise ConfigError(refusal(str(error)) or str(error)) from error
+            raise ConfigError(refusal(str(error), trusted=self.trusted) or str(error)) from error
         verb = config.subcommand
         if not self.trusted:
             check_allowed(config[verb])

@@ -62,7 +62,7 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise ConfigError."""
-        if refused := refusal(message):
+        if refused := refusal(message, trusted=is_trusted()):
             raise ConfigError(refused) from ex
         parser = getattr(ex, "subcommand_parser", None) or self
         raise ConfigError(f"{explain_mistake(message, keys_of(parser))}\nAll options: {parser.prog} --help") from ex
@@ -278,6 +278,11 @@ def set_up_parsing(allowed: Sequence[str] | None) -> None:
         config_read_mode_urls_enabled=False,
         add_print_completion_argument=True,
     )
+
+
+def is_trusted() -> bool:
+    """Whether parsing is set up for a configuration that may name any class."""
+    return "*" not in parsing_settings["import_path_verdicts"]
 
 
 def config_files(arguments: list[str]) -> list[Path]:

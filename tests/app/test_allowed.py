@@ -369,6 +369,13 @@ def test_a_refusal_says_what_is_allowed_and_how_to_trust(leaves: Path, bldml: Bl
     assert f"trainer.logger.init_args.save_dir is an address, {ADDRESS}" in err
 
 
+def test_what_is_never_allowed_is_said_so(leaves: Path, bldml: Bldml) -> None:
+    err = bldml("fit", *SMALL, "--data.root", leaves, "--trainer.callbacks=os.system", "--trust_config").err
+    assert (
+        "os.system runs programs or changes settings of the parser: no configuration may name it, trusted or not" in err
+    )
+
+
 def test_an_address_in_the_card_is_text(options: Options, watched: None) -> None:
     assert options.feed("card.data_availability", "https://example.org/leaves")
     assert options.config.fit.card.data_availability == "https://example.org/leaves"
@@ -473,6 +480,7 @@ def test_no_command_connects_to_anything(run: Path, leaves: Path, tmp_path: Path
     shutil.copytree(run, tmp_path / "again")
     given, cpu = ["--ckpt_path", str(run / "checkpoints" / "best.ckpt")], "--trainer.accelerator=cpu"
     commands = [
+        ["demo", "drawn", "--images_per_class=2", "--size=96"],
         ["split", str(leaves), "--output", "splits.csv"],
         ["audit", str(leaves), "--output", "audit"],
         ["doctor", *SMALL, f"--data.root={leaves}"],
