@@ -42,7 +42,7 @@ def estimate_auroc(labels: ArrayLike, scores: ArrayLike) -> Estimate:
     On the logit the interval keeps its coverage near 1, where the plain one loses it. Where the area is 0 or 1, or the
     variance 0, DeLong's method gives nothing; there it is Newcombe's method 5 (Newcombe 2006).
 
-    >>> estimate = auroc([0] * 71 + [1] * 45, [0.1] * 71 + [0.9] * 45)
+    >>> estimate = estimate_auroc([0] * 71 + [1] * 45, [0.1] * 71 + [0.9] * 45)
     >>> estimate.value, round(estimate.interval.low, 3), estimate.interval.high
     (1.0, 0.964, 1.0)
     """

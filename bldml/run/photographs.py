@@ -116,7 +116,7 @@ def describe(rows: Sequence[PhotographRow], positive_class: str) -> Description:
         rows: Its photographs.
         positive_class: Name of the positive class.
 
-    >>> row = Photograph("a.jpg", "test", "BLD", "", 4000, 3000, "", "2024-06-01T12:00:00")
+    >>> row = PhotographRow("a.jpg", "test", "BLD", "", 4000, 3000, "", "2024-06-01T12:00:00")
     >>> describe([row], "BLD").megapixels, describe([row], "BLD").first
     (12.0, '2024-06-01')
     """

@@ -65,7 +65,7 @@ def perceptual_hash(image: Image.Image) -> Print:
 
     A picture decoded at a reduced scale has nearly the same print. One without anything to see in it has none.
 
-    >>> bool((fingerprint(Image.new("RGB", (640, 480), "green")) == NO_PRINT).all())
+    >>> bool((perceptual_hash(Image.new("RGB", (640, 480), "green")) == NO_PRINT).all())
     True
     """
     little = image.resize((_POINTS, _POINTS), Image.Resampling.BILINEAR, reducing_gap=2.0).convert("L")

@@ -50,7 +50,7 @@ def check_time(request: JobRequest) -> Finding:
 def asked_gpus(script: Script) -> int:
     """GPUs a node that a script asks for.
 
-    >>> from bldml.doctor.sbatch_file import parse_script
+    >>> from bldml.doctor.slurm.script import parse_script
     >>> [asked_gpus(parse_script(f"#SBATCH {text}")) for text in ("--gres=gpu:a100:2", "--gres=gpu", "-G 3", "-c 2")]
     [2, 1, 3, 0]
     """
