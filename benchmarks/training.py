@@ -28,9 +28,9 @@ from bldml.dataset.images import load_rgb
 from bldml.training.backbones import BACKBONES
 
 HERE = Path(__file__).parent
-# glibc's own names for what `training/allocator.py` sets.
+# glibc's own names for what `training/process.py` sets.
 GLIBC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "2147483647"}
-# GNU OpenMP's default, where `training/threads.py` sets less.
+# GNU OpenMP's default, where `training/process.py` sets less.
 STOCK_THREADS = {"GOMP_SPINCOUNT": "300000"}
 Rates = dict[str, float]
 

@@ -13,9 +13,9 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "bldml"
 
-# The floors, from the ground up: each may import itself and the floors named, all of which stand above it here. A name
-# stands for the module and all below it, except that the importer `bldml` is the package's __init__ alone. The longest
-# name that fits decides; what has no row may not exist.
+# The floors, from the ground up: each may import itself and the floors named, all of which come before it in this list.
+# A name stands for the module and all below it, except that the importer `bldml` is the package's __init__ alone. The
+# longest name that fits decides; what has no row may not exist.
 FLOORS: dict[str, tuple[str, ...]] = {
     "errors": (),
     "io": ("errors",),

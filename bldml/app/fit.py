@@ -35,7 +35,7 @@ from bldml.io.text import counted
 from bldml.run.folder import RunFolder
 from bldml.run.lock import lock_run
 from bldml.training.data.datamodule import LeafDataModule
-from bldml.training.finetuning import deepest
+from bldml.training.finetuning import check_depth
 from bldml.training.module import LeafClassifier
 from bldml.training.recording import Curves, EpochTable, record_environment, software_versions
 from bldml.training.resume.callback import Interruption
@@ -100,8 +100,7 @@ class Start:
                     f"The run {logs / name} exists already. Give another name with --run_name, or go on with it by "
                     f"--resume {logs / name}."
                 )
-            thawed = deepest(self.config.unfreezing.stages, self.config.unfreezing.blocks)
-            self.model.unfreeze(*thawed).unfreeze(0)  # more than there are is said now
+            check_depth(self.model, self.config.unfreezing)
             self.model.load_pretrained()
             self.datamodule.read_for_fit(self.check)
             # One rank looks, unless what it finds is to stop all of them.

@@ -248,11 +248,9 @@ def load_configuration(text: str) -> Any:
 def _renamed(value: Any) -> Any:
     if isinstance(value, list):
         return [_renamed(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    path = value.get("class_path")
-    now = {"class_path": MOVED[path]} if isinstance(path, str) and path in MOVED else {}
-    return {key: _renamed(item) for key, item in value.items()} | now
+    if isinstance(value, dict):
+        return {key: _renamed(item) for key, item in value.items()}
+    return MOVED.get(value, value) if isinstance(value, str) else value
 
 
 def set_up_parsing(allowed: Sequence[str] | None) -> None:

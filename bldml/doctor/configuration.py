@@ -82,6 +82,7 @@ def read_configuration(arguments: list[str]) -> Configuration:
 
 def _read(arguments: list[str], files: tuple[Path, ...]) -> Configuration:
     from bldml.app.lightning_cli import LeafCLI
+    from bldml.training.finetuning import check_depth
     from bldml.training.resume.signals import StopSignals
 
     class FitOptions(LeafCLI):
@@ -109,6 +110,7 @@ def _read(arguments: list[str], files: tuple[Path, ...]) -> Configuration:
     try:
         with _quiet():
             options.make()
+            check_depth(options.model, config.unfreezing)
         findings.append(ok(SETTINGS, f"{config.model.backbone}; model, data module and trainer can be made"))
     except Exception as error:
         findings.append(_refused(SETTINGS, error))

@@ -22,7 +22,7 @@ class Backbone:
         model: Name of the torchvision builder.
         head: Dotted path of the layer that is replaced by one logit.
         stages: Dotted paths of the modules of each stage, the stage nearest the head first. Head and stages together
-            hold every parameter exactly once.
+            hold every parameter exactly once (but for `classifier` in a row of `with_whole_classifier`).
         blocks: The same in smaller parts, in the order in which the scripts behind the BLD-ML paper thaw; empty where
             they are the stages.
         classifier: Layers of the first stage that belong to the pretrained classifier, before its last layer.
@@ -38,7 +38,7 @@ class Backbone:
 
     model: str
     head: str
-    stages: tuple[tuple[str, ...], ...]
+    stages: Parts
     gradcam: str
     image_size: int
     steps: tuple[str, ...]
@@ -66,8 +66,8 @@ def _each(*paths: str) -> Parts:
     return tuple((path,) for path in paths)
 
 
-def _features(*blocks: int) -> tuple[str, ...]:
-    return tuple(f"features.{block}" for block in blocks)
+def _features(*numbers: int) -> tuple[str, ...]:
+    return tuple(f"features.{number}" for number in numbers)
 
 
 class HalfRange(nn.Module):

@@ -15,16 +15,16 @@ from bldml.training.module import LeafClassifier
 
 
 class ProgressiveUnfreezing(Callback):
-    """Trains the head alone first, then thaws the backbone's stages from the head downwards.
+    """Trains the head alone first, then thaws the backbone's stages or blocks from the head downwards.
 
     What is thawed is a pure function of the epoch, set anew at the start of each.
 
     Args:
         start_epoch: First epoch, counted from 0, in which the backbone is trained.
         stages: How many stages to thaw, those nearest the head; 0 for never.
-        every_n_epochs: Epochs from one stage to the next; 0 thaws all of them at once.
-        blocks: How many blocks to thaw instead: the smaller parts of the scripts behind the BLD-ML paper, such as one
-            of the three bottlenecks of ResNet50's last stage.
+        every_n_epochs: Epochs from one stage or block to the next; 0 thaws all of them at once.
+        blocks: How many blocks to thaw; then `stages` does not count. They are the smaller parts of the scripts behind
+            the BLD-ML paper, such as one of the three bottlenecks of ResNet50's last stage.
         reset_optimizer: Begin anew at each thaw, with the first learning rates, no moments, and nothing counted by the
             plateau.
     """
@@ -190,6 +190,19 @@ def deepest(stages: int, blocks: int | None) -> tuple[int, Unit]:
     ((2, 'stages'), (3, 'blocks'))
     """
     return (stages, "stages") if blocks is None else (blocks, "blocks")
+
+
+def check_depth(module: LeafClassifier, unfreezing: Any) -> None:
+    """Refuse a depth that the backbone does not have, before anything is trained.
+
+    Args:
+        module: The classifier; as it was afterwards, its backbone frozen.
+        unfreezing: The settings of `ProgressiveUnfreezing`.
+
+    Raises:
+        TrainingError: There are not so many stages or blocks.
+    """
+    module.unfreeze(*deepest(unfreezing.stages, unfreezing.blocks)).unfreeze(0)
 
 
 def classifier(module: LightningModule) -> LeafClassifier:

@@ -68,6 +68,7 @@ def cut(square: Square, box: Box) -> tuple[Square, Box]:
     """
     side = len(square)
     left, top, right, bottom = (round(edge * side) for edge in box)
+    left, top = min(left, side - 1), min(top, side - 1)
     return square[top : max(bottom, top + 1), left : max(right, left + 1)], (0.0, 0.0, 1.0, 1.0)
 
 

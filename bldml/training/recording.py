@@ -218,7 +218,7 @@ def record_environment(
     Args:
         seed: Seed of the run.
         device: Device that was computed on.
-        fingerprints: SHA-256 of each split (see `dataset.samples.fingerprint`).
+        fingerprints: SHA-256 of each split (see `dataset.samples.dataset_digest`).
         parameters: Weights and biases of the network.
     """
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None

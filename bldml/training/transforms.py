@@ -37,8 +37,8 @@ class Augmentation:
         crop_aspect: Smallest and largest factor on the photograph's own aspect ratio, or, without
             `crop_aspect_relative`, aspect ratio (width to height) of the crop itself.
         crop_aspect_relative: Crops in the photograph's own proportions (true), or with the aspect ratio of
-            torchvision's RandomResizedCrop (false), which on photographs of 3:2 fits nowhere and falls back to one
-            centre crop.
+            torchvision's RandomResizedCrop (false), which with these ranges does not fit into photographs of 3:2 and
+            then is one centre crop.
         flip: Mirror with probability one half: left-right and top-bottom, each by itself (true), one of them
             (horizontal is left-right, vertical is top-bottom), or neither (false).
         rotation: Largest rotation to either side, degrees.
@@ -179,7 +179,7 @@ def training_image(
     a = augmentation
     square = squash(image, squashed_side(size, a))
     box = random_box(a, generator, aspect)
-    # All draws are made whatever the settings, so that changing one leaves the others' values alone.
+    # All draws are made whatever the other settings, so that changing one of them leaves the others' values alone.
     mirror_x, mirror_y = (bool(draw < 0.5) for draw in generator.random(2))
     mirror = (mirror_x and a.flip in (True, "horizontal"), mirror_y and a.flip in (True, "vertical"))
     angle, brightness, contrast, saturation, hue = (float(draw) for draw in generator.uniform(-1.0, 1.0, 5))

@@ -311,7 +311,7 @@ def test_photographs_that_were_added_are_left_aside_and_one_that_changed_is_name
 
 
 def test_a_recipe_that_begins_anew_at_each_thaw_goes_on_exactly(leaves: Path, bldml: Bldml) -> None:
-    recipe = ("--unfreezing.blocks=2", "--unfreezing.reset_optimizer=true", "--model.frozen_mode=train")
+    recipe = ("--unfreezing.blocks=3", "--unfreezing.reset_optimizer=true", "--model.frozen_mode=train")
     stop_and_go_on(bldml, leaves, ["save 0", "epoch 1", "train 1 2", "epoch 2"], *recipe)
     assert bldml("fit", *OPTIONS, "--data.root", leaves, *recipe, "--run_name=steady").code == 0
     assert_same(Path("lightning_logs/hurt"), Path("lightning_logs/steady"))

@@ -432,3 +432,10 @@ def test_inside_a_job(doctor: Doctor, slurm: Callable[..., None], monkeypatch: p
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     assert outcome.code == 1
     assert rows["signals"][0]["found"] == "SIGTERM blocked"
+
+
+def test_more_stages_than_there_are(leaves: Path, bldml: Bldml) -> None:
+    for option, words in (("stages=9", "9 stages cannot be thawed"), ("blocks=40", "40 blocks cannot be thawed")):
+        outcome = bldml("doctor", *SMALL, "--data.root", leaves, f"--unfreezing.{option}")
+        assert outcome.code == 1
+        assert words in outcome.out

@@ -144,12 +144,15 @@ def test_the_optimizer_begins_anew_at_each_thaw_if_asked(reset: bool, tmp_path: 
     """Two batches an epoch; no progress is enough, so the plateau lowers the rates after each epoch."""
     module = LeafClassifier("mobilenet_v2_x0_35", "none", 64, lr=1e-3, weight_decay=0.0)
     observer, plateau = OptimizerAtStart(), PlateauLR(patience=0, threshold=1.0)
-    callbacks = [ProgressiveUnfreezing(2, blocks=1, reset_optimizer=reset), plateau, observer]
+    callbacks = [ProgressiveUnfreezing(2, blocks=3, reset_optimizer=reset), plateau, observer]
     trainer(tmp_path, max_epochs=5, callbacks=callbacks, num_sanity_val_steps=0).fit(module, batches(6), batches(6))
     halves = [0, 1, 0, 1, 2] if reset else [0, 1, 2, 3, 4]
     assert observer.rates == [[1e-3 * 0.5**n, 1e-4 * 0.5**n] for n in halves]
     head = [1, 3, 1, 3, 5] if reset else [1, 3, 5, 7, 9]
     assert [max(steps) for steps in observer.steps] == head
+    # Three blocks, which are less than three stages.
+    assert module.trainable_share() < module.unfreeze(3).trainable_share()
+    assert module.unfreeze(3, "blocks").network.get_submodule("features.15").training is False
     # Without it what was thawed has a history of its own.
     assert [len(steps) for steps in observer.steps] == ([1] * 5 if reset else [1, 1, 2, 2, 2])
 

@@ -338,11 +338,21 @@ def test_ranges(setting: dict[str, Any]) -> None:
 def test_the_ends_of_the_ranges_are_allowed(photograph: Image.Image) -> None:
     for relative, alone in itertools.product((True, False), repeat=2):
         widest = Augmentation(
-            crop_area=(0.001, 1.0), crop_aspect=(0.01, 100.0), crop_aspect_relative=relative, rotation=180.0,
-            translate=0.99, scale=(0.01, 100.0), fill=(0, 255, 0), brightness=1.0, contrast=1.0, saturation=1.0,
-            hue=0.5, grayscale=1.0, surroundings="fill" if alone else "photograph",
-        )  # fmt: skip
-        for seed in range(20):
+            crop_area=(1e-6, 1.0 if relative else 1e-5),
+            crop_aspect=(0.01, 100.0),
+            crop_aspect_relative=relative,
+            rotation=180.0,
+            translate=0.99,
+            scale=(0.01, 100.0),
+            surroundings="fill" if alone else "photograph",
+            fill=(0, 255, 0),
+            brightness=1.0,
+            contrast=1.0,
+            saturation=1.0,
+            hue=0.5,
+            grayscale=1.0,
+        )
+        for seed in range(200):
             image = training_image(photograph, SIZE, widest, seeded(seed), aspect=1.5)
             assert image.shape == (3, SIZE, SIZE)
 
