@@ -102,7 +102,7 @@ def _refusal(key: str, what: str) -> str:
     rows = (f"  {place}: {', '.join(c.__name__ for c in classes)}" for place, (_, classes) in ALLOWED.items())
     return (
         f"{key} may not name {what}. Without --trust_config a configuration may name these classes, with numbers and "
-        "text as their settings:\n" + "\n".join(rows) + f"\nWith --trust_config it may name any class. {RISK}"
+        "text as their settings:\n" + "\n".join(rows) + f"\nWith --trust_config it may name others. {RISK}"
     )
 
 
@@ -140,7 +140,7 @@ def _check(value: Any, key: str) -> None:
 def _check_text(text: str, key: str) -> None:
     if key in CHOICES and text not in CHOICES[key]:
         known = " or ".join(filter(None, (", ".join(CHOICES[key][:-1]), *CHOICES[key][-1:]))) or "null"
-        raise ConfigError(f"{key} must be {known}, not {text}. With --trust_config it may be another one. {RISK}")
+        raise ConfigError(f"{key} must be {known}, not {text}.")
     if not any(key == free or key.startswith(f"{free}.") for free in FREE_TEXT) and _ADDRESS.search(text):
         raise ConfigError(f"{key} is an address, {text}: bldml reads and writes files of this machine only.")
     if ".init_args." in key and not _SETTING.fullmatch(text):

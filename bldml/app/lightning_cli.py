@@ -71,7 +71,7 @@ class LeafCLI(LightningCLI):
         hush()
         self.trusted = "--trust_config" in args
         if self.trusted and not self.is_child:
-            say_warning(f"--trust_config: this configuration may name any class. {RISK}")
+            say_warning(f"--trust_config: this configuration may name classes that bldml does not know. {RISK}")
         set_up_parsing(None if self.trusted else allowed_paths())
         args = with_config_of_run([argument for argument in args if argument != "--trust_config"])
         check_files(args)

@@ -362,7 +362,7 @@ def test_a_refusal_says_what_is_allowed_and_how_to_trust(leaves: Path, bldml: Bl
     err = bldml("fit", *SMALL, "--data.root", leaves, "--trainer.callbacks=LambdaCallback").err
     assert "trainer.callbacks may not name lightning.pytorch.callbacks.LambdaCallback" in err
     assert "  trainer.logger: CSVLogger, TensorBoardLogger\n" in err
-    assert "With --trust_config it may name any class. It can then run any program with your rights" in err
+    assert "With --trust_config it may name others. It can then run any program with your rights" in err
     err = bldml(
         "fit", *SMALL, "--data.root", leaves, "--trainer.logger=CSVLogger", f"--trainer.logger.save_dir={ADDRESS}"
     ).err
