@@ -1,4 +1,4 @@
-"""What only people can say of a classifier: the `card:` block of a configuration."""
+"""Facts about a classifier that only people know: the `card:` block of a configuration."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -7,30 +7,30 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Card:
-    """What a report must say and no program can find out; what is missing is printed as "Not stated".
+    """Facts that a report should state and no program can know; missing ones are printed as "Not stated".
 
     After STARD-AI 2025, CLAIM 2024, REFORMS and the model cards of Mitchell et al. 2019.
 
     Args:
-        intended_use: What the classifier is to be used for, and which decision it supports (triage, screening,
+        intended_use: What the classifier is intended for, and which decision it supports (triage, screening,
             confirmation).
-        intended_user: Who is to use it, and with what training.
+        intended_user: Who should use it, and with what training.
         out_of_scope: What it must not be used for, such as other hosts, drone pictures, legal proof.
-        population: The leaves, trees, places and seasons that the figures are a claim about.
+        population: The leaves, trees, sites and seasons that the results apply to.
         sites: Where and when the photographs were taken.
-        collection_protocol: How they were taken, such as the side of the leaf, light, distance, attached or not.
-        exclusion_rules: Which photographs were left out by rule, and who applied it.
-        reference_standard: How it was decided whether a leaf is diseased, such as nematode recovery, PCR or eye.
-        labellers: Who labelled, with what experience, and whether they agreed.
-        blinding: Whether those who labelled knew of each other's labels or of the classifier's.
-        lookalikes: Which similar damage is among the negatives, such as aphids, erineum mites, anthracnose or scorch.
+        collection_protocol: How they were taken: side of the leaf, light, distance, leaf attached or detached.
+        exclusion_rules: Which photographs were excluded by rule, and who applied the rule.
+        reference_standard: How a leaf was determined to be diseased, such as nematode recovery, PCR or visual inspection.
+        labellers: Who labelled the photographs, with what experience and agreement.
+        blinding: Whether the labellers knew each other's labels or the classifier's predictions.
+        lookalikes: Which similar damage occurs among the negatives, such as aphids, erineum mites, anthracnose or scorch.
         limitations: Known weaknesses and biases.
-        data_availability: Where the photographs are to be had, and under which licence.
+        data_availability: Where the photographs are available, and under which licence.
         licence: Licence of the classifier.
-        contact: Whom to ask.
-        funding: Who paid, and conflicts of interest.
-        ethics: Permissions and privacy, such as whether positions were removed.
-        citation: How to cite.
+        contact: Contact person.
+        funding: Funding and conflicts of interest.
+        ethics: Permissions and privacy, such as whether locations were removed.
+        citation: How to cite the classifier.
     """
 
     intended_use: str | None = None
@@ -56,13 +56,13 @@ class Card:
 TITLES = {
     "intended_use": "Intended use",
     "intended_user": "Intended users",
-    "out_of_scope": "Not to be used for",
-    "population": "Population that the figures are about",
-    "sites": "Places and dates of the photographs",
+    "out_of_scope": "Out of scope",
+    "population": "Population that the results apply to",
+    "sites": "Sites and dates of the photographs",
     "collection_protocol": "How the photographs were taken",
-    "exclusion_rules": "Photographs left out by rule",
+    "exclusion_rules": "Photographs excluded by rule",
     "reference_standard": "Reference standard",
-    "labellers": "Who labelled",
+    "labellers": "Labellers",
     "blinding": "Blinding",
     "lookalikes": "Similar damage among the negatives",
     "limitations": "Limitations",
