@@ -20,10 +20,12 @@ class Card:
         sites: Where and when the photographs were taken.
         collection_protocol: How they were taken: side of the leaf, light, distance, leaf attached or detached.
         exclusion_rules: Which photographs were excluded by rule, and who applied the rule.
-        reference_standard: How a leaf was determined to be diseased, such as nematode recovery, PCR or visual inspection.
+        reference_standard: How a leaf was determined to be diseased, such as nematode recovery, PCR or
+            visual inspection.
         labellers: Who labelled the photographs, with what experience and agreement.
         blinding: Whether the labellers knew each other's labels or the classifier's predictions.
-        lookalikes: Which similar damage occurs among the negatives, such as aphids, erineum mites, anthracnose or scorch.
+        lookalikes: Which similar damage occurs among the negatives, such as aphids, erineum mites, anthracnose or
+            scorch.
         limitations: Known weaknesses and biases.
         data_availability: Where the photographs are available, and under which licence.
         licence: Licence of the classifier.
