@@ -1,4 +1,4 @@
-"""The only place that knows an architecture by name: a backbone is a row of data."""
+"""The table of backbones: one row of data per architecture. No other module knows an architecture by name."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -8,7 +8,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-# How much of a network is thawed at a time: parts of about the same depth, or the blocks of the BLD-ML scripts.
+# The units in which a network is unfrozen: stages of similar depth, or the blocks of the BLD-ML scripts.
 Unit = Literal["stages", "blocks"]
 BackboneName = Literal["efficientnet_v2_s", "resnet50", "mobilenet_v3_large", "inception_v3", "mobilenet_v2_x0_35"]
 Parts = tuple[tuple[str, ...], ...]
@@ -16,24 +16,24 @@ Parts = tuple[tuple[str, ...], ...]
 
 @dataclass(frozen=True)
 class Backbone:
-    """What must be known of an architecture.
+    """The facts about an architecture that bldml needs.
 
     Attributes:
         model: Name of the torchvision builder.
-        head: Dotted path of the layer that is replaced by one logit.
-        stages: Dotted paths of the modules of each stage, the stage nearest the head first. Head and stages together
-            hold every parameter exactly once (but for `classifier` in a row of `with_whole_classifier`).
-        blocks: The same in smaller parts, in the order in which the scripts behind the BLD-ML paper thaw; empty where
-            they are the stages.
+        head: Dotted path of the layer that is replaced by a layer with one logit.
+        stages: Dotted paths of the modules of each stage, beginning with the stage nearest the head. Head and stages
+            together hold every parameter exactly once (except `classifier` in a row of `with_whole_classifier`).
+        blocks: The same in smaller parts, in the order in which the scripts behind the BLD-ML paper unfreeze; empty if
+            they equal the stages.
         classifier: Layers of the first stage that belong to the pretrained classifier, before its last layer.
-        gradcam: Layer whose activations Grad-CAM looks at.
+        gradcam: Layer whose activations Grad-CAM uses.
         image_size: Side in pixels that the network was designed for.
-        min_size: Smallest side in pixels: the last feature map still has two rows, or what the layers need.
-        weights: Name of torchvision's ImageNet weights; None where torchvision has none.
-        steps: Dotted paths in the order in which a picture passes through them, from images to logits, and keys of
-            `FUNCTIONS` where the network's forward does something that is no module of its own.
+        min_size: Smallest side in pixels at which the last feature map has two rows and all layers work.
+        weights: Name of torchvision's ImageNet weights; None if torchvision has none.
+        steps: Dotted paths of the modules in forward order, from images to logits, and keys of `FUNCTIONS` for
+            operations of the network's forward that are not modules.
         options: Arguments of the builder.
-        dropped: Prefixes of pretrained parameters that this project does not use.
+        dropped: Prefixes of pretrained parameters that bldml does not use.
     """
 
     model: str
@@ -50,11 +50,11 @@ class Backbone:
     classifier: tuple[str, ...] = ()
 
     def parts(self, unit: Unit) -> Parts:
-        """The backbone in parts of that size, the part nearest the head first."""
+        """Return the parts of the backbone in this unit, beginning with the part nearest the head."""
         return self.blocks if unit == "blocks" and self.blocks else self.stages
 
     def with_whole_classifier(self) -> "Backbone":
-        """This backbone with all of the pretrained classifier outside its stages, to be trained as the head."""
+        """Return this backbone with the whole pretrained classifier outside its stages, to be trained as the head."""
 
         def without(parts: Parts) -> Parts:
             return tuple(tuple(path for path in part if path not in self.classifier) for part in parts)
@@ -71,7 +71,7 @@ def _features(*numbers: int) -> tuple[str, ...]:
 
 
 class HalfRange(nn.Module):
-    """From ImageNet's mean and standard deviation to one half each, as Inception's `transform_input` does."""
+    """Rescale from ImageNet's mean and standard deviation to one half each, like Inception's `transform_input`."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Images float (n, 3, h, w)."""

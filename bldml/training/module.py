@@ -16,7 +16,7 @@ from bldml.training.backbones import BACKBONES, Backbone, BackboneName, Unit, bu
 from bldml.training.checkpoint import KEY, Header
 from bldml.training.scores import Epoch, EpochScores, weighted_loss
 from bldml.training.transforms import MEAN, STD, Normalization
-from bldml.training.trunk import KeptFeatures, Trunk
+from bldml.training.trunk import FeatureCache, Trunk
 from bldml.training.weights import load_pretrained
 
 Stage = Literal["train", "val", "test"]
@@ -94,7 +94,7 @@ class LeafClassifier(LightningModule):
         # On the CPU, channels_last makes bf16 convolutions about twice as fast; on a GPU fp16 ones.
         self.network = build(backbone).to(memory_format=torch.channels_last)
         self.trunk = Trunk(self.network, self.row.steps, compiled=compile)
-        self.kept = KeptFeatures(int(kept_features * 2**30))
+        self.kept = FeatureCache(int(kept_features * 2**30))
         self.register_buffer("pos_weight", torch.ones(()))
         self.pos_weight: Tensor
         self.normalization = Normalization()

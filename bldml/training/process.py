@@ -1,12 +1,11 @@
-"""What this process is told before it trains: to keep freed memory, and threads to wait briefly. Loads no torch.
+"""Settings of the process before training: keep freed memory, and let threads wait only briefly. Loads no torch.
 
-By default glibc gives every block above 32 MiB (128 KiB in the beginning) pages of its own and takes them away
-when it is freed, and it cuts off the top of its heap; the next tensor's pages are then made and zeroed anew.
+By default glibc maps separate pages for every block above 32 MiB (128 KiB at first) and unmaps them when the block is
+freed, and it trims the top of its heap. The pages of the next tensor must then be mapped and zeroed again.
 
-By default the threads of GNU's OpenMP, which torch is built with, keep their core busy for some milliseconds, at the
-end of each part of an operation and after the last. Whoever decodes photographs meanwhile, or another program, then
-takes time from the thread that all wait for. `benchmarks/README.md` says what both cost, and where it makes no
-difference.
+By default the threads of GNU's OpenMP, which torch is built with, spin for some milliseconds after each part of an
+operation. Loader processes and other programs then compete with the thread that all others wait for.
+`benchmarks/README.md` says what both cost, and where they make no difference.
 """
 
 import ctypes
@@ -15,18 +14,18 @@ import sys
 
 # From malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-# An int, and larger than any process here grows.
+# Fits an int, and larger than any process here.
 _NEVER = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Let this process reuse freed memory instead of returning it; worth it only where tensors live on the CPU.
+    """Let this process reuse freed memory instead of returning it; useful only if tensors are on the CPU.
 
-    Its size then stays at its peak, which it would reach again in the next step. Blocks come from the heap, whatever
-    their size.
+    The process then stays at its peak size, which it would reach again in the next step. Blocks of any size come from
+    the heap.
 
     Returns:
-        Whether the C library is one that can be told.
+        Whether the C library supports the setting.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -42,9 +41,9 @@ _SPINS = 10_000  # a few tenths of a millisecond; with 1,000 or 3,000 some epoch
 
 
 def wait_briefly() -> None:
-    """Set how long threads of this process, and of those it starts, wait busily; before torch is loaded.
+    """Set how long threads of this process and its children spin; call it before torch is loaded.
 
-    Whoever has set OpenMP's own variables has thought about it: they stay.
+    OpenMP variables that the user has set are respected.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", str(_SPINS))

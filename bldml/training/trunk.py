@@ -1,7 +1,7 @@
-"""The frozen part of a network: without autograd, its BatchNorm folded into its convolutions, its outputs kept.
+"""The frozen part of a network: run without autograd, with BatchNorm folded into convolutions, its outputs cached.
 
-Between two thaws the frozen part is a fixed function of a picture. Nothing of it needs a gradient, and for a photograph
-without augmentation its output is the same in every epoch.
+Until more layers are unfrozen, the frozen part is a fixed function of an image. None of it needs a gradient, and for a
+photograph without augmentation its output is the same in every epoch.
 """
 
 import copy
@@ -16,19 +16,19 @@ from torchvision.ops import StochasticDepth
 
 from bldml.training.backbones import FUNCTIONS
 
-# Identity, place and version of each tensor, and the precision: by it a change is seen, whoever made it.
+# Address and version of each tensor, and the precision: the key differs after any change, whoever made it.
 Key = tuple[object, ...]
 
 
 class Trunk:
-    """A network as a frozen part and the rest, which together compute what the network does.
+    """A network divided into a frozen part and the rest, which together compute the network's output.
 
-    No module of its own, so that the network's parameters have one name and a checkpoint holds nothing twice.
+    It is not an nn.Module, so that each parameter has one name and a checkpoint holds nothing twice.
 
     Args:
         network: The network.
         steps: Its steps from images to logits (see `backbones.Backbone.steps`).
-        compiled: Let torch.compile make both parts faster.
+        compiled: Whether to use torch.compile on both parts.
     """
 
     def __init__(self, network: nn.Module, steps: Sequence[str], *, compiled: bool = False) -> None:
@@ -40,35 +40,35 @@ class Trunk:
         self._key: Key = ()
 
     def split(self) -> None:
-        """Find what is frozen now: everything before the first step that is trained or that draws random numbers."""
+        """Determine the frozen part: all steps before the first one that is trained or draws random numbers."""
         moving = (number for number, step in enumerate(self.steps) if not is_fixed(step))
         frozen = next(moving, len(self.steps))
         if frozen != self.frozen or self._rest is None:
             self.frozen, self._folded, self._key = frozen, None, ()
             rest = nn.Sequential(*self.steps[frozen:])
-            # Sequential itself is in training mode or not without meaning; its steps keep their own modes.
+            # The training mode of the Sequential itself has no effect; its steps keep their own modes.
             self._rest = torch.compile(rest) if self.compiled else rest
 
     def key(self, device: torch.device) -> Key:
-        """What the frozen part's output depends on beside the picture."""
+        """Return everything except the image that the frozen part's output depends on."""
         steps = self.steps[: self.frozen]
         dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
         weights = [(weight.data_ptr(), weight._version) for step in steps for weight in step.parameters()]
-        # Without versions: DDP of torch 2.10 writes the same statistics to every rank's buffers in each step.
+        # Buffers without versions: in each step, DDP of torch 2.10 writes the same statistics to every rank's buffers.
         buffers = [buffer.data_ptr() for step in steps for buffer in step.buffers()]
         return (self.frozen, device, dtype, *weights, *buffers)
 
     def exact(self, images: Tensor) -> Tensor:
-        """Output of the frozen part as it is, which an evaluation of the checkpoint will see, to the last bit."""
+        """Return the output of the unfolded frozen part, identical to the last bit to that of an evaluation."""
         with torch.no_grad():
             for step in self.steps[: self.frozen]:
                 images = step(images)
             return images
 
     def features(self, images: Tensor) -> Tensor:
-        """Output of the folded frozen part for images (n, 3, s, s); the images where nothing is frozen.
+        """Return the output of the folded frozen part for images (n, 3, s, s); the images if nothing is frozen.
 
-        Folded weights round otherwise in 16 bits. So it is for training; what is published is computed by `exact`.
+        Folded weights round differently in 16 bits. So this is for training only; published results come from `exact`.
         """
         with torch.no_grad():
             key = self.key(images.device)
@@ -79,7 +79,7 @@ class Trunk:
             return result
 
     def logits(self, features: Tensor) -> Tensor:
-        """Logits (n, 1) from the frozen part's output."""
+        """Return logits (n, 1) from the frozen part's output."""
         if self._rest is None:
             raise RuntimeError("split comes first")
         return self._rest(features)
@@ -89,20 +89,20 @@ class Trunk:
         weight = next(frozen.parameters(), None)
         if weight is None:
             return frozen
-        # Autocast would cast frozen weights anew in every step.
+        # Autocast would cast the frozen weights again in every step.
         autocast = torch.is_autocast_enabled(device.type)
         dtype = torch.get_autocast_dtype(device.type) if autocast else weight.dtype
         folded: nn.Module = fuse(frozen.float(), inplace=True).to(dtype)
         return torch.compile(folded) if self.compiled else folded
 
 
-class KeptFeatures:
-    """Outputs of the frozen part for the batches of a validation, until the frozen part changes.
+class FeatureCache:
+    """Cached outputs of the frozen part for validation batches; emptied when the frozen part changes.
 
-    A batch is kept as a whole, so that what is read back is, bit for bit, what would be computed again.
+    Whole batches are cached, so that a cached output is identical, bit for bit, to a new computation.
 
     Args:
-        limit: Bytes to keep at most; later batches are computed each time.
+        limit: Maximum size in bytes; further batches are computed each time.
     """
 
     def __init__(self, limit: int) -> None:
@@ -111,13 +111,13 @@ class KeptFeatures:
         self._batches: dict[tuple[str, ...], Tensor] = {}
 
     def get(self, names: Sequence[str], key: Key, compute: Callable[[], Tensor], device: torch.device) -> Tensor:
-        """The features of a batch.
+        """Return the features of a batch, from the cache if they are there.
 
         Args:
-            names: Of its photographs, in order.
-            key: `Trunk.key` of now.
-            compute: What computes them.
-            device: Where they are wanted.
+            names: Names of its photographs, in order.
+            key: The present `Trunk.key`.
+            compute: Computes the features.
+            device: Device of the returned tensor.
         """
         if key != self._key:
             self.clear()
@@ -133,13 +133,13 @@ class KeptFeatures:
         return features
 
     def clear(self) -> None:
-        """Forget all."""
+        """Empty the cache."""
         self._batches.clear()
         self._key, self.used = (), 0
 
 
 def is_fixed(step: nn.Module) -> bool:
-    """Whether a step gives the same for the same input as long as nobody changes its weights."""
+    """Return whether a step is a fixed function of its input as long as its weights do not change."""
     if any(parameter.requires_grad for parameter in step.parameters()):
         return False
     moving = (_BatchNorm, _DropoutNd, StochasticDepth)

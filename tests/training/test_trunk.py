@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from bldml.training.backbones import BACKBONES, BackboneName, build
 from bldml.training.module import LeafClassifier
-from bldml.training.trunk import KeptFeatures, Trunk
+from bldml.training.trunk import FeatureCache, Trunk
 
 NAMES = list(BACKBONES)
 SIZES = {"inception_v3": 107}
@@ -154,7 +154,7 @@ def test_features_are_kept_until_the_key_changes_and_within_the_limit() -> None:
         calls.append(1)
         return torch.full((2, 10), float(len(calls)))
 
-    kept, device = KeptFeatures(limit=2 * 10 * 4), torch.device("cpu")
+    kept, device = FeatureCache(limit=2 * 10 * 4), torch.device("cpu")
     first = kept.get(["a", "b"], ("key",), compute, device)
     assert torch.equal(kept.get(["a", "b"], ("key",), compute, device), first)
     assert len(calls) == 1
