@@ -2,7 +2,7 @@
 
     python benchmarks/accuracy.py FOLDER --positive_class diseased --output benchmarks/results/accuracy.json
 
-FOLDER holds a folder of photographs a class. For each seed `bldml fit` trains with kept pixels and kept features
+FOLDER holds a folder of photographs a class. For each seed `bldml fit` trains with cached images and kept features
 (twice: the second run finds the pixels that the first one kept), without either, and without either in float32. Each is
 tested, and the scores of the test photographs are compared: the largest difference of a probability, and the difference
 of the areas under the ROC curve with DeLong's interval.

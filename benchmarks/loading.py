@@ -2,7 +2,7 @@
 
     python benchmarks/loading.py --photographs FOLDER --output benchmarks/results/loading.json
 
-Ways: the whole JPEG decoded, decoded at a reduced scale, or its kept square read; for evaluation (squashed) and for
+Ways: the whole JPEG decoded, decoded at a reduced scale, or its cached image read; for evaluation (squashed) and for
 training (augmented). Beside them the augmentation that stood here before, one step of torchvision after another on
 tensors, and the plain way: PIL's full decoding and torchvision's augmentation on the full picture. All in one process
 with one thread, in turn, on the same photographs: each has 2 megapixels, and 12 for the second half of the table.
@@ -27,8 +27,8 @@ from torchvision import transforms
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from bldml.dataset.cache.reader import Squares
-from bldml.dataset.cache.writer import Keeper
+from bldml.dataset.cache.reader import CachedImages
+from bldml.dataset.cache.writer import ImageCache
 from bldml.dataset.images import load_rgb
 from bldml.dataset.pixels import Square
 from bldml.dataset.samples import Sample
@@ -98,14 +98,14 @@ def write_photographs(folder: Path, megapixels: int, source: Path | None, count:
     return samples
 
 
-def keep(samples: list[Sample], size: int, side: int, folder: Path) -> Squares:
-    """The photographs' squares, kept and opened."""
-    keeper = Keeper([folder], side, size, len(samples), write=True)
-    digests = [result.digest for result in verify(samples, size, 1, keeper)]
-    keeper.close()
-    if keeper.trouble:
-        raise SystemExit(keeper.trouble)
-    return Squares([folder], side, size, digests)
+def keep(samples: list[Sample], size: int, side: int, folder: Path) -> CachedImages:
+    """The photographs' images, cached and opened."""
+    cache = ImageCache([folder], side, size, len(samples), write=True)
+    digests = [result.digest for result in verify(samples, size, 1, cache)]
+    cache.close()
+    if cache.trouble:
+        raise SystemExit(cache.trouble)
+    return CachedImages([folder], side, size, digests)
 
 
 def ways(samples: list[Sample], size: int, folder: Path) -> dict[str, Way]:
@@ -113,8 +113,8 @@ def ways(samples: list[Sample], size: int, folder: Path) -> dict[str, Way]:
     whole = keep(samples, size, size, folder)
     larger = keep(samples, size, squashed_side(size, AUGMENTATION), folder)
 
-    def kept(squares: Squares, number: int) -> Square:
-        square = squares.read(number)
+    def kept(images: CachedImages, number: int) -> Square:
+        square = images.read(number)
         assert square is not None
         return square
 

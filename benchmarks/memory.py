@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image
 
-SIZE = 16  # px; a cached square is 1 KiB
+SIZE = 16  # px; a cached image is 1 KiB
 WORKERS = 2
 MIB = 2**20
 
@@ -106,7 +106,7 @@ def measure(root: Path) -> dict[str, Any]:
 
 
 def measure_again(root: Path) -> dict[str, int]:
-    """Reading photographs whose pixels are kept already, in this process."""
+    """Reading photographs whose images are cached already, in this process."""
     from bldml.training.data.datamodule import LeafDataModule
 
     LeafDataModule(root=root, positive_class="BLD", image_size=SIZE).read_for_fit()

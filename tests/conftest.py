@@ -37,7 +37,7 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def pixel_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where decoded pixels are kept: not beside photographs that others use too."""
+    """Where images are cached: not beside photographs that others use too."""
     folder = tmp_path_factory.mktemp("pixels")
     os.environ["BLDML_CACHE"] = str(folder)
     return folder

@@ -58,6 +58,33 @@ class MetadataTable(Sequence[Metadata | None]):
         self._kinds: list[dict[str, Any] | None] = [None]
         self._numbers: dict[tuple[object, ...], int] = {}
 
+    @classmethod
+    def of(cls, rows: npt.NDArray[Any], kinds: list[Any]) -> "MetadataTable":
+        """Return the table that has these `parts`.
+
+        Raises:
+            ValueError: They are not parts of one.
+            TypeError: They are not parts of one.
+        """
+        if rows.dtype != _ROW or rows.ndim != 1 or kinds[:1] != [None] or set(rows["kind"]) - set(range(len(kinds))):
+            raise ValueError("no table of metadata")
+        for column in ("taken", "subsec"):
+            rows[column].astype(str)  # ASCII
+        table = cls(0)
+        table._rows, table._kinds = rows, kinds
+        for number, kind in enumerate(kinds[1:], start=1):
+            Metadata(0, 0, **kind)
+            table._numbers[tuple(kind.values())] = number
+        return table
+
+    def parts(self) -> tuple[npt.NDArray[Any], list[Any]]:
+        """Return an array with a row for each file, and what many say alike, which JSON can hold."""
+        return self._rows, self._kinds
+
+    def double(self) -> None:
+        """Make room for twice as many."""
+        self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
+
     def __len__(self) -> int:
         """Of how many."""
         return len(self._rows)

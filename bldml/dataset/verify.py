@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 
-from bldml.dataset.cache.writer import Keeper, Known
+from bldml.dataset.cache.writer import ImageCache, Known
 from bldml.dataset.duplicates.phash import NO_PRINT, Print, perceptual_hash
 from bldml.dataset.images import UnreadableImage, load_rgb
 from bldml.dataset.metadata import Metadata, read_metadata
@@ -17,7 +17,7 @@ from bldml.dataset.samples import Sample
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """One photograph, decoded now or when its pixels were kept.
+    """One photograph, decoded now or when it was cached.
 
     Attributes:
         sample: Which.
@@ -35,7 +35,7 @@ class Verified:
 
 
 def verify(
-    samples: Iterable[Sample], target_size: int, workers: int, keeper: Keeper | None = None
+    samples: Iterable[Sample], target_size: int, workers: int, cache: ImageCache | None = None
 ) -> Generator[Verified]:
     """Decode photographs as training will, in order, without keeping the pixels in memory.
 
@@ -43,8 +43,8 @@ def verify(
         samples: What to decode.
         target_size: Side in pixels that training asks for; decides the scale at which a JPEG is decoded.
         workers: Number of threads; PIL decodes outside the interpreter lock.
-        keeper: Knows photographs that were decoded before, which are only read for their SHA-256, and keeps the pixels
-            of the others.
+        cache: Knows photographs that were decoded before, which are only read for their SHA-256, and is given the
+            others.
 
     Yields:
         One result a sample, in the order given.
@@ -53,19 +53,19 @@ def verify(
     with ThreadPoolExecutor(workers) as pool:
         # In portions: a map over 100,000 photographs would queue them all at once.
         while portion := list(islice(iterator, 32 * workers)):
-            yield from pool.map(lambda sample: _verify_one(sample, target_size, keeper), portion)
+            yield from pool.map(lambda sample: _verify_one(sample, target_size, cache), portion)
 
 
-def _verify_one(sample: Sample, target_size: int, keeper: Keeper | None) -> Verified:
+def _verify_one(sample: Sample, target_size: int, cache: ImageCache | None) -> Verified:
     try:
-        digest, known = _look_up(sample, keeper)
+        digest, known = _look_up(sample, cache)
         if known is not None:
-            return Verified(sample, digest, metadata=known.metadata, print=known.print)
+            return Verified(sample, digest, metadata=known.metadata, print=known.phash)
         photograph = load_rgb(sample.path, target_size)
         digest = digest or _digest(sample)
         found = Verified(sample, digest, metadata=read_metadata(sample.path), print=perceptual_hash(photograph))
-        if keeper is not None:
-            keeper.keep(digest, photograph, found.metadata, found.print)
+        if cache is not None:
+            cache.add(digest, photograph, found.metadata, found.print)
         return found
     except UnreadableImage as error:
         return Verified(sample, reason=error.reason)
@@ -73,12 +73,12 @@ def _verify_one(sample: Sample, target_size: int, keeper: Keeper | None) -> Veri
         return Verified(sample, reason=error.strerror or str(error))
 
 
-def _look_up(sample: Sample, keeper: Keeper | None) -> tuple[str, Known | None]:
-    if keeper is not None:
+def _look_up(sample: Sample, cache: ImageCache | None) -> tuple[str, Known | None]:
+    if cache is not None:
         with suppress(OSError):  # load_rgb says what is wrong
             if stat.S_ISREG(sample.path.stat().st_mode):  # a pipe would never end
                 digest = _digest(sample)
-                return digest, keeper.find(digest)
+                return digest, cache.find(digest)
     return "", None
 
 

@@ -1,11 +1,11 @@
-"""Where decoded pixels may be kept, through the command line: not among the photographs; and why they are not kept."""
+"""Where images may be cached, through the command line: not among the photographs; and why they are not cached."""
 
 import shutil
 from pathlib import Path
 
 import pytest
 
-from bldml.dataset.cache.shard import SegmentWriter
+from bldml.dataset.cache.writer import ShardWriter
 from tests.support import SMALL, Bldml
 
 TRIAL = ("--trainer.fast_dev_run=1",)
@@ -68,28 +68,28 @@ def test_a_manifest_may_start_from_a_folder_that_holds_more(data: Path, bldml: B
     assert outcome.code == 0, outcome.err
 
 
-def test_why_pixels_are_not_kept_names_the_folder(data: Path, bldml: Bldml, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_why_images_are_not_cached_names_the_folder(data: Path, bldml: Bldml, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder that goes while it is written to, a file of that name, a disk without room."""
     fit = ["fit", *SMALL, *TRIAL, f"--data.root={data}", "--data.cache_dir=pixels/here"]
 
     def warning(message: str) -> str:
-        lines = [line for line in message.splitlines() if "decoded pixels are not kept" in line]
+        lines = [line for line in message.splitlines() if "decoded images are not cached" in line]
         assert len(lines) == 1
         return lines[0]
 
-    finish = SegmentWriter.finish
+    finish = ShardWriter.finish
 
-    def too_late(writer: SegmentWriter) -> Path | None:
+    def too_late(writer: ShardWriter) -> Path | None:
         shutil.rmtree(writer.folder)
         return finish(writer)
 
     with monkeypatch.context() as patch:
-        patch.setattr(SegmentWriter, "finish", too_late)
+        patch.setattr(ShardWriter, "finish", too_late)
         outcome = bldml(*fit)
     assert outcome.code == 0, outcome.err
     assert "again: pixels/here: No such file or directory. --data" in warning(outcome.out + outcome.err)
     with monkeypatch.context() as patch:
-        patch.setattr("bldml.dataset.cache.shard.SPARE", 2**70)
+        patch.setattr("bldml.dataset.cache.writer.SPARE", 2**70)
         outcome = bldml(*fit)
     assert outcome.code == 0, outcome.err
     assert "again: pixels/here: " in warning(outcome.out + outcome.err)

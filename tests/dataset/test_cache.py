@@ -1,18 +1,14 @@
-"""Pixels that are kept: the very ones that decoding gives, found again by content, and never half a file."""
+"""Cached images: the very ones that decoding gives, found again by content, and never half a shard."""
 
 import errno
-import io
 import json
 import os
 import pickle
 import shutil
-import struct
 import threading
 import time
 import tracemalloc
-import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +16,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bldml.dataset.cache import format as index
-from bldml.dataset.cache import shard as segment
-from bldml.dataset.cache import writer as cache
-from bldml.dataset.cache.lookup import Places, Segment, StoredPrints, read_segment
-from bldml.dataset.cache.reader import DamagedSquare, Squares
-from bldml.dataset.cache.shard import SegmentWriter
-from bldml.dataset.cache.writer import FOLDER, VARIABLE, Keeper, cache_name, describe_cache, find_folders, is_writable
+from bldml.dataset.cache import format as cache_format
+from bldml.dataset.cache import writer as cache_writer
+from bldml.dataset.cache.format import DamagedRow, RowIndex, Shard, cache_name, pixel_bytes, read_shard, row_bytes
+from bldml.dataset.cache.location import FOLDER, VARIABLE, find_folders, is_writable
+from bldml.dataset.cache.reader import CachedImages
+from bldml.dataset.cache.writer import ImageCache, ShardWriter, describe_cache
 from bldml.dataset.contents import Digests, MetadataTable
-from bldml.dataset.duplicates.phash import NO_PRINT, PRINT_BYTES
+from bldml.dataset.duplicates.phash import NO_PRINT
 from bldml.dataset.images import load_rgb
 from bldml.dataset.metadata import Metadata
 from bldml.dataset.pixels import squash
@@ -37,7 +32,6 @@ from bldml.dataset.synthetic.leaves import write_leaves
 from bldml.dataset.verify import Verified, verify
 
 SIDE, SIZE = 40, 32
-TRAILER = struct.Struct("<8sQI")
 
 
 @pytest.fixture
@@ -49,62 +43,68 @@ def samples(tmp_path: Path) -> list[Sample]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return tmp_path / "kept"
+    return tmp_path / "cache"
 
 
-def keep(
+def fill(
     samples: Sequence[Sample], folder: Path, *, write: bool = True, side: int = SIDE
-) -> tuple[list[Verified], Keeper]:
-    keeper = Keeper([folder], side, SIZE, len(samples), write=write)
-    results = list(verify(samples, SIZE, 3, keeper))
-    keeper.close()
-    return results, keeper
+) -> tuple[list[Verified], ImageCache]:
+    cache = ImageCache([folder], side, SIZE, len(samples), write=write)
+    results = list(verify(samples, SIZE, 3, cache))
+    cache.close()
+    return results, cache
 
 
-def squares(results: Sequence[Verified], folder: Path, side: int = SIDE) -> Squares:
-    return Squares([folder], side, SIZE, [result.digest for result in results])
+def cached(results: Sequence[Verified], folder: Path, side: int = SIDE) -> CachedImages:
+    return CachedImages([folder], side, SIZE, [result.digest for result in results])
 
 
 def open_files() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
-def files(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+def files(folder: Path, pattern: str = "*px-*") -> list[str]:
+    """What lies there beside what marks the folder as a cache."""
+    return sorted(path.name for path in folder.glob(pattern))
 
 
-def test_squares_are_what_decoding_gives(samples: list[Sample], folder: Path) -> None:
-    results, keeper = keep(samples, folder)
-    assert keeper.trouble == ""
+def index_of(folder: Path) -> Path:
+    (index,) = folder.glob("*.npz")
+    return index
+
+
+def test_cached_images_are_what_decoding_gives(samples: list[Sample], folder: Path) -> None:
+    results, cache = fill(samples, folder)
+    assert cache.trouble == ""
     assert [result.sample for result in results] == samples
-    found = squares(results, folder)
+    found = cached(results, folder)
     assert len(found) == len(samples)
     for number, sample in enumerate(samples):
-        square = found.read(number)
-        assert square is not None
+        image = found.read(number)
+        assert image is not None
         expected = squash(load_rgb(sample.path, SIZE), SIDE)
-        assert square.dtype == np.uint8
-        assert square.shape == (SIDE, SIDE, 3)
-        assert (square == expected).all()
+        assert image.dtype == np.uint8
+        assert image.shape == (SIDE, SIDE, 3)
+        assert (image == expected).all()
 
 
 def test_nothing_is_decoded_twice(samples: list[Sample], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, _ = keep(samples, folder)
+    first, _ = fill(samples, folder)
     before = files(folder)
     monkeypatch.setattr("bldml.dataset.verify.load_rgb", None)
     monkeypatch.setattr("bldml.dataset.verify.read_metadata", None)
     monkeypatch.setattr("bldml.dataset.verify.perceptual_hash", None)
-    again, keeper = keep(samples, folder)
+    again, cache = fill(samples, folder)
     assert again == first
     assert all((a.print == b.print).all() and a.print.any() for a, b in zip(again, first, strict=True))
-    assert keeper.written is None
+    assert cache.written is None
     assert files(folder) == before
 
 
 def test_a_photograph_is_known_by_its_content(
     samples: list[Sample], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep(samples, folder)
+    fill(samples, folder)
     (tmp_path / "elsewhere").mkdir()
     moved = Sample(tmp_path / "elsewhere" / "other name.jpg", "other name.jpg")
     shutil.copy(samples[5].path, moved.path)
@@ -117,35 +117,37 @@ def test_a_photograph_is_known_by_its_content(
         return load_rgb(path, target_size)
 
     monkeypatch.setattr("bldml.dataset.verify.load_rgb", load)
-    results, keeper = keep([moved, *samples], folder)
+    results, cache = fill([moved, *samples], folder)
     assert decoded == [samples[0].path]
-    assert keeper.written is not None
-    found = squares(results, folder)
+    assert cache.written is not None
+    found = cached(results, folder)
     assert len(found) == 9
     for number, sample in enumerate([moved, *samples]):
-        square = found.read(number)
-        assert square is not None
-        assert square.tobytes() == squash(load_rgb(sample.path, SIZE), SIDE).tobytes()
+        image = found.read(number)
+        assert image is not None
+        assert image.tobytes() == squash(load_rgb(sample.path, SIZE), SIDE).tobytes()
 
 
 def test_only_looking_keeps_nothing(samples: list[Sample], folder: Path) -> None:
-    results, keeper = keep(samples, folder, write=False)
+    results, cache = fill(samples, folder, write=False)
     assert all(not result.reason for result in results)
-    assert (files(folder), keeper.written, keeper.trouble) == ([], None, "")
-    assert len(squares(results, folder)) == 0
-    assert squares(results, folder).read(0) is None
+    assert (files(folder), cache.written, cache.trouble) == ([], None, "")
+    assert len(cached(results, folder)) == 0
+    assert cached(results, folder).read(0) is None
 
 
 def test_another_size_or_version_is_another_file(
     samples: list[Sample], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    results, _ = keep(samples, folder)
-    assert len(squares(results, folder, side=SIZE)) == 0
-    assert len(Squares([folder], SIDE, SIZE + 1, [result.digest for result in results])) == 0  # another scale of JPEGs
-    keep(samples, folder, side=SIZE)
-    assert (len(squares(results, folder)), len(squares(results, folder, side=SIZE))) == (8, 8)
+    results, _ = fill(samples, folder)
+    assert len(cached(results, folder, side=SIZE)) == 0
+    assert (
+        len(CachedImages([folder], SIDE, SIZE + 1, [result.digest for result in results])) == 0
+    )  # another scale of JPEGs
+    fill(samples, folder, side=SIZE)
+    assert (len(cached(results, folder)), len(cached(results, folder, side=SIZE))) == (8, 8)
     before = cache_name(SIDE, SIZE)
-    monkeypatch.setattr(cache, "CACHE_VERSION", 0)
+    monkeypatch.setattr(cache_format, "CACHE_VERSION", 0)
     assert cache_name(SIDE, SIZE) != before
     monkeypatch.undo()
     monkeypatch.setattr("PIL.__version__", "0")
@@ -161,115 +163,174 @@ def test_unreadable_photographs_are_said_each_time(samples: list[Sample], folder
     plain = list(verify(samples, SIZE, 2))
     assert [bool(result.reason) for result in plain] == [False, False, True, True, True, True, False, False]
     for _ in range(2):
-        results, _ = keep(samples, folder)
+        results, _ = fill(samples, folder)
         assert results == plain
-        assert len(squares(results, folder)) == 4
+        assert len(cached(results, folder)) == 4
 
 
-def test_two_of_the_same_content_share_a_square(samples: list[Sample], folder: Path, tmp_path: Path) -> None:
+def test_two_of_the_same_content_share_a_row(samples: list[Sample], folder: Path, tmp_path: Path) -> None:
     twin = Sample(tmp_path / "twin.jpg", "twin.jpg")
     shutil.copy(samples[1].path, twin.path)
-    results, keeper = keep([*samples, twin], folder)
-    assert keeper.written is not None
-    found = read_segment(keeper.written, SIDE)
+    results, cache = fill([*samples, twin], folder)
+    assert cache.written is not None
+    found = read_shard(index_of(folder), SIDE)
     assert found is not None
+    assert found.rows == cache.written
     assert len(found.digests) == 8
-    assert len(squares(results, folder)) == 9
+    assert len(cached(results, folder)) == 9
 
 
-@pytest.mark.parametrize("damage", ["row", "cut", "gone"])
+@pytest.mark.parametrize("damage", ["row", "cut", "gone", "index gone"])
 def test_damage_is_noticed(damage: str, samples: list[Sample], folder: Path) -> None:
-    results, keeper = keep(samples, folder)
-    assert keeper.written is not None
-    whole = keeper.written.read_bytes()
-    before = squares(results, folder)
-    stored = read_segment(keeper.written, SIDE)
+    results, cache = fill(samples, folder)
+    assert cache.written is not None
+    whole = cache.written.read_bytes()
+    before = cached(results, folder)
+    stored = read_shard(index_of(folder), SIDE)
     assert stored is not None
-    row = stored.digests.index(results[0].digest)
-    if damage == "gone":
-        keeper.written.unlink()
+    place = stored.digests.index(results[0].digest) * row_bytes(SIDE)
+    if damage.endswith("gone"):
+        (index_of(folder) if damage == "index gone" else cache.written).unlink()
         assert before.read(0) is not None  # it was open
-        assert len(squares(results, folder)) == 0
-        return
-    with keeper.written.open("r+b") as file:
-        if damage == "cut":
-            file.truncate(row * SIDE * SIDE * 3 + 10)
-        else:
-            file.seek(row * SIDE * SIDE * 3 + 7)
-            file.write(bytes([whole[row * SIDE * SIDE * 3 + 7] ^ 1]))
-    with pytest.raises(DamagedSquare, match=r"kept.*\.pixels"):
-        before.read(0)
-    if damage == "cut":
-        assert read_segment(keeper.written, SIDE) is None
-        again, second = keep(samples, folder)  # as if it were not there
+        assert len(cached(results, folder)) == 0
+    else:
+        with cache.written.open("r+b") as file:
+            if damage == "cut":
+                file.truncate(place + 10)
+            else:
+                file.seek(place + 7)
+                file.write(bytes([whole[place + 7] ^ 1]))
+        with pytest.raises(DamagedRow, match=rf"cache.*{cache.written.name}"):
+            before.read(0)
+    if damage != "row":
+        assert damage == "index gone" or read_shard(index_of(folder), SIDE) is None
+        again, second = fill(samples, folder)  # as if it were not there
         assert second.written is not None
-        assert len(squares(again, folder)) == 8
+        assert len(cached(again, folder)) == 8
         return
-    before.mend(0, Image.new("RGB", (50, 50)))  # not the photograph that was kept
-    with pytest.raises(DamagedSquare):
+    before.repair(0, Image.new("RGB", (50, 50)))  # not the photograph that was cached
+    with pytest.raises(DamagedRow):
         before.read(0)
-    before.mend(0, load_rgb(samples[0].path, SIZE))
-    assert keeper.written.read_bytes() == whole
+    before.repair(0, load_rgb(samples[0].path, SIZE))
+    assert cache.written.read_bytes() == whole
     assert before.read(0) is not None
 
 
-@pytest.mark.parametrize("place", [0, -1, -10, -20, -30, -200])
-def test_a_damaged_index_is_none(place: int, samples: list[Sample], folder: Path) -> None:
-    _, keeper = keep(samples, folder)
-    assert keeper.written is not None
-    content = bytearray(keeper.written.read_bytes())
-    content[place] ^= 255
-    keeper.written.write_bytes(content)
-    # The first byte is a row's, which is looked at when it is read.
-    assert (read_segment(keeper.written, SIDE) is None) == (place != 0)
-    assert read_segment(folder / "none", SIDE) is None
+def test_a_damaged_perceptual_hash_is_made_again(samples: list[Sample], folder: Path) -> None:
+    first, cache = fill(samples, folder)
+    assert cache.written is not None
+    content = bytearray(cache.written.read_bytes())
+    content[pixel_bytes(SIDE) + 20] ^= 255
+    cache.written.write_bytes(content)
+    again, second = fill(samples, folder)
+    assert all((a.print == b.print).all() for a, b in zip(again, first, strict=True))
+    assert second.written is not None
+    assert second.written.stat().st_size == row_bytes(SIDE)  # of the one alone
+
+
+def test_a_damaged_index_is_none_or_the_same(samples: list[Sample], folder: Path) -> None:
+    """Whichever byte is damaged; some of an archive's say nothing."""
+    fill(samples, folder)
+    index = index_of(folder)
+    whole, sound = index.read_bytes(), read_shard(index, SIDE)
+    assert sound is not None
+    refused = 0
+    for place in range(0, len(whole), 7):
+        content = bytearray(whole)
+        content[place] ^= 255
+        index.write_bytes(content)
+        if (found := read_shard(index, SIDE)) is None:
+            refused += 1
+        else:
+            assert (found.digests.raw == sound.digests.raw).all()
+            assert (found.checksums == sound.checksums).all()
+            assert (found.rows, list(found.metadata)) == (sound.rows, list(sound.metadata))
+    assert refused > 0.8 * len(whole) / 7
+    index.write_bytes(whole[:-30])
+    assert read_shard(index, SIDE) is None
+    assert read_shard(folder / "none", SIDE) is None
 
 
 def test_an_index_of_another_side_is_none(samples: list[Sample], folder: Path) -> None:
-    _, keeper = keep(samples, folder)
-    assert keeper.written is not None
-    assert read_segment(keeper.written, SIDE + 1) is None
+    fill(samples, folder)
+    assert read_shard(index_of(folder), SIDE) is not None
+    assert read_shard(index_of(folder), SIDE + 1) is None
 
 
 def test_nothing_unfinished_is_seen(samples: list[Sample], folder: Path) -> None:
     """Neither by others while it is written, nor after a process was killed; a day later it is removed."""
-    keeper = Keeper([folder], SIDE, SIZE, len(samples), write=True)
-    results = list(verify(samples, SIZE, 2, keeper))
-    (unfinished,) = folder.iterdir()
-    assert unfinished.name.startswith(".")
-    assert len(squares(results, folder)) == 0
-    left = folder / ".0123.building"
-    left.write_bytes(b"left by a killed process")
+    cache = ImageCache([folder], SIDE, SIZE, len(samples), write=True)
+    results = list(verify(samples, SIZE, 2, cache))
+    (unfinished,) = folder.glob("*px-*")
+    assert len(cached(results, folder)) == 0
+    left = [folder / f"{name}px-0123.{suffix}" for name in (SIDE, 64) for suffix in ("rgb", "building")]
+    others = [folder / name for name in ("40px-0123.pixels", "photograph.rgb")]  # of 0.1, and of somebody else
     two_days = time.time() - 2 * 86400
-    os.utime(left, (two_days, two_days))
-    other = SegmentWriter(folder, "other", SIDE, 1)
-    assert not left.exists()
+    for path in (*left, *others):
+        path.write_bytes(b"left by a killed process")
+        os.utime(path, (two_days, two_days))
+    ShardWriter(folder, "other", SIDE, 1).abandon()
+    assert not any(path.exists() for path in left)
     assert unfinished.exists()
-    other.abandon()
-    keeper.close()
-    assert len(squares(results, folder)) == 8
-    assert len(files(folder)) == 1
+    os.utime(unfinished, (two_days, two_days))
+    cache.close()
+    assert len(cached(results, folder)) == 8
+    os.utime(unfinished, (two_days, two_days))
+    ShardWriter(folder, "other", SIDE, 1).abandon()  # an old shard is none that was left
+    assert len(cached(results, folder)) == 8
+    assert all(path.exists() for path in others)
+
+
+def test_a_job_that_was_suspended_until_its_rows_were_removed(samples: list[Sample], folder: Path) -> None:
+    cache = ImageCache([folder], SIDE, SIZE, len(samples), write=True)
+    list(verify(samples, SIZE, 2, cache))
+    (unfinished,) = folder.glob("*px-*")
+    unfinished.unlink()
+    cache.close()
+    assert cache.trouble == f"{folder}: No such file or directory"
+    assert (cache.written, files(folder)) == (None, [])
+
+
+@pytest.mark.parametrize("moment", ["rows", "index", "name"])
+def test_a_kill_leaves_the_old_state_or_the_new_one(moment: str, samples: list[Sample], folder: Path) -> None:
+    first, _ = fill(samples[:4], folder)
+    process = os.fork()
+    if not process:
+        stop = {"rows": "_write_index", "index": "_name", "name": "abandon"}[moment]
+        owner = cache_writer if moment == "index" else ShardWriter
+        setattr(owner, stop, lambda *_: os._exit(9))  # as SIGKILL would, in the middle of `finish` or behind it
+        fill(samples, folder)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 9
+    assert len(cached(first, folder)) == 4
+    results = list(verify(samples, SIZE, 1))
+    found = cached(results, folder)
+    assert len(found) == (8 if moment == "name" else 4)
+    assert sum(found.read(number) is not None for number in range(8)) == len(found)
+    again, _ = fill(samples, folder)
+    assert again == results
+    assert len(cached(again, folder)) == 8
 
 
 def test_a_run_that_was_stopped_keeps_what_it_had(samples: list[Sample], folder: Path) -> None:
-    keeper = Keeper([folder], SIDE, SIZE, len(samples), write=True)
-    results = verify(samples[:3], SIZE, 1, keeper)
+    cache = ImageCache([folder], SIDE, SIZE, len(samples), write=True)
+    results = verify(samples[:3], SIZE, 1, cache)
     next(results)
     results.close()
-    keeper.close()
-    assert keeper.written is not None
-    again, _ = keep(samples, folder)
-    assert len(squares(again, folder)) == 8
-    assert len(files(folder)) == 2
+    cache.close()
+    assert cache.written is not None
+    again, _ = fill(samples, folder)
+    assert len(cached(again, folder)) == 8
+    assert len(files(folder)) == 4
 
 
 def test_two_at_once(samples: list[Sample], folder: Path) -> None:
-    keepers = [Keeper([folder], SIDE, SIZE, len(samples), write=True) for _ in range(2)]
+    caches = [ImageCache([folder], SIDE, SIZE, len(samples), write=True) for _ in range(2)]
     results: list[list[Verified]] = [[], []]
 
     def work(number: int) -> None:
-        results[number] = list(verify(samples, SIZE, 2, keepers[number]))
-        keepers[number].close()
+        results[number] = list(verify(samples, SIZE, 2, caches[number]))
+        caches[number].close()
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
     for thread in threads:
@@ -277,45 +338,46 @@ def test_two_at_once(samples: list[Sample], folder: Path) -> None:
     for thread in threads:
         thread.join()
     assert results[0] == results[1]
-    assert len(files(folder)) == 1
-    found = squares(results[0], folder)
+    assert len(files(folder)) == 2
+    found = cached(results[0], folder)
     assert all(found.read(number) is not None for number in range(8))
 
 
-def test_the_file_of_a_job_that_was_quicker_stays(samples: list[Sample], folder: Path) -> None:
+def test_the_shard_of_a_job_that_was_quicker_stays(samples: list[Sample], folder: Path) -> None:
     """On a file server one that is replaced can no longer be read by who has it open."""
-    first, second = (Keeper([folder], SIDE, SIZE, len(samples), write=True) for _ in range(2))
+    first, second = (ImageCache([folder], SIDE, SIZE, len(samples), write=True) for _ in range(2))
     results = list(verify(samples, SIZE, 1, first))
     list(verify(samples[::-1], SIZE, 1, second))
     first.close()
     assert first.written is not None
-    inode = first.written.stat().st_ino
+    index = index_of(folder).read_bytes()
     second.close()
-    assert second.written == first.written
-    assert first.written.stat().st_ino == inode
-    assert len(files(folder)) == 1
-    first.written.write_bytes(b"damaged")
-    keep(samples, folder)
-    assert len(squares(results, folder)) == 8
+    assert second.written is None
+    assert files(folder, "*.rgb") == [first.written.name]
+    assert index_of(folder).read_bytes() == index
+    index_of(folder).write_bytes(b"damaged")
+    fill(samples, folder)
+    assert len(cached(results, folder)) == 8
 
 
-def test_another_file_of_the_same_name_is_not_mended(samples: list[Sample], folder: Path) -> None:
-    results, keeper = keep(samples, folder)
-    assert keeper.written is not None
-    mine = squares(results, folder)
+def test_another_shard_of_the_same_photographs_is_not_repaired(samples: list[Sample], folder: Path) -> None:
+    results, cache = fill(samples, folder)
+    assert cache.written is not None
+    mine = cached(results, folder)
     copied = pickle.dumps(mine)
-    keeper.written.rename(folder / "old")  # its inode is not used again
-    keep(samples[::-1], folder)
-    theirs = keeper.written.read_bytes()
-    mine.mend(0, load_rgb(samples[0].path, SIZE))
-    assert keeper.written.read_bytes() == theirs
-    with pytest.raises(DamagedSquare):
+    cache.written.unlink()
+    _, other = fill(samples[::-1], folder)
+    assert other.written is not None
+    theirs = other.written.read_bytes()
+    mine.repair(0, load_rgb(samples[0].path, SIZE))
+    assert other.written.read_bytes() == theirs
+    with pytest.raises(DamagedRow):
         pickle.loads(copied).read(0)
 
 
-def test_squares_travel_to_a_process_that_was_not_forked(samples: list[Sample], folder: Path) -> None:
-    results, _ = keep(samples, folder)
-    found = squares(results, folder)
+def test_cached_images_travel_to_a_process_that_was_not_forked(samples: list[Sample], folder: Path) -> None:
+    results, _ = fill(samples, folder)
+    found = cached(results, folder)
     copied = pickle.loads(pickle.dumps(found))
     one, other = found.read(3), copied.read(3)
     assert one is not None
@@ -323,20 +385,20 @@ def test_squares_travel_to_a_process_that_was_not_forked(samples: list[Sample], 
 
 
 def test_files_are_closed(samples: list[Sample], folder: Path) -> None:
-    results, _ = keep(samples, folder)
+    results, _ = fill(samples, folder)
     before = open_files()
-    found = squares(results, folder)
+    found = cached(results, folder)
     assert open_files() == before + 1
     del found
     assert open_files() == before
 
 
 def test_no_room(samples: list[Sample], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segment, "SPARE", 2**60)
-    results, keeper = keep(samples, folder)
+    monkeypatch.setattr(cache_writer, "SPARE", 2**60)
+    results, cache = fill(samples, folder)
     assert all(not result.reason for result in results)
-    assert "are needed" in keeper.trouble
-    assert keeper.written is None
+    assert "are needed" in cache.trouble
+    assert cache.written is None
     assert files(folder) == []
 
 
@@ -344,7 +406,7 @@ def test_no_room(samples: list[Sample], folder: Path, monkeypatch: pytest.Monkey
 def test_a_disk_that_fills_up(code: int, samples: list[Sample], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything is given back: a run has checkpoints to write."""
     calls = 0
-    write = index.write_at
+    write = cache_format.write_at
 
     def write_at(file: int, data: bytes, place: int) -> None:
         nonlocal calls
@@ -353,14 +415,14 @@ def test_a_disk_that_fills_up(code: int, samples: list[Sample], folder: Path, mo
             raise OSError(code, os.strerror(code))
         write(file, data, place)
 
-    monkeypatch.setattr(segment, "write_at", write_at)
-    keeper = Keeper([folder], SIDE, SIZE, len(samples), write=True)
-    results = list(verify(samples, SIZE, 1, keeper))
+    monkeypatch.setattr(cache_writer, "write_at", write_at)
+    cache = ImageCache([folder], SIDE, SIZE, len(samples), write=True)
+    results = list(verify(samples, SIZE, 1, cache))
     assert all(not result.reason for result in results)
-    assert keeper.trouble == f"{folder}: the disk or your quota is full"
-    assert [path.stat().st_size for path in folder.iterdir()] == [0]
-    keeper.close()
-    assert keeper.written is None
+    assert cache.trouble == f"{folder}: the disk or your quota is full"
+    assert [path.stat().st_size for path in folder.glob("*px-*")] == [0]
+    cache.close()
+    assert cache.written is None
     assert files(folder) == []
     assert calls == 4
 
@@ -370,9 +432,9 @@ def test_a_disk_that_is_full_at_the_end(samples: list[Sample], folder: Path, mon
         raise OSError(errno.EDQUOT, "quota")
 
     monkeypatch.setattr(os, "fsync", fsync)
-    _, keeper = keep(samples, folder)
-    assert keeper.trouble == f"{folder}: the disk or your quota is full"
-    assert (keeper.written, files(folder)) == (None, [])
+    _, cache = fill(samples, folder)
+    assert cache.trouble == f"{folder}: the disk or your quota is full"
+    assert (cache.written, files(folder)) == (None, [])
 
 
 def test_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -396,156 +458,154 @@ def test_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_where_the_first_folder_is_not_ours(samples: list[Sample], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     folders = [tmp_path / "file" / "below", tmp_path / "second"]
-    keeper = Keeper(folders, SIDE, SIZE, len(samples), write=True)
-    results = list(verify(samples, SIZE, 2, keeper))
-    keeper.close()
-    assert keeper.written is not None
-    assert keeper.written.parent == folders[1]
-    assert len(Squares(folders, SIDE, SIZE, [result.digest for result in results])) == 8
-    keeper = Keeper(folders[:1], SIDE, SIZE, len(samples), write=True)
-    list(verify(samples, SIZE, 2, keeper))
-    keeper.close()
-    assert "cannot be written to" in keeper.trouble
+    cache = ImageCache(folders, SIDE, SIZE, len(samples), write=True)
+    results = list(verify(samples, SIZE, 2, cache))
+    cache.close()
+    assert cache.written is not None
+    assert cache.written.parent == folders[1]
+    assert len(CachedImages(folders, SIDE, SIZE, [result.digest for result in results])) == 8
+    cache = ImageCache(folders[:1], SIDE, SIZE, len(samples), write=True)
+    list(verify(samples, SIZE, 2, cache))
+    cache.close()
+    assert "cannot be written to" in cache.trouble
 
 
 def test_it_is_said_how_much_lies_where(samples: list[Sample], folder: Path) -> None:
-    _, keeper = keep(samples, folder)
-    assert keeper.written is not None
-    text = describe_cache([keeper.written])
+    _, cache = fill(samples, folder)
+    assert cache.written is not None
+    text = describe_cache([cache.written])
     assert str(folder) in text
     assert " MiB in all" in text
 
 
+def test_files_of_an_older_version_are_named(samples: list[Sample], folder: Path) -> None:
+    folder.mkdir()
+    (folder / "40px-01234567-0123456789abcdef.pixels").write_bytes(bytes(3 * 2**20))
+    _, cache = fill(samples, folder)
+    assert cache.written is not None
+    assert "Files *.pixels there (3 MiB) are of bldml 0.1" in describe_cache([cache.written])
+
+
+def test_a_new_folder_is_marked_as_a_cache(samples: list[Sample], folder: Path, tmp_path: Path) -> None:
+    fill(samples, folder)
+    assert (folder / ".gitignore").read_text() == "*\n"
+    # The first 43 characters decide: https://bford.info/cachedir/
+    assert (folder / "CACHEDIR.TAG").read_bytes()[:43] == b"Signature: 8a477f597d28d172789f06886806bc55"
+    (tmp_path / "mine").mkdir()
+    (tmp_path / FOLDER).mkdir()  # of 0.1, which did not mark it
+    for name, marks in (("mine", []), (FOLDER, [".gitignore", "CACHEDIR.TAG"])):
+        fill(samples, tmp_path / name)
+        found = sorted(path.name for path in (tmp_path / name).iterdir() if "px-" not in path.name)
+        assert found == marks
+
+
+def two_rows(folder: Path, metadata: Sequence[Metadata | None] = (None, None)) -> Path:
+    """The index of a shard of two images of side 4."""
+    writer = ShardWriter(folder, "4px-0", 4, 1)
+    for number, entry in enumerate(metadata):
+        writer.add(f"{number}f" * 32, np.full((4, 4, 3), number, np.uint8), entry, NO_PRINT + number)
+    assert writer.finish() is not None
+    return index_of(folder)
+
+
 def test_metadata_of_any_kind(tmp_path: Path) -> None:
-    writer = SegmentWriter(tmp_path, "x", 4, 2)
-    odd = Metadata(3, 2, "Canon \\xe9 \u2028", "2024-06-01T12:30:00")
-    writer.add("00" * 32, np.zeros((4, 4, 3), np.uint8), None, NO_PRINT)
-    writer.add("ff" * 32, np.ones((4, 4, 3), np.uint8), odd, NO_PRINT + 1)
-    path = writer.finish()
-    assert path is not None
-    found = read_segment(path, 4)
+    odd = Metadata(3, 2, "Canon \\xe9 \u2028 é\0", "2024-06-01T12:30:00", "04", quantization=2.25, has_gps=True)
+    found = read_shard(two_rows(tmp_path, [None, odd]), 4)
     assert found is not None
     assert list(found.metadata) == [None, odd]
-    assert list(found.digests) == ["00" * 32, "ff" * 32]
-    stored = StoredPrints(found)
-    np.testing.assert_array_equal(np.stack([stored.read(0), stored.read(1)]), np.stack([NO_PRINT, NO_PRINT + 1]))
-
-
-def test_what_numpy_writes_is_read(tmp_path: Path) -> None:
-    """The format is an NPZ: files of earlier versions, which NumPy itself wrote, stay of use."""
-    odd = Metadata(3, 2, "Canon", "2024-06-01T12:30:00", "04", quantization=2.25, has_gps=True)
-    arrays = index_arrays([None, odd])
-    path = by_numpy(tmp_path / "x.pixels", arrays)
-    found = read_segment(path, 4)
-    assert found is not None
-    assert list(found.metadata) == [None, odd]
-    assert list(found.digests) == ["00" * 32, "01" * 32]
-    np.testing.assert_array_equal(StoredPrints(found).read(1), arrays["prints"][1])
-    without = read_segment(path, 4, with_metadata=False)
+    assert list(found.digests) == ["0f" * 32, "1f" * 32]
+    without = read_shard(found.index, 4, with_metadata=False)
     assert without is not None
     assert list(without.metadata) == []
 
 
-def test_what_is_written_numpy_reads(tmp_path: Path) -> None:
-    writer = SegmentWriter(tmp_path, "x", 4, 2)
-    for number in range(2):
-        writer.add(f"0{number}" * 32, np.zeros((4, 4, 3), np.uint8), None, NO_PRINT + number)
-    path = writer.finish()
-    assert path is not None
-    content = path.read_bytes()[2 * 48 : -TRAILER.size]
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        assert set(arrays) == {"digests", "checksums", "prints", "metadata"}
-        np.testing.assert_array_equal(arrays["digests"], np.repeat([[0], [1]], 32, 1))
-        np.testing.assert_array_equal(arrays["prints"], np.stack([NO_PRINT, NO_PRINT + 1]))
-        assert arrays["checksums"].tolist() == [zlib.crc32(bytes(48))] * 2
-        assert arrays["metadata"].tobytes() == b"[null, null]"
-
-
 def test_an_index_that_is_none(tmp_path: Path) -> None:
     """A folder that others write to holds numbers, and no code."""
-    sound = index_arrays([None, None])
-    assert read_segment(by_numpy(tmp_path / "sound", sound), 4) is not None
+    index = two_rows(tmp_path)
+    with np.load(index) as arrays:
+        sound = dict(arrays)
+    about = json.loads(sound["about"].item())
+
+    def said(**changed: Any) -> dict[str, Any]:
+        return {"about": np.array(json.dumps(about | changed))}
+
+    def rows(**changed: Any) -> dict[str, Any]:
+        metadata = sound["metadata"].copy()
+        for column, value in changed.items():
+            metadata[column] = value
+        return {"metadata": metadata}
+
+    assert reread(index, sound) is not None
     bad: dict[str, dict[str, Any]] = {
         "pickle": {"metadata": np.array([object], object)},
-        "short metadata": {"metadata": np.frombuffer(b"[null]", np.uint8)},
-        "long metadata": {"metadata": np.frombuffer(b"[null, null, null]", np.uint8)},
-        "other metadata": {"metadata": np.frombuffer(b'[null, {"width": 3}]', np.uint8)},
-        "text": {"metadata": np.frombuffer(b"[null, nothing]", np.uint8)},
-        "prints": {"prints": sound["prints"][:, :-1]},
-        "fewer prints": {"prints": sound["prints"][:1]},
-        "large": {"metadata": np.frombuffer(b'[null, {"width": 3e99, "height": 1}]', np.uint8)},
+        "short metadata": {"metadata": sound["metadata"][:1]},
+        "other metadata": {"metadata": np.zeros(2)},
+        "unknown kind": rows(kind=1),
+        "negative kind": rows(kind=-1),
+        "no date": rows(taken=b"\xff"),
+        "kind": said(kinds=[None, {"maker": "Canon"}]),
+        "no kinds": said(kinds=[]),
+        "text": {"about": np.array("{")},
+        "elsewhere": said(rows=f"../{tmp_path.name}/{about['rows']}"),
+        "no file": said(rows="4px-0-1.rgb"),
+        "number": said(rows=3),
+        "other digests": {"digests": sound["digests"].astype(np.int64)},
+        "short digests": {"digests": sound["digests"][:, :-1]},
         "checksums": {"checksums": sound["checksums"][:1]},
     }
     for name, changed in bad.items():
-        assert read_segment(by_numpy(tmp_path / name, sound | changed), 4) is None, name
-    assert read_segment(by_numpy(tmp_path / "compressed", sound, np.savez_compressed), 4) is None
-    without = {name: array for name, array in sound.items() if name != "prints"}
-    assert read_segment(by_numpy(tmp_path / "without", without), 4) is None
+        assert reread(index, sound | changed) is None, name
+    for name in sound:
+        assert reread(index, {key: array for key, array in sound.items() if key != name}) is None, name
 
 
-def index_arrays(metadata: list[Metadata | None]) -> dict[str, Any]:
-    texts = json.dumps([None if entry is None else asdict(entry) for entry in metadata])
-    numbers = np.arange(len(metadata), dtype=np.uint8)[:, None]
-    return {
-        "digests": np.repeat(numbers, 32, 1),
-        "checksums": np.zeros(len(metadata), np.uint32),
-        "prints": np.repeat(numbers + 7, PRINT_BYTES, 1),
-        "metadata": np.frombuffer(texts.encode(), np.uint8),
-    }
+def reread(index: Path, arrays: dict[str, Any]) -> Shard | None:
+    np.savez(index, **arrays)
+    return read_shard(index, 4)
 
 
-def by_numpy(path: Path, arrays: dict[str, Any], save: Callable[..., None] = np.savez) -> Path:
-    """Two squares of side 4 and an index of these arrays."""
-    saved = io.BytesIO()
-    save(saved, **arrays)
-    content = saved.getvalue()
-    path.write_bytes(bytes(2 * 48) + content + TRAILER.pack(b"BLDMLPX1", len(content), zlib.crc32(content)))
-    return path
-
-
-def test_places_of_digests_that_begin_alike() -> None:
+def test_digests_that_begin_alike() -> None:
     digests = [f"{'ab' * 8}{number:048x}" for number in range(4)] + ["cd" * 32]
-    segments = [
-        Segment(Path(), Digests(np.array([list(bytes.fromhex(digest)) for digest in some], np.uint8).reshape(-1, 32)),
-                np.zeros(len(some), np.uint32), MetadataTable(0), 0)
+    shards = [
+        Shard(Path(), Path(), Digests(np.array([list(bytes.fromhex(d)) for d in some], np.uint8).reshape(-1, 32)),
+              np.zeros((len(some), 2), np.uint32), MetadataTable(0))
         for some in ([digests[2], digests[0]], [], [digests[4], digests[3], digests[0]])
     ]  # fmt: skip
-    found = Places(segments)
+    found = RowIndex(shards)
     assert len(found) == 5
     assert [found.find(digest) for digest in digests] == [(0, 1), None, (0, 0), (2, 1), (2, 0)]
     assert found.find("") is None
-    assert Places([]).find(digests[0]) is None
+    assert RowIndex([]).find(digests[0]) is None
 
 
-def test_a_file_that_went_away_after_its_index_was_read(samples: list[Sample], folder: Path) -> None:
-    results, first = keep(samples, folder)
+def test_rows_that_went_away_after_their_index_was_read(samples: list[Sample], folder: Path) -> None:
+    results, first = fill(samples, folder)
     assert first.written is not None
-    gone = Keeper([folder], SIDE, SIZE, len(samples), write=True)
+    gone = ImageCache([folder], SIDE, SIZE, len(samples), write=True)
     first.written.unlink()
     assert gone.find(results[0].digest) is None
     again = list(verify(samples, SIZE, 2, gone))
     gone.close()
     assert again == results
-    assert len(squares(again, folder)) == len(samples)
+    assert len(cached(again, folder)) == len(samples)
 
 
 def test_a_writer_is_small(tmp_path: Path) -> None:
-    """What it holds of each photograph until the end; the prints alone have 484 bytes."""
-    count, square = 8000, np.zeros((2, 2, 3), np.uint8)
-    writer = SegmentWriter(tmp_path, "x", 2, count)
+    """What it holds of each photograph until the end; a perceptual hash alone has 484 bytes."""
+    count, image = 8000, np.zeros((2, 2, 3), np.uint8)
+    writer = ShardWriter(tmp_path, "x", 2, count)
     tracemalloc.start()
     try:
         for number in range(count):
             metadata = Metadata(number, number, "Canon EOS R5", "2024-06-01T12:30:00")
-            writer.add(f"{number:064x}", square, metadata, NO_PRINT)
+            writer.add(f"{number:064x}", image, metadata, NO_PRINT)
         size = tracemalloc.get_traced_memory()[0]
+        assert writer.finish() is not None
+        peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert size < 200 * count
-    path = writer.finish()
-    writer.abandon()
-    assert path is not None
-    found = read_segment(path, 2)
+    assert peak < 500 * count
+    found = read_shard(index_of(tmp_path), 2)
     assert found is not None
     assert found.metadata[count - 1] == metadata
-    assert sorted(file.name for file in tmp_path.iterdir()) == [path.name]

@@ -1,4 +1,4 @@
-"""With kept pixels and without: the same batches, one warning where something is amiss, and nothing written in vain."""
+"""With cached images and without: the same batches, one warning if something is amiss, and nothing written in vain."""
 
 import hashlib
 import logging
@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from bldml.dataset.cache.format import row_bytes
 from bldml.dataset.duplicates.phash import perceptual_hash
 from bldml.dataset.images import load_rgb
 from bldml.dataset.metadata import read_metadata
@@ -57,6 +58,10 @@ def module(root: Path, folder: Path, **settings: Any) -> LeafDataModule:
     return LeafDataModule(root=root, positive_class="BLD", image_size=SIZE, **given)
 
 
+def shards(folder: Path) -> list[Path]:
+    return list(folder.glob("*.npz"))
+
+
 def batches(datamodule: LeafDataModule) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     train = datamodule.train_dataloader()
@@ -83,7 +88,7 @@ def same(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> bool:
         None,
     ],
 )
-def test_kept_pixels_change_nothing(
+def test_cached_images_change_nothing(
     augmentation: Augmentation | None, root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     off = module(root, folder, cache="off", augmentation=augmentation)
@@ -100,13 +105,13 @@ def test_kept_pixels_change_nothing(
             assert same(batches(auto), expected)
         assert auto.fingerprints == off.fingerprints
         assert list(auto.contents.metadata) == list(off.contents.metadata)
-        # Training squares have one side, the others another.
+        # Training images have one side, the others another.
         sides = {SIZE, squashed_side(SIZE, augmentation)}
-        assert len(list(folder.iterdir())) == len(sides), run
+        assert len(shards(folder)) == len(sides), run
 
 
 def test_crops_of_a_ratio_know_the_photographs_own(root: Path, folder: Path) -> None:
-    """Which the square that is kept of it does not show."""
+    """Which the cached image does not show."""
     datamodule = module(root, folder, augmentation=Augmentation(crop_aspect_relative=False))
     datamodule.read_for_fit()
     dataset = datamodule.train_dataloader().dataset
@@ -119,7 +124,7 @@ def test_crops_of_a_ratio_know_the_photographs_own(root: Path, folder: Path) -> 
     assert {round(aspect, 1) for aspect in expected} != {1.0}
 
 
-def test_workers_read_kept_pixels(root: Path, folder: Path) -> None:
+def test_workers_read_cached_images(root: Path, folder: Path) -> None:
     alone, shared = module(root, folder), module(root, folder, num_workers=2)
     alone.read_for_fit()
     shared.read_for_fit()
@@ -134,7 +139,7 @@ def test_evaluation_batches_are_twice_as_large(root: Path, folder: Path) -> None
     assert {len(batch["path"]) for batch in datamodule.train_dataloader()} == {2}
 
 
-def test_an_evaluation_uses_what_a_fit_has_kept_and_keeps_nothing(
+def test_an_evaluation_uses_what_a_fit_has_cached_and_adds_nothing(
     root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = module(root, folder)
@@ -152,7 +157,7 @@ def test_an_evaluation_uses_what_a_fit_has_kept_and_keeps_nothing(
 
 
 def test_training_photographs_are_evaluated_like_others(root: Path, folder: Path) -> None:
-    """Not by way of the larger square that augmentation acts on."""
+    """Not by way of the larger image that augmentation acts on."""
     fitted = module(root, folder)
     fitted.read_for_fit()
     fitted.validated = "train"
@@ -169,7 +174,7 @@ def test_only_the_first_process_writes(root: Path, folder: Path, monkeypatch: py
     assert not folder.exists()
     monkeypatch.setenv("RANK", "0")
     module(root, folder).read_for_fit()
-    # By now the first one has kept them, and the second opens them when it begins to train.
+    # By now the first one has cached them, and the second opens them when it begins to train.
     monkeypatch.setattr("bldml.training.data.leafdataset.load_rgb", None)
     assert next(iter(second.train_dataloader()))["image"].shape == (4, 3, SIZE, SIZE)
 
@@ -195,7 +200,7 @@ def test_what_is_known_of_each_photograph(root: Path, folder: Path) -> None:
 def test_where_and_how_much_is_said_once(root: Path, folder: Path, said: list[str]) -> None:
     module(root, folder).read_for_fit()
     (message,) = said
-    assert message.startswith("Decoded pixels are kept")
+    assert message.startswith("Decoded images are cached")
     assert str(folder) in message
     said.clear()
     module(root, folder).read_for_fit()
@@ -207,7 +212,7 @@ def test_a_folder_that_cannot_be_had(root: Path, tmp_path: Path, said: list[str]
     datamodule = module(root, tmp_path / "file")
     datamodule.read_for_fit()
     (message,) = said
-    assert "Warning: decoded pixels are not kept" in message
+    assert "Warning: decoded images are not cached" in message
     assert f"{tmp_path / 'file'} cannot be written to" in message
     assert "--data.cache_dir FOLDER" in message
     off = module(root, tmp_path / "file", cache="off")
@@ -217,27 +222,31 @@ def test_a_folder_that_cannot_be_had(root: Path, tmp_path: Path, said: list[str]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_damaged_pixels_are_made_anew(workers: int, root: Path, folder: Path, said: list[str]) -> None:
+def test_damaged_images_are_made_again(workers: int, root: Path, folder: Path, said: list[str]) -> None:
     datamodule = module(root, folder, num_workers=workers)
     datamodule.read_for_fit()
     expected = batches(datamodule)
     said.clear()
-    files = list(folder.iterdir())
+    files = list(folder.glob("*.rgb"))
     contents = [file.read_bytes() for file in files]
     for file, content in zip(files, contents, strict=True):
-        file.write_bytes(bytes(20_000) + content[20_000:])  # rows, not the index
+        side = int(file.name.partition("px")[0])
+        rows = [
+            bytes(9) + content[start + 9 : start + row_bytes(side)] for start in range(0, len(content), row_bytes(side))
+        ]
+        file.write_bytes(b"".join(rows))  # images, not hashes
     assert same(batches(datamodule), expected)
     if not workers:
         assert 1 <= len(said) <= 3  # one a loader
-        assert all("kept pixels are damaged" in message for message in said)
-        assert all(".pixels" in message for message in said)
+        assert all("cached images are damaged" in message for message in said)
+        assert all(".rgb" in message for message in said)
     assert [file.read_bytes() for file in files] == contents
     said.clear()
     assert same(batches(datamodule), expected)
     assert said == []
 
 
-def test_unreadable_photographs_and_kept_pixels(root: Path, folder: Path) -> None:
+def test_unreadable_photographs_and_cached_images(root: Path, folder: Path) -> None:
     bad = sorted((root / "train" / "BLD").iterdir())[0]
     good = bad.read_bytes()
     bad.write_bytes(good[:300])
@@ -246,7 +255,7 @@ def test_unreadable_photographs_and_kept_pixels(root: Path, folder: Path) -> Non
             DatasetError, match=rf"1 of 24 photographs[\s\S]*{bad.name}: [\s\S]*--data.unreadable exclude"
         ):
             module(root, folder).read_for_fit()
-    assert len(list(folder.iterdir())) == 2  # all others need not be decoded again
+    assert len(shards(folder)) == 2  # all others need not be decoded again
     without = module(root, folder, unreadable="exclude")
     without.read_for_fit()
     assert [name for name, _ in without.excluded] == [f"train/BLD/{bad.name}"]
@@ -259,10 +268,10 @@ def test_unreadable_photographs_and_kept_pixels(root: Path, folder: Path) -> Non
     repaired = module(root, folder)
     repaired.read_for_fit()
     assert repaired.excluded == []
-    assert len(list(folder.iterdir())) == 3
+    assert len(shards(folder)) == 3
 
 
-def test_a_stop_keeps_what_was_decoded(root: Path, folder: Path) -> None:
+def test_what_was_decoded_before_an_interrupt_is_cached(root: Path, folder: Path) -> None:
     asked = 0
 
     def check() -> None:
@@ -273,8 +282,7 @@ def test_a_stop_keeps_what_was_decoded(root: Path, folder: Path) -> None:
 
     with pytest.raises(Stopped):
         module(root, folder).read_for_fit(check)
-    (kept,) = folder.iterdir()
-    assert kept.suffix == ".pixels"
+    assert len(shards(folder)) == 1
     datamodule = module(root, folder)
     datamodule.read_for_fit()
     off = module(root, folder, cache="off")
@@ -285,11 +293,11 @@ def test_a_stop_keeps_what_was_decoded(root: Path, folder: Path) -> None:
 def test_the_folder_beside_the_data(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BLDML_CACHE")
     LeafDataModule(root=root, positive_class="BLD", image_size=SIZE).read_for_fit()
-    assert len(list((root.parent / ".bldml_cache").iterdir())) == 2
+    assert len(shards(root.parent / ".bldml_cache")) == 2
     assert sorted(path.name for path in root.iterdir()) == ["test", "train", "val"]
 
 
-def test_a_photograph_that_changed_after_its_pixels_were_kept(root: Path, folder: Path) -> None:
+def test_a_photograph_that_changed_after_it_was_cached(root: Path, folder: Path) -> None:
     module(root, folder).read_for_fit()
     changed, other = sorted((root / "val" / "BLD").iterdir())[:2]
     shutil.copy(other, changed)

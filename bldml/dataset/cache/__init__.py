@@ -1,1 +1,1 @@
-"""Decoded pixels on disk, found again by content."""
+"""Resized images on disk, found again by content."""

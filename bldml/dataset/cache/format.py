@@ -1,168 +1,230 @@
-"""The index of a file of squares: an NPZ without pickles, then a trailer that says how long it is.
+"""Files of cached images: shards, how they are read, and which photograph is in which.
 
-It is written and read in pieces, so that it never lies in memory as a whole.
+A shard is two files. `<name>-<token>.rgb` holds a row for each photograph: the resized image, then the perceptual hash.
+`<name>-<digest>.npz`, the index, names that file and says which photograph each row belongs to. The index is written
+last and in one step, so a shard exists exactly when its index does.
+
+Rows are read, not memory-mapped: the system shares one copy of them between processes either way, but a mapped file
+that another machine truncates kills every process that looks at it.
 """
 
-import io
+import hashlib
 import json
 import os
-import struct
-import zipfile
+import weakref
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import PIL
+from PIL import features
 
-from bldml.dataset.duplicates.phash import PRINT_BYTES
+from bldml.dataset.contents import DIGEST_BYTES, Digests, MetadataTable
+from bldml.dataset.duplicates.phash import PRINT_BYTES, PRINT_VERSION, Print
+from bldml.dataset.files import show_path
 from bldml.dataset.metadata import Metadata
+from bldml.dataset.pixels import Square
 
-_TRAILER = struct.Struct("<8sQI")
-_MAGIC = b"BLDMLPX1"
-_LOCAL = struct.Struct("<26xHH")  # of a ZIP's local header: lengths of the name and of what follows it
-_PIECE = 2**20  # bytes
-
-
-class DamagedIndex(Exception):
-    """This is no index, or not all of it."""
+CACHE_VERSION = 1
+"""Rises when `images.load_rgb` or `pixels.squash` would make other pixels of the same photograph."""
+ROWS, INDEX = ".rgb", ".npz"
 
 
-class _Part(io.RawIOBase):
-    """A part of a file, as a file to read."""
-
-    def __init__(self, file: int, start: int, length: int) -> None:
-        self._file, self._start, self._length, self._place = file, start, length, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._length}[whence]
-        return self._place
-
-    def readinto(self, buffer: Any) -> int:
-        wanted = max(0, min(len(buffer), self._length - self._place))
-        data = os.pread(self._file, wanted, self._start + self._place)
-        buffer[: len(data)] = data
-        self._place += len(data)
-        return len(data)
+class DamagedRow(Exception):
+    """A row of the cache is not what was written, or cannot be read any more; the message is its file."""
 
 
-class _Tail(io.RawIOBase):
-    """What is written to a file from a place on, one piece after the other."""
-
-    def __init__(self, file: int, start: int) -> None:
-        self._file, self._start, self.length, self.checksum = file, start, 0, 0
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        view = memoryview(data).cast("B")
-        write_at(self._file, view, self._start + self.length)
-        self.length, self.checksum = self.length + len(view), zlib.crc32(view, self.checksum)
-        return len(view)
-
-
-class Index:
-    """An index that is being read.
+def cache_name(side: int, target_size: int) -> str:
+    """Return the beginning of the names of all files whose images are what this program would make.
 
     Args:
-        file: The open file.
-        start: Where the index begins, in bytes.
-        length: How long it is.
+        side: Of the images, in pixels.
+        target_size: The `target_size` of `load_rgb`; decides at which scale a JPEG is decoded.
+    """
+    libraries = [PIL.__version__, *(str(features.version(name)) for name in ("libjpeg_turbo", "littlecms2"))]
+    known = [field.name for field in fields(Metadata)]
+    version = repr((CACHE_VERSION, PRINT_VERSION, target_size, libraries, known))
+    return f"{side}px-{hashlib.sha256(version.encode()).hexdigest()[:8]}"
+
+
+def pixel_bytes(side: int) -> int:
+    """Bytes of an image of this side."""
+    return side * side * 3
+
+
+def row_bytes(side: int) -> int:
+    """Bytes of a row: an image of this side, and a perceptual hash."""
+    return pixel_bytes(side) + PRINT_BYTES
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The index of a shard, row after row.
+
+    Attributes:
+        index: The index file.
+        rows: The file of rows.
+        digests: SHA-256 of the photographs' files.
+        checksums: CRC-32 of each row's image and of its perceptual hash, uint32 (n, 2).
+        metadata: What the photographs' files say of themselves.
     """
 
-    def __init__(self, file: int, start: int, length: int) -> None:
-        self.start = start
-        self._file, self._part = file, io.BufferedReader(_Part(file, start, length))
-        self._zip = zipfile.ZipFile(self._part)
-
-    def array(self, name: str) -> npt.NDArray[Any]:
-        """One array, all of it."""
-        with self._zip.open(f"{name}.npy") as member:
-            return np.asarray(np.lib.format.read_array(member, allow_pickle=False))
-
-    def metadata(self) -> Iterator[Metadata | None]:
-        """What the photographs' files say of themselves, row after row."""
-        text = self.array("metadata").tobytes().decode()
-        decoder, place = json.JSONDecoder(), 1
-        while text[place : place + 1] not in ("]", ""):
-            entry, place = decoder.raw_decode(text, place)
-            yield None if entry is None else Metadata(**entry)
-            place += 2 if text.startswith(", ", place) else 0
-
-    def place_of_prints(self, count: int) -> int:
-        """Where in the file the first of so many prints begins; the others follow."""
-        info = self._zip.getinfo("prints.npy")
-        with self._zip.open(info) as member:
-            if np.lib.format.read_magic(member) != (1, 0):
-                raise DamagedIndex
-            shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(member)
-        if shape != (count, PRINT_BYTES) or is_fortran or dtype != np.uint8 or info.compress_type:
-            raise DamagedIndex
-        place = self.start + info.header_offset
-        name, extra = _LOCAL.unpack(os.pread(self._file, _LOCAL.size, place))
-        return int(place + _LOCAL.size + name + extra + info.file_size - count * PRINT_BYTES)
+    index: Path
+    rows: Path
+    digests: Digests
+    checksums: npt.NDArray[np.uint32]
+    metadata: MetadataTable
 
 
-@contextmanager
-def open_index(path: Path) -> Iterator[Index]:
-    """Open the index of a file.
+def read_shard(index: Path, side: int, *, with_metadata: bool = True) -> Shard | None:
+    """Read the index of a shard; None where it is damaged, or its rows are not all there.
 
-    Raises:
-        DamagedIndex: There is none, or what was asked of it is not there.
+    Args:
+        index: The index file.
+        side: Of the images, in pixels.
+        with_metadata: Read the metadata as well; else the table is empty.
     """
     try:
-        with path.open("rb") as file:
-            end = file.seek(-_TRAILER.size, os.SEEK_END)
-            magic, length, checksum = _TRAILER.unpack(file.read())
-            if magic != _MAGIC or length > end:
-                raise DamagedIndex
-            file.seek(end - length)
-            found = 0
-            for start in range(0, length, _PIECE):
-                found = zlib.crc32(file.read(min(_PIECE, length - start)), found)
-            if found != checksum:
-                raise DamagedIndex
-            yield Index(file.fileno(), end - length, length)
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, struct.error, zipfile.BadZipFile) as error:
-        raise DamagedIndex from error
+        with index.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            rows, kinds = _rows_file(index, arrays["about"])
+            digests, checksums = arrays["digests"], arrays["checksums"]
+            metadata = MetadataTable.of(arrays["metadata"], kinds) if with_metadata else MetadataTable(0)
+        count = len(digests)
+        expected = ((count, DIGEST_BYTES), np.uint8, (count, 2), np.uint32, count * row_bytes(side))
+        if (digests.shape, digests.dtype, checksums.shape, checksums.dtype, rows.stat().st_size) != expected:
+            return None
+        if with_metadata and len(metadata) != count:
+            return None
+        return Shard(index, rows, Digests(digests), checksums, metadata)
+    except Exception:  # a damaged archive makes zipfile and NumPy raise nearly everything
+        return None
 
 
-def write_index(
-    file: int, start: int, arrays: Mapping[str, tuple[tuple[int, ...], str, Iterable[bytes | bytearray]]]
-) -> None:
-    """Write an index and its trailer.
+def _rows_file(index: Path, about: npt.NDArray[np.str_]) -> tuple[Path, list[dict[str, object] | None]]:
+    content = json.loads(about.item())
+    return index.with_name(content["rows"]), content["kinds"]  # with_name takes no path
 
-    Args:
-        file: Open for writing.
-        start: Where the index begins, in bytes.
-        arrays: Shape, NumPy's name of the type, and the bytes in pieces, by name.
+
+def rows_in_use(folder: Path) -> set[Path]:
+    """Return the files of rows that the indexes of a folder name, as far as those are sound.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: An index cannot be read.
     """
-    tail = _Tail(file, start)
-    with zipfile.ZipFile(tail, "w") as archive:
-        for name, (shape, descr, pieces) in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                header = {"shape": shape, "descr": descr, "fortran_order": False}
-                np.lib.format.write_array_header_1_0(member, header)
-                for piece in pieces:
-                    member.write(piece)
-    write_at(file, _TRAILER.pack(_MAGIC, tail.length, tail.checksum), start + tail.length)
+    found = set()
+    for index in folder.glob(f"*px-*{INDEX}"):
+        try:
+            with index.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                found.add(_rows_file(index, arrays["about"])[0])
+        except OSError:
+            raise
+        except Exception:  # see `read_shard`
+            continue
+    return found
 
 
-def write_at(file: int, data: bytes | memoryview, place: int) -> None:
-    """Write all of it."""
+def read_shards(folders: Iterable[Path], name: str, side: int, *, with_metadata: bool = True) -> list[Shard]:
+    """Read all shards whose names begin so, newest first in each folder; see `read_shard`."""
+    found = []
+    for folder in folders:
+        dated = []
+        with suppress(OSError):
+            for path in folder.glob(f"{name}-*{INDEX}"):
+                with suppress(OSError):
+                    dated.append((path.stat().st_mtime, path))
+        found += [read_shard(path, side, with_metadata=with_metadata) for _, path in sorted(dated, reverse=True)]
+    return [shard for shard in found if shard is not None]
+
+
+class RowIndex:
+    """In which shard and row the image of a photograph is, by its SHA-256; the first of several."""
+
+    def __init__(self, shards: Sequence[Shard]) -> None:
+        self._ends = np.cumsum([len(shard.digests) for shard in shards])
+        self._digests = np.concatenate([np.zeros((0, DIGEST_BYTES), np.uint8), *(s.digests.raw for s in shards)])
+        beginnings = np.ascontiguousarray(self._digests[:, :8]).view(np.uint64).ravel()
+        self._order = np.argsort(beginnings, kind="stable")
+        self._sorted = beginnings[self._order]
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self._order)
+
+    def find(self, digest: str) -> tuple[int, int] | None:
+        """Return the number of the shard and of its row; None where there is none."""
+        whole = bytes.fromhex(digest)
+        if len(whole) != DIGEST_BYTES:  # of a photograph that could not be read
+            return None
+        beginning = np.frombuffer(whole, np.uint64, 1)[0]
+        for position in range(int(self._sorted.searchsorted(beginning)), len(self._order)):
+            if self._sorted[position] != beginning:
+                break
+            row = int(self._order[position])
+            if self._digests[row].tobytes() == whole:
+                shard = int(self._ends.searchsorted(row, "right"))
+                return shard, row - (int(self._ends[shard - 1]) if shard else 0)
+        return None
+
+
+class Rows:
+    """A file of rows, opened now: what is removed during a run can still be read.
+
+    A file that cannot be opened is one whose rows are all damaged. A copy in a process that is not forked opens the
+    same file, because no other file ever gets its name.
+
+    Args:
+        path: The file.
+        side: Of the images, in pixels.
+    """
+
+    def __init__(self, path: Path, side: int) -> None:
+        self.path, self.side = path, side
+        try:
+            self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        except OSError:
+            self._file = -1
+        else:
+            weakref.finalize(self, os.close, self._file)
+
+    def __reduce__(self) -> tuple[type["Rows"], tuple[Path, int]]:
+        """Without the open file, for a process that is not forked."""
+        return Rows, (self.path, self.side)
+
+    def image(self, row: int, checksum: int) -> Square:
+        """Return the image of a row.
+
+        Raises:
+            DamagedRow: It is not what was written.
+        """
+        data = self._read(row * row_bytes(self.side), pixel_bytes(self.side), checksum)
+        return np.frombuffer(data, np.uint8).reshape(self.side, self.side, 3)
+
+    def phash(self, row: int, checksum: int) -> Print:
+        """Return the perceptual hash of a row.
+
+        Raises:
+            DamagedRow: It is not what was written.
+        """
+        offset = row * row_bytes(self.side) + pixel_bytes(self.side)
+        return np.frombuffer(self._read(offset, PRINT_BYTES, checksum), np.uint8)
+
+    def _read(self, offset: int, length: int, checksum: int) -> bytes:
+        try:
+            data = os.pread(self._file, length, offset)
+        except OSError:  # a file server has forgotten it
+            data = b""
+        if len(data) != length or zlib.crc32(data) != checksum:
+            raise DamagedRow(show_path(self.path))
+        return data
+
+
+def write_at(file: int, data: bytes | memoryview, offset: int) -> None:
+    """Write all of the data at an offset in bytes."""
     view = memoryview(data)
     while view:
-        written = os.pwrite(file, view, place)
-        view, place = view[written:], place + written
+        written = os.pwrite(file, view, offset)
+        view, offset = view[written:], offset + written

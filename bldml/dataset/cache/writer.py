@@ -1,69 +1,204 @@
-"""Decoded pixels, kept for the next epoch and the next run: upright, sRGB, squashed to a square, 8 bits.
+"""Cached images, for the next epoch and the next run: upright, sRGB, resized to a square, 8 bits.
 
 A photograph is known by the SHA-256 of its file, whatever it is called, so that a renamed, moved or otherwise divided
-one is found again, and a changed one is not. What a run had to decode itself it adds as one more file (`segment`).
+one is found again, and a changed one is not. What a run had to decode itself it adds as one more shard.
 """
 
 import errno
 import hashlib
+import json
 import os
+import secrets
 import threading
-from collections.abc import Sequence
+import time
+import zlib
+from array import array
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
-import PIL
-from PIL import Image, features
+import numpy as np
+from PIL import Image
 
-from bldml.dataset.cache.lookup import SUFFIX, Places, StoredPrints, read_segments
-from bldml.dataset.cache.shard import NoSpace, SegmentWriter, shown_size
-from bldml.dataset.duplicates.phash import PRINT_VERSION, Print
+from bldml.dataset.cache.format import (
+    INDEX,
+    ROWS,
+    DamagedRow,
+    RowIndex,
+    Rows,
+    cache_name,
+    read_shard,
+    read_shards,
+    row_bytes,
+    rows_in_use,
+    write_at,
+)
+from bldml.dataset.cache.location import is_writable, make_cache_folder
+from bldml.dataset.contents import DIGEST_BYTES, MetadataTable
+from bldml.dataset.duplicates.phash import Print
 from bldml.dataset.files import show_path
 from bldml.dataset.metadata import Metadata
-from bldml.dataset.pixels import squash
+from bldml.dataset.pixels import Square, squash
 
-CACHE_VERSION = 1
-"""Rises when `images.load_rgb` or `pixels.squash` would make other pixels of the same photograph."""
-VARIABLE = "BLDML_CACHE"
-FOLDER = ".bldml_cache"
+GIB = 2**30
+SPARE = GIB
+"""Bytes that are left free on the disk: a run has checkpoints to write."""
 
-
-def cache_name(side: int, target_size: int) -> str:
-    """Beginning of the names of all files whose squares are what this program would make.
-
-    Args:
-        side: Of the squares, in pixels.
-        target_size: What `load_rgb` is told; decides at which scale a JPEG is decoded.
-    """
-    libraries = [PIL.__version__, *(str(features.version(name)) for name in ("libjpeg_turbo", "littlecms2"))]
-    known = [field.name for field in fields(Metadata)]
-    version = repr((CACHE_VERSION, PRINT_VERSION, target_size, libraries, known))
-    return f"{side}px-{hashlib.sha256(version.encode()).hexdigest()[:8]}"
+_UNFINISHED = ".building"  # an index that is being written
+_OLD = ".pixels"  # files of bldml 0.1
+_DAY = 86400.0  # seconds; a process that builds a shard writes more often
+_ROWS_BETWEEN_LOOKS = 128  # at the free space
 
 
-def find_folders(given: Path | None, data: Path) -> list[Path]:
-    """The folders that squares may lie in, best first.
+class NoSpace(Exception):
+    """There is no room for the images; the message says how much was wanted where."""
 
-    What was given, else what the environment says (BLDML_CACHE), and nothing else then. Otherwise beside the data
-    folder, where there is room for photographs, and in the working directory, for data that are not ours to write
-    beside. Never in the home folder, which is small on clusters, nor in a temporary one, which may be memory.
+
+class ShardWriter:
+    """Writes images, from several threads, into a shard that exists when it is finished.
+
+    Two processes that write the same images at once each have a file of rows of their own; the first index stays.
 
     Args:
-        given: The configuration's.
-        data: The data folder.
+        folder: Where; made where it is missing.
+        name: Beginning of the files' names: side and version.
+        side: Of the images, in pixels.
+        expected: How many there will be, as far as is known; at least 1.
+
+    Raises:
+        NoSpace: They would not fit.
+        OSError: The folder cannot be written to.
     """
-    if given is not None:
-        return [given.expanduser()]
-    if os.environ.get(VARIABLE):
-        return [Path(os.environ[VARIABLE]).expanduser()]
-    return [Path(os.path.realpath(data)).parent / FOLDER, Path.cwd() / FOLDER]
+
+    def __init__(self, folder: Path, name: str, side: int, expected: int) -> None:
+        self.folder, self.name, self.side, self.expected = folder, name, side, expected
+        make_cache_folder(folder)
+        _remove_unfinished(folder)
+        self._look_at_space(expected)
+        self._path = folder / f"{name}-{secrets.token_hex(8)}{ROWS}"
+        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        self._lock = threading.Lock()
+        self._row_of: dict[bytes, int] = {}  # by SHA-256
+        self._checksums = array("I")
+        self._metadata = MetadataTable(expected)
+
+    def add(self, digest: str, image: Square, metadata: Metadata | None, phash: Print) -> None:
+        """Write one image; nothing where there is one of this photograph already.
+
+        Raises:
+            NoSpace: The disk has become full.
+            OSError: It cannot be written.
+        """
+        data, key = (image.tobytes(), phash.tobytes()), bytes.fromhex(digest)
+        with self._lock:
+            row = len(self._row_of)
+            if self._row_of.setdefault(key, row) != row:
+                return
+            self._checksums.extend(map(zlib.crc32, data))
+            if row == len(self._metadata):
+                self._metadata.double()
+            self._metadata[row] = metadata
+        if row % _ROWS_BETWEEN_LOOKS == 0:
+            self._look_at_space(1)
+        write_at(self._file, b"".join(data), row * row_bytes(self.side))
+
+    def finish(self) -> Path | None:
+        """Write the index and return the file of rows.
+
+        None, and no file, where nothing was added, or where another job has finished the same shard: it may be in use.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        if not self._row_of:
+            self.abandon()
+            return None
+        os.fsync(self._file)
+        os.utime(self._path)  # it is still there, and from now on nobody takes it for one that was left behind
+        digest = hashlib.sha256("".join(sorted(key.hex() for key in self._row_of)).encode()).hexdigest()
+        unfinished = self._path.with_suffix(_UNFINISHED)
+        try:
+            self._write_index(unfinished)
+            is_mine = _name(unfinished, self.folder / f"{self.name}-{digest[:16]}{INDEX}", self.side)
+        finally:
+            with suppress(OSError):
+                unfinished.unlink()
+        if not is_mine:
+            self.abandon()
+            return None
+        self._close()
+        return self._path
+
+    def _write_index(self, path: Path) -> None:
+        count = len(self._row_of)
+        rows, kinds = self._metadata.parts()
+        with path.open("xb") as file:
+            np.savez(
+                file,
+                about=np.array(json.dumps({"rows": self._path.name, "kinds": kinds})),
+                digests=np.frombuffer(b"".join(self._row_of), np.uint8).reshape(count, DIGEST_BYTES),
+                checksums=np.array(self._checksums, np.uint32).reshape(count, 2),
+                metadata=rows[:count],
+            )
+            file.flush()
+            os.fsync(file.fileno())
+
+    def empty(self) -> None:
+        """Give the space back at once; the file itself stays until `abandon`, for threads that are still writing."""
+        with suppress(OSError):
+            os.ftruncate(self._file, 0)
+
+    def abandon(self) -> None:
+        """Leave nothing behind, unless the shard is finished."""
+        if self._close():
+            with suppress(OSError):
+                self._path.unlink()
+
+    def _close(self) -> bool:
+        file, self._file = self._file, -1
+        if file >= 0:
+            with suppress(OSError):  # of writes that a file server put off; who reads a row checks it
+                os.close(file)
+        return file >= 0
+
+    def _look_at_space(self, rows: int) -> None:
+        state = os.statvfs(self.folder)
+        free = state.f_bavail * state.f_frsize
+        if free < rows * row_bytes(self.side) + SPARE:
+            raise NoSpace(f"{shown_size(self.expected * row_bytes(self.side))} are needed, {shown_size(free)} are free")
 
 
-def is_writable(folder: Path) -> bool:
-    """Whether files can be made in a folder, or the folder can be made."""
-    there = next((place for place in (folder, *folder.absolute().parents) if os.path.lexists(place)), None)
-    return there is not None and os.path.isdir(there) and os.access(there, os.R_OK | os.W_OK | os.X_OK)  # noqa: PTH112
+def _name(written: Path, index: Path, side: int) -> bool:
+    """Give an index its name; False where a sound one of the same photographs has it."""
+    try:
+        os.link(written, index)
+    except FileExistsError:
+        if read_shard(index, side) is not None:
+            return False
+        written.replace(index)
+    except OSError:  # a file system without links
+        written.replace(index)
+    return True
+
+
+def shown_size(size: int) -> str:
+    """Return a size as a person would say it.
+
+    >>> shown_size(300 * 2**20), shown_size(5 * GIB)
+    ('300 MiB', '5.0 GiB')
+    """
+    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / 2**20:.0f} MiB"
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove what processes that were killed have left, when it is a day old."""
+    left = {*folder.glob(f"*px-*{ROWS}"), *folder.glob(f"*px-*{_UNFINISHED}")}  # before the indexes are read
+    with suppress(OSError):  # an index that cannot be read now may name any of them
+        for path in left - rows_in_use(folder):
+            with suppress(OSError):  # another process was quicker, or it is another user's
+                if time.time() - path.stat().st_mtime > _DAY:
+                    path.unlink()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,23 +206,23 @@ class Known:
     """What is known of a photograph without decoding it."""
 
     metadata: Metadata | None
-    print: Print
+    phash: Print
 
 
-class Keeper:
-    """What `verify` asks before it decodes a photograph, and hands its pixels to when it had to.
+class ImageCache:
+    """What `verify` asks before it decodes a photograph, and adds the image to when it had to decode it.
 
     Args:
-        folders: Of the cache; see `find_folders`. Squares are found in all, and kept in the first that can be written
-            to.
-        side: Of the squares, in pixels.
+        folders: Of the cache; see `find_folders`. Images are looked for in all, and added to the first that can be
+            written to.
+        side: Of the images, in pixels.
         target_size: See `cache_name`.
         expected: How many photographs there are.
-        write: Whether to keep what is not there; else only look.
+        write: Whether to add what is missing; else only look.
 
     Attributes:
-        trouble: Why something that should be kept is not; empty as long as all is well.
-        written: The file that was added.
+        trouble: Why something that should be cached is not; empty as long as all is well.
+        written: The file of rows that was added.
     """
 
     def __init__(self, folders: Sequence[Path], side: int, target_size: int, expected: int, *, write: bool) -> None:
@@ -95,56 +230,57 @@ class Keeper:
         self.expected, self.write = expected, write
         self.trouble = ""
         self.written: Path | None = None
-        self._segments = read_segments(folders, self.name, side)
-        self._places = Places(self._segments)
-        self._prints: dict[int, StoredPrints] = {}
-        self._writer: SegmentWriter | None = None
+        self._shards = read_shards(folders, self.name, side)
+        self._index = RowIndex(self._shards)
+        self._rows: dict[int, Rows] = {}
+        self._writer: ShardWriter | None = None
         self._folder: Path | None = None
         self._lock = threading.Lock()
 
     def find(self, digest: str) -> Known | None:
-        """What is known of the photograph whose file has this SHA-256; None where its square is not there."""
-        place = self._places.find(digest)
-        if place is None:
+        """Return what is known of the photograph whose file has this SHA-256; None where its image is not cached."""
+        found = self._index.find(digest)
+        if found is None:
             return None
-        number, row = place
+        number, row = found
+        shard = self._shards[number]
+        with self._lock:
+            if number not in self._rows:
+                self._rows[number] = Rows(shard.rows, self.side)
         try:
-            with self._lock:
-                if number not in self._prints:
-                    self._prints[number] = StoredPrints(self._segments[number])
-            return Known(self._segments[number].metadata[row], self._prints[number].read(row))
-        except OSError:  # removed or cut meanwhile
+            return Known(shard.metadata[row], self._rows[number].phash(row, int(shard.checksums[row, 1])))
+        except DamagedRow:
             return None
 
-    def keep(self, digest: str, photograph: Image.Image, metadata: Metadata | None, fingerprint: Print) -> None:
-        """Keep a photograph's square, where there is room."""
+    def add(self, digest: str, photograph: Image.Image, metadata: Metadata | None, phash: Print) -> None:
+        """Cache a photograph's image, where there is room."""
         if not self.write or self.trouble:
             return
-        square = squash(photograph, self.side)
+        image = squash(photograph, self.side)
         try:
             with self._lock:
                 if self._writer is None and not self.trouble:
                     self._writer = self._begin()
             if self._writer is not None:
-                self._writer.add(digest, square, metadata, fingerprint)
+                self._writer.add(digest, image, metadata, phash)
         except (OSError, NoSpace) as error:
             self.trouble = self.trouble or _plain(error, self._folder)
             if self._writer is not None:
                 self._writer.empty()
 
-    def _begin(self) -> SegmentWriter:
+    def _begin(self) -> ShardWriter:
         folder = next((folder for folder in self.folders if is_writable(folder)), None)
         if folder is None:
             raise NoSpace(f"{' and '.join(show_path(folder) for folder in self.folders)} cannot be written to")
         self._folder = folder
-        return SegmentWriter(folder, self.name, self.side, max(1, self.expected - len(self._places)))
+        return ShardWriter(folder, self.name, self.side, max(1, self.expected - len(self._index)))
 
     def close(self) -> None:
-        """Give what was written its name; what was written until a run was stopped need not be decoded again.
+        """Finish the shard; what was written until a run was interrupted need not be decoded again.
 
-        Nothing is found or kept after that.
+        Nothing is found or added after that.
         """
-        self._segments, self._places, self.write = [], Places([]), False
+        self._shards, self._index, self._rows, self.write = [], RowIndex([]), {}, False
         writer, self._writer = self._writer, None
         if writer is None:
             return
@@ -158,21 +294,27 @@ class Keeper:
 
 
 def describe_cache(written: Sequence[Path]) -> str:
-    """Where squares were kept, and how much lies there."""
+    """Return where images were cached, and how much lies there."""
     folder = written[0].parent
-    sizes = {}
-    for path in folder.glob(f"*{SUFFIX}"):
-        with suppress(OSError):  # removed meanwhile
-            sizes[path] = path.stat().st_size
-    new, whole = sum(sizes.get(path, 0) for path in written), sum(sizes.values())
+    old = _size(folder.glob(f"*px-*{_OLD}"))
+    left = f" Files *{_OLD} there ({shown_size(old)}) are of bldml 0.1 and no longer read." if old else ""
     return (
-        f"Decoded pixels are kept for the next epochs and runs: {shown_size(new)} more in {show_path(folder)}, "
-        f"{shown_size(whole)} in all. It can be deleted when no run uses it."
+        f"Decoded images are cached for the next epochs and runs: {shown_size(_size(written))} more in "
+        f"{show_path(folder)}, {shown_size(_size(folder.glob(f'*px-*{ROWS}')))} in all. The folder can be deleted when "
+        f"no run uses it.{left}"
     )
 
 
+def _size(paths: Iterable[Path]) -> int:
+    size = 0
+    for path in paths:
+        with suppress(OSError):  # removed meanwhile
+            size += path.stat().st_size
+    return size
+
+
 def _plain(error: OSError | NoSpace, folder: Path | None) -> str:
-    """Why nothing can be kept, and in which folder; an error without one names those that were tried itself."""
+    """Return why nothing can be cached, and in which folder; without one the error names those that were tried."""
     is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     said = "the disk or your quota is full" if is_full else getattr(error, "strerror", None) or str(error)
     return said if folder is None else f"{show_path(folder)}: {said}"

@@ -8,9 +8,8 @@ from typing import Literal
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from bldml.dataset.cache.location import check_place
-from bldml.dataset.cache.reader import Squares
-from bldml.dataset.cache.writer import find_folders
+from bldml.dataset.cache.location import check_place, find_folders
+from bldml.dataset.cache.reader import CachedImages
 from bldml.dataset.contents import Contents
 from bldml.dataset.files import show_path
 from bldml.dataset.folders import read_folders, read_unlabelled
@@ -52,7 +51,7 @@ class LeafDataModule(LightningDataModule):
         batch_size: Photographs in a training batch.
         num_workers: Processes that load photographs; auto takes the CPUs that this job was granted, at most 16.
         augmentation: How training pictures vary; null for not at all.
-        cache: Keep decoded pixels on disk for the next epochs and runs, where there is room (auto), or not (off).
+        cache: Cache decoded images on disk for the next epochs and runs, where there is room (auto), or not (off).
         cache_dir: Folder for them; null for that of the environment variable BLDML_CACHE, else .bldml_cache beside the
             data folder, else in the working directory.
         image_size: Side in pixels (taken from the model).
@@ -218,7 +217,7 @@ class LeafDataModule(LightningDataModule):
         if fit and self.cache == "auto":
             check_place(self.cache_dir, collection, by_folders=self.manifest is None)
         folders = find_folders(self.cache_dir, collection.root) if self.cache == "auto" else []
-        # An evaluation passes each photograph once: it uses what is kept, and keeps nothing.
+        # An evaluation reads each photograph once: it uses cached images and adds none.
         sides = {"train": squashed_side(self.image_size, self.augmentation)} if fit else {}
         storage = Storage(folders, sides, write=fit and is_first_process())
         reading = read_photographs(
@@ -248,10 +247,10 @@ class LeafDataModule(LightningDataModule):
         self, split: str, sampler: Sampler[tuple[int, int]], augmentation: Augmentation | None, batch_size: int
     ) -> DataLoader[Item]:
         samples = self._samples(split)
-        # Only now: the first process may have been keeping what this one waited for at the start of training.
+        # Only now: at the start of training this process waited for the first one, which fills the cache.
         side = squashed_side(self.image_size, augmentation)
         found = self.contents_of(split)
-        known = Squares(self.folders, side, self.image_size, found.digests) if self.folders else None
+        known = CachedImages(self.folders, side, self.image_size, found.digests) if self.folders else None
         dataset: Dataset[Item] = LeafDataset(
             samples, self.class_names, self.image_size, augmentation, self.seed, known, found.metadata.aspects()
         )

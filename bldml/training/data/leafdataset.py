@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from bldml.dataset.cache.reader import DamagedSquare, Squares
+from bldml.dataset.cache.format import DamagedRow
+from bldml.dataset.cache.reader import CachedImages
 from bldml.dataset.images import UnreadableImage, load_rgb
 from bldml.dataset.pixels import Square
 from bldml.dataset.samples import Sample
@@ -41,7 +42,7 @@ class LeafDataset(Dataset[Item]):
         image_size: Side in pixels.
         augmentation: How training pictures vary; None for evaluation.
         seed: Seed of the run, for the augmentation.
-        squares: The photographs' pixels, as far as they are kept; the others are decoded each time.
+        cached: The photographs' cached images; those without one are decoded each time.
         aspects: Width to height of each photograph, which its square does not show any more.
     """
 
@@ -52,7 +53,7 @@ class LeafDataset(Dataset[Item]):
         image_size: int,
         augmentation: Augmentation | None = None,
         seed: int = 0,
-        squares: Squares | None = None,
+        cached: CachedImages | None = None,
         aspects: NDArray[np.float64] | None = None,
     ) -> None:
         label_of = {name: label for label, name in enumerate(class_names)}
@@ -60,7 +61,7 @@ class LeafDataset(Dataset[Item]):
         self.paths = Texts(str(sample.path) for sample in samples)
         self.names = Texts(sample.name for sample in samples)
         self.groups = Texts(sample.group for sample in samples)
-        self.image_size, self.augmentation, self.seed, self.squares = image_size, augmentation, seed, squares
+        self.image_size, self.augmentation, self.seed, self.cached = image_size, augmentation, seed, cached
         self.aspects = np.ones(len(samples)) if aspects is None else aspects
         self._warned = False
 
@@ -81,19 +82,17 @@ class LeafDataset(Dataset[Item]):
 
     def _photograph(self, index: int) -> Image.Image | Square:
         """The photograph, or the square of it that is all that is needed."""
-        if self.squares is None:
+        if self.cached is None:
             return self._decoded(index)
         try:
-            square = self.squares.read(index)
+            square = self.cached.read(index)
             return self._decoded(index) if square is None else square
-        except DamagedSquare as damaged:
+        except DamagedRow as damaged:
             if not self._warned:
-                rank_zero_info(
-                    f"Warning: kept pixels are damaged in {damaged}; they are made anew from the photographs."
-                )
+                rank_zero_info(f"Warning: cached images are damaged in {damaged}; they are made again.")
             self._warned = True
             photograph = self._decoded(index)
-            self.squares.mend(index, photograph)
+            self.cached.repair(index, photograph)
             return photograph
 
     def _decoded(self, index: int) -> Image.Image:

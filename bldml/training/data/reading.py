@@ -1,4 +1,4 @@
-"""Every photograph read once before training or an evaluation: what can be used, what it is, its pixels kept."""
+"""Every photograph read once before training or an evaluation: what can be used, what it is, its image cached."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_info
 from tqdm import tqdm
 
-from bldml.dataset.cache.writer import Keeper, describe_cache
+from bldml.dataset.cache.writer import ImageCache, describe_cache
 from bldml.dataset.contents import Contents
 from bldml.dataset.files import show_path
 from bldml.dataset.samples import Collection, Sample
@@ -19,12 +19,12 @@ from bldml.errors import DatasetError
 
 @dataclass(frozen=True)
 class Storage:
-    """How squares of pixels are kept.
+    """How images are cached.
 
     Attributes:
         folders: Of the cache, best first; empty for none.
-        sides: Side of the squares in pixels, by split, where it is not the image size.
-        write: Whether to keep what is not there.
+        sides: Side of the cached images in pixels, by split, where it is not the image size.
+        write: Whether to add what is missing.
     """
 
     folders: Sequence[Path]
@@ -50,14 +50,14 @@ class Reading:
 def read_photographs(
     collection: Collection, image_size: int, workers: int, storage: Storage, check: Callable[[], None], *, exclude: bool
 ) -> Reading:
-    """Read, and where their pixels are not kept already decode, all photographs.
+    """Read, and where they are not cached decode, all photographs.
 
     Args:
         collection: Which.
         image_size: Side in pixels that training asks for.
         workers: Number of threads.
-        storage: How pixels are kept.
-        check: Called after each photograph; may raise to stop. What was kept until then stays.
+        storage: How images are cached.
+        check: Called after each photograph; may raise to stop. What was cached until then stays.
         exclude: Leave out those that cannot be decoded, instead of raising.
 
     Raises:
@@ -84,38 +84,38 @@ def read_photographs(
 def _results(
     splits: Mapping[str, Sequence[Sample]], image_size: int, workers: int, storage: Storage, check: Callable[[], None]
 ) -> Iterator[Verified]:
-    """One result a photograph; splits whose squares have one size share a file."""
+    """One result a photograph; splits whose images have one size share a shard."""
     sides = [storage.sides.get(split, image_size) for split in splits]
-    keepers: dict[int, Keeper] = {}
+    caches: dict[int, ImageCache] = {}
     try:
         for number, (side, samples) in enumerate(zip(sides, splits.values(), strict=True)):
-            if storage.folders and side not in keepers:
+            if storage.folders and side not in caches:
                 expected = sum(len(s) for s, its_side in zip(splits.values(), sides, strict=True) if its_side == side)
-                keepers[side] = Keeper(storage.folders, side, image_size, expected, write=storage.write)
-            results = verify(samples, image_size, workers, keepers.get(side))
+                caches[side] = ImageCache(storage.folders, side, image_size, expected, write=storage.write)
+            results = verify(samples, image_size, workers, caches.get(side))
             try:
                 for result in results:
                     check()
                     yield result
             finally:
                 results.close()  # the threads that write have come to their end
-            if side in keepers and side not in sides[number + 1 :]:
-                keepers[side].close()  # now, for it holds something of each photograph
+            if side in caches and side not in sides[number + 1 :]:
+                caches[side].close()  # now, for it holds something of each photograph
     finally:
-        for keeper in keepers.values():
-            keeper.close()
-    _say(keepers.values())
+        for cache in caches.values():
+            cache.close()
+    _say(caches.values())
 
 
-def _say(keepers: Iterable[Keeper]) -> None:
-    for keeper in keepers:
-        if keeper.trouble:
+def _say(caches: Iterable[ImageCache]) -> None:
+    for cache in caches:
+        if cache.trouble:
             rank_zero_info(
-                f"Warning: decoded pixels are not kept, so that every epoch decodes the photographs again: "
-                f"{keeper.trouble}. --data.cache_dir FOLDER names another place; --data.cache off is silent."
+                f"Warning: decoded images are not cached, so every epoch decodes the photographs again: "
+                f"{cache.trouble}. --data.cache_dir FOLDER sets another folder; --data.cache off hides this warning."
             )
             break
-    written = [keeper.written for keeper in keepers if keeper.written is not None]
+    written = [cache.written for cache in caches if cache.written is not None]
     if written:
         rank_zero_info(describe_cache(written))
 
