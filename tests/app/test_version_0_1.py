@@ -1,0 +1,112 @@
+"""What version 0.1 left behind is still read: run folders, checkpoints, configurations (tests/fixtures/run_0_1)."""
+
+import csv
+import re
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.support import REPOSITORY, Bldml
+
+FIXTURE = REPOSITORY / "tests" / "fixtures" / "run_0_1"
+CPU = ("--trainer.accelerator=cpu", "--data.num_workers=0", "--report=false")
+# The folder has moved since.
+OWN = ("--data.root=leaves", "--data.manifest=finished/splits.csv")
+
+
+@pytest.fixture
+def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bldml: Bldml) -> Path:
+    """A copy with its checkpoints, in which the command line runs: the configurations say `leaves`."""
+    copy = shutil.copytree(FIXTURE, tmp_path / "old")
+    with tarfile.open(copy / "checkpoints.tar.xz") as archive:
+        archive.extractall(copy, filter="data")
+    monkeypatch.chdir(copy)
+    return copy
+
+
+def probabilities(predictions: Path) -> dict[str, float]:
+    with predictions.open(encoding="utf-8", newline="") as file:
+        return {row["path"]: float(row["probability"]) for row in csv.DictReader(file)}
+
+
+def same(now: Path, then: Path) -> None:
+    """The same photographs with the same probabilities; another CPU may compute in another precision."""
+    assert probabilities(now) == pytest.approx(probabilities(then), abs=0.02)
+
+
+def test_report(old: Path, bldml: Bldml) -> None:
+    outcome = bldml("report", "finished")
+    assert outcome.code == 0, outcome.err
+    assert "Warning" not in outcome.err
+    page = (old / "finished/report.html").read_text(encoding="utf-8")
+    # Every part that 0.1 had a file for.
+    for words in ("Beech leaves", "e54dd29", "coarse.pth", "leaf_0003.jpg"):
+        assert words in page, words
+    assert page.count("<img") > 20
+
+
+@pytest.mark.parametrize(
+    ("command", "data", "evaluation"),
+    [("validate", OWN, "val"), ("test", OWN, "test"), ("test", ("--data.root=other",), "other")],
+)
+def test_evaluation(command: str, data: tuple[str, ...], evaluation: str, old: Path, bldml: Bldml) -> None:
+    outcome = bldml(command, "--ckpt_path=finished/checkpoints/best.ckpt", *data, "--output=out", "--name=now", *CPU)
+    assert outcome.code == 0, outcome.err
+    same(old / "out/predictions.csv", old / f"finished/evaluations/{evaluation}/predictions.csv")
+
+
+def test_evaluation_in_the_run_folder(old: Path, bldml: Bldml) -> None:
+    lines = (old / "finished/ledger.csv").read_text().splitlines()
+    assert bldml("test", "--ckpt_path=finished/checkpoints/best.ckpt", *OWN, *CPU).code == 0
+    after = (old / "finished/ledger.csv").read_text().splitlines()
+    assert after[: len(lines)] == lines
+    assert len(after) == len(lines) + 1
+
+
+def test_photographs_of_its_training_are_known(old: Path, bldml: Bldml) -> None:
+    path = sorted(probabilities(old / "finished/evaluations/train/predictions.csv"))[0]
+    shutil.copytree("other", "mixed")
+    shutil.copy(old / "leaves" / path, old / "mixed" / path.split("/")[0] / "renamed.jpg")
+    outcome = bldml("test", "--ckpt_path=finished/checkpoints/last.ckpt", "--data.root=mixed", *CPU)
+    assert outcome.code == 1
+    assert "renamed.jpg" in outcome.err
+
+
+def test_predict(old: Path, bldml: Bldml) -> None:
+    checkpoint = "--ckpt_path=finished/checkpoints/best.ckpt"
+    outcome = bldml("predict", checkpoint, "--data.root=other", "--output=out", *CPU[:2])
+    assert outcome.code == 0, outcome.err
+    same(old / "out/predictions.csv", old / "finished/evaluations/other/predictions.csv")
+
+
+def test_explain(old: Path, bldml: Bldml) -> None:
+    outcome = bldml("explain", "other/BLD", "--ckpt_path=finished/checkpoints/last.ckpt", "--device=cpu")
+    assert outcome.code == 0, outcome.err
+    assert len(list(Path("cams").glob("*_leaf_*.png"))) == 4
+
+
+def test_resume(old: Path, bldml: Bldml) -> None:
+    """The weights that it began with are gone and not needed. What comes of it is compared with the other old run."""
+    before = list(csv.DictReader((old / "stopped/metrics.csv").read_text().splitlines()))
+    outcome = bldml("fit", "--resume=stopped", "--report=false")
+    assert outcome.code == 0, outcome.err
+    assert "epoch 2, step 8" in outcome.err
+    after = list(csv.DictReader((old / "stopped/metrics.csv").read_text().splitlines()))
+    assert len(after) == 6
+    for then, now in zip(before, after, strict=False):
+        assert now | then == now, "what 0.1 has logged stays"
+    assert float(after[3]["trainable_share"]) < 0.01 < float(after[4]["trainable_share"])
+    for split in ("train", "val", "test"):
+        assert (old / f"stopped/evaluations/{split}/metrics.json").is_file()
+    assert bldml("compare", "finished", "stopped").code == 0
+
+
+def test_its_configuration_repeats_the_run(old: Path, bldml: Bldml) -> None:
+    options = ("--run_name=again", "--model.weights=none", "--trainer.max_epochs=1", "--unfreezing.start_epoch=1")
+    outcome = bldml("fit", "--config=finished/config.yaml", *options, "--report=false")
+    assert outcome.code == 0, outcome.err
+    splits = (old / "lightning_logs/again/splits.csv").read_bytes()
+    assert splits == (old / "finished/splits.csv").read_bytes(), "the division of a flat folder"
+    assert re.search(r"train 28 .*val 14 .*test 6", outcome.err)
