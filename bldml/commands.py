@@ -86,14 +86,14 @@ def explain(
     masks: Path | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> None:
-    """Show by Grad-CAM where in photographs a checkpoint sees the positive class.
+    """Draw Grad-CAM heat maps for a folder of photographs.
 
     Args:
-        photographs: Folder, searched with all folders below it, or one photograph.
-        ckpt_path: The checkpoint; it must be given.
-        output: Folder for overlays, contact sheet and table; must not exist yet, or be empty.
+        photographs: Folder with photographs, including its subfolders, or one photograph.
+        ckpt_path: Checkpoint to use (required).
+        output: Output folder (new or empty) for overlays, contact sheet and table.
         masks: Folder of masks (black background, green leaf, red lesion) named NAME_mask.png or NAME.png.
-        device: Where to compute; auto takes a GPU if there is one.
+        device: Device to compute on; auto uses a GPU if there is one.
     """
     if ckpt_path is None:
         raise ValueError("Which checkpoint? Give --ckpt_path FILE.")
@@ -161,18 +161,18 @@ def audit(
     class_aliases: dict[str, str] | None = None,
     workers: int | Literal["auto"] = "auto",
 ) -> None:
-    """Look for what is wrong with photographs: damage, duplicates, leaks between splits, shortcuts.
+    """Check photographs for damage, duplicates, leaks between splits, class imbalance and shortcuts.
 
-    The exit code is 0 where nothing is wrong, 1 where something is wrong with the photographs, and 2 where they could
-    not be looked at: a mistake in the command, or a disk that cannot be read or written.
+    Exit code: 0 if the audit found no error, 1 if it found errors, 2 if it could not be done, for example after a
+    mistake in the command or a disk error.
 
     Args:
-        root: Folder with split folders or one folder a class, or what the manifest's paths start from.
-        manifest: CSV that divides the photographs, as written by split.
-        output: Folder outside root for audit.html, audit.csv, pairs.csv and audit.json; a stopped audit goes on there.
-        positive_class: Look for shortcuts to this class against all others; of two classes either will do.
-        class_aliases: Class name for a folder's name, where they differ.
-        workers: Processes that read photographs; auto for as many as there are processors.
+        root: Folder with split folders or class folders, or the folder that the manifest's paths are relative to.
+        manifest: CSV file with the splits, as written by split.
+        output: Folder outside root for audit.html, audit.csv, pairs.csv and audit.json; resumes an interrupted audit.
+        positive_class: Test shortcuts for this class against all others; with two classes it may be left out.
+        class_aliases: Class name by folder name, where they differ.
+        workers: Number of reading processes; auto for one per CPU.
     """
     from bldml.audit.command import audit_photographs
     from bldml.errors import DatasetError, RunError
@@ -195,10 +195,10 @@ def audit(
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; the same command goes on where it was") from None
     sys.stdout.write(text)
-    if wrong := audited.counts()["wrong"]:
+    if count := audited.counts()["error"]:
         sys.stdout.flush()
         # So that a job script stops here.
-        raise ValueError(f"the audit found {wrong} thing{'' if wrong == 1 else 's'} wrong: see {output / 'audit.html'}")
+        raise ValueError(f"the audit found {count} error{'' if count == 1 else 's'}: see {output / 'audit.html'}")
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

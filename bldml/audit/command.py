@@ -1,14 +1,13 @@
-"""`bldml audit`: read everything once, say what is wrong, write it down."""
+"""The command `audit`: examine every photograph once, run the checks, write the results."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from bldml.audit.audited import Audited, judge_photographs
-from bldml.audit.division import is_undivided
-from bldml.audit.outputs import audit_json, lines, pairs_csv, photographs_csv
+from bldml.audit.output_folder import check_output
+from bldml.audit.outputs import audit_json, pairs_csv, photographs_csv, summary_text
 from bldml.audit.page import audit_page
-from bldml.audit.place import check_output
-from bldml.audit.reading import processors, read_all
+from bldml.audit.reading import examine_all, processors
+from bldml.audit.result import AuditResult, run_audit_checks
 from bldml.audit.store import Store
 from bldml.dataset.files import show_path
 from bldml.dataset.folders import read_folders, require_folder
@@ -28,25 +27,25 @@ def audit_photographs(
     class_aliases: Mapping[str, str] | None = None,
     workers: int | None = None,
     quiet: bool = False,
-) -> tuple[Audited, str]:
+) -> tuple[AuditResult, str]:
     """Audit a data folder and write `audit.html`, `audit.csv`, `pairs.csv` and `audit.json`.
 
     Args:
-        root: Split folders, class folders, or what a manifest's paths start from.
-        output: Folder for what is written; an earlier audit there is gone on with.
-        version: Of bldml.
-        manifest: Manifest that divides the photographs.
-        positive_class: The class that shortcuts are looked for; of two classes either will do.
-        class_aliases: Class name for a folder's name, where they differ.
-        workers: Processes that read; None for as many as there are processors.
-        quiet: Show no progress.
+        root: Folder with split folders or class folders, or the folder that a manifest's paths are relative to.
+        output: Folder for the results; a previous audit in it is resumed.
+        version: Version of bldml.
+        manifest: Manifest with the splits.
+        positive_class: The class to test shortcuts for; with two classes it may be left out.
+        class_aliases: Class name by folder name, where they differ.
+        workers: Number of reading processes; None for one per CPU.
+        quiet: Show no progress bar.
 
     Returns:
-        What was found, and lines for the screen.
+        The result, and its summary for the terminal.
 
     Raises:
         DatasetError: The photographs cannot be found, or the audit cannot be done.
-        RunError: Something cannot be written.
+        RunError: A file cannot be written.
     """
     if workers is not None and workers < 1:
         raise DatasetError(f"--workers is {workers}; it must be at least 1.")
@@ -64,24 +63,24 @@ def audit_photographs(
     store = Store(output)
     complete = False
     try:
-        rows = read_all(collection, store, workers, quiet=quiet)
+        rows = examine_all(collection, store, workers, quiet=quiet)
         complete = True
     finally:
         store.close(complete=complete)
-    audited = judge_photographs(root, manifest, collection, rows, positive, undivided=is_undivided(root, manifest))
+    result = run_audit_checks(root, manifest, collection, rows, positive)
     files = {
-        "audit.json": audit_json(audited, version),  # first: by it the others are known as an audit's
-        "audit.csv": photographs_csv(audited),
-        "pairs.csv": pairs_csv(audited),
-        "audit.html": audit_page(audited, version, workers),
+        "audit.json": audit_json(result, version),  # first: it identifies the other files as an audit's
+        "audit.csv": photographs_csv(result),
+        "pairs.csv": pairs_csv(result),
+        "audit.html": audit_page(result, version, workers),
     }
     for name, text in files.items():
         write_atomically(output / name, text)
-    return audited, lines(audited, [show_path(output / name) for name in files])
+    return result, summary_text(result, [show_path(output / name) for name in files])
 
 
 def _positive(collection: Collection, positive_class: str | None) -> str:
-    """The class to be predicted: as given, or of two either; empty where there is no telling."""
+    """Return the class to predict: the one given, or the first of two; empty for any other number of classes."""
     names = collection.class_names
     if positive_class is not None:
         return check_positive_class(positive_class, names)

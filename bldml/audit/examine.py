@@ -1,4 +1,4 @@
-"""One photograph examined: what its file says, what its pixels look like, what it is recognised by."""
+"""Examination of one photograph: its metadata, what its pixels look like, its perceptual hash."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -12,10 +12,10 @@ from bldml.dataset.duplicates.phash import NO_PRINT, Print, perceptual_hash
 from bldml.dataset.images import UnreadableImage, load_rgb
 from bldml.dataset.metadata import Metadata, read_metadata
 
-VERSION = 1  # of what is measured here: another one makes earlier examinations worthless
-TARGET = 256  # pixels; a JPEG is decoded at the smallest scale that keeps twice as much
+VERSION = 1  # of the measurements; a new one makes stored records invalid
+TARGET = 256  # pixels; a JPEG is decoded at the smallest scale that keeps at least twice this size
 THUMBNAIL = 16  # pixels a side
-BORDER_SIDE, BORDER = 64, 4  # the photograph squashed to so many pixels a side; width of its border
+BORDER_SIDE, BORDER = 64, 4  # side of the resized image in pixels, and width of its border
 SHARPNESS_SIDE = 256  # pixels of the longer side; a larger photograph is shrunk to it
 _LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
@@ -23,18 +23,18 @@ Thumbnail = npt.NDArray[np.uint8]  # (16, 16, 3)
 
 
 @dataclass(frozen=True, eq=False)
-class Examined:
-    """What one file holds; a function of its content alone.
+class FileRecord:
+    """Properties of one file; they depend on its content alone.
 
     Attributes:
-        digest: SHA-256 of the content; empty where it cannot be had.
-        size: Bytes.
+        digest: SHA-256 of the content; empty if the file cannot be read.
+        size: Size of the file in bytes.
         reason: Why the photograph cannot be used; empty if it can.
-        metadata: What the file says of itself; None where even the size in pixels cannot be had.
-        print: Fingerprint that copies share; zeros where there is none.
-        thumbnail: The squashed photograph, (16, 16, 3).
+        metadata: Metadata of the file; None if not even the size in pixels can be read.
+        phash: Perceptual hash, nearly equal for copies; zeros if there is none.
+        thumbnail: The photograph resized to (16, 16, 3), aspect ratio not kept.
         border: Mean and standard deviation of red, green and blue in the outer 6 % of the frame, 0 to 255, (6,).
-        sharpness: Variance of the Laplacian of the grey picture at 256 pixels, 0 to 255 grey levels.
+        sharpness: Variance of the Laplacian of the grey image at 256 pixels, from grey levels 0 to 255.
         brightness: Mean grey level, 0 to 255.
     """
 
@@ -42,30 +42,30 @@ class Examined:
     size: int
     reason: str = ""
     metadata: Metadata | None = None
-    print: Print = field(default_factory=lambda: NO_PRINT)
+    phash: Print = field(default_factory=lambda: NO_PRINT)
     thumbnail: Thumbnail | None = None
     border: tuple[float, ...] = ()
     sharpness: float = 0.0
     brightness: float = 0.0
 
 
-def examine_file(path: Path) -> Examined:
-    """Read one file whole, as training would, and measure it; never raises for what is wrong with the file."""
+def examine_file(path: Path) -> FileRecord:
+    """Read one file completely, as training would, and measure it; a damaged file raises nothing."""
     digest, size = "", 0
     try:
         size = path.stat().st_size
         picture = load_rgb(path, TARGET)
         digest = digest_of(path)
     except UnreadableImage as error:
-        return Examined(digest, size, reason=error.reason, metadata=read_metadata(path))
+        return FileRecord(digest, size, reason=error.reason, metadata=read_metadata(path))
     except OSError as error:
-        return Examined(digest, size, reason=error.strerror or str(error))
-    sharpness, brightness = _light(picture)
-    return Examined(
+        return FileRecord(digest, size, reason=error.strerror or str(error))
+    sharpness, brightness = _sharpness_and_brightness(picture)
+    return FileRecord(
         digest,
         size,
         metadata=read_metadata(path),
-        print=perceptual_hash(picture),
+        phash=perceptual_hash(picture),
         thumbnail=np.asarray(picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)),
         border=_border(picture),
         sharpness=sharpness,
@@ -74,17 +74,17 @@ def examine_file(path: Path) -> Examined:
 
 
 def digest_of(path: Path) -> str:
-    """SHA-256 of a file's content.
+    """Return the SHA-256 of a file's content.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _border(picture: Image.Image) -> tuple[float, ...]:
-    """Colours of the frame's edge, without where in it they lie.
+    """Return mean and standard deviation of the colours in the border, as in `FileRecord.border`.
 
     >>> _border(Image.new("RGB", (90, 60), (200, 100, 50)))
     (200.0, 100.0, 50.0, 0.0, 0.0, 0.0)
@@ -96,10 +96,10 @@ def _border(picture: Image.Image) -> tuple[float, ...]:
     return tuple(round(float(value), 3) for value in (*edge.mean(axis=0), *edge.std(axis=0)))
 
 
-def _light(picture: Image.Image) -> tuple[float, float]:
-    """Variance of the Laplacian and mean, of the grey picture shrunk to a fixed size.
+def _sharpness_and_brightness(picture: Image.Image) -> tuple[float, float]:
+    """Return variance of the Laplacian and mean of the grey image, reduced to a fixed size.
 
-    >>> _light(Image.new("RGB", (90, 60), "white"))
+    >>> _sharpness_and_brightness(Image.new("RGB", (90, 60), "white"))
     (0.0, 255.0)
     """
     longer = max(picture.size)

@@ -1,4 +1,4 @@
-"""What an audit has to say: findings in plain words, each with what to do."""
+"""Findings of an audit: what was found, how severe it is and what to do."""
 
 import shlex
 from collections.abc import Iterable, Sequence
@@ -7,27 +7,28 @@ from pathlib import Path
 from typing import Literal
 
 from bldml.dataset.files import show_path
+from bldml.io.text import counted
 
-Severity = Literal["wrong", "doubtful", "note"]
-SEVERITIES: tuple[Severity, ...] = ("wrong", "doubtful", "note")
-SHOWN = 12  # examples on the page; tables have all
+Severity = Literal["error", "warning", "info"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
+SHOWN = 12  # examples on the page; the CSV files have all
 
 
 @dataclass(frozen=True)
 class AuditFinding:
-    """One thing that was found.
+    """One finding of an audit.
 
     Attributes:
-        severity: wrong: figures from these photographs would be false, or fit would stop. doubtful: somebody should
-            look. note: good to know.
-        name: Short, for machines.
+        severity: error: metrics from these photographs would be wrong, or fit would not run. warning: somebody should
+            check. info: for information.
+        name: Short identifier for programs.
         title: One line.
         text: What was found, in plain words.
-        advice: What to do; empty where nothing needs doing. Options and commands in it stand between backticks.
-        count: Photographs concerned.
-        examples: Names of photographs that belong together, one or two each; the first few.
-        details: What is said of each example, as many.
-        command: Command line that does what is advised; may hold names from outside.
+        advice: What to do; empty if nothing has to be done. Options and commands in it stand between backticks.
+        count: Number of photographs concerned.
+        examples: The first few examples: names of one photograph, or of two that belong together.
+        details: One remark for each example.
+        command: Command line that does what is advised; may contain file names chosen by others.
     """
 
     severity: Severity
@@ -41,32 +42,22 @@ class AuditFinding:
     command: str = ""
 
 
-def ordered(findings: Iterable[AuditFinding]) -> list[AuditFinding]:
-    """The worst first, otherwise as they came."""
+def sort_by_severity(findings: Iterable[AuditFinding]) -> list[AuditFinding]:
+    """Return the most severe findings first; within a severity their order stays."""
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
-def photographs(count: int) -> str:
-    """A number of photographs in words.
+def count_groups(sizes: Sequence[int]) -> str:
+    """Return the number of pairs, or of groups, as text, given the number of photographs in each.
 
-    >>> photographs(1), photographs(1200)
-    ('1 photograph', '1,200 photographs')
-    """
-    return f"{count:,} photograph{'' if count == 1 else 's'}"
-
-
-def pairs_or_groups(sizes: Sequence[int]) -> str:
-    """How many things belong together, given the number of photographs in each.
-
-    >>> pairs_or_groups([2]), pairs_or_groups([2, 2]), pairs_or_groups([2, 3])
+    >>> count_groups([2]), count_groups([2, 2]), count_groups([2, 3])
     ('1 pair', '2 pairs', '2 groups')
     """
-    word = "pair" if all(size == 2 for size in sizes) else "group"
-    return f"{len(sizes):,} {word}{'' if len(sizes) == 1 else 's'}"
+    return counted(len(sizes), "pair" if all(size == 2 for size in sizes) else "group")
 
 
 def split_command(root: Path, *options: str) -> str:
-    """The command that divides a data folder.
+    """Return the command that splits the photographs of a data folder.
 
     >>> split_command(Path("my leaves"), "--folds", "5")
     "python -m bldml split 'my leaves' --folds 5"
@@ -74,10 +65,10 @@ def split_command(root: Path, *options: str) -> str:
     return " ".join(["python -m bldml split", shlex.quote(show_path(root)), *options])
 
 
-def share(part: int, whole: int) -> str:
-    """A part of a whole, in percent; never 0 % of something, nor 100 % of less than all.
+def percentage(part: int, whole: int) -> str:
+    """Return a part of a whole in percent: 0 % only for none, 100 % only for all.
 
-    >>> share(1, 3), share(1, 5000), share(4999, 5000), share(0, 0)
+    >>> percentage(1, 3), percentage(1, 5000), percentage(4999, 5000), percentage(0, 0)
     ('33 %', '< 1 %', '> 99 %', '0 %')
     """
     if not part or not whole:
@@ -88,6 +79,6 @@ def share(part: int, whole: int) -> str:
     return "> 99 %" if percent == 100 and part < whole else f"{percent} %"
 
 
-def first(names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """The first few names, each an example of its own."""
+def single_examples(names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """Return the first few names, each as an example of one photograph."""
     return tuple((name,) for name in names[:SHOWN])

@@ -1,4 +1,4 @@
-"""The tables that an audit writes: a row for each photograph, a row for each pair, and everything as JSON."""
+"""The files that an audit writes: one row per photograph, one row per pair, everything as JSON."""
 
 import json
 from collections.abc import Iterable
@@ -6,15 +6,14 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from bldml.audit.audited import Audited
 from bldml.audit.checks.condition import flags
 from bldml.audit.checks.shortcuts import shortcut_verdict
-from bldml.audit.division import BUILT_IN
-from bldml.audit.findings import photographs
-from bldml.audit.place import place_of
+from bldml.audit.default_split import DEFAULT_SPLIT_NOTE
 from bldml.audit.reading import Row
+from bldml.audit.result import AuditResult
+from bldml.audit.store import hash_of_path
 from bldml.dataset.files import show_path
-from bldml.io.text import Cell, csv_text
+from bldml.io.text import Cell, counted, csv_text
 
 PHOTOGRAPHS = (
     "path", "sha256", "bytes", "format", "mode", "width", "height", "orientation", "frames", "icc", "quantization",
@@ -24,103 +23,112 @@ PHOTOGRAPHS = (
 PAIRS = ("kind", "path_a", "path_b", "similarity", "split_a", "split_b", "class_a", "class_b")
 
 
-def photographs_csv(audited: Audited) -> str:
-    """One row a photograph; `same_as` is the first of those that show the same, `odd` lists what is odd."""
-    names = [row.name for row in audited.readable]
-    burst = dict(zip(names, audited.repeats.bursts, strict=True))
-    same_as = {names[index]: names[group[0]] for group in audited.repeats.duplicates.groups for index in group}
+def photographs_csv(result: AuditResult) -> str:
+    """Return one row per photograph; `same_as` names the first of its duplicates, `odd` lists what looks unusual."""
+    names = [row.name for row in result.readable]
+    burst = dict(zip(names, result.repeats.bursts, strict=True))
+    same_as = {names[index]: names[group[0]] for group in result.repeats.duplicates.groups for index in group}
     lines: list[list[Cell]] = []
-    for row in audited.rows:
-        found, tells = row.found, row.metadata
-        measured: list[Cell] = [found.sharpness, found.brightness] if not found.reason else [None, None]
+    for row in result.rows:
+        file, metadata = row.file, row.metadata
+        measured: list[Cell] = [file.sharpness, file.brightness] if not file.reason else [None, None]
         lines.append(
             [
-                row.name, found.digest, found.size, tells.format, tells.mode, tells.width or None, tells.height or None,
-                tells.orientation or None, tells.frames, tells.icc, tells.quantization or None, tells.camera,
-                tells.taken, tells.subsec, "yes" if tells.has_gps else "no", "unreadable" if found.reason else "ok",
-                found.reason, row.sample.class_name, row.split, row.sample.group, burst.get(row.name, ""),
-                same_as.get(row.name, ""), *measured, " ".join(flags(row, audited.blurred)),
+                row.name, file.digest, file.size, metadata.format, metadata.mode, metadata.width or None,
+                metadata.height or None, metadata.orientation or None, metadata.frames, metadata.icc,
+                metadata.quantization or None, metadata.camera, metadata.taken, metadata.subsec,
+                "yes" if metadata.has_gps else "no", "unreadable" if file.reason else "ok",
+                file.reason, row.sample.class_name, row.split, row.sample.group, burst.get(row.name, ""),
+                same_as.get(row.name, ""), *measured, " ".join(flags(row, result.blurred)),
             ]
         )  # fmt: skip
     return csv_text(PHOTOGRAPHS, lines)
 
 
-def pairs_csv(audited: Audited) -> str:
-    """All pairs of photographs that are the same, nearly the same, or leak; a group of equal ones as pairs with one."""
-    duplicates, names = audited.repeats.duplicates, [row.name for row in audited.readable]
+def pairs_csv(result: AuditResult) -> str:
+    """Return all pairs of duplicates, near duplicates and leaks; a group of n as n - 1 pairs with its first member."""
+    duplicates, names = result.repeats.duplicates, [row.name for row in result.readable]
     pairs: list[tuple[str, str, str, float | None]]
     pairs = [("exact", names[group[0]], names[other], 1.0) for group in duplicates.exact for other in group[1:]]
     pairs += [("near", names[pair.a], names[pair.b], round(pair.similarity, 3)) for pair in duplicates.near]
     pairs += [("copy", names[copy.original], names[copy.copy], None) for copy in duplicates.copies]
-    pairs += [("twin", names[group[0]], names[other], None) for group in duplicates.twins for other in group[1:]]
+    pairs += [("same name", names[group[0]], names[other], None) for group in duplicates.twins for other in group[1:]]
     pairs += [
         (f"leak {leak.kind}", leak.a, leak.b, None if leak.kind == "burst" else round(leak.similarity, 3))
-        for leak in audited.repeats.leaks
+        for leak in result.repeats.leaks
     ]
-    row_of = {row.name: row for row in audited.readable}
+    row_of = {row.name: row for row in result.readable}
     return csv_text(PAIRS, [_pair(row_of, *pair) for pair in pairs])
 
 
 def _pair(row_of: dict[str, Row], kind: str, a: str, b: str, similarity: float | None) -> list[Cell]:
-    one, two = row_of[a], row_of[b]
-    return [kind, a, b, similarity, one.split, two.split, one.sample.class_name, two.sample.class_name]
+    row_a, row_b = row_of[a], row_of[b]
+    return [kind, a, b, similarity, row_a.split, row_b.split, row_a.sample.class_name, row_b.sample.class_name]
 
 
-def audit_json(audited: Audited, version: str) -> str:
-    """Findings, shortcuts and counts, for other programs."""
+def audit_json(result: AuditResult, version: str) -> str:
+    """Return findings, shortcuts and counts, for other programs."""
     content = {
         "bldml": version,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "root": show_path(audited.root),
-        "place": place_of(audited.root),
-        "division": "built-in" if audited.undivided else "folders" if audited.manifest is None else "manifest",
-        "manifest": None if audited.manifest is None else show_path(audited.manifest),
-        "photographs": len(audited.rows),
-        "readable": len(audited.readable),
-        "positive_class": audited.positive_class or None,
-        "counts": {split: dict(sorted(count.items())) for split, count in audited.collection.counts().items()},
-        "findings_by_severity": audited.counts(),
-        "findings": [asdict(finding) for finding in audited.findings],
-        "shortcuts": _shortcuts(audited),
-        "bursts": _bursts(audited),
-        "tables": {table.name: {"header": list(table.raw[0]), "rows": list(table.raw[1])} for table in audited.tables},
+        "root": show_path(result.root),
+        "root_hash": hash_of_path(result.root),
+        "splits": "default" if result.default_split else "folders" if result.manifest is None else "manifest",
+        "manifest": None if result.manifest is None else show_path(result.manifest),
+        "photographs": len(result.rows),
+        "readable": len(result.readable),
+        "positive_class": result.positive_class or None,
+        "counts": {split: dict(sorted(count.items())) for split, count in result.collection.counts().items()},
+        "findings_by_severity": result.counts(),
+        "findings": [asdict(finding) for finding in result.findings],
+        "shortcuts": _shortcuts(result),
+        "bursts": _bursts(result),
+        "tables": {table.name: {"header": list(table.raw[0]), "rows": list(table.raw[1])} for table in result.tables},
     }
     return json.dumps(content, indent=2, ensure_ascii=False, default=_plain) + "\n"
 
 
-def _shortcuts(audited: Audited) -> list[dict[str, object]]:
-    found: list[dict[str, object]] = []
-    for one in audited.shortcuts:
-        interval = one.estimate.interval
+def _shortcuts(result: AuditResult) -> list[dict[str, object]]:
+    entries: list[dict[str, object]] = []
+    for shortcut in result.shortcuts:
+        interval = shortcut.estimate.interval
         limits = (None, None) if interval is None else (interval.low, interval.high)
-        found.append(
+        entries.append(
             {
-                "source": one.source.name,
-                "auroc": one.estimate.value,
+                "source": shortcut.source.name,
+                "auroc": shortcut.estimate.value,
                 "low": limits[0],
                 "high": limits[1],
-                "method": interval.method if interval else one.estimate.note,
-                "verdict": shortcut_verdict(one),
+                "method": interval.method if interval else shortcut.estimate.note,
+                "verdict": shortcut_verdict(shortcut),
             }
         )
-    return found
+    return entries
 
 
-def _bursts(audited: Audited) -> dict[str, object]:
-    evidence = audited.repeats.evidence
-    return {**asdict(evidence), "weak": evidence.weak, "independent": len(set(audited.repeats.units))}
+def _bursts(result: AuditResult) -> dict[str, object]:
+    evidence = result.repeats.evidence
+    return {**asdict(evidence), "weak": evidence.weak, "independent": len(set(result.repeats.units))}
 
 
 def _plain(value: Any) -> Any:
     return value.item()  # a NumPy number
 
 
-def lines(audited: Audited, written: Iterable[object]) -> str:
-    """What is said on the screen."""
-    counts = audited.counts()
-    told = [f"{photographs(len(audited.rows))}, {len(audited.rows) - len(audited.readable):,} of them unreadable."]
-    told += [BUILT_IN] if audited.undivided else []
-    told += [f"  {finding.severity:8}  {finding.title}" for finding in audited.findings if finding.severity != "note"]
-    told += [untried] if (untried := audited.untried()) else []
-    told.append(f"{counts['wrong']} wrong, {counts['doubtful']} doubtful, {counts['note']} to note.")
-    return "".join(f"{line}\n" for line in (*told, *(f"Wrote {path}" for path in written)))
+def summary_text(result: AuditResult, written: Iterable[object]) -> str:
+    """Return the summary for the terminal.
+
+    Args:
+        result: The audit.
+        written: Paths of the files written.
+    """
+    counts = result.counts()
+    lines = [f"{counted(len(result.rows), 'photograph')}, {len(result.rows) - len(result.readable):,} unreadable."]
+    lines += [DEFAULT_SPLIT_NOTE] if result.default_split else []
+    lines += [f"  {finding.severity:7}  {finding.title}" for finding in result.findings if finding.severity != "info"]
+    lines += [reason] if (reason := result.why_no_shortcuts()) else []
+    lines.append(
+        f"{counted(counts['error'], 'error')}, {counted(counts['warning'], 'warning')}, "
+        f"{counts['info']} for information."
+    )
+    return "".join(f"{line}\n" for line in (*lines, *(f"Wrote {path}" for path in written)))

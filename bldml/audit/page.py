@@ -1,4 +1,4 @@
-"""The page of an audit: opens offline, asks for nothing, holds small pictures only."""
+"""The page of an audit: one file that opens offline and contains thumbnails only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,68 +6,68 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import bldml.report
-from bldml.audit.audited import Audited
 from bldml.audit.checks.shortcuts import shortcuts_table
-from bldml.audit.division import BUILT_IN
-from bldml.audit.findings import SEVERITIES, AuditFinding, photographs
-from bldml.audit.pictures import contact_sheets, draw, wanted
+from bldml.audit.default_split import DEFAULT_SPLIT_NOTE
+from bldml.audit.findings import SEVERITIES, AuditFinding
+from bldml.audit.pictures import contact_sheets, draw_thumbnails, names_to_draw
+from bldml.audit.result import AuditResult
 from bldml.dataset.files import show_path
-from bldml.io.text import plain
+from bldml.io.text import counted, plain
 
 TEMPLATES = Path(bldml.report.__file__).parent / "templates"
-HEADINGS = {"wrong": "Wrong", "doubtful": "Doubtful", "note": "To note"}
+HEADINGS = {"error": "Errors", "warning": "Warnings", "info": "Information"}
 _EXPLAINED = {
-    "wrong": "Figures from these photographs would be false, or a fit would stop.",
-    "doubtful": "Somebody should look at these.",
-    "note": "Good to know; nothing need be done.",
+    "error": "Metrics from these photographs would be wrong, or fit would not run.",
+    "warning": "Please check these before training.",
+    "info": "For information; nothing has to be done.",
 }
 
 
 @dataclass(frozen=True)
 class SheetPicture:
-    """One photograph as shown.
+    """One photograph as the page shows it.
 
     Attributes:
-        name: Its name.
-        address: With the picture inside it; empty where there is none.
+        name: Name of the photograph.
+        url: Data URL of its thumbnail; empty if there is none.
     """
 
     name: str
-    address: str
+    url: str
 
 
 @dataclass(frozen=True)
 class Example:
-    """One or two photographs that belong together, and what is said of them."""
+    """One photograph, or two that belong together, with a remark."""
 
     pictures: tuple[SheetPicture, ...]
     detail: str
 
 
 @dataclass(frozen=True)
-class Told:
+class ShownFinding:
     """A finding as the page shows it."""
 
     title: str
     text: str
-    advice: tuple[tuple[str, bool], ...]  # pieces of text, and whether each is code
+    advice: tuple[tuple[str, bool], ...]  # parts of the text, and whether each is code
     command: str
     examples: tuple[Example, ...]
     left_out: bool
 
 
-def audit_page(audited: Audited, version: str, workers: int) -> str:
-    """The page as text.
+def audit_page(result: AuditResult, version: str, workers: int) -> str:
+    """Return the page as HTML.
 
     Args:
-        audited: What was found.
-        version: Of bldml.
-        workers: Threads that draw small pictures.
+        result: The audit.
+        version: Version of bldml.
+        workers: Number of threads that draw thumbnails.
     """
     import jinja2
 
-    sheets = contact_sheets(audited.readable)
-    addresses = draw(audited.readable, wanted(audited.findings, sheets), workers)
+    sheets = contact_sheets(result.readable)
+    urls = draw_thumbnails(result.readable, names_to_draw(result.findings, sheets), workers)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -76,31 +76,31 @@ def audit_page(audited: Audited, version: str, workers: int) -> str:
         lstrip_blocks=True,
     )
     sections = [
-        (severity, HEADINGS[severity], _EXPLAINED[severity], told)
+        (severity, HEADINGS[severity], _EXPLAINED[severity], findings)
         for severity in SEVERITIES
-        if (told := [_tell(one, addresses) for one in audited.findings if one.severity == severity])
+        if (findings := [_show(found, urls) for found in result.findings if found.severity == severity])
     ]
     return environment.get_template("audit.html").render(
-        root=show_path(audited.root),
-        manifest="" if audited.manifest is None else show_path(audited.manifest),
+        root=show_path(result.root),
+        manifest="" if result.manifest is None else show_path(result.manifest),
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=version,
-        summary=_summary(audited),
-        undivided=BUILT_IN if audited.undivided else "",
+        summary=_summary(result),
+        default_split=DEFAULT_SPLIT_NOTE if result.default_split else "",
         sections=sections,
-        shortcuts=shortcuts_table(audited.shortcuts) if audited.shortcuts else None,
-        positive=plain(audited.positive_class),
-        tables=audited.tables,
-        bursts=audited.repeats.evidence.sentence(),
+        shortcuts=shortcuts_table(result.shortcuts) if result.shortcuts else None,
+        positive=plain(result.positive_class),
+        tables=result.tables,
+        bursts=result.repeats.evidence.sentence(),
         sheets=[
-            (plain(name), sum(row.sample.class_name == name for row in audited.readable), _pictures(sheet, addresses))
+            (plain(name), sum(row.sample.class_name == name for row in result.readable), _pictures(sheet, urls))
             for name, sheet in sheets.items()
         ],
     )
 
 
 def pieces(advice: str) -> tuple[tuple[str, bool], ...]:
-    """The pieces of a text with code between backticks, and whether each is code.
+    """Return the parts of a text with code between backticks, and whether each is code.
 
     >>> pieces("Fit with `--seed 1`.")
     (('Fit with ', False), ('--seed 1', True), ('.', False))
@@ -108,14 +108,14 @@ def pieces(advice: str) -> tuple[tuple[str, bool], ...]:
     return tuple((plain(piece), index % 2 == 1) for index, piece in enumerate(advice.split("`")) if piece)
 
 
-def _tell(finding: AuditFinding, addresses: dict[str, str]) -> Told:
+def _show(finding: AuditFinding, urls: dict[str, str]) -> ShownFinding:
     details = (*finding.details, *[""] * len(finding.examples))
     examples = tuple(
-        Example(tuple(SheetPicture(plain(name), addresses.get(name, "")) for name in example), plain(detail))
+        Example(tuple(SheetPicture(plain(name), urls.get(name, "")) for name in example), plain(detail))
         for example, detail in zip(finding.examples, details, strict=False)
     )
     shown = len({name for example in finding.examples for name in example})
-    return Told(
+    return ShownFinding(
         plain(finding.title),
         plain(finding.text),
         pieces(finding.advice),
@@ -125,28 +125,28 @@ def _tell(finding: AuditFinding, addresses: dict[str, str]) -> Told:
     )
 
 
-def _pictures(sheet: Sequence[object], addresses: dict[str, str]) -> list[SheetPicture]:
+def _pictures(sheet: Sequence[object], urls: dict[str, str]) -> list[SheetPicture]:
     names = [getattr(row, "name", "") for row in sheet]
-    return [SheetPicture(plain(name), addresses[name]) for name in names if name in addresses]
+    return [SheetPicture(plain(name), urls[name]) for name in names if name in urls]
 
 
-def _summary(audited: Audited) -> str:
-    counts = audited.counts()
-    found, bad = len(audited.readable), len(audited.rows) - len(audited.readable)
-    classes = len(audited.collection.class_names)
-    were = "was" if found == 1 else "were"
-    read = f"{photographs(found)} of {classes} {'class' if classes == 1 else 'classes'} {were} read whole"
-    read += f"; {photographs(bad)} could not be read." if bad else "."
-    if counts["wrong"]:
-        verdict = (
-            f"{counts['wrong']} {'thing is' if counts['wrong'] == 1 else 'things are'} wrong: figures from a training "
-            "on these photographs could not be defended."
+def _summary(result: AuditResult) -> str:
+    counts = result.counts()
+    readable, unreadable = len(result.readable), len(result.rows) - len(result.readable)
+    were = "was" if readable == 1 else "were"
+    read = f"{counted(readable, 'photograph')} of {counted(len(result.collection.class_names), 'class', 'classes')} "
+    read += f"{were} read completely"
+    read += f"; {counted(unreadable, 'photograph')} could not be read." if unreadable else "."
+    if counts["error"]:
+        conclusion = (
+            f"{counted(counts['error'], 'error')}: metrics of a classifier trained on these photographs could not be "
+            "defended."
         )
-    elif counts["doubtful"]:
-        verdict = "Nothing was found to be wrong; some things are doubtful."
+    elif counts["warning"]:
+        conclusion = f"No errors, {counted(counts['warning'], 'warning')}."
     else:
-        verdict = (
-            "Nothing was found to be wrong. That does not show that nothing is: labels were not checked, and nobody "
-            "looked at the photographs."
+        conclusion = (
+            "No errors and no warnings. This does not prove that the photographs are sound: labels were not checked, "
+            "and nobody looked at the photographs."
         )
-    return " ".join(filter(None, (read, verdict, audited.untried())))
+    return " ".join(filter(None, (read, conclusion, result.why_no_shortcuts())))

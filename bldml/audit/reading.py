@@ -1,4 +1,4 @@
-"""All photographs examined, in parallel and only where that is not known yet."""
+"""Examination of all photographs, in parallel; files examined before are skipped."""
 
 import multiprocessing
 import os
@@ -11,14 +11,14 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
-from bldml.audit.examine import Examined, examine_file
+from bldml.audit.examine import FileRecord, examine_file
 from bldml.audit.store import Store
 from bldml.dataset.metadata import Metadata
 from bldml.dataset.samples import Collection, Sample
 from bldml.errors import DatasetError
 
-PORTION = 16  # files that a process is given at once
-WORTH_A_PROCESS = 64  # files; for fewer, starting one takes longer than it saves
+BATCH = 16  # files that a process receives at a time
+FILES_PER_WORKER = 64  # at least; for fewer, starting a process takes longer than it saves
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,24 +26,24 @@ class Row:
     """One photograph of the set.
 
     Attributes:
-        sample: Which.
+        sample: The photograph.
         split: Its split.
-        found: What its file holds.
+        file: Properties of its file.
     """
 
     sample: Sample
     split: str
-    found: Examined
+    file: FileRecord
 
     @property
     def name(self) -> str:
-        """The sample's name."""
+        """Name of the sample."""
         return self.sample.name
 
     @property
     def metadata(self) -> Metadata:
-        """What the file says of itself; without size where even that cannot be had."""
-        return self.found.metadata or Metadata(0, 0)
+        """Metadata of the file; width and height are 0 if they cannot be read."""
+        return self.file.metadata or Metadata(0, 0)
 
 
 def processors() -> int:
@@ -51,26 +51,26 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def read_all(collection: Collection, store: Store, workers: int, *, quiet: bool = False) -> list[Row]:
+def examine_all(collection: Collection, store: Store, workers: int, *, quiet: bool = False) -> list[Row]:
     """Examine every photograph.
 
     Args:
         collection: The photographs.
-        store: Earlier examinations; new ones are added at once.
-        workers: Processes, at least 1.
-        quiet: Show no progress; there is none anyway where the error stream is no terminal.
+        store: Stored records; each new one is added at once.
+        workers: Number of processes, at least 1.
+        quiet: Show no progress bar; if standard error is not a terminal, none is shown anyway.
 
     Returns:
-        A row for each photograph, in the collection's order.
+        One row per photograph, in the collection's order.
 
     Raises:
         DatasetError: A process was killed, or the store cannot be written.
     """
     from tqdm import tqdm
 
-    samples = [(split, sample) for split, found in collection.splits.items() for sample in found]
-    results: dict[str, Examined] = {}
-    disable = True if quiet else None  # None: where there is no terminal
+    samples = [(split, sample) for split, members in collection.splits.items() for sample in members]
+    results: dict[str, FileRecord] = {}
+    disable = True if quiet else None  # None: shown on a terminal only
     with tqdm(total=len(samples), desc="Photographs", unit="", disable=disable, smoothing=0.05) as progress:
         missing: list[Sample] = []
         for _, sample in samples:
@@ -80,32 +80,32 @@ def read_all(collection: Collection, store: Store, workers: int, *, quiet: bool 
             else:
                 results[sample.name] = known
                 progress.update()
-        for sample, found in _examine_all(missing, workers):
-            results[sample.name] = found
-            store.add(sample.path, found)
+        for sample, record in _examine_missing(missing, workers):
+            results[sample.name] = record
+            store.add(sample.path, record)
             progress.update()
     return [Row(sample, split, results[sample.name]) for split, sample in samples]
 
 
-def _examine_all(samples: Sequence[Sample], workers: int) -> Iterator[tuple[Sample, Examined]]:
-    workers = min(workers, len(samples) // WORTH_A_PROCESS)
+def _examine_missing(samples: Sequence[Sample], workers: int) -> Iterator[tuple[Sample, FileRecord]]:
+    workers = min(workers, len(samples) // FILES_PER_WORKER)
     if workers <= 1:
         for sample in samples:
             yield sample, examine_file(sample.path)
         return
-    # Processes, because with small files most of the time goes to Python itself. Spawned, because a fork would copy
-    # the locks of threads that run here.
+    # Processes, because for small files most of the time is spent in Python itself. Spawned, because a fork would copy
+    # the locks of running threads.
     context = multiprocessing.get_context("spawn")
-    portions = deque(samples[start : start + PORTION] for start in range(0, len(samples), PORTION))
-    waiting: deque[tuple[Sequence[Sample], Future[list[Examined]]]] = deque()
-    pool = ProcessPoolExecutor(workers, context, initializer=_start)
+    batches = deque(samples[start : start + BATCH] for start in range(0, len(samples), BATCH))
+    waiting: deque[tuple[Sequence[Sample], Future[list[FileRecord]]]] = deque()
+    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker)
     try:
-        while portions or waiting:
-            while portions and len(waiting) < 4 * workers:
-                portion = portions.popleft()
-                waiting.append((portion, pool.submit(_examine_portion, [sample.path for sample in portion])))
-            portion, future = waiting.popleft()
-            yield from zip(portion, future.result(), strict=True)
+        while batches or waiting:
+            while batches and len(waiting) < 4 * workers:
+                batch = batches.popleft()
+                waiting.append((batch, pool.submit(_examine_batch, [sample.path for sample in batch])))
+            batch, future = waiting.popleft()
+            yield from zip(batch, future.result(), strict=True)
     except BrokenProcessPool as error:
         raise DatasetError(
             "A process that reads photographs was killed, perhaps for want of memory. What was read is kept: run the "
@@ -115,18 +115,18 @@ def _examine_all(samples: Sequence[Sample], workers: int) -> Iterator[tuple[Samp
         pool.shutdown(cancel_futures=True)
 
 
-def _examine_portion(paths: list[Path]) -> list[Examined]:
+def _examine_batch(paths: list[Path]) -> list[FileRecord]:
     return [examine_file(path) for path in paths]
 
 
-def _start() -> None:
-    """Leave Ctrl-C to the parent, and end with it even where it is killed: nobody else would end this process."""
+def _start_worker() -> None:
+    """Ignore Ctrl-C, which the parent handles, and exit when the parent ends, even if it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+        threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
 
 
-def _end_with(parent: "multiprocessing.process.BaseProcess") -> None:
+def _exit_after(parent: "multiprocessing.process.BaseProcess") -> None:
     parent.join()
     os._exit(1)

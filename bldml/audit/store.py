@@ -1,7 +1,7 @@
-"""What was examined before: one line a file, appended at once, so that a killed audit goes on where it was.
+"""Stored file records: one line per file, appended at once, so that an interrupted audit can be resumed.
 
-A line counts only if it is whole. It is found again by place, size and time of the file, or, where a file was moved
-or copied with another time, by its content.
+Incomplete lines are ignored. A record is looked up by path, size and modification time of the file; if the file was
+moved or its time changed, by its content.
 """
 
 import base64
@@ -18,7 +18,7 @@ from typing import IO, Any
 import numpy as np
 import PIL
 
-from bldml.audit.examine import THUMBNAIL, VERSION, Examined, digest_of
+from bldml.audit.examine import THUMBNAIL, VERSION, FileRecord, digest_of
 from bldml.dataset.duplicates.phash import PRINT_BYTES, PRINT_VERSION
 from bldml.dataset.files import show_path
 from bldml.dataset.metadata import Metadata
@@ -29,70 +29,70 @@ NAME = "examined.jsonl"
 _HEADER = json.dumps({"examined_by": [VERSION, PRINT_VERSION, PIL.__version__]})
 _METADATA = {field.name for field in fields(Metadata)}
 
-Key = tuple[str, int, int]  # hash of the real path, bytes, time of the last change in ns
+Key = tuple[str, int, int]  # hash of the real path, size in bytes, modification time in ns
 
 
 class Store:
-    """The file of examinations in an output folder; one process writes it at a time.
+    """File of records in an output folder; one process at a time writes it.
 
     Args:
-        folder: The output folder, which exists.
+        folder: The output folder; it must exist.
 
     Raises:
-        DatasetError: Another audit writes there, or the file cannot be written.
+        DatasetError: Another audit is writing there, or the file cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / NAME
         self._lock = _lock(folder)
-        self._by_key: dict[Key, Examined] = {}
-        self._by_digest: dict[str, Examined] = {}
+        self._by_key: dict[Key, FileRecord] = {}
+        self._by_digest: dict[str, FileRecord] = {}
         self._sizes: set[int] = set()
-        self._whole = self._read()
-        self._used: dict[Key, Examined] = {}
+        self._intact = self._read()
+        self._used: dict[Key, FileRecord] = {}
         self._file: IO[bytes] | None = None
 
-    def find(self, path: Path) -> Examined | None:
-        """What is known of a file, if it is as it was when examined, wherever it lies now."""
+    def find(self, path: Path) -> FileRecord | None:
+        """Return the record of a file, if its content has not changed since, even if it was moved; else None."""
         try:
             key = key_of(path)
-            found = self._by_key.get(key)
-            if found is None and key[1] in self._sizes:
-                found = self._by_digest.get(digest_of(path))
-                if found is not None:
-                    self._append(key, found)
+            record = self._by_key.get(key)
+            if record is None and key[1] in self._sizes:
+                record = self._by_digest.get(digest_of(path))
+                if record is not None:
+                    self._append(key, record)
         except OSError:
             return None
-        if found is not None:
-            self._used[key] = found
-        return found
+        if record is not None:
+            self._used[key] = record
+        return record
 
-    def add(self, path: Path, found: Examined) -> None:
-        """Keep what was found. What cannot be read is not kept: the fault may be the disk's or the rights'."""
-        if found.reason or not found.digest:
+    def add(self, path: Path, record: FileRecord) -> None:
+        """Store a record. Unreadable files are not stored: the cause may be the disk or the permissions."""
+        if record.reason or not record.digest:
             return
         try:
             key = key_of(path)
         except OSError:
             return
-        if key[1] == found.size:
-            self._used[key] = found
-            self._append(key, found)
+        if key[1] == record.size:
+            self._used[key] = record
+            self._append(key, record)
 
     def close(self, *, complete: bool) -> None:
-        """End writing; after a complete audit, lines of files that are gone or changed are left out."""
+        """Close the file; after a complete audit, remove records of files that are gone or have changed."""
         if self._file is not None:
             self._file.close()
-        if complete and (not self._whole or self._by_key.keys() - self._used.keys()):
-            lines = (_line(key, found) for key, found in self._used.items())
+        if complete and (not self._intact or self._by_key.keys() - self._used.keys()):
+            lines = (_line(key, record) for key, record in self._used.items())
             write_atomically(self.path, b"".join((_HEADER.encode() + b"\n", *lines)))
         self._lock.close()
 
-    def _append(self, key: Key, found: Examined) -> None:
+    def _append(self, key: Key, record: FileRecord) -> None:
         try:
             if self._file is None:
                 self._file = self._open()
-            self._file.write(_line(key, found))
+            self._file.write(_line(key, record))
             self._file.flush()
         except OSError as error:
             raise DatasetError(f"Cannot write {show_path(self.path)}: {error.strerror}.") from error
@@ -101,83 +101,87 @@ class Store:
         if not self._by_key:
             write_atomically(self.path, _HEADER + "\n")
         file = self.path.open("ab")
-        if not self._whole:
-            file.write(b"\n")  # a kill may have left half a line
+        if not self._intact:
+            file.write(b"\n")  # the last line may be incomplete
         return file
 
     def _read(self) -> bool:
-        """Take up what is there; whether all of it was whole."""
-        whole = True
+        """Read the file; return whether all its lines are complete."""
+        complete = True
         try:
             with self.path.open("rb") as file:
                 if file.readline().rstrip(b"\n") != _HEADER.encode():
-                    return True  # of another version: written anew
+                    return True  # of another version: written again from the start
                 for line in file:
                     parsed = _parse(line)
-                    whole &= parsed is not None
+                    complete &= parsed is not None
                     if parsed is not None:
-                        key, found = parsed
-                        self._by_key[key] = self._by_digest[found.digest] = found
-                        self._sizes.add(found.size)
+                        key, record = parsed
+                        self._by_key[key] = self._by_digest[record.digest] = record
+                        self._sizes.add(record.size)
         except FileNotFoundError:
             return True
         except OSError as error:
             raise DatasetError(f"Cannot read {show_path(self.path)}: {error.strerror}.") from error
-        return whole
+        return complete
+
+
+def hash_of_path(path: Path) -> str:
+    """Return a hash of the real path: the results of an audit are shared, paths are not."""
+    return hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:24]
 
 
 def key_of(path: Path) -> Key:
-    """Place, size and time of a file. The place is hashed: the folder of an audit is passed on, paths are not.
+    """Return hash of the path, size and modification time of a file.
 
     Raises:
-        OSError: There is no such file.
+        OSError: The file does not exist.
     """
     status = path.stat()
-    place = hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:24]
-    return place, status.st_size, status.st_mtime_ns
+    return hash_of_path(path), status.st_size, status.st_mtime_ns
 
 
-def _line(key: Key, found: Examined) -> bytes:
-    assert found.thumbnail is not None
-    pictures = base64.b64encode(found.print.tobytes() + found.thumbnail.tobytes()).decode()
+def _line(key: Key, record: FileRecord) -> bytes:
+    assert record.thumbnail is not None
+    pictures = base64.b64encode(record.phash.tobytes() + record.thumbnail.tobytes()).decode()
     content = {
         "key": key,
-        "digest": found.digest,
-        "metadata": None if found.metadata is None else asdict(found.metadata),
+        "digest": record.digest,
+        "metadata": None if record.metadata is None else asdict(record.metadata),
         "pictures": pictures,
-        "border": found.border,
-        "light": [found.sharpness, found.brightness],
+        "border": record.border,
+        "light": [record.sharpness, record.brightness],
     }
     text = json.dumps(content, separators=(",", ":")).encode()
     return text + b"\t%08x\n" % zlib.crc32(text)
 
 
-def _parse(line: bytes) -> tuple[Key, Examined] | None:
-    """The line's examination; None for a line that is not whole."""
+def _parse(line: bytes) -> tuple[Key, FileRecord] | None:
+    """Return key and record of a line; None if it is incomplete."""
     text, _, checksum = line.rstrip(b"\n").partition(b"\t")
     if checksum != b"%08x" % zlib.crc32(text):
         return None
     content: dict[str, Any] = json.loads(text)
     metadata = content["metadata"]
     if metadata is not None and set(metadata) != _METADATA:
-        return None  # from before a field was added
+        return None  # written before a field was added
     pictures = np.frombuffer(base64.b64decode(content["pictures"]), dtype=np.uint8)
-    place, size, changed = content["key"]
-    found = Examined(
+    path_hash, size, modified = content["key"]
+    record = FileRecord(
         content["digest"],
         size,
         metadata=None if metadata is None else Metadata(**metadata),
-        print=pictures[:PRINT_BYTES],
+        phash=pictures[:PRINT_BYTES],
         thumbnail=pictures[PRINT_BYTES:].reshape(THUMBNAIL, THUMBNAIL, 3),
         border=tuple(content["border"]),
         sharpness=content["light"][0],
         brightness=content["light"][1],
     )
-    return (place, size, changed), found
+    return (path_hash, size, modified), record
 
 
 def _lock(folder: Path) -> IO[bytes]:
-    """Hold the folder for this process; the system lets go when the process ends, however it ends."""
+    """Lock the folder for this process; the operating system releases the lock when the process ends."""
     try:
         file = (folder / ".lock").open("ab")
     except OSError as error:
@@ -185,7 +189,7 @@ def _lock(folder: Path) -> IO[bytes]:
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno in (errno.EACCES, errno.EAGAIN):  # else the file system knows no locks
+        if error.errno in (errno.EACCES, errno.EAGAIN):  # else the file system does not support locks
             file.close()
             raise DatasetError(
                 f"Another audit writes to {show_path(folder)}. Wait until it has ended, or give another --output."

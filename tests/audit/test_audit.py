@@ -28,8 +28,8 @@ def read(folder: Path = Path("audit")) -> tuple[dict[str, Any], dict[str, dict[s
 
 
 def severe(findings: dict[str, Any]) -> list[str]:
-    """Names of what is wrong or doubtful, small sets apart."""
-    found = [name for name, finding in findings.items() if finding["severity"] != "note"]
+    """Names of errors and warnings, without those of small splits."""
+    found = [name for name, finding in findings.items() if finding["severity"] != "info"]
     return [name for name in found if not name.startswith("few_")]
 
 
@@ -70,11 +70,11 @@ def test_nothing_is_found_on_a_clean_set(clean: Path, bldml: Bldml) -> None:
     assert pairs == []
     assert len(rows) == 120
     assert {row["status"] for row in rows.values()} == {"ok"}
-    assert "0 wrong, 0 doubtful" in outcome.out
+    assert "0 errors, 0 warnings" in outcome.out
     assert {path: path.read_bytes() for path in clean.rglob("*.jpg")} == before
 
 
-def test_copies_twins_and_leaks(data: Path, bldml: Bldml) -> None:
+def test_copies_same_names_and_leaks(data: Path, bldml: Bldml) -> None:
     shutil.copy(some(data, "train/BLD"), data / "train/BLD/leaf_0001 - Copy.jpg")
     twin = some(data, "train/BLD", 1)
     shutil.copy(twin, twin.with_suffix(".JPG"))
@@ -82,17 +82,17 @@ def test_copies_twins_and_leaks(data: Path, bldml: Bldml) -> None:
     shutil.copy(some(data, "val/BLD", 3), data / "val/No_BLD/wrong.jpg")
     outcome = bldml("audit", data)
     assert outcome.code == 1
-    assert "wrong: see audit/audit.html" in outcome.err
+    assert "2 errors: see audit/audit.html" in outcome.err
     findings, rows, pairs = read()
-    assert set(severe(findings)) == {"two_classes", "leak_exact_train_test", "exact", "twins", "copies"}
-    assert findings["two_classes"]["severity"] == findings["leak_exact_train_test"]["severity"] == "wrong"
+    assert set(severe(findings)) == {"two_classes", "leak_exact_train_test", "exact", "same_name", "copies"}
+    assert findings["two_classes"]["severity"] == findings["leak_exact_train_test"]["severity"] == "error"
     assert findings["two_classes"]["count"] == 2
     assert findings["two_classes"]["examples"] == [[f"val/BLD/{some(data, 'val/BLD', 3).name}", "val/No_BLD/wrong.jpg"]]
     found = {(pair["kind"], Path(pair["path_a"]).name, Path(pair["path_b"]).name) for pair in pairs}
     leaf = some(data, "train/No_BLD", 2).name
     assert ("leak exact", leaf, "again.jpg") in found
     assert any(kind == "copy" and "Copy" in b for kind, _, b in found)
-    assert any(kind == "twin" for kind, _, b in found)
+    assert any(kind == "same name" for kind, _, b in found)
     assert rows["test/No_BLD/again.jpg"]["same_as"] == rows[f"train/No_BLD/{leaf}"]["same_as"] != ""
 
 
@@ -106,7 +106,7 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 
 def test_near_duplicates(data: Path, bldml: Bldml) -> None:
-    """In the split of their original they are doubtful, in another wrong."""
+    """In the split of their original they are warnings, in another split errors."""
     planted = {}
     originals = sorted((data / "train/BLD").glob("*.jpg"))
     for original, (name, change) in zip(originals, CHANGES.items(), strict=False):
@@ -149,7 +149,7 @@ def test_files_that_are_damaged_or_odd(data: Path, bldml: Bldml) -> None:
     outcome = bldml("audit", data)
     assert outcome.code == 1
     findings, rows, _ = read()
-    assert findings["unreadable"]["severity"] == "wrong"
+    assert findings["unreadable"]["severity"] == "error"
     assert findings["unreadable"]["count"] == 2
     assert rows[f"train/BLD/{cut.name}"]["status"] == rows["train/BLD/empty.jpg"]["status"] == "unreadable"
     assert "cut short" in rows[f"train/BLD/{cut.name}"]["reason"]
@@ -187,13 +187,13 @@ def test_a_manifest_with_groups_and_a_class_that_is_missing(data: Path, bldml: B
     Path("splits.csv").write_text("\n".join(lines) + "\n")
     assert bldml("audit", data, "--manifest=splits.csv", "--positive_class=BLD").code == 1
     findings, rows, _ = read()
-    assert findings["groups"]["severity"] == findings["lacking_val"]["severity"] == "wrong"
+    assert findings["groups"]["severity"] == findings["lacking_val"]["severity"] == "error"
     assert "no No_BLD" in findings["lacking_val"]["title"]
     assert {row["group"] for row in rows.values()} == {f"tree {number}" for number in range(40)}
 
 
 def test_the_way_from_split_to_audit(data: Path, bldml: Bldml) -> None:
-    """A division by `split` has nothing wrong with it, until a photograph is another one."""
+    """The audit finds no error in a manifest of `split`, until a photograph is replaced."""
     assert bldml("split", data, "--output=splits.csv").code == 0
     assert bldml("audit", data, "--manifest=splits.csv").code == 0
     assert severe(read()[0]) == []
@@ -251,7 +251,7 @@ def test_hardly_anything_to_look_at(readable: int, tmp_path: Path, bldml: Bldml)
     assert "see audit/audit.html" in outcome.err
     findings, rows, _ = read()
     assert findings["unreadable"]["count"] == 1
-    assert findings["classes"]["severity"] == "wrong"
+    assert findings["classes"]["severity"] == "error"
     assert len(rows) == 1 + readable
 
 
@@ -265,7 +265,7 @@ def test_three_classes(tmp_path: Path, bldml: Bldml) -> None:
     bldml("audit", tmp_path / "data", "--positive_class=rust")
     findings, _, _ = read()
     assert "no_positive_class" not in findings
-    assert findings["shortcut_metadata"]["severity"] == "wrong"
+    assert findings["shortcut_metadata"]["severity"] == "error"
 
 
 def test_no_metadata_goes_into_the_page(tmp_path: Path, bldml: Bldml) -> None:
@@ -307,7 +307,7 @@ def test_coffee_border(coffee: Path, bldml: Bldml) -> None:
     assert border["low"] > 0.5
     assert [name for name in severe(findings) if not name.startswith("leak_burst")] == ["shortcut_border"]
     assert [pair for pair in pairs if pair["kind"] != "leak burst"] == []
-    assert outcome.code == 0  # nobody divided them: leaks of the built-in division are doubtful
+    assert outcome.code == 0  # no splits were given: leaks of the default split are warnings
 
 
 def test_the_audit_loads_no_torch() -> None:

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from bldml.audit.examine import examine_file
-from bldml.audit.reading import read_all
+from bldml.audit.reading import examine_all
 from bldml.audit.store import NAME, Store
 from bldml.dataset.folders import read_folders
 from bldml.dataset.synthetic.drawing import draw_leaf
@@ -61,7 +61,7 @@ def test_what_cannot_be_used_has_a_reason(content: bytes | None, told: str, tmp_
 def test_a_second_audit_decodes_nothing(tmp_path: Path, leaves: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     collection = read_folders(leaves)
     store = Store(tmp_path)
-    first = read_all(collection, store, 1)
+    first = examine_all(collection, store, 1)
     store.close(complete=True)
     moved = tmp_path / "moved"
     shutil.copytree(leaves, moved)  # another place, another time: known by its content
@@ -74,17 +74,17 @@ def test_a_second_audit_decodes_nothing(tmp_path: Path, leaves: Path, monkeypatc
     monkeypatch.setattr("bldml.audit.reading.examine_file", refuse)
     for root in (leaves, moved, moved):
         store = Store(tmp_path)
-        again = read_all(read_folders(root), store, 1)
+        again = examine_all(read_folders(root), store, 1)
         store.close(complete=True)
         assert [row.name for row in again] == [row.name for row in first]
         for one, two in zip(first, again, strict=True):
-            assert one.found.metadata == two.found.metadata
-            assert (one.found.digest, one.found.border) == (two.found.digest, two.found.border)
-            assert (one.found.sharpness, one.found.brightness) == (two.found.sharpness, two.found.brightness)
-            assert one.found.thumbnail is not None
-            assert two.found.thumbnail is not None
-            assert (one.found.print == two.found.print).all()
-            assert (one.found.thumbnail == two.found.thumbnail).all()
+            assert one.file.metadata == two.file.metadata
+            assert (one.file.digest, one.file.border) == (two.file.digest, two.file.border)
+            assert (one.file.sharpness, one.file.brightness) == (two.file.sharpness, two.file.brightness)
+            assert one.file.thumbnail is not None
+            assert two.file.thumbnail is not None
+            assert (one.file.phash == two.file.phash).all()
+            assert (one.file.thumbnail == two.file.thumbnail).all()
 
 
 def test_a_changed_file_is_examined_again(tmp_path: Path) -> None:
@@ -100,16 +100,16 @@ def test_a_changed_file_is_examined_again(tmp_path: Path) -> None:
         os.utime(path, (seed, seed))
         sizes.add(path.stat().st_size)
         store = Store(tmp_path)
-        rows = read_all(collection, store, 1)
+        rows = examine_all(collection, store, 1)
         store.close(complete=True)
-        assert {row.name: row.found.digest for row in rows}["a/x.bmp"] == examine_file(path).digest
+        assert {row.name: row.file.digest for row in rows}["a/x.bmp"] == examine_file(path).digest
     assert len(sizes) == 1
 
 
 def test_half_a_line_and_a_damaged_one_are_read_again(tmp_path: Path, leaves: Path) -> None:
     collection = read_folders(leaves)
     store = Store(tmp_path)
-    first = read_all(collection, store, 1)
+    first = examine_all(collection, store, 1)
     store.close(complete=True)
     lines = (tmp_path / NAME).read_bytes().splitlines(keepends=True)
     assert len(lines) == 1 + len(first)
@@ -118,9 +118,9 @@ def test_half_a_line_and_a_damaged_one_are_read_again(tmp_path: Path, leaves: Pa
     store = Store(tmp_path)
     missing = [row.name for row in first if store.find(row.sample.path) is None]
     assert len(missing) == 2
-    again = read_all(collection, store, 1)
+    again = examine_all(collection, store, 1)
     store.close(complete=False)  # as after a kill: lines were appended behind half a line
-    assert [row.found.digest for row in again] == [row.found.digest for row in first]
+    assert [row.file.digest for row in again] == [row.file.digest for row in first]
     store = Store(tmp_path)
     assert all(store.find(row.sample.path) is not None for row in first)
     store.close(complete=True)
@@ -146,7 +146,7 @@ def test_another_version_is_forgotten(tmp_path: Path, leaves: Path) -> None:
 
 def test_no_path_is_written_down(tmp_path: Path, leaves: Path) -> None:
     store = Store(tmp_path)
-    read_all(read_folders(leaves), store, 1)
+    examine_all(read_folders(leaves), store, 1)
     store.close(complete=True)
     assert str(leaves) not in (tmp_path / NAME).read_text()
     assert "leaf_" not in (tmp_path / NAME).read_text()
@@ -232,10 +232,10 @@ def test_processes_find_what_one_finds(tmp_path: Path) -> None:
         folder = tmp_path / str(workers)
         folder.mkdir()
         store = Store(folder)
-        found.append(read_all(read_folders(tmp_path / "data"), store, workers))
+        found.append(examine_all(read_folders(tmp_path / "data"), store, workers))
         store.close(complete=True)
     assert len(found[0]) == 132
     assert [row.name for row in found[0]] == [row.name for row in found[1]]
-    assert [row.found.digest for row in found[0]] == [row.found.digest for row in found[1]]
-    assert [row.found.reason for row in found[0]] == [row.found.reason for row in found[1]]
-    assert sum(bool(row.found.reason) for row in found[0]) == 1
+    assert [row.file.digest for row in found[0]] == [row.file.digest for row in found[1]]
+    assert [row.file.reason for row in found[0]] == [row.file.reason for row in found[1]]
+    assert sum(bool(row.file.reason) for row in found[0]) == 1

@@ -9,8 +9,16 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from bldml.audit.checks.features import SOURCES, binned, one_hot
-from bldml.audit.checks.shortcuts import DOUBTFUL, FOLDS, Shortcut, _folds, _predict, find_shortcuts, report_shortcuts
-from bldml.audit.examine import Examined
+from bldml.audit.checks.shortcuts import (
+    FOLDS,
+    WARNING_ABOVE,
+    Shortcut,
+    _folds,
+    _predict,
+    find_shortcuts,
+    report_shortcuts,
+)
+from bldml.audit.examine import FileRecord
 from bldml.audit.reading import Row
 from bldml.dataset.metadata import Metadata
 from bldml.dataset.samples import Sample
@@ -29,7 +37,7 @@ def plain_rows(count: int, seed: int, change: Change = lambda row, _: row) -> li
             4000, 3000, str(generator.choice(["Canon", "Nikon", "Apple"])), f"2024-06-{day:02}T{hour:02}:00:00",
             format="JPEG", mode="RGB", quantization=float(generator.choice([4.0, 6.5])),
         )  # fmt: skip
-        found = Examined(
+        record = FileRecord(
             f"{number:064x}",
             int(generator.integers(10**6, 3 * 10**6)),
             metadata=metadata,
@@ -39,14 +47,14 @@ def plain_rows(count: int, seed: int, change: Change = lambda row, _: row) -> li
             brightness=120.0,
         )
         name = f"{label}/{generator.choice(['IMG', 'DSC'])}_{number:04}.JPG"
-        rows.append(change(Row(Sample(Path(name), name, label), "train", found), generator))
+        rows.append(change(Row(Sample(Path(name), name, label), "train", record), generator))
     return rows
 
 
-def tell(row: Row, **changes: object) -> Row:
-    assert row.found.metadata is not None
-    metadata = replace(row.found.metadata, **changes)  # type: ignore[arg-type]
-    return replace(row, found=replace(row.found, metadata=metadata))
+def with_metadata(row: Row, **changes: object) -> Row:
+    assert row.file.metadata is not None
+    metadata = replace(row.file.metadata, **changes)  # type: ignore[arg-type]
+    return replace(row, file=replace(row.file, metadata=metadata))
 
 
 def is_ill(row: Row) -> bool:
@@ -54,18 +62,18 @@ def is_ill(row: Row) -> bool:
 
 
 def plant_camera(row: Row, generator: np.random.Generator) -> Row:
-    return tell(row, camera="Canon" if is_ill(row) != (generator.random() < 0.1) else "Nikon")
+    return with_metadata(row, camera="Canon" if is_ill(row) != (generator.random() < 0.1) else "Nikon")
 
 
 def plant_time(row: Row, generator: np.random.Generator) -> Row:
     """Early and late for the one class, between for the other: no order by time tells them."""
     day = generator.choice([2, 3, 27, 28]) if is_ill(row) else generator.integers(10, 20)
-    return tell(row, taken=f"2024-06-{day:02}T12:00:00")
+    return with_metadata(row, taken=f"2024-06-{day:02}T12:00:00")
 
 
 def plant_border(row: Row, generator: np.random.Generator) -> Row:
     red = generator.normal(200 if is_ill(row) else 100, 30)
-    return replace(row, found=replace(row.found, border=(red, *row.found.border[1:])))
+    return replace(row, file=replace(row.file, border=(red, *row.file.border[1:])))
 
 
 def plant_name(row: Row, _: np.random.Generator) -> Row:
@@ -79,17 +87,17 @@ def plant_class_name(row: Row, _: np.random.Generator) -> Row:
 
 
 def plant_compression(row: Row, generator: np.random.Generator) -> Row:
-    return tell(row, quantization=12.0 if is_ill(row) and generator.random() < 0.9 else 3.0)
+    return with_metadata(row, quantization=12.0 if is_ill(row) and generator.random() < 0.9 else 3.0)
 
 
 @pytest.mark.parametrize(
     ("change", "severity", "name"),
     [
-        (plant_camera, "wrong", "shortcut_metadata"),
-        (plant_time, "wrong", "shortcut_metadata"),
-        (plant_compression, "wrong", "shortcut_metadata"),
-        (plant_border, "wrong", "shortcut_border"),
-        (plant_name, "doubtful", "shortcut_name"),
+        (plant_camera, "error", "shortcut_metadata"),
+        (plant_time, "error", "shortcut_metadata"),
+        (plant_compression, "error", "shortcut_metadata"),
+        (plant_border, "error", "shortcut_border"),
+        (plant_name, "warning", "shortcut_name"),
     ],
 )
 def test_a_planted_shortcut_is_found_and_named(change: Change, severity: str, name: str) -> None:
@@ -111,7 +119,7 @@ def test_a_class_named_in_its_files_is_no_shortcut() -> None:
 
 
 def test_a_burst_remembered_is_no_shortcut() -> None:
-    """Thumbnails alike within a burst and not within a class: predicted well only where bursts are divided."""
+    """Thumbnails alike within a burst and not within a class: predicted well only if bursts are split."""
     rows = plain_rows(240, 7)
     generator = np.random.default_rng(8)
     units = [number // 8 for number in range(240)]
@@ -119,13 +127,13 @@ def test_a_burst_remembered_is_no_shortcut() -> None:
     labels = generator.random(30) < 0.5
     for index, (row, unit) in enumerate(zip(rows, units, strict=True)):
         sample = replace(row.sample, class_name="BLD" if labels[unit] else "healthy")
-        rows[index] = replace(row, sample=sample, found=replace(row.found, thumbnail=scenes[unit]))
+        rows[index] = replace(row, sample=sample, file=replace(row.file, thumbnail=scenes[unit]))
 
     def area(units: list[int]) -> Shortcut:
         return next(one for one in find_shortcuts(rows, units, "BLD") if one.source.name == "thumbnail")
 
     assert area(list(range(240))).low > 0.9
-    assert area(units).low < DOUBTFUL
+    assert area(units).low < WARNING_ABOVE
 
 
 def test_areas_are_those_of_scikit_learn() -> None:

@@ -65,15 +65,16 @@ def test_the_audit_of_another_folder_stays(flat: Path, tmp_path: Path, bldml: Bl
     assert "audit of another data folder" in outcome.err
     assert contents(Path("audit")) == before
     assert bldml("audit", flat).code == 0
-    assert str(tmp_path) not in json.loads(before["audit.json"])["place"]
+    assert str(tmp_path) not in json.loads(before["audit.json"])["root_hash"]
 
 
-def test_an_audit_from_before_places_goes_on(flat: Path, bldml: Bldml) -> None:
+def test_an_audit_of_version_0_1_is_resumed(flat: Path, bldml: Bldml) -> None:
     assert bldml("audit", flat).code == 0
     content = json.loads(Path("audit/audit.json").read_text())
-    del content["place"]
-    Path("audit/audit.json").write_text(json.dumps(content))
-    assert bldml("audit", flat).code == 0
+    root_hash = content.pop("root_hash")
+    for stored, code in (({"place": root_hash}, 0), ({"place": "0" * 24}, 2), ({}, 0)):
+        Path("audit/audit.json").write_text(json.dumps({**content, **stored}))
+        assert bldml("audit", flat).code == code
     Path("audit/audit.json").write_text(json.dumps({**content, "root": "elsewhere"}))
     assert bldml("audit", flat).code == 2
 
@@ -95,25 +96,25 @@ def test_an_audit_stopped_before_its_last_file_goes_on(flat: Path, bldml: Bldml)
         assert bldml("audit", flat).code == 0
 
 
-def test_photographs_that_nobody_divided(flat: Path, bldml: Bldml) -> None:
-    """What fit's own division does is no fault of the photographs, and the page says whose it is."""
+def test_photographs_without_splits(flat: Path, bldml: Bldml) -> None:
+    """What the default split of fit does is no error of the photographs, and the page says so."""
     for number in range(30):  # by their names some come to lie in other splits than a0
         shutil.copy(flat / "BLD/a0.jpg", flat / f"BLD/x{number}.jpg")
     outcome = bldml("audit", flat)
     assert outcome.code == 0, outcome.err
-    assert "No division was given" in outcome.out
+    assert "No splits were given" in outcome.out
     page = Path("audit/audit.html").read_text(encoding="utf-8")
-    assert "No division was given" in page
+    assert "No splits were given" in page
     found = findings()
-    of_division = [name for name in found if name.startswith(("leak_", "few_", "lacking_"))]
-    assert any(name.startswith("leak_exact") for name in of_division)
-    assert any(name.startswith("few_") for name in of_division)
-    for name in of_division:
-        assert found[name]["severity"] == "doubtful"
+    of_split = [name for name in found if name.startswith(("leak_", "few_", "lacking_"))]
+    assert any(name.startswith("leak_exact") for name in of_split)
+    assert any(name.startswith("few_") for name in of_split)
+    for name in of_split:
+        assert found[name]["severity"] == "warning"
         assert str(found[name]["command"]).startswith(f"python -m bldml split '{flat}'")
 
 
-def test_a_division_that_was_given(flat: Path, bldml: Bldml) -> None:
+def test_photographs_with_splits(flat: Path, bldml: Bldml) -> None:
     lines = [
         f"{path.relative_to(flat)},{path.parent.name},{'train' if number % 2 else 'test'}"
         for number, path in enumerate(sorted(flat.rglob("*.jpg")))
@@ -122,9 +123,9 @@ def test_a_division_that_was_given(flat: Path, bldml: Bldml) -> None:
     Path("splits.csv").write_text("\n".join(["path,label,split", *lines, "BLD/z.jpg,BLD,train"]) + "\n")
     outcome = bldml("audit", flat, "--manifest=splits.csv")
     assert outcome.code == 1
-    assert "No division" not in outcome.out + Path("audit/audit.html").read_text(encoding="utf-8")
+    assert "No splits" not in outcome.out + Path("audit/audit.html").read_text(encoding="utf-8")
     found = findings()
-    assert found["leak_exact_train_test"]["severity"] == "wrong"
+    assert found["leak_exact_train_test"]["severity"] == "error"
     assert "folds" in str(found["few_test"]["advice"])
 
 
@@ -160,11 +161,11 @@ def test_counts_are_said_rightly(flat: Path, bldml: Bldml) -> None:
     (flat / "BLD/empty.jpg").write_bytes(b"")
     bldml("audit", flat)
     found = findings()
-    assert found["two_classes"]["title"] == "2 pairs in two classes: 4 photographs"
-    assert found["exact"]["title"] == "1 pair of equal files: 2 photographs"
+    assert found["two_classes"]["title"] == "2 pairs of duplicates with different classes: 4 photographs"
+    assert found["exact"]["title"] == "1 pair of identical files: 2 photographs"
     page = Path("audit/audit.html").read_text(encoding="utf-8")
-    assert "15 photographs of 2 classes were read whole; 1 photograph could not be read." in page
-    assert "Shortcuts could not be looked for: fewer than 10 independent photographs of a class." in page
+    assert "15 photographs of 2 classes were read completely; 1 photograph could not be read." in page
+    assert "Shortcuts could not be tested: fewer than 10 independent photographs of a class." in page
 
 
 def test_commands_on_the_page(flat: Path, bldml: Bldml) -> None:
@@ -180,11 +181,11 @@ def test_commands_on_the_page(flat: Path, bldml: Bldml) -> None:
 @pytest.mark.parametrize(
     ("names", "told"), [(("a", "b", "c"), "there are 3 classes"), (("a",), "there are fewer than two")]
 )
-def test_shortcuts_that_were_not_tried(names: tuple[str, ...], told: str, tmp_path: Path, bldml: Bldml) -> None:
+def test_shortcuts_that_were_not_tested(names: tuple[str, ...], told: str, tmp_path: Path, bldml: Bldml) -> None:
     for number, name in enumerate(names):
         draw(tmp_path / "data", f"{name}/leaf.jpg", number)
     outcome = bldml("audit", tmp_path / "data")
-    summary = f"Shortcuts were not looked for: {told}"
+    summary = f"Shortcuts were not tested: {told}"
     assert summary in outcome.out
     assert summary in Path("audit/audit.html").read_text(encoding="utf-8").partition("</h2>")[2].partition("<h2")[0]
 

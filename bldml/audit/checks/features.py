@@ -1,4 +1,4 @@
-"""What a classifier that never looks at the leaf could go by, as numbers."""
+"""Features that reveal the class without looking at the leaf, for the shortcut checks."""
 
 import re
 from collections import Counter
@@ -14,21 +14,21 @@ from bldml.audit.checks.condition import is_from_messenger
 from bldml.audit.reading import Row
 
 Features = npt.NDArray[np.floating]  # (n, columns)
-MOST_VALUES = 20  # of a property, each with a column; rarer ones share one
-BINS = 8  # of a number: its classes need not lie in order
+MAX_VALUES = 20  # of a property with a column of their own; rarer values share one column
+BINS = 8  # of a numeric feature, because classes need not be ordered along it
 
 _NO_LETTERS = re.compile(r"[\W_]+")
 
 
 class Source(NamedTuple):
-    """One thing that a label may be predicted from.
+    """One source of features from which a class may be predicted.
 
     Attributes:
-        name: For machines.
-        title: For the page.
-        phrase: What the class can be told by.
-        features: Its numbers.
-        strength: C of the logistic regression: the smaller, the more cautious.
+        name: Identifier for programs.
+        title: Title on the page.
+        phrase: Name of the source within a sentence.
+        features: Function that returns its features, (n, columns).
+        strength: C of the logistic regression; a smaller value regularises more.
     """
 
     name: str
@@ -39,12 +39,12 @@ class Source(NamedTuple):
 
 
 def camera(rows: Sequence[Row]) -> Features:
-    """Maker and model, and whether the file tells where it was taken."""
+    """Return maker and model of the camera, and whether the file contains a GPS position."""
     return np.hstack([one_hot([row.metadata.camera for row in rows]), one_hot([row.metadata.has_gps for row in rows])])
 
 
 def size(rows: Sequence[Row]) -> Features:
-    """Width, height, and their ratio."""
+    """Return width × height and aspect ratio, in bins."""
     widths = np.array([row.metadata.width for row in rows], dtype=float)
     heights = np.array([row.metadata.height for row in rows], dtype=float)
     ratio = np.round(widths / np.maximum(heights, 1), 3)
@@ -52,19 +52,19 @@ def size(rows: Sequence[Row]) -> Features:
 
 
 def encoding(rows: Sequence[Row]) -> Features:
-    """Format, kind of pixels, orientation tag, colour profile, compression, messenger."""
-    found = [row.metadata for row in rows]
+    """Return format, pixel mode, orientation tag, colour profile, compression, messenger."""
+    files = [row.metadata for row in rows]
     texts: list[Sequence[object]] = [
-        [f"{one.format} {one.mode} {one.frames}" for one in found],
-        [one.orientation for one in found],
-        [one.icc for one in found],
+        [f"{file.format} {file.mode} {file.frames}" for file in files],
+        [file.orientation for file in files],
+        [file.icc for file in files],
         [is_from_messenger(row) for row in rows],
     ]
-    return np.hstack([*map(one_hot, texts), binned(np.array([one.quantization for one in found]))])
+    return np.hstack([*map(one_hot, texts), binned(np.array([file.quantization for file in files]))])
 
 
 def time(rows: Sequence[Row]) -> Features:
-    """Day and hour; whether they are known."""
+    """Return day and hour, in bins; unknown is a bin of its own."""
     days, hours = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
     for index, row in enumerate(rows):
         if row.metadata.taken:
@@ -74,85 +74,83 @@ def time(rows: Sequence[Row]) -> Features:
 
 
 def metadata(rows: Sequence[Row]) -> Features:
-    """All that the file says of itself, its name apart."""
+    """Return all metadata features; the file name is not among them."""
     return np.hstack([camera(rows), size(rows), encoding(rows), time(rows)])
 
 
 def names(rows: Sequence[Row]) -> Features:
-    """Beginning of the file's name, as a camera gives it; a class's own name in it does not count."""
-    labels = {_NO_LETTERS.sub("", row.sample.class_name).casefold() for row in rows}
-    return one_hot([prefix(row.name, labels) for row in rows])
+    """Return the file name's prefix, as cameras assign it; class names in it are removed."""
+    class_names = {_NO_LETTERS.sub("", row.sample.class_name).casefold() for row in rows}
+    return one_hot([prefix(row.name, class_names) for row in rows])
 
 
-def prefix(name: str, labels: set[str]) -> str:
-    """The letters that a file's name begins with.
+def prefix(name: str, class_names: set[str]) -> str:
+    """Return the letters with which a file name begins.
 
     Args:
         name: Path of the photograph.
-        labels: Names of classes, letters and digits in lower case, that do not count.
+        class_names: Class names, letters and digits in lower case, which are removed.
 
     >>> prefix("a/IMG_0012.JPG", set()), prefix("a/leaf 7.jpg", set()), prefix("a/BLD (3).jpg", {"bld"})
     ('img', 'leaf', '')
     """
     stem = _NO_LETTERS.sub("", re.split(r"\d", PurePath(name).stem, maxsplit=1)[0]).casefold()
-    for label in sorted(labels, key=len, reverse=True):
-        if label:
-            stem = stem.replace(label, "")
+    for class_name in sorted(class_names, key=len, reverse=True):
+        if class_name:
+            stem = stem.replace(class_name, "")
     return stem
 
 
 def compression(rows: Sequence[Row]) -> Features:
-    """Bytes for each pixel: how much there is to see, and how coarsely it was compressed."""
-    return binned(np.array([row.found.size / max(1, row.metadata.width * row.metadata.height) for row in rows]))
+    """Return bytes per pixel, which depends on detail in the image and on compression."""
+    return binned(np.array([row.file.size / max(1, row.metadata.width * row.metadata.height) for row in rows]))
 
 
 def border(rows: Sequence[Row]) -> Features:
-    """Colours of the frame's edge."""
-    return np.array([row.found.border for row in rows], dtype=float)
+    """Return mean and standard deviation of the border's colours, (n, 6)."""
+    return np.array([row.file.border for row in rows], dtype=float)
 
 
 def thumbnail_pixels(rows: Sequence[Row]) -> Features:
-    """The photograph at 16 × 16 pixels."""
-    return np.stack([row.found.thumbnail.ravel() for row in rows if row.found.thumbnail is not None]).astype(np.float32)
+    """Return the photographs resized to 16 × 16 pixels, (n, 768)."""
+    return np.stack([row.file.thumbnail.ravel() for row in rows if row.file.thumbnail is not None]).astype(np.float32)
 
 
 def one_hot(values: Sequence[object]) -> Features:
-    """A column of 0 and 1 for each frequent value, and one for the rare ones.
+    """Return a column of 0 and 1 for each frequent value, and one for all rare values.
 
     >>> one_hot(["b", "a", "b"]).tolist()
     [[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]
     """
     texts = [str(value) for value in values]
     ranked = sorted(Counter(texts).items(), key=lambda item: (-item[1], item[0]))
-    columns = {text: index for index, (text, _) in enumerate(ranked[:MOST_VALUES])}
-    places = [columns.get(text, len(columns)) for text in texts]
-    return np.eye(max([*places, 0]) + 1)[places]
+    columns = {text: index for index, (text, _) in enumerate(ranked[:MAX_VALUES])}
+    column = [columns.get(text, len(columns)) for text in texts]
+    return np.eye(max([*column, 0]) + 1)[column]
 
 
 def binned(values: npt.NDArray[np.float64]) -> Features:
-    """A column for each bin of about equally many values, and one for what is not known (not a number).
+    """Return a column for each bin of about equally many values, and one for unknown values (NaN).
 
     >>> binned(np.array([1.0, 1.0, 5.0, np.nan])).tolist()
     [[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
     """
     known = values[~np.isnan(values)]
     edges = np.unique(np.quantile(known, np.linspace(0, 1, BINS + 1)[1:-1])) if known.size else np.zeros(0)
-    places = np.searchsorted(edges, values, side="left")
-    places[np.isnan(values)] = BINS + 1
-    _, columns = np.unique(places, return_inverse=True)
+    bins = np.searchsorted(edges, values, side="left")
+    bins[np.isnan(values)] = BINS + 1
+    _, columns = np.unique(bins, return_inverse=True)
     return np.eye(int(columns.max(initial=0)) + 1)[columns]
 
 
 SOURCES = (
-    Source("metadata", "All metadata", "what the file says of itself", metadata),
-    Source("camera", "… camera", "the camera", camera),
-    Source("size", "… size in pixels", "the size in pixels", size),
-    Source("encoding", "… format and compression", "format and compression", encoding),
-    Source("time", "… day and hour", "day and hour", time),
-    Source("name", "Beginning of the file’s name", "the beginning of the file’s name", names),
-    Source("border", "Colours of the frame’s edge", "the colours of the frame’s edge", border),
-    Source(
-        "thumbnail", "Thumbnail of 16 × 16 pixels", "a thumbnail of 16 × 16 pixels", thumbnail_pixels, strength=0.001
-    ),
-    Source("bytes", "Bytes for each pixel", "the bytes for each pixel", compression),
+    Source("metadata", "All metadata", "metadata", metadata),
+    Source("camera", "Metadata: camera", "the camera", camera),
+    Source("size", "Metadata: size in pixels", "the size in pixels", size),
+    Source("encoding", "Metadata: format and compression", "format and compression", encoding),
+    Source("time", "Metadata: day and hour", "day and hour", time),
+    Source("name", "File name prefix", "the file name prefix", names),
+    Source("border", "Border colours", "the colours of the image border", border),
+    Source("thumbnail", "16 × 16 thumbnail", "a 16 × 16 thumbnail", thumbnail_pixels, strength=0.001),
+    Source("bytes", "Bytes per pixel", "bytes per pixel", compression),
 )

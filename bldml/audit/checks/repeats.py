@@ -1,4 +1,4 @@
-"""The same photograph more than once: duplicates, twins, copies, near duplicates, leaks across splits."""
+"""Repeated photographs: duplicates, copies, near duplicates, equal file names, bursts, leaks between splits."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,27 +7,29 @@ from pathlib import Path
 
 import numpy as np
 
-from bldml.audit.findings import SHOWN, AuditFinding, Severity, pairs_or_groups, photographs, share, split_command
+from bldml.audit.findings import SHOWN, AuditFinding, Severity, count_groups, percentage, split_command
 from bldml.audit.reading import Row
 from bldml.dataset.duplicates.bursts import BurstEvidence, burst_evidence, burst_groups
 from bldml.dataset.duplicates.find import Duplicates, find_duplicates, joined
 from bldml.dataset.duplicates.leaks import KnownPhotograph, Leak, find_leaks, leak_counts
 from bldml.dataset.duplicates.phash import PRINT_BYTES, near_pairs
+from bldml.io.text import counted
 
-DIVIDE = "Divide the photographs so that what belongs together stays together."
-ONE_OF_EACH = "Keep one of each; nothing is deleted here."
+SPLIT_AGAIN = "Split the photographs again, with duplicates and bursts kept in one split."
+ONE_OF_EACH = "Keep one of each. The audit deletes nothing."
 
 
 @dataclass(frozen=True)
 class Repeats:
-    """What belongs together; numbers are places in the list of readable rows.
+    """Photographs that belong together; numbers are indices in the list of readable rows.
 
     Attributes:
         duplicates: Equal and nearly equal photographs.
-        leaks: What lies in more than one split.
+        leaks: Pairs of photographs in two different splits.
         bursts: Burst of each photograph.
-        evidence: How much the bursts stand on.
-        units: What must not be divided: burst, duplicates and group joined; a number for each photograph.
+        evidence: How many photographs have what bursts are recognised by.
+        units: Independent unit of each photograph: photographs joined by burst, duplicates or group have the same
+            number and must stay in one split.
     """
 
     duplicates: Duplicates
@@ -41,24 +43,22 @@ def find_repeats(rows: Sequence[Row]) -> Repeats:
     """Compare all photographs with each other.
 
     Args:
-        rows: Readable ones.
+        rows: Readable photographs.
     """
     names = [row.name for row in rows]
     classes = [row.sample.class_name for row in rows]
-    metadata = [row.found.metadata for row in rows]
-    prints = np.stack([row.found.print for row in rows]) if rows else np.zeros((0, PRINT_BYTES), np.uint8)
-    near = near_pairs(prints)
+    metadata = [row.file.metadata for row in rows]
+    hashes = np.stack([row.file.phash for row in rows]) if rows else np.zeros((0, PRINT_BYTES), np.uint8)
+    near = near_pairs(hashes)
     bursts = burst_groups(names, metadata)
-    duplicates = find_duplicates(names, classes, [row.found.digest for row in rows], near=near)
+    duplicates = find_duplicates(names, classes, [row.file.digest for row in rows], near=near)
     described = [
-        KnownPhotograph(
-            row.name, row.split, row.sample.class_name, row.found.digest, row.found.print, row.found.metadata
-        )
+        KnownPhotograph(row.name, row.split, row.sample.class_name, row.file.digest, row.file.phash, row.file.metadata)
         for row in rows
     ]
     pairs = [(pair.a, pair.b) for pair in near]
     pairs += [(group[0], other) for group in duplicates.groups for other in group[1:]]
-    pairs += _of_same(bursts) + _of_same([row.sample.group for row in rows])
+    pairs += _same_value(bursts) + _same_value([row.sample.group for row in rows])
     return Repeats(
         duplicates,
         tuple(find_leaks(described, near=near, bursts=bursts)),
@@ -68,50 +68,51 @@ def find_repeats(rows: Sequence[Row]) -> Repeats:
     )
 
 
-def _of_same(labels: Sequence[str]) -> list[tuple[int, int]]:
-    """Pairs that join what has the same label; nothing joins what has none.
+def _same_value(values: Sequence[str]) -> list[tuple[int, int]]:
+    """Return pairs of the first index of a value and each later one; empty values are ignored.
 
-    >>> _of_same(["a", "", "a", "", "a"])
+    >>> _same_value(["a", "", "a", "", "a"])
     [(0, 2), (0, 4)]
     """
     first: dict[str, int] = {}
     return [
-        (first[label], index) for index, label in enumerate(labels) if label and first.setdefault(label, index) != index
+        (first[value], index) for index, value in enumerate(values) if value and first.setdefault(value, index) != index
     ]
 
 
 def report_repeats(rows: Sequence[Row], repeats: Repeats, root: Path) -> list[AuditFinding]:
-    """Findings on what is there more than once.
+    """Return findings on repeated photographs.
 
     Args:
-        rows: Readable ones, as given to `find_repeats`.
-        repeats: What that returned.
+        rows: Readable photographs, as passed to `find_repeats`.
+        repeats: The result of `find_repeats`.
         root: The data folder, for commands.
     """
     names = [row.name for row in rows]
-    found = repeats.duplicates
-    of_two = {index for group in found.two_classes for index in group}
-    exact = [group for group in found.exact if not of_two.issuperset(group)]
-    near = [pair for pair in found.near if not (pair.a in of_two and pair.b in of_two)]
+    duplicates = repeats.duplicates
+    in_two_classes = {index for group in duplicates.two_classes for index in group}
+    exact = [group for group in duplicates.exact if not in_two_classes.issuperset(group)]
+    near = [pair for pair in duplicates.near if not (pair.a in in_two_classes and pair.b in in_two_classes)]
     findings = [
-        _groups("wrong", "two_classes", found.two_classes, rows,
-                "in two classes", "The same photograph, or nearly the same, is labelled as both. One label is "
-                "false, and a classifier cannot learn both.",
-                "Look at each pair and correct the label, or take both away."),
+        _groups("error", "two_classes", duplicates.two_classes, rows,
+                "of duplicates with different classes", "Duplicates or near duplicates are labelled as two classes, so "
+                "at least one label is wrong.",
+                "Check each pair and correct the label, or remove both photographs."),
         *_leaks(rows, repeats, root),
-        _groups("doubtful", "exact", exact, rows, "of equal files",
-                "Their files are equal to the last byte. Counted more than once, they make intervals too narrow.",
+        _groups("warning", "exact", exact, rows, "of identical files",
+                "The files are identical in every byte. Counted more than once, they make intervals too narrow.",
                 ONE_OF_EACH),
-        _pairs("doubtful", "near", [(pair.a, pair.b) for pair in near], names,
-               [f"similarity {pair.similarity:.2f}" for pair in near], "nearly the same",
-               "The same picture resized, compressed again, turned, mirrored or cut a little; or two pictures of one "
-               "scene. Counted more than once, they make intervals too narrow.", ONE_OF_EACH),
-        _groups("doubtful", "twins", found.twins, rows, "of twins by name",
-                "Two files of one folder have the same name but for case or suffix, such as a.JPG and a.jpg.",
-                "Look whether they are the same photograph. On Windows and macOS one would have replaced the other."),
-        _pairs("doubtful", "copies", [(copy.original, copy.copy) for copy in found.copies], names, [],
-               "of original and copy, by name and content",
-               "Such as “leaf - Copy.jpg” beside “leaf.jpg”.", ONE_OF_EACH),
+        _pairs("warning", "near", [(pair.a, pair.b) for pair in near], names,
+               [f"similarity {pair.similarity:.2f}" for pair in near], "of near duplicates",
+               "The same photograph resized, compressed again, rotated, mirrored or slightly cropped; or two "
+               "photographs of one scene. Counted more than once, they make intervals too narrow.", ONE_OF_EACH),
+        _groups("warning", "same_name", duplicates.twins, rows, "of files with the same name",
+                "Two files of one folder have names that differ in case or suffix only, such as a.JPG and a.jpg.",
+                "Check whether they are the same photograph. Windows and macOS usually cannot keep two names "
+                "that differ in case only."),
+        _pairs("warning", "copies", [(copy.original, copy.copy) for copy in duplicates.copies], names, [],
+               "of original and copy (by name and content)",
+               "For example “leaf - Copy.jpg” and “leaf.jpg”.", ONE_OF_EACH),
     ]  # fmt: skip
     return [finding for finding in findings if finding is not None]
 
@@ -127,7 +128,7 @@ def _groups(
 ) -> AuditFinding | None:
     pairs = []
     for group in groups:
-        # For the same photograph in two classes, one of each.
+        # Of duplicates with different classes, show one of each class.
         other = next((i for i in group[1:] if rows[i].sample.class_name != rows[group[0]].sample.class_name), group[1])
         pairs.append((group[0], other))
     details = [" and ".join(dict.fromkeys(rows[i].sample.class_name for i in pair)) for pair in pairs]
@@ -151,15 +152,15 @@ def _pairs(
     together = pairs if groups is None else groups
     number = len({index for group in together for index in group})
     examples = tuple((names[a], names[b]) for a, b in pairs[:SHOWN])
-    title = f"{pairs_or_groups([len(group) for group in together])} {what}: {photographs(number)}"
+    title = f"{count_groups([len(group) for group in together])} {what}: {counted(number, 'photograph')}"
     return AuditFinding(severity, name, title, text, advice, number, examples, tuple(details[:SHOWN]))
 
 
-_LEAK_TITLES = {"exact": "the same file", "near": "nearly the same", "burst": "of the same burst"}
-_LEAK_WORDS = {
-    "exact": "The same file lies in both splits.",
-    "near": "Nearly the same picture lies in both splits: resized, compressed again, turned, mirrored or cut a little.",
-    "burst": "Photographs of one burst (taken seconds apart, or with neighbouring frame numbers) lie in both splits.",
+_LEAK_TITLES = {"exact": "identical files", "near": "near duplicates", "burst": "same burst"}
+_LEAK_TEXTS = {
+    "exact": "Identical files are in both splits.",
+    "near": "Near duplicates are in both splits: resized, compressed again, rotated, mirrored or slightly cropped.",
+    "burst": "Photographs of one burst (taken seconds apart, or with consecutive frame numbers) are in both splits.",
 }
 
 
@@ -170,13 +171,13 @@ def _leaks(rows: Sequence[Row], repeats: Repeats, root: Path) -> list[AuditFindi
         of_kind = [leak for leak in repeats.leaks if (leak.kind, leak.split_a, leak.split_b) == (kind, early, late)]
         found.append(
             AuditFinding(
-                "wrong",
+                "error",
                 f"leak_{kind}_{early}_{late}",
-                f"Leak from {early} to {late}: {photographs(count)}, {share(count, sizes[late])} of {late}, "
-                f"{_LEAK_TITLES[kind]}",
-                f"{_LEAK_WORDS[kind]} A classifier that remembers {early} is right in {late} without knowing the "
-                "disease, so figures come out too good.",
-                DIVIDE,
+                f"Leak from {early} to {late} ({_LEAK_TITLES[kind]}): {counted(count, 'photograph')}, "
+                f"{percentage(count, sizes[late])} of {late}",
+                f"{_LEAK_TEXTS[kind]} A classifier that has memorised {early} is correct in {late} without recognising "
+                "the disease, so metrics are too high.",
+                SPLIT_AGAIN,
                 count,
                 tuple((leak.a, leak.b) for leak in of_kind[:SHOWN]),
                 tuple(f"{leak.split_a} and {leak.split_b}" for leak in of_kind[:SHOWN]),
@@ -186,15 +187,15 @@ def _leaks(rows: Sequence[Row], repeats: Repeats, root: Path) -> list[AuditFindi
     return found
 
 
-def burst_note(repeats: Repeats, root: Path) -> AuditFinding | None:
-    """How far the search for bursts can be trusted, where it cannot."""
+def weak_bursts(repeats: Repeats, root: Path) -> AuditFinding | None:
+    """Return a finding if too little is known to find bursts reliably; else None."""
     if not repeats.evidence.weak:
         return None
     return AuditFinding(
-        "note",
+        "info",
         "bursts_weak",
-        "Bursts can hardly be found in these photographs",
+        "Bursts cannot be found reliably",
         repeats.evidence.sentence(),
-        "Where you know which photographs are of one tree, plant or visit, say so.",
+        "If you know which photographs show one tree, plant or visit, write a table of groups and use it.",
         command=split_command(root, "--group", "tree.csv"),
     )

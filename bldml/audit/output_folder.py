@@ -1,12 +1,11 @@
-"""Where an audit may write: never among the photographs, never over what is not its own."""
+"""The output folder of an audit: outside the data folder, and no files of others in it are overwritten."""
 
-import hashlib
 import json
 import os
 import shlex
 from pathlib import Path
 
-from bldml.audit.store import NAME
+from bldml.audit.store import NAME, hash_of_path
 from bldml.dataset.files import show_path
 from bldml.errors import DatasetError
 
@@ -14,16 +13,12 @@ OWN = ("audit.csv", "audit.html", "pairs.csv")
 INTACT = "Nothing was written."
 
 
-def place_of(root: Path) -> str:
-    """What an audit remembers of where its data folder lies; a hash, because audits are passed on and paths are not."""
-    return hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:24]
-
-
 def check_output(output: Path, root: Path) -> None:
-    """Check that nothing is spoilt by writing an audit of a data folder there.
+    """Check that an audit of a data folder may write to an output folder.
 
     Raises:
-        DatasetError: The output lies among the photographs, or holds the audit of another folder or files of others.
+        DatasetError: The output folder is inside the data folder, or contains the audit of another data folder or
+            files that are not an audit's.
     """
     real, real_root = Path(os.path.realpath(output)), Path(os.path.realpath(root))
     if real.is_relative_to(real_root):
@@ -56,9 +51,10 @@ def _check_own(output: Path, root: Path) -> None:
         raise DatasetError(
             f"{show_path(path)} was not written by an audit. {INTACT} Give another --output, or move it away."
         )
-    # An audit from before places were written down tells the folder as it was given.
-    known = content["place"] == place_of(root) if "place" in content else content["root"] == show_path(root)
-    if not known:
+    # Version 0.1 wrote the hash as "place", and before that only the path as it was typed.
+    stored = content.get("root_hash", content.get("place"))
+    same_root = content["root"] == show_path(root) if stored is None else stored == hash_of_path(root)
+    if not same_root:
         raise DatasetError(
             f"{show_path(output)} holds the audit of another data folder, {show_path(str(content['root']))}. {INTACT} "
             "Give another --output. If it is the same folder, moved or renamed: move audit.json, audit.csv, "
@@ -70,9 +66,9 @@ def _exists(path: Path) -> bool:
     return os.path.lexists(path)
 
 
-def _read(path: Path, most: int = -1) -> bytes:
+def _read(path: Path, size: int = -1) -> bytes:
     try:
         with path.open("rb") as file:
-            return file.read(most)
+            return file.read(size)
     except OSError as error:
         raise DatasetError(f"Cannot read {show_path(path)}: {error.strerror}. Give another --output.") from error
