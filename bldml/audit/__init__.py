@@ -1,1 +1,1 @@
-"""What is wrong with a set of photographs: damaged, repeated, leaking between splits, confounded."""
+"""Audit of a set of photographs: damage, repeated photographs, leaks between splits, imbalance, shortcuts."""
