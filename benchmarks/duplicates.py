@@ -1,9 +1,9 @@
 """Near duplicates: how many of edited copies are found, how alike different leaves are, time and memory for many.
 
-    python benchmarks/duplicates.py [--coffee PHOTOGRAPHS] [--prints 50000] --output benchmarks/results/duplicates.json
+    python benchmarks/duplicates.py [--coffee PHOTOGRAPHS] [--phashes 50000] --output benchmarks/results/duplicates.json
 
-Copies are made of drawn leaves, and of real photographs where a folder of them is given. Prints for the time are
-mixtures of two drawn leaves each, so that they crowd as leaves do.
+Copies are made of drawn leaves, and of real photographs where a folder of them is given. The search is timed on
+perceptual hashes of mixtures of two drawn leaves, which are as crowded as those of leaves.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bldml.dataset.duplicates.phash import NEAR, PRINT_BYTES, Prints, near_pairs, perceptual_hash
+from bldml.dataset.duplicates.phash import NEAR_SIMILARITY, PHASH_BYTES, PHashes, find_near_duplicates, perceptual_hash
 from bldml.dataset.images import load_rgb
 from bldml.dataset.synthetic.drawing import draw_leaf
 
@@ -76,38 +76,38 @@ def edits(image: Image.Image, generator: np.random.Generator) -> dict[str, Image
 def found(images: Iterator[Image.Image]) -> dict[str, object]:
     """Share of each kind of copy that is found, and pairs of different photographs."""
     generator = np.random.default_rng(0)
-    prints: list[Prints] = []
-    copies: list[dict[str, Prints]] = []
+    phashes: list[PHashes] = []
+    copies: list[dict[str, PHashes]] = []
     for image in images:
-        prints.append(perceptual_hash(image))
+        phashes.append(perceptual_hash(image))
         copies.append({name: perceptual_hash(copy) for name, copy in edits(image, generator).items()})
-    n = len(prints)
+    n = len(phashes)
     shares, false = {}, 0
     for name in copies[0]:
-        pairs = near_pairs(np.stack([*prints, *(copy[name] for copy in copies)]))
+        pairs = find_near_duplicates(np.stack([*phashes, *(copy[name] for copy in copies)]))
         shares[name] = sum(pair.b - pair.a == n for pair in pairs) / n
         false += sum((pair.b - pair.a) % n != 0 for pair in pairs)
-    alike = near_pairs(np.stack(prints), 0.8)
+    alike = find_near_duplicates(np.stack(phashes), 0.8)
     return {
         "photographs": n,
         "found": shares,
         "least": min(shares.values()),
-        "false_pairs_among_photographs": sum(pair.similarity >= NEAR for pair in alike),
+        "false_pairs_among_photographs": sum(pair.similarity >= NEAR_SIMILARITY for pair in alike),
         "false_pairs_with_copies": false,
         "most_alike_of_different": round(max((pair.similarity for pair in alike), default=0.0), 3),
     }
 
 
-def mixtures(count: int, of: int = 400) -> Prints:
-    """Prints of that many pictures, each laid over by another."""
+def mixtures(count: int, of: int = 400) -> PHashes:
+    """Perceptual hashes of that many pictures, each laid over by another."""
     leaves = [np.asarray(draw(number, 96).resize((96, 96)), np.float32) for number in range(of)]
     generator = np.random.default_rng(1)
-    prints = np.empty((count, PRINT_BYTES), np.uint8)
+    phashes = np.empty((count, PHASH_BYTES), np.uint8)
     for row in range(count):
         one, other = generator.integers(of, size=2)
         share = generator.uniform(0.2, 0.8)
-        prints[row] = perceptual_hash(Image.fromarray(np.uint8(share * leaves[one] + (1 - share) * leaves[other])))
-    return prints
+        phashes[row] = perceptual_hash(Image.fromarray(np.uint8(share * leaves[one] + (1 - share) * leaves[other])))
+    return phashes
 
 
 def draw(number: int, size: int) -> Image.Image:
@@ -119,25 +119,29 @@ def main() -> None:
     """Measure and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--coffee", type=Path, help="folder of real photographs")
-    parser.add_argument("--prints", type=int, default=50_000)
+    parser.add_argument("--phashes", type=int, default=50_000)
     parser.add_argument("--leaves", type=int, default=2_000, help="drawn leaves among which no pair may be found")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--hardware", default="AMD EPYC, 2 cores")
     options = parser.parse_args()
-    results: dict[str, object] = {"hardware": options.hardware, "threshold": NEAR, "bytes_a_print": PRINT_BYTES}
+    results: dict[str, object] = {
+        "hardware": options.hardware,
+        "threshold": NEAR_SIMILARITY,
+        "bytes_a_phash": PHASH_BYTES,
+    }
     results["drawn, 256 px"] = found(draw(number, 256) for number in range(200))
     if options.coffee:
         results["coffee"] = found(load_rgb(path, 224) for path in sorted(options.coffee.rglob("*.jpg")))
     leaves = np.stack([perceptual_hash(draw(number, 96)) for number in range(10_000, 10_000 + options.leaves)])
-    results["drawn, 96 px"] = {"photographs": options.leaves, "false_pairs": len(near_pairs(leaves))}
+    results["drawn, 96 px"] = {"photographs": options.leaves, "false_pairs": len(find_near_duplicates(leaves))}
     times = []
-    for count in (options.prints // 10, options.prints):
-        prints = mixtures(count)
+    for count in (options.phashes // 10, options.phashes):
+        phashes = mixtures(count)
         start, cpu = time.perf_counter(), time.process_time()
-        pairs = near_pairs(prints)
+        pairs = find_near_duplicates(phashes)
         times.append(
             {
-                "prints": count,
+                "phashes": count,
                 "seconds": round(time.perf_counter() - start, 1),
                 "cpu_seconds": round(time.process_time() - cpu, 1),
                 "pairs": len(pairs),

@@ -30,7 +30,7 @@ from torchvision.transforms.v2 import functional as F
 from bldml.dataset.cache.reader import CachedImages
 from bldml.dataset.cache.writer import ImageCache
 from bldml.dataset.images import load_rgb
-from bldml.dataset.pixels import Square
+from bldml.dataset.pixels import ResizedImage
 from bldml.dataset.samples import Sample
 from bldml.dataset.synthetic.drawing import draw_leaf
 from bldml.dataset.verify import verify
@@ -113,7 +113,7 @@ def ways(samples: list[Sample], size: int, folder: Path) -> dict[str, Way]:
     whole = keep(samples, size, size, folder)
     larger = keep(samples, size, squashed_side(size, AUGMENTATION), folder)
 
-    def kept(images: CachedImages, number: int) -> Square:
+    def kept(images: CachedImages, number: int) -> ResizedImage:
         square = images.read(number)
         assert square is not None
         return square
@@ -123,7 +123,7 @@ def ways(samples: list[Sample], size: int, folder: Path) -> dict[str, Way]:
         with Image.open(samples[number].path) as image:
             return PLAIN(image.convert("RGB"))
 
-    def train(image: Image.Image | Square, number: int) -> torch.Tensor:
+    def train(image: Image.Image | ResizedImage, number: int) -> torch.Tensor:
         return training_image(image, size, AUGMENTATION, np.random.default_rng(number))
 
     return {

@@ -94,7 +94,7 @@ def measure(root: Path) -> dict[str, Any]:
         for text in (photographs_table(datamodule), to_manifest(datamodule.collection), seen_digests(datamodule)):
             assert text
         write_prints(run, datamodule)
-        datamodule.contents.forget_prints()
+        datamodule.contents.forget_phashes()
     with step("load"):
         workers = load(datamodule)
     return {

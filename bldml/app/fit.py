@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
-from bldml.app.leaks import check_splits, leaks_table, seen_digests, write_prints
+from bldml.app.leaks import check_splits, leaks_table, seen_digests, write_phashes
 from bldml.app.messages import device_name, report_data, say_warning
 from bldml.app.options import DATA_SETTINGS, mode_of
 from bldml.app.photographs import TABLE, photographs_table
@@ -119,9 +119,9 @@ class Start:
                 self.folder = RunFolder.create(logs, name, unique=self.config.run_name is None, content=content)
                 self._lock = lock_run(self.folder)
         assert self.folder is not None
-        if self.trainer.is_global_zero and not self.folder.prints.is_file():
-            write_prints(self.folder, self.datamodule)
-        self.datamodule.contents.forget_prints()
+        if self.trainer.is_global_zero and not self.folder.phashes.is_file():
+            write_phashes(self.folder, self.datamodule)
+        self.datamodule.contents.forget_phashes()
         # On every rank, which must all come to the same barriers; only the first one writes.
         if self._lock is None and self.trainer.is_global_zero:
             say_warning("This file system has no locks: nothing keeps a second process from training in the same run.")

@@ -1,4 +1,4 @@
-"""Photographs that are in two splits, or in an external set and in training: looked for, said, written down."""
+"""Search for photographs that are in two splits, or in an external set and in training; report and record them."""
 
 import csv
 import io
@@ -15,7 +15,13 @@ from lightning.pytorch.utilities import rank_zero_info
 from bldml.app.messages import say_warning
 from bldml.dataset.duplicates.find import find_duplicates
 from bldml.dataset.duplicates.leaks import KnownPhotograph, Leak, find_leaks, leak_summary
-from bldml.dataset.duplicates.phash import NO_PRINT, Near, Prints, near_pairs, near_pairs_between
+from bldml.dataset.duplicates.phash import (
+    NO_PHASH,
+    NearDuplicate,
+    PHashes,
+    find_near_duplicates,
+    find_near_duplicates_between,
+)
 from bldml.dataset.files import show_path
 from bldml.errors import DatasetError
 from bldml.io.atomic import write_atomically
@@ -28,7 +34,7 @@ COLUMNS = ("kind", "photograph", "split", "partner", "partner_split", "similarit
 DIGITS = 16  # of a SHA-256 in hexadecimal: 64 bits tell 100,000 photographs apart
 SHOWN = 5
 MANY = 5000  # more take longer than a user would wait without a word
-WAY_OUT = "`python -m bldml audit` shows them; `python -m bldml split` divides so that they stay together."
+WAY_OUT = "`python -m bldml audit` shows them; `python -m bldml split` keeps them in one split."
 
 
 def check_splits(datamodule: LeafDataModule) -> list[Leak] | None:
@@ -44,10 +50,10 @@ def check_splits(datamodule: LeafDataModule) -> list[Leak] | None:
         return None
     photographs = _Photographs(datamodule)
     if len(photographs) > MANY:
-        rank_zero_info("Looking for photographs that two splits have; --data.on_leak off leaves that out.")
-    near = near_pairs(datamodule.contents.prints)
-    _check_labels(photographs, near)
-    leaks = find_leaks(photographs, near)
+        rank_zero_info("Searching for photographs that are in two splits; --data.on_leak off skips this.")
+    near_duplicates = find_near_duplicates(datamodule.contents.phashes)
+    _check_labels(photographs, near_duplicates)
+    leaks = find_leaks(photographs, near_duplicates)
     if leaks:
         _tell(leak_summary(leaks, photographs), datamodule, WAY_OUT)
     return leaks
@@ -75,64 +81,65 @@ class _Photographs(Sequence[KnownPhotograph]):
             raise IndexError(index)
         split, samples = list(self._splits.items())[number := bisect_right(self._ends, index)]
         sample, contents = samples[index - self._ends[number] + len(samples)], self._contents
-        digest, fingerprint, metadata = contents.digests[index], contents.prints[index], contents.metadata[index]
-        return KnownPhotograph(sample.name, split, sample.class_name, digest, fingerprint, metadata)
+        digest, phash, metadata = contents.digests[index], contents.phashes[index], contents.metadata[index]
+        return KnownPhotograph(sample.name, split, sample.class_name, digest, phash, metadata)
 
 
-def _check_labels(photographs: Sequence[KnownPhotograph], near: list[Near]) -> None:
-    """Say which photographs lie in two classes, whatever their splits."""
-    names, classes = [one.name for one in photographs], [one.class_name for one in photographs]
-    found = find_duplicates(names, classes, [one.digest for one in photographs], near=near).two_classes
+def _check_labels(photographs: Sequence[KnownPhotograph], near_duplicates: list[NearDuplicate]) -> None:
+    """Warn of photographs that are in two classes, whatever their splits."""
+    names, classes = [p.name for p in photographs], [p.class_name for p in photographs]
+    digests = [p.digest for p in photographs]
+    found = find_duplicates(names, classes, digests, near_duplicates=near_duplicates).two_classes
     if found:
         named = "; ".join(
             " and ".join(f"{show_path(names[i])} ({show_path(classes[i])})" for i in group) for group in found[:SHOWN]
         )
         more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
         say_warning(
-            f"The same photograph lies in two classes, {counted(len(found), 'time')}, so one label is wrong: "
+            f"The same photograph is in two classes, {counted(len(found), 'time')}, so one label is wrong: "
             f"{named}{more}. `python -m bldml audit` shows them."
         )
 
 
 def check_external(datamodule: LeafDataModule, run: RunFolder | None) -> int | None:
-    """Look for photographs of an external set that are nearly the same as one of training or validation.
+    """Search an external set for near duplicates of training and validation photographs.
 
     Args:
-        datamodule: With the external photographs.
-        run: The run of the classifier; None where its checkpoint lies elsewhere.
+        datamodule: Data module with the external photographs.
+        run: Run of the classifier; None if its checkpoint is outside a run folder.
 
     Returns:
-        How many there are; None where that cannot be told.
+        Number of external photographs that have one; None if the search is off or not possible.
 
     Raises:
         DatasetError: There are some, and `data.on_leak` is error.
     """
     if datamodule.on_leak == "off":
         return None
-    known = None if run is None else read_prints(run)
+    known = None if run is None else read_phashes(run)
     if known is None:
         why = (
-            "the checkpoint lies outside its run folder, which holds prints.npz"
+            "the checkpoint is not in its run folder, which contains phashes.npz"
             if run is None
-            else f"{show_path(run.prints)} is missing or damaged"
+            else f"{show_path(run.phashes)} is missing or damaged"
         )
-        rank_zero_info(f"Whether these photographs are nearly the same as some of training cannot be told: {why}.")
+        rank_zero_info(f"Near duplicates of training photographs were not searched: {why}.")
         return None
-    names, prints = known
+    names, phashes = known
     assert datamodule.collection is not None
     ours = [sample.name for samples in datamodule.collection.splits.values() for sample in samples]
     found: dict[int, int] = {}
-    for pair in near_pairs_between(prints, datamodule.contents.prints):
+    for pair in find_near_duplicates_between(phashes, datamodule.contents.phashes):
         found.setdefault(pair.b, pair.a)
     if found:
         named = "; ".join(f"{show_path(ours[b])} and {show_path(names[a])}" for b, a in list(found.items())[:SHOWN])
         more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-        are = "is" if len(found) == 1 else "are"
+        have = "has" if len(found) == 1 else "have"
         _tell(
-            f"{len(found)} of {len(ours)} photographs {are} nearly the same as one of training or validation.\n"
-            f"Such as: {named}{more}.",
+            f"{len(found)} of {len(ours)} photographs {have} a near duplicate in the training or validation split.\n"
+            f"For example: {named}{more}.",
             datamodule,
-            "Take them out of the set.",
+            "Remove them from the set.",
         )
     return len(found)
 
@@ -175,26 +182,28 @@ def leaks_table(leaks: list[Leak]) -> str:
     return text.getvalue()
 
 
-def write_prints(run: RunFolder, datamodule: LeafDataModule) -> None:
-    """Keep the prints of the training and validation photographs for `check_external`."""
+def write_phashes(run: RunFolder, datamodule: LeafDataModule) -> None:
+    """Write the perceptual hashes of the training and validation photographs for `check_external`."""
     assert datamodule.collection is not None
     splits = datamodule.collection.splits
     assert list(splits)[:2] == ["train", "val"]
     names = np.array([sample.name for split in ("train", "val") for sample in splits[split]])
-    prints = datamodule.contents.prints[: len(names)]  # joining those of the two would double them
+    phashes = datamodule.contents.phashes[: len(names)]  # joining those of the two would double them
     content = io.BytesIO()
-    np.savez_compressed(content, names=names, prints=prints)
-    write_atomically(run.prints, content.getvalue())
+    np.savez_compressed(content, names=names, phashes=phashes)
+    write_atomically(run.phashes, content.getvalue())
 
 
-def read_prints(run: RunFolder) -> tuple[list[str], Prints] | None:
-    """Names and prints of the photographs of training and validation; None where there are none to read."""
+def read_phashes(run: RunFolder) -> tuple[list[str], PHashes] | None:
+    """Read names and perceptual hashes of the training and validation photographs; None if they cannot be read."""
+    # Version 0.1 named the file and the array prints.
+    path, key = (run.phashes, "phashes") if run.phashes.exists() else (run.path / "prints.npz", "prints")
     try:
-        with run.prints.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            names, prints = file["names"].tolist(), file["prints"]
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            names, phashes = file["names"].tolist(), file[key]
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error):
         return None
-    return (names, prints) if prints.shape == (len(names), len(NO_PRINT)) else None
+    return (names, phashes) if phashes.shape == (len(names), len(NO_PHASH)) else None
 
 
 def _tell(text: str, datamodule: LeafDataModule, way_out: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from bldml.dataset.duplicates.phash import NO_PRINT, Print, perceptual_hash
+from bldml.dataset.duplicates.phash import NO_PHASH, PHash, perceptual_hash
 from bldml.dataset.images import UnreadableImage, load_rgb
 from bldml.dataset.metadata import Metadata, read_metadata
 
@@ -42,7 +42,7 @@ class FileRecord:
     size: int
     reason: str = ""
     metadata: Metadata | None = None
-    phash: Print = field(default_factory=lambda: NO_PRINT)
+    phash: PHash = field(default_factory=lambda: NO_PHASH)
     thumbnail: Thumbnail | None = None
     border: tuple[float, ...] = ()
     sharpness: float = 0.0

@@ -50,9 +50,11 @@ def pairs_csv(result: AuditResult) -> str:
     duplicates, names = result.repeats.duplicates, [row.name for row in result.readable]
     pairs: list[tuple[str, str, str, float | None]]
     pairs = [("exact", names[group[0]], names[other], 1.0) for group in duplicates.exact for other in group[1:]]
-    pairs += [("near", names[pair.a], names[pair.b], round(pair.similarity, 3)) for pair in duplicates.near]
+    pairs += [("near", names[pair.a], names[pair.b], round(pair.similarity, 3)) for pair in duplicates.near_duplicates]
     pairs += [("copy", names[copy.original], names[copy.copy], None) for copy in duplicates.copies]
-    pairs += [("same name", names[group[0]], names[other], None) for group in duplicates.twins for other in group[1:]]
+    pairs += [
+        ("same name", names[group[0]], names[other], None) for group in duplicates.same_name for other in group[1:]
+    ]
     pairs += [
         (f"leak {leak.kind}", leak.a, leak.b, None if leak.kind == "burst" else round(leak.similarity, 3))
         for leak in result.repeats.leaks

@@ -19,14 +19,14 @@ import numpy as np
 import PIL
 
 from bldml.audit.examine import THUMBNAIL, VERSION, FileRecord, digest_of
-from bldml.dataset.duplicates.phash import PRINT_BYTES, PRINT_VERSION
+from bldml.dataset.duplicates.phash import PHASH_BYTES, PHASH_VERSION
 from bldml.dataset.files import show_path
 from bldml.dataset.metadata import Metadata
 from bldml.errors import DatasetError
 from bldml.io.atomic import write_atomically
 
 NAME = "examined.jsonl"
-_HEADER = json.dumps({"examined_by": [VERSION, PRINT_VERSION, PIL.__version__]})
+_HEADER = json.dumps({"examined_by": [VERSION, PHASH_VERSION, PIL.__version__]})
 _METADATA = {field.name for field in fields(Metadata)}
 
 Key = tuple[str, int, int]  # hash of the real path, size in bytes, modification time in ns
@@ -171,8 +171,8 @@ def _parse(line: bytes) -> tuple[Key, FileRecord] | None:
         content["digest"],
         size,
         metadata=None if metadata is None else Metadata(**metadata),
-        phash=pictures[:PRINT_BYTES],
-        thumbnail=pictures[PRINT_BYTES:].reshape(THUMBNAIL, THUMBNAIL, 3),
+        phash=pictures[:PHASH_BYTES],
+        thumbnail=pictures[PHASH_BYTES:].reshape(THUMBNAIL, THUMBNAIL, 3),
         border=tuple(content["border"]),
         sharpness=content["light"][0],
         brightness=content["light"][1],

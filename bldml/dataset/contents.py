@@ -7,7 +7,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from bldml.dataset.duplicates.phash import PRINT_BYTES, Print, Prints
+from bldml.dataset.duplicates.phash import PHASH_BYTES, PHash, PHashes
 from bldml.dataset.metadata import Metadata
 
 DIGEST_BYTES = 32  # of a SHA-256
@@ -136,13 +136,13 @@ class Contents:
     Attributes:
         digests: SHA-256 of each file's content.
         metadata: What each file says of itself.
-        prints: By which each is found again (see `perceptual`).
+        phashes: Their perceptual hashes (see `phash.perceptual_hash`).
     """
 
     def __init__(self, length: int) -> None:
         self.digests = Digests(np.zeros((length, DIGEST_BYTES), np.uint8))
         self.metadata = MetadataTable(length)
-        self.prints: Prints = np.zeros((length, PRINT_BYTES), np.uint8)
+        self.phashes: PHashes = np.zeros((length, PHASH_BYTES), np.uint8)
 
     def __len__(self) -> int:
         """How many."""
@@ -151,15 +151,15 @@ class Contents:
     def __getitem__(self, part: slice) -> "Contents":
         """Some that share their memory with these."""
         some = copy(self)
-        some.digests, some.metadata, some.prints = self.digests[part], self.metadata[part], self.prints[part]
+        some.digests, some.metadata, some.phashes = self.digests[part], self.metadata[part], self.phashes[part]
         return some
 
-    def forget_prints(self) -> None:
+    def forget_phashes(self) -> None:
         """Give back their memory, four fifths of all, when no photograph is to be found again any more."""
-        self.prints = self.prints[:0].copy()
+        self.phashes = self.phashes[:0].copy()
 
-    def take_down(self, row: int, digest: str, metadata: Metadata | None, fingerprint: Print) -> None:
+    def take_down(self, row: int, digest: str, metadata: Metadata | None, phash: PHash) -> None:
         """What one photograph's file holds."""
         self.digests.raw[row] = np.frombuffer(bytes.fromhex(digest), np.uint8)
         self.metadata[row] = metadata
-        self.prints[row] = fingerprint
+        self.phashes[row] = phash

@@ -1,29 +1,29 @@
-"""Squares of pixels: what is shown to a network, and kept so that a photograph is decoded once."""
+"""Resize a photograph to a square: the image that a network sees and that is cached."""
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-Square = npt.NDArray[np.uint8]
-"""RGB of a whole frame, (side, side, 3)."""
+ResizedImage = npt.NDArray[np.uint8]
+"""Whole frame in RGB, resized to (side, side, 3)."""
 
 
-def squash(image: Image.Image | Square, side: int) -> Square:
-    """Make a square of the whole frame, whatever its proportions.
+def resize_to_square(image: Image.Image | ResizedImage, side: int) -> ResizedImage:
+    """Resize the whole frame to a square, whatever its aspect ratio.
 
     Args:
-        image: Upright RGB.
-        side: Of the square, in pixels; a picture that is such a square already stays what it is.
+        image: Upright RGB image.
+        side: Side of the square in pixels; an image of this size is returned unchanged.
 
     Returns:
-        Perhaps not to be written to.
+        The resized image; the array may be read-only.
 
-    >>> squash(Image.new("RGB", (60, 40)), 32).shape
+    >>> resize_to_square(Image.new("RGB", (60, 40)), 32).shape
     (32, 32, 3)
     """
     if isinstance(image, np.ndarray):
         if image.shape == (side, side, 3):
             return image
         image = Image.fromarray(image)
-    whole = image if image.size == (side, side) else image.resize((side, side), Image.Resampling.BILINEAR)
-    return np.asarray(whole)
+    resized = image if image.size == (side, side) else image.resize((side, side), Image.Resampling.BILINEAR)
+    return np.asarray(resized)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from bldml.dataset.cache.writer import ImageCache, Known
-from bldml.dataset.duplicates.phash import NO_PRINT, Print, perceptual_hash
+from bldml.dataset.duplicates.phash import NO_PHASH, PHash, perceptual_hash
 from bldml.dataset.images import UnreadableImage, load_rgb
 from bldml.dataset.metadata import Metadata, read_metadata
 from bldml.dataset.samples import Sample
@@ -24,14 +24,14 @@ class Verified:
         digest: SHA-256 of the file's content; empty where it could not be read.
         reason: Why it cannot be used; empty if it can.
         metadata: What the file says of itself; None where it could not be read.
-        print: By which it is found again when it was resized, turned or cropped; see `perceptual`.
+        phash: By which it is found again when it was resized, turned or cropped; see `perceptual`.
     """
 
     sample: Sample
     digest: str = ""
     reason: str = ""
     metadata: Metadata | None = None
-    print: Print = field(default_factory=lambda: NO_PRINT, compare=False, repr=False)
+    phash: PHash = field(default_factory=lambda: NO_PHASH, compare=False, repr=False)
 
 
 def verify(
@@ -60,12 +60,12 @@ def _verify_one(sample: Sample, target_size: int, cache: ImageCache | None) -> V
     try:
         digest, known = _look_up(sample, cache)
         if known is not None:
-            return Verified(sample, digest, metadata=known.metadata, print=known.phash)
+            return Verified(sample, digest, metadata=known.metadata, phash=known.phash)
         photograph = load_rgb(sample.path, target_size)
         digest = digest or _digest(sample)
-        found = Verified(sample, digest, metadata=read_metadata(sample.path), print=perceptual_hash(photograph))
+        found = Verified(sample, digest, metadata=read_metadata(sample.path), phash=perceptual_hash(photograph))
         if cache is not None:
-            cache.add(digest, photograph, found.metadata, found.print)
+            cache.add(digest, photograph, found.metadata, found.phash)
         return found
     except UnreadableImage as error:
         return Verified(sample, reason=error.reason)

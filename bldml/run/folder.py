@@ -62,9 +62,9 @@ class RunFolder:
         return self.path / "leaks.csv"
 
     @property
-    def prints(self) -> Path:
-        """By which a photograph of training or validation is known again when it comes as another set."""
-        return self.path / "prints.npz"
+    def phashes(self) -> Path:
+        """Perceptual hashes of the training and validation photographs, to find near duplicates in external sets."""
+        return self.path / "phashes.npz"
 
     @property
     def ledger(self) -> Path:

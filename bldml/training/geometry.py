@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bldml.dataset.pixels import Square
+from bldml.dataset.pixels import ResizedImage
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in [0, 1], as shares of the frame."""
@@ -60,7 +60,7 @@ def _placed(width: float, height: float, x: float, y: float) -> Box:
     return left, top, min(1.0, left + width), min(1.0, top + height)
 
 
-def cut(square: Square, box: Box) -> tuple[Square, Box]:
+def cut(square: ResizedImage, box: Box) -> tuple[ResizedImage, Box]:
     """A crop of whole pixels by itself, so that nothing is seen around it.
 
     Returns:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from bldml.dataset.pixels import Square, squash
+from bldml.dataset.pixels import ResizedImage, resize_to_square
 from bldml.training.geometry import Box, crop_in_proportion, crop_of_ratio, cut, view_of
 
 # ImageNet's, which all of torchvision's weights expect; Inception rescales from it inside (transform_input).
@@ -116,7 +116,7 @@ class Normalization(nn.Module):
         return normalize(pixels, self.mean, self.std)
 
 
-def evaluation_image(image: Image.Image | Square, size: int) -> Tensor:
+def evaluation_image(image: Image.Image | ResizedImage, size: int) -> Tensor:
     """What validation, test, predict, explain and export see: the whole frame, squashed to a square.
 
     Args:
@@ -126,7 +126,7 @@ def evaluation_image(image: Image.Image | Square, size: int) -> Tensor:
     Returns:
         uint8 (3, size, size), its channels last in memory.
     """
-    return _tensor(np.array(squash(image, size)))
+    return _tensor(np.array(resize_to_square(image, size)))
 
 
 def squashed_side(size: int, augmentation: Augmentation | None) -> int:
@@ -154,7 +154,7 @@ def squashed_side(size: int, augmentation: Augmentation | None) -> int:
 
 
 def training_image(
-    image: Image.Image | Square,
+    image: Image.Image | ResizedImage,
     size: int,
     augmentation: Augmentation,
     generator: np.random.Generator,
@@ -177,7 +177,7 @@ def training_image(
         uint8 (3, size, size), its channels last in memory.
     """
     a = augmentation
-    square = squash(image, squashed_side(size, a))
+    square = resize_to_square(image, squashed_side(size, a))
     box = random_box(a, generator, aspect)
     # All draws are made whatever the other settings, so that changing one of them leaves the others' values alone.
     mirror_x, mirror_y = (bool(draw < 0.5) for draw in generator.random(2))

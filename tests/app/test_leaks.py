@@ -5,9 +5,11 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from bldml.app.leaks import read_phashes
 from bldml.run.folder import RunFolder
 from tests.support import SMALL, Bldml
 
@@ -36,8 +38,8 @@ def test_a_fit_names_them_and_writes_them_down(leaky: Path, bldml: Bldml) -> Non
     outcome = bldml(*FIT, f"--data.root={leaky}", "--run_name=r", "--report=true")
     assert outcome.code == 0
     assert "1 photograph (" in outcome.err
-    assert "of val is equal to one in train" in outcome.err
-    assert "of val is nearly the same as one in train" in outcome.err
+    assert "of val has an identical file in train" in outcome.err
+    assert "of val has a near duplicate in train" in outcome.err
     rows = {(row["kind"], row["photograph"]): row for row in read(Path("lightning_logs/r/leaks.csv"))}
     assert set(rows) == {("exact", "val/BLD/again.jpg"), ("near", "val/BLD/mirrored.png")}
     assert {row["partner_split"] for row in rows.values()} == {"train"}
@@ -54,7 +56,7 @@ def test_it_can_stop_or_not_look(leaky: Path, bldml: Bldml) -> None:
     assert not Path("lightning_logs/r").exists()
     silent = bldml(*FIT, f"--data.root={leaky}", "--run_name=r", "--data.on_leak=off")
     assert silent.code == 0
-    assert "nearly" not in silent.err
+    assert "near duplicate" not in silent.err
     assert not Path("lightning_logs/r/leaks.csv").exists()
 
 
@@ -77,7 +79,7 @@ def test_photographs_of_training_in_an_external_set(run: Path, leaves: Path, tmp
     command = ("test", "--ckpt_path", own / "checkpoints/best.ckpt", f"--data.root={site}", "--report=true")
     outcome = bldml(*command, "--name=site")
     assert outcome.code == 0, outcome.err
-    assert "1 of 7 photographs is nearly the same as one of training or validation" in outcome.err
+    assert "1 of 7 photographs has a near duplicate in the training or validation split" in outcome.err
     assert trained[0] in outcome.err
     provenance = json.loads((own / "evaluations/site/provenance.json").read_text())
     assert provenance["near_training_photographs"] == 1
@@ -85,12 +87,20 @@ def test_photographs_of_training_in_an_external_set(run: Path, leaves: Path, tmp
     stopped = bldml(*command, "--name=other", "--data.on_leak=error")
     assert stopped.code == 1
     assert not (own / "evaluations/other").exists()
-    prints = RunFolder(own).prints
-    prints.write_bytes(prints.read_bytes()[:-100])
+    phashes = RunFolder(own).phashes
+    names, hashes = read_phashes(RunFolder(own)) or pytest.fail("no perceptual hashes")
+    assert sorted(names) == sorted(trained)
+    np.savez_compressed(own / "prints.npz", names=names, prints=hashes)  # as version 0.1 wrote it
+    phashes.rename(own / "new")
+    old_names, old_hashes = read_phashes(RunFolder(own)) or pytest.fail("no perceptual hashes of 0.1")
+    assert old_names == names
+    np.testing.assert_array_equal(old_hashes, hashes)
+    (own / "new").rename(phashes)
+    phashes.write_bytes(phashes.read_bytes()[:-100])
     unknown = bldml(*command, "--name=third", "--report=false")
     assert unknown.code == 0
-    assert "cannot be told" in unknown.err
-    assert "prints.npz is missing or damaged" in unknown.err
+    assert "were not searched" in unknown.err
+    assert "phashes.npz is missing or damaged" in unknown.err
 
 
 def test_the_same_photograph_in_two_classes(split_leaves: Path, tmp_path: Path, bldml: Bldml) -> None:

@@ -132,7 +132,7 @@ def test_evidence() -> None:
     evidence = burst_evidence(names, [taken("12:00:00"), None, None, None, None])
     assert evidence == BurstEvidence(5, 1, 1, 2, 2)
     assert evidence.weak
-    assert "weakly known" in evidence.sentence()
+    assert "may have been missed" in evidence.sentence()
     strong = burst_evidence(names[:1], [taken("12:00:00")], ["x"])
     assert not strong.weak
     assert strong.sentence() == "1 of 1 photographs has an EXIF time. No burst was found."

@@ -23,10 +23,10 @@ from bldml.dataset.cache.location import FOLDER, VARIABLE, find_folders, is_writ
 from bldml.dataset.cache.reader import CachedImages
 from bldml.dataset.cache.writer import ImageCache, ShardWriter, describe_cache
 from bldml.dataset.contents import Digests, MetadataTable
-from bldml.dataset.duplicates.phash import NO_PRINT
+from bldml.dataset.duplicates.phash import NO_PHASH
 from bldml.dataset.images import load_rgb
 from bldml.dataset.metadata import Metadata
-from bldml.dataset.pixels import squash
+from bldml.dataset.pixels import resize_to_square
 from bldml.dataset.samples import Sample
 from bldml.dataset.synthetic.leaves import write_leaves
 from bldml.dataset.verify import Verified, verify
@@ -82,7 +82,7 @@ def test_cached_images_are_what_decoding_gives(samples: list[Sample], folder: Pa
     for number, sample in enumerate(samples):
         image = found.read(number)
         assert image is not None
-        expected = squash(load_rgb(sample.path, SIZE), SIDE)
+        expected = resize_to_square(load_rgb(sample.path, SIZE), SIDE)
         assert image.dtype == np.uint8
         assert image.shape == (SIDE, SIDE, 3)
         assert (image == expected).all()
@@ -96,7 +96,7 @@ def test_nothing_is_decoded_twice(samples: list[Sample], folder: Path, monkeypat
     monkeypatch.setattr("bldml.dataset.verify.perceptual_hash", None)
     again, cache = fill(samples, folder)
     assert again == first
-    assert all((a.print == b.print).all() and a.print.any() for a, b in zip(again, first, strict=True))
+    assert all((a.phash == b.phash).all() and a.phash.any() for a, b in zip(again, first, strict=True))
     assert cache.written is None
     assert files(folder) == before
 
@@ -125,7 +125,7 @@ def test_a_photograph_is_known_by_its_content(
     for number, sample in enumerate([moved, *samples]):
         image = found.read(number)
         assert image is not None
-        assert image.tobytes() == squash(load_rgb(sample.path, SIZE), SIDE).tobytes()
+        assert image.tobytes() == resize_to_square(load_rgb(sample.path, SIZE), SIDE).tobytes()
 
 
 def test_only_looking_keeps_nothing(samples: list[Sample], folder: Path) -> None:
@@ -223,7 +223,7 @@ def test_a_damaged_perceptual_hash_is_made_again(samples: list[Sample], folder: 
     content[pixel_bytes(SIDE) + 20] ^= 255
     cache.written.write_bytes(content)
     again, second = fill(samples, folder)
-    assert all((a.print == b.print).all() for a, b in zip(again, first, strict=True))
+    assert all((a.phash == b.phash).all() for a, b in zip(again, first, strict=True))
     assert second.written is not None
     assert second.written.stat().st_size == row_bytes(SIDE)  # of the one alone
 
@@ -503,7 +503,7 @@ def two_rows(folder: Path, metadata: Sequence[Metadata | None] = (None, None)) -
     """The index of a shard of two images of side 4."""
     writer = ShardWriter(folder, "4px-0", 4, 1)
     for number, entry in enumerate(metadata):
-        writer.add(f"{number}f" * 32, np.full((4, 4, 3), number, np.uint8), entry, NO_PRINT + number)
+        writer.add(f"{number}f" * 32, np.full((4, 4, 3), number, np.uint8), entry, NO_PHASH + number)
     assert writer.finish() is not None
     return index_of(folder)
 
@@ -598,7 +598,7 @@ def test_a_writer_is_small(tmp_path: Path) -> None:
     try:
         for number in range(count):
             metadata = Metadata(number, number, "Canon EOS R5", "2024-06-01T12:30:00")
-            writer.add(f"{number:064x}", image, metadata, NO_PRINT)
+            writer.add(f"{number:064x}", image, metadata, NO_PHASH)
         size = tracemalloc.get_traced_memory()[0]
         assert writer.finish() is not None
         peak = tracemalloc.get_traced_memory()[1]

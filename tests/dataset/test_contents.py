@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bldml.dataset.contents import Contents, MetadataTable
-from bldml.dataset.duplicates.phash import NO_PRINT, PRINT_BYTES
+from bldml.dataset.duplicates.phash import NO_PHASH, PHASH_BYTES
 from bldml.dataset.metadata import Metadata
 
 ALL = (
@@ -46,20 +46,20 @@ def test_aspects() -> None:
 def test_a_part_is_no_copy() -> None:
     contents = Contents(4)
     for row in range(4):
-        contents.take_down(row, f"{row:064x}", Metadata(row + 1, 9), NO_PRINT + row)
+        contents.take_down(row, f"{row:064x}", Metadata(row + 1, 9), NO_PHASH + row)
     part = contents[1:3]
     assert len(part) == 2
     assert list(part.digests) == [f"{row:064x}" for row in (1, 2)]
     assert [metadata and metadata.width for metadata in part.metadata] == [2, 3]
-    np.testing.assert_array_equal(part.prints, np.repeat([[1], [2]], PRINT_BYTES, 1))
-    contents.take_down(1, "f" * 64, None, NO_PRINT)
-    assert (part.digests[0], part.metadata[0], part.prints[0].any()) == ("f" * 64, None, False)
+    np.testing.assert_array_equal(part.phashes, np.repeat([[1], [2]], PHASH_BYTES, 1))
+    contents.take_down(1, "f" * 64, None, NO_PHASH)
+    assert (part.digests[0], part.metadata[0], part.phashes[0].any()) == ("f" * 64, None, False)
 
 
-def test_prints_are_forgotten() -> None:
+def test_perceptual_hashes_are_forgotten() -> None:
     contents = Contents(3)[:2]
-    contents.forget_prints()
-    assert contents.prints.base is None  # nothing holds what is no longer shown
-    assert contents.prints.size == 0
+    contents.forget_phashes()
+    assert contents.phashes.base is None  # nothing holds what is no longer shown
+    assert contents.phashes.size == 0
     assert len(contents) == 2
     assert len(contents[1:].digests) == 1

@@ -3,31 +3,33 @@
 import numpy as np
 import pytest
 
-from bldml.dataset.duplicates.find import Copy, components, copies_by_name, exact_groups, find_duplicates, joined, twins
-from bldml.dataset.duplicates.phash import Near, Prints, perceptual_hash
+from bldml.dataset.duplicates.find import exact_groups, find_duplicates
+from bldml.dataset.duplicates.graph import component_roots, components
+from bldml.dataset.duplicates.names import Copy, copies_by_name, same_name_groups
+from bldml.dataset.duplicates.phash import NearDuplicate, PHashes, perceptual_hash
 from bldml.dataset.synthetic.drawing import draw_leaf
 
 
-def prints(*numbers: int) -> Prints:
+def phashes(*numbers: int) -> PHashes:
     return np.stack([perceptual_hash(draw_leaf(False, 96, np.random.default_rng(number))) for number in numbers])
 
 
-def test_joined_does_not_depend_on_the_order_of_pairs() -> None:
+def test_component_roots_do_not_depend_on_the_order_of_pairs() -> None:
     pairs = [(0, 5), (3, 4), (5, 3), (7, 8)]
-    assert joined(9, pairs) == [0, 1, 2, 0, 0, 0, 6, 7, 7]
-    assert joined(9, [(b, a) for a, b in reversed(pairs)]) == joined(9, pairs)
+    assert component_roots(9, pairs) == [0, 1, 2, 0, 0, 0, 6, 7, 7]
+    assert component_roots(9, [(b, a) for a, b in reversed(pairs)]) == component_roots(9, pairs)
     assert components(9, pairs) == [(0, 3, 4, 5), (7, 8)]
     chain = [(i, i + 1) for i in range(20_000)]
-    assert set(joined(20_001, chain[::-1])) == {0}
+    assert set(component_roots(20_001, chain[::-1])) == {0}
 
 
 def test_equal_content() -> None:
     assert exact_groups(["x", "", "y", "x", "", "y", "x"]) == [(0, 3, 6), (2, 5)]
 
 
-def test_twins_differ_in_case_suffix_or_unicode_form_alone() -> None:
+def test_same_names_differ_only_in_case_suffix_or_unicode_form() -> None:
     names = ["BLD/é.JPG", "BLD/e\u0301.jpg", "BLD/a.b.jpg", "BLD/a.jpg", "train/BLD/a.jpg", "BLD/A.jpeg", "noext"]
-    assert twins(names) == [(0, 1), (3, 5)]
+    assert same_name_groups(names) == [(0, 1), (3, 5)]
 
 
 @pytest.mark.parametrize(
@@ -53,30 +55,32 @@ def test_names_of_no_copies(name: str) -> None:
     assert copies_by_name([name, "leaf.jpg", "photo.jpg", "a.jpg", ".jpg"]) == []
 
 
-def test_twins_are_no_copies() -> None:
+def test_files_of_the_same_name_are_no_copies() -> None:
     assert copies_by_name(["BLD/a.jpg", "BLD/a.JPG", "BLD/a (1).jpg"]) == [Copy(1, 2)]
     assert copies_by_name(["train/BLD/a.jpg", "val/BLD/a.jpg"]) == []
 
 
 def test_a_copy_by_name_counts_only_where_the_picture_agrees() -> None:
     names = ["a.jpg", "a (1).jpg", "b.jpg", "b (1).jpg", "c.jpg", "c - Copy.jpg"]
-    same = find_duplicates(names, [""] * 6, ["1", "1", "3", "4", "5", "6"], prints(1, 1, 2, 3, 4, 4))
+    same = find_duplicates(names, [""] * 6, ["1", "1", "3", "4", "5", "6"], phashes(1, 1, 2, 3, 4, 4))
     assert same.copies == (Copy(0, 1), Copy(4, 5))
     assert same.exact == ((0, 1),)
-    assert [(pair.a, pair.b) for pair in same.near] == [(4, 5)]
+    assert [(pair.a, pair.b) for pair in same.near_duplicates] == [(4, 5)]
     assert same.groups == ((0, 1), (4, 5))
 
 
 def test_the_same_photograph_in_two_classes() -> None:
-    near = [Near(0, 3, 0.97)]
+    near = [NearDuplicate(0, 3, 0.97)]
     digests = ["1", "2", "2", "3", "4"]
-    found = find_duplicates([f"{i}.jpg" for i in range(5)], ["BLD", "BLD", "BLD", "No_BLD", ""], digests, near=near)
+    found = find_duplicates(
+        [f"{i}.jpg" for i in range(5)], ["BLD", "BLD", "BLD", "No_BLD", ""], digests, near_duplicates=near
+    )
     assert found.groups == ((0, 3), (1, 2))
     assert found.two_classes == ((0, 3),)
-    assert found.near == (near[0],)
+    assert found.near_duplicates == (near[0],)
 
 
-def test_exact_and_near_are_joined_into_one_group() -> None:
-    found = find_duplicates(["a", "b", "c"], [""] * 3, ["1", "1", "2"], near=[Near(1, 2, 0.95)])
+def test_exact_and_near_duplicates_are_joined_into_one_group() -> None:
+    found = find_duplicates(["a", "b", "c"], [""] * 3, ["1", "1", "2"], near_duplicates=[NearDuplicate(1, 2, 0.95)])
     assert found.groups == ((0, 1, 2),)
     assert find_duplicates(["a", "b"], ["", ""], ["", ""]).groups == ()

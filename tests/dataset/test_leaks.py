@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from bldml.dataset.duplicates.leaks import KnownPhotograph, Leak, find_leaks, leak_counts, leak_summary
-from bldml.dataset.duplicates.phash import NEAR, Near, Print, perceptual_hash
+from bldml.dataset.duplicates.phash import NEAR_SIMILARITY, NearDuplicate, PHash, perceptual_hash
 from bldml.dataset.metadata import Metadata
 from bldml.dataset.synthetic.drawing import draw_leaf
 
@@ -17,7 +17,7 @@ def leaf(number: int) -> Image.Image:
     return draw_leaf(False, 96, np.random.default_rng(number))
 
 
-def printed(number: int) -> Print:
+def phash_of(number: int) -> PHash:
     return perceptual_hash(leaf(number))
 
 
@@ -28,13 +28,13 @@ def named(leaks: list[Leak]) -> list[tuple[str, str, str]]:
 def test_each_kind_across_splits() -> None:
     turned = perceptual_hash(leaf(2).transpose(Image.Transpose.ROTATE_90))
     photographs = [
-        KnownPhotograph("val/BLD/x.jpg", "val", "BLD", "1", printed(1)),
-        KnownPhotograph("train/BLD/a.jpg", "train", "BLD", "1", printed(1)),
-        KnownPhotograph("train/BLD/b.jpg", "train", "BLD", "2", printed(2)),
+        KnownPhotograph("val/BLD/x.jpg", "val", "BLD", "1", phash_of(1)),
+        KnownPhotograph("train/BLD/a.jpg", "train", "BLD", "1", phash_of(1)),
+        KnownPhotograph("train/BLD/b.jpg", "train", "BLD", "2", phash_of(2)),
         KnownPhotograph("test/BLD/b.jpg", "test", "BLD", "3", turned),
-        KnownPhotograph("train/BLD/IMG_0012.jpg", "train", "BLD", "4", printed(4)),
-        KnownPhotograph("val/BLD/IMG_0013.jpg", "val", "BLD", "5", printed(5)),
-        KnownPhotograph("val/BLD/alone.jpg", "val", "BLD", "6", printed(6)),
+        KnownPhotograph("train/BLD/IMG_0012.jpg", "train", "BLD", "4", phash_of(4)),
+        KnownPhotograph("val/BLD/IMG_0013.jpg", "val", "BLD", "5", phash_of(5)),
+        KnownPhotograph("val/BLD/alone.jpg", "val", "BLD", "6", phash_of(6)),
     ]
     leaks = find_leaks(photographs)
     assert named(leaks) == [
@@ -43,23 +43,23 @@ def test_each_kind_across_splits() -> None:
         ("burst", "train/BLD/IMG_0012.jpg", "val/BLD/IMG_0013.jpg"),
     ]
     assert leaks[0].similarity == 1
-    assert NEAR <= leaks[1].similarity <= 1
+    assert NEAR_SIMILARITY <= leaks[1].similarity <= 1
     assert math.isnan(leaks[2].similarity)
     assert [(leak.split_a, leak.split_b) for leak in leaks] == [("train", "val"), ("train", "test"), ("train", "val")]
     assert named(find_leaks(photographs[::-1])) == named(leaks)
 
 
 def test_within_a_split_nothing_leaks() -> None:
-    same = [KnownPhotograph(f"{i}.jpg", "train", digest="1", print=printed(1)) for i in range(3)]
+    same = [KnownPhotograph(f"{i}.jpg", "train", digest="1", phash=phash_of(1)) for i in range(3)]
     assert find_leaks(same) == []
-    assert find_leaks([*same, KnownPhotograph("val.jpg", "val", digest="2", print=printed(2))]) == []
+    assert find_leaks([*same, KnownPhotograph("val.jpg", "val", digest="2", phash=phash_of(2))]) == []
     assert find_leaks([]) == []
 
 
 def test_the_strongest_kind_alone_is_named() -> None:
     photographs = [
-        KnownPhotograph("train/IMG_0001.jpg", "train", digest="1", print=printed(1)),
-        KnownPhotograph("val/IMG_0002.jpg", "val", digest="1", print=printed(1)),
+        KnownPhotograph("train/IMG_0001.jpg", "train", digest="1", phash=phash_of(1)),
+        KnownPhotograph("val/IMG_0002.jpg", "val", digest="1", phash=phash_of(1)),
     ]
     assert [leak.kind for leak in find_leaks(photographs)] == ["exact"]
 
@@ -67,7 +67,7 @@ def test_the_strongest_kind_alone_is_named() -> None:
 def test_each_later_photograph_once_for_each_earlier_split() -> None:
     splits = ["train"] * 50 + ["val"] * 20 + ["test"] * 10
     photographs = [KnownPhotograph(f"{i}.jpg", split, digest="1") for i, split in enumerate(splits)]
-    leaks = find_leaks(photographs, near=[], bursts=[str(i) for i in range(80)])
+    leaks = find_leaks(photographs, near_duplicates=[], bursts=[str(i) for i in range(80)])
     assert leak_counts(leaks) == {
         ("exact", "train", "val"): 20,
         ("exact", "train", "test"): 10,
@@ -77,8 +77,8 @@ def test_each_later_photograph_once_for_each_earlier_split() -> None:
 
 def test_linked_through_others() -> None:
     photographs = [KnownPhotograph(f"{i}.jpg", "train" if i == 0 else "val") for i in range(4)]
-    near = [Near(0, 1, 0.97), Near(1, 2, 0.95), Near(2, 3, 0.99)]
-    leaks = find_leaks(photographs, near=near, bursts=["a", "b", "c", "d"])
+    near = [NearDuplicate(0, 1, 0.97), NearDuplicate(1, 2, 0.95), NearDuplicate(2, 3, 0.99)]
+    leaks = find_leaks(photographs, near_duplicates=near, bursts=["a", "b", "c", "d"])
     assert [(leak.a, leak.b, leak.similarity) for leak in leaks] == [
         ("0.jpg", "1.jpg", 0.97),
         ("0.jpg", "2.jpg", 0.95),
@@ -92,8 +92,8 @@ def test_the_nearest_partner_of_several() -> None:
         KnownPhotograph("b.jpg", "train"),
         KnownPhotograph("c.jpg", "val"),
     ]
-    near = [Near(0, 2, 0.95), Near(1, 2, 0.99)]
-    assert named(find_leaks(photographs, near=near, bursts=["a", "b", "c"])) == [("near", "b.jpg", "c.jpg")]
+    near = [NearDuplicate(0, 2, 0.95), NearDuplicate(1, 2, 0.99)]
+    assert named(find_leaks(photographs, near_duplicates=near, bursts=["a", "b", "c"])) == [("near", "b.jpg", "c.jpg")]
 
 
 def test_the_nearest_frame_of_a_burst() -> None:
@@ -112,8 +112,8 @@ def test_the_nearest_frame_of_a_burst() -> None:
 def test_large_groups_stay_cheap() -> None:
     count = 6000
     photographs = [KnownPhotograph(f"{i:05d}.jpg", ("train", "val")[i % 2]) for i in range(count)]
-    chain = [Near(a, b, 0.95) for a, b in pairwise(range(count))]
-    assert len(find_leaks(photographs, near=chain, bursts=["one"] * count)) == count // 2
+    chain = [NearDuplicate(a, b, 0.95) for a, b in pairwise(range(count))]
+    assert len(find_leaks(photographs, near_duplicates=chain, bursts=["one"] * count)) == count // 2
 
 
 def test_summary() -> None:
@@ -122,13 +122,13 @@ def test_summary() -> None:
     photographs += [KnownPhotograph(f"val/{i}.jpg", "val", digest=str(i)) for i in range(14)]
     text = leak_summary(find_leaks(photographs), photographs)
     lines = text.splitlines()
-    assert lines[0] == "7 photographs (50%) of val are equal to one in train."
-    assert lines[1].startswith("Such as: val/0.jpg and train/0\\n.jpg; val/1.jpg")
+    assert lines[0] == "7 photographs (50 %) of val have an identical file in train."
+    assert lines[1].startswith("For example: val/0.jpg and train/0\\n.jpg; val/1.jpg")
     assert lines[1].endswith("; and 2 more.")
     assert len(lines) == 2
 
 
-@pytest.mark.parametrize("missing", [None, np.zeros_like(printed(1))])
-def test_photographs_without_print_are_no_near_pair(missing: Print | None) -> None:
-    photographs = [KnownPhotograph("a.jpg", "train", print=missing), KnownPhotograph("b.jpg", "val", print=missing)]
+@pytest.mark.parametrize("missing", [None, np.zeros_like(phash_of(1))])
+def test_photographs_without_perceptual_hash_are_no_near_duplicates(missing: PHash | None) -> None:
+    photographs = [KnownPhotograph("a.jpg", "train", phash=missing), KnownPhotograph("b.jpg", "val", phash=missing)]
     assert find_leaks(photographs) == []

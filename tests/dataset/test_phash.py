@@ -10,12 +10,12 @@ from PIL import Image, ImageEnhance
 
 from bldml.dataset.duplicates.alignment import COMPARED, SIDE, crop
 from bldml.dataset.duplicates.phash import (
-    NEAR,
-    NO_PRINT,
-    PRINT_BYTES,
-    Prints,
-    near_pairs,
-    near_pairs_between,
+    NEAR_SIMILARITY,
+    NO_PHASH,
+    PHASH_BYTES,
+    PHashes,
+    find_near_duplicates,
+    find_near_duplicates_between,
     perceptual_hash,
     similarity,
 )
@@ -78,78 +78,78 @@ def drawn() -> list[Image.Image]:
 
 
 @pytest.fixture(scope="module")
-def prints(drawn: list[Image.Image]) -> Prints:
+def phashes(drawn: list[Image.Image]) -> PHashes:
     return np.stack([perceptual_hash(image) for image in drawn])
 
 
-def share_found(prints: Prints, edited: Prints) -> float:
+def share_found(phashes: PHashes, edited: PHashes) -> float:
     """Share of pairs (photograph, its edit) that are found; any other pair is a mistake."""
-    found = near_pairs(np.concatenate([prints, edited]))
-    assert all(pair.b - pair.a == len(prints) for pair in found)
-    assert all(NEAR <= pair.similarity <= 1 for pair in found)
-    return len(found) / len(prints)
+    found = find_near_duplicates(np.concatenate([phashes, edited]))
+    assert all(pair.b - pair.a == len(phashes) for pair in found)
+    assert all(NEAR_SIMILARITY <= pair.similarity <= 1 for pair in found)
+    return len(found) / len(phashes)
 
 
 @pytest.mark.parametrize("name", EDITS)
-def test_edited_leaves_are_found(drawn: list[Image.Image], prints: Prints, name: str) -> None:
+def test_edited_leaves_are_found(drawn: list[Image.Image], phashes: PHashes, name: str) -> None:
     edited = np.stack([perceptual_hash(EDITS[name](image)) for image in drawn])
-    assert share_found(prints, edited) >= 0.98
+    assert share_found(phashes, edited) >= 0.98
 
 
 def test_no_pair_among_many_drawn_leaves() -> None:
     many = np.stack([perceptual_hash(leaf(number, 96)) for number in range(1000, 1400)])
-    assert near_pairs(many) == []
+    assert find_near_duplicates(many) == []
 
 
 @pytest.mark.slow
 def test_coffee_leaves(coffee: Path) -> None:
     images = [load_rgb(path, 96) for path in sorted(coffee.rglob("*.jpg"))]
-    prints = np.stack([perceptual_hash(image) for image in images])
-    assert near_pairs(prints) == []
-    images, prints = images[::4], prints[::4]
+    phashes = np.stack([perceptual_hash(image) for image in images])
+    assert find_near_duplicates(phashes) == []
+    images, phashes = images[::4], phashes[::4]
     names = ["half", "quality 60", "ROTATE_90", "FLIP_TOP_BOTTOM", "5 % each side", "left", "5 % each side, turned"]
     for name in names:
         edited = np.stack([perceptual_hash(EDITS[name](image)) for image in images])
-        assert share_found(prints, edited) >= 0.98, name
+        assert share_found(phashes, edited) >= 0.98, name
 
 
-def test_print_is_small_and_hardly_changed_by_reduced_decoding(tmp_path: Path) -> None:
+def test_hash_is_small_and_hardly_changed_by_reduced_decoding(tmp_path: Path) -> None:
     leaf(3, 800).save(tmp_path / "leaf.jpg", quality=95)
     whole, reduced = load_rgb(tmp_path / "leaf.jpg"), load_rgb(tmp_path / "leaf.jpg", 64)
     assert reduced.width < whole.width
     one, other = perceptual_hash(whole), perceptual_hash(reduced)
-    assert one.shape == (PRINT_BYTES,)
+    assert one.shape == (PHASH_BYTES,)
     assert one.dtype == np.uint8
-    assert PRINT_BYTES <= 512
+    assert PHASH_BYTES <= 512
     assert similarity(one, other) > 0.99
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 500), (500, 3), (2, 2)])
-def test_any_size_has_a_print(size: tuple[int, int]) -> None:
+def test_any_size_has_a_hash(size: tuple[int, int]) -> None:
     noise = np.random.default_rng(0).integers(256, size=(size[1], size[0], 3), dtype=np.uint8)
-    assert perceptual_hash(Image.fromarray(noise)).shape == (PRINT_BYTES,)
+    assert perceptual_hash(Image.fromarray(noise)).shape == (PHASH_BYTES,)
 
 
 def test_pictures_of_one_colour_match_nothing() -> None:
     flat = perceptual_hash(Image.new("RGB", (90, 60), "white"))
-    assert (flat == NO_PRINT).all()
-    assert near_pairs(np.stack([flat, flat, perceptual_hash(leaf(0))])) == []
+    assert (flat == NO_PHASH).all()
+    assert find_near_duplicates(np.stack([flat, flat, perceptual_hash(leaf(0))])) == []
     assert similarity(flat, flat) == 0
-    assert near_pairs(np.empty((0, PRINT_BYTES), np.uint8)) == []
-    assert near_pairs_between(np.stack([flat]), np.stack([flat])) == []
+    assert find_near_duplicates(np.empty((0, PHASH_BYTES), np.uint8)) == []
+    assert find_near_duplicates_between(np.stack([flat]), np.stack([flat])) == []
 
 
-def test_similarity_is_that_of_the_pairs(drawn: list[Image.Image], prints: Prints) -> None:
+def test_similarity_is_that_of_the_pairs(drawn: list[Image.Image], phashes: PHashes) -> None:
     edited = perceptual_hash(EDITS["uneven"](drawn[5]))
-    assert similarity(prints[5], edited) == pytest.approx(similarity(edited, prints[5]), abs=1e-3)
-    assert similarity(prints[5], edited) >= NEAR
-    assert similarity(prints[5], prints[5]) == pytest.approx(1)
-    assert max(similarity(prints[5], other) for other in prints[6:12]) < NEAR
+    assert similarity(phashes[5], edited) == pytest.approx(similarity(edited, phashes[5]), abs=1e-3)
+    assert similarity(phashes[5], edited) >= NEAR_SIMILARITY
+    assert similarity(phashes[5], phashes[5]) == pytest.approx(1)
+    assert max(similarity(phashes[5], other) for other in phashes[6:12]) < NEAR_SIMILARITY
 
 
-def test_equal_prints_are_listed_once_each(prints: Prints) -> None:
-    burst = np.concatenate([np.repeat(prints[:1], 1000, axis=0), prints[1:3]])
-    found = near_pairs(burst)
+def test_equal_hashes_are_listed_once_each(phashes: PHashes) -> None:
+    burst = np.concatenate([np.repeat(phashes[:1], 1000, axis=0), phashes[1:3]])
+    found = find_near_duplicates(burst)
     assert [(pair.a, pair.b, pair.similarity) for pair in found] == [(0, i, 1.0) for i in range(1, 1000)]
 
 
@@ -160,7 +160,7 @@ def test_a_burst_of_similar_pictures_hangs_together_with_few_pairs() -> None:
     for _ in range(120):
         left, top, right, bottom = generator.uniform(0, 0.02, 4)
         burst.append(perceptual_hash(cropped(left, top, right, bottom)(image)))
-    found = near_pairs(np.stack(burst))
+    found = find_near_duplicates(np.stack(burst))
     groups = list(range(120))
     for pair in found:
         low, high = sorted((groups[pair.a], groups[pair.b]))
@@ -169,28 +169,28 @@ def test_a_burst_of_similar_pictures_hangs_together_with_few_pairs() -> None:
     assert len(found) < 120 * 16
 
 
-def test_order_does_not_matter(drawn: list[Image.Image], prints: Prints) -> None:
+def test_order_does_not_matter(drawn: list[Image.Image], phashes: PHashes) -> None:
     edited = np.stack([perceptual_hash(EDITS["corner"](image)) for image in drawn[:20]])
-    both = np.concatenate([prints, edited])
+    both = np.concatenate([phashes, edited])
     order = np.random.default_rng(1).permutation(len(both))
-    found = {tuple(sorted((order[pair.a], order[pair.b]))) for pair in near_pairs(both[order])}
-    assert found == {(pair.a, pair.b) for pair in near_pairs(both)}
+    found = {tuple(sorted((order[pair.a], order[pair.b]))) for pair in find_near_duplicates(both[order])}
+    assert found == {(pair.a, pair.b) for pair in find_near_duplicates(both)}
 
 
-def test_between_two_collections_each_copy_is_found(drawn: list[Image.Image], prints: Prints) -> None:
+def test_between_two_collections_each_copy_is_found(drawn: list[Image.Image], phashes: PHashes) -> None:
     edits = ("half", "corner", "ROTATE_180")
     new = np.stack([perceptual_hash(EDITS[name](drawn[4])) for name in edits] + [perceptual_hash(leaf(900))])
-    for pair in near_pairs_between(prints, new):
+    for pair in find_near_duplicates_between(phashes, new):
         assert pair.a == 4
         assert pair.b < 3
-    assert {pair.b for pair in near_pairs_between(prints, new)} == {0, 1, 2}
-    whole_in_known = near_pairs_between(new, prints)
+    assert {pair.b for pair in find_near_duplicates_between(phashes, new)} == {0, 1, 2}
+    whole_in_known = find_near_duplicates_between(new, phashes)
     assert {(pair.a, pair.b) for pair in whole_in_known} == {(0, 4), (1, 4), (2, 4)}
-    twice = np.concatenate([prints[:1], prints[:1]])
-    assert {pair.b for pair in near_pairs_between(prints, twice)} == {0, 1}
+    twice = np.concatenate([phashes[:1], phashes[:1]])
+    assert {pair.b for pair in find_near_duplicates_between(phashes, twice)} == {0, 1}
 
 
-def test_a_crop_of_coefficients_is_the_print_of_the_crop() -> None:
+def test_a_crop_of_coefficients_is_the_hash_of_the_crop() -> None:
     ramp = np.zeros((1, SIDE, SIDE), np.float32)
     ramp[0, 0, 3] = 1  # three half waves from left to right
     none = crop(ramp, np.array([0, 0, 0, 0]))

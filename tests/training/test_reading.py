@@ -188,7 +188,7 @@ def test_what_is_known_of_each_photograph(root: Path, folder: Path) -> None:
         for split, samples in datamodule.collection.splits.items():
             contents = datamodule.contents_of(split)
             for sample, digest, metadata, found in zip(
-                samples, contents.digests, contents.metadata, contents.prints, strict=True
+                samples, contents.digests, contents.metadata, contents.phashes, strict=True
             ):
                 assert digest == hashlib.sha256(sample.path.read_bytes()).hexdigest()
                 assert metadata == read_metadata(sample.path)

@@ -16,7 +16,7 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from bldml.dataset.pixels import squash
+from bldml.dataset.pixels import resize_to_square
 from bldml.training.transforms import (
     Augmentation,
     evaluation_image,
@@ -140,11 +140,11 @@ def test_hue_turns_the_colour_circle_and_leaves_grey_grey(colour: tuple[int, int
 def test_the_squashed_square_gives_what_the_photograph_gives(photograph: Image.Image) -> None:
     """So that a cache that holds it changes nothing."""
     for augmentation in (Augmentation(), Augmentation(crop_area=(0.1, 1.0)), NEUTRAL):
-        square = squash(photograph, squashed_side(SIZE, augmentation))
+        square = resize_to_square(photograph, squashed_side(SIZE, augmentation))
         for seed in range(5):
             once = training_image(photograph, SIZE, augmentation, seeded(seed))
             assert torch.equal(once, training_image(square, SIZE, augmentation, seeded(seed)))
-    assert torch.equal(evaluation_image(squash(photograph, SIZE), SIZE), evaluation_image(photograph, SIZE))
+    assert torch.equal(evaluation_image(resize_to_square(photograph, SIZE), SIZE), evaluation_image(photograph, SIZE))
 
 
 def test_no_crop_is_enlarged() -> None:

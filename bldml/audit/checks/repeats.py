@@ -10,9 +10,10 @@ import numpy as np
 from bldml.audit.findings import SHOWN, AuditFinding, Severity, count_groups, percentage, split_command
 from bldml.audit.reading import Row
 from bldml.dataset.duplicates.bursts import BurstEvidence, burst_evidence, burst_groups
-from bldml.dataset.duplicates.find import Duplicates, find_duplicates, joined
+from bldml.dataset.duplicates.find import Duplicates, find_duplicates
+from bldml.dataset.duplicates.graph import component_roots
 from bldml.dataset.duplicates.leaks import KnownPhotograph, Leak, find_leaks, leak_counts
-from bldml.dataset.duplicates.phash import PRINT_BYTES, near_pairs
+from bldml.dataset.duplicates.phash import PHASH_BYTES, find_near_duplicates
 from bldml.io.text import counted
 
 SPLIT_AGAIN = "Split the photographs again, with duplicates and bursts kept in one split."
@@ -48,10 +49,10 @@ def find_repeats(rows: Sequence[Row]) -> Repeats:
     names = [row.name for row in rows]
     classes = [row.sample.class_name for row in rows]
     metadata = [row.file.metadata for row in rows]
-    hashes = np.stack([row.file.phash for row in rows]) if rows else np.zeros((0, PRINT_BYTES), np.uint8)
-    near = near_pairs(hashes)
+    hashes = np.stack([row.file.phash for row in rows]) if rows else np.zeros((0, PHASH_BYTES), np.uint8)
+    near = find_near_duplicates(hashes)
     bursts = burst_groups(names, metadata)
-    duplicates = find_duplicates(names, classes, [row.file.digest for row in rows], near=near)
+    duplicates = find_duplicates(names, classes, [row.file.digest for row in rows], near_duplicates=near)
     described = [
         KnownPhotograph(row.name, row.split, row.sample.class_name, row.file.digest, row.file.phash, row.file.metadata)
         for row in rows
@@ -61,10 +62,10 @@ def find_repeats(rows: Sequence[Row]) -> Repeats:
     pairs += _same_value(bursts) + _same_value([row.sample.group for row in rows])
     return Repeats(
         duplicates,
-        tuple(find_leaks(described, near=near, bursts=bursts)),
+        tuple(find_leaks(described, near_duplicates=near, bursts=bursts)),
         tuple(bursts),
         burst_evidence(names, metadata, bursts),
-        tuple(joined(len(rows), pairs)),
+        tuple(component_roots(len(rows), pairs)),
     )
 
 
@@ -92,7 +93,7 @@ def report_repeats(rows: Sequence[Row], repeats: Repeats, root: Path) -> list[Au
     duplicates = repeats.duplicates
     in_two_classes = {index for group in duplicates.two_classes for index in group}
     exact = [group for group in duplicates.exact if not in_two_classes.issuperset(group)]
-    near = [pair for pair in duplicates.near if not (pair.a in in_two_classes and pair.b in in_two_classes)]
+    near = [pair for pair in duplicates.near_duplicates if not (pair.a in in_two_classes and pair.b in in_two_classes)]
     findings = [
         _groups("error", "two_classes", duplicates.two_classes, rows,
                 "of duplicates with different classes", "Duplicates or near duplicates are labelled as two classes, so "
@@ -106,7 +107,7 @@ def report_repeats(rows: Sequence[Row], repeats: Repeats, root: Path) -> list[Au
                [f"similarity {pair.similarity:.2f}" for pair in near], "of near duplicates",
                "The same photograph resized, compressed again, rotated, mirrored or slightly cropped; or two "
                "photographs of one scene. Counted more than once, they make intervals too narrow.", ONE_OF_EACH),
-        _groups("warning", "same_name", duplicates.twins, rows, "of files with the same name",
+        _groups("warning", "same_name", duplicates.same_name, rows, "of files with the same name",
                 "Two files of one folder have names that differ in case or suffix only, such as a.JPG and a.jpg.",
                 "Check whether they are the same photograph. Windows and macOS usually cannot keep two names "
                 "that differ in case only."),

@@ -24,13 +24,13 @@ import PIL
 from PIL import features
 
 from bldml.dataset.contents import DIGEST_BYTES, Digests, MetadataTable
-from bldml.dataset.duplicates.phash import PRINT_BYTES, PRINT_VERSION, Print
+from bldml.dataset.duplicates.phash import PHASH_BYTES, PHASH_VERSION, PHash
 from bldml.dataset.files import show_path
 from bldml.dataset.metadata import Metadata
-from bldml.dataset.pixels import Square
+from bldml.dataset.pixels import ResizedImage
 
 CACHE_VERSION = 1
-"""Rises when `images.load_rgb` or `pixels.squash` would make other pixels of the same photograph."""
+"""Rises when `images.load_rgb` or `pixels.resize_to_square` would make other pixels of the same photograph."""
 ROWS, INDEX = ".rgb", ".npz"
 
 
@@ -47,7 +47,7 @@ def cache_name(side: int, target_size: int) -> str:
     """
     libraries = [PIL.__version__, *(str(features.version(name)) for name in ("libjpeg_turbo", "littlecms2"))]
     known = [field.name for field in fields(Metadata)]
-    version = repr((CACHE_VERSION, PRINT_VERSION, target_size, libraries, known))
+    version = repr((CACHE_VERSION, PHASH_VERSION, target_size, libraries, known))
     return f"{side}px-{hashlib.sha256(version.encode()).hexdigest()[:8]}"
 
 
@@ -58,7 +58,7 @@ def pixel_bytes(side: int) -> int:
 
 def row_bytes(side: int) -> int:
     """Bytes of a row: an image of this side, and a perceptual hash."""
-    return pixel_bytes(side) + PRINT_BYTES
+    return pixel_bytes(side) + PHASH_BYTES
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ class Rows:
         """Without the open file, for a process that is not forked."""
         return Rows, (self.path, self.side)
 
-    def image(self, row: int, checksum: int) -> Square:
+    def image(self, row: int, checksum: int) -> ResizedImage:
         """Return the image of a row.
 
         Raises:
@@ -203,14 +203,14 @@ class Rows:
         data = self._read(row * row_bytes(self.side), pixel_bytes(self.side), checksum)
         return np.frombuffer(data, np.uint8).reshape(self.side, self.side, 3)
 
-    def phash(self, row: int, checksum: int) -> Print:
+    def phash(self, row: int, checksum: int) -> PHash:
         """Return the perceptual hash of a row.
 
         Raises:
             DamagedRow: It is not what was written.
         """
         offset = row * row_bytes(self.side) + pixel_bytes(self.side)
-        return np.frombuffer(self._read(offset, PRINT_BYTES, checksum), np.uint8)
+        return np.frombuffer(self._read(offset, PHASH_BYTES, checksum), np.uint8)
 
     def _read(self, offset: int, length: int, checksum: int) -> bytes:
         try:

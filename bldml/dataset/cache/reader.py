@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from bldml.dataset.cache.format import RowIndex, Rows, cache_name, read_shards, row_bytes, write_at
-from bldml.dataset.pixels import Square, squash
+from bldml.dataset.pixels import ResizedImage, resize_to_square
 
 
 class CachedImages:
@@ -42,7 +42,7 @@ class CachedImages:
         """Return how many of the photographs have a cached image."""
         return int((self._shard >= 0).sum())
 
-    def read(self, number: int) -> Square | None:
+    def read(self, number: int) -> ResizedImage | None:
         """Return the image of a photograph; None where none is cached.
 
         Raises:
@@ -53,7 +53,7 @@ class CachedImages:
 
     def repair(self, number: int, photograph: Image.Image) -> None:
         """Write a damaged image again, where that is possible and the photograph is still the same."""
-        data = squash(photograph, self.side).tobytes()
+        data = resize_to_square(photograph, self.side).tobytes()
         if zlib.crc32(data) != self._checksum[number]:
             return
         with suppress(OSError):

@@ -36,10 +36,10 @@ from bldml.dataset.cache.format import (
 )
 from bldml.dataset.cache.location import is_writable, make_cache_folder
 from bldml.dataset.contents import DIGEST_BYTES, MetadataTable
-from bldml.dataset.duplicates.phash import Print
+from bldml.dataset.duplicates.phash import PHash
 from bldml.dataset.files import show_path
 from bldml.dataset.metadata import Metadata
-from bldml.dataset.pixels import Square, squash
+from bldml.dataset.pixels import ResizedImage, resize_to_square
 
 GIB = 2**30
 SPARE = GIB
@@ -83,7 +83,7 @@ class ShardWriter:
         self._checksums = array("I")
         self._metadata = MetadataTable(expected)
 
-    def add(self, digest: str, image: Square, metadata: Metadata | None, phash: Print) -> None:
+    def add(self, digest: str, image: ResizedImage, metadata: Metadata | None, phash: PHash) -> None:
         """Write one image; nothing where there is one of this photograph already.
 
         Raises:
@@ -206,7 +206,7 @@ class Known:
     """What is known of a photograph without decoding it."""
 
     metadata: Metadata | None
-    phash: Print
+    phash: PHash
 
 
 class ImageCache:
@@ -252,11 +252,11 @@ class ImageCache:
         except DamagedRow:
             return None
 
-    def add(self, digest: str, photograph: Image.Image, metadata: Metadata | None, phash: Print) -> None:
+    def add(self, digest: str, photograph: Image.Image, metadata: Metadata | None, phash: PHash) -> None:
         """Cache a photograph's image, where there is room."""
         if not self.write or self.trouble:
             return
-        image = squash(photograph, self.side)
+        image = resize_to_square(photograph, self.side)
         try:
             with self._lock:
                 if self._writer is None and not self.trouble:

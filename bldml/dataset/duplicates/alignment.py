@@ -1,7 +1,8 @@
-"""Lay two prints over one another: which way round, and how much of one is cut off in the other.
+"""Align two perceptual hashes: find the orientation and the crop at which they are most similar.
 
-A print holds the cosine coefficients of a small grey picture. Turning or mirroring a picture exchanges them or changes
-their signs, and cropping it is one small matrix for each axis, so that pictures need not be drawn again.
+A perceptual hash holds the cosine coefficients of a small grey image. Rotating or mirroring the image permutes the
+coefficients or changes their signs, and cropping is a product with one small matrix per axis, so the image itself is
+not needed.
 """
 
 from functools import cache
@@ -10,39 +11,39 @@ import numpy as np
 import numpy.typing as npt
 
 Coefficients = npt.NDArray[np.float32]
-"""Cosine coefficients of small pictures, (n, SIDE, SIDE): rows first."""
+"""Cosine coefficients of small images, (n, SIDE, SIDE): rows first."""
 
 SIDE = 22
-"""Coefficients kept along each axis: half waves up to 21 across the picture."""
+"""Coefficients stored per axis: up to 21 half waves across the image."""
 COMPARED = 18
-"""Coefficients compared along each axis. Cropping makes waves longer: the last ones come from beyond what is kept."""
+"""Coefficients compared per axis. A crop stretches waves: the highest ones need coefficients that are not stored."""
 STEP = 1 / 160
-"""Finest step of a crop, as a share of the side."""
+"""Smallest step of a crop, as a fraction of the side."""
 DEEPEST = 10
-"""Most that is cut off at one side, in steps: 6.25 %."""
+"""Largest crop at one side, in steps: 6.25 %."""
 _POINTS = 44
 _EMPHASIS = 1.6  # power of the frequency that coefficients are multiplied by
-_FINEST = 17  # half waves across the picture beyond which noise and recompression outweigh details
-_GOOD = 0.985  # similarity that needs no better crop
-_SEARCH = ((2, 0.6), (2, 0.75), (1, 0.85), (1, 0.9))  # steps, and the similarity below which a pair is given up
+_FINEST = 17  # half waves across the image from which noise and recompression outweigh details
+_GOOD = 0.985  # similarity above which no better crop is searched
+_SEARCH = ((2, 0.6), (2, 0.75), (1, 0.85), (1, 0.9))  # step, and the similarity below which a pair is dropped
 
 
 @cache
 def cosines(count: int, points: int, start: float = 0.0, end: float = 1.0) -> Coefficients:
-    """The first cosines at the middles of equal parts of a stretch of [0, 1], (count, points); orthonormal over [0, 1].
+    """Sample the first cosines at the midpoints of equal parts of [start, end], (count, points); orthonormal on [0, 1].
 
     >>> bool(np.allclose(cosines(4, 9) @ cosines(4, 9).T, np.eye(4), atol=1e-6))
     True
     """
-    places = start + (end - start) * (np.arange(points) + 0.5) / points
-    waves = np.cos(np.pi * np.outer(np.arange(count), places)) * np.sqrt(2 / points)
+    positions = start + (end - start) * (np.arange(points) + 0.5) / points
+    waves = np.cos(np.pi * np.outer(np.arange(count), positions)) * np.sqrt(2 / points)
     waves[0] /= np.sqrt(2)
     return np.asarray(waves, np.float32)
 
 
 @cache
 def crops() -> Coefficients:
-    """Matrices from coefficients of a side to those compared of the side less `i` and `j` steps at its ends, [i, j]."""
+    """Return matrices [i, j] that map the coefficients of an axis to those after cropping i and j steps at its ends."""
     table = np.empty((DEEPEST + 1, DEEPEST + 1, COMPARED, SIDE), np.float32)
     for i in range(DEEPEST + 1):
         for j in range(DEEPEST + 1):
@@ -51,11 +52,11 @@ def crops() -> Coefficients:
 
 
 def crop(coefficients: Coefficients, cut: npt.NDArray[np.intp]) -> Coefficients:
-    """Crop pictures: (n, COMPARED, COMPARED).
+    """Return the coefficients of cropped images, (n, COMPARED, COMPARED).
 
     Args:
-        coefficients: Of n pictures.
-        cut: Steps cut off, (n, 4) or (4,): top, bottom, left, right.
+        coefficients: Coefficients of n images.
+        cut: Steps to crop, (n, 4) or (4,): top, bottom, left, right.
     """
     rows, columns = crops()[cut[..., 0], cut[..., 1]], crops()[cut[..., 2], cut[..., 3]]
     return np.asarray(rows @ coefficients @ columns.swapaxes(-1, -2))
@@ -63,33 +64,33 @@ def crop(coefficients: Coefficients, cut: npt.NDArray[np.intp]) -> Coefficients:
 
 @cache
 def _emphasis() -> Coefficients:
-    # In photographs the amplitude falls with the frequency. Without this, two leaves on white would be alike because
-    # both are dark in the middle.
+    # In photographs the amplitude falls with the frequency. Without emphasis on details, any two leaves on white would
+    # be similar because both are dark in the middle.
     frequency = np.hypot.outer(np.arange(COMPARED), np.arange(COMPARED))
     return np.asarray(frequency**_EMPHASIS * (frequency < _FINEST), np.float32)
 
 
 def standard(coefficients: Coefficients) -> Coefficients:
-    """What is compared: (n, COMPARED, COMPARED), details emphasised, without brightness and contrast (norm 1 or 0)."""
+    """Emphasise details and remove brightness and contrast (norm 1 or 0), (n, COMPARED, COMPARED)."""
     shape = coefficients[..., :COMPARED, :COMPARED] * _emphasis()
     norm = np.sqrt((shape**2).sum((-1, -2), keepdims=True))
     return np.asarray(shape / np.where(norm > 0, norm, 1), np.float32)
 
 
 def _orientations(shapes: Coefficients) -> Coefficients:
-    """All eight ways of turning and mirroring, (8, n, side, side)."""
+    """Return all eight orientations, rotated and mirrored, (8, n, side, side)."""
     sign = np.resize(np.array([1, -1], np.float32), shapes.shape[-1])
     mirrored = [shapes, shapes * sign, shapes * sign[:, None], shapes * sign * sign[:, None]]
-    return np.stack(mirrored + [one.swapaxes(-1, -2) for one in mirrored])
+    return np.stack(mirrored + [shape.swapaxes(-1, -2) for shape in mirrored])
 
 
 def align(whole: Coefficients, part: Coefficients, cut: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
-    """Similarity of pictures to others that may be crops of them, pair by pair.
+    """Return the similarity of images to others that may be crops of them, pair by pair.
 
     Args:
-        whole: Coefficients of n pictures.
-        part: Those of the pictures that they are compared with, in any of eight orientations.
-        cut: Where to begin: steps that were cut off `whole`, (n, 4): top, bottom, left, right.
+        whole: Coefficients of n images.
+        part: Coefficients of the images to compare them with, in any of eight orientations.
+        cut: Crop of `whole` to start the search from, in steps, (n, 4): top, bottom, left, right.
 
     Returns:
         Correlation in [-1, 1] at the best orientation and crop found, (n,).
@@ -115,7 +116,7 @@ def _improve(
     best: npt.NDArray[np.float32],
     step: int,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.intp]]:
-    """Move the ends of first the one axis, then the other, by a step where that makes pictures more alike."""
+    """Move the crop by a step, first along the rows, then along the columns, wherever that increases the similarity."""
     cut = cut.copy()
     for axis in (0, 2):
         start = cut[rows]

@@ -1,4 +1,4 @@
-"""Photographs of one split that are in another as well: equal, nearly equal, or of the same burst."""
+"""Find leaks: photographs of one split that another split contains as equal file, near duplicate or part of a burst."""
 
 import math
 from bisect import bisect
@@ -10,52 +10,56 @@ from typing import Literal
 import numpy as np
 
 from bldml.dataset.duplicates.bursts import burst_groups
-from bldml.dataset.duplicates.find import components, exact_groups
-from bldml.dataset.duplicates.phash import NO_PRINT, Near, Print, near_pairs
+from bldml.dataset.duplicates.find import exact_groups
+from bldml.dataset.duplicates.graph import components
+from bldml.dataset.duplicates.phash import NO_PHASH, NearDuplicate, PHash, find_near_duplicates
 from bldml.dataset.files import show_path
 from bldml.dataset.metadata import Metadata
 from bldml.dataset.samples import SPLITS
+from bldml.io.text import counted
 
 Kind = Literal["exact", "near", "burst"]
 
 _KINDS: tuple[Kind, ...] = ("exact", "near", "burst")
-_WORDS = {"exact": "equal to", "near": "nearly the same as", "burst": "of the same burst as"}
-_NAMED = 5
+_PARTNERS = {"exact": "an identical file", "near": "a near duplicate", "burst": "a photograph of the same burst"}
+_MAX_EXAMPLES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class KnownPhotograph:
-    """What is known of one photograph.
+    """Description of one photograph in which leaks are searched.
 
     Attributes:
         name: Path below the data folder.
-        split: Where it is.
-        class_name: Empty where unknown.
-        digest: SHA-256 of the content; empty where unknown.
-        print: From `perceptual.fingerprint`; None where there is none.
-        metadata: None where nothing is known.
+        split: Its split.
+        class_name: Its class; empty where unknown.
+        digest: SHA-256 of the file; empty where unknown.
+        phash: Its perceptual hash (see `phash.perceptual_hash`); None where unknown.
+        metadata: Metadata of the file; None where unknown.
     """
 
     name: str
     split: str
     class_name: str = ""
     digest: str = ""
-    print: Print | None = None
+    phash: PHash | None = None
     metadata: Metadata | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """A photograph that another split has as well.
+    """A photograph that another split contains as well.
+
+    Splits are ordered: train, val, test, then others by name.
 
     Attributes:
-        kind: Equal content, the same photograph, or the same burst.
-        a: Name of the photograph of the earlier split.
-        b: Name of the one of the later split.
-        split_a: The earlier split: train before val before test before others.
-        split_b: The later split.
-        similarity: 1 for equal content, NEAR to 1 for near ones (of the weakest link where the two hang together
-            through others); nan for a burst.
+        kind: Equal content, near duplicate, or the same burst.
+        a: Name of the photograph in the split that comes first.
+        b: Name of the photograph in the split that comes second.
+        split_a: The split that comes first.
+        split_b: The split that comes second.
+        similarity: 1 for equal content; in [NEAR_SIMILARITY, 1] for near duplicates (that of the weakest link if the
+            two are connected through others); nan for a burst.
     """
 
     kind: Kind
@@ -67,33 +71,35 @@ class Leak:
 
 
 def find_leaks(
-    photographs: Sequence[KnownPhotograph], near: Sequence[Near] | None = None, bursts: Sequence[str] | None = None
+    photographs: Sequence[KnownPhotograph],
+    near_duplicates: Sequence[NearDuplicate] | None = None,
+    bursts: Sequence[str] | None = None,
 ) -> list[Leak]:
-    """Find photographs that an earlier split has as well.
+    """Find photographs that a preceding split contains as well (order: train, val, test, others).
 
-    Each photograph is in one leak for each earlier split at most: of the strongest kind, with its nearest partner. So
-    the number of leaks is the number of photographs concerned.
+    For each preceding split a photograph is in at most one leak: of the strongest kind, with its nearest partner. So
+    the number of leaks between two splits is the number of photographs affected.
 
     Args:
-        photographs: Of all splits.
-        near: Near pairs, where they are known already.
-        bursts: Group of each photograph from `burst_groups`, where known already.
+        photographs: Photographs of all splits.
+        near_duplicates: Near duplicates among them, if known already.
+        bursts: Result of `burst_groups`, if known already.
 
     Returns:
-        Exact ones first, then near, then burst; by splits, then names.
+        Leaks sorted by kind (exact, near, burst), then splits, then names.
     """
     if len({photograph.split for photograph in photographs}) < 2:
         return []
-    if near is None:
-        prints = [NO_PRINT if photograph.print is None else photograph.print for photograph in photographs]
-        near = near_pairs(np.stack(prints))
+    if near_duplicates is None:
+        phashes = [NO_PHASH if photograph.phash is None else photograph.phash for photograph in photographs]
+        near_duplicates = find_near_duplicates(np.stack(phashes))
     if bursts is None:
         bursts = burst_groups([p.name for p in photographs], [p.metadata for p in photographs])
     found: dict[tuple[str, str], Leak] = {}
     exact = exact_groups([photograph.digest for photograph in photographs])
     for leak in (
         *_exact(photographs, exact),
-        *_near(photographs, near, exact),
+        *_near(photographs, near_duplicates, exact),
         *_burst(photographs, exact_groups(bursts)),
     ):
         found.setdefault((leak.b, leak.split_a), leak)
@@ -101,7 +107,7 @@ def find_leaks(
 
 
 def leak_counts(leaks: Iterable[Leak]) -> dict[tuple[str, str, str], int]:
-    """Number of photographs by kind, earlier split and later split.
+    """Count leaks by kind and by their two splits.
 
     >>> leak_counts([Leak("exact", "a.jpg", "b.jpg", "train", "val", 1.0)])
     {('exact', 'train', 'val'): 1}
@@ -110,28 +116,28 @@ def leak_counts(leaks: Iterable[Leak]) -> dict[tuple[str, str, str], int]:
 
 
 def leak_summary(leaks: Sequence[Leak], photographs: Sequence[KnownPhotograph] = ()) -> str:
-    """Say in plain words how much leaks, naming the first few; empty if nothing does.
+    """Describe leaks in plain words, with the names of the first few; empty if there are none.
 
     Args:
-        leaks: From `find_leaks`.
-        photographs: All of them, so that shares can be given.
+        leaks: Result of `find_leaks`.
+        photographs: All photographs, to add percentages.
 
     >>> print(leak_summary([Leak("near", "train/a.jpg", "val/b.jpg", "train", "val", 0.98)]))
-    1 photograph of val is nearly the same as one in train.
-    Such as: val/b.jpg and train/a.jpg.
+    1 photograph of val has a near duplicate in train.
+    For example: val/b.jpg and train/a.jpg.
     """
     if not leaks:
         return ""
     sizes = Counter(photograph.split for photograph in photographs)
     lines = []
     for (kind, before, after), count in leak_counts(leaks).items():
-        of_all = f" ({count / sizes[after]:.0%})" if sizes[after] else ""
-        subject = "1 photograph" if count == 1 else f"{count} photographs"
-        verb = "is" if count == 1 else "are"
-        lines.append(f"{subject}{of_all} of {show_path(after)} {verb} {_WORDS[kind]} one in {show_path(before)}.")
-    named = "; ".join(f"{show_path(leak.b)} and {show_path(leak.a)}" for leak in leaks[:_NAMED])
-    more = f"; and {len(leaks) - _NAMED} more" if len(leaks) > _NAMED else ""
-    return "\n".join([*lines, f"Such as: {named}{more}."])
+        of_all = f" ({100 * count / sizes[after]:.0f} %)" if sizes[after] else ""
+        subject = f"{counted(count, 'photograph')}{of_all} of {show_path(after)}"
+        have = "has" if count == 1 else "have"
+        lines.append(f"{subject} {have} {_PARTNERS[kind]} in {show_path(before)}.")
+    examples = "; ".join(f"{show_path(leak.b)} and {show_path(leak.a)}" for leak in leaks[:_MAX_EXAMPLES])
+    more = f"; and {len(leaks) - _MAX_EXAMPLES} more" if len(leaks) > _MAX_EXAMPLES else ""
+    return "\n".join([*lines, f"For example: {examples}{more}."])
 
 
 def _rank(split: str) -> tuple[int, str]:
@@ -141,7 +147,7 @@ def _rank(split: str) -> tuple[int, str]:
 def _crossings(
     photographs: Sequence[KnownPhotograph], group: Sequence[int]
 ) -> Iterator[tuple[str, list[int], list[int]]]:
-    """Each split in a group with its members and the members of later splits, in the order of the group."""
+    """Yield each split in a group with its members and the members of later splits, in the order of the group."""
     splits: dict[str, list[int]] = defaultdict(list)
     for i in group:
         splits[photographs[i].split].append(i)
@@ -151,8 +157,8 @@ def _crossings(
 
 
 def _leak(photographs: Sequence[KnownPhotograph], kind: Kind, a: int, b: int, value: float) -> Leak:
-    one, other = photographs[a], photographs[b]
-    return Leak(kind, one.name, other.name, one.split, other.split, value)
+    first, second = photographs[a], photographs[b]
+    return Leak(kind, first.name, second.name, first.split, second.split, value)
 
 
 def _exact(photographs: Sequence[KnownPhotograph], groups: Sequence[Sequence[int]]) -> Iterator[Leak]:
@@ -163,11 +169,11 @@ def _exact(photographs: Sequence[KnownPhotograph], groups: Sequence[Sequence[int
 
 
 def _near(
-    photographs: Sequence[KnownPhotograph], near: Sequence[Near], exact: Sequence[Sequence[int]]
+    photographs: Sequence[KnownPhotograph], near_duplicates: Sequence[NearDuplicate], exact: Sequence[Sequence[int]]
 ) -> Iterator[Leak]:
     partners: dict[int, list[tuple[float, int]]] = defaultdict(list)
     links = [(group[0], i, 1.0) for group in exact for i in group[1:]]
-    links += [(pair.a, pair.b, pair.similarity) for pair in near]
+    links += [(pair.a, pair.b, pair.similarity) for pair in near_duplicates]
     for a, b, value in links:
         partners[a].append((value, b))
         partners[b].append((value, a))
@@ -181,18 +187,18 @@ def _near(
 def _nearest(
     members: Sequence[int], partners: Mapping[int, Sequence[tuple[float, int]]]
 ) -> dict[int, tuple[float, int]]:
-    """For each photograph linked to members, over as few links as possible: the weakest link, and which member."""
+    """Return for each photograph connected to members, over as few links as possible: the weakest link, the member."""
     nearest = {i: (1.0, i) for i in members}
-    edge = list(members)
-    while edge:
+    frontier = list(members)
+    while frontier:
         reached: dict[int, tuple[float, int]] = {}
-        for i in edge:
+        for i in frontier:
             so_far, member = nearest[i]
             for value, j in partners[i]:
                 if j not in nearest and min(value, so_far) > reached.get(j, (0.0, 0))[0]:
                     reached[j] = min(value, so_far), member
         nearest |= reached
-        edge = list(reached)
+        frontier = list(reached)
     return nearest
 
 
@@ -203,11 +209,12 @@ def _burst(photographs: Sequence[KnownPhotograph], groups: Sequence[Sequence[int
 
     for group in groups:
         ordered = sorted(group, key=moment)
-        position = {i: place for place, i in enumerate(ordered)}
+        position = {i: rank for rank, i in enumerate(ordered)}
         for _, members, later in _crossings(photographs, ordered):
-            places = [position[j] for j in members]
+            positions = [position[j] for j in members]
             for i in later:
-                after = bisect(places, position[i])
-                around = places[max(after - 1, 0) : after + 1]
-                nearest = ordered[min(around, key=lambda place: abs(place - position[i]))]
+                after = bisect(positions, position[i])
+                around = positions[max(after - 1, 0) : after + 1]
+                nearest = ordered[min(around, key=lambda rank: abs(rank - position[i]))]
+
                 yield _leak(photographs, "burst", nearest, i, math.nan)

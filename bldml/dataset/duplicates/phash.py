@@ -1,7 +1,7 @@
 """Find the same photograph again after it was resized, recompressed, turned, mirrored or cropped a little.
 
-A print is a small grey picture, kept as cosine coefficients. Few numbers that turning and mirroring do not change lead
-to candidates in a tree; `alignment` then compares whole prints.
+A perceptual hash stores a small grey image as cosine coefficients. A tree search over a few numbers that do not change
+under rotation and mirroring finds candidates; `alignment` then compares the whole hashes.
 """
 
 import hashlib
@@ -17,42 +17,42 @@ from PIL import Image
 
 from bldml.dataset.duplicates.alignment import SIDE, Coefficients, align, cosines, crops
 
-Print = npt.NDArray[np.uint8]
-"""Of one photograph, (PRINT_BYTES,); zeros where there is none."""
-Prints = npt.NDArray[np.uint8]
-"""Of n photographs, (n, PRINT_BYTES)."""
+PHash = npt.NDArray[np.uint8]
+"""Perceptual hash of one photograph, (PHASH_BYTES,); zeros if it has none."""
+PHashes = npt.NDArray[np.uint8]
+"""Perceptual hashes of n photographs, (n, PHASH_BYTES)."""
 
-PRINT_BYTES = SIDE * SIDE
-PRINT_VERSION = 1
-"""Rises when the same photograph would get another print: part of the key of whatever keeps prints."""
-NO_PRINT: Print = np.zeros(PRINT_BYTES, np.uint8)
-NO_PRINT.flags.writeable = False
-NEAR = 0.94
-"""Similarity from which two photographs count as one.
+PHASH_BYTES = SIDE * SIDE
+PHASH_VERSION = 1
+"""Increases when the same photograph would get a different perceptual hash: part of the key of every cache of them."""
+NO_PHASH: PHash = np.zeros(PHASH_BYTES, np.uint8)
+NO_PHASH.flags.writeable = False
+NEAR_SIMILARITY = 0.94
+"""Least similarity of two photographs that count as near duplicates.
 
-Of 500 coffee leaves on paper the two most similar reach 0.89, 0.94 where one of them was cropped; copies reduced,
-recompressed, turned, mirrored or cropped by up to 5 % a side nearly always 0.95 and more."""
+Among 500 coffee leaves on paper, the two most similar reach 0.89, or 0.94 where one of them was cropped. Copies that
+were reduced, recompressed, rotated, mirrored or cropped by up to 5 % per side nearly always reach 0.95 or more."""
 
-_POINTS = 44  # side of the small picture
-_FLAT = 0.5  # standard deviation of its grey levels below which nothing is to be seen
-_LOW = 6  # coefficients of an axis that make the key
-_RADIUS = 0.17  # distance of keys up to which prints are compared
-_NEIGHBOURS = 5  # compared with one print in one crop
-# Boxes of the tree that begin beyond the radius over 1 + this are not opened: of all within the radius a hundredth is
-# missed, near its rim, where hardly a copy is; in a twelfth of the time, and growing less with their number.
+_POINTS = 44  # side of the small image, in pixels
+_FLAT = 0.5  # standard deviation of its grey levels below which it counts as blank
+_LOW = 6  # coefficients per axis that the search key is made of
+_RADIUS = 0.17  # largest distance of search keys whose hashes are compared
+_NEIGHBOURS = 5  # candidates per hash and crop
+# Boxes of the tree that begin beyond _RADIUS / (1 + _SLACK) are skipped. This misses 1 % of the neighbours within the
+# radius, near its rim, where copies are rare; it takes a twelfth of the time, and grows less with their number.
 _SLACK = 1.0
-_LEAF = 32  # keys in the tree's smallest boxes
-_PORTION = 1024  # prints or pairs worked on at once
+_LEAF = 32  # keys in a leaf of the tree
+_CHUNK = 1024  # hashes or pairs processed at once
 
 
 @dataclass(frozen=True)
-class Near:
-    """Two photographs that are the same.
+class NearDuplicate:
+    """Two photographs that show the same picture.
 
     Attributes:
-        a: Index of the one.
-        b: Index of the other; of one collection, a < b.
-        similarity: Correlation of details after turning and cropping, in [NEAR, 1].
+        a: Index of the first photograph.
+        b: Index of the second photograph; within one collection, a < b.
+        similarity: Correlation of details after rotation and cropping, in [NEAR_SIMILARITY, 1].
     """
 
     a: int
@@ -60,23 +60,23 @@ class Near:
     similarity: float
 
 
-def perceptual_hash(image: Image.Image) -> Print:
-    """Return the print of an upright RGB picture of any size.
+def perceptual_hash(image: Image.Image) -> PHash:
+    """Return the perceptual hash of an upright RGB image of any size.
 
-    A picture decoded at a reduced scale has nearly the same print. One without anything to see in it has none.
+    An image decoded at a reduced scale has nearly the same hash. A blank image has none: all zeros.
 
-    >>> bool((perceptual_hash(Image.new("RGB", (640, 480), "green")) == NO_PRINT).all())
+    >>> bool((perceptual_hash(Image.new("RGB", (640, 480), "green")) == NO_PHASH).all())
     True
     """
-    little = image.resize((_POINTS, _POINTS), Image.Resampling.BILINEAR, reducing_gap=2.0).convert("L")
-    grey = np.asarray(little, np.float32)
+    small = image.resize((_POINTS, _POINTS), Image.Resampling.BILINEAR, reducing_gap=2.0).convert("L")
+    grey = np.asarray(small, np.float32)
     if grey.std() < _FLAT:
-        return NO_PRINT.copy()
+        return NO_PHASH.copy()
     waves = cosines(SIDE, _POINTS)
-    # Details are faint: without more weight on them and a root, eight bits would not hold them.
+    # Details are faint: without a higher weight and a square root, they would be lost in eight bits.
     details = (waves @ grey @ waves.T) * _frequencies()
-    share = details / np.abs(details).max()
-    return np.uint8(np.rint(np.sign(share) * np.sqrt(np.abs(share)) * 127) + 128).ravel()
+    scaled = details / np.abs(details).max()
+    return np.uint8(np.rint(np.sign(scaled) * np.sqrt(np.abs(scaled)) * 127) + 128).ravel()
 
 
 @cache
@@ -84,14 +84,14 @@ def _frequencies() -> Coefficients:
     return np.asarray(np.hypot.outer(np.arange(SIDE), np.arange(SIDE)), np.float32)
 
 
-def _coefficients(prints: Prints) -> Coefficients:
-    """Coefficients up to a factor, the mean 0, (n, SIDE, SIDE)."""
-    share = (prints.reshape(-1, SIDE, SIDE).astype(np.float32) - 128) / 127
-    return np.asarray(np.sign(share) * share**2 / np.maximum(_frequencies(), 1))
+def _coefficients(phashes: PHashes) -> Coefficients:
+    """Return the coefficients up to a factor, the mean 0, (n, SIDE, SIDE)."""
+    scaled = (phashes.reshape(-1, SIDE, SIDE).astype(np.float32) - 128) / 127
+    return np.asarray(np.sign(scaled) * scaled**2 / np.maximum(_frequencies(), 1))
 
 
-def similarity(a: Print, b: Print) -> float:
-    """How alike two photographs are, -1 to 1: see `NEAR`; 0 where one has no print."""
+def similarity(a: PHash, b: PHash) -> float:
+    """Return the similarity of two photographs in [-1, 1] (see `NEAR_SIMILARITY`); 0 if one has no perceptual hash."""
     if not (a.any() and b.any()):
         return 0.0
     pair = np.stack([a, b])
@@ -100,68 +100,72 @@ def similarity(a: Print, b: Print) -> float:
     )
 
 
-def near_pairs(prints: Prints, threshold: float = NEAR) -> list[Near]:
-    """Find the photographs that are the same.
+def find_near_duplicates(phashes: PHashes, threshold: float = NEAR_SIMILARITY) -> list[NearDuplicate]:
+    """Find near duplicates within one collection.
 
-    Joining the pairs gives the groups that all pairs would give, but not every pair is listed: of equal prints each is
-    paired with the first one, of many similar ones each with its nearest, so that a burst of thousands stays cheap.
+    Not every pair is listed, but the pairs connect the same groups as all pairs would: equal hashes are each paired
+    with the first of them, many similar ones each with its nearest, so that a burst of thousands stays cheap.
 
     Args:
-        prints: Of all photographs; those without a print match nothing.
+        phashes: Perceptual hashes of all photographs; a photograph without one matches nothing.
         threshold: Least similarity.
 
     Returns:
-        Pairs by a, then b.
+        Pairs, sorted by a, then b.
     """
-    kept, pairs = _collapse(prints)
-    group = np.arange(len(prints))
-    for cut, neighbours in _neighbours(prints, prints, kept):
-        known = group[neighbours[:, 0]] == group[neighbours[:, 1]]
-        found = neighbours[~known]
-        score = _compare(prints, prints, found, cut)
-        near = score >= threshold
-        group = _join(group, found[near])
-        for (a, b), value in zip(np.sort(found[near], 1).tolist(), score[near].tolist(), strict=True):
+    rows, pairs = _distinct(phashes)
+    group = np.arange(len(phashes))
+    for cut, candidates in _neighbours(phashes, phashes, rows):
+        candidates = candidates[group[candidates[:, 0]] != group[candidates[:, 1]]]
+        scores = _compare(phashes, phashes, candidates, cut)
+        near = candidates[scores >= threshold]
+        group = _join(group, near)
+        for (a, b), value in zip(np.sort(near, 1).tolist(), scores[scores >= threshold].tolist(), strict=True):
             pairs[a, b] = max(min(float(value), 1.0), pairs.get((a, b), 0.0))
-    return [Near(a, b, value) for (a, b), value in sorted(pairs.items())]
+    return [NearDuplicate(a, b, value) for (a, b), value in sorted(pairs.items())]
 
 
-def near_pairs_between(known: Prints, new: Prints, threshold: float = NEAR) -> list[Near]:
-    """Find photographs of one collection in another; each that is there is in a pair, if not in all of its pairs.
+def find_near_duplicates_between(
+    known: PHashes, new: PHashes, threshold: float = NEAR_SIMILARITY
+) -> list[NearDuplicate]:
+    """Find photographs of one collection in another.
+
+    Each photograph of `new` that has a near duplicate in `known` is in at least one pair; not every pair is listed.
 
     Args:
-        known: Prints of the one collection; `Near.a` is an index into it.
-        new: Prints of the other; `Near.b` is an index into it.
+        known: Perceptual hashes of one collection; `NearDuplicate.a` is an index into it.
+        new: Perceptual hashes of the other; `NearDuplicate.b` is an index into it.
         threshold: Least similarity.
 
     Returns:
-        Pairs by a, then b.
+        Pairs, sorted by a, then b.
     """
     pairs: dict[tuple[int, int], float] = {}
-    for one, other, swapped in ((known, new, False), (new, known, True)):
-        for cut, found in _neighbours(one, other):
-            score = _compare(one, other, found, cut)
-            for (i, j), value in zip(found[score >= threshold].tolist(), score[score >= threshold], strict=True):
+    for whole, part, swapped in ((known, new, False), (new, known, True)):
+        for cut, candidates in _neighbours(whole, part):
+            scores = _compare(whole, part, candidates, cut)
+            near = scores >= threshold
+            for (i, j), value in zip(candidates[near].tolist(), scores[near], strict=True):
                 key = (j, i) if swapped else (i, j)
                 pairs[key] = max(min(float(value), 1.0), pairs.get(key, 0.0))
-    return [Near(a, b, value) for (a, b), value in sorted(pairs.items())]
+    return [NearDuplicate(a, b, value) for (a, b), value in sorted(pairs.items())]
 
 
-def _collapse(prints: Prints) -> tuple[npt.NDArray[np.intp], dict[tuple[int, int], float]]:
-    """Indexes of the first of equal prints, and pairs of the others with it."""
+def _distinct(phashes: PHashes) -> tuple[npt.NDArray[np.intp], dict[tuple[int, int], float]]:
+    """Return the first row of each distinct hash, and its pairs with its equals (similarity 1)."""
     first: dict[bytes, int] = {}
     pairs: dict[tuple[int, int], float] = {}
-    for index, row in enumerate(prints):
+    for index, row in enumerate(phashes):
         if row.any():
-            # The print itself would be held a second time.
-            same = first.setdefault(hashlib.blake2b(row, digest_size=16).digest(), index)
-            if same != index:
-                pairs[same, index] = 1.0
+            # Keyed by a digest, because keys of the hashes themselves would hold them in memory twice.
+            equal = first.setdefault(hashlib.blake2b(row, digest_size=16).digest(), index)
+            if equal != index:
+                pairs[equal, index] = 1.0
     return np.fromiter(first.values(), np.intp), pairs
 
 
 def _join(group: npt.NDArray[np.intp], pairs: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-    """Numbers of the groups after joining those of each pair."""
+    """Return the group numbers after joining the groups of each pair."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -173,34 +177,34 @@ def _join(group: npt.NDArray[np.intp], pairs: npt.NDArray[np.intp]) -> npt.NDArr
 
 @cache
 def _cuts() -> tuple[npt.NDArray[np.intp], ...]:
-    """Crops that candidates are looked for in: nothing, 2.5 % all round, 5 % of any sides."""
+    """Return the crops in which candidates are searched: none, 2.5 % of all sides, 5 % of any sides."""
     corners = sorted(product((0, 8), repeat=4), key=sum)
     return tuple(np.array(cut, np.intp) for cut in (corners[0], (4, 4, 4, 4), *corners[1:]))
 
 
 def _neighbours(
-    whole: Prints, part: Prints, rows: npt.NDArray[np.intp] | None = None
+    whole: PHashes, part: PHashes, rows: npt.NDArray[np.intp] | None = None
 ) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
-    """For each crop of `_cuts` the pairs worth comparing, (m, 2): index into `whole`, which is cropped, and `part`.
+    """Yield each crop of `_cuts` with its candidate pairs, (m, 2): index into `whole`, which is cropped, and `part`.
 
-    Only these rows are looked at where they are given; to copy them would double them.
+    If `rows` is set, only these rows of both are searched; a copy of them would double the memory.
     """
     from scipy.spatial import cKDTree
 
-    def portions(
-        prints: Prints, rows: npt.NDArray[np.intp], cut: npt.NDArray[np.intp]
+    def chunks(
+        phashes: PHashes, rows: npt.NDArray[np.intp], cut: npt.NDArray[np.intp]
     ) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]]:
-        for start in range(0, len(rows), _PORTION):
-            some = rows[start : start + _PORTION]
-            yield some, _keys(_coefficients(prints[some]), cut)
+        for start in range(0, len(rows), _CHUNK):
+            chunk = rows[start : start + _CHUNK]
+            yield chunk, _keys(_coefficients(phashes[chunk]), cut)
 
-    def tree_of(prints: Prints, rows: npt.NDArray[np.intp]) -> cKDTree:
-        return cKDTree(np.concatenate([keys for _, keys in portions(prints, rows, _cuts()[0])]), _LEAF)
+    def tree_of(phashes: PHashes, rows: npt.NDArray[np.intp]) -> cKDTree:
+        return cKDTree(np.concatenate([keys for _, keys in chunks(phashes, rows, _cuts()[0])]), _LEAF)
 
-    def ordered(prints: Prints) -> npt.NDArray[np.intp]:
-        """Those with something to see; what is alike beside each other, so that a search stays in fast memory."""
-        some = np.flatnonzero(prints.any(1)) if rows is None else rows
-        return some[tree_of(prints, some).indices] if some.size else some
+    def ordered(phashes: PHashes) -> npt.NDArray[np.intp]:
+        """Rows with a hash, similar ones next to each other, so that a search stays in the processor's cache."""
+        used = np.flatnonzero(phashes.any(1)) if rows is None else rows
+        return used[tree_of(phashes, used).indices] if used.size else used
 
     itself = whole is part
     parts = ordered(part)
@@ -211,12 +215,12 @@ def _neighbours(
     count = min(_NEIGHBOURS + itself, len(parts))
     for cut in _cuts():
         found = []
-        for some, keys in portions(whole, wholes, cut):
+        for chunk, keys in chunks(whole, wholes, cut):
             _, index = tree.query(
                 keys, [*range(1, count + 1)], _SLACK, distance_upper_bound=_RADIUS, workers=_threads()
             )
             row, column = np.nonzero(index < len(parts))
-            found.append(np.stack([some[row], parts[index[row, column]]], 1))
+            found.append(np.stack([chunk[row], parts[index[row, column]]], 1))
         pairs = np.concatenate(found)
         yield cut, pairs[pairs[:, 0] != pairs[:, 1]] if itself else pairs
 
@@ -226,7 +230,7 @@ def _threads() -> int:
 
 
 def _keys(coefficients: Coefficients, cut: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
-    """Numbers of the long waves after cropping, the same however a picture is turned or mirrored, (n, 20)."""
+    """Return search keys of the lowest frequencies after cropping, invariant to rotation and mirroring, (n, 20)."""
     rows, columns = crops()[cut[0], cut[1]][:_LOW], crops()[cut[2], cut[3]][:_LOW]
     low = (rows @ coefficients @ columns.T) * np.sqrt(_frequencies()[:_LOW, :_LOW])
     numbers = []
@@ -235,7 +239,7 @@ def _keys(coefficients: Coefficients, cut: npt.NDArray[np.intp]) -> npt.NDArray[
             a, b = low[:, i, j], low[:, j, i]
             if i == j:
                 numbers.append(np.abs(a) if i % 2 else a)
-            elif i % 2 == j % 2 == 0:  # mirroring leaves the signs of even waves
+            elif i % 2 == j % 2 == 0:  # mirroring keeps the signs of even waves
                 numbers += [(a + b) / np.sqrt(2), np.abs(a - b) / np.sqrt(2)]
             else:
                 numbers += [np.maximum(np.abs(a), np.abs(b)), np.minimum(np.abs(a), np.abs(b))]
@@ -245,12 +249,12 @@ def _keys(coefficients: Coefficients, cut: npt.NDArray[np.intp]) -> npt.NDArray[
 
 
 def _compare(
-    whole: Prints, part: Prints, pairs: npt.NDArray[np.intp], cut: npt.NDArray[np.intp]
+    whole: PHashes, part: PHashes, pairs: npt.NDArray[np.intp], cut: npt.NDArray[np.intp]
 ) -> npt.NDArray[np.float32]:
-    """Similarity of each pair, (m,), beginning from one crop of the first."""
+    """Return the similarity of each pair, (m,), searched from one crop of its first image."""
     scores = [np.empty(0, np.float32)]
-    for start in range(0, len(pairs), _PORTION):
-        some = pairs[start : start + _PORTION]
-        cuts = np.tile(cut, (len(some), 1))
-        scores.append(align(_coefficients(whole[some[:, 0]]), _coefficients(part[some[:, 1]]), cuts))
+    for start in range(0, len(pairs), _CHUNK):
+        chunk = pairs[start : start + _CHUNK]
+        cuts = np.tile(cut, (len(chunk), 1))
+        scores.append(align(_coefficients(whole[chunk[:, 0]]), _coefficients(part[chunk[:, 1]]), cuts))
     return np.concatenate(scores)

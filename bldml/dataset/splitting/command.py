@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from bldml.dataset.duplicates.bursts import burst_evidence, burst_groups
 from bldml.dataset.duplicates.find import find_duplicates
-from bldml.dataset.duplicates.phash import PRINT_BYTES, Prints
+from bldml.dataset.duplicates.phash import PHASH_BYTES, PHashes
 from bldml.dataset.files import show_path, subfolders
 from bldml.dataset.folders import read_folders
 from bldml.dataset.manifest import to_manifest
@@ -35,7 +35,7 @@ from bldml.errors import DatasetError
 from bldml.io.atomic import write_atomically
 from bldml.io.text import counted
 
-PRINT_SIZE = 128  # pixels: a print holds less than is left at this size
+PHASH_SIZE = 128  # pixels: a print holds less than is left at this size
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class _Contents:
     """What was found in the files, in the order of the samples; the digest of one that cannot be read is empty."""
 
     digests: list[str]
-    prints: Prints
+    phashes: PHashes
     metadata: list[Metadata | None]
     unreadable: list[tuple[str, str]]
 
@@ -94,7 +94,7 @@ def split_photographs(
         raise DatasetError(f"Of {counted(len(samples), 'photograph')} in {show_path(root)} not one can be read.")
     digests = {name: digest for name, digest in zip(names, contents.digests, strict=True) if digest}
     kept = keep(earlier, samples, digests, output) if earlier else None
-    duplicates = find_duplicates(names, [s.class_name for s in samples], contents.digests, contents.prints)
+    duplicates = find_duplicates(names, [s.class_name for s in samples], contents.digests, contents.phashes)
     links = content_links(duplicates)
     if group != "none" and gap_seconds > 0:
         bursts = burst_groups(names, contents.metadata, gap_seconds)
@@ -137,11 +137,11 @@ def _own_groups(group: str, names: Sequence[str], root: Path, gap_seconds: float
 
 def _read(samples: Sequence[Sample]) -> _Contents:
     """Read every photograph once."""
-    contents = _Contents([], np.zeros((len(samples), PRINT_BYTES), np.uint8), [], [])
+    contents = _Contents([], np.zeros((len(samples), PHASH_BYTES), np.uint8), [], [])
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     progress: Callable[..., Iterable[Any]] = tqdm
     results: Iterable[Verified] = progress(
-        verify(samples, PRINT_SIZE, workers),
+        verify(samples, PHASH_SIZE, workers),
         total=len(samples), desc="Reading photographs", unit="photo", leave=False, disable=None,
     )  # fmt: skip
     for i, result in enumerate(results):
@@ -150,5 +150,5 @@ def _read(samples: Sequence[Sample]) -> _Contents:
         if result.reason:
             contents.unreadable.append((result.sample.name, result.reason))
         else:
-            contents.prints[i] = result.print
+            contents.phashes[i] = result.phash
     return contents

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
+from bldml.dataset.duplicates.graph import UnionFind
 from bldml.dataset.files import escape_text, show_path, unescape_path
 from bldml.dataset.manifest import MOST_ROWS_SHOWN, read_rows
 from bldml.errors import DatasetError
@@ -182,9 +183,9 @@ def _same(text: str) -> str:
 def content_links(found: "Duplicates") -> list[Link]:
     """What ties photographs that are the same, or are named as if they were twins."""
     links = [Link(group[0], i, "the same content") for group in found.exact for i in group[1:]]
-    links += [Link(pair.a, pair.b, "near duplicates") for pair in found.near]
+    links += [Link(pair.a, pair.b, "near duplicates") for pair in found.near_duplicates]
     links += [Link(copy.original, copy.copy, "a copy by name") for copy in found.copies]
-    return links + [Link(group[0], i, "twins by name") for group in found.twins for i in group[1:]]
+    return links + [Link(group[0], i, "twins by name") for group in found.same_name for i in group[1:]]
 
 
 def burst_links(bursts: Sequence[str]) -> list[Link]:
@@ -213,35 +214,26 @@ def join_groups(names: Sequence[str], own: Sequence[str], links: Iterable[Link])
     >>> groups, str(joins[0])
     (['t1 + t2', 't1 + t2', 't1 + t2', 'd'], 't1 and t2 were joined: near duplicates (b, c)')
     """
-    parent = list(range(len(names)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    # One of the user's groups in each set, for the sentence.
-    label: dict[int, str] = {}
+    sets = UnionFind(len(names))
+    label: dict[int, str] = {}  # by root: one of the user's groups in the set, for the message
     first: dict[str, int] = {}
     for i, group in enumerate(own):
         if group:
-            parent[i] = first.setdefault(group, i)
-            label[first[group]] = group
+            label[sets.union(first.setdefault(group, i), i)] = group
     joins: list[Join] = []
     for link in links:
-        a, b = root(link.a), root(link.b)
+        a, b = sets.find(link.a), sets.find(link.b)
         if a == b:
             continue
-        labels = [own[i] or label.get(r, "") for i, r in ((link.a, a), (link.b, b))]
+        labels = [own[i] or label.get(root, "") for i, root in ((link.a, a), (link.b, b))]
         if all(labels):
             joins.append(Join((labels[0], labels[1]), (names[link.a], names[link.b]), link.why))
-        parent[b] = a
-        if labels[1] and not labels[0]:
-            label[a] = labels[1]
+        root = sets.union(a, b)
+        if group := label.get(a) or labels[1]:
+            label[root] = group
     members: dict[int, list[int]] = defaultdict(list)
     for i in range(len(names)):
-        members[root(i)].append(i)
+        members[sets.find(i)].append(i)
     return _call(list(members.values()), names, own), joins
 
 

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from bldml.dataset.cache.format import DamagedRow
 from bldml.dataset.cache.reader import CachedImages
 from bldml.dataset.images import UnreadableImage, load_rgb
-from bldml.dataset.pixels import Square
+from bldml.dataset.pixels import ResizedImage
 from bldml.dataset.samples import Sample
 from bldml.dataset.texts import Texts
 from bldml.errors import DatasetError
@@ -80,7 +80,7 @@ class LeafDataset(Dataset[Item]):
             pixels = training_image(image, self.image_size, self.augmentation, generator, aspect)
         return {"image": pixels, "label": int(self.labels[index]), "path": name, "group": self.groups[index]}
 
-    def _photograph(self, index: int) -> Image.Image | Square:
+    def _photograph(self, index: int) -> Image.Image | ResizedImage:
         """The photograph, or the square of it that is all that is needed."""
         if self.cached is None:
             return self._decoded(index)

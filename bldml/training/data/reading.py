@@ -70,7 +70,7 @@ def read_photographs(
         if result.reason:
             bad.append((result.sample.name, result.reason))
         else:
-            contents.take_down(good, result.digest, result.metadata, result.print)
+            contents.take_down(good, result.digest, result.metadata, result.phash)
             good += 1
     if bad and not exclude:
         raise DatasetError(
