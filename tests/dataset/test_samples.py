@@ -20,6 +20,7 @@ from bldml.dataset.samples import (
     dataset_digest,
     no_photographs,
 )
+from bldml.dataset.texts import Texts
 from bldml.errors import DatasetError
 
 ROOT = Path("two\nlines/data")
@@ -237,3 +238,14 @@ def test_fingerprint_by_hand() -> None:
     samples = [Sample(ROOT / "b", "b", "BLD"), Sample(ROOT / "a", "a", "No")]
     text = "1" * 64 + " No\n" + "2" * 64 + " BLD\n"
     assert dataset_digest(samples, ["2" * 64, "1" * 64]) == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_texts_hold_any_name() -> None:
+    names = ["a.jpg", "", "\udcff\udcfe.png", "Blätter/北.jpg", "x" * 300]
+    texts = Texts(names)
+    assert list(texts) == names
+    assert texts[1:3] == names[1:3]
+    assert len(texts) == 5
+    with pytest.raises(IndexError):
+        texts[5]
+    assert list(Texts([])) == []

@@ -17,7 +17,6 @@ from bldml.dataset.cache.format import row_bytes
 from bldml.dataset.duplicates.phash import perceptual_hash
 from bldml.dataset.images import load_rgb
 from bldml.dataset.metadata import read_metadata
-from bldml.dataset.texts import Texts
 from bldml.errors import DatasetError
 from bldml.training.data.datamodule import LeafDataModule
 from bldml.training.data.leafdataset import LeafDataset
@@ -306,17 +305,6 @@ def test_a_photograph_that_changed_after_it_was_cached(root: Path, folder: Path)
     off.read_for_fit()
     assert auto.fingerprints == off.fingerprints
     assert same(batches(auto), batches(off))
-
-
-def test_texts_hold_any_name() -> None:
-    names = ["a.jpg", "", "\udcff\udcfe.png", "Blätter/北.jpg", "x" * 300]
-    texts = Texts(names)
-    assert list(texts) == names
-    assert texts[1:3] == names[1:3]
-    assert len(texts) == 5
-    with pytest.raises(IndexError):
-        texts[5]
-    assert list(Texts([])) == []
 
 
 def test_a_process_that_was_not_forked_loads_the_same(root: Path, folder: Path) -> None:

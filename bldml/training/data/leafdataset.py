@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
@@ -17,7 +16,6 @@ from bldml.dataset.cache.reader import CachedImages
 from bldml.dataset.images import UnreadableImage, load_rgb
 from bldml.dataset.pixels import ResizedImage
 from bldml.dataset.samples import Sample
-from bldml.dataset.texts import Texts
 from bldml.errors import DatasetError
 from bldml.training.transforms import Augmentation, evaluation_image, training_image
 
@@ -37,13 +35,13 @@ class LeafDataset(Dataset[Item]):
     """Photographs as tensors; labels are positions in `class_names`.
 
     Args:
-        samples: The photographs.
+        samples: The photographs; many of them as `Samples`, which processes that are forked do not copy.
         class_names: Names in the order of their labels.
         image_size: Side in pixels.
         augmentation: How training pictures vary; None for evaluation.
         seed: Seed of the run, for the augmentation.
         cached: The photographs' cached images; those without one are decoded each time.
-        aspects: Width to height of each photograph, which its square does not show any more.
+        aspects: Width to height of each photograph, which its cached image does not show.
     """
 
     def __init__(
@@ -58,9 +56,7 @@ class LeafDataset(Dataset[Item]):
     ) -> None:
         label_of = {name: label for label, name in enumerate(class_names)}
         self.labels = np.array([label_of.get(sample.class_name, UNLABELLED) for sample in samples], np.int64)
-        self.paths = Texts(str(sample.path) for sample in samples)
-        self.names = Texts(sample.name for sample in samples)
-        self.groups = Texts(sample.group for sample in samples)
+        self.samples = samples
         self.image_size, self.augmentation, self.seed, self.cached = image_size, augmentation, seed, cached
         self.aspects = np.ones(len(samples)) if aspects is None else aspects
         self._warned = False
@@ -72,13 +68,13 @@ class LeafDataset(Dataset[Item]):
     def __getitem__(self, key: tuple[int, int]) -> Item:
         """The photograph at (epoch, index)."""
         epoch, index = key
-        name, image = self.names[index], self._photograph(index)
+        sample, image = self.samples[index], self._photograph(index)
         if self.augmentation is None:
             pixels = evaluation_image(image, self.image_size)
         else:
-            generator, aspect = self._generator(epoch, name), float(self.aspects[index])
+            generator, aspect = self._generator(epoch, sample.name), float(self.aspects[index])
             pixels = training_image(image, self.image_size, self.augmentation, generator, aspect)
-        return {"image": pixels, "label": int(self.labels[index]), "path": name, "group": self.groups[index]}
+        return {"image": pixels, "label": int(self.labels[index]), "path": sample.name, "group": sample.group}
 
     def _photograph(self, index: int) -> Image.Image | ResizedImage:
         """The photograph, or the square of it that is all that is needed."""
@@ -97,7 +93,7 @@ class LeafDataset(Dataset[Item]):
 
     def _decoded(self, index: int) -> Image.Image:
         try:
-            return load_rgb(Path(self.paths[index]), self.image_size)
+            return load_rgb(self.samples[index].path, self.image_size)
         except UnreadableImage as error:
             # All were decoded before training: this one has changed since, and nothing may take its place.
             raise DatasetError(f"A photograph has become unreadable during the run. {error}") from error
