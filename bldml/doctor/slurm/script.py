@@ -30,6 +30,7 @@ SHORT = {
     "O": "overcommit", "s": "oversubscribe", "p": "partition", "q": "qos", "Q": "quiet", "t": "time", "v": "verbose",
     "V": "version", "W": "wait",
 }  # fmt: skip
+_BEFORE_COMMENT = re.compile(r"""(?:\\.|'[^']*'?|"(?:\\.|[^"\\])*"?|(?<=\S)\#|[^#])*+""", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -161,20 +162,7 @@ def without_comment(text: str) -> str:
     >>> without_comment("--job-name=a#b --comment='no # here'  # don't"), without_comment(" # all")
     ("--job-name=a#b --comment='no # here'  ", ' ')
     """
-    quote = ""
-    escaped = False
-    for place, character in enumerate(text):
-        if escaped:
-            escaped = False
-        elif character == "\\" and quote != "'":
-            escaped = True
-        elif quote:
-            quote = "" if character == quote else quote
-        elif character in "'\"":
-            quote = character
-        elif character == "#" and (place == 0 or text[place - 1].isspace()):
-            return text[:place]
-    return text
+    return next(_BEFORE_COMMENT.finditer(text))[0]
 
 
 def _commands(text: str) -> list[Command]:
