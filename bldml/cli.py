@@ -11,8 +11,6 @@ from bldml.commands import COMMANDS
 from bldml.errors import UsageError
 
 if TYPE_CHECKING:
-    from argparse import Action, HelpFormatter
-
     from bldml.training.resume.signals import StopSignals
 
 VERBS = {
@@ -78,9 +76,11 @@ def overview() -> str:
 def _run_command(function: Callable[..., None], arguments: list[str]) -> int:
     import jsonargparse
 
+    from bldml.training.lightning_internals import plain_help
+
     try:
         parser = jsonargparse.ArgumentParser(
-            prog=f"bldml {arguments[0]}", description=_first_line(function), formatter_class=_formatter()
+            prog=f"bldml {arguments[0]}", description=_first_line(function), formatter_class=plain_help()
         )
         lists = [name for name, kind in get_type_hints(function).items() if kind == list[Path]]
         parser.add_function_arguments(function, as_positional=True, skip=set(lists))
@@ -96,20 +96,6 @@ def _run_command(function: Callable[..., None], arguments: list[str]) -> int:
     except KeyboardInterrupt as stop:
         return _fail(str(stop) or "interrupted", 130)
     return 0
-
-
-def _formatter() -> "type[HelpFormatter]":
-    """How --help of a plain command is written."""
-    import jsonargparse
-
-    class Formatter(jsonargparse.DefaultHelpFormatter):
-        """As jsonargparse does it, but for the type of a path, which it shows as `<class 'Path'>`."""
-
-        def _get_type_str(self, action: "Action") -> str | None:
-            text = super()._get_type_str(action)
-            return text and text.replace("<class 'Path'>", "PATH").replace("Path |", "PATH |")
-
-    return Formatter
 
 
 def _run_verb(arguments: list[str], *, is_process: bool) -> int:

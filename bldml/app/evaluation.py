@@ -23,10 +23,10 @@ from bldml.io.atomic import check_name, write_atomically
 from bldml.run.folder import RunFolder
 from bldml.training.checkpoint import Checkpoint, read_checkpoint
 from bldml.training.data.datamodule import LeafDataModule
+from bldml.training.lightning_internals import disarm
 from bldml.training.module import LeafClassifier
 from bldml.training.recording import PredictionRecorder
 from bldml.training.resume.callback import StopEvaluation
-from bldml.training.resume.overrides import disarm
 from bldml.training.resume.signals import StopSignals
 
 OWN_NAMES = ("train", "val", "test")

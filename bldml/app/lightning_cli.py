@@ -10,7 +10,6 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
-from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 
 from bldml.app.allowed import RISK, allowed_paths, check_allowed, refusal
 from bldml.app.evaluation import evaluate_after_fit, evaluate_checkpoint
@@ -35,9 +34,9 @@ from bldml.run.folder import RunFolder
 from bldml.training.checkpoint import Checkpoint, read_checkpoint
 from bldml.training.data.datamodule import LeafDataModule
 from bldml.training.finetuning import TrainingConditions
+from bldml.training.lightning_internals import disarm, forget_hyper_parameters, is_started_by_fork
 from bldml.training.module import LeafClassifier
 from bldml.training.process import keep_freed_memory
-from bldml.training.resume.overrides import disarm
 from bldml.training.resume.signals import Stopped, StopSignals
 from bldml.training.resume.slurm import RequeueEnvironment, SlurmJob, leave
 
@@ -49,6 +48,7 @@ DESCRIPTIONS = {
 }
 
 
+@forget_hyper_parameters
 class LeafCLI(LightningCLI):
     """The four verbs.
 
@@ -75,7 +75,7 @@ class LeafCLI(LightningCLI):
         set_up_parsing(None if self.trusted else allowed_paths())
         args = with_config_of_run([argument for argument in args if argument != "--trust_config"])
         check_files(args)
-        self._verbs = iter(self.subcommands())
+        self.parsers: dict[str, LightningArgumentParser] = {}
         super().__init__(
             LeafClassifier,
             LeafDataModule,
@@ -103,7 +103,9 @@ class LeafCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Called once for each verb, in the order of `subcommands`."""
-        add_arguments(parser, next(self._verbs))
+        verb = list(self.subcommands())[len(self.parsers)]
+        self.parsers[verb] = parser
+        add_arguments(parser, verb)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; for an evaluation, a second time with the checkpoint's own settings as defaults."""
@@ -122,7 +124,7 @@ class LeafCLI(LightningCLI):
         self.checkpoint = read_checkpoint(Path(typed.ckpt_path))
         header = self.checkpoint.header
         defaults, self.external = take_from_checkpoint(typed, header)
-        self._parser(verb).set_defaults(defaults)
+        self.parsers[verb].set_defaults(defaults)
         self.config = self._parsed(parser, args)
         config = self.config[verb]
         if not self.external:
@@ -143,7 +145,7 @@ class LeafCLI(LightningCLI):
         verb = config.subcommand
         if not self.trusted:
             check_allowed(config[verb])
-        check_nulls(self._parser(verb), config[verb])
+        check_nulls(self.parsers[verb], config[verb])
         seed = config[verb].seed_everything
         if verb == "fit" and not config.fit.trainer.fast_dev_run:
             self.continued = run_to_continue(config.fit, self.job)
@@ -151,9 +153,6 @@ class LeafCLI(LightningCLI):
                 seed = recorded(self.continued).get("seed", seed)
         config[verb].seed_everything = checked_seed(seed)
         return config
-
-    def _parse_ckpt_path(self) -> None:
-        """Nothing: Lightning would let a checkpoint's hyper-parameters change a configuration that was checked."""
 
     def instantiate_classes(self) -> None:
         """As LightningCLI does; a value that a class refuses is the user's mistake."""
@@ -170,7 +169,7 @@ class LeafCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, without loggers and checkpoints: a fit gets them once its run folder is there."""
-        settings = trainer_settings(self._get(self.config_init, "trainer"), str(self.subcommand))
+        settings = trainer_settings(self.config_init[self.subcommand]["trainer"], str(self.subcommand))
         self.environment = next((p for p in settings["plugins"] if isinstance(p, RequeueEnvironment)), None)
         try:
             trainer = disarm(super().instantiate_trainer(**settings, **kwargs))
@@ -179,17 +178,16 @@ class LeafCLI(LightningCLI):
         if trainer.strategy.root_device.type == "cpu":
             keep_freed_memory()
         # Others share weights out among processes, or start them in a way in which signals do not reach them.
-        by_fork = isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
-        if by_fork or type(trainer.strategy) not in (SingleDeviceStrategy, DDPStrategy):
+        if is_started_by_fork(trainer) or type(trainer.strategy) not in (SingleDeviceStrategy, DDPStrategy):
             raise ConfigError("trainer.strategy must be auto or ddp.")
         return trainer
 
     def fit(self, model: LightningModule, datamodule: LightningDataModule) -> None:
         """Train, then evaluate the best checkpoint."""
         config = self.config["fit"]
-        self.model.goal = self._get(self.config_init, "operating_point")
+        self.model.goal = self.config_init["fit"]["operating_point"]
         start = Start(self.trainer, self.model, self.datamodule, config, self.signals, self.job)
-        parser = self._parser("fit")
+        parser = self.parsers["fit"]
         text, defaults = (
             parser.dump(without(values, "resume"), skip_unset=False) for values in (config, parser.get_defaults())
         )

@@ -11,13 +11,10 @@ from typing import Any, Literal, NoReturn, get_args
 
 import jsonargparse
 import yaml
-from jsonargparse import Namespace, _stubs_resolver
-from jsonargparse._common import parsing_settings
-from jsonargparse._stubs_resolver import StubsResolver
+from jsonargparse import Namespace
 from jsonargparse.typing import PositiveFloat
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser
-from typeshed_client import get_search_context
 
 from bldml.app.allowed import refusal
 from bldml.errors import ConfigError
@@ -27,6 +24,13 @@ from bldml.run.card import Card
 from bldml.training.backbones import image_size_of
 from bldml.training.checkpoint import Header
 from bldml.training.finetuning import PlateauLR, ProgressiveUnfreezing
+from bldml.training.lightning_internals import (
+    actions_of,
+    forget_import_rules,
+    look_up_stubs_in,
+    may_import_anything,
+    type_of_option,
+)
 
 # What of the data settings an evaluation takes from the checkpoint where the command line is silent.
 DATA_SETTINGS = ("fold", "class_aliases", "val_fraction", "test_fraction", "unreadable", "batch_size")
@@ -49,8 +53,6 @@ GROUPS = ("model", "data", "trainer", "unfreezing", "early_stopping", "plateau")
 MONITORED = ("early_stopping", "plateau")
 # Classes that configurations and run folders of earlier versions name by another path.
 MOVED = {"bldml.training.slurm.RequeueEnvironment": "bldml.training.resume.slurm.RequeueEnvironment"}
-# What jsonargparse refuses to import by itself; its settings add to this for the rest of the process.
-_OWN_VERDICTS = dict(parsing_settings["import_path_verdicts"])
 
 
 class Parser(LightningArgumentParser):
@@ -172,8 +174,8 @@ def check_nulls(parser: LightningArgumentParser, config: Namespace) -> None:
     Raises:
         ConfigError: A key that must have a value has none.
     """
-    for action in parser._actions:
-        hint = getattr(action, "_typehint", None)
+    for action in actions_of(parser):
+        hint = type_of_option(action)
         if hint is None or action.default is None or type(None) in get_args(hint):
             continue
         if config.get(action.dest, action.default) is None:
@@ -260,13 +262,8 @@ def set_up_parsing(allowed: Sequence[str] | None) -> None:
         allowed: Paths of the classes that a configuration may name, checked before their modules are imported; None for
             a configuration that is trusted.
     """
-    # Otherwise what an earlier command of this process has set would hold for this one too.
-    parsing_settings["import_path_verdicts"] = dict(_OWN_VERDICTS)
-    # It would start `python -c` to learn where packages lie, in the folder of a configuration, whose modules that runs.
-    paths = [Path(path) for path in sys.path if path]
-    _stubs_resolver.stubs_resolver = StubsResolver(  # type: ignore[assignment]  # declared as None
-        search_context=get_search_context(search_path=paths)
-    )
+    forget_import_rules()
+    look_up_stubs_in([Path(path) for path in sys.path if path])
     jsonargparse.set_loader("yaml", load_configuration, exceptions=(yaml.YAMLError,))
     jsonargparse.set_parsing_settings(
         import_path_denylist=[] if allowed is None else ["*"],
@@ -280,7 +277,7 @@ def set_up_parsing(allowed: Sequence[str] | None) -> None:
 
 def is_trusted() -> bool:
     """Whether parsing is set up for a configuration that may name any class."""
-    return "*" not in parsing_settings["import_path_verdicts"]
+    return may_import_anything()
 
 
 def config_files(arguments: list[str]) -> list[Path]:
@@ -366,4 +363,4 @@ def explain_mistake(message: str, keys: list[str]) -> str:
 
 def keys_of(parser: jsonargparse.ArgumentParser) -> list[str]:
     """Every option of a parser as a dotted key."""
-    return [action.dest for action in parser._actions if action.option_strings]
+    return [action.dest for action in actions_of(parser) if action.option_strings]

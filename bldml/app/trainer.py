@@ -15,8 +15,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.utilities import rank_zero_info
 
 from bldml.errors import ConfigError
-from bldml.training.resume.overrides import AtomicCheckpointIO
+from bldml.training.lightning_internals import check_srun_shape, cpu_has_bf16
 from bldml.training.resume.slurm import RequeueEnvironment
+from bldml.training.resume.writing import AtomicCheckpointIO
 
 TRAINER_DEFAULTS = {
     "max_epochs": 100,
@@ -98,7 +99,7 @@ def plugins(given: Any, verb: str) -> list[Any]:
     in_step = RequeueEnvironment.detect()
     if in_step:
         try:
-            RequeueEnvironment._validate_srun_variables()  # --ntasks in place of --ntasks-per-node
+            check_srun_shape()
         except RuntimeError as error:
             raise ConfigError(str(error)) from error
     if verb == "fit":
@@ -124,7 +125,7 @@ def plain_precision(precision: Any, accelerator: str) -> Any:
     """
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
     if on_cpu and precision in ("16-mixed", "16", 16):
-        if not torch.cpu._is_avx512_bf16_supported():
+        if not cpu_has_bf16():
             rank_zero_info("No GPU is used, and this CPU has no 16-bit format of its own: computing in float32.")
             return "32-true"
         rank_zero_info("No GPU is used: computing in bf16, the CPU's 16-bit format, instead of fp16.")

@@ -83,8 +83,10 @@ def read_configuration(arguments: list[str]) -> Configuration:
 def _read(arguments: list[str], files: tuple[Path, ...]) -> Configuration:
     from bldml.app.lightning_cli import LeafCLI
     from bldml.training.finetuning import check_depth
+    from bldml.training.lightning_internals import parse_only
     from bldml.training.resume.signals import StopSignals
 
+    @parse_only
     class FitOptions(LeafCLI):
         """A fit that stops when its command line is understood."""
 
@@ -94,12 +96,6 @@ def _read(arguments: list[str], files: tuple[Path, ...]) -> Configuration:
         def make(self) -> None:
             """What `fit` makes before it starts."""
             super().instantiate_classes()
-
-        def _run_subcommand(self, subcommand: str) -> None:
-            """Nothing: this fit does not run."""
-
-        def _set_seed(self) -> None:
-            """Nothing is drawn; the process's generators stay as they are."""
 
     with _quiet():
         # Signals that are not entered catch nothing.

@@ -8,6 +8,7 @@ from typing import Any
 from bldml.doctor.checks import GIVE_CONFIG, Finding, fail, ok, ok_or_warn, skip, warn
 from bldml.doctor.configuration import Settings
 from bldml.doctor.tools import ask
+from bldml.training.lightning_internals import built_architectures
 
 V100 = (7, 0)
 # The last builds that hold code for a V100 are those for CUDA 12.6, of torch 2.10 to 2.14.
@@ -48,8 +49,7 @@ def look_at_gpu() -> Gpu:
     driver = answer.text.splitlines()[0] if answer.good and answer.text else ""
     if not cuda.is_available():
         # get_arch_list() is empty without a GPU, though the build holds what it holds.
-        flags = getattr(torch._C, "_cuda_getArchFlags", lambda: "")() or ""
-        return Gpu(architectures=tuple(flags.split()), built_for=built_for, driver=driver)
+        return Gpu(architectures=built_architectures(), built_for=built_for, driver=driver)
     return Gpu(
         cuda.get_device_name(0),
         cuda.get_device_capability(0),

@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from bldml.errors import TrainingError
 from bldml.training.backbones import Unit
+from bldml.training.lightning_internals import let_ddp_skip_parameters
 from bldml.training.module import LeafClassifier
 
 
@@ -64,8 +65,7 @@ class ProgressiveUnfreezing(Callback):
         if stage == "fit":
             classifier(pl_module).unfreeze()
             if isinstance(trainer.strategy, DDPStrategy):
-                # Otherwise it waits in vain for the gradients of frozen stages.
-                trainer.strategy._ddp_kwargs["find_unused_parameters"] = True
+                let_ddp_skip_parameters(trainer.strategy)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set what the first epoch trains; one that a resumed run goes on in does not start again."""

@@ -8,12 +8,12 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from bldml.errors import TrainingError
 from bldml.metrics.operating_point import BEST_F1, OperatingPoint, choose_operating_point
 from bldml.training.backbones import BACKBONES, Backbone, BackboneName, Unit, build, image_size_of
 from bldml.training.checkpoint import KEY, Header
+from bldml.training.lightning_internals import attached_trainer, is_batchnorm, leave_scaling
 from bldml.training.scores import Epoch, EpochScores, weighted_loss
 from bldml.training.transforms import MEAN, STD, Normalization
 from bldml.training.trunk import FeatureCache, Trunk
@@ -144,7 +144,7 @@ class LeafClassifier(LightningModule):
                 self.network.get_submodule(path).requires_grad_(thawed).train(thawed or self.frozen_mode == "train")
         if self.freeze_batchnorm:
             for module in self.network.modules():
-                if isinstance(module, _BatchNorm):
+                if is_batchnorm(module):
                     module.eval()
         self.trunk.split()
         return self
@@ -166,7 +166,8 @@ class LeafClassifier(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Logits float32 (n,)."""
-        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+        trainer = attached_trainer(self)
+        if trainer is not None and trainer.state.fn == TrainerFn.FITTING:
             logits = self.trunk.logits(self._features(batch)).squeeze(1).float()
         else:
             logits = self(batch["image"])
@@ -282,6 +283,5 @@ def adamw(
     groups[0]["params"] = [p for p in network.parameters() if id(p) not in in_stages]
     # One kernel over all parameters instead of several for each.
     optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
-    # It could undo the gradient scaler's factor by itself, but then Lightning could not clip before.
-    optimizer._step_supports_amp_scaling = False
+    leave_scaling(optimizer)
     return optimizer

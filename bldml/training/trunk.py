@@ -10,11 +10,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 from torchvision.ops import StochasticDepth
 
 from bldml.training.backbones import FUNCTIONS
+from bldml.training.lightning_internals import is_batchnorm, is_dropout, version_of
 
 # Address and version of each tensor, and the precision: the key differs after any change, whoever made it.
 Key = tuple[object, ...]
@@ -53,7 +52,7 @@ class Trunk:
         """Return everything except the image that the frozen part's output depends on."""
         steps = self.steps[: self.frozen]
         dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
-        weights = [(weight.data_ptr(), weight._version) for step in steps for weight in step.parameters()]
+        weights = [(weight.data_ptr(), version_of(weight)) for step in steps for weight in step.parameters()]
         # Buffers without versions: in each step, DDP of torch 2.10 writes the same statistics to every rank's buffers.
         buffers = [buffer.data_ptr() for step in steps for buffer in step.buffers()]
         return (self.frozen, device, dtype, *weights, *buffers)
@@ -142,5 +141,8 @@ def is_fixed(step: nn.Module) -> bool:
     """Return whether a step is a fixed function of its input as long as its weights do not change."""
     if any(parameter.requires_grad for parameter in step.parameters()):
         return False
-    moving = (_BatchNorm, _DropoutNd, StochasticDepth)
-    return not any(isinstance(module, moving) and module.training for module in step.modules())
+    return not any(module.training and _moves(module) for module in step.modules())
+
+
+def _moves(layer: nn.Module) -> bool:
+    return is_batchnorm(layer) or is_dropout(layer) or isinstance(layer, StochasticDepth)

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
-from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from bldml.training.resume.signals import blocked, ignore_in_worker
 
@@ -77,7 +76,7 @@ class LeafLoader(DataLoader[Any]):
 
     trained_on = 0
 
-    def __iter__(self) -> _BaseDataLoaderIter:
+    def __iter__(self) -> Any:
         """Start the processes, deaf to signals from their first moment on."""
         # What is there now is none of their garbage: looking for it would copy this process's memory into each.
         gc.freeze()

@@ -14,6 +14,7 @@ from bldml.errors import CheckpointError, RunError
 from bldml.io.text import counted
 from bldml.run.folder import RunFolder
 from bldml.training.data.sampling import LeafLoader
+from bldml.training.lightning_internals import can_end_early, has_gradients_waiting, is_between_steps
 from bldml.training.recording import EpochTable
 from bldml.training.resume.signals import Stopped, StopSignals
 from bldml.training.resume.state import (
@@ -103,11 +104,7 @@ class Interruption(Callback):
     ) -> None:
         """Stop or save here, unless gradients wait to be applied, or the validation or the epoch's end comes now."""
         loader(trainer).trained_on = batch_idx + 1
-        loops = trainer.fit_loop
-        fetcher = loops._data_fetcher
-        assert fetcher is not None
-        validates = loops.epoch_loop._should_check_val_fx(fetcher)
-        if not (loops._should_accumulate() or validates or trainer.is_last_batch):
+        if is_between_steps(trainer) and not trainer.is_last_batch:
             self._stop_if_asked(trainer, pl_module, "batch")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -119,8 +116,7 @@ class Interruption(Callback):
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
         """Stop here; the validation will be run again as a whole, so its last batch rather leads to its end."""
-        waiting = trainer.fit_loop._should_accumulate()  # gradients, which are in no checkpoint
-        if not (trainer.sanity_checking or waiting) and batch_idx < self._shared_batches - 1:
+        if not (trainer.sanity_checking or has_gradients_waiting(trainer)) and batch_idx < self._shared_batches - 1:
             self._stop_if_asked(trainer, pl_module, "validation")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -196,7 +192,7 @@ class Interruption(Callback):
             checkpoint,
             self._position,
             # Within an epoch it may wait for min_epochs.
-            should_stop=trainer.should_stop and (self._position == "epoch" or not trainer.fit_loop._can_stop_early),
+            should_stop=trainer.should_stop and (self._position == "epoch" or not can_end_early(trainer)),
             rows=[] if self.table is None else self.table.rows, metrics=metrics,
         )  # fmt: skip
 

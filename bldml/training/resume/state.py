@@ -19,6 +19,7 @@ from torchmetrics import Metric
 
 from bldml.errors import CheckpointError
 from bldml.training.checkpoint import Checkpoint, read_checkpoint
+from bldml.training.lightning_internals import batches_logged, metric_state, put_metric_state
 from bldml.training.recording import Row
 
 KEY = "bldml_resume"
@@ -72,7 +73,7 @@ def make_resumable(
         metrics: What `take_metrics` gave, of each rank.
     """
     loops = checkpoint["loops"]["fit_loop"]
-    epochs, logged = loops["epoch_progress"], loops["epoch_loop.state_dict"]["_batches_that_stepped"]
+    epochs, logged = loops["epoch_progress"], batches_logged(checkpoint)
     if position == "epoch":
         done = epochs["current"]["processed"]
         for tracker in epochs.values():
@@ -100,10 +101,7 @@ def make_resumable(
 def take_metrics(module: LightningModule) -> dict[str, Any]:
     """The metrics of the running epoch as plain values and tensors on the CPU, by their place in the module."""
     return {
-        name: {
-            "updates": metric._update_count,
-            "state": {key: _map(getattr(metric, key), "cpu") for key in metric._defaults},
-        }
+        name: _map(metric_state(metric), "cpu")
         for name, metric in module.named_modules()
         if isinstance(metric, Metric) and name.startswith(TRAIN_METRICS)
     }
@@ -113,9 +111,7 @@ def put_metrics(module: LightningModule, taken: Mapping[str, Any]) -> None:
     """Put back what `take_metrics` took."""
     for name, metric in module.named_modules():
         if isinstance(metric, Metric) and name in taken:
-            for key, value in taken[name]["state"].items():
-                setattr(metric, key, _map(value, module.device))
-            metric._update_count, metric._computed = taken[name]["updates"], None
+            put_metric_state(metric, _map(taken[name], module.device))
 
 
 def relocate(state: dict[str, Any], folder: str) -> None:
@@ -162,4 +158,6 @@ def read_progress(path: Path) -> Progress:
 def _map(value: Any, device: torch.device | str) -> Any:
     if isinstance(value, Tensor):
         return value.detach().to(device, copy=True)
+    if isinstance(value, dict):
+        return {key: _map(item, device) for key, item in value.items()}
     return [_map(item, device) for item in value] if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""Parts of Lightning that are replaced or switched off."""
+"""A checkpoint is written whole, or the old file stays."""
 
 import os
 from pathlib import Path
@@ -6,9 +6,6 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.pytorch import Trainer
-from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
-from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
 from bldml.errors import RunError
 
@@ -56,20 +53,3 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         file = Path(path)
         if file.suffix == ".ckpt" and file.is_file() and file.parent.resolve() in self._folders:
             file.unlink(missing_ok=True)
-
-
-class _NoHandlers(_SignalConnector):
-    def register_signal_handlers(self) -> None:
-        """Leave signals to StopSignals: Lightning's handlers save nothing at SIGTERM, and run in loader workers too."""
-
-
-class _NoForeignCheckpoint(_CheckpointConnector):
-    # Lightning would load a hpc_ckpt_1.ckpt that any other job has left in the folder.
-    _hpc_resume_path = None
-
-
-def disarm(trainer: Trainer) -> Trainer:
-    """Switch off what Lightning does by itself with signals and with checkpoints that lie around."""
-    trainer._signal_connector = _NoHandlers(trainer)
-    trainer._checkpoint_connector = _NoForeignCheckpoint(trainer)
-    return trainer
