@@ -1,10 +1,10 @@
-"""Where Grad-CAM looks on photographs whose lesions are known.
+"""Grad-CAM on photographs whose lesions are known: how much of it is inside them.
 
     python benchmarks/gradcam.py cams/explanations.csv --checkpoint best.ckpt --photographs leaves --masks masks
 
 Medians over photographs with lesions, and their bootstrap intervals, from the table that `bldml explain --masks` wrote.
-Chance is the share of the picture's area. Lesions lie where leaves lie, so there is a second yardstick: the mean map of
-all other photographs laid on each mask, which is what looking always at the same place would give.
+Chance is the fraction of the image area. Lesions are inside leaves, so there is a second reference: the mean map of all
+other photographs applied to each mask, which is the value of a map that is always the same.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from bldml.app.evaluation import load_weights
 from bldml.app.explain import find_masks
 from bldml.dataset.folders import read_unlabelled
 from bldml.dataset.images import load_rgb
-from bldml.inference.explain import attention, look, read_mask
+from bldml.inference.explain import attention, predict_with_map, read_mask
 from bldml.inference.gradcam import GradCam
 from bldml.metrics.bootstrap import bootstrap
 from bldml.metrics.proportions import proportion
@@ -56,7 +56,7 @@ def by_other_maps(checkpoint_path: Path, photographs: Path, masks: Path) -> dict
     samples = read_unlabelled(photographs).splits["predict"]
     found = find_masks(masks, samples)
     with GradCam(model) as gradcam:
-        maps = {sample.name: look(gradcam, sample.path, header.temperature)[1] for sample in samples}
+        maps = {sample.name: predict_with_map(gradcam, sample.path, header.temperature)[1] for sample in samples}
     unit = {name: cam / cam.sum() for name, cam in maps.items() if cam.sum() > 0}
     total = np.sum(list(unit.values()), axis=0)
     rows: dict[str, Row] = {}

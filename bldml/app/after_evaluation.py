@@ -21,7 +21,7 @@ from bldml.dataset.files import escape_path, show_path
 from bldml.dataset.images import UnreadableImage, load_rgb
 from bldml.dataset.samples import Sample
 from bldml.errors import RunError
-from bldml.inference.explain import look, overlay
+from bldml.inference.explain import overlay, predict_with_map
 from bldml.inference.gradcam import GradCam
 from bldml.io.atomic import make_folder, write_atomically
 from bldml.io.text import counted
@@ -205,7 +205,7 @@ def remove_pictures(folder: Path) -> None:
 
 
 def _draw(gradcam: GradCam, path: Path, temperature: float, folder: Path, number: str) -> None:
-    _, cam = look(gradcam, path, temperature)
+    _, cam = predict_with_map(gradcam, path, temperature)
     photograph = load_rgb(path, LONGEST)
     photograph.thumbnail((LONGEST, LONGEST))
     (folder / f"{number}.jpg").write_bytes(_jpeg(photograph))

@@ -1,4 +1,4 @@
-"""Explanations on disk: the photographs of a folder, their overlays, a contact sheet and a table."""
+"""The command `explain`: Grad-CAM overlays, a contact sheet and a table for a folder of photographs."""
 
 import csv
 import io
@@ -25,8 +25,8 @@ from bldml.inference.explain import (
     Attention,
     attention,
     contact_sheet,
-    look,
     overlay,
+    predict_with_map,
     read_mask,
     thumbnail,
     thumbnail_side,
@@ -50,14 +50,14 @@ MASK_COLUMNS = (
 
 @dataclass(frozen=True)
 class Explanation:
-    """One photograph, explained.
+    """Explanation of one photograph.
 
     Attributes:
-        name: As it was given, text for a table.
+        name: Name of the photograph in the table.
         path: The photograph.
         probability: Calibrated probability of the positive class, in [0, 1].
-        overlay: The PNG that was written.
-        attention: Shares inside its mask; None without one.
+        overlay: The PNG file that was written.
+        attention: Attention inside its mask; None without a mask.
     """
 
     name: str
@@ -76,20 +76,20 @@ def explain_photographs(
     longest: int | None = None,
     device: Device = "auto",
 ) -> list[Explanation]:
-    """Explain photographs; write `<number>_<name>.png` each, `contact_sheet.png` and `explanations.csv`.
+    """Write `<number>_<name>.png` for each photograph, `contact_sheet.png` and `explanations.csv`.
 
     Args:
         checkpoint: The classifier.
-        items: Name (text for a table) and file of each photograph.
-        folder: Where to; made where it is missing. Files of these names are replaced, others stay.
-        masks: Mask of a photograph by its name; there need not be one for each.
-        longest: Longer side of the overlays in pixels, at least 1; None for that of the photograph.
-        device: Where to compute; auto takes a GPU if there is one. Always in float32.
+        items: Name (for the table) and path of each photograph.
+        folder: Output folder, created if missing. Files of the same names are replaced, others stay.
+        masks: Path of the mask by name of the photograph; not every photograph needs one.
+        longest: Longer side of the overlays in pixels, at least 1; None for the size of the photograph.
+        device: Device to compute on; auto uses a GPU if there is one. Always in float32.
 
     Raises:
         DatasetError: A photograph or mask cannot be used.
-        CheckpointError: The weights cannot.
-        RunError: The folder holds the photographs themselves, or cannot be written.
+        CheckpointError: The weights cannot be used.
+        RunError: The folder contains the photographs themselves, or cannot be written.
     """
     photographs = list(items)
     for _, path in photographs:
@@ -102,20 +102,20 @@ def explain_photographs(
         digits = max(4, len(str(len(photographs))))
         for i, (name, path) in enumerate(tqdm(photographs, desc="Explaining", unit="photo", leave=False, disable=None)):
             try:
-                probability, cam = look(gradcam, path, checkpoint.header.temperature)
+                probability, cam = predict_with_map(gradcam, path, checkpoint.header.temperature)
                 photograph = load_rgb(path)
             except UnreadableImage as error:
                 raise DatasetError(f"The photograph {show_path(path)} cannot be read: {error.reason}.") from error
-            shares = None
+            inside = None
             if masks and name in masks:
-                shares = attention(cam, *read_mask(masks[name], path, photograph.size))
+                inside = attention(cam, *read_mask(masks[name], path, photograph.size))
             if longest is not None:
                 photograph.thumbnail((longest, longest))
             picture = overlay(photograph, cam)
-            place = folder / f"{i + 1:0{digits}}_{_safe(path.stem)}.png"
-            write_atomically(place, _png(picture))
+            output = folder / f"{i + 1:0{digits}}_{_safe_stem(path.stem)}.png"
+            write_atomically(output, _png(picture))
             thumbnails.append(thumbnail(picture, side))
-            explanations.append(Explanation(name, path, probability, place, shares))
+            explanations.append(Explanation(name, path, probability, output, inside))
     if thumbnails:
         captions = [f"{i}  {e.probability:.3f}" for i, e in enumerate(explanations, 1)]
         write_atomically(folder / SHEET, _png(contact_sheet(thumbnails, captions, side)))
@@ -126,17 +126,18 @@ def explain_photographs(
 def explain_folder(
     checkpoint_path: Path, photographs: Path, output: Path, masks: Path | None = None, device: Device = "auto"
 ) -> None:
-    """Explain a folder of photographs, or one photograph, and say where the results are.
+    """Explain a folder of photographs, or one photograph, and print where the results are.
 
     Args:
-        checkpoint_path: A checkpoint that a fit wrote.
-        photographs: The folder, searched as a whole, or one file.
-        output: Folder for the results; must not exist yet, or be empty.
+        checkpoint_path: A checkpoint written by fit.
+        photographs: Folder, including its subfolders, or one file.
+        output: Output folder (new or empty).
         masks: Folder of masks named `<photograph>_mask.png` or `<photograph>.png`.
-        device: Where to compute.
+        device: Device to compute on.
 
     Raises:
-        CheckpointError, DatasetError, RunError: What was asked for cannot be; nothing was written.
+        CheckpointError, DatasetError, RunError: The checkpoint, a photograph, a mask or the output folder cannot be
+            used; nothing was written.
     """
     checkpoint = read_checkpoint(checkpoint_path)
     collection = read_unlabelled(photographs)
@@ -144,7 +145,7 @@ def explain_folder(
     if not samples:
         raise DatasetError(no_photographs(collection))
     _check_output(output, photographs, masks)
-    found = None if masks is None else find_masks(masks, samples)
+    mask_of = None if masks is None else find_masks(masks, samples)
     unreadable = [
         f"{show_path(result.sample.path)}: {result.reason}"
         for result in verify(samples, checkpoint.header.image_size, os.cpu_count() or 1)
@@ -155,37 +156,41 @@ def explain_folder(
             f"{len(unreadable)} of {counted(len(samples), 'photograph')} cannot be read:\n  " + "\n  ".join(unreadable)
         )
     for reason, count in sorted(collection.ignored.items()):
-        sys.stdout.write(f"Left out: {count} × {reason}\n")
+        sys.stdout.write(f"Ignored: {count} × {reason}\n")
     if collection.heif:
         sys.stdout.write(
-            f"Left out: {len(collection.heif)} × HEIC photograph; install bldml[heif], or export as JPEG\n"
+            f"Ignored: {len(collection.heif)} × HEIC photograph; install bldml[heif], or export them as JPEG\n"
         )
     items = [(sample.name, sample.path) for sample in samples]
-    explanations = explain_photographs(checkpoint, items, output, masks=found, device=device)
-    if found is not None:
-        have = "has" if len(found) == 1 else "have"
-        sys.stdout.write(f"Masks: {len(found)} of {counted(len(samples), 'photograph')} {have} one.\n")
-    sys.stdout.write(f"Explained {counted(len(explanations), 'photograph')} ({checkpoint.header.positive_class}).\n")
+    explanations = explain_photographs(checkpoint, items, output, masks=mask_of, device=device)
+    if mask_of is not None:
+        have = "has" if len(mask_of) == 1 else "have"
+        sys.stdout.write(f"{len(mask_of)} of {counted(len(samples), 'photograph')} {have} a mask.\n")
+    sys.stdout.write(
+        f"Explained {counted(len(explanations), 'photograph')}; positive class: {checkpoint.header.positive_class}.\n"
+    )
     sys.stdout.write(f"Results: {show_path(output)}\n")
 
 
 def find_masks(folder: Path, samples: Iterable[Sample]) -> dict[str, Path]:
-    """The mask of each photograph that has one, by the photograph's name.
+    """Return the path of the mask of each photograph that has one, by name of the photograph.
 
-    A mask lies in the folder itself or in the subfolder that the photograph lies in, and is named `<stem>_mask.png` or
+    A mask is in the folder itself or in a subfolder named as the photograph's, and is called `<stem>_mask.png` or
     `<stem>.png`.
 
     Raises:
-        DatasetError: There is no such folder, no mask at all, or two photographs would share one.
+        DatasetError: The folder does not exist or contains no mask, or two photographs would use the same mask.
     """
     require_folder(folder)
     masks: dict[str, Path] = {}
     owners: dict[Path, Sample] = {}
     for sample in samples:
-        # `parts` of the name, which is below the data folder; the file's own stem, which may hold any bytes.
-        below = Path(sample.name).parent
-        places = [folder / part / f"{sample.path.stem}{end}.png" for part in (below, "") for end in ("_mask", "")]
-        mask = next((place for place in places if os.path.isfile(place)), None)  # noqa: PTH113  # names too long
+        # The name is relative to the data folder; the stem is that of the path, which may contain any bytes.
+        subfolder = Path(sample.name).parent
+        candidates = [
+            folder / part / f"{sample.path.stem}{end}.png" for part in (subfolder, "") for end in ("_mask", "")
+        ]
+        mask = next((path for path in candidates if os.path.isfile(path)), None)  # noqa: PTH113  # names too long
         if mask is None:
             continue
         if mask in owners:
@@ -203,7 +208,7 @@ def find_masks(folder: Path, samples: Iterable[Sample]) -> dict[str, Path]:
 
 
 def _check_output(output: Path, photographs: Path, masks: Path | None) -> None:
-    """Refuse a folder that holds something, or one that a later search would take for photographs."""
+    """Refuse a folder that is not empty, or that is inside a folder of photographs or masks."""
     if os.path.lexists(output) and not output.is_dir():
         raise RunError(f"{show_path(output)} is not a folder. Give another --output.")
     if output.is_dir() and list_folder(output):
@@ -222,14 +227,14 @@ def _load(checkpoint: Checkpoint, device: Device) -> LeafClassifier:
     return model.to("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _safe(stem: str) -> str:
-    """A short name that every file system, shell and web page takes; the number before it tells photographs apart."""
+def _safe_stem(stem: str) -> str:
+    """Return a short name valid in every file system, shell and web page; the number before it makes it unique."""
     return re.sub(r"[^A-Za-z0-9_-]+", "_", stem)[:60].strip("_") or "photograph"
 
 
 def _png(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")  # pixels alone: nothing of the photograph's EXIF is known here
+    picture.save(buffer, format="PNG")  # pixels alone, no EXIF
     return buffer.getvalue()
 
 

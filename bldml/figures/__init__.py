@@ -1,1 +1,1 @@
-"""Figures without pyplot, in one style."""
+"""Figures in one style, drawn without pyplot."""

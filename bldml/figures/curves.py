@@ -1,4 +1,4 @@
-"""The figures of a report that are curves: over the epochs, and over every threshold."""
+"""Curves of a report: learning curves over the epochs, ROC and precision-recall curves over all thresholds."""
 
 import itertools
 import math
@@ -22,15 +22,15 @@ Floats = NDArray[np.float64]
 
 @styled
 def learning_curves(
-    rows: Sequence[Mapping[str, float | None]], thawed_at: Sequence[int] = (), best_epoch: int | None = None
+    rows: Sequence[Mapping[str, float | None]], unfrozen_at: Sequence[int] = (), best_epoch: int | None = None
 ) -> "Figure":
     """Draw the loss and the scores of training and validation over the epochs.
 
     Args:
-        rows: One an epoch, from the run's metrics.csv: `epoch`, and whatever there is of `train_…` and `val_…`; a value
-            that is missing, None or not finite leaves a gap.
-        thawed_at: Epochs, counted from 0, at whose start more stages were thawed; marked with a line.
-        best_epoch: The epoch of `best.ckpt`; marked with a line.
+        rows: One row per epoch, from the run's metrics.csv: `epoch` and all columns `train_…` and `val_…`. Missing
+            values, None and values that are not finite leave a gap.
+        unfrozen_at: Epochs, counted from 0, at whose start more stages were unfrozen; marked with a line.
+        best_epoch: Epoch of `best.ckpt`; marked with a line.
     """
     figure = new_figure(5.2)
     panels = figure.subplots(2, 1, sharex=True)
@@ -46,14 +46,14 @@ def learning_curves(
                 if not np.isfinite(heights).any():
                     continue
                 axes.plot(epochs, heights, dash, color=colour, marker=".", ms=4, lw=1.2, label=f"{measure}, {word}")
-        for kind, places, dash in (
-            ("thawed", thawed_at, ":"),
+        for kind, marked, dash in (
+            ("unfrozen", unfrozen_at, ":"),
             ("best epoch", [] if best_epoch is None else [best_epoch], "-."),
         ):
-            for number, epoch in enumerate(places):
+            for number, epoch in enumerate(marked):
                 axes.axvline(epoch, ls=dash, lw=1.2, color=INK, alpha=0.7, label=None if number else kind)
         if not axes.lines:
-            say(axes, "No epoch was recorded")
+            say(axes, "No epoch recorded")
         else:
             axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     panels[0].set_ylabel("Loss (nats per photograph)")
@@ -112,7 +112,7 @@ def precision_recall(curves: Sequence[Curve]) -> "Figure":
 
 
 def _corners(x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """Leave out the points in the middle of a straight line, which change nothing."""
+    """Remove points in the middle of a straight line: the drawing stays the same."""
     if x.size < 3:
         return x, y
     dx, dy = np.diff(x), np.diff(y)
@@ -129,5 +129,5 @@ def _square(x: str, y: str) -> tuple["Figure", "Axes"]:
 
 
 def _looks(curves: Sequence[Curve]) -> Iterator[tuple[Curve, str, Dash]]:
-    """Give each curve a colour and a dash; their numbers differ by one, so that a pair comes back only after 30."""
+    """Give each curve a colour and a dash; with 6 colours and 5 dashes a combination repeats after 30 curves only."""
     yield from zip(curves, itertools.cycle(COLOURS), itertools.cycle(DASHES), strict=False)

@@ -1,6 +1,6 @@
-"""How every figure looks, and how it becomes an inline SVG for a page or files for a paper.
+"""Style of all figures, and their output as inline SVG for a page or as files for a paper.
 
-matplotlib is imported when the first figure is made, and pyplot, with its global list of open figures, never.
+matplotlib is imported when the first figure is made; pyplot, with its global list of open figures, is never imported.
 """
 
 import functools
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-DPI = 300  # what journals ask of a figure
+DPI = 300  # usual requirement of journals
 WIDTH = 5.0  # inches
-# Okabe and Ito's colours (2008), told apart with every kind of colour vision; those with the most contrast on both
-# white and black come first. Black is left out: it is the ink.
+# Okabe and Ito's colours (2008), which people with any type of colour vision can distinguish; those with the most
+# contrast on both white and black come first. Black is missing, because text and axes have it.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 Dash = str | tuple[float, tuple[float, ...]]
 DASHES: tuple[Dash, ...] = (
@@ -40,9 +40,9 @@ DASHES: tuple[Dash, ...] = (
     "-.",
     ":",
     (0, (5, 1, 1, 1, 1, 1)),
-)  # so that no curve is told by its colour alone
+)  # so that no curve is identified by its colour alone
 INK = "#1b1f24"  # text and axes; on a page it becomes the colour of the text around the figure
-MARGIN = 0.02  # beyond 0 and 1, so that a curve on the frame is seen
+MARGIN = 0.02  # beyond 0 and 1, so that a curve on the frame is visible
 _STYLE = {
     "axes.axisbelow": True,
     "axes.edgecolor": INK,
@@ -53,13 +53,13 @@ _STYLE = {
     "axes.titlelocation": "left",
     "axes.titlesize": 9,
     "figure.constrained_layout.use": True,
-    "font.family": ["DejaVu Sans"],  # matplotlib brings it along, so that a figure is the same everywhere
+    "font.family": ["DejaVu Sans"],  # included in matplotlib, so that a figure is the same everywhere
     "font.size": 9,
     "grid.alpha": 0.15,
     "grid.color": INK,
     "legend.frameon": False,
     "legend.fontsize": 8,
-    "pdf.fonttype": 42,  # letters stay letters, which journals ask for
+    "pdf.fonttype": 42,  # text stays text, as journals require
     "svg.fonttype": "none",
     "svg.hashsalt": "bldml",
     "text.color": INK,
@@ -67,7 +67,7 @@ _STYLE = {
     "xtick.color": INK,
     "ytick.color": INK,
 }
-_LONGEST_LABEL = 32  # letters; a Chinese one is as wide as two
+_MAX_LABEL_WIDTH = 32  # characters; a Chinese character counts as two
 _SVG = "{http://www.w3.org/2000/svg}"
 _LINK = "{http://www.w3.org/1999/xlink}href"
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
@@ -76,7 +76,7 @@ _FONT = re.compile(r"font:\s*(?P<rest>.*?)(?P<size>[\d.]+)px\s")
 
 @contextmanager
 def _styled() -> Iterator[None]:
-    """One look, whatever a user's own matplotlibrc says; a letter that the font lacks is drawn as a box."""
+    """Apply the style, independent of the user's matplotlibrc; a character missing in the font is drawn as a box."""
     import matplotlib.style
 
     with matplotlib.style.context(["default", _STYLE]), warnings.catch_warnings():
@@ -85,7 +85,7 @@ def _styled() -> Iterator[None]:
 
 
 def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """Make a function draw in the style of all figures."""
+    """Decorate a function so that it draws in the style of all figures."""
 
     @functools.wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -96,11 +96,11 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
 
 
 def new_figure(height: float, width: float = WIDTH) -> "Figure":
-    """Return an empty figure that belongs to nobody.
+    """Return an empty figure, not registered in pyplot.
 
     Args:
-        height: in inches.
-        width: in inches.
+        height: In inches.
+        width: In inches.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -111,45 +111,45 @@ def new_figure(height: float, width: float = WIDTH) -> "Figure":
 
 
 def say(axes: "Axes", message: str) -> None:
-    """Write in the middle of an axes why there is nothing in it."""
+    """Write a message in the middle of empty axes."""
     axes.text(0.5, 0.5, message, transform=axes.transAxes, ha="center", va="center")
 
 
 def label_of(name: str) -> str:
-    r"""Return a name from outside as it may stand in a figure: in one line, short, and legal in XML.
+    r"""Return a user's name as a label for figures: on one line, short, and valid in XML.
 
     >>> label_of("healthy"), label_of("a\x00b"), label_of("x" * 255)
     ('healthy', 'a\\x00b', 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…')
     """
     text = _legal(name)
     wide = np.cumsum([2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text])
-    if not text or wide[-1] <= _LONGEST_LABEL:
+    if not text or wide[-1] <= _MAX_LABEL_WIDTH:
         return text
-    return text[: int(np.sum(wide < _LONGEST_LABEL))] + "…"
+    return text[: int(np.sum(wide < _MAX_LABEL_WIDTH))] + "…"
 
 
 def _legal(text: str) -> str:
-    """A text in one line without what XML forbids."""
+    """Return a text on one line without characters that XML forbids."""
     return "".join(c if unicodedata.category(c) != "Cn" else "\ufffd" for c in plain(text))
 
 
 @styled
 def to_svg(figure: "Figure", *, title: str, description: str) -> str:
-    """Return a figure as an `<svg>` element to stand in an HTML page.
+    """Return a figure as an `<svg>` element for an HTML page.
 
-    It needs nothing that a strict content security policy forbids (no style, no script, no address), takes the colour
-    of the text around it (light and dark), and its identifiers begin with a hash of its content and title, so that they
-    clash with no other figure's. The same figure gives the same bytes.
+    It is allowed by a strict content security policy (no style, no script, no external address) and takes the colour of
+    the surrounding text (light and dark). Its identifiers begin with a hash of its content and title, so that they
+    never equal those of another figure. The same figure gives the same bytes.
 
     Args:
-        figure: What one of `bldml.figures.plots` returned.
-        title: Its name, for screen readers and as a tooltip.
-        description: What is to be seen in it, for those who cannot see it.
+        figure: A figure of `bldml.figures.plots`.
+        title: Title, for screen readers and as a tooltip.
+        description: Description of the content, for people who cannot see the figure.
     """
     file = io.BytesIO()
     nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
     figure.savefig(file, format="svg", metadata=nothing, transparent=True)
-    root = ElementTree.fromstring(file.getvalue())  # our own text, nobody else's
+    root = ElementTree.fromstring(file.getvalue())  # written by matplotlib a moment ago: trusted
     prefix = "f" + hashlib.sha256(b"\0".join([file.getvalue(), title.encode("utf-8", "replace")])).hexdigest()[:10]
     for parent in root.iter():
         for child in [c for c in parent if c.tag == f"{_SVG}style" or not c.tag.startswith(_SVG)]:
@@ -176,7 +176,7 @@ def to_svg(figure: "Figure", *, title: str, description: str) -> str:
 
 
 def _plain_attributes(element: ElementTree.Element, prefix: str, used: set[str]) -> None:
-    """Turn styles into attributes, the ink into the page's, and identifiers into this figure's own, where used."""
+    """Replace styles by attributes, `INK` by the text colour of the page, and make used identifiers unique."""
     style = _FONT.sub(r"font-size: \g<size>px; font-family: ", element.attrib.pop("style", ""))
     for rule in filter(None, map(str.strip, style.split(";"))):
         name, _, value = rule.partition(":")
@@ -198,26 +198,26 @@ def _plain_attributes(element: ElementTree.Element, prefix: str, used: set[str])
 
 @styled
 def save(figure: "Figure", folder: Path, name: str) -> tuple[Path, Path]:
-    """Write a figure as `<name>.png` and `<name>.pdf` at 300 dpi and return their places; a date is in neither.
+    """Write a figure as `<name>.png` and `<name>.pdf` at 300 dpi, without a date, and return their paths.
 
     Raises:
-        RunError: They cannot be written there, or the name is none.
+        RunError: The files cannot be written, or the name is not valid.
     """
     check_name(name, "figure")
     make_folder(folder)
-    places = folder / f"{name}.png", folder / f"{name}.pdf"
-    for place, metadata in zip(places, ({"Software": None}, {"CreationDate": None}), strict=True):
+    paths = folder / f"{name}.png", folder / f"{name}.pdf"
+    for path, metadata in zip(paths, ({"Software": None}, {"CreationDate": None}), strict=True):
         file = io.BytesIO()
-        figure.savefig(file, format=place.suffix[1:], dpi=DPI, facecolor="white", metadata=metadata)
-        write_atomically(place, file.getvalue())
-    return places
+        figure.savefig(file, format=path.suffix[1:], dpi=DPI, facecolor="white", metadata=metadata)
+        write_atomically(path, file.getvalue())
+    return paths
 
 
 def checked_probability(value: float, what: str) -> float:
-    """Return a number in [0, 1].
+    """Return a number after checking that it is in [0, 1].
 
     Raises:
-        RunError: It is not.
+        RunError: It is not in [0, 1].
     """
     if not 0 <= value <= 1:
         raise RunError(f"The {what} must lie in [0, 1], found {value}. Give a share, not a percentage.")

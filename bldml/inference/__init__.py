@@ -1,1 +1,1 @@
-"""What a trained classifier sees in a photograph: knows checkpoints and networks, writes no file."""
+"""Explanations of a trained classifier for one photograph; uses checkpoints and networks, writes no file."""

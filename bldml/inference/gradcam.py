@@ -1,4 +1,4 @@
-"""Grad-CAM: where in the picture the evidence for the positive class lies.
+"""Grad-CAM: heat maps of the image regions that increase the logit of the positive class.
 
 Selvaraju et al. (2017), Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization, ICCV.
 """
@@ -17,13 +17,13 @@ from bldml.training.module import LeafClassifier
 Map = NDArray[np.float32]
 
 
-class Seen(NamedTuple):
-    """What the model makes of one picture.
+class GradCamResult(NamedTuple):
+    """Logit and heat map of one image.
 
     Attributes:
-        logit: The model's output, before temperature.
-        map: float32 (rows, columns) of the layer's own size, in [0, 1]; all 0 where nothing speaks for the positive
-            class, else the largest is 1.
+        logit: The model's output, before temperature scaling.
+        map: float32 (rows, columns) at the size of the layer, in [0, 1]; the maximum is 1, or all values are 0 if no
+            region increases the logit of the positive class.
     """
 
     logit: float
@@ -31,9 +31,10 @@ class Seen(NamedTuple):
 
 
 class GradCam:
-    """Grad-CAM at the layer that the backbone's row names; the model has its own forward again on leaving.
+    """Context manager that computes Grad-CAM at the layer named in the backbone's row.
 
-    The model is in evaluation mode inside, and every module has its own mode again afterwards.
+    Inside it, the model has a hook and is in evaluation mode. On exit the hook is removed and the mode of every module
+    is restored.
 
     Args:
         model: The classifier, on any device.
@@ -49,7 +50,7 @@ class GradCam:
         self._training = [module for module in self.model.modules() if module.training]
         self.model.eval()
         layer = self.model.network.get_submodule(self.model.row.gradcam)
-        self._hook = layer.register_forward_hook(self._keep)
+        self._hook = layer.register_forward_hook(self._store)
         return self
 
     def __exit__(
@@ -61,17 +62,17 @@ class GradCam:
             module.training = True
         self._hook, self._activations, self._training = None, None, []
 
-    def __call__(self, image: Tensor) -> Seen:
-        """Look at one picture.
+    def __call__(self, image: Tensor) -> GradCamResult:
+        """Compute logit and heat map of one image.
 
         Args:
-            image: uint8 (3, s, s), as `transforms.evaluation_image` makes it.
+            image: uint8 (3, s, s), as returned by `transforms.evaluation_image`.
 
         Raises:
-            RuntimeError: Outside the `with` block.
+            RuntimeError: Called outside the `with` block.
         """
         if self._hook is None:
-            raise RuntimeError("GradCam looks at pictures inside its with block only")
+            raise RuntimeError("GradCam can be called only inside its with block")
         with torch.inference_mode(False), torch.enable_grad():
             logit = self.model(image.unsqueeze(0).to(self.model.device))
             activations = self._activations
@@ -79,28 +80,28 @@ class GradCam:
                 raise RuntimeError(f"the layer {self.model.row.gradcam} took no part in the forward pass")
             (gradient,) = torch.autograd.grad(logit.sum(), activations)
             self._activations = None
-            return Seen(float(logit.detach()), weigh(activations.detach()[0], gradient[0]))
+            return GradCamResult(float(logit.detach()), class_activation_map(activations.detach()[0], gradient[0]))
 
-    def _keep(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-        # Nothing before this layer is needed, so the graph starts here, frozen stages or not.
+    def _store(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        # Layers before this one need no gradient, so the graph starts here, whether or not stages are frozen.
         self._activations = output.detach().requires_grad_()
-        # What follows may work in place, and must leave what is kept alone.
+        # Later layers may work in place and must not change the stored activations.
         return self._activations.clone()
 
 
-def weigh(activations: Tensor, gradient: Tensor) -> Map:
-    """Sum the channels, each weighted by its mean gradient; what speaks against the class is cut off.
+def class_activation_map(activations: Tensor, gradient: Tensor) -> Map:
+    """Return the sum of the channels, each weighted by its mean gradient, with negative values set to 0.
 
     Args:
         activations: (channels, rows, columns), finite.
-        gradient: Of the positive logit by the activations, same shape.
+        gradient: Gradient of the positive logit with respect to the activations, same shape.
 
     Returns:
         float32 (rows, columns) in [0, 1].
 
     >>> activations = torch.tensor([[[1.0, 2.0]], [[3.0, 0.0]]])
     >>> gradient = torch.tensor([[[1.0, 1.0]], [[-1.0, 0.0]]])
-    >>> weigh(activations, gradient).tolist()
+    >>> class_activation_map(activations, gradient).tolist()
     [[0.0, 1.0]]
     """
     weights = gradient.double().mean(dim=(1, 2))

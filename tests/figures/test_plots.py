@@ -147,7 +147,7 @@ def test_predictive_values_follow_bayes_and_the_corners() -> None:
     assert at_ten.max() == pytest.approx(0.095 / (0.095 + 0.09))
 
 
-def test_learning_curves_mark_thaw_and_leave_gaps() -> None:
+def test_learning_curves_mark_unfreezing_and_leave_gaps() -> None:
     rows: list[dict[str, float | None]] = [*ROWS, {"epoch": 5, "val_loss": float("nan"), "train_loss": None}]
     loss, score = plots.learning_curves(rows, [1, 3], best_epoch=2).axes
     drawn = {line.get_label(): line for line in loss.lines}
@@ -297,7 +297,7 @@ def test_one_class_and_few_photographs_give_a_figure(labels: list[int], values: 
 
 
 def test_nothing_to_draw_is_said() -> None:
-    assert texts(svg(plots.learning_curves([]))).count("No epoch was recorded") == 2
+    assert texts(svg(plots.learning_curves([]))).count("No epoch recorded") == 2
     assert "no photographs" in texts(svg(plots.confusion({"tp": 0, "fp": 0, "fn": 0, "tn": 3}, NAMES)))
     for sensitivity, specificity in ((Estimate(None), Estimate(0.5)), (Estimate(0.5), Estimate(None))):
         figure = plots.predictive_value_curves(sensitivity, specificity, 0.0)

@@ -207,5 +207,5 @@ def test_one_photograph(best: Path, photographs: Path, bldml: Bldml) -> None:
     path = next((photographs / "BLD").iterdir())
     outcome = bldml("explain", path, "--ckpt_path", best)
     assert outcome.code == 0
-    assert "Explained 1 photograph (BLD)." in outcome.out
+    assert "Explained 1 photograph; positive class: BLD." in outcome.out
     assert [row["path"] for row in table(Path("cams"))] == [path.name]
