@@ -97,7 +97,7 @@ def test_masks_give_shares(best: Path, photographs: Path, tmp_path: Path, bldml:
     shutil.rmtree(photographs / "No_BLD")  # their masks would have the same names
     outcome = bldml("explain", "--ckpt_path", best, photographs / "BLD", "--output=out", "--masks", masks)
     assert outcome.code == 0, outcome.err
-    assert "2 of 3 photographs have one" in outcome.out
+    assert "2 of 3 photographs have a mask" in outcome.out
     a, b, c = table(Path("out"))
     assert float(a["leaf_area"]) == 1
     assert a["attention_in_leaf"] in ("", "1.0")
