@@ -190,7 +190,7 @@ def run_evaluation(
         remove_pictures(folder)
     if recorder.metrics is not None:
         run = RunFolder.of_checkpoint(checkpoint.path)
-        enter_in_ledger(run, checkpoint, folder.name, split, datamodule.fingerprints.get(split), recorder.metrics["n"])
+        enter_in_ledger(run, checkpoint, folder.name, split, datamodule.fingerprints.get(split), recorder.metrics.n)
         sys.stdout.write(format_metrics(split, recorder.metrics, checkpoint.header))
 
 

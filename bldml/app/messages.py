@@ -2,18 +2,18 @@
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 
 from bldml.dataset.files import show_path
 from bldml.io.text import counted
+from bldml.metrics.assessment import EvaluationMetrics
+from bldml.metrics.registry import shown_in
 from bldml.run.folder import RunFolder
 from bldml.training.checkpoint import Header
 from bldml.training.data.datamodule import LeafDataModule
 
-SHOWN = ("accuracy", "balanced_accuracy", "precision", "recall", "specificity", "f1")
 FEW = 10
 
 
@@ -84,19 +84,21 @@ def report_stopped(run: RunFolder | None) -> None:
         sys.stdout.write(f"Evaluate the best epoch so far:\n  python -m bldml test --ckpt_path {show_path(best)}\n")
 
 
-def format_metrics(title: str, metrics: dict[str, Any], header: Header) -> str:
-    """The scores as lines for a terminal."""
+def format_metrics(title: str, metrics: EvaluationMetrics, header: Header) -> str:
+    """The metrics as lines for a terminal."""
 
     def show(value: float | None) -> str:
         return "      –" if value is None else f"{value:7.4f}"
 
-    chosen, half = metrics["at_threshold"], metrics["at_0.5"]
+    chosen, half, shown = metrics.at_threshold, metrics.at_half, shown_in("terminal")
+    overall = (f"{m.label} {show(metrics.overall[m.name])}" for m in shown if not m.needs_threshold)
+    errors = int(half["fn"] or 0), int(half["fp"] or 0)
     lines = [
-        f"\n{title}: {counted(metrics['n'], 'photograph')}, {metrics['n_positive']} of them {header.positive_class}",
-        f"  AUROC {show(metrics['auroc'])}   average precision {show(metrics['average_precision'])}   "
-        f"loss {show(metrics['loss'])}",
-        f"  {'':20} at {metrics['threshold']:.4f}  at 0.5",
-        *(f"  {name.replace('_', ' '):20}   {show(chosen[name])} {show(half[name])}" for name in SHOWN),
-        f"  errors: {chosen['fn']} missed, {counted(chosen['fp'], 'false alarm')} (at 0.5: {half['fn']}, {half['fp']})",
+        f"\n{title}: {counted(metrics.n, 'photograph')}, {metrics.n_positive} of them {header.positive_class}",
+        f"  {'   '.join(overall)}",
+        f"  {'':20} at {metrics.threshold:.4f}  at 0.5",
+        *(f"  {m.label:20}   {show(chosen[m.name])} {show(half[m.name])}" for m in shown if m.needs_threshold),
+        f"  errors: {chosen['fn']} missed, {counted(int(chosen['fp'] or 0), 'false alarm')} (at 0.5: {errors[0]}, "
+        f"{errors[1]})",
     ]
     return "\n".join(lines) + "\n"

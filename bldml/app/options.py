@@ -6,8 +6,9 @@ import secrets
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, NoReturn, get_args
 
 import jsonargparse
 import yaml
@@ -15,11 +16,13 @@ from jsonargparse import Namespace
 from jsonargparse.typing import PositiveFloat
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.utilities import rank_zero_info
 
 from bldml.app.allowed import refusal
 from bldml.errors import ConfigError
 from bldml.io.yaml import load_yaml
 from bldml.metrics.operating_point import Goal
+from bldml.metrics.registry import METRICS, canonical, shown_in
 from bldml.run.card import Card
 from bldml.training.backbones import image_size_of
 from bldml.training.checkpoint import Header
@@ -34,19 +37,6 @@ from bldml.training.lightning_internals import (
 
 # What of the data settings an evaluation takes from the checkpoint where the command line is silent.
 DATA_SETTINGS = ("fold", "class_aliases", "val_fraction", "test_fraction", "unreadable", "batch_size")
-
-
-Monitor = Literal[
-    "val_loss",
-    "val_auroc",
-    "val_average_precision",
-    "val_balanced_accuracy",
-    "val_f1",
-    "val_accuracy",
-    "val_precision",
-    "val_recall",
-    "val_specificity",
-]
 
 
 GROUPS = ("model", "data", "trainer", "unfreezing", "early_stopping", "plateau")
@@ -75,9 +65,9 @@ def add_arguments(parser: LightningArgumentParser, verb: str) -> None:
     parser.add_argument("--run_name", type=str | None, help="Name of the run's folder; null for backbone, fold, time.")
     parser.add_argument(
         "--monitor",
-        type=Monitor,
+        type=monitored,
         default="val_loss",
-        help="Metric that chooses the best checkpoint, the plateau and the early stop; a loss is best small.",
+        help=f"Metric that chooses the best checkpoint, the plateau and the early stop: {', '.join(monitor_names())}.",
     )
     parser.add_argument(
         "--test_after_fit",
@@ -132,13 +122,44 @@ def add_arguments(parser: LightningArgumentParser, verb: str) -> None:
         )
 
 
+def monitor_names() -> list[str]:
+    """What can be monitored: the validation loss and every metric that a training follows.
+
+    >>> monitor_names()[:3]
+    ['val_loss', 'val_sensitivity', 'val_specificity']
+    """
+    return ["val_loss", *(f"val_{metric.name}" for metric in shown_in("history"))]
+
+
+def monitored(name: str) -> str:
+    """The type of --monitor: a name by which a metric is logged, or was in 0.1.
+
+    Raises:
+        ValueError: There is no such metric.
+
+    >>> monitored("val_auroc")
+    'val_auroc'
+    """
+    found = canonical(str(name))
+    if found not in monitor_names():
+        raise ValueError(f"{name} cannot be monitored. Set monitor to one of {', '.join(monitor_names())}.")
+    if found != name:
+        _say_renamed(name, found)
+    return found
+
+
+@cache
+def _say_renamed(name: str, found: str) -> None:
+    rank_zero_info(f"Note: {name} is now called {found}. The next version will not know the old name.")
+
+
 def mode_of(monitor: str) -> str:
-    """Whether a smaller or larger value of a metric is better.
+    """Whether a smaller (min) or a larger (max) value of a monitored metric is better.
 
     >>> mode_of("val_loss"), mode_of("val_auroc")
     ('min', 'max')
     """
-    return "min" if monitor.endswith("loss") else "max"
+    return "min" if METRICS[monitor.removeprefix("val_")].better == "lower" else "max"
 
 
 def seed_of(seed: bool | int) -> int:

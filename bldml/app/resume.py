@@ -15,6 +15,7 @@ from bldml.app.options import load_configuration, values_of
 from bldml.dataset.files import show_path
 from bldml.errors import CheckpointError, ConfigError, DatasetError, RunError
 from bldml.io.atomic import check_name, write_atomically
+from bldml.metrics.registry import canonical
 from bldml.run.folder import RunFolder
 from bldml.training.data.datamodule import LeafDataModule
 from bldml.training.resume.signals import is_first_process
@@ -126,6 +127,7 @@ def check_same(run: RunFolder, config_text: str, defaults_text: str) -> None:
         before = _flat(load_configuration(run.config.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise ConfigError(f"The configuration {run.config} cannot be read: {error}") from error
+    before |= {key: canonical(before[key]) for key in ("monitor",) if isinstance(before.get(key), str)}
     before = _added(before, _flat(load_configuration(defaults_text))) | before
     now = _flat(load_configuration(config_text))
     different = sorted(

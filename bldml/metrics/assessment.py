@@ -1,36 +1,118 @@
-"""One evaluation's figures with their intervals: what the report and the comparison print."""
+"""All metrics of one evaluation: their values, as metrics.json has them, and with intervals, as pages print them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from bldml.io.text import counted
-from bldml.metrics.auroc import clustered_auroc, estimate_auroc
-from bldml.metrics.bootstrap import bootstrap, has_groups
-from bldml.metrics.calibration import Coefficient, calibration_error, calibration_error_of_perfection, calibration_line
-from bldml.metrics.estimates import Estimate, Interval, Z
-from bldml.metrics.proportions import (
-    balanced_accuracy,
-    clustered_proportion,
-    dirichlet_interval,
-    likelihood_ratio_negative,
-    likelihood_ratio_positive,
-    predictive_values,
-    proportion,
-    youden,
-)
-from bldml.metrics.scores import average_precision, brier_score, brier_skill, log_loss, scores_at, scores_of
+from bldml.metrics.bootstrap import has_groups
+from bldml.metrics.estimates import Estimate
+from bldml.metrics.metric import Metric, Sample
+from bldml.metrics.operating_point import OperatingPoint
+from bldml.metrics.proportions import predictive_values
+from bldml.metrics.registry import METRICS, canonical, shown_in
 
+SCHEMA = 1  # of metrics.json; 0.1 wrote none
 PREVALENCES = (0.01, 0.05, 0.10, 0.30)
 
-Measure = Literal["f1", "mcc"]
-MEASURES: tuple[Measure, ...] = ("f1", "mcc")
+Values = dict[str, float | int | None]
 
 Labels = NDArray[np.int64]
 Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class EvaluationMetrics:
+    """The content of metrics.json.
+
+    Attributes:
+        n: Photographs.
+        n_positive: Those of the positive class.
+        threshold: The operating threshold, in [0, 1].
+        temperature: Divided the logits.
+        overall: Metrics that need no threshold, by name; None where not defined.
+        at_threshold: `tp`, `fp`, `fn`, `tn` and the metrics that follow from them, at the operating threshold.
+        at_half: The same at 0.5.
+    """
+
+    n: int
+    n_positive: int
+    threshold: float
+    temperature: float
+    overall: Values
+    at_threshold: Values
+    at_half: Values
+
+    def to_plain(self) -> dict[str, Any]:
+        """As it is written."""
+        return {
+            "schema": SCHEMA,
+            "n": self.n,
+            "n_positive": self.n_positive,
+            "threshold": self.threshold,
+            "temperature": self.temperature,
+            **self.overall,
+            "at_threshold": self.at_threshold,
+            "at_0.5": self.at_half,
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Any) -> "EvaluationMetrics":
+        """From what was written, by 0.1 too: that has no schema, and some metrics have other names.
+
+        Raises:
+            ValueError: It is nothing of the kind, or written by a newer version.
+        """
+        if not isinstance(plain, dict):
+            raise ValueError("it is no mapping")
+        if plain.get("schema", 0) not in (0, SCHEMA):
+            raise ValueError(f"its schema is {plain['schema']!r}, this version of bldml reads {SCHEMA}")
+        own = ("n", "n_positive", "threshold", "temperature", "at_threshold", "at_0.5")
+        if missing := [key for key in own if key not in plain]:
+            raise ValueError(f"{', '.join(missing)} missing")
+        values = {key: plain[key] for key in own}
+        at_threshold, at_half = values.pop("at_threshold"), values.pop("at_0.5")
+        if not isinstance(at_threshold, dict) or not isinstance(at_half, dict):
+            raise ValueError("at_threshold and at_0.5 must hold metrics")
+        overall = {key: value for key, value in plain.items() if key not in (*own, "schema")}
+        return cls(**values, overall=_renamed(overall), at_threshold=_renamed(at_threshold), at_half=_renamed(at_half))
+
+
+def _renamed(values: Values) -> Values:
+    return {canonical(name): value for name, value in values.items()}
+
+
+def evaluate(labels: ArrayLike, probabilities: ArrayLike, operating_point: OperatingPoint) -> EvaluationMetrics:
+    """Compute what metrics.json holds.
+
+    Args:
+        labels: 1 for the positive class, (n,).
+        probabilities: The calibrated ones, (n,): `to_probabilities(logits, operating_point.temperature)`. The loss
+            depends on the temperature; AUROC, average precision and the metrics at 0.5 do not (rounding aside).
+        operating_point: Threshold and temperature.
+
+    >>> metrics = evaluate([0, 1], [0.2, 0.4], OperatingPoint(threshold=0.3, temperature=1.0))
+    >>> metrics.n, metrics.overall["auroc"], metrics.at_threshold["sensitivity"], metrics.at_half["sensitivity"]
+    (2, 1.0, 1.0, 0.0)
+    """
+    sample = Sample.checked(labels, probabilities, operating_point.threshold)
+    shown = shown_in("evaluation")
+
+    def at(sample: Sample) -> Values:
+        return sample.counts | {metric.name: metric.value(sample) for metric in shown if metric.needs_threshold}
+
+    return EvaluationMetrics(
+        n=int(sample.labels.size),
+        n_positive=int(sample.labels.sum()),
+        threshold=float(operating_point.threshold),
+        temperature=float(operating_point.temperature),
+        overall={metric.name: metric.value(sample) for metric in shown if not metric.needs_threshold},
+        at_threshold=at(sample),
+        at_half=at(Sample(sample.labels, sample.probabilities)),
+    )
 
 
 @dataclass(frozen=True)
@@ -78,6 +160,10 @@ class Assessment:
         """Number of groups; 0 where photographs have none."""
         return len(set(self.groups)) if self.groups else 0
 
+    def estimates(self, metrics: Iterable[Metric]) -> dict[str, Estimate]:
+        """Some metrics by name, those with a threshold at the operating point."""
+        return {m.name: (self.at_threshold if m.needs_threshold else self.overall)[m.name] for m in metrics}
+
 
 def assess(
     labels: Labels,
@@ -96,8 +182,11 @@ def assess(
         prevalences: At which PPV and NPV are to be stated, in (0, 1).
     """
     known = tuple(groups) if has_groups(groups) else None
-    at_threshold, counts = _at(labels, probabilities, threshold, known)
-    at_half, counts_at_half = _at(labels, probabilities, 0.5, known)
+    sample, half = (Sample(labels, probabilities, point, known) for point in (threshold, 0.5))
+    at_threshold, at_half = (
+        {name: metric.estimate(one) for name, metric in METRICS.items() if metric.needs_threshold}
+        for one in (sample, half)
+    )
     values = [
         (prevalence, *predictive_values(at_threshold["sensitivity"], at_threshold["specificity"], prevalence))
         for prevalence in prevalences
@@ -107,98 +196,14 @@ def assess(
         probabilities=probabilities,
         groups=known,
         threshold=threshold,
-        overall=_overall(labels, probabilities, known),
+        overall={name: metric.estimate(sample) for name, metric in METRICS.items() if not metric.needs_threshold},
         at_threshold=at_threshold,
         at_half=at_half,
-        counts=counts,
-        counts_at_half=counts_at_half,
+        counts=sample.counts,
+        counts_at_half=half.counts,
         prevalences=tuple(values),
         warnings=_warnings(groups, known, labels),
     )
-
-
-def _at(
-    labels: Labels, probabilities: Floats, threshold: float, groups: Sequence[str] | None
-) -> tuple[dict[str, Estimate], dict[str, int]]:
-    called = probabilities >= threshold
-    scores = scores_at(labels, probabilities, threshold)
-    counts = {key: int(scores[key] or 0) for key in ("tp", "fp", "fn", "tn")}
-    positive = labels == 1
-
-    def share(hits: NDArray[np.bool_], among: NDArray[np.bool_]) -> Estimate:
-        if groups is None:
-            return proportion(int(hits[among].sum()), int(among.sum()))
-        return clustered_proportion(hits[among], [group for group, counts in zip(groups, among, strict=True) if counts])
-
-    right = called == positive
-    sensitivity, specificity = share(called, positive), share(~called, ~positive)
-    estimates = {
-        "accuracy": share(right, np.ones_like(right)),
-        "balanced_accuracy": balanced_accuracy(sensitivity, specificity),
-        "sensitivity": sensitivity,
-        "specificity": specificity,
-        "ppv": share(positive, called),
-        "npv": share(~positive, ~called),
-        "youden_j": youden(sensitivity, specificity),
-        "lr_positive": likelihood_ratio_positive(sensitivity, specificity),
-        "lr_negative": likelihood_ratio_negative(sensitivity, specificity),
-    }
-    for name in MEASURES:
-        value = scores[name]
-        interval = None if value is None else _interval_of(name, labels, probabilities, threshold, groups, counts)
-        estimates[name] = Estimate(value, interval, "" if value is not None else "not defined by these counts")
-    return estimates, counts
-
-
-def _interval_of(
-    name: Measure,
-    labels: Labels,
-    probabilities: Floats,
-    threshold: float,
-    groups: Sequence[str] | None,
-    counts: dict[str, int],
-) -> Interval | None:
-    """By the bootstrap, which would collapse where a cell of the table is empty."""
-    if not all(counts.values()):
-        return dirichlet_interval(**counts, measure=name)
-    cell = 2 * labels + (probabilities >= threshold)
-
-    def score(index: NDArray[np.int64]) -> float | None:
-        tn, fp, fn, tp = np.bincount(cell[index], minlength=4).tolist()
-        return scores_of(tp, fp, fn, tn)[name]
-
-    return bootstrap(score, labels, groups)
-
-
-def _overall(labels: Labels, probabilities: Floats, groups: Sequence[str] | None) -> dict[str, Estimate]:
-    def resampled(function: Callable[[Labels, Floats], float | None], note: str) -> Estimate:
-        value = function(labels, probabilities)
-        if value is None:
-            return Estimate(None, None, note)
-        interval = bootstrap(lambda index: function(labels[index], probabilities[index]), labels, groups)
-        return Estimate(value, interval)
-
-    one_class = "one class only"
-    area = estimate_auroc(labels, probabilities) if groups is None else clustered_auroc(labels, probabilities, groups)
-    perfect = calibration_error_of_perfection(probabilities)
-    line = calibration_line(labels, probabilities)
-    undetermined = "not estimable: one class only, equal probabilities, or classes separated without error"
-    return {
-        "auroc": area,
-        "average_precision": resampled(average_precision, "no positive photograph"),
-        "brier": resampled(brier_score, "no photograph"),
-        "brier_skill": resampled(brier_skill, one_class),
-        "loss": resampled(log_loss, "no photograph"),
-        "ece": Estimate(calibration_error(labels, probabilities)),
-        "ece_expected": Estimate(*((None,) if perfect is None else (perfect[0],))),
-        "calibration_slope": _wald(line[0]) if line else Estimate(None, None, undetermined),
-        "calibration_intercept": _wald(line[1]) if line else Estimate(None, None, undetermined),
-    }
-
-
-def _wald(coefficient: Coefficient) -> Estimate:
-    half = Z * coefficient.standard_error
-    return Estimate(coefficient.value, Interval(coefficient.value - half, coefficient.value + half, "Wald"))
 
 
 def _warnings(names: Sequence[str], groups: Sequence[str] | None, labels: Labels) -> tuple[str, ...]:

@@ -1,8 +1,7 @@
 """Proportions, their differences and what follows from sensitivity and specificity, with closed intervals."""
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -179,25 +178,41 @@ def paired_difference(both: int, first_only: int, second_only: int, neither: int
 
 
 def dirichlet_interval(
-    tp: int, fp: int, fn: int, tn: int, measure: Literal["f1", "mcc"], *, draws: int = 20_000, seed: int = 0
-) -> Interval:
-    """Return an interval of F1 or MCC from draws of the four cells with Jeffreys' prior (Goutte and Gaussier 2005).
+    measure: Callable[[float, float, float, float], float | None],
+    tp: int,
+    fp: int,
+    fn: int,
+    tn: int,
+    *,
+    draws: int = 20_000,
+    seed: int = 0,
+) -> Interval | None:
+    """Return an interval from draws of the four cells with Jeffreys' prior (Goutte and Gaussier 2005).
 
     Unlike the bootstrap it does not collapse where a cell is empty.
 
-    >>> interval = dirichlet_interval(45, 0, 0, 71, "f1")
+    Args:
+        measure: Function of tp, fp, fn and tn, such as F1.
+        tp: True positives.
+        fp: False positives.
+        fn: False negatives.
+        tn: True negatives.
+        draws: Number of draws.
+        seed: Of the draws.
+
+    Returns:
+        The interval; None where the counts themselves do not define the measure.
+
+    >>> interval = dirichlet_interval(lambda tp, fp, fn, tn: 2 * tp / (2 * tp + fp + fn), 45, 0, 0, 71)
     >>> interval.low < 1.0
     True
     """
-    cells = np.random.default_rng(seed).dirichlet(np.array([tp, fp, fn, tn]) + 0.5, draws)
-    a, b, c, d = cells.T
-    if measure == "f1":
-        values = 2 * a / (2 * a + b + c)
-        observed = 2 * tp / max(1, 2 * tp + fp + fn)
-    else:
-        values = (a * d - b * c) / np.sqrt((a + b) * (a + c) * (d + b) * (d + c))
-        margins = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
-        observed = (tp * tn - fp * fn) / math.sqrt(margins) if margins else 0.0
+    observed = measure(tp, fp, fn, tn)
+    if observed is None:
+        return None
+    cells = np.array([tp, fp, fn, tn])
+    drawn = np.random.default_rng(seed).dirichlet(cells + 0.5, draws) * cells.sum()
+    values = [value for row in drawn.tolist() if (value := measure(*row)) is not None]
     low, high = (float(limit) for limit in np.quantile(values, [0.025, 0.975]))
     # At the edge of the range the prior alone would put the interval beside the figure.
     return Interval(min(low, observed), max(high, observed), "Jeffreys-Dirichlet")

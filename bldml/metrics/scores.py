@@ -1,21 +1,15 @@
-"""Scores of a binary classifier: pure functions on arrays.
+"""Formulas of metrics that are computed of probabilities: pure functions on arrays.
 
-Throughout, `labels` is an integer array of shape (n,) with 1 for the positive class, `logits` and
-`probabilities` are float arrays of shape (n,) for the positive class, and an image is called positive where
-its probability is greater than *or equal to* the threshold. A score that the data do not define (0/0) is
-None, never nan. Wrong shapes or values raise ValueError.
+Throughout, `labels` is an integer array of shape (n,) with 1 for the positive class, `logits` and `probabilities` are
+float arrays of shape (n,) for the positive class. A score that the data do not define (0/0) is None, never nan. Wrong
+shapes or values raise ValueError.
 """
-
-import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from bldml.metrics.checked import checked_pair
-from bldml.metrics.operating_point import OperatingPoint, counts_from_the_top
-
-Scores = dict[str, float | int | None]
+from bldml.metrics.operating_point import counts_from_the_top
 
 
 def auroc(labels: ArrayLike, probabilities: ArrayLike) -> float | None:
@@ -93,80 +87,3 @@ def brier_skill(labels: ArrayLike, probabilities: ArrayLike) -> float | None:
     if score is None or label.min() == label.max():
         return None
     return 1 - score / float(label.mean() * (1 - label.mean()))
-
-
-def scores_at(labels: ArrayLike, probabilities: ArrayLike, threshold: float) -> Scores:
-    """Return the confusion counts and the scores that follow from them at one threshold.
-
-    Returns:
-        `tp`, `fp`, `fn`, `tn` (images) and, each in [0, 1] or None where undefined: `accuracy`; `recall`
-        = tp / (tp + fn), the sensitivity; `specificity` = tn / (tn + fp); `balanced_accuracy`, the mean of
-        these two; `youden_j`, their sum less 1, in [-1, 1]; `precision` = tp / (tp + fp), the positive predictive
-        value at this prevalence; `npv` = tn / (tn + fn); `f1` = 2 tp / (2 tp + fp + fn); `mcc`, the correlation of
-        call and truth, in [-1, 1] (Matthews 1975).
-
-    >>> scores = scores_at([0, 0, 1, 1], [0.1, 0.6, 0.6, 0.9], threshold=0.6)
-    >>> scores["tp"], scores["fp"], scores["recall"], scores["specificity"], scores["f1"]
-    (2, 1, 1.0, 0.5, 0.8)
-    """
-    probability, label = checked_pair(probabilities, labels, "probabilities", in_unit_range=True)
-    if not np.isfinite(threshold):
-        raise ValueError(f"The threshold must be a finite number, found {threshold}.")
-    called = probability >= threshold
-    tp, fp = int(np.sum(called & (label == 1))), int(np.sum(called & (label == 0)))
-    fn, tn = int(np.sum(~called & (label == 1))), int(np.sum(~called & (label == 0)))
-    return scores_of(tp, fp, fn, tn)
-
-
-def scores_of(tp: int, fp: int, fn: int, tn: int) -> Scores:
-    """Return what `scores_at` returns, of the four counts (images, 0 or more).
-
-    >>> scores_of(45, 4, 0, 67)["accuracy"]
-    0.9655172413793104
-    """
-    recall, specificity = _ratio(tp, tp + fn), _ratio(tn, tn + fp)
-    return {
-        "tp": tp,
-        "fp": fp,
-        "fn": fn,
-        "tn": tn,
-        "accuracy": _ratio(tp + tn, tp + fp + fn + tn),
-        "balanced_accuracy": None if recall is None or specificity is None else (recall + specificity) / 2,
-        "youden_j": None if recall is None or specificity is None else recall + specificity - 1,
-        "precision": _ratio(tp, tp + fp),
-        "npv": _ratio(tn, tn + fn),
-        "recall": recall,
-        "specificity": specificity,
-        "f1": _ratio(2 * tp, 2 * tp + fp + fn),
-        "mcc": _ratio(tp * tn - fp * fn, math.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))),
-    }
-
-
-def evaluate(labels: ArrayLike, probabilities: ArrayLike, operating_point: OperatingPoint) -> dict[str, Any]:
-    """Return the content of `metrics.json`.
-
-    `probabilities` are the calibrated ones: `to_probabilities(logits, operating_point.temperature)`. The loss
-    depends on the temperature; AUROC, average precision and the scores at 0.5 do not (rounding aside).
-
-    >>> metrics = evaluate([0, 1], [0.2, 0.4], OperatingPoint(threshold=0.3, temperature=1.0))
-    >>> metrics["n"], metrics["auroc"], metrics["at_threshold"]["recall"], metrics["at_0.5"]["recall"]
-    (2, 1.0, 1.0, 0.0)
-    """
-    _, label = checked_pair(probabilities, labels, "probabilities", in_unit_range=True)
-    return {
-        "n": label.size,
-        "n_positive": int(label.sum()),
-        "loss": log_loss(label, probabilities),
-        "auroc": auroc(label, probabilities),
-        "average_precision": average_precision(label, probabilities),
-        "brier": brier_score(label, probabilities),
-        "brier_skill": brier_skill(label, probabilities),
-        "threshold": float(operating_point.threshold),
-        "temperature": float(operating_point.temperature),
-        "at_threshold": scores_at(label, probabilities, operating_point.threshold),
-        "at_0.5": scores_at(label, probabilities, 0.5),
-    }
-
-
-def _ratio(part: float, whole: float) -> float | None:
-    return part / whole if whole else None

@@ -14,7 +14,7 @@ from bldml.run.data import Evaluation, RunData
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CURVES = ("loss", "auroc", "balanced_accuracy", "recall", "specificity")
+CURVES = ("loss", "auroc", "balanced_accuracy", "sensitivity", "specificity")
 
 
 @dataclass(frozen=True)

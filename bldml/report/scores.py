@@ -8,6 +8,7 @@ from bldml.io.text import Cell, counted, number, plain
 from bldml.metrics.assessment import Assessment
 from bldml.metrics.estimates import Estimate
 from bldml.metrics.proportions import clustered_proportion, proportion
+from bldml.metrics.registry import shown_in
 from bldml.report.tables import (
     ESTIMATE_COLUMNS,
     Entry,
@@ -26,50 +27,6 @@ Assessed = tuple[Evaluation, Assessment]
 
 FEW = 10  # fewer photographs than this say nothing of a group
 GROUPS_SHOWN = 100
-SCORES = {
-    "sensitivity": "Sensitivity (recall)",
-    "specificity": "Specificity",
-    "ppv": "Positive predictive value (precision), as in this set",
-    "npv": "Negative predictive value, as in this set",
-    "accuracy": "Accuracy",
-    "balanced_accuracy": "Balanced accuracy",
-    "youden_j": "Youden’s J",
-    "f1": "F1",
-    "mcc": "Matthews correlation (MCC)",
-    "lr_positive": "Likelihood ratio of a positive call",
-    "lr_negative": "Likelihood ratio of a negative call",
-}
-OVERALL = {
-    "auroc": "Area under the ROC curve (AUROC)",
-    "average_precision": "Average precision",
-    "brier": "Brier score (0 is best)",
-    "brier_skill": "Brier skill (1 is best, 0 is guessing)",
-    "loss": "Log loss (nats, 0 is best)",
-    "calibration_slope": "Calibration slope (1 is ideal)",
-    "calibration_intercept": "Calibration intercept (0 is ideal)",
-    "ece": "Expected calibration error (ECE)",
-    "ece_expected": "ECE that a perfect model of this size would show",
-}
-# Of the counts, which ones are counted and among which.
-FRACTIONS = {
-    "sensitivity": (("tp",), ("tp", "fn")),
-    "specificity": (("tn",), ("tn", "fp")),
-    "ppv": (("tp",), ("tp", "fp")),
-    "npv": (("tn",), ("tn", "fn")),
-    "accuracy": (("tp", "tn"), ("tp", "tn", "fp", "fn")),
-}
-
-
-def fraction(counts: dict[str, int], score: str) -> str:
-    """Return a share as it was counted; empty for a score that is no share of photographs.
-
-    >>> fraction({"tp": 40, "fn": 5, "fp": 2, "tn": 9}, "sensitivity")
-    '40/45'
-    """
-    if score not in FRACTIONS:
-        return ""
-    part, whole = (sum(counts[key] for key in keys) for keys in FRACTIONS[score])
-    return f"{part}/{whole}"
 
 
 def scores(assessment: Assessment) -> Table:
@@ -80,9 +37,12 @@ def scores(assessment: Assessment) -> Table:
         ("0.5", 0.5, assessment.at_half, assessment.counts_at_half),
     )
     rows, raw = [], []
-    for key, title in SCORES.items():
-        rows.append((Entry(title), *(of_estimate(at[key], notes, fraction(n, key)) for _, _, at, n in points)))
-        raw += [[key, point, threshold, *raw_estimate(at[key])] for point, threshold, at, _ in points]
+    for metric in shown_in("report"):
+        if metric.needs_threshold:
+            name = metric.name
+            cells = (of_estimate(at[name], notes, metric.fraction(counts)) for _, _, at, counts in points)
+            rows.append((Entry(metric.title), *cells))
+            raw += [[name, point, threshold, *raw_estimate(at[name])] for point, threshold, at, _ in points]
     header = ("Score", f"At the operating point {fine(assessment.threshold)}", "At 0.5")
     caption = "Scores that depend on a threshold, with 95 % intervals in brackets."
     names = ("score", "at", "threshold", *ESTIMATE_COLUMNS)
@@ -92,8 +52,9 @@ def scores(assessment: Assessment) -> Table:
 def overall(assessment: Assessment) -> Table:
     """Scores of the probabilities themselves."""
     notes = Footnotes()
-    rows = tuple((Entry(title), of_estimate(assessment.overall[key], notes)) for key, title in OVERALL.items())
-    raw = [[key, *raw_estimate(assessment.overall[key])] for key in OVERALL]
+    shown = [metric for metric in shown_in("report") if not metric.needs_threshold]
+    rows = tuple((Entry(metric.title), of_estimate(assessment.overall[metric.name], notes)) for metric in shown)
+    raw = [[metric.name, *raw_estimate(assessment.overall[metric.name])] for metric in shown]
     prevalence = number(assessment.n_positive / assessment.n)
     caption = (
         "Scores that need no threshold, with 95 % intervals in brackets. The average precision of guessing is the "
@@ -194,34 +155,33 @@ def sample_size(assessment: Assessment) -> str:
 def side_by_side(data: RunData, assessed: Sequence[Assessed]) -> Table:
     """Training, validation, test and external sets beside each other."""
     notes = Footnotes()
-    keys = ("sensitivity", "specificity", "accuracy", "balanced_accuracy", "f1")
+    metrics = shown_in("sets")
     rows: list[tuple[Entry, ...]] = []
     raw: list[list[Cell]] = []
     for evaluation, assessment in assessed:
         kind = {"test": "test split", "val": "validation split, chose the threshold", "train": "training split"}.get(
             evaluation.name, "external"
         )
-        at, whole = assessment.at_threshold, assessment.overall
-        estimates = {key: at[key] for key in keys} | {key: whole[key] for key in ("auroc", "brier")}
-        cells = [of_estimate(value, notes, fraction(assessment.counts, key)) for key, value in estimates.items()]
+        estimates = assessment.estimates(metrics)
+        cells = [of_estimate(estimates[m.name], notes, m.fraction(assessment.counts)) for m in metrics]
         n = Entry(count(assessment.n), f"{count(assessment.n_positive)} positive")
         rows.append((Entry(plain(evaluation.name), kind), n, *cells))
         raw += [[evaluation.name, assessment.n, key, *raw_estimate(value)] for key, value in estimates.items()]
     training = {} if data.evaluation("train") else _training(data)
     if training:
-        columns = ("train_recall", "train_specificity", "train_accuracy", "train_balanced_accuracy", "train_f1",
-                   "train_auroc")  # fmt: skip
         n_train = sum(row["split"] == "train" for row in data.splits)
         note = notes.mark(
             "measured during the best epoch, at 0.5, on photographs changed at random, while the weights still moved"
         )
-        values = [training.get(column) for column in columns]
+        values = [training.get(f"train_{metric.name}") for metric in metrics]
         shown = [Entry("–") if value is None else Entry(number(value), mark=note) for value in values]
-        rows.append((Entry("train", "training split"), Entry(count(n_train) if n_train else "–"), *shown, Entry("–")))
-        raw += [["train", n_train, c.removeprefix("train_"), v, None, None, "training epoch, at 0.5"]
-                for c, v in zip(columns, values, strict=True)]  # fmt: skip
-    header = ("Set", "Photographs", "Sensitivity", "Specificity", "Accuracy", "Balanced accuracy", "F1", "AUROC",
-              "Brier score")  # fmt: skip
+        rows.append((Entry("train", "training split"), Entry(count(n_train) if n_train else "–"), *shown))
+        raw += [
+            ["train", n_train, metric.name, value, None, None, "training epoch, at 0.5"]
+            for metric, value in zip(metrics, values, strict=True)
+            if metric.is_shown("history")
+        ]
+    header = ("Set", "Photographs", *(metric.label for metric in metrics))
     caption = "All sets side by side, at the operating point, with 95 % intervals in brackets."
     return Table("sets", caption, header, tuple(rows), (("set", "n", "score", *ESTIMATE_COLUMNS), raw), notes.all)
 

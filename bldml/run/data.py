@@ -9,8 +9,8 @@ from typing import Any
 
 from bldml.errors import RunError
 from bldml.io.text import plain
+from bldml.metrics.assessment import EvaluationMetrics, evaluate
 from bldml.metrics.operating_point import Goal, OperatingPoint
-from bldml.metrics.scores import evaluate
 from bldml.run.files import Row, read_config, read_epochs, read_json, read_table, text_at
 from bldml.run.folder import RunFolder
 from bldml.run.photographs import PhotographRow, read_photograph_table
@@ -27,7 +27,7 @@ class Evaluation:
         rows: The predictions.
         threshold: The operating threshold; None for photographs without labels.
         temperature: Divides the logit; None for photographs without labels.
-        metrics: metrics.json; empty for photographs without labels.
+        metrics: metrics.json; None for photographs without labels.
         provenance: From where the photographs came; empty where nothing says so.
         photographs: What their files say of an external set’s photographs, where that was recorded.
         excluded: Photographs left out, with the reason.
@@ -38,7 +38,7 @@ class Evaluation:
     rows: tuple[Prediction, ...]
     threshold: float | None
     temperature: float | None
-    metrics: dict[str, Any]
+    metrics: EvaluationMetrics | None
     provenance: dict[str, Any]
     photographs: tuple[PhotographRow, ...]
     excluded: tuple[Row, ...]
@@ -149,11 +149,10 @@ def _photographs(path: Path) -> tuple[PhotographRow, ...]:
 
 def _evaluation(folder: Path) -> Evaluation:
     rows = read_predictions(folder / "predictions.csv")
-    threshold = temperature = None
-    metrics: dict[str, Any] = {}
+    threshold = temperature = metrics = None
     if (folder / "metrics.json").exists() or any(row.true_class for row in rows):
         metrics = read_metrics(folder)
-        threshold, temperature = metrics.get("threshold"), metrics.get("temperature")
+        threshold, temperature = metrics.threshold, metrics.temperature
         for key, value, greatest in (("threshold", threshold, 1.0), ("temperature", temperature, math.inf)):
             if not isinstance(value, int | float) or not 0 <= value <= greatest or value == math.inf:
                 raise RunError(f"{folder / 'metrics.json'}: the {key} is {value!r}. Run the evaluation again.")
@@ -209,7 +208,8 @@ def _check(evaluation: Evaluation, classes: tuple[str, str]) -> None:
     labels = [row.true_class == classes[1] for row in evaluation.rows]
     point = OperatingPoint(evaluation.threshold, evaluation.temperature or 0)
     found = evaluate(labels, [row.probability for row in evaluation.rows], point)
-    for score, here, there in _unequal(found, evaluation.metrics):
+    assert evaluation.metrics is not None
+    for score, here, there in _unequal(found.to_plain(), evaluation.metrics.to_plain()):
         raise RunError(f"{file} gives {score} = {here}, metrics.json beside it has {there!r}. {again}")
 
 

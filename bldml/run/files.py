@@ -10,6 +10,7 @@ import yaml
 
 from bldml.errors import RunError
 from bldml.io.text import plain
+from bldml.metrics.registry import canonical
 
 Row = dict[str, str]
 
@@ -100,7 +101,7 @@ def read_table(path: Path, columns: tuple[str, ...]) -> tuple[Row, ...]:
 
 
 def read_epochs(path: Path) -> tuple[dict[str, float | None], ...]:
-    """The numbers of a metrics.csv; None where a cell is empty or not finite.
+    """The numbers of a metrics.csv, also one of 0.1, by the names of today; None where a cell is empty or not finite.
 
     Raises:
         RunError: The file is damaged.
@@ -113,7 +114,7 @@ def read_epochs(path: Path) -> tuple[dict[str, float | None], ...]:
                 value = float(cell) if cell else None
             except ValueError as error:
                 raise RunError(f"{path}, row {line}: {key} is {cell!r}, which is no number. Mend the row.") from error
-            values[key] = value if value is not None and math.isfinite(value) else None
+            values[canonical(key)] = value if value is not None and math.isfinite(value) else None
         if values["epoch"] is None:
             raise RunError(f"{path}, row {line}: there is no epoch. Mend the row.")
         epochs.append(values)

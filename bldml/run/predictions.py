@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from bldml.errors import RunError
 from bldml.io.atomic import make_folder, write_atomically
 from bldml.io.csvfile import with_apostrophe, without_apostrophe
 from bldml.io.text import counted
+from bldml.metrics.assessment import EvaluationMetrics
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ def read_predictions(path: Path) -> list[Prediction]:
     return [_to_prediction(path, number, header, cells) for number, cells in enumerate(rows, 2) if cells]
 
 
-def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
-    """Write what `evaluation.evaluate` returned as `metrics.json` and `metrics.csv`.
+def write_metrics(folder: Path, metrics: EvaluationMetrics) -> None:
+    """Write the metrics of an evaluation as `metrics.json` and `metrics.csv`.
 
     The folder is made where it is missing. The CSV has one row for the chosen operating point and one for
     0.5; an undefined score is an empty cell.
@@ -100,22 +100,20 @@ def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
         ValueError: a number is nan or infinite; nothing is written.
         RunError: the files cannot be written.
     """
-    document = json.dumps(metrics, indent=2, allow_nan=False) + "\n"
-    own = ("threshold", "at_threshold", "at_0.5")
-    shared = {key: value for key, value in metrics.items() if key not in own}
+    document = json.dumps(metrics.to_plain(), indent=2, allow_nan=False) + "\n"
+    shared = {"n": metrics.n, "n_positive": metrics.n_positive, **metrics.overall, "temperature": metrics.temperature}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["operating_point", "threshold", *metrics["at_threshold"], *shared])
-    for point, threshold, key in (("chosen", metrics["threshold"], "at_threshold"), ("0.5", 0.5, "at_0.5")):
-        scores = [metrics[key][score] for score in metrics["at_threshold"]]
-        writer.writerow([point, threshold, *scores, *shared.values()])
+    writer.writerow(["operating_point", "threshold", *metrics.at_threshold, *shared])
+    for point, threshold, at in (("chosen", metrics.threshold, metrics.at_threshold), ("0.5", 0.5, metrics.at_half)):
+        writer.writerow([point, threshold, *at.values(), *shared.values()])
     make_folder(folder)
     write_atomically(folder / "metrics.csv", text.getvalue())
     write_atomically(folder / "metrics.json", document)
 
 
-def read_metrics(folder: Path) -> dict[str, Any]:
-    """Read `metrics.json` of an evaluation folder.
+def read_metrics(folder: Path) -> EvaluationMetrics:
+    """Read `metrics.json` of an evaluation folder, also one that 0.1 wrote.
 
     Raises:
         RunError: no such file, or not the metrics of an evaluation.
@@ -127,9 +125,10 @@ def read_metrics(folder: Path) -> dict[str, Any]:
         raise RunError(f"Cannot read {path}: {error.strerror}. Run the evaluation that writes it.") from error
     except ValueError as error:
         raise RunError(f"{path} is not JSON: {error}. Run the evaluation again.") from error
-    if not isinstance(metrics, dict) or not {"n", "at_threshold", "at_0.5"} <= metrics.keys():
-        raise RunError(f"{path} holds no metrics of an evaluation. Run the evaluation again.")
-    return metrics
+    try:
+        return EvaluationMetrics.from_plain(metrics)
+    except ValueError as error:
+        raise RunError(f"{path} holds no metrics of an evaluation: {error}. Run the evaluation again.") from error
 
 
 def _to_prediction(path: Path, number: int, header: list[str], cells: list[str]) -> Prediction:

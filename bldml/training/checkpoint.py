@@ -1,6 +1,7 @@
 """A checkpoint describes itself: what is written beside the weights, and how it is read back safely."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from bldml.errors import CheckpointError
 from bldml.metrics.operating_point import OperatingPoint
+from bldml.metrics.registry import canonical
 from bldml.training.backbones import BackboneName
 from bldml.training.transforms import MEAN, STD
 
@@ -174,3 +176,16 @@ def _header(plain: Any) -> Header:
     if wrong:
         raise ValueError(f"{', '.join(wrong)} cannot be right")
     return header
+
+
+def rename_monitors(checkpoint: dict[str, Any]) -> None:
+    """Give the states of callbacks the keys of today, where 0.1 monitored a metric under another name.
+
+    A callback finds its state by a key that holds the name, and would forget the best value.
+
+    Args:
+        checkpoint: As Lightning reads it; changed in place.
+    """
+    states = checkpoint.get("callbacks", {})
+    for key in list(states):
+        states[re.sub(r"(?<='monitor': ')\w+", lambda found: canonical(found[0]), key)] = states.pop(key)

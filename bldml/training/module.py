@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bldml.errors import TrainingError
 from bldml.metrics.operating_point import BEST_F1, OperatingPoint, choose_operating_point
 from bldml.training.backbones import BACKBONES, Backbone, BackboneName, Unit, build, image_size_of
-from bldml.training.checkpoint import KEY, Header
+from bldml.training.checkpoint import KEY, Header, rename_monitors
 from bldml.training.lightning_internals import attached_trainer, is_batchnorm, leave_scaling
 from bldml.training.scores import Epoch, EpochScores, weighted_loss
 from bldml.training.transforms import MEAN, STD, Normalization
@@ -232,6 +232,7 @@ class LeafClassifier(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the operating point."""
+        rename_monitors(checkpoint)
         plain = checkpoint[KEY]
         self.operating_point = OperatingPoint(plain["threshold"], plain["temperature"])
 

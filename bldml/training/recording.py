@@ -22,8 +22,9 @@ from torch import Tensor
 
 from bldml.errors import CheckpointError, RunError
 from bldml.io.atomic import write_atomically
+from bldml.metrics.assessment import EvaluationMetrics, evaluate
 from bldml.metrics.operating_point import to_probabilities
-from bldml.metrics.scores import evaluate
+from bldml.metrics.registry import canonical
 from bldml.run.predictions import Prediction, write_metrics, write_predictions
 from bldml.training.checkpoint import Header
 from bldml.training.data.leafdataset import UNLABELLED
@@ -76,8 +77,11 @@ class EpochTable(Logger):
         return [self._rows[epoch] for epoch in sorted(self._rows)]
 
     def restore(self, rows: Iterable[Row]) -> None:
-        """Take up the rows of a run that goes on; whatever else the file holds will be computed again."""
-        self._rows = {int(row["epoch"]): dict(row) for row in rows}
+        """Take up the rows of a run that goes on; whatever else the file holds will be computed again.
+
+        Columns that 0.1 called otherwise get their names of today: the file is written anew as a whole.
+        """
+        self._rows = {int(row["epoch"]): {canonical(name): value for name, value in row.items()} for row in rows}
 
     @property
     def name(self) -> str:
@@ -127,7 +131,7 @@ class PredictionRecorder(Callback):
     def __init__(self, folder: Path, header: Header) -> None:
         super().__init__()
         self.folder, self.header = folder, header
-        self.metrics: dict[str, Any] | None = None
+        self.metrics: EvaluationMetrics | None = None
         self._logits: list[Tensor] = []
         self._labels: list[Tensor] = []
         self._names: list[str] = []

@@ -1,25 +1,15 @@
 """Metrics that are followed during training: of all logits of an epoch at once."""
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torchmetrics import CatMetric
-from torchmetrics.functional import classification as F
 
-# Of positive-class probabilities, at 0.5 where a threshold is needed.
-SCORES: dict[str, Callable[..., Tensor]] = {
-    "accuracy": F.binary_accuracy,
-    "precision": F.binary_precision,
-    "recall": F.binary_recall,
-    "specificity": F.binary_specificity,
-    "f1": F.binary_f1_score,
-    "auroc": F.binary_auroc,
-    "average_precision": F.binary_average_precision,
-}
+from bldml.metrics.metric import Sample
+from bldml.metrics.operating_point import to_probabilities
+from bldml.metrics.registry import shown_in
 
 
 class Epoch(NamedTuple):
@@ -31,7 +21,7 @@ class Epoch(NamedTuple):
         labels: int64 (n,).
     """
 
-    values: dict[str, Tensor]
+    values: dict[str, float]
     logits: Tensor
     labels: Tensor
 
@@ -64,16 +54,27 @@ class EpochScores(nn.Module):
         self.logits.reset()
         self.labels.reset()
         loss = weighted_loss(logits, labels, pos_weight)
-        if bool(loss.isfinite()):
-            # Probabilities, not logits: torchmetrics would apply a sigmoid or not by what it sees.
-            probabilities = logits.sigmoid()
-            values = {name: score(probabilities, labels) for name, score in SCORES.items()}
-        else:
-            # Of nan torchmetrics makes numbers, even an AUROC of 1: a diverged model would become the best.
-            values = dict.fromkeys(SCORES, torch.full_like(loss, math.nan))
-        values["balanced_accuracy"] = (values["recall"] + values["specificity"]) / 2
-        values["loss"] = loss
+        values = {"loss": float(loss)} | metrics_of(logits, labels, diverged=not math.isfinite(loss))
         return Epoch({f"{self.stage}_{name}": value for name, value in values.items()}, logits, labels)
+
+
+def metrics_of(logits: Tensor, labels: Tensor, *, diverged: bool) -> dict[str, float]:
+    """Every metric that a training follows, at 0.5 where it needs a threshold.
+
+    One that these photographs do not define, such as the PPV where none is predicted positive, has the worst value of
+    its range: it has to be comparable where it chooses the best epoch.
+
+    Args:
+        logits: (n,).
+        labels: 1 for positive, (n,).
+        diverged: The loss is no finite number. Then all are nan, so that a diverged model never becomes the best.
+    """
+    followed = shown_in("history")
+    if diverged:
+        return dict.fromkeys((metric.name for metric in followed), math.nan)
+    sample = Sample(labels.cpu().numpy(), to_probabilities(logits.cpu().numpy()))
+    values = ((metric, metric.value(sample)) for metric in followed)
+    return {metric.name: metric.worst if value is None else value for metric, value in values}
 
 
 def weighted_loss(logits: Tensor, labels: Tensor, pos_weight: Tensor) -> Tensor:

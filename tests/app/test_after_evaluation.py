@@ -62,7 +62,7 @@ def pixels(path: Path, size: tuple[int, int]) -> NDArray[np.float64]:
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_after_a_fit_the_pictures_are_those_of_the_photographs_named(run: Path, leaves: Path, split: str) -> None:
     folder = run / "evaluations" / split
-    rows, threshold = read_predictions(folder / "predictions.csv"), read_metrics(folder)["threshold"]
+    rows, threshold = read_predictions(folder / "predictions.csv"), read_metrics(folder).threshold
     gallery = read_gallery(folder)
     assert [(shown.kind, shown.prediction) for shown in gallery] == choose(rows, threshold)
     assert gallery
@@ -162,7 +162,7 @@ def test_ledger_has_a_line_for_every_evaluation(own: RunFolder, tmp_path: Path, 
     header = read_checkpoint(own.best_checkpoint).header
     for entry in first:
         assert entry.dataset_fingerprint == header.fingerprints[entry.split]
-        assert entry.n == read_metrics(own.evaluation(entry.evaluation))["n"]
+        assert entry.n == read_metrics(own.evaluation(entry.evaluation)).n
         assert entry.checkpoint == "checkpoints/best.ckpt"
     options = ("test", "--ckpt_path", own.best_checkpoint, *CPU, "--report=false")
     assert bldml(*options).code == 0

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -18,25 +17,17 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from bldml.dataset.images import load_rgb
 from bldml.dataset.manifest import read_manifest
+from bldml.metrics.registry import shown_in
 from bldml.run.photographs import read_photograph_table
 from bldml.run.predictions import read_predictions
 from bldml.training.backbones import BACKBONES, build
 from bldml.training.checkpoint import read_checkpoint
 from bldml.training.module import LeafClassifier
 from bldml.training.transforms import evaluation_image
+from tests.oracles import TOLERANCES, second_opinion
 from tests.support import REPOSITORY, SMALL, Bldml
 
-NAMES = (
-    "accuracy",
-    "balanced_accuracy",
-    "precision",
-    "recall",
-    "specificity",
-    "f1",
-    "auroc",
-    "average_precision",
-    "loss",
-)
+NAMES = ("loss", *(metric.name for metric in shown_in("history")))
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -129,44 +120,25 @@ def test_every_metric_is_what_scikit_learn_computes_from_the_predictions(run: Pa
     rows = read_predictions(folder / "predictions.csv")
     labels = [int(row.true_class == "BLD") for row in rows]
     scores = [row.probability for row in rows]
-    expected: dict[str, Any] = {
-        "n": len(rows),
-        "n_positive": sum(labels),
-        "loss": sklearn_metrics.log_loss(labels, scores),
-        "auroc": sklearn_metrics.roc_auc_score(labels, scores),
-        "average_precision": sklearn_metrics.average_precision_score(labels, scores),
-        "brier": (brier := sklearn_metrics.brier_score_loss(labels, scores)),
-        "brier_skill": 1 - brier / (sum(labels) / len(labels) * (1 - sum(labels) / len(labels))),
-    }
-    for key, threshold in (("at_threshold", metrics["threshold"]), ("at_0.5", 0.5)):
-        called = [int(score >= threshold) for score in scores]
-        tn, fp, fn, tp = sklearn_metrics.confusion_matrix(labels, called, labels=[0, 1]).ravel().tolist()
-        undefined = {"zero_division": math.nan}
-        expected |= {
-            f"{key}.tn": tn,
-            f"{key}.fp": fp,
-            f"{key}.fn": fn,
-            f"{key}.tp": tp,
-            f"{key}.accuracy": sklearn_metrics.accuracy_score(labels, called),
-            f"{key}.balanced_accuracy": sklearn_metrics.balanced_accuracy_score(labels, called),
-            f"{key}.precision": sklearn_metrics.precision_score(labels, called, **undefined),
-            f"{key}.recall": sklearn_metrics.recall_score(labels, called),
-            f"{key}.specificity": sklearn_metrics.recall_score(labels, called, pos_label=0),
-            f"{key}.f1": sklearn_metrics.f1_score(labels, called),
-            f"{key}.youden_j": sklearn_metrics.balanced_accuracy_score(labels, called, adjusted=True),
-            f"{key}.npv": sklearn_metrics.precision_score(labels, called, pos_label=0, **undefined),
-            # scikit-learn calls the correlation with a constant 0.
-            f"{key}.mcc": sklearn_metrics.matthews_corrcoef(labels, called) if len({*called}) == 2 else math.nan,
-        }
-        assert [row.predicted_class == "BLD" for row in rows] == [score >= metrics["threshold"] for score in scores]
-    flat = {k: v for k, v in metrics.items() if not isinstance(v, dict)}
-    flat |= {f"{k}.{name}": v for k, at in metrics.items() if isinstance(at, dict) for name, v in at.items()}
-    assert flat.keys() - {"threshold", "temperature"} == expected.keys()
-    for name, value in expected.items():
-        if isinstance(value, float) and math.isnan(value):
-            assert flat[name] is None, name
-        else:
-            assert flat[name] == pytest.approx(value, abs=1e-6), name
+    assert metrics.pop("schema") == 1
+    at = {metrics["threshold"]: metrics.pop("at_threshold"), 0.5: metrics.pop("at_0.5")}
+    assert metrics.pop("n") == len(rows)
+    assert metrics.pop("n_positive") == sum(labels)
+    threshold, temperature = metrics.pop("threshold"), metrics.pop("temperature")
+    assert temperature > 0
+    assert [row.predicted_class == "BLD" for row in rows] == [score >= threshold for score in scores]
+    assert metrics.keys() | at[0.5].keys() >= {metric.name for metric in shown_in("evaluation")}
+    for point, found in ((0.5, metrics), *at.items()):
+        predicted = [int(score >= point) for score in scores]
+        cells = sklearn_metrics.confusion_matrix(labels, predicted, labels=[0, 1]).ravel().tolist()
+        if found is not metrics:
+            assert [found.pop(cell) for cell in ("tn", "fp", "fn", "tp")] == cells
+        for name, value in found.items():
+            expected = second_opinion(name, labels, scores, point)
+            if math.isnan(expected):
+                assert value is None, name
+            else:
+                assert value == pytest.approx(expected, abs=TOLERANCES.get(name, 1e-6)), name
 
 
 def test_predictions_name_the_right_files_and_classes(run: Path, leaves: Path) -> None:
@@ -334,7 +306,7 @@ def test_threshold_is_chosen_for_the_goal_given_on_validation(leaves: Path, bldm
     )
     scores = json.loads((folder / "evaluations" / "val" / "metrics.json").read_text())["at_threshold"]
     assert scores["specificity"] >= 0.9
-    assert scores["recall"] == pytest.approx(sensitivities[1 - false_alarms >= 0.9].max())
+    assert scores["sensitivity"] == pytest.approx(sensitivities[1 - false_alarms >= 0.9].max())
 
 
 def test_two_goals_for_one_threshold_are_refused(leaves: Path, bldml: Bldml) -> None:

@@ -11,8 +11,8 @@ import yaml
 from PIL import Image
 
 from bldml.io.text import plain
+from bldml.metrics.assessment import evaluate
 from bldml.metrics.operating_point import OperatingPoint
-from bldml.metrics.scores import evaluate
 from bldml.report.page import write_report
 from bldml.run import gallery
 from bldml.run.card import TITLES

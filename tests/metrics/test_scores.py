@@ -1,7 +1,8 @@
-"""Every score against scikit-learn, SciPy or brute force."""
+"""Operating point, formulas and the evaluation against scikit-learn, SciPy or brute force."""
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,10 @@ from sklearn import metrics as sklearn_metrics
 
 from bldml.metrics import operating_point
 from bldml.metrics import scores as evaluation
+from bldml.metrics.assessment import evaluate
+from bldml.metrics.metric import Sample
 from bldml.metrics.operating_point import OperatingPoint
+from bldml.metrics.registry import METRICS, shown_in
 
 Labelled = tuple[NDArray[np.int64], NDArray[np.float64]]
 Samples = list[Labelled]
@@ -251,31 +255,13 @@ def test_impossible_goals_are_refused(wrong: dict[str, Any], message: str) -> No
         operating_point.Goal(**wrong)
 
 
-def test_scores_agree_with_scikit_learn(samples: Samples) -> None:
-    for labels, probabilities in samples:
-        assert evaluation.auroc(labels, probabilities) == pytest.approx(
-            sklearn_metrics.roc_auc_score(labels, probabilities), abs=1e-14
-        )
-        assert evaluation.average_precision(labels, probabilities) == pytest.approx(
-            sklearn_metrics.average_precision_score(labels, probabilities), abs=1e-14
-        )
-        brier = sklearn_metrics.brier_score_loss(labels, probabilities)
-        assert evaluation.brier_score(labels, probabilities) == pytest.approx(brier)
-        of_prevalence = sklearn_metrics.brier_score_loss(labels, np.full(len(labels), labels.mean()))
-        assert evaluation.brier_skill(labels, probabilities) == pytest.approx(1 - brier / of_prevalence)
-        assert evaluation.log_loss(labels, probabilities) == pytest.approx(
-            sklearn_metrics.log_loss(labels, probabilities, labels=[0, 1]), rel=1e-9, abs=1e-15
-        )
-
-
 def test_scores_do_not_depend_on_the_order(samples: Samples) -> None:
     for labels, probabilities in samples:
         point = OperatingPoint(threshold=0.5, temperature=1.0)
-        found = evaluation.evaluate(labels, probabilities, point)
-        backwards = evaluation.evaluate(labels[::-1], probabilities[::-1], point)
-        for summed in ("loss", "average_precision", "brier", "brier_skill"):
-            assert backwards.pop(summed) == pytest.approx(found.pop(summed))
-        assert backwards == found
+        found = evaluate(labels, probabilities, point)
+        backwards = evaluate(labels[::-1], probabilities[::-1], point)
+        assert backwards.overall == pytest.approx(found.overall)
+        assert replace(backwards, overall=found.overall) == found
 
 
 def test_log_loss_of_certain_mistakes_is_finite() -> None:
@@ -299,49 +285,24 @@ def test_no_images() -> None:
     assert evaluation.log_loss([], []) is None
     assert evaluation.brier_score([], []) is evaluation.brier_skill([], []) is None
     assert evaluation.brier_skill([1, 1], [0.2, 0.4]) is None
-    scores = evaluation.scores_at([], [], 0.5)
-    assert {scores.pop(count) for count in ("tp", "fp", "fn", "tn")} == {0}
-    assert set(scores.values()) == {None}
-
-
-@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, 1.0])
-def test_scores_at_a_threshold_agree_with_scikit_learn(samples: Samples, threshold: float) -> None:
-    for labels, probabilities in samples:
-        called = (probabilities >= threshold).astype(int)
-        found = evaluation.scores_at(labels, probabilities, threshold)
-        tn, fp, fn, tp = sklearn_metrics.confusion_matrix(labels, called, labels=[0, 1]).ravel().tolist()
-        assert (found["tn"], found["fp"], found["fn"], found["tp"]) == (tn, fp, fn, tp)
-        assert found["accuracy"] == pytest.approx(sklearn_metrics.accuracy_score(labels, called))
-        assert found["balanced_accuracy"] == pytest.approx(sklearn_metrics.balanced_accuracy_score(labels, called))
-        assert found["recall"] == pytest.approx(sklearn_metrics.recall_score(labels, called))
-        assert found["specificity"] == pytest.approx(sklearn_metrics.recall_score(labels, called, pos_label=0))
-        assert found["f1"] == pytest.approx(sklearn_metrics.f1_score(labels, called))
-        informedness = sklearn_metrics.balanced_accuracy_score(labels, called, adjusted=True)
-        assert found["youden_j"] == pytest.approx(informedness)
-        if 0 < called.sum() < len(called):
-            assert found["npv"] == pytest.approx(sklearn_metrics.precision_score(labels, called, pos_label=0))
-            assert found["mcc"] == pytest.approx(sklearn_metrics.matthews_corrcoef(labels, called))
-        else:
-            assert found["mcc"] is None
-        if called.any():
-            assert found["precision"] == pytest.approx(sklearn_metrics.precision_score(labels, called))
-        else:
-            assert found["precision"] is None
+    empty = evaluate([], [], OperatingPoint(0.5, 1.0))
+    assert {empty.at_half.pop(count) for count in ("tp", "fp", "fn", "tn")} == {0}
+    assert set(empty.at_half.values()) | set(empty.overall.values()) == {None}
 
 
 def test_undefined_scores_are_none() -> None:
-    healthy_only = evaluation.scores_at([0, 0], [0.1, 0.2], 0.5)
+    healthy_only = evaluate([0, 0], [0.1, 0.2], OperatingPoint(0.5, 1.0)).at_half
     assert healthy_only["specificity"] == 1.0
-    undefined = ("recall", "precision", "balanced_accuracy", "f1", "youden_j", "mcc")
+    undefined = ("sensitivity", "ppv", "balanced_accuracy", "f1", "youden_j", "mcc")
     assert [healthy_only[score] for score in undefined] == [None] * 6
-    diseased_only = evaluation.scores_at([1, 1], [0.1, 0.2], 0.5)
-    assert diseased_only["recall"] == 0.0
+    diseased_only = evaluate([1, 1], [0.1, 0.2], OperatingPoint(0.5, 1.0)).at_half
+    assert diseased_only["sensitivity"] == 0.0
     assert diseased_only["f1"] == 0.0
     assert diseased_only["specificity"] is diseased_only["balanced_accuracy"] is None
 
 
 def test_a_probability_at_the_threshold_is_positive() -> None:
-    assert evaluation.scores_at([1], [0.3], 0.3)["tp"] == 1
+    assert Sample.checked([1], [0.3], 0.3).counts["tp"] == 1
 
 
 # Operating point and evaluation
@@ -366,24 +327,25 @@ def test_operating_point_of_a_perfect_validation() -> None:
 
 def test_evaluation_is_what_metrics_json_holds() -> None:
     labels, probabilities = draw("tied", 3)
-    found = evaluation.evaluate(labels, probabilities, OperatingPoint(threshold=0.4, temperature=1.5))
-    assert list(found) == [
-        *("n", "n_positive", "loss", "auroc", "average_precision", "brier", "brier_skill", "threshold", "temperature"),
-        *("at_threshold", "at_0.5"),
-    ]
-    assert (found["n"], found["n_positive"]) == (len(labels), labels.sum())
-    assert (found["threshold"], found["temperature"]) == (0.4, 1.5)
-    assert found["loss"] == evaluation.log_loss(labels, probabilities)
-    assert found["auroc"] == evaluation.auroc(labels, probabilities)
-    assert found["average_precision"] == evaluation.average_precision(labels, probabilities)
-    assert found["at_threshold"] == evaluation.scores_at(labels, probabilities, 0.4)
-    assert found["at_0.5"] == evaluation.scores_at(labels, probabilities, 0.5)
+    found = evaluate(labels, probabilities, OperatingPoint(threshold=0.4, temperature=1.5)).to_plain()
+    names = [metric.name for metric in shown_in("evaluation")]
+    overall = [name for name in names if not METRICS[name].needs_threshold]
+    at = [name for name in names if METRICS[name].needs_threshold]
+    shared = ["schema", "n", "n_positive", "threshold", "temperature"]
+    assert list(found) == [*shared, *overall, "at_threshold", "at_0.5"]
+    assert [found[key] for key in shared] == [1, len(labels), labels.sum(), 0.4, 1.5]
+    for name in overall:
+        assert found[name] == METRICS[name].value(Sample(labels, probabilities))
+    for key, threshold in (("at_threshold", 0.4), ("at_0.5", 0.5)):
+        assert list(found[key]) == ["tp", "fp", "fn", "tn", *at]
+        sample = Sample(labels, probabilities, threshold)
+        assert found[key] == sample.counts | {name: METRICS[name].value(sample) for name in at}
     assert found["at_threshold"] != found["at_0.5"]
 
 
 def test_every_number_is_plain_python() -> None:
     point = OperatingPoint(threshold=np.float64(0.4), temperature=np.float64(1.0))
-    found = evaluation.evaluate(*draw("continuous", 0), point)
+    found = evaluate(*draw("continuous", 0), point).to_plain()
     numbers = [value for value in found.values() if not isinstance(value, dict)]
     numbers += [*found["at_threshold"].values(), *found["at_0.5"].values()]
     assert {type(number) for number in numbers} == {int, float}
@@ -396,8 +358,8 @@ SCORES = (
     evaluation.auroc,
     evaluation.average_precision,
     evaluation.log_loss,
-    lambda labels, probabilities: evaluation.scores_at(labels, probabilities, 0.5),
-    lambda labels, probabilities: evaluation.evaluate(labels, probabilities, OperatingPoint(0.5, 1.0)),
+    Sample.checked,
+    lambda labels, probabilities: evaluate(labels, probabilities, OperatingPoint(0.5, 1.0)),
 )
 
 
@@ -442,4 +404,4 @@ def test_wrong_logits_are_named(
 
 def test_wrong_threshold_is_named() -> None:
     with pytest.raises(ValueError, match="threshold must be a finite number, found nan"):
-        evaluation.scores_at([1], [0.5], math.nan)
+        Sample.checked([1], [0.5], math.nan)

@@ -10,6 +10,7 @@ from sklearn import metrics as sklearn_metrics
 
 from bldml.metrics import auroc as ranking
 from bldml.metrics import bootstrap, estimates, paired, proportions
+from bldml.metrics.registry import METRICS
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 1), (1, 1), (45, 45), (67, 71), (112, 116), (293, 293), (0, 50), (3, 10)])
@@ -100,9 +101,13 @@ def test_f1_and_mcc_have_an_interval_even_with_empty_cells(cells: tuple[int, int
     tp, fp, fn, tn = cells
     for measure, observed in (
         ("f1", 2 * tp / (2 * tp + fp + fn)),
-        ("mcc", (tp * tn - fp * fn) / (math.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)) or math.inf)),
+        ("mcc", (tp * tn - fp * fn) / (math.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)) or math.nan)),
     ):
-        found = proportions.dirichlet_interval(tp, fp, fn, tn, measure)  # type: ignore[arg-type]
+        found = proportions.dirichlet_interval(METRICS[measure].from_counts, tp, fp, fn, tn)
+        if math.isnan(observed):
+            assert found is None
+            continue
+        assert found is not None
         assert found.low <= observed <= found.high
         assert found.low < found.high
 

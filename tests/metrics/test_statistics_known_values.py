@@ -9,6 +9,7 @@ from scipy import stats
 from bldml.metrics import auroc as ranking
 from bldml.metrics import paired, proportions
 from bldml.metrics.estimates import Estimate
+from bldml.metrics.registry import METRICS
 
 # TN, FP, FN, TP of four classifiers on the same 116 photographs; accuracy and its Wilson limits.
 EXTERNAL = [
@@ -136,10 +137,12 @@ def test_perfect_area(positive: int, negative: int, low: float) -> None:
 
 def test_f1_interval_has_the_coverage_of_its_posterior() -> None:
     # By the Dirichlet's own Beta marginals: 2tp/(2tp+fp+fn) is a function of the share tp/(tp+fp+fn), a Beta variable.
-    found = proportions.dirichlet_interval(40, 3, 5, 68, "f1")
+    f1 = METRICS["f1"].from_counts
+    found = proportions.dirichlet_interval(f1, 40, 3, 5, 68)
+    assert found is not None
     share = stats.beta.ppf([0.025, 0.975], 40.5, 9.0)
     assert (found.low, found.high) == pytest.approx(tuple(2 * share / (1 + share)), abs=2e-3)
-    assert found == proportions.dirichlet_interval(40, 3, 5, 68, "f1")
+    assert found == proportions.dirichlet_interval(f1, 40, 3, 5, 68)
 
 
 def between(labels: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> float:

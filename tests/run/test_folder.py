@@ -10,17 +10,17 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from bldml.errors import RunError
 from bldml.io.atomic import check_name, write_atomically
+from bldml.metrics.assessment import EvaluationMetrics, evaluate
 from bldml.metrics.operating_point import OperatingPoint
-from bldml.metrics.scores import evaluate
 from bldml.run.folder import RunFolder
 from bldml.run.predictions import Prediction, read_metrics, read_predictions, write_metrics, write_predictions
 
@@ -417,7 +417,7 @@ def test_unwritable_folder_is_named(read_only_folder: Path) -> None:
 # Metrics
 
 
-def metrics() -> dict[str, Any]:
+def metrics() -> EvaluationMetrics:
     labels, probabilities = [0, 0, 1, 1, 1], [0.1, 0.6, 0.2, 0.7, 0.9]
     return evaluate(labels, probabilities, OperatingPoint(threshold=0.15, temperature=1.25))
 
@@ -426,7 +426,7 @@ def test_metrics_round_trip(tmp_path: Path) -> None:
     write_metrics(tmp_path / "evaluations" / "test", metrics())
     assert read_metrics(tmp_path / "evaluations" / "test") == metrics()
     text = (tmp_path / "evaluations" / "test" / "metrics.json").read_text()
-    assert text.startswith('{\n  "n": 5,\n')
+    assert text.startswith('{\n  "schema": 1,\n  "n": 5,\n')
     assert text.endswith("}\n")
 
 
@@ -435,17 +435,28 @@ def test_metrics_as_a_table(tmp_path: Path) -> None:
     with (tmp_path / "metrics.csv").open(encoding="utf-8", newline="") as file:
         header, chosen, half = csv.reader(file)
     assert header == [
-        *("operating_point", "threshold", "tp", "fp", "fn", "tn", "accuracy", "balanced_accuracy"),
-        *("youden_j", "precision", "npv", "recall", "specificity", "f1", "mcc"),
-        *("n", "n_positive", "loss", "auroc", "average_precision", "brier", "brier_skill", "temperature"),
+        *("operating_point", "threshold", *metrics().at_threshold),
+        *("n", "n_positive", *metrics().overall, "temperature"),
     ]
     assert chosen[:6] == ["chosen", "0.15", "3", "1", "0", "1"]
     assert half[:6] == ["0.5", "0.5", "2", "1", "1", "1"]
-    assert float(chosen[header.index("f1")]) == metrics()["at_threshold"]["f1"]
-    assert float(half[header.index("f1")]) == metrics()["at_0.5"]["f1"]
-    assert [float(cell) for cell in half[15:]] == [metrics()[key] for key in header[15:]]
-    assert half[15:] == chosen[15:]
+    assert float(chosen[header.index("f1")]) == metrics().at_threshold["f1"]
+    assert float(half[header.index("f1")]) == metrics().at_half["f1"]
+    first, plain = header.index("n"), metrics().to_plain()
+    assert [float(cell) for cell in half[first:]] == [plain[key] for key in header[first:]]
+    assert half[first:] == chosen[first:]
     assert b"\r" not in (tmp_path / "metrics.csv").read_bytes()
+
+
+def test_metrics_of_0_1_are_read_by_the_names_of_today(tmp_path: Path) -> None:
+    old = metrics().to_plain()
+    del old["schema"], old["ece"]
+    for key in ("at_threshold", "at_0.5"):
+        old[key]["recall"], old[key]["precision"] = old[key].pop("sensitivity"), old[key].pop("ppv")
+    (tmp_path / "metrics.json").write_text(json.dumps(old))
+    found = read_metrics(tmp_path)
+    assert (found.at_threshold, found.at_half) == (metrics().at_threshold, metrics().at_half)
+    assert found.overall == {name: value for name, value in metrics().overall.items() if name != "ece"}
 
 
 def test_undefined_metrics_are_empty_cells(tmp_path: Path) -> None:
@@ -454,14 +465,14 @@ def test_undefined_metrics_are_empty_cells(tmp_path: Path) -> None:
     assert read_metrics(tmp_path) == undefined
     with (tmp_path / "metrics.csv").open(encoding="utf-8", newline="") as file:
         chosen, _ = csv.DictReader(file)
-    assert chosen["auroc"] == chosen["recall"] == ""
+    assert chosen["auroc"] == chosen["sensitivity"] == ""
     assert chosen["specificity"] == "1.0"
 
 
 def test_metrics_that_are_not_finite_are_not_written(tmp_path: Path) -> None:
     write_metrics(tmp_path, metrics())
     with pytest.raises(ValueError, match="Out of range float"):
-        write_metrics(tmp_path, {**metrics(), "n": 7, "loss": float("nan")})
+        write_metrics(tmp_path, replace(metrics(), n=7, overall={"loss": float("nan")}))
     assert read_metrics(tmp_path) == metrics()
     assert ",7," not in (tmp_path / "metrics.csv").read_text()
     assert {path.name for path in tmp_path.iterdir()} == {"metrics.csv", "metrics.json"}
@@ -473,7 +484,8 @@ def test_metrics_that_are_not_finite_are_not_written(tmp_path: Path) -> None:
         (b"{", "is not JSON"),
         (b"\xff", "is not JSON"),
         (b"[]", "holds no metrics"),
-        (json.dumps({"n": 3}).encode(), "holds no metrics"),
+        (json.dumps({"n": 3}).encode(), "holds no metrics of an evaluation: n_positive, threshold"),
+        (json.dumps({"schema": 2, "n": 3}).encode(), "its schema is 2, this version of bldml reads 1"),
     ],
 )
 def test_metrics_that_cannot_be_read(tmp_path: Path, content: bytes, message: str) -> None:

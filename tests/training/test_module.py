@@ -17,10 +17,12 @@ from torchvision.ops import StochasticDepth
 
 from bldml.errors import TrainingError
 from bldml.metrics.operating_point import OperatingPoint, choose_operating_point
+from bldml.metrics.registry import shown_in
 from bldml.training.backbones import BackboneName, image_size_of
 from bldml.training.checkpoint import KEY
 from bldml.training.data.leafdataset import Item
 from bldml.training.module import Batch, LeafClassifier
+from tests.oracles import second_opinion
 
 pytestmark = [
     # Frozen stages are, and that is what is tested here.
@@ -89,19 +91,9 @@ def evaluated(module: LeafClassifier, data: Noise) -> NDArray[np.float64]:
 
 
 def oracle(stage: str, labels: list[int], logits: NDArray[np.float64]) -> dict[str, float]:
-    """Every metric by scikit-learn."""
+    """Every metric that a training follows, by scikit-learn."""
     scores = 1 / (1 + np.exp(-logits))
-    called = scores >= 0.5
-    return {
-        f"{stage}_accuracy": sklearn_metrics.accuracy_score(labels, called),
-        f"{stage}_balanced_accuracy": sklearn_metrics.balanced_accuracy_score(labels, called),
-        f"{stage}_precision": sklearn_metrics.precision_score(labels, called),
-        f"{stage}_recall": sklearn_metrics.recall_score(labels, called),
-        f"{stage}_specificity": sklearn_metrics.recall_score(labels, called, pos_label=0),
-        f"{stage}_f1": sklearn_metrics.f1_score(labels, called),
-        f"{stage}_auroc": sklearn_metrics.roc_auc_score(labels, scores),
-        f"{stage}_average_precision": sklearn_metrics.average_precision_score(labels, scores),
-    }
+    return {f"{stage}_{metric.name}": second_opinion(metric.name, labels, scores) for metric in shown_in("history")}
 
 
 def plain(metrics: dict[str, Tensor]) -> dict[str, float]:

@@ -1,0 +1,279 @@
+"""What a metric is, what it is computed of, and the rules by which its interval is found.
+
+Throughout, `labels` is an integer array of shape (n,) with 1 for the positive class, `probabilities` a float array of
+shape (n,) for the positive class, and counts are photographs: tp, fp, fn, tn.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bldml.metrics.auroc import clustered_auroc, estimate_auroc
+from bldml.metrics.bootstrap import bootstrap
+from bldml.metrics.calibration import calibration_line
+from bldml.metrics.checked import checked_pair
+from bldml.metrics.estimates import Estimate, Interval, Z, undefined
+from bldml.metrics.proportions import (
+    clustered_proportion,
+    dirichlet_interval,
+    proportion,
+)
+
+CELLS = ("tp", "fp", "fn", "tn")
+
+Value = float | None
+Rule = Callable[["Metric", "Sample"], Estimate]
+Better = Literal["higher", "lower", "neither"]
+# metrics.json and metrics.csv of an evaluation; its section of the report; the report's table of all sets; the
+# terminal; the comparison of runs; the history of a training, which --monitor can name.
+Place = Literal["evaluation", "report", "sets", "terminal", "comparison", "history"]
+EVERYWHERE: tuple[Place, ...] = get_args(Place)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Photographs that a metric is computed of.
+
+    Args:
+        labels: 1 for the positive class, (n,).
+        probabilities: Of the positive class, in [0, 1], (n,).
+        threshold: Least probability that is predicted positive.
+        groups: Groups of the photographs, (n,); None where they are independent.
+    """
+
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+    threshold: float = 0.5
+    groups: Sequence[str] | None = None
+
+    @classmethod
+    def checked(
+        cls, labels: ArrayLike, probabilities: ArrayLike, threshold: float = 0.5, groups: Sequence[str] | None = None
+    ) -> "Sample":
+        """A sample of what may be wrong.
+
+        Raises:
+            ValueError: Wrong shapes, labels, probabilities or threshold; the message says which.
+        """
+        probability, label = checked_pair(probabilities, labels, "probabilities", in_unit_range=True)
+        if not math.isfinite(threshold):
+            raise ValueError(f"The threshold must be a finite number, found {threshold}.")
+        return cls(label, probability, threshold, groups)
+
+    @cached_property
+    def cells(self) -> NDArray[np.int64]:
+        """For each photograph the place of its cell in `CELLS`, (n,)."""
+        predicted = self.probabilities >= self.threshold
+        cells: NDArray[np.int64] = np.where(self.labels == 1, np.where(predicted, 0, 2), np.where(predicted, 1, 3))
+        return cells
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """Photographs in each cell: tp, fp, fn, tn."""
+        return dict(zip(CELLS, np.bincount(self.cells, minlength=4).tolist(), strict=True))
+
+    def are(self, cells: Iterable[str]) -> NDArray[np.bool_]:
+        """Which photographs lie in these cells, (n,)."""
+        return np.isin(self.cells, [CELLS.index(cell) for cell in cells])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A metric: a row of the registry. It is computed in one of three ways: `part`, `of_counts`, `of_probabilities`.
+
+    Args:
+        name: Its name in every file and on the command line.
+        title: What pages call it.
+        short: The same where there is little room; empty for the title.
+        definition: A formula or half a sentence, for the documents.
+        part: For a proportion of photographs: cells that are counted, cells among which they are counted, both of `tp`,
+            `fp`, `fn`, `tn`. Function, interval and range follow from it.
+        of_counts: Function of tp, fp, fn, tn; None where they do not define it.
+        of_probabilities: Function of labels and probabilities; None where they do not define it.
+        interval: How its 95 % interval is found: `resampled` suits most, others stand below; or `no_interval` with why.
+        better: Which values are better: higher, lower, neither, or a number that is ideal.
+        range: Least and greatest value that it can have.
+        undefined: Said where it is not defined.
+        shown: Where it appears; by default everywhere.
+        aliases: Names that it had before.
+    """
+
+    name: str = ""
+    title: str = ""
+    short: str = ""
+    definition: str = ""
+    part: tuple[Sequence[str], Sequence[str]] | None = None
+    of_counts: Callable[[float, float, float, float], Value] | None = None
+    of_probabilities: Callable[[NDArray[np.int64], NDArray[np.float64]], Value] | None = None
+    interval: Rule | None = None
+    better: Better | float | None = None
+    range: tuple[float, float] | None = None
+    undefined: str = "not defined by these counts"
+    shown: tuple[Place, ...] = EVERYWHERE
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """What it is called where there is little room."""
+        return self.short or self.title
+
+    @property
+    def needs_threshold(self) -> bool:
+        """Whether its value depends on the threshold."""
+        return self.of_probabilities is None
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Least and greatest value."""
+        return self.range or (0.0, 1.0)
+
+    @property
+    def worst(self) -> float:
+        """The least favourable end of its range."""
+        low, high = self.limits
+        return high if self.better == "lower" else low
+
+    def is_shown(self, place: Place) -> bool:
+        """Whether it appears there."""
+        return place in self.shown
+
+    def from_counts(self, tp: float, fp: float, fn: float, tn: float) -> Value:
+        """Its value of counts, for a metric that needs a threshold."""
+        if self.part is not None:
+            of = dict(zip(CELLS, (tp, fp, fn, tn), strict=True))
+            counted, among = (sum(of[cell] for cell in cells) for cells in self.part)
+            return counted / among if among else None
+        assert self.of_counts is not None
+        return self.of_counts(tp, fp, fn, tn)
+
+    def value(self, sample: Sample) -> Value:
+        """Its value, a plain float; None where it is not defined."""
+        if self.of_probabilities is None:
+            value = self.from_counts(**sample.counts)
+        else:
+            value = self.of_probabilities(sample.labels, sample.probabilities)
+        return None if value is None else float(value)
+
+    def estimate(self, sample: Sample) -> Estimate:
+        """Its value with the interval, or why there is none."""
+        rule = share if self.part is not None else self.interval
+        assert rule is not None
+        return rule(self, sample)
+
+    def fraction(self, counts: dict[str, int]) -> str:
+        """A proportion as it was counted, such as 40/45; empty for any other metric."""
+        if self.part is None:
+            return ""
+        return "/".join(str(sum(counts[cell] for cell in cells)) for cells in self.part)
+
+    def lacking(self) -> Iterable[str]:
+        """What the row lacks, each in half a sentence; nothing for a whole one."""
+        for name in (self.name, *self.aliases):
+            if not name.isidentifier() or name != name.lower():
+                yield f"the name {name!r} must be of small letters, digits and underscores"
+        for field in ("title", "definition"):
+            if not getattr(self, field):
+                yield f"it has no {field}"
+        ways = (self.part, self.of_counts, self.of_probabilities)
+        if sum(way is not None for way in ways) != 1:
+            yield "it needs exactly one of part, of_counts and of_probabilities"
+        if self.interval is None and self.part is None:
+            yield "it has no interval rule (such as resampled, or no_interval with the reason)"
+        if self.better is None:
+            yield "it has no direction: set better to higher, lower, neither or the ideal value"
+        if self.range is None and self.part is None:
+            yield "it has no range"
+        if self.is_shown("history") and not (self.better in ("higher", "lower") and math.isfinite(self.worst)):
+            yield "it cannot be shown in history: there an undefined value counts as the worst, and its range has none"
+        if sum(way is not None for way in ways) == 1:
+            yield from self._outside()
+
+    def _outside(self) -> Iterable[str]:
+        """The first value of a few samples that is outside the range; tests draw many more."""
+        low, high = self.limits
+        labels = np.array([1, 1, 1, 0, 0, 0])
+        for probabilities in (labels * 0.8 + 0.1, 0.9 - labels * 0.8, np.array([0.9, 0.6, 0.2, 0.7, 0.3, 0.1])):
+            value = self.value(Sample(labels, probabilities))
+            if value is not None and not low <= value <= high:
+                yield f"its value {value:g} is outside its range, {low:g} to {high:g}"
+                return
+
+
+# Rules: how an interval is found.
+
+
+def share(metric: Metric, sample: Sample) -> Estimate:
+    """Wilson's interval of a proportion; for photographs in groups that of as many as they are worth."""
+    assert metric.part is not None
+    return _share(sample, *metric.part)
+
+
+def of_sensitivity_and_specificity(formula: Callable[[Estimate, Estimate], Estimate]) -> Rule:
+    """A rule for what follows from the estimates of both, by MOVER."""
+    return lambda _, sample: formula(_share(sample, ("tp",), ("tp", "fn")), _share(sample, ("tn",), ("tn", "fp")))
+
+
+def resampled(metric: Metric, sample: Sample) -> Estimate:
+    """The bootstrap; for a metric of counts, where a cell is empty and it would collapse, Jeffreys-Dirichlet."""
+    value = metric.value(sample)
+    if value is None:
+        return undefined(metric.undefined)
+    if metric.of_probabilities is not None:
+        function, labels, probabilities = metric.of_probabilities, sample.labels, sample.probabilities
+        interval = bootstrap(lambda i: function(labels[i], probabilities[i]), labels, sample.groups)
+    elif all(sample.counts.values()):
+        interval = bootstrap(
+            lambda i: metric.from_counts(*np.bincount(sample.cells[i], minlength=4).tolist()),
+            sample.labels,
+            sample.groups,
+        )
+    else:
+        interval = dirichlet_interval(metric.from_counts, **sample.counts)
+    return Estimate(value, interval)
+
+
+def delong(metric: Metric, sample: Sample) -> Estimate:
+    """DeLong's interval of the area under the ROC curve, or Newcombe's; of photographs in groups the latter."""
+    if sample.groups is None:
+        return estimate_auroc(sample.labels, sample.probabilities)
+    return clustered_auroc(sample.labels, sample.probabilities, sample.groups)
+
+
+def wald(which: Literal[0, 1]) -> Rule:
+    """Wald's interval of the slope (0) or the intercept (1) of the calibration."""
+
+    def rule(metric: Metric, sample: Sample) -> Estimate:
+        line = calibration_line(sample.labels, sample.probabilities)
+        if line is None:
+            return undefined(metric.undefined)
+        value, half = line[which].value, Z * line[which].standard_error
+        return Estimate(value, Interval(value - half, value + half, "Wald"))
+
+    return rule
+
+
+def no_interval(reason: str) -> Rule:
+    """A rule for a metric without an interval.
+
+    Args:
+        reason: Why it has none, as a page says it.
+    """
+
+    def rule(metric: Metric, sample: Sample) -> Estimate:
+        value = metric.value(sample)
+        return undefined(metric.undefined) if value is None else Estimate(value, None, reason)
+
+    return rule
+
+
+def _share(sample: Sample, counted: Iterable[str], among: Iterable[str]) -> Estimate:
+    hits, chosen = sample.are(counted), sample.are(among)
+    if sample.groups is None:
+        return proportion(int(hits.sum()), int(chosen.sum()))
+    groups = [group for group, is_chosen in zip(sample.groups, chosen, strict=True) if is_chosen]
+    return clustered_proportion(hits[chosen], groups)

@@ -1,0 +1,358 @@
+"""Every metric is one row of this file. To add one, add a `register(Metric(…))` at its end.
+
+From here it goes into metrics.json, the report, comparisons, the terminal, the history of a training, --monitor and
+docs/metrics.md. A row that lacks something is refused when the file is imported, with a sentence that says what;
+`Metric` says what its fields mean.
+"""
+
+import math
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bldml.metrics import proportions, scores
+from bldml.metrics.calibration import calibration_error, calibration_error_of_perfection, calibration_line
+from bldml.metrics.metric import (
+    CELLS,
+    Metric,
+    Place,
+    Value,
+    delong,
+    no_interval,
+    of_sensitivity_and_specificity,
+    resampled,
+    wald,
+)
+
+PAGES: tuple[Place, ...] = ("evaluation", "report")
+NOT_ESTIMABLE = "not estimable: one class only, equal probabilities, or classes separated without error"
+ONE_CLASS = "one class only"
+METRICS: dict[str, Metric] = {}
+_NAMES: dict[str, str] = {}  # aliases too
+STAGES = ("train", "val", "test")
+_TAKEN = {*CELLS, "n", "n_positive", "threshold", "temperature", "at_threshold", "at_0.5", "schema", "epoch", "step"}
+
+
+def register(metric: Metric) -> None:
+    """Add a row.
+
+    Raises:
+        ValueError: It lacks something, or its values leave its range; the message says what to add.
+    """
+    lacking = list(metric.lacking())
+    lacking += [
+        f"the name {name} is taken" + (f" by {_NAMES[name]}" if name in _NAMES else "")
+        for name in (metric.name, *metric.aliases)
+        if name in _NAMES or name in _TAKEN
+    ]
+    if lacking:
+        what = f"The metric {metric.name or '(no name)'} in bldml/metrics/registry.py"
+        raise ValueError(f"{what} cannot be used: {'; '.join(lacking)}.")
+    METRICS[metric.name] = metric
+    _NAMES.update(dict.fromkeys((metric.name, *metric.aliases), metric.name))
+
+
+def canonical(name: str) -> str:
+    """The name of today of a metric, or of a column of a history, that had another one before; any other as it is.
+
+    >>> canonical("recall"), canonical("val_recall"), canonical("val_loss"), canonical("epoch")
+    ('sensitivity', 'val_sensitivity', 'val_loss', 'epoch')
+    """
+    stage, _, metric = name.partition("_")
+    if stage in STAGES and metric in _NAMES:
+        return f"{stage}_{_NAMES[metric]}"
+    return _NAMES.get(name, name)
+
+
+def shown_in(place: Place) -> list[Metric]:
+    """Metrics that appear there, in the order of the registry.
+
+    >>> [metric.name for metric in shown_in("comparison")]
+    ['sensitivity', 'specificity', 'accuracy', 'auroc']
+    """
+    return [metric for metric in METRICS.values() if metric.is_shown(place)]
+
+
+def _ratio(part: float, whole: float) -> Value:
+    return part / whole if whole else None
+
+
+def _youden(tp: float, fp: float, fn: float, tn: float) -> Value:
+    positives, negatives = tp + fn, tn + fp
+    return tp / positives + tn / negatives - 1 if positives and negatives else None
+
+
+def _calibration(labels: NDArray[np.int64], probabilities: NDArray[np.float64], which: Literal[0, 1]) -> Value:
+    line = calibration_line(labels, probabilities)
+    return None if line is None else line[which].value
+
+
+def _balanced_accuracy(tp: float, fp: float, fn: float, tn: float) -> Value:
+    positives, negatives = tp + fn, tn + fp
+    return (tp / positives + tn / negatives) / 2 if positives and negatives else None
+
+
+def _mcc(tp: float, fp: float, fn: float, tn: float) -> Value:
+    return _ratio(tp * tn - fp * fn, math.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)))
+
+
+# Rows: proportions of photographs and what follows from them, at a threshold.
+
+register(
+    Metric(
+        name="sensitivity",
+        aliases=("recall",),
+        title="Sensitivity (recall)",
+        short="Sensitivity",
+        definition="TP / (TP + FN): proportion of positive photographs that are predicted positive",
+        part=(("tp",), ("tp", "fn")),
+        better="higher",
+    )
+)
+register(
+    Metric(
+        name="specificity",
+        title="Specificity",
+        definition="TN / (TN + FP): proportion of negative photographs that are predicted negative",
+        part=(("tn",), ("tn", "fp")),
+        better="higher",
+    )
+)
+register(
+    Metric(
+        name="ppv",
+        aliases=("precision",),
+        title="Positive predictive value (precision), as in this set",
+        short="PPV (precision)",
+        definition="TP / (TP + FP): proportion of photographs predicted positive that are; falls with prevalence",
+        part=(("tp",), ("tp", "fp")),
+        better="higher",
+        shown=(*PAGES, "terminal", "history"),
+    )
+)
+register(
+    Metric(
+        name="npv",
+        title="Negative predictive value, as in this set",
+        short="NPV",
+        definition="TN / (TN + FN): proportion of photographs predicted negative that are; rises as prevalence falls",
+        part=(("tn",), ("tn", "fn")),
+        better="higher",
+        shown=PAGES,
+    )
+)
+register(
+    Metric(
+        name="accuracy",
+        title="Accuracy",
+        definition="(TP + TN) / all: proportion of photographs predicted correctly",
+        part=(("tp", "tn"), CELLS),
+        better="higher",
+    )
+)
+register(
+    Metric(
+        name="balanced_accuracy",
+        title="Balanced accuracy",
+        definition="(sensitivity + specificity) / 2; 0.5 is guessing",
+        of_counts=_balanced_accuracy,
+        interval=of_sensitivity_and_specificity(proportions.balanced_accuracy),
+        better="higher",
+        range=(0, 1),
+        shown=(*PAGES, "sets", "terminal", "history"),
+    )
+)
+register(
+    Metric(
+        name="youden_j",
+        title="Youden’s J",
+        definition="sensitivity + specificity - 1; 0 is guessing (Youden 1950)",
+        of_counts=_youden,
+        interval=of_sensitivity_and_specificity(proportions.youden),
+        better="higher",
+        range=(-1, 1),
+        shown=PAGES,
+    )
+)
+register(
+    Metric(
+        name="f1",
+        title="F1",
+        definition="2 TP / (2 TP + FP + FN): harmonic mean of sensitivity and PPV",
+        of_counts=lambda tp, fp, fn, tn: _ratio(2 * tp, 2 * tp + fp + fn),
+        interval=resampled,
+        better="higher",
+        range=(0, 1),
+        shown=(*PAGES, "sets", "terminal", "history"),
+    )
+)
+register(
+    Metric(
+        name="mcc",
+        title="Matthews correlation (MCC)",
+        short="MCC",
+        definition="correlation of predicted and true class; 0 is guessing (Matthews 1975)",
+        of_counts=_mcc,
+        interval=resampled,
+        better="higher",
+        range=(-1, 1),
+        shown=PAGES,
+    )
+)
+register(
+    Metric(
+        name="lr_positive",
+        title="Likelihood ratio of a positive call",
+        short="LR+",
+        definition="sensitivity / (1 - specificity): by how much a positive prediction raises the odds; 1 says nothing",
+        of_counts=lambda tp, fp, fn, tn: _ratio(tp * (fp + tn), fp * (tp + fn)),
+        interval=of_sensitivity_and_specificity(proportions.likelihood_ratio_positive),
+        better="higher",
+        range=(0, math.inf),
+        shown=PAGES,
+    )
+)
+register(
+    Metric(
+        name="lr_negative",
+        title="Likelihood ratio of a negative call",
+        short="LR-",
+        definition="(1 - sensitivity) / specificity: by how much a negative prediction lowers the odds; 1 says nothing",
+        of_counts=lambda tp, fp, fn, tn: _ratio(fn * (fp + tn), tn * (tp + fn)),
+        interval=of_sensitivity_and_specificity(proportions.likelihood_ratio_negative),
+        better="lower",
+        range=(0, math.inf),
+        shown=PAGES,
+    )
+)
+
+# Rows: metrics of the probabilities themselves, which need no threshold.
+
+register(
+    Metric(
+        name="auroc",
+        title="Area under the ROC curve (AUROC)",
+        short="AUROC",
+        definition="proportion of pairs of a positive and a negative photograph in which the positive one has the "
+        "higher probability, ties counting half; 0.5 is guessing",
+        of_probabilities=scores.auroc,
+        interval=delong,
+        better="higher",
+        range=(0, 1),
+    )
+)
+register(
+    Metric(
+        name="average_precision",
+        title="Average precision",
+        definition="mean PPV over all thresholds, weighted by the gain in sensitivity; the prevalence is guessing",
+        of_probabilities=scores.average_precision,
+        interval=resampled,
+        better="higher",
+        range=(0, 1),
+        undefined="no positive photograph",
+        shown=(*PAGES, "terminal", "history"),
+    )
+)
+register(
+    Metric(
+        name="brier",
+        title="Brier score (0 is best)",
+        short="Brier score",
+        definition="mean squared distance of probability and label (Brier 1950)",
+        of_probabilities=scores.brier_score,
+        interval=resampled,
+        better="lower",
+        range=(0, 1),
+        undefined="no photograph",
+        shown=(*PAGES, "sets"),
+    )
+)
+register(
+    Metric(
+        name="brier_skill",
+        title="Brier skill (1 is best, 0 is guessing)",
+        short="Brier skill",
+        definition="1 - Brier score / that of always stating the prevalence; 0 is guessing",
+        of_probabilities=scores.brier_skill,
+        interval=resampled,
+        better="higher",
+        range=(-math.inf, 1),
+        undefined=ONE_CLASS,
+        shown=PAGES,
+    )
+)
+register(
+    Metric(
+        name="loss",
+        aliases=("log_loss",),
+        title="Log loss (nats, 0 is best)",
+        short="Loss",
+        definition="mean binary cross-entropy of the calibrated probabilities, in nats. In the history of a training it"
+        " is the loss that is minimised: weighted by pos_weight, without temperature",
+        of_probabilities=scores.log_loss,
+        interval=resampled,
+        better="lower",
+        range=(0, math.inf),
+        undefined="no photograph",
+        # The history has the training's own, see bldml/training/scores.py.
+        shown=(*PAGES, "terminal"),
+    )
+)
+register(
+    Metric(
+        name="calibration_slope",
+        title="Calibration slope (1 is ideal)",
+        short="Calibration slope",
+        definition="slope of the labels on the logit of the probability; below 1 probabilities are too extreme",
+        of_probabilities=lambda labels, probabilities: _calibration(labels, probabilities, 0),
+        interval=wald(0),
+        better=1.0,
+        range=(-math.inf, math.inf),
+        undefined=NOT_ESTIMABLE,
+        shown=PAGES,
+    )
+)
+register(
+    Metric(
+        name="calibration_intercept",
+        title="Calibration intercept (0 is ideal)",
+        short="Calibration intercept",
+        definition="intercept with the slope held at 1; above 0 probabilities are too low",
+        of_probabilities=lambda labels, probabilities: _calibration(labels, probabilities, 1),
+        interval=wald(1),
+        better=0.0,
+        range=(-math.inf, math.inf),
+        undefined=NOT_ESTIMABLE,
+        shown=PAGES,
+    )
+)
+register(
+    Metric(
+        name="ece",
+        title="Expected calibration error (ECE)",
+        short="ECE",
+        definition="mean distance of a bin's mean probability and its proportion of positives, ten bins of equal width",
+        of_probabilities=calibration_error,
+        interval=no_interval("no interval: it is not 0 even for a perfect model, compare ece_expected"),
+        better="lower",
+        range=(0, 1),
+        undefined="no photograph",
+        shown=PAGES,
+    )
+)
+register(
+    Metric(
+        name="ece_expected",
+        title="ECE that a perfect model of this size would show",
+        short="ECE of a perfect model",
+        definition="mean ECE of labels drawn with the very probabilities (Bröcker and Smith 2007)",
+        of_probabilities=lambda _, probabilities: (calibration_error_of_perfection(probabilities) or (None,))[0],
+        interval=no_interval("no interval: a value to compare ece with"),
+        better="neither",
+        range=(0, 1),
+        undefined="no photograph",
+        shown=("report",),
+    )
+)

@@ -1,0 +1,210 @@
+"""Every row of the registry: against its oracle, within its range, better in its direction, with its own interval."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from bldml.metrics import registry
+from bldml.metrics.metric import Metric, Sample, no_interval, resampled
+from tests.oracles import TOLERANCES, second_opinion
+
+F2: dict[str, Any] = {
+    "name": "f2",
+    "title": "F2",
+    "definition": "5 TP / (5 TP + 4 FN + FP)",
+    "of_counts": lambda tp, fp, fn, tn: 5 * tp / (5 * tp + 4 * fn + fp) if tp + fn + fp else None,
+    "interval": resampled,
+    "better": "higher",
+    "range": (0, 1),
+}
+KINDS = ("informed", "tied", "constant", "separated", "reversed", "extreme", "sick", "healthy")
+NAMES = tuple(registry.METRICS)
+
+
+def draw(kind: str, seed: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Labels and probabilities of one kind."""
+    rng = np.random.default_rng([seed, KINDS.index(kind)])
+    n = int(rng.integers(2, 60))
+    labels = rng.permutation(np.r_[0, 1, rng.random(n - 2) < rng.uniform(0.05, 0.95)]).astype(np.int64)
+    if kind in ("sick", "healthy"):
+        labels[:] = kind == "sick"
+    informed = np.clip(0.3 * labels + 0.7 * rng.random(n), 0, 1)
+    return labels, {
+        "tied": informed.round(1),
+        "constant": np.full(n, rng.random()),
+        "separated": 0.5 * labels + 0.49 * rng.random(n),
+        "reversed": 1 - (0.5 * labels + 0.49 * rng.random(n)),
+        "extreme": rng.choice([0.0, 5e-324, 1e-300, 0.5, 1 - 2**-53, 1.0], n),
+    }.get(kind, informed)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_metric_is_that_of_a_second_implementation(name: str, kind: str) -> None:
+    if kind == "extreme" and name.startswith("calibration_"):
+        pytest.skip("of probabilities of 0 and 1 neither implementation finds the maximum surely")
+    metric, seen = registry.METRICS[name], 0
+    for seed in range(2 if name == "ece_expected" else 10):
+        labels, probabilities = draw(kind, seed)
+        for threshold in (0.0, 0.3, 0.5, 1.0) if metric.needs_threshold else (0.5,):
+            found = metric.value(Sample.checked(labels, probabilities, threshold))
+            assert found is None or type(found) is float
+            expected = second_opinion(name, labels, probabilities, threshold)
+            if math.isnan(expected):
+                assert found is None
+                continue
+            assert found == pytest.approx(expected, rel=1e-9, abs=TOLERANCES.get(name, 1e-12))
+            assert metric.limits[0] <= found <= metric.limits[1]
+            seen += 1
+    assert seen or kind != "informed"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_metric_is_better_in_its_direction(name: str) -> None:
+    """Of a classifier and a worse one, whose probabilities are partly mixed up, nearly always."""
+    metric = registry.METRICS[name]
+    if metric.better == "neither":
+        pytest.skip("it describes the photographs")
+    right = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        truth = rng.random(400)
+        labels = (rng.random(400) < truth).astype(np.int64)
+        worse = np.where(rng.random(400) < 0.6, rng.random(400), truth) ** 2  # mixed up, and too low
+        good, bad = (metric.value(Sample(labels, probability)) for probability in (truth, worse))
+        assert good is not None
+        assert bad is not None
+        if isinstance(metric.better, float):
+            right += abs(good - metric.better) < abs(bad - metric.better)
+        else:
+            right += good > bad if metric.better == "higher" else good < bad
+    # Too low probabilities trade sensitivity for specificity, and what goes with it.
+    assert right >= (0 if name in ("specificity", "ppv", "lr_positive") else 57)
+
+
+def test_direction_of_what_a_lower_threshold_lowers() -> None:
+    labels, probabilities = draw("informed", 4)
+    sample = Sample(labels, probabilities)
+    perfect = Sample(labels, labels.astype(np.float64))
+    for name in ("specificity", "ppv", "lr_positive"):
+        metric = registry.METRICS[name]
+        found, best = metric.value(sample), metric.value(perfect)
+        assert metric.better == "higher"
+        assert found is not None
+        assert best is None or best > found
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_estimate_is_sound(kind: str, grouped: bool) -> None:
+    for seed in range(1, 2):
+        labels, probabilities = draw(kind, seed)
+        groups = [f"tree {i // 3}" for i in range(labels.size)] if grouped else None
+        sample = Sample(labels, probabilities, 0.5, groups)
+        for metric in registry.METRICS.values():
+            found, (low, high) = metric.estimate(sample), metric.limits
+            value = metric.value(sample)
+            if value is None:
+                assert found.value is None
+                assert found.note, metric.name
+                continue
+            assert found.value is not None
+            assert found.value == pytest.approx(value, abs=1e-9), metric.name
+            if found.interval is None:
+                assert found.note, metric.name
+            else:
+                assert low <= found.interval.low <= found.interval.high <= high, metric.name
+                # A percentile interval may lie beside the value, as that of a reversed classifier's average precision.
+                if "bootstrap" not in found.interval.method:
+                    assert found.interval.low - 1e-9 <= found.value <= found.interval.high + 1e-9, metric.name
+
+
+def test_places_of_the_registry() -> None:
+    """What a training follows was so in 0.1 too; every row is shown somewhere."""
+    assert {metric.name for metric in registry.shown_in("history")} == {
+        *("sensitivity", "specificity", "ppv", "accuracy", "balanced_accuracy", "f1", "auroc", "average_precision"),
+    }
+    assert all(metric.is_shown("report") for metric in registry.METRICS.values())
+
+
+# A row that a user adds
+
+
+def test_a_whole_row_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "METRICS", dict(registry.METRICS))
+    monkeypatch.setattr(registry, "_NAMES", dict(registry._NAMES))
+    registry.register(Metric(**F2, aliases=("f_two",)))
+    assert registry.METRICS["f2"].is_shown("history")
+    assert registry.canonical("val_f_two") == "val_f2"
+    with pytest.raises(ValueError, match="the name f2 is taken by f2"):
+        registry.register(Metric(**F2))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"name": "recall"}, "the name recall is taken by sensitivity"),
+        ({"name": "tp"}, "the name tp is taken"),
+        ({"aliases": ("precision",)}, "the name precision is taken by ppv"),
+        ({"name": ""}, r"The metric \(no name\) .* the name '' must be of small letters"),
+        ({"name": "F-2"}, "the name 'F-2' must be of small letters, digits and underscores"),
+        ({"title": ""}, "it has no title"),
+        ({"definition": ""}, "it has no definition"),
+        ({"of_counts": None}, "it needs exactly one of part, of_counts and of_probabilities"),
+        ({"part": (("tp",), ("tp", "fn"))}, "it needs exactly one of part, of_counts and of_probabilities"),
+        ({"interval": None}, "it has no interval rule"),
+        ({"better": None}, "it has no direction"),
+        ({"range": None}, "it has no range"),
+        ({"range": (0, 0.5)}, "its value 1 is outside its range, 0 to 0.5"),
+        ({"range": (-math.inf, 1)}, "it cannot be shown in history"),
+        ({"better": "neither"}, "it cannot be shown in history"),
+    ],
+)
+def test_a_row_that_lacks_something_is_refused(change: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        registry.register(Metric(**F2 | change))
+    assert "f2" not in registry.METRICS
+
+
+def f2_of(cells: NDArray[np.float64]) -> NDArray[np.float64]:
+    tp, fp, fn, _ = cells.T
+    found: NDArray[np.float64] = 5 * tp / (5 * tp + 4 * fn + fp)
+    return found
+
+
+def test_interval_of_f2_is_its_own() -> None:
+    """By a bootstrap of the counts within each class, and by the Dirichlet where a cell is empty."""
+    rng = np.random.default_rng(5)
+    cells = {"tp": 38, "fp": 9, "fn": 7, "tn": 62}
+    hits, alarms = rng.binomial(45, 38 / 45, 40_000), rng.binomial(71, 9 / 71, 40_000)
+    drawn = f2_of(np.column_stack([hits, alarms, 45 - hits, 71 - alarms]))
+    assert_interval(cells, np.quantile(drawn, [0.025, 0.975]), "bootstrap, 116 photographs", 0.01)
+    cells = {"tp": 45, "fp": 9, "fn": 0, "tn": 62}
+    drawn = f2_of(rng.dirichlet([45.5, 9.5, 0.5, 62.5], 40_000))
+    assert_interval(cells, np.quantile(drawn, [0.025, 0.975]), "Jeffreys-Dirichlet", 0.003)
+
+
+def assert_interval(cells: dict[str, int], limits: NDArray[np.float64], method: str, tolerance: float) -> None:
+    tp, fp, fn, tn = cells.values()
+    labels = np.repeat([1, 0, 1, 0], (tp, fp, fn, tn))
+    sample = Sample(labels, np.repeat([0.9, 0.8, 0.2, 0.1], (tp, fp, fn, tn)))
+    assert sample.counts == cells
+    found = Metric(**F2).estimate(sample)
+    assert found.value == 5 * tp / (5 * tp + 4 * fn + fp)
+    assert found.interval is not None
+    assert found.interval.method == method
+    assert (found.interval.low, found.interval.high) == pytest.approx(limits, abs=tolerance)
+    other = registry.METRICS["mcc"].estimate(sample).interval
+    assert other is not None
+    assert abs(found.interval.low - other.low) > 3 * tolerance
+
+
+def test_a_metric_without_an_interval_says_why() -> None:
+    metric = replace(Metric(**F2), interval=no_interval("nobody has found one"))
+    found = metric.estimate(Sample(np.array([1, 0]), np.array([0.9, 0.1])))
+    assert (found.value, found.interval, found.note) == (1.0, None, "nobody has found one")
+    assert metric.estimate(Sample(np.array([0, 0]), np.array([0.1, 0.1]))).value is None
