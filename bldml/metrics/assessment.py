@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from bldml.io.text import counted
 from bldml.metrics.bootstrap import has_groups
 from bldml.metrics.estimates import Estimate
-from bldml.metrics.metric import Metric, Sample
+from bldml.metrics.metric import Metric, Scored
 from bldml.metrics.operating_point import OperatingPoint
 from bldml.metrics.proportions import predictive_values
 from bldml.metrics.registry import METRICS, canonical, shown_in
@@ -98,20 +98,20 @@ def evaluate(labels: ArrayLike, probabilities: ArrayLike, operating_point: Opera
     >>> metrics.n, metrics.overall["auroc"], metrics.at_threshold["sensitivity"], metrics.at_half["sensitivity"]
     (2, 1.0, 1.0, 0.0)
     """
-    sample = Sample.checked(labels, probabilities, operating_point.threshold)
+    scored = Scored.checked(labels, probabilities, operating_point.threshold)
     shown = shown_in("evaluation")
 
-    def at(sample: Sample) -> Values:
-        return sample.counts | {metric.name: metric.value(sample) for metric in shown if metric.needs_threshold}
+    def at(scored: Scored) -> Values:
+        return scored.counts | {metric.name: metric.value(scored) for metric in shown if metric.needs_threshold}
 
     return EvaluationMetrics(
-        n=int(sample.labels.size),
-        n_positive=int(sample.labels.sum()),
+        n=int(scored.labels.size),
+        n_positive=int(scored.labels.sum()),
         threshold=float(operating_point.threshold),
         temperature=float(operating_point.temperature),
-        overall={metric.name: metric.value(sample) for metric in shown if not metric.needs_threshold},
-        at_threshold=at(sample),
-        at_half=at(Sample(sample.labels, sample.probabilities)),
+        overall={metric.name: metric.value(scored) for metric in shown if not metric.needs_threshold},
+        at_threshold=at(scored),
+        at_half=at(Scored(scored.labels, scored.probabilities)),
     )
 
 
@@ -182,10 +182,10 @@ def assess(
         prevalences: At which PPV and NPV are to be stated, in (0, 1).
     """
     known = tuple(groups) if has_groups(groups) else None
-    sample, half = (Sample(labels, probabilities, point, known) for point in (threshold, 0.5))
+    scored, half = (Scored(labels, probabilities, point, known) for point in (threshold, 0.5))
     at_threshold, at_half = (
         {name: metric.estimate(one) for name, metric in METRICS.items() if metric.needs_threshold}
-        for one in (sample, half)
+        for one in (scored, half)
     )
     values = [
         (prevalence, *predictive_values(at_threshold["sensitivity"], at_threshold["specificity"], prevalence))
@@ -196,10 +196,10 @@ def assess(
         probabilities=probabilities,
         groups=known,
         threshold=threshold,
-        overall={name: metric.estimate(sample) for name, metric in METRICS.items() if not metric.needs_threshold},
+        overall={name: metric.estimate(scored) for name, metric in METRICS.items() if not metric.needs_threshold},
         at_threshold=at_threshold,
         at_half=at_half,
-        counts=sample.counts,
+        counts=scored.counts,
         counts_at_half=half.counts,
         prevalences=tuple(values),
         warnings=_warnings(groups, known, labels),

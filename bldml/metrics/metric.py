@@ -27,7 +27,7 @@ from bldml.metrics.proportions import (
 CELLS = ("tp", "fp", "fn", "tn")
 
 Value = float | None
-Rule = Callable[["Metric", "Sample"], Estimate]
+Rule = Callable[["Metric", "Scored"], Estimate]
 Better = Literal["higher", "lower", "neither"]
 # metrics.json and metrics.csv of an evaluation; its section of the report; the report's table of all sets; the
 # terminal; the comparison of runs; the history of a training, which --monitor can name.
@@ -36,8 +36,8 @@ EVERYWHERE: tuple[Place, ...] = get_args(Place)
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Photographs that a metric is computed of.
+class Scored:
+    """Photographs with labels and probabilities, of which a metric is computed.
 
     Args:
         labels: 1 for the positive class, (n,).
@@ -54,8 +54,8 @@ class Sample:
     @classmethod
     def checked(
         cls, labels: ArrayLike, probabilities: ArrayLike, threshold: float = 0.5, groups: Sequence[str] | None = None
-    ) -> "Sample":
-        """A sample of what may be wrong.
+    ) -> "Scored":
+        """What may be wrong, checked.
 
         Raises:
             ValueError: Wrong shapes, labels, probabilities or threshold; the message says which.
@@ -151,19 +151,19 @@ class Metric:
         assert self.of_counts is not None
         return self.of_counts(tp, fp, fn, tn)
 
-    def value(self, sample: Sample) -> Value:
+    def value(self, scored: Scored) -> Value:
         """Its value, a plain float; None where it is not defined."""
         if self.of_probabilities is None:
-            value = self.from_counts(**sample.counts)
+            value = self.from_counts(**scored.counts)
         else:
-            value = self.of_probabilities(sample.labels, sample.probabilities)
+            value = self.of_probabilities(scored.labels, scored.probabilities)
         return None if value is None else float(value)
 
-    def estimate(self, sample: Sample) -> Estimate:
+    def estimate(self, scored: Scored) -> Estimate:
         """Its value with the interval, or why there is none."""
-        rule = share if self.part is not None else self.interval
+        rule = wilson if self.part is not None else self.interval
         assert rule is not None
-        return rule(self, sample)
+        return rule(self, scored)
 
     def fraction(self, counts: dict[str, int]) -> str:
         """A proportion as it was counted, such as 40/45; empty for any other metric."""
@@ -198,7 +198,7 @@ class Metric:
         low, high = self.limits
         labels = np.array([1, 1, 1, 0, 0, 0])
         for probabilities in (labels * 0.8 + 0.1, 0.9 - labels * 0.8, np.array([0.9, 0.6, 0.2, 0.7, 0.3, 0.1])):
-            value = self.value(Sample(labels, probabilities))
+            value = self.value(Scored(labels, probabilities))
             if value is not None and not low <= value <= high:
                 yield f"its value {value:g} is outside its range, {low:g} to {high:g}"
                 return
@@ -207,48 +207,48 @@ class Metric:
 # Rules: how an interval is found.
 
 
-def share(metric: Metric, sample: Sample) -> Estimate:
+def wilson(metric: Metric, scored: Scored) -> Estimate:
     """Wilson's interval of a proportion; for photographs in groups that of as many as they are worth."""
     assert metric.part is not None
-    return _share(sample, *metric.part)
+    return _share(scored, *metric.part)
 
 
 def of_sensitivity_and_specificity(formula: Callable[[Estimate, Estimate], Estimate]) -> Rule:
     """A rule for what follows from the estimates of both, by MOVER."""
-    return lambda _, sample: formula(_share(sample, ("tp",), ("tp", "fn")), _share(sample, ("tn",), ("tn", "fp")))
+    return lambda _, scored: formula(_share(scored, ("tp",), ("tp", "fn")), _share(scored, ("tn",), ("tn", "fp")))
 
 
-def resampled(metric: Metric, sample: Sample) -> Estimate:
+def resampled(metric: Metric, scored: Scored) -> Estimate:
     """The bootstrap; for a metric of counts, where a cell is empty and it would collapse, Jeffreys-Dirichlet."""
-    value = metric.value(sample)
+    value = metric.value(scored)
     if value is None:
         return undefined(metric.undefined)
     if metric.of_probabilities is not None:
-        function, labels, probabilities = metric.of_probabilities, sample.labels, sample.probabilities
-        interval = bootstrap(lambda i: function(labels[i], probabilities[i]), labels, sample.groups)
-    elif all(sample.counts.values()):
+        function, labels, probabilities = metric.of_probabilities, scored.labels, scored.probabilities
+        interval = bootstrap(lambda i: function(labels[i], probabilities[i]), labels, scored.groups)
+    elif all(scored.counts.values()):
         interval = bootstrap(
-            lambda i: metric.from_counts(*np.bincount(sample.cells[i], minlength=4).tolist()),
-            sample.labels,
-            sample.groups,
+            lambda i: metric.from_counts(*np.bincount(scored.cells[i], minlength=4).tolist()),
+            scored.labels,
+            scored.groups,
         )
     else:
-        interval = dirichlet_interval(metric.from_counts, **sample.counts)
+        interval = dirichlet_interval(metric.from_counts, **scored.counts)
     return Estimate(value, interval)
 
 
-def delong(metric: Metric, sample: Sample) -> Estimate:
+def delong(metric: Metric, scored: Scored) -> Estimate:
     """DeLong's interval of the area under the ROC curve, or Newcombe's; of photographs in groups the latter."""
-    if sample.groups is None:
-        return estimate_auroc(sample.labels, sample.probabilities)
-    return clustered_auroc(sample.labels, sample.probabilities, sample.groups)
+    if scored.groups is None:
+        return estimate_auroc(scored.labels, scored.probabilities)
+    return clustered_auroc(scored.labels, scored.probabilities, scored.groups)
 
 
 def wald(which: Literal[0, 1]) -> Rule:
     """Wald's interval of the slope (0) or the intercept (1) of the calibration."""
 
-    def rule(metric: Metric, sample: Sample) -> Estimate:
-        line = calibration_line(sample.labels, sample.probabilities)
+    def rule(metric: Metric, scored: Scored) -> Estimate:
+        line = calibration_line(scored.labels, scored.probabilities)
         if line is None:
             return undefined(metric.undefined)
         value, half = line[which].value, Z * line[which].standard_error
@@ -264,16 +264,16 @@ def no_interval(reason: str) -> Rule:
         reason: Why it has none, as a page says it.
     """
 
-    def rule(metric: Metric, sample: Sample) -> Estimate:
-        value = metric.value(sample)
+    def rule(metric: Metric, scored: Scored) -> Estimate:
+        value = metric.value(scored)
         return undefined(metric.undefined) if value is None else Estimate(value, None, reason)
 
     return rule
 
 
-def _share(sample: Sample, counted: Iterable[str], among: Iterable[str]) -> Estimate:
-    hits, chosen = sample.are(counted), sample.are(among)
-    if sample.groups is None:
+def _share(scored: Scored, counted: Iterable[str], among: Iterable[str]) -> Estimate:
+    hits, chosen = scored.are(counted), scored.are(among)
+    if scored.groups is None:
         return proportion(int(hits.sum()), int(chosen.sum()))
-    groups = [group for group, is_chosen in zip(sample.groups, chosen, strict=True) if is_chosen]
+    groups = [group for group, is_chosen in zip(scored.groups, chosen, strict=True) if is_chosen]
     return clustered_proportion(hits[chosen], groups)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torchmetrics import CatMetric
 
-from bldml.metrics.metric import Sample
+from bldml.metrics.metric import Scored
 from bldml.metrics.operating_point import to_probabilities
 from bldml.metrics.registry import shown_in
 
@@ -72,8 +72,8 @@ def metrics_of(logits: Tensor, labels: Tensor, *, diverged: bool) -> dict[str, f
     followed = shown_in("history")
     if diverged:
         return dict.fromkeys((metric.name for metric in followed), math.nan)
-    sample = Sample(labels.cpu().numpy(), to_probabilities(logits.cpu().numpy()))
-    values = ((metric, metric.value(sample)) for metric in followed)
+    scored = Scored(labels.cpu().numpy(), to_probabilities(logits.cpu().numpy()))
+    values = ((metric, metric.value(scored)) for metric in followed)
     return {metric.name: metric.worst if value is None else value for metric, value in values}
 
 

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bldml.metrics import registry
-from bldml.metrics.metric import Metric, Sample, no_interval, resampled
+from bldml.metrics.metric import Metric, Scored, no_interval, resampled
 from tests.oracles import TOLERANCES, second_opinion
 
 F2: dict[str, Any] = {
@@ -51,12 +51,13 @@ def test_every_metric_is_that_of_a_second_implementation(name: str, kind: str) -
     for seed in range(2 if name == "ece_expected" else 10):
         labels, probabilities = draw(kind, seed)
         for threshold in (0.0, 0.3, 0.5, 1.0) if metric.needs_threshold else (0.5,):
-            found = metric.value(Sample.checked(labels, probabilities, threshold))
+            found = metric.value(Scored.checked(labels, probabilities, threshold))
             assert found is None or type(found) is float
             expected = second_opinion(name, labels, probabilities, threshold)
             if math.isnan(expected):
                 assert found is None
                 continue
+            assert found is not None
             assert found == pytest.approx(expected, rel=1e-9, abs=TOLERANCES.get(name, 1e-12))
             assert metric.limits[0] <= found <= metric.limits[1]
             seen += 1
@@ -75,7 +76,7 @@ def test_every_metric_is_better_in_its_direction(name: str) -> None:
         truth = rng.random(400)
         labels = (rng.random(400) < truth).astype(np.int64)
         worse = np.where(rng.random(400) < 0.6, rng.random(400), truth) ** 2  # mixed up, and too low
-        good, bad = (metric.value(Sample(labels, probability)) for probability in (truth, worse))
+        good, bad = (metric.value(Scored(labels, probability)) for probability in (truth, worse))
         assert good is not None
         assert bad is not None
         if isinstance(metric.better, float):
@@ -88,8 +89,8 @@ def test_every_metric_is_better_in_its_direction(name: str) -> None:
 
 def test_direction_of_what_a_lower_threshold_lowers() -> None:
     labels, probabilities = draw("informed", 4)
-    sample = Sample(labels, probabilities)
-    perfect = Sample(labels, labels.astype(np.float64))
+    sample = Scored(labels, probabilities)
+    perfect = Scored(labels, labels.astype(np.float64))
     for name in ("specificity", "ppv", "lr_positive"):
         metric = registry.METRICS[name]
         found, best = metric.value(sample), metric.value(perfect)
@@ -104,7 +105,7 @@ def test_every_estimate_is_sound(kind: str, grouped: bool) -> None:
     for seed in range(1, 2):
         labels, probabilities = draw(kind, seed)
         groups = [f"tree {i // 3}" for i in range(labels.size)] if grouped else None
-        sample = Sample(labels, probabilities, 0.5, groups)
+        sample = Scored(labels, probabilities, 0.5, groups)
         for metric in registry.METRICS.values():
             found, (low, high) = metric.estimate(sample), metric.limits
             value = metric.value(sample)
@@ -191,7 +192,7 @@ def test_interval_of_f2_is_its_own() -> None:
 def assert_interval(cells: dict[str, int], limits: NDArray[np.float64], method: str, tolerance: float) -> None:
     tp, fp, fn, tn = cells.values()
     labels = np.repeat([1, 0, 1, 0], (tp, fp, fn, tn))
-    sample = Sample(labels, np.repeat([0.9, 0.8, 0.2, 0.1], (tp, fp, fn, tn)))
+    sample = Scored(labels, np.repeat([0.9, 0.8, 0.2, 0.1], (tp, fp, fn, tn)))
     assert sample.counts == cells
     found = Metric(**F2).estimate(sample)
     assert found.value == 5 * tp / (5 * tp + 4 * fn + fp)
@@ -205,6 +206,6 @@ def assert_interval(cells: dict[str, int], limits: NDArray[np.float64], method: 
 
 def test_a_metric_without_an_interval_says_why() -> None:
     metric = replace(Metric(**F2), interval=no_interval("nobody has found one"))
-    found = metric.estimate(Sample(np.array([1, 0]), np.array([0.9, 0.1])))
+    found = metric.estimate(Scored(np.array([1, 0]), np.array([0.9, 0.1])))
     assert (found.value, found.interval, found.note) == (1.0, None, "nobody has found one")
-    assert metric.estimate(Sample(np.array([0, 0]), np.array([0.1, 0.1]))).value is None
+    assert metric.estimate(Scored(np.array([0, 0]), np.array([0.1, 0.1]))).value is None

@@ -14,7 +14,7 @@ from sklearn import metrics as sklearn_metrics
 from bldml.metrics import operating_point
 from bldml.metrics import scores as evaluation
 from bldml.metrics.assessment import evaluate
-from bldml.metrics.metric import Sample
+from bldml.metrics.metric import Scored
 from bldml.metrics.operating_point import OperatingPoint
 from bldml.metrics.registry import METRICS, shown_in
 
@@ -302,7 +302,7 @@ def test_undefined_scores_are_none() -> None:
 
 
 def test_a_probability_at_the_threshold_is_positive() -> None:
-    assert Sample.checked([1], [0.3], 0.3).counts["tp"] == 1
+    assert Scored.checked([1], [0.3], 0.3).counts["tp"] == 1
 
 
 # Operating point and evaluation
@@ -335,10 +335,10 @@ def test_evaluation_is_what_metrics_json_holds() -> None:
     assert list(found) == [*shared, *overall, "at_threshold", "at_0.5"]
     assert [found[key] for key in shared] == [1, len(labels), labels.sum(), 0.4, 1.5]
     for name in overall:
-        assert found[name] == METRICS[name].value(Sample(labels, probabilities))
+        assert found[name] == METRICS[name].value(Scored(labels, probabilities))
     for key, threshold in (("at_threshold", 0.4), ("at_0.5", 0.5)):
         assert list(found[key]) == ["tp", "fp", "fn", "tn", *at]
-        sample = Sample(labels, probabilities, threshold)
+        sample = Scored(labels, probabilities, threshold)
         assert found[key] == sample.counts | {name: METRICS[name].value(sample) for name in at}
     assert found["at_threshold"] != found["at_0.5"]
 
@@ -358,7 +358,7 @@ SCORES = (
     evaluation.auroc,
     evaluation.average_precision,
     evaluation.log_loss,
-    Sample.checked,
+    Scored.checked,
     lambda labels, probabilities: evaluate(labels, probabilities, OperatingPoint(0.5, 1.0)),
 )
 
@@ -404,4 +404,4 @@ def test_wrong_logits_are_named(
 
 def test_wrong_threshold_is_named() -> None:
     with pytest.raises(ValueError, match="threshold must be a finite number, found nan"):
-        Sample.checked([1], [0.5], math.nan)
+        Scored.checked([1], [0.5], math.nan)
