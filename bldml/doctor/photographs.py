@@ -29,47 +29,18 @@ def check_photographs(settings: Settings | None, datamodule: "LeafDataModule | N
         yield skip(NAME, skip(NAME).found if settings is None else "not checked: these settings cannot be used")
         return
     try:
-        collection, positive = _find(datamodule)
+        collection = datamodule.find_for_fit()
     except DatasetError as error:
         first, _, rest = str(error).partition("\n")
         yield fail(NAME, first, rest or "as the message says; python -m bldml fit would say the same")
         return
+    positive = datamodule.positive_class or ""
     yield ok(NAME, describe_collection(collection, positive) + tell_folds(datamodule, collection))
     yield from check_names(collection.root)
     samples = [sample for split in collection.splits.values() for sample in split]
     bad, findings = check_sample(samples, datamodule.image_size, datamodule.unreadable)
     yield from findings
     yield check_loader(datamodule, collection.without(bad), positive)
-
-
-def _find(datamodule: "LeafDataModule") -> "tuple[Collection, str]":
-    """What a fit would find, without decoding it.
-
-    Raises:
-        DatasetError: A fit cannot use it.
-    """
-    from bldml.dataset.cache.location import check_place
-    from bldml.dataset.folders import read_folders
-    from bldml.dataset.manifest import read_manifest
-    from bldml.dataset.samples import check_positive_class, check_trainable
-    from bldml.errors import DatasetError
-
-    if datamodule.manifest is not None:
-        collection = read_manifest(datamodule.manifest, datamodule.root, datamodule.class_aliases, datamodule.fold)
-    elif datamodule.root is None:
-        raise DatasetError("Where are the photographs? Give --data.root FOLDER (or --data.manifest FILE).")
-    else:
-        collection = read_folders(
-            datamodule.root,
-            val_fraction=datamodule.val_fraction,
-            test_fraction=datamodule.test_fraction,
-            aliases=datamodule.class_aliases,
-            whole=False,
-        )
-    check_trainable(collection)
-    if datamodule.cache == "auto":
-        check_place(datamodule.cache_dir, collection, by_folders=datamodule.manifest is None)
-    return collection, check_positive_class(datamodule.positive_class, collection.class_names)
 
 
 def describe_collection(collection: "Collection", positive: str) -> str:

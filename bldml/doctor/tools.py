@@ -5,7 +5,6 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 TIMEOUT_S = 10.0
 
@@ -30,12 +29,11 @@ class Answer:
         return self.code == 0
 
 
-def ask(*command: str, folder: Path | None = None, environ: Mapping[str, str] = os.environ) -> Answer:
+def ask(*command: str, environ: Mapping[str, str] = os.environ) -> Answer:
     """Run a program that only reads.
 
     Args:
         command: The program and its arguments.
-        folder: Where it runs; None for the current folder.
         environ: Its environment; PATH says where it is looked for.
     """
     program = shutil.which(command[0], path=environ.get("PATH"))
@@ -49,7 +47,6 @@ def ask(*command: str, folder: Path | None = None, environ: Mapping[str, str] = 
             capture_output=True,
             timeout=TIMEOUT_S,
             check=False,
-            cwd=folder,
             env=plain,
             stdin=subprocess.DEVNULL,
         )

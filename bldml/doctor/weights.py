@@ -1,17 +1,15 @@
 """Whether the weights that training starts from are here and whole."""
 
-import socket
-import threading
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlparse
-from urllib.request import getproxies
 
 from bldml.doctor.checks import Finding, fail, first_line, ok, ok_or_warn, skip
 from bldml.doctor.configuration import Settings
+from bldml.errors import TrainingError
 
 NAME = "weights"
-PROBE_S = 2.0
+PROBE_S = 5.0
 
 
 def check_weights(settings: Settings | None) -> Iterable[Finding]:
@@ -28,6 +26,7 @@ def check_weights(settings: Settings | None) -> Iterable[Finding]:
 
 def _check_imagenet(backbone: str) -> Iterable[Finding]:
     from bldml.training.backbones import BACKBONES
+    from bldml.training.download import probe
     from bldml.training.weights import verify_weights, weights_file, weights_url
 
     name = next(name for name in BACKBONES if name == backbone)
@@ -36,9 +35,13 @@ def _check_imagenet(backbone: str) -> Iterable[Finding]:
     if file is None:
         yield fail(NAME, f"torchvision has none for {backbone}", "--model.weights FILE, or --model.weights none")
     elif not file.is_file():
-        host = urlparse(weights_url(name) or "").hostname or ""
-        there = reachable(host)
-        found = f"{file} is not there; {host} can{'' if there else 'not'} be reached from here"
+        url = weights_url(name) or ""
+        there = True
+        try:
+            probe(url, PROBE_S)
+        except TrainingError:
+            there = False
+        found = f"{file} is not there; {urlparse(url).hostname} can{'' if there else 'not'} be reached from here"
         yield ok_or_warn(False, NAME, found, prefetch, otherwise="WARN" if there else "FAIL")
     else:
         good = verify_weights(file)
@@ -63,23 +66,3 @@ def check_file(file: Path) -> Finding:
     good = isinstance(state, dict) and all(isinstance(value, torch.Tensor) for value in state.values())
     found = f"{file}: {len(state)} tensors" if good else f"{file} is not a state dict (names with tensors)"
     return ok_or_warn(good, NAME, found, "save the model's state_dict() and give that file", otherwise="FAIL")
-
-
-def reachable(host: str, port: int = 443) -> bool:
-    """Whether a host, or the proxy in front of it, takes a connection within two seconds. Nothing is sent."""
-    proxy = urlparse(getproxies().get("https", ""))
-    address = (proxy.hostname, proxy.port or 80) if proxy.hostname else (host, port)
-    answers: list[bool] = []
-
-    def connect() -> None:
-        try:
-            socket.create_connection(address, PROBE_S).close()
-            answers.append(True)
-        except OSError:
-            pass
-
-    # In a thread, because looking a name up has no time limit of its own.
-    thread = threading.Thread(target=connect, daemon=True)
-    thread.start()
-    thread.join(PROBE_S)
-    return bool(answers)

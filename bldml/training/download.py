@@ -55,7 +55,7 @@ def fetch(url: str, file: Path) -> bool:
     try:
         if file.is_file() and matches(file, file.name):
             return False
-        _probe(opener, url)  # before the lock: all ranks of a job notice at once, not one after the other
+        probe(url)  # before the lock: all ranks of a job notice at once, not one after the other
         file.parent.mkdir(parents=True, exist_ok=True)
         with _one_process(file) as locked:
             if file.is_file() and matches(file, file.name):
@@ -183,17 +183,17 @@ def _chunks(response: HTTPResponse) -> Iterator[bytes]:
         raise Broken(_reason(error)) from error
 
 
-def _probe(opener: OpenerDirector, url: str) -> None:
-    """Make sure that somebody answers.
+def probe(url: str, seconds: float = ANSWER_S) -> None:
+    """Make sure that somebody answers, by the proxies of the environment too.
 
     Raises:
-        TrainingError: Nobody does, within `ANSWER_S` seconds.
+        TrainingError: Nobody does, within so many seconds.
     """
     answers: queue.Queue[Exception | None] = queue.Queue()
 
     def ask() -> None:
         try:
-            opener.open(Request(url, method="HEAD"), timeout=ANSWER_S).close()
+            build_opener().open(Request(url, method="HEAD"), timeout=seconds).close()
             answers.put(None)
         except HTTPError as error:  # an answer nevertheless; the download will say what is wrong
             error.close()
@@ -205,9 +205,9 @@ def _probe(opener: OpenerDirector, url: str) -> None:
     # each address of a host anew, and looking its name up has none at all.
     threading.Thread(target=ask, daemon=True).start()
     try:
-        error = answers.get(timeout=ANSWER_S)
+        error = answers.get(timeout=seconds)
     except queue.Empty:
-        error = TimeoutError(f"no answer within {ANSWER_S:g} seconds")
+        error = TimeoutError(f"no answer within {seconds:g} seconds")
     if error is not None:
         raise TrainingError(f"{url} cannot be reached: {_reason(error)}.") from error
 

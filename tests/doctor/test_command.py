@@ -8,8 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -284,9 +286,13 @@ def test_weights_that_are_not_here(doctor: Doctor, monkeypatch: pytest.MonkeyPat
     _, rows = doctor(*RESNET)
     assert statuses(rows, "weights") == ["FAIL"]
     assert "python -m bldml prefetch --backbone resnet50" in rows["weights"][0]["remedy"]
-    with socket.create_server(("127.0.0.1", 0)) as proxy:
-        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        url = f"http://127.0.0.1:{server.server_port}/resnet50-11ad3fa6.pth"
+        monkeypatch.setattr("bldml.training.weights.weights_url", lambda name: url)
+        thread = threading.Thread(target=server.handle_request)  # with an error, which is an answer too
+        thread.start()
         _, rows = doctor(*RESNET)
+        thread.join()
     assert statuses(rows, "weights") == ["WARN"]
     assert "can be reached" in rows["weights"][0]["found"]
 

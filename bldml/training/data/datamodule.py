@@ -117,18 +117,29 @@ class LeafDataModule(LightningDataModule):
         Raises:
             DatasetError: Something about the photographs does not allow a training run.
         """
+        collection = self.find_for_fit(manifest)
+        if manifest is None and self.manifest is not None and self.root is not None:
+            self.unlisted = unlisted(collection)
+        self.collection = self._verified(collection, check, fit=True)
+        check_trainable(self.collection)
+
+    def find_for_fit(self, manifest: Path | None = None) -> Collection:
+        """Find the photographs of all splits, and check classes and cache folder; see `read_for_fit`. Decodes nothing.
+
+        Raises:
+            DatasetError: Something about the photographs does not allow a training run.
+        """
         if manifest is None:
             collection = self._read(whole=False)
         else:
             root = self.root or (None if self.manifest is None else self.manifest.parent)
             collection = read_manifest(manifest, root, None)
-        if manifest is None and self.manifest is not None and self.root is not None:
-            self.unlisted = unlisted(collection)
         check_trainable(collection)
         self.positive_class = check_positive_class(self.positive_class, collection.class_names)
         self.class_names = collection.class_names
-        self.collection = self._verified(collection, check, fit=True)
-        check_trainable(self.collection)
+        if self.cache == "auto":
+            check_place(self.cache_dir, collection, by_folders=self.manifest is None)
+        return collection
 
     def read_for_evaluation(self, split: str, class_names: tuple[str, ...], *, whole: bool = False) -> None:
         """Find and decode the photographs of one split, with a checkpoint's classes.
@@ -214,8 +225,6 @@ class LeafDataModule(LightningDataModule):
     def _verified(
         self, collection: Collection, check: Callable[[], None] = lambda: None, *, fit: bool = False
     ) -> Collection:
-        if fit and self.cache == "auto":
-            check_place(self.cache_dir, collection, by_folders=self.manifest is None)
         folders = find_folders(self.cache_dir, collection.root) if self.cache == "auto" else []
         # An evaluation reads each photograph once: it uses cached images and adds none.
         sides = {"train": squashed_side(self.image_size, self.augmentation)} if fit else {}
