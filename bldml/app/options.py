@@ -4,6 +4,7 @@ import os
 import re
 import secrets
 import sys
+from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import cache
@@ -131,18 +132,22 @@ def monitor_names() -> list[str]:
     return ["val_loss", *(f"val_{metric.name}" for metric in shown_in("history"))]
 
 
+class UnknownMonitor(ArgumentTypeError, ValueError):
+    """There is no such metric; argparse shows the words of the one, jsonargparse of the other."""
+
+
 def monitored(name: str) -> str:
     """The type of --monitor: a name by which a metric is logged, or was in 0.1.
 
     Raises:
-        ValueError: There is no such metric.
+        UnknownMonitor: There is no such metric.
 
     >>> monitored("val_auroc")
     'val_auroc'
     """
     found = canonical(str(name))
     if found not in monitor_names():
-        raise ValueError(f"{name} cannot be monitored. Set monitor to one of {', '.join(monitor_names())}.")
+        raise UnknownMonitor(f"{name} cannot be monitored. Set monitor to one of {', '.join(monitor_names())}.")
     if found != name:
         _say_renamed(name, found)
     return found
@@ -159,7 +164,7 @@ def mode_of(monitor: str) -> str:
     >>> mode_of("val_loss"), mode_of("val_auroc")
     ('min', 'max')
     """
-    return "min" if METRICS[monitor.removeprefix("val_")].better == "lower" else "max"
+    return "min" if METRICS[monitored(monitor).removeprefix("val_")].better == "lower" else "max"
 
 
 def seed_of(seed: bool | int) -> int:

@@ -203,7 +203,7 @@ register(
 register(
     Metric(
         name="lr_positive",
-        title="Likelihood ratio of a positive call",
+        title="Likelihood ratio of a positive prediction",
         short="LR+",
         definition="sensitivity / (1 - specificity): by how much a positive prediction raises the odds; 1 says nothing",
         of_counts=lambda tp, fp, fn, tn: _ratio(tp * (fp + tn), fp * (tp + fn)),
@@ -216,7 +216,7 @@ register(
 register(
     Metric(
         name="lr_negative",
-        title="Likelihood ratio of a negative call",
+        title="Likelihood ratio of a negative prediction",
         short="LR-",
         definition="(1 - sensitivity) / specificity: by how much a negative prediction lowers the odds; 1 says nothing",
         of_counts=lambda tp, fp, fn, tn: _ratio(fn * (fp + tn), tn * (tp + fn)),

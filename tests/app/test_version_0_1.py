@@ -7,7 +7,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
+import torch
 
+from bldml.app.options import _say_renamed
 from bldml.metrics.registry import canonical
 from tests.support import REPOSITORY, Bldml
 
@@ -112,3 +114,28 @@ def test_its_configuration_repeats_the_run(old: Path, bldml: Bldml) -> None:
     splits = (old / "lightning_logs/again/splits.csv").read_bytes()
     assert splits == (old / "finished/splits.csv").read_bytes(), "the division of a flat folder"
     assert re.search(r"train 28 .*val 14 .*test 6", outcome.err)
+
+
+def test_resume_of_a_run_that_monitored_recall(old: Path, bldml: Bldml) -> None:
+    """Its best value so far is known under the new name; the hint is one line."""
+    config = old / "stopped/config.yaml"
+    config.write_text(config.read_text().replace("monitor: val_loss", "monitor: val_recall"))
+    last = old / "stopped/checkpoints/last.ckpt"
+    checkpoint = torch.load(last, weights_only=True)
+    states = checkpoint["callbacks"]
+    for key in list(states):
+        state = states[re.sub("'val_loss', 'mode': 'min'", "'val_recall', 'mode': 'max'", key)] = states.pop(key)
+        for name in ("best_model_score", "current_score", "kth_value"):
+            if name in state:
+                state[name] = torch.tensor(1.0)  # which no epoch betters
+        if "best_k_models" in state:
+            state["best_k_models"] = dict.fromkeys(state["best_k_models"], torch.tensor(1.0))
+    torch.save(checkpoint, last)
+    best = (old / "stopped/checkpoints/best.ckpt").read_bytes()
+    _say_renamed.cache_clear()
+    outcome = bldml("fit", "--resume=stopped", "--report=false", "--test_after_fit=false")
+    assert outcome.code == 0, outcome.err
+    assert outcome.err.count("val_recall is now called val_sensitivity") == 1
+    assert (old / "stopped/checkpoints/best.ckpt").read_bytes() == best
+    after = torch.load(last, weights_only=True)["callbacks"]
+    assert not [key for key in after if "val_recall" in key]

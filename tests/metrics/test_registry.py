@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bldml.metrics import registry
 from bldml.metrics.metric import Metric, Scored, no_interval, resampled
+from tests.metrics_page import PAGE, page
 from tests.oracles import TOLERANCES, second_opinion
 
 F2: dict[str, Any] = {
@@ -130,6 +131,10 @@ def test_places_of_the_registry() -> None:
         *("sensitivity", "specificity", "ppv", "accuracy", "balanced_accuracy", "f1", "auroc", "average_precision"),
     }
     assert all(metric.is_shown("report") for metric in registry.METRICS.values())
+
+
+def test_page_of_the_documents_is_made_from_the_registry() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "python -m tests.metrics_page writes it"
 
 
 # A row that a user adds

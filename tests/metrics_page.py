@@ -1,0 +1,60 @@
+"""docs/metrics.md, made from the registry: `python -m tests.metrics_page` writes it."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from bldml.metrics.metric import Metric, Scored
+from bldml.metrics.registry import METRICS
+
+PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
+HEAD = """\
+# Metrics
+
+<!-- Made by `python -m tests.metrics_page` from bldml/metrics/registry.py: change the registry, not this page. -->
+
+TP, FP, FN and TN count true and false positive and negative predictions. A photograph is predicted positive if its
+probability is at least the threshold. A metric that the photographs do not define (0/0) is empty in a file and "not
+estimable" in a report.
+
+- `metrics.json`, `metrics.csv`, report and comparison: of the calibrated probabilities, at the operating threshold and
+  at 0.5.
+- History of a training (`train_`, `val_`): at 0.5 and without temperature, from all logits of the epoch. Of a metric
+  that an epoch does not define, the worst value of its range is logged. `loss` is the one that is minimised, weighted
+  by `pos_weight`.
+- `--monitor` takes `val_loss` or any metric with "yes" in the last column, as `val_<name>`. Checkpoints, early stopping
+  and plateau follow its direction.
+
+To add a metric, add a row to `bldml/metrics/registry.py`. It then appears everywhere, here too.
+
+| Name | Metric | Definition | Range | Better | 95 % interval | In training |
+|---|---|---|---|---|---|---|
+"""
+
+
+def interval_of(metric: Metric) -> str:
+    """By which method its interval is found."""
+    labels = np.array([1, 1, 1, 1, 0, 0, 0, 0])
+    found = metric.estimate(Scored(labels, np.array([0.9, 0.8, 0.6, 0.3, 0.7, 0.4, 0.2, 0.1])))
+    return found.interval.method.split(",")[0] if found.interval else found.note
+
+
+def row(metric: Metric) -> str:
+    """A line of the table."""
+    low, high = (f"{limit:g}".replace("inf", "∞") for limit in metric.limits)
+    opening, closing = "(["[math.isfinite(metric.limits[0])], ")]"[math.isfinite(metric.limits[1])]
+    better = metric.better if isinstance(metric.better, str) else f"{metric.better:g} is ideal"
+    before = f" (before: {', '.join(f'`{name}`' for name in metric.aliases)})" if metric.aliases else ""
+    cells = [f"`{metric.name}`{before}", metric.title, metric.definition, f"{opening}{low}, {high}{closing}", better]
+    cells += [interval_of(metric), "yes" if metric.is_shown("history") else "no"]
+    return f"| {' | '.join(str(cell).replace('|', '/') for cell in cells)} |"
+
+
+def page() -> str:
+    """The whole page."""
+    return HEAD + "\n".join(map(row, METRICS.values())) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
