@@ -297,7 +297,11 @@ def describe_cache(written: Sequence[Path]) -> str:
     """Return where images were cached, and how much lies there."""
     folder = written[0].parent
     old = _size(folder.glob(f"*px-*{_OLD}"))
-    left = f" Files *{_OLD} there ({shown_size(old)}) are of bldml 0.1 and no longer read." if old else ""
+    left = (
+        f" Files *{_OLD} there ({shown_size(old)}) are of bldml 0.1; delete them when no job of 0.1 runs."
+        if old
+        else ""
+    )
     return (
         f"Decoded images are cached for the next epochs and runs: {shown_size(_size(written))} more in "
         f"{show_path(folder)}, {shown_size(_size(folder.glob(f'*px-*{ROWS}')))} in all. The folder can be deleted when "
