@@ -43,12 +43,12 @@ def prefetch(backbone: str = "all", to: Path | None = None) -> None:
         raise ValueError(str(error)) from error
 
 
-def compare(runs: list[Path], evaluation: str = "test", output: Path = Path("comparison")) -> None:
+def compare(runs: list[Path], evaluation: str | None = None, output: Path = Path("comparison")) -> None:
     """Compare runs on the same photographs: intervals, paired differences and tests.
 
     Args:
         runs: Run folders, two or more.
-        evaluation: Name of the evaluation that all of them have.
+        evaluation: Name of the evaluation that all of them have; each run's test split if null.
         output: Folder for comparison.html, comparison.csv, differences.csv, comparison.tex and figures/.
     """
     from bldml.errors import RunError
@@ -72,9 +72,11 @@ def report(run: Path) -> None:
     from bldml.report.page import write_report
     from bldml.run.folder import RunFolder
     from bldml.run.gallery import advice
+    from bldml.run.reader import read_run
 
     try:
-        sys.stdout.write(f"Wrote {write_report(RunFolder(run))}\n{advice(RunFolder(run))}")
+        place = write_report(RunFolder(run))
+        sys.stdout.write(f"Wrote {place}\n{advice(read_run(RunFolder(run)))}")
     except RunError as error:
         raise ValueError(str(error)) from error
 

@@ -8,14 +8,15 @@ import secrets
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
 from tqdm import tqdm
 
+from bldml.app.leaks import seen_by
 from bldml.app.messages import say_warning
 from bldml.dataset.files import escape_path, show_path
 from bldml.dataset.images import UnreadableImage, load_rgb
@@ -28,7 +29,9 @@ from bldml.io.text import counted
 from bldml.run import gallery
 from bldml.run.folder import RunFolder
 from bldml.run.ledger import LedgerEntry, append_entry
+from bldml.run.photographs import read_photograph_table
 from bldml.run.predictions import Prediction, read_predictions
+from bldml.run.provenance import DIGITS, ROLES, Provenance, count_known, role_of
 from bldml.training.checkpoint import Checkpoint
 from bldml.training.data.datamodule import LeafDataModule
 from bldml.training.module import LeafClassifier
@@ -39,30 +42,51 @@ LONGEST = 320
 QUALITY = 85
 
 
-def provenance(datamodule: LeafDataModule, checkpoint: Checkpoint, split: str) -> dict[str, Any]:
-    """What an evaluation was made of: the content of provenance.json.
+def describe_evaluation(
+    datamodule: LeafDataModule, checkpoint: Checkpoint, split: str, *, external: bool = False
+) -> Provenance:
+    """What an evaluation was made of, and what its photographs are to the run.
 
     Args:
-        datamodule: The photographs.
+        datamodule: The photographs, read.
         checkpoint: The classifier.
-        split: `val`, `test` or `predict`.
+        split: `train`, `val`, `test` or `predict`.
+        external: Whether the command named other photographs than those that the run was divided from.
     """
     collection = datamodule.collection
     assert collection is not None
-    return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
-        "checkpoint": str(checkpoint.path.absolute()),
-        "epoch": checkpoint.epoch,
-        "split": split,
-        "root": str(collection.root.absolute()),
-        "manifest": None if datamodule.manifest is None else str(Path(datamodule.manifest).absolute()),
-        "fold": datamodule.fold,
-        "dataset_fingerprint": datamodule.fingerprints.get(split),
-        "ignored": dict(collection.ignored),
-        "excluded": len(datamodule.excluded),
-        "versions": software_versions(),
-    }
+    digests, header = datamodule.contents_of(split).digests, checkpoint.header
+    digest = datamodule.fingerprints.get(split, "")
+    if split in ROLES and header.fingerprints.get(split) == digest:
+        known: dict[str, int] | None = dict.fromkeys(ROLES, 0) | {split: len(digests)}
+    else:
+        known = _count_known(digests, checkpoint)
+    return Provenance(
+        role=role_of(split, digest, header.fingerprints, len(digests), known, own=not external),
+        known=known,
+        split=split,
+        dataset_fingerprint=digest,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=tuple(sys.argv),
+        checkpoint=str(checkpoint.path.absolute()),
+        epoch=checkpoint.epoch,
+        root=str(collection.root.absolute()),
+        manifest=None if datamodule.manifest is None else str(Path(datamodule.manifest).absolute()),
+        fold=datamodule.fold,
+        ignored=dict(collection.ignored),
+        excluded=len(datamodule.excluded),
+        versions=software_versions(),
+    )
+
+
+def _count_known(digests: Iterable[str], checkpoint: Checkpoint) -> dict[str, int] | None:
+    """How many photographs are the run's own: by its table, or, without one, by what the checkpoint has seen."""
+    run = RunFolder.of_checkpoint(checkpoint.path)
+    with suppress(RunError):  # a run of an older version, or one whose table is gone
+        if run is not None and (known := count_known(digests, read_photograph_table(run.photographs))) is not None:
+            return known
+    seen = seen_by(checkpoint)
+    return {"seen": sum(digest[:DIGITS] in seen for digest in digests)} if seen else None
 
 
 def enter_in_ledger(

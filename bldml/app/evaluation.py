@@ -3,16 +3,15 @@
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer
 
-from bldml.app.after_evaluation import enter_in_ledger, picture, provenance, remove_pictures, report_run
+from bldml.app.after_evaluation import describe_evaluation, enter_in_ledger, picture, remove_pictures, report_run
 from bldml.app.fit import write_excluded
 from bldml.app.leaks import check_external, check_unseen
 from bldml.app.messages import device_name, format_metrics, report_data, report_excluded, say_warning
@@ -128,18 +127,16 @@ def evaluate_checkpoint(
     datamodule.read_for_evaluation(split, header.class_names, whole=external)
     report_data(datamodule)
     run = RunFolder.of_checkpoint(checkpoint.path)
-    more: dict[str, Any] = {}
     if split == "test":
         check_unseen(datamodule, checkpoint)
-    if external and split == "test":
-        more["near_training_photographs"] = check_external(datamodule, run)
+    near = check_external(datamodule, run) if external and split == "test" else None
     known = header.fingerprints.get(split)
     if not external and known and datamodule.fingerprints[split] != known:
         say_warning(
             f"The photographs of the {split} split are not those of the training run: some were added, removed, "
             "changed or relabelled since."
         )
-    run_evaluation(trainer, model, datamodule, checkpoint, split, folder, more)
+    run_evaluation(trainer, model, datamodule, checkpoint, split, folder, external=external, near=near)
     if external and split == "test":
         compare_with_training(datamodule, folder, run)
     write_excluded(folder / "excluded.csv", datamodule)
@@ -160,9 +157,22 @@ def run_evaluation(
     checkpoint: Checkpoint,
     split: str,
     folder: Path,
-    more: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    external: bool = False,
+    near: int | None = None,
 ) -> None:
-    """Run the model over a split; write predictions, metrics and their provenance with `more`; print the scores."""
+    """Run the model over a split; write predictions, metrics and their provenance; print the scores.
+
+    Args:
+        trainer: Without loggers.
+        model: With the checkpoint's weights.
+        datamodule: With the photographs.
+        checkpoint: The classifier.
+        split: `train`, `val`, `test` or `predict`.
+        folder: Where to write.
+        external: Whether the command named other photographs than those that the run was divided from.
+        near: How many are nearly the same as a photograph of training or validation; None where that is not known.
+    """
     made = _make(folder)
     recorder = PredictionRecorder(folder, checkpoint.header)
     trainer.callbacks.append(recorder)  # type: ignore[attr-defined]  # set by a connector
@@ -176,7 +186,7 @@ def run_evaluation(
         else:
             trainer.test(model, datamodule=datamodule, verbose=False)
         device = device_name(trainer.strategy.root_device)
-        measured = {"seconds": round(time.monotonic() - start, 3), "device": device}
+        seconds = round(time.monotonic() - start, 3)
         assert datamodule.collection is not None
         recorder.write(len(datamodule.collection.splits[split]))
     finally:
@@ -184,8 +194,9 @@ def run_evaluation(
             with suppress(OSError):  # only empty ones go
                 folder.rmdir()
                 folder.parent.rmdir()
-    record = {**provenance(datamodule, checkpoint, split), **measured, **more}
-    write_atomically(folder / "provenance.json", json.dumps(record, indent=2) + "\n")
+    told = describe_evaluation(datamodule, checkpoint, split, external=external)
+    told = replace(told, seconds=seconds, device=device, near_training_photographs=near)
+    write_atomically(folder / "provenance.json", json.dumps(asdict(told), indent=2) + "\n")
     with suppress(RunError):  # of an earlier evaluation; what stays does not fit these predictions and is not shown
         remove_pictures(folder)
     if recorder.metrics is not None:

@@ -27,11 +27,11 @@ from bldml.errors import DatasetError
 from bldml.io.atomic import write_atomically
 from bldml.io.text import counted
 from bldml.run.folder import RunFolder
+from bldml.run.provenance import DIGITS
 from bldml.training.checkpoint import Checkpoint
 from bldml.training.data.datamodule import LeafDataModule
 
 COLUMNS = ("kind", "photograph", "split", "partner", "partner_split", "similarity")
-DIGITS = 16  # of a SHA-256 in hexadecimal: 64 bits tell 100,000 photographs apart
 SHOWN = 5
 MANY = 5000  # more take longer than a user would wait without a word
 WAY_OUT = "`python -m bldml audit` shows them; `python -m bldml split` keeps them in one split."
@@ -151,14 +151,19 @@ def seen_digests(datamodule: LeafDataModule) -> str:
     )
 
 
+def seen_by(checkpoint: Checkpoint) -> set[str]:
+    """Beginnings of the SHA-256 of the photographs of training and validation; none where the checkpoint is silent."""
+    seen = checkpoint.header.seen
+    return {seen[start : start + DIGITS] for start in range(0, len(seen), DIGITS)}
+
+
 def check_unseen(datamodule: LeafDataModule, checkpoint: Checkpoint) -> None:
     """Refuse a test on photographs that the model was trained or chosen on, whatever they are called now.
 
     Raises:
         DatasetError: There are some.
     """
-    seen = checkpoint.header.seen
-    known = {seen[start : start + DIGITS] for start in range(0, len(seen), DIGITS)}
+    known = seen_by(checkpoint)
     assert datamodule.collection is not None
     digests, samples = datamodule.contents.digests, chain(*datamodule.collection.splits.values())
     found = [sample.name for sample, digest in zip(samples, digests, strict=True) if digest[:DIGITS] in known]

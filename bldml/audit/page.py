@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
-import bldml.report
 from bldml.audit.checks.shortcuts import shortcuts_table
 from bldml.audit.default_split import DEFAULT_SPLIT_NOTE
 from bldml.audit.findings import SEVERITIES, AuditFinding
@@ -13,8 +11,8 @@ from bldml.audit.pictures import contact_sheets, draw_thumbnails, names_to_draw
 from bldml.audit.result import AuditResult
 from bldml.dataset.files import show_path
 from bldml.io.text import counted, plain
+from bldml.report.html import page_template
 
-TEMPLATES = Path(bldml.report.__file__).parent / "templates"
 HEADINGS = {"error": "Errors", "warning": "Warnings", "info": "Information"}
 _EXPLAINED = {
     "error": "Metrics from these photographs would be wrong, or fit would not run.",
@@ -64,23 +62,14 @@ def audit_page(result: AuditResult, version: str, workers: int) -> str:
         version: Version of bldml.
         workers: Number of threads that draw thumbnails.
     """
-    import jinja2
-
     sheets = contact_sheets(result.readable)
     urls = draw_thumbnails(result.readable, names_to_draw(result.findings, sheets), workers)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     sections = [
         (severity, HEADINGS[severity], _EXPLAINED[severity], findings)
         for severity in SEVERITIES
         if (findings := [_show(found, urls) for found in result.findings if found.severity == severity])
     ]
-    return environment.get_template("audit.html").render(
+    return page_template("audit.html").render(
         root=show_path(result.root),
         manifest="" if result.manifest is None else show_path(result.manifest),
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

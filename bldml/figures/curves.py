@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bldml.figures.style import COLOURS, DASHES, INK, MARGIN, Dash, label_of, new_figure, say, styled
-from bldml.metrics.checked import checked_pair
-from bldml.metrics.operating_point import counts_from_the_top
+from bldml.metrics.operating_point import precision_recall_points, roc_points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,15 +72,11 @@ def roc(curves: Sequence[Curve]) -> "Figure":
     figure, axes = _square("False-positive rate (1 − specificity)", "True-positive rate (sensitivity)")
     axes.plot([0, 1], [0, 1], ":", color=INK, lw=1, label="chance")
     for (name, labels, values), colour, dash in _looks(curves):
-        probability, label = checked_pair(values, labels, "probabilities", in_unit_range=True)
-        n_positive = int(label.sum())
-        if n_positive in (0, label.size):
+        points = roc_points(labels, values)
+        if points is None:
             axes.plot([], [], ls=dash, color=colour, label=f"{label_of(name)} (not estimable: one class)")
-            continue
-        _, hits, called = counts_from_the_top(probability, label)
-        right = np.concatenate([[0.0], hits / n_positive])
-        wrong = np.concatenate([[0.0], (called - hits) / (label.size - n_positive)])
-        axes.plot(*_corners(wrong, right), ls=dash, color=colour, label=label_of(name))
+        else:
+            axes.plot(*_corners(*points), ls=dash, color=colour, label=label_of(name))
     axes.legend(loc="lower right")
     return figure
 
@@ -95,15 +90,12 @@ def precision_recall(curves: Sequence[Curve]) -> "Figure":
     figure, axes = _square("Recall (sensitivity)", "Precision (positive predictive value)")
     shares = set()
     for (name, labels, values), colour, dash in _looks(curves):
-        probability, label = checked_pair(values, labels, "probabilities", in_unit_range=True)
-        n_positive = int(label.sum())
-        if n_positive == 0:
+        points = precision_recall_points(labels, values)
+        if points is None:
             axes.plot([], [], ls=dash, color=colour, label=f"{label_of(name)} (not estimable: no positives)")
-            continue
-        _, hits, called = counts_from_the_top(probability, label)
-        recall, precision = np.repeat(np.concatenate([[0.0], hits / n_positive]), 2)[1:-1], np.repeat(hits / called, 2)
-        axes.plot(*_corners(recall, precision), ls=dash, color=colour, label=label_of(name))
-        shares.add(n_positive / label.size)
+        else:
+            axes.plot(*_corners(*points), ls=dash, color=colour, label=label_of(name))
+            shares.add(float(np.asarray(labels).mean()))
     for number, share in enumerate(sorted(shares)):
         axes.axhline(share, ls=":", color=INK, lw=1, label=None if number else "share of positives (guessing)")
     if axes.get_legend_handles_labels()[0]:

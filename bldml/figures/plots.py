@@ -1,9 +1,10 @@
 """The figures of a report: what to draw. How it looks and how it is written is in `bldml.figures.style`.
 
 `labels` is an integer array of shape (n,) with 1 for the positive class, `probabilities` a float array of shape (n,) in
-[0, 1] for the positive class. `class_names` are (negative, positive). Where nothing can be drawn, the figure says why.
+[0, 1] for the positive class. Where nothing can be drawn, the figure says why.
 """
 
+import math
 import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -26,9 +27,11 @@ from bldml.figures.style import (
     to_svg,
 )
 from bldml.io.text import counted
-from bldml.metrics.checked import checked_pair
+from bldml.metrics.calibration import reliability
+from bldml.metrics.checked import Classes, checked_pair
 from bldml.metrics.estimates import Estimate
-from bldml.metrics.proportions import proportion
+from bldml.metrics.metric import Scored
+from bldml.metrics.proportions import predictive_values, proportion
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,26 +64,23 @@ def calibration(labels: ArrayLike, probabilities: ArrayLike, bins: int = 10) -> 
         probabilities: of the positive class, shape (n,).
         bins: number of bins between 0 and 1; a probability on an edge belongs to the bin above.
     """
-    probability, label = checked_pair(probabilities, labels, "probabilities", in_unit_range=True)
+    found = reliability(labels, probabilities, bins)
     figure = new_figure(5.6, 4.4)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     upper.plot([0, 1], [0, 1], ":", color=INK, lw=1, label="perfect calibration")
-    place = np.minimum((probability * bins).astype(int), bins - 1)
-    count, hits = np.bincount(place, minlength=bins), np.bincount(place, weights=label, minlength=bins)
-    filled = count > 0
-    mean = np.bincount(place, weights=probability, minlength=bins)[filled] / count[filled]
-    share = hits[filled] / count[filled]
-    if filled.any():
-        intervals = [proportion(int(k), int(n)).interval for k, n in zip(hits[filled], count[filled], strict=True)]
+    if found:
+        share = np.array([one.n_positive / one.n for one in found])
+        intervals = [proportion(one.n_positive, one.n).interval for one in found]
         bounds = np.array([(i.low, i.high) for i in intervals if i is not None]).T
         upper.errorbar(
-            mean, share, np.abs(bounds - share), fmt="o", ms=4, lw=1.2, capsize=2, color=COLOURS[0],
-            label="photographs in a bin, 95 % interval (Wilson)",
+            [one.mean for one in found], share, np.abs(bounds - share), fmt="o", ms=4, lw=1.2, capsize=2,
+            color=COLOURS[0], label="photographs in a bin, 95 % interval (Wilson)",
         )  # fmt: skip
     else:
         say(upper, "No photographs")
-    bars = lower.bar((np.arange(bins) + 0.5) / bins, count, 0.92 / bins, color=COLOURS[0])
-    lower.bar_label(bars, [f"{n:,}" if n else "" for n in count], fontsize=7, padding=1)
+    middles = [(one.low + one.high) / 2 for one in found]
+    bars = lower.bar(middles, [one.n for one in found], 0.92 / bins, color=COLOURS[0])
+    lower.bar_label(bars, [f"{one.n:,}" for one in found], fontsize=7, padding=1)
     lower.margins(y=0.25)
     lower.set(xlim=(-MARGIN, 1 + MARGIN), xlabel="Predicted probability", ylabel="Photographs")
     upper.set(ylim=(-MARGIN, 1 + MARGIN), ylabel="Observed share of positives")
@@ -89,28 +89,26 @@ def calibration(labels: ArrayLike, probabilities: ArrayLike, bins: int = 10) -> 
 
 
 @styled
-def probabilities(
-    labels: ArrayLike, probabilities: ArrayLike, threshold: float, class_names: tuple[str, str]
-) -> "Figure":
+def probabilities(labels: ArrayLike, probabilities: ArrayLike, threshold: float, classes: Classes) -> "Figure":
     """Draw how the predicted probabilities of each class are distributed, with the threshold.
 
     Args:
         labels: 1 for the positive class, shape (n,).
         probabilities: of the positive class, shape (n,).
         threshold: least probability that is called positive, in [0, 1].
-        class_names: the negative class, the positive class.
+        classes: the two classes.
 
     Raises:
         RunError: The threshold is out of range.
     """
     checked_probability(threshold, "threshold")
     probability, label = checked_pair(probabilities, labels, "probabilities", in_unit_range=True)
+    counts = Scored(label, probability, threshold).counts
     figure = new_figure(4.2)
     panels = figure.subplots(2, 1, sharex=True)
-    for truth, (axes, name) in enumerate(zip(panels, class_names, strict=True)):
+    for truth, (axes, name) in enumerate(zip(panels, classes.names, strict=True)):
         of_class = probability[label == truth]
-        called = int((of_class >= threshold).sum())
-        wrong, side = (of_class.size - called, "below") if truth else (called, "at or above")
+        wrong, side = (counts["fn"], "below") if truth else (counts["fp"], "at or above")
         axes.hist(of_class, np.linspace(0, 1, 21), color=COLOURS[truth], rwidth=0.92)
         axes.axvline(threshold, ls="--", lw=1.2, color=INK)
         shown = label_of(name)
@@ -122,17 +120,17 @@ def probabilities(
         f"threshold {threshold:.3g}", (threshold, 1), xycoords=("data", "axes fraction"), va="top", fontsize=8,
         xytext=(-4 if threshold > 0.5 else 4, 0), textcoords="offset points", ha="right" if threshold > 0.5 else "left",
     )  # fmt: skip
-    panels[1].set(xlim=(-MARGIN, 1 + MARGIN), xlabel=f"Predicted probability of {label_of(class_names[1])}")
+    panels[1].set(xlim=(-MARGIN, 1 + MARGIN), xlabel=f"Predicted probability of {label_of(classes.positive)}")
     return figure
 
 
 @styled
-def confusion(counts: Mapping[str, int], class_names: tuple[str, str]) -> "Figure":
+def confusion(counts: Mapping[str, int], classes: Classes) -> "Figure":
     """Draw the 2 x 2 table of true and predicted class; the shade is the share of the true class.
 
     Args:
         counts: `tp`, `fp`, `fn` and `tn`, each 0 or more.
-        class_names: the negative class, the positive class.
+        classes: the two classes.
     """
     from matplotlib.patches import Rectangle
 
@@ -148,7 +146,7 @@ def confusion(counts: Mapping[str, int], class_names: tuple[str, str]) -> "Figur
             percent = f"{100 * share:.1f} % of the class" if total else "no photographs"
             axes.text(column, row - 0.08, f"{counts[cell]:,}", ha="center", va="center", fontsize=15)
             axes.text(column, row + 0.22, percent, ha="center", va="center", fontsize=8)
-    names = [textwrap.fill(label_of(name), 14) for name in class_names]
+    names = [textwrap.fill(label_of(name), 14) for name in classes.names]
     axes.set_xticks([0, 1], names)
     axes.set_yticks([0, 1], names)
     axes.set(xlim=(-0.5, 1.5), ylim=(1.5, -0.5), xlabel="Predicted class", ylabel="True class")
@@ -177,36 +175,28 @@ def predictive_value_curves(sensitivity: Estimate, specificity: Estimate, preval
     axes.set(xscale="log", xlim=(0.1, 100), ylim=(-MARGIN, 1 + MARGIN))
     axes.set(xlabel="Prevalence (% of photographs, logarithmic)", ylabel="Predictive value (0 to 1)")
     axes.set_xticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
-    if sensitivity.value is None or specificity.value is None:
+    share = np.geomspace(0.001, 1, 241)[:-1]
+    both = [predictive_values(sensitivity, specificity, float(one)) for one in share]
+    if all(estimate.value is None for pair in both for estimate in pair):
         say(axes, _ONE_CLASS)
         return figure
-    share = np.geomspace(0.001, 1, 241)
-    middle = _values_of(sensitivity.value, specificity.value, share)
-    corners = None
-    if sensitivity.interval and specificity.interval:
-        corners = (
-            _values_of(sensitivity.interval.low, specificity.interval.low, share),
-            _values_of(sensitivity.interval.high, specificity.interval.high, share),
-        )
     for number, name in enumerate(
         (
             "PPV: share of those called positive that are positive",
             "NPV: share of those called negative that are negative",
         )
     ):
-        axes.plot(100 * share, middle[number], DASHES[number], color=COLOURS[number], label=name)
-        if corners:
-            low, high = corners[0][number], corners[1][number]
-            axes.fill_between(100 * share, low, high, color=COLOURS[number], alpha=0.2, lw=0)
+        lines = np.array([_with_limits(pair[number]) for pair in both]).T
+        axes.plot(100 * share, lines[0], DASHES[number], color=COLOURS[number], label=name)
+        axes.fill_between(100 * share, lines[1], lines[2], color=COLOURS[number], alpha=0.2, lw=0)
     if prevalence >= 0.001:
         axes.axvline(100 * prevalence, ls=":", lw=1.2, color=INK, label=f"this set: {100 * prevalence:.1f} %")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=1)
     return figure
 
 
-def _values_of(sensitivity: float, specificity: float, share: Floats) -> tuple[Floats, Floats]:
-    """PPV and NPV at shares of positives; a value that is 0/0 is nan, which a curve leaves out."""
-    hits, misses = sensitivity * share, (1 - sensitivity) * share
-    rejected, alarms = specificity * (1 - share), (1 - specificity) * (1 - share)
-    with np.errstate(invalid="ignore"):
-        return hits / (hits + alarms), rejected / (rejected + misses)
+def _with_limits(estimate: Estimate) -> tuple[float, float, float]:
+    """Value and limits; nan, which a curve leaves out, where there are none."""
+    if estimate.value is None or estimate.interval is None:
+        return (math.nan,) * 3
+    return estimate.value, estimate.interval.low, estimate.interval.high

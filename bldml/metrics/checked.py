@@ -1,7 +1,39 @@
-"""Arrays as the formulas need them, or an error that says what was found."""
+"""What is computed with: arrays as the formulas need them, or an error that says what was found; the two classes."""
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The two classes of a classifier.
+
+    Args:
+        negative: Name of the class with label 0.
+        positive: Name of the class with label 1, the one that is to be found.
+    """
+
+    negative: str
+    positive: str
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """Both names in the order of their labels: negative, positive."""
+        return self.negative, self.positive
+
+    def predicted(self, probability: float, threshold: float) -> str:
+        """Name of the predicted class.
+
+        Args:
+            probability: Of the positive class, in [0, 1].
+            threshold: Operating threshold, in [0, 1].
+
+        >>> Classes("No_BLD", "BLD").predicted(0.4, 0.4)
+        'BLD'
+        """
+        return self.positive if probability >= threshold else self.negative
 
 
 def checked_scores(values: ArrayLike, name: str) -> NDArray[np.float64]:

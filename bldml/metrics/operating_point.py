@@ -182,6 +182,41 @@ def counts_from_the_top(
     return score[last_of_its_score], np.cumsum(label)[last_of_its_score], last_of_its_score + 1
 
 
+def roc_points(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Floats, Floats] | None:
+    """Return the false-positive rate and the sensitivity at every threshold, from the greatest down, each (m,).
+
+    Both begin with 0 and end with 1; equal probabilities are one step. None unless both classes are present.
+
+    >>> rate, sensitivity = roc_points([0, 1, 1], [0.2, 0.2, 0.9])
+    >>> rate.tolist(), sensitivity.tolist()
+    ([0.0, 0.0, 1.0], [0.0, 0.5, 1.0])
+    """
+    probability, label = checked_pair(probabilities, labels, "probabilities", in_unit_range=True)
+    n_positive = int(label.sum())
+    if n_positive in (0, label.size):
+        return None
+    _, hits, called = counts_from_the_top(probability, label)
+    alarms = (called - hits) / (label.size - n_positive)
+    return np.concatenate([[0.0], alarms]), np.concatenate([[0.0], hits / n_positive])
+
+
+def precision_recall_points(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Floats, Floats] | None:
+    """Return recall and precision as steps, each (2m,), below which lies the average precision.
+
+    None without positives.
+
+    >>> recall, precision = precision_recall_points([0, 1, 1], [0.2, 0.2, 0.9])
+    >>> recall.tolist(), precision.round(3).tolist()
+    ([0.0, 0.5, 0.5, 1.0], [1.0, 1.0, 0.667, 0.667])
+    """
+    probability, label = checked_pair(probabilities, labels, "probabilities", in_unit_range=True)
+    n_positive = int(label.sum())
+    if not n_positive:
+        return None
+    _, hits, called = counts_from_the_top(probability, label)
+    return np.repeat(np.concatenate([[0.0], hits / n_positive]), 2)[1:-1], np.repeat(hits / called, 2)
+
+
 def _objectives(
     goal: Goal, tp: NDArray[np.int64], called: NDArray[np.int64], n_positive: int, n_negative: int
 ) -> tuple[Floats, Floats]:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from bldml.figures import plots
 from bldml.io.text import counted, number, plain
 from bldml.metrics.assessment import Assessment
+from bldml.metrics.checked import Classes
 from bldml.report.scores import best_epoch
 from bldml.report.tables import fine
-from bldml.run.data import Evaluation, RunData
+from bldml.run.reader import Evaluation, RunData
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,7 +70,7 @@ def thawed_epochs(data: RunData) -> list[int]:
 
 
 def evaluation_figures(
-    evaluation: Evaluation, assessment: Assessment, classes: tuple[str, str], folder: Path
+    evaluation: Evaluation, assessment: Assessment, classes: Classes, folder: Path
 ) -> list[ReportFigure]:
     """Draw the figures of one evaluation, and write them into a folder.
 
@@ -78,7 +79,7 @@ def evaluation_figures(
     """
     labels, probabilities, n = assessment.labels, assessment.probabilities, assessment.counts
     at, whole = assessment.at_threshold, assessment.overall
-    negative, positive = map(plain, classes)
+    negative, positive = map(plain, classes.names)
     curve = [(evaluation.name, labels, probabilities)]
     prevalence = assessment.n_positive / assessment.n
     figures = (

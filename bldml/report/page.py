@@ -6,28 +6,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bldml.errors import RunError
 from bldml.io.atomic import write_atomically
 from bldml.io.text import counted, plain
-from bldml.metrics.assessment import Assessment, assess
+from bldml.metrics.assessment import Assessment
 from bldml.report import photographs as report_photographs
 from bldml.report import scores as report_scores
 from bldml.report import training as report_training
 from bldml.report import words as report_words
 from bldml.report.figures import ReportFigure, evaluation_figures, training_figure
+from bldml.report.html import page_template
 from bldml.report.tables import Table, fine, write_tables
 from bldml.run.card import read_card
-from bldml.run.data import Evaluation, RunData, read_run
 from bldml.run.files import text_at
 from bldml.run.folder import RunFolder
 from bldml.run.gallery import GalleryPicture, read_gallery
-from bldml.run.predictions import labels_of
+from bldml.run.reader import Evaluation, RunData, read_run
 
 Section = tuple[Table | None, list[str]]  # with the sentences that go with it
 
-TEMPLATES = Path(__file__).parent / "templates"
 PICTURES_BYTES = 20 * 2**20  # of all pictures on a page; as text they are a third larger
 KINDS = {
     "error": "Errors, the most certain first",
@@ -84,11 +81,11 @@ def write_report(run: RunFolder) -> Path:
         RunError: A file of the run is damaged or was changed by hand, or the report cannot be written.
     """
     data = read_run(run)
-    assessed = [(evaluation, _assess(evaluation, data.classes[1])) for evaluation in data.evaluations]
+    assessed = [(evaluation, evaluation.assess(data.classes)) for evaluation in data.evaluations]
     room = Room(PICTURES_BYTES)
     common = _tables(data, assessed)
     # The training split is shown beside the other sets and no further: it says nothing of new photographs.
-    parts = [_part(data, evaluation, found, room) for evaluation, found in assessed if evaluation.name != "train"]
+    parts = [_part(data, evaluation, found, room) for evaluation, found in assessed if evaluation.role != "training"]
     for part in parts:
         write_tables(run.path / "tables" / part.name, part.tables)
     write_tables(run.path / "tables" / "run", [table for table, _ in common.values() if table])
@@ -137,13 +134,6 @@ def _kind(content: bytes) -> str:
     return "image/png" if content.startswith(b"\x89PNG\r\n\x1a\n") else ""
 
 
-def _assess(evaluation: Evaluation, positive: str) -> Assessment:
-    assert evaluation.threshold is not None
-    rows = evaluation.rows
-    probabilities = np.array([row.probability for row in rows])
-    return assess(labels_of(rows, positive), probabilities, [row.group for row in rows], evaluation.threshold)
-
-
 def _part(data: RunData, evaluation: Evaluation, assessment: Assessment, room: Room) -> Part:
     tables = [
         report_scores.confusion_table(assessment, data.classes),
@@ -153,19 +143,15 @@ def _part(data: RunData, evaluation: Evaluation, assessment: Assessment, room: R
         report_scores.by_group(assessment, evaluation),
     ]
     figures = evaluation_figures(evaluation, assessment, data.classes, data.run.path / "figures" / evaluation.name)
-    kind = {
-        "test": "Test split: photographs that had no part in training or choosing.",
-        "val": "Validation split: the best epoch and the operating point were chosen on it, so figures are too good.",
-        "train": "Training split.",
-    }.get(evaluation.name, "External set: photographs from elsewhere.")
     groups = f" of {counted(assessment.n_groups, 'group')}" if assessment.n_groups else ""
+    positive = plain(data.classes.positive)
     about = (
-        f"{counted(assessment.n, 'photograph')}{groups}, {assessment.n_positive:,} of them {plain(data.classes[1])}. "
-        f"Evaluated {text_at(evaluation.provenance, 'created') or 'at an unknown time'}."
+        f"{counted(assessment.n, 'photograph')}{groups}, {assessment.n_positive:,} of them {positive}. "
+        f"Evaluated {plain(evaluation.provenance.created) or 'at an unknown time'}."
     )
     return Part(
         name=evaluation.name,
-        kind=kind,
+        kind=report_words.kind(evaluation),
         about=about,
         difference=tuple(report_photographs.difference_sentences(data, evaluation)),
         warnings=assessment.warnings,
@@ -225,19 +211,10 @@ def _page(
     sections: dict[str, Section],
     curves: ReportFigure,
 ) -> str:
-    import jinja2
-    from markupsafe import Markup
-
-    loader = jinja2.FileSystemLoader(TEMPLATES)
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["svg"] = Markup  # our own figures, in which all text is escaped
-    environment.filters["plain"] = plain
     values: dict[str, Any] = {
         "name": data.name,
-        "negative": plain(data.classes[0]),
-        "positive": plain(data.classes[1]),
+        "negative": plain(data.classes.negative),
+        "positive": plain(data.classes.positive),
         "backbone": data.setting("model", "backbone") or "architecture not stated",
         "created": text_at(data.environment, "created"),
         "version": text_at(data.environment, "versions", "bldml"),
@@ -251,4 +228,4 @@ def _page(
         "commands": report_training.commands(data),
         "limits": report_words.limits(data, assessed),
     }
-    return environment.get_template("report.html").render(values)
+    return page_template("report.html").render(values)

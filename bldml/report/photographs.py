@@ -8,17 +8,18 @@ from pathlib import Path
 from bldml.errors import RunError
 from bldml.io.text import counted, number, plain
 from bldml.report.tables import Entry, Table, count, simple
-from bldml.run.data import Evaluation, RunData
 from bldml.run.files import text_at
 from bldml.run.photographs import describe, differences, some_dated
+from bldml.run.provenance import ROLES
+from bldml.run.reader import Evaluation, RunData
 
-SPLITS = ("train", "val", "test")
+SPLITS = tuple(ROLES)
 SHOWN = 20
 
 
 def counts(data: RunData) -> Table:
     """Photographs by split and class, with the fingerprint of each split; external sets below."""
-    negative, positive = data.classes
+    negative, positive = data.classes.names
     by_split = Counter((row["split"], row["label"]) for row in data.splits)
     prints = data.environment.get("dataset_fingerprint")
     rows: list[list[str | int | Entry | None]] = []
@@ -28,13 +29,13 @@ def counts(data: RunData) -> Table:
         groups = {row["group"] for row in data.splits if row["split"] == split and row.get("group")}
         rows.append(_row(split, yes, no, total, len(groups), text_at(prints, split)))
     for evaluation in data.evaluations:
-        if evaluation.name in SPLITS:
+        if evaluation.role in ROLES.values():
             continue
-        yes = sum(row.true_class == positive for row in evaluation.rows)
+        yes = int(evaluation.labels(data.classes).sum())
         groups = {row.group for row in evaluation.rows if row.group}
         n = len(evaluation.rows)
-        found = text_at(evaluation.provenance, "dataset_fingerprint")
-        rows.append(_row(f"{plain(evaluation.name)} (external)", yes, n - yes, n, len(groups), found))
+        found = plain(evaluation.provenance.dataset_fingerprint)
+        rows.append(_row(f"{plain(evaluation.name)} ({evaluation.role})", yes, n - yes, n, len(groups), found))
     header = ("Set", plain(positive), plain(negative), "All", "Share of positives", "Groups", "Fingerprint (SHA-256)")
     caption = "Photographs of each set by class. A fingerprint is of the photographs’ contents and their classes."
     return simple("photographs", caption, header, rows)
@@ -121,12 +122,12 @@ def excluded(data: RunData) -> Table | None:
 
 def difference_sentences(data: RunData, evaluation: Evaluation) -> list[str]:
     """Sentences on how an external set differs from the training photographs."""
-    if evaluation.name in SPLITS:
+    if evaluation.role in ROLES.values():
         return []
     training = [row for row in data.photographs if row.split == "train"]
-    found = differences(training, evaluation.photographs, data.classes[1])
-    near = evaluation.provenance.get("near_training_photographs")
-    if isinstance(near, int):
+    found = differences(training, evaluation.photographs, data.classes.positive)
+    near = evaluation.provenance.near_training_photographs
+    if near is not None:
         are = "is" if near == 1 else "are"
         found.append(
             f"{count(near)} of them {are} nearly the same as a photograph of training or validation."
@@ -144,7 +145,7 @@ def cameras(data: RunData) -> tuple[Table | None, str]:
     dates = _dates(data)
     if not known:
         return None, f"Which cameras took the photographs is not known. {dates}"
-    negative, positive = data.classes
+    negative, positive = data.classes.names
     cells = Counter((row.camera, row.split, row.true_class) for row in data.photographs)
     splits = [split for split in SPLITS if any(row.split == split for row in data.photographs)]
     names = [name for name, _ in Counter(row.camera for row in data.photographs).most_common()]
@@ -163,7 +164,7 @@ def cameras(data: RunData) -> tuple[Table | None, str]:
 
 def _dates(data: RunData) -> str:
     found = {
-        split: describe(rows, data.classes[1])
+        split: describe(rows, data.classes.positive)
         for split in SPLITS
         if (rows := [row for row in data.photographs if row.split == split])
     }

@@ -6,6 +6,7 @@ import numpy as np
 
 from bldml.io.text import Cell, counted, number, plain
 from bldml.metrics.assessment import Assessment
+from bldml.metrics.checked import Classes
 from bldml.metrics.estimates import Estimate
 from bldml.metrics.proportions import clustered_proportion, proportion
 from bldml.metrics.registry import shown_in
@@ -21,12 +22,21 @@ from bldml.report.tables import (
     raw_estimate,
     simple,
 )
-from bldml.run.data import Evaluation, RunData
+from bldml.run.provenance import Role
+from bldml.run.reader import Evaluation, RunData
 
 Assessed = tuple[Evaluation, Assessment]
 
 FEW = 10  # fewer photographs than this say nothing of a group
 GROUPS_SHOWN = 100
+KINDS: dict[Role, str] = {
+    "training": "training split",
+    "validation": "validation split, chose the threshold",
+    "test": "test split",
+    "external": "external",
+    "mixed": "mixed",
+    "unknown": "not recorded what it is",
+}
 
 
 def scores(assessment: Assessment) -> Table:
@@ -63,9 +73,9 @@ def overall(assessment: Assessment) -> Table:
     return Table("overall", caption, ("Score", "Value"), rows, (("score", *ESTIMATE_COLUMNS), raw), notes.all)
 
 
-def confusion_table(assessment: Assessment, classes: tuple[str, str]) -> Table:
+def confusion_table(assessment: Assessment, classes: Classes) -> Table:
     """Counts of true and predicted classes with their margins, at both thresholds."""
-    negative, positive = map(plain, classes)
+    negative, positive = map(plain, classes.names)
     rows: list[list[str | int]] = []
     for where, n in (("operating point", assessment.counts), ("0.5", assessment.counts_at_half)):
         for name, yes, no in ((positive, n["tp"], n["fn"]), (negative, n["fp"], n["tn"])):
@@ -159,15 +169,13 @@ def side_by_side(data: RunData, assessed: Sequence[Assessed]) -> Table:
     rows: list[tuple[Entry, ...]] = []
     raw: list[list[Cell]] = []
     for evaluation, assessment in assessed:
-        kind = {"test": "test split", "val": "validation split, chose the threshold", "train": "training split"}.get(
-            evaluation.name, "external"
-        )
+        kind = KINDS[evaluation.role]
         estimates = assessment.estimates(metrics)
         cells = [of_estimate(estimates[m.name], notes, m.fraction(assessment.counts)) for m in metrics]
         n = Entry(count(assessment.n), f"{count(assessment.n_positive)} positive")
         rows.append((Entry(plain(evaluation.name), kind), n, *cells))
         raw += [[evaluation.name, assessment.n, key, *raw_estimate(value)] for key, value in estimates.items()]
-    training = {} if data.evaluation("train") else _training(data)
+    training = {} if data.of_role("training") else _training(data)
     if training:
         n_train = sum(row["split"] == "train" for row in data.splits)
         note = notes.mark(
@@ -189,9 +197,8 @@ def side_by_side(data: RunData, assessed: Sequence[Assessed]) -> Table:
 def best_epoch(data: RunData) -> int | None:
     """The epoch whose weights were evaluated, counted from 0; None where nothing says so."""
     for evaluation in data.evaluations:
-        epoch = evaluation.provenance.get("epoch")
-        if isinstance(epoch, int) and not isinstance(epoch, bool):
-            return epoch
+        if evaluation.provenance.epoch is not None:
+            return evaluation.provenance.epoch
     return None
 
 

@@ -1,4 +1,4 @@
-"""Tables of a report: the same rows on the page, as CSV with numbers in full, and as LaTeX."""
+"""The cell model of every page: the same table in HTML, as CSV with numbers in full, and as LaTeX."""
 
 import string
 from collections.abc import Sequence
@@ -21,7 +21,8 @@ class Entry:
         text: What it says.
         detail: What stands smaller below it.
         mark: Letter of the footnote that it refers to.
-        look: "missing" for what nobody stated, "faint" for what is from too few photographs, "" for all else.
+        look: "missing" for what nobody stated, "faint" for what is from too few photographs, "apart" for what tells two
+            runs apart, "" for all else.
     """
 
     text: str
@@ -32,7 +33,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the report.
+    """A table of a report, a comparison or an audit.
 
     Args:
         name: Of its files, and of its place on the page.
@@ -106,19 +107,21 @@ def count(value: int) -> str:
     return f"{value:,}"
 
 
-def fine(value: float | None, digits: int = 3) -> str:
+def fine(value: float | None, digits: int = 3, *, sign: bool = False) -> str:
     """Return a number; one between 0 and 1 with so many decimals that rounding does not turn it into either.
 
     >>> fine(0.25), fine(0.99996), fine(0.00004), fine(1.0), fine(None)
     ('0.250', '0.99996', '0.00004', '1.000', 'not estimable')
+    >>> fine(-0.00004, sign=True), fine(0.25, sign=True)
+    ('−0.00004', '+0.250')
     """
-    if value is not None and 0 < value < 1:
-        while digits < 15 and round(value, digits) in (0, 1):
+    if value is not None and 0 < abs(value) < 1:
+        while digits < 15 and round(abs(value), digits) in (0, 1):
             digits += 1
-    return number(value, digits)
+    return number(value, digits, sign=sign)
 
 
-def bounds(estimate: Estimate) -> str:
+def bounds(estimate: Estimate, *, sign: bool = False) -> str:
     """Return the interval in brackets; empty where there is none.
 
     >>> from bldml.metrics.estimates import Interval
@@ -127,21 +130,23 @@ def bounds(estimate: Estimate) -> str:
     """
     if estimate.interval is None:
         return ""
-    return f"[{number(estimate.interval.low)}, {number(estimate.interval.high)}]"
+    return f"[{number(estimate.interval.low, sign=sign)}, {number(estimate.interval.high, sign=sign)}]"
 
 
-def of_estimate(estimate: Estimate, notes: Footnotes, fraction: str = "") -> Entry:
+def of_estimate(estimate: Estimate, notes: Footnotes, fraction: str = "", *, sign: bool = False) -> Entry:
     """Return a figure as a cell, with its interval and the footnote of its method.
 
     Args:
         estimate: The figure.
         notes: Takes up the method, or why there is no figure.
         fraction: Such as 40/45, before the interval.
+        sign: Whether a number above 0 has a plus, as a difference has.
     """
     if estimate.value is None:
         return Entry("not estimable", fraction, notes.mark(estimate.note))
     method = estimate.interval.method if estimate.interval else ""
-    return Entry(fine(estimate.value), f"{fraction} {bounds(estimate)}".strip(), notes.mark(method))
+    limits = bounds(estimate, sign=sign)
+    return Entry(fine(estimate.value, sign=sign), f"{fraction} {limits}".strip(), notes.mark(method))
 
 
 def raw_estimate(estimate: Estimate) -> list[Cell]:
@@ -161,12 +166,21 @@ def write_tables(folder: Path, tables: Sequence[Table]) -> None:
     make_folder(folder)
     for table in tables:
         check_name(table.name, "table")
-        header, cells = [with_apostrophe(plain(title)) for title in table.raw[0]], table.raw[1]
-        write_atomically(folder / f"{table.name}.csv", csv_text(header, cells))
-        lines = [[_flat(entry) for entry in row] for row in table.rows]
-        notes = " ".join(f"{mark}: {text}." for mark, text in table.notes)
-        caption = f"{table.caption} {notes}".strip()
-        write_atomically(folder / f"{table.name}.tex", latex_table(table.header, lines, caption=caption))
+        write_atomically(folder / f"{table.name}.csv", table_csv(table))
+        write_atomically(folder / f"{table.name}.tex", table_tex(table))
+
+
+def table_csv(table: Table) -> str:
+    """The table as CSV, numbers in full."""
+    header, rows = table.raw
+    return csv_text([with_apostrophe(plain(title)) for title in header], rows)
+
+
+def table_tex(table: Table) -> str:
+    """The table as LaTeX, as the page shows it, with its notes in the caption."""
+    rows = [[_flat(entry) for entry in row] for row in table.rows]
+    notes = " ".join(f"{mark}: {text}." for mark, text in table.notes)
+    return latex_table(table.header, rows, caption=f"{table.caption} {notes}".strip())
 
 
 def _flat(entry: Entry) -> str:

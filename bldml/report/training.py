@@ -4,8 +4,6 @@ import json
 import shlex
 from collections.abc import Sequence
 
-import numpy as np
-
 from bldml.io.text import number, plain
 from bldml.metrics.bootstrap import bootstrap, has_groups
 from bldml.metrics.estimates import Interval
@@ -13,10 +11,10 @@ from bldml.metrics.operating_point import TEMPERATURE_RANGE, choose_threshold
 from bldml.report.figures import thawed_epochs
 from bldml.report.scores import best_epoch
 from bldml.report.tables import Entry, Table, count, fine, simple
-from bldml.run.costs import duration, read_costs
-from bldml.run.data import Evaluation, RunData
+from bldml.run.costs import duration
 from bldml.run.files import text_at
-from bldml.run.ledger import read_ledger
+from bldml.run.ledger import LedgerEntry, read_ledger
+from bldml.run.reader import Evaluation, RunData
 
 MISSING = Entry("Not stated", look="missing")
 SETTINGS = (
@@ -43,7 +41,7 @@ def settings(data: RunData) -> Table:
     ]
     shares = [share for row in data.epochs if (share := row.get("trainable_share")) is not None]
     thawed, best = thawed_epochs(data), best_epoch(data)
-    costs = read_costs(data.run, "test", 0)
+    costs = data.costs()
     rows += [
         ["Parameters", costs.parameters or MISSING],
         ["Training time", duration(costs.training_seconds) if costs.training_seconds else MISSING],
@@ -68,8 +66,8 @@ def _default(data: RunData, keys: Sequence[str]) -> str | Entry:
 def threshold_interval(data: RunData, validation: Evaluation) -> Interval | None:
     """Interval of the threshold: the choice made again on resampled validation photographs; None where it was fixed."""
     goal = data.goal
-    labels, probabilities = arrays(validation, data.classes[1])
-    if goal.threshold is not None or labels.min() == labels.max():
+    labels, probabilities = validation.labels(data.classes), validation.probabilities
+    if goal is None or goal.threshold is not None or labels.min() == labels.max():
         return None
     groups = [row.group for row in validation.rows]
     return bootstrap(
@@ -79,36 +77,32 @@ def threshold_interval(data: RunData, validation: Evaluation) -> Interval | None
     )
 
 
-def arrays(evaluation: Evaluation, positive: str) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and probabilities of an evaluation."""
-    labels = np.array([row.true_class == positive for row in evaluation.rows], dtype=np.int64)
-    return labels, np.array([row.probability for row in evaluation.rows])
-
-
 def operating_point(data: RunData) -> tuple[Table | None, list[str]]:
     """How probabilities become calls, and warnings; no table without an evaluation."""
-    goal, validation, warnings = data.goal, data.evaluation("val"), []
+    goal, validation, warnings = data.goal, data.of_role("validation"), []
     evaluation = validation or next(iter(data.evaluations), None)
     if evaluation is None or evaluation.threshold is None:
         return None, []
     rows: list[list[str | int | Entry | None]] = [
-        ["Goal, stated in the configuration before training", str(goal)],
+        ["Goal, stated in the configuration before training", str(goal) if goal else MISSING],
         ["Threshold: least probability that is called positive", fine(evaluation.threshold)],
     ]
     if validation is not None:
-        labels, probabilities = arrays(validation, data.classes[1])
+        labels, probabilities = validation.labels(data.classes), validation.probabilities
         positives = int(labels.sum())
         n = f"{count(labels.size)} ({count(positives)} positive)"
-        rows.append(["Validation photographs that chose it", n if goal.threshold is None else "none: it was fixed"])
+        is_fixed = goal is not None and goal.threshold is not None
+        rows.append(["Validation photographs that chose it", "none: it was fixed" if is_fixed else n])
         interval = threshold_interval(data, validation)
         if interval is not None:
             limits = f"[{fine(interval.low)}, {fine(interval.high)}]"
             rows.append(["95 % interval of the chosen threshold", Entry(limits, interval.method)])
-        again = choose_threshold(labels, probabilities, goal)
+        again = choose_threshold(labels, probabilities, goal) if goal else evaluation.threshold
         if abs(again - evaluation.threshold) > 1e-6:
             warnings.append(
-                f"Chosen anew from the predictions in evaluations/val the threshold would be {fine(again)}: those "
-                "photographs are not the ones that chose it, or the goal in config.yaml is another now."
+                f"Chosen anew from the predictions in evaluations/{plain(validation.name)} the threshold would be "
+                f"{fine(again)}: those photographs are not the ones that chose it, or the goal in config.yaml is "
+                "another now."
             )
     else:
         rows.append(["Validation photographs that chose it", MISSING])
@@ -124,14 +118,14 @@ def operating_point(data: RunData) -> tuple[Table | None, list[str]]:
 
 
 def _temperature(data: RunData, evaluation: Evaluation) -> Entry:
-    value, validation = evaluation.temperature, data.evaluation("val")
+    value, validation = evaluation.temperature, data.of_role("validation")
     assert value is not None
     if value != 1:
         at_limit = min(abs(value - limit) for limit in TEMPERATURE_RANGE) < 1e-9
         return Entry(number(value), "at the limit of what is allowed" if at_limit else "fitted on validation")
     if validation is None:
         return Entry(number(value), "not fitted")
-    labels, probabilities = arrays(validation, data.classes[1])
+    labels, probabilities = validation.labels(data.classes), validation.probabilities
     yes, no = probabilities[labels == 1], probabilities[labels == 0]
     if not yes.size or not no.size:
         return Entry(number(value), "not fitted because validation has one class only")
@@ -143,13 +137,15 @@ def _temperature(data: RunData, evaluation: Evaluation) -> Entry:
 def looks(data: RunData) -> tuple[Table | None, list[str]]:
     """How often each set was evaluated, and how many runs were tried on the same validation photographs."""
     entries = read_ledger(data.run)
-    by_set: dict[tuple[str, str], list[str]] = {}
+    # The same photographs under another name are the same photographs.
+    by_set: dict[str, list[LedgerEntry]] = {}
     for entry in entries:
-        by_set.setdefault((entry.evaluation, entry.dataset_fingerprint), []).append(entry.time)
-    rows = [
-        [plain(name), found[:12] or None, len(times), plain(min(times)), plain(max(times))]
-        for (name, found), times in by_set.items()
-    ]
+        by_set.setdefault(entry.dataset_fingerprint or f"only {entry.evaluation}", []).append(entry)
+    rows = []
+    for found in by_set.values():
+        names, times = dict.fromkeys(entry.evaluation for entry in found), [entry.time for entry in found]
+        digest = found[0].dataset_fingerprint[:12] or None
+        rows.append([plain(", ".join(names)), digest, len(times), plain(min(times)), plain(max(times))])
     caption = "Evaluations of this run. A set that is looked at again and again is no longer a test."
     header = ("Evaluation", "Fingerprint begins", "Times evaluated", "First", "Last")
     sentences = [] if entries else ["How often each set was evaluated is not recorded for this run."]
@@ -205,9 +201,9 @@ def environment_table(data: RunData) -> Table:
 
 def commands(data: RunData) -> list[tuple[str, str]]:
     """What was typed, and what to type to do it again."""
-    found = [("Training", _command(data.environment.get("command")))]
+    found = [("Training", _command(data.environment.get("command") or ()))]
     found += [
-        (f"Evaluation {plain(evaluation.name)}", _command(evaluation.provenance.get("command")))
+        (f"Evaluation {plain(evaluation.name)}", _command(evaluation.provenance.command))
         for evaluation in (*data.evaluations, *data.unlabelled)
     ]
     found.append(("To train again", "python -m bldml fit --config config.yaml"))
@@ -216,6 +212,6 @@ def commands(data: RunData) -> list[tuple[str, str]]:
 
 
 def _command(words: object) -> str:
-    if not isinstance(words, list) or not words:
+    if not isinstance(words, list | tuple) or not words:
         return ""
     return shlex.join(["python", "-m", "bldml", *map(str, words[1:])])

@@ -6,9 +6,25 @@ from bldml.io.text import counted, number, plain
 from bldml.metrics.estimates import Estimate
 from bldml.metrics.proportions import predictive_values
 from bldml.report.scores import Assessed
-from bldml.run.data import RunData
+from bldml.run.provenance import Role
+from bldml.run.reader import Evaluation, RunData
 
 FIELD = 0.05  # share of positives in the summary's example
+KINDS: dict[Role, str] = {
+    "training": "Training split.",
+    "validation": "Validation split: best epoch and operating point were chosen on it, so figures are too good.",
+    "test": "Test split: photographs that had no part in training or choosing.",
+    "external": "External set: none of its photographs is one of the run's own.",
+    "unknown": "What these photographs are to the run is not recorded.",
+}
+SOURCES: dict[Role, str] = {
+    "training": "the training split",
+    "validation": "the validation split",
+    "test": "the test split, which had no part in training",
+    "external": "the external set",
+    "mixed": "the mixed set",
+    "unknown": "the set",
+}
 NOT_ASSESSED = (
     ("Shortcuts", "Whether the background, the file’s size or its name would do as well: python -m bldml audit says."),
     ("Robustness", "To blur, light, compression and rotation."),
@@ -38,9 +54,29 @@ def percent(estimate: Estimate) -> str:
     )
 
 
+def kind(evaluation: Evaluation) -> str:
+    """What the photographs of an evaluation are to the run, in a sentence."""
+    known = evaluation.provenance.known or {}
+    if evaluation.role != "mixed":
+        return KINDS[evaluation.role]
+    words = {"train": "the training split", "val": "the validation split", "test": "the test split",
+             "seen": "the training or the validation split"}  # fmt: skip
+    parts = [f"{known[split]:,} of {word}" for split, word in words.items() if known.get(split)]
+    rest = len(evaluation.rows) - sum(known.values())
+    parts += [f"{rest:,} that the run does not have"] if rest else []
+    caution = " The figures are too good." if is_seen(evaluation) else ""
+    return f"Mixed set: {', '.join(parts)}.{caution}"
+
+
+def is_seen(evaluation: Evaluation) -> bool:
+    """Whether the classifier was trained or chosen on any of these photographs, as far as that is recorded."""
+    known = evaluation.provenance.known or {}
+    return evaluation.role in ("training", "validation") or any(known.get(name) for name in ("train", "val", "seen"))
+
+
 def summary(data: RunData, assessed: Sequence[Assessed]) -> list[str]:
     """What the classifier does, how well, how sure that is, and what cannot be said."""
-    negative, positive = map(plain, data.classes)
+    negative, positive = map(plain, data.classes.names)
     does = (
         f"This classifier looks at one photograph and gives a probability that it shows {positive} rather than "
         f"{negative}. Where the probability reaches the operating point, the photograph is called {positive}."
@@ -51,14 +87,11 @@ def summary(data: RunData, assessed: Sequence[Assessed]) -> list[str]:
             "It has not been evaluated, so nothing can be said of how good it is. To evaluate it: python -m bldml test "
             "--ckpt_path <run>/checkpoints/best.ckpt.",
         ]
-    # External sets come after the test split and before validation.
+    # By role: the test split is first, external sets come before validation.
     evaluation, assessment = assessed[0]
     n, at, area = assessment.counts, assessment.at_threshold, assessment.overall["auroc"]
-    source = {
-        "test": "the test split, which had no part in training",
-        "val": "the validation split",
-        "train": "the training split",
-    }.get(evaluation.name, f"the external set {plain(evaluation.name)}")
+    of_split = evaluation.role in ("training", "validation", "test")
+    source = SOURCES[evaluation.role] + ("" if of_split else f" {plain(evaluation.name)}")
     where = f"the {counted(assessment.n, 'photograph')} of {source}"
     good = (
         f"On {where}, it found {n['tp']:,} of {n['tp'] + n['fn']:,} {positive}, a sensitivity of "
@@ -72,9 +105,10 @@ def summary(data: RunData, assessed: Sequence[Assessed]) -> list[str]:
             "These photographs do not even show that the probabilities are better than guessing: the interval of the "
             f"area under the ROC curve, {number(area.interval.low)} to {number(area.interval.high)}, reaches 0.5."
         )
-    if evaluation.name in ("val", "train"):
+    if is_seen(evaluation):
+        these = "some of these" if evaluation.role == "mixed" else "these very"
         paragraphs.append(
-            "Caution: the classifier was trained or chosen on these very photographs, so the figures are too good. "
+            f"Caution: the classifier was trained or chosen on {these} photographs, so the figures are too good. "
             "There is no test set."
         )
     return [*paragraphs, _cannot(data, assessed)]
@@ -91,7 +125,7 @@ def _worth(sensitivity: Estimate, specificity: Estimate, positive: str) -> list[
 
 
 def _cannot(data: RunData, assessed: Sequence[Assessed]) -> str:
-    external = [evaluation for evaluation, _ in assessed if evaluation.name not in ("train", "val", "test")]
+    external = [evaluation for evaluation, _ in assessed if evaluation.role == "external"]
     places = (
         f"How it does elsewhere was tried on {len(external)} external {'sets' if len(external) > 1 else 'set'} only."
         if external
@@ -107,10 +141,10 @@ def _cannot(data: RunData, assessed: Sequence[Assessed]) -> str:
 
 def limits(data: RunData, assessed: Sequence[Assessed]) -> list[tuple[str, str]]:
     """What reviewers ask for and was not assessed, with what is known of it."""
-    external = any(evaluation.name not in ("train", "val", "test") for evaluation, _ in assessed)
+    external = any(evaluation.role == "external" for evaluation, _ in assessed)
     missing = [] if external else [("External validation", "There is no set from elsewhere.")]
-    if data.evaluation("test") is None:
-        missing.insert(0, ("Test set", "The run has no evaluation named test."))
+    if data.of_role("test") is None:
+        missing.insert(0, ("Test set", "The run has no evaluation of its test split."))
     if not any(row.camera for row in data.photographs):
         missing.append(("Cameras", "Whether they differ between classes or sets is not known."))
     if not any(row.taken for row in data.photographs):

@@ -12,6 +12,9 @@ from bldml.errors import RunError
 from bldml.io.text import plain
 from bldml.metrics.registry import canonical
 
+SCHEMA = 1
+"""The newest version of a JSON document that is understood; one without a number is of before 0.2."""
+
 Row = dict[str, str]
 
 
@@ -30,7 +33,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A mapping from a JSON file; empty where there is no such file.
 
     Raises:
-        RunError: The file is damaged.
+        RunError: The file is damaged, or of a newer version of bldml.
     """
     if not path.is_file():
         return {}
@@ -42,6 +45,8 @@ def read_json(path: Path) -> dict[str, Any]:
         raise RunError(f"{path} is not JSON: {error}. Put the file back as it was, or move it away.") from error
     if not isinstance(value, dict):
         raise RunError(f"{path} must hold a mapping. Put the file back as it was, or move it away.")
+    if isinstance(schema := value.get("schema", 0), int) and schema > SCHEMA:
+        raise RunError(f"{path} was written by a newer version of bldml (schema {schema}). Install that version.")
     return value
 
 
@@ -56,17 +61,17 @@ _TextLoader.yaml_implicit_resolvers = {
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A configuration, every scalar of it text or None.
+    """A configuration, every scalar of it text or None; empty where there is no such file.
 
     Raises:
-        RunError: There is none, or it is damaged.
+        RunError: It is damaged.
     """
+    if not path.is_file():
+        return {}
     try:
         value = yaml.load(path.read_text(encoding="utf-8"), Loader=_TextLoader)
     except OSError as error:
-        raise RunError(
-            f"Cannot read {path}: {error.strerror}. Give the folder of a run, lightning_logs/<run>."
-        ) from error
+        raise RunError(f"Cannot read {path}: {error.strerror}.") from error
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise RunError(f"{path} is no configuration: {error}. Put the file back as it was.") from error
     if not isinstance(value, dict):

@@ -57,6 +57,11 @@ class RunFolder:
         return self.path / "excluded.csv"
 
     @property
+    def photographs(self) -> Path:
+        """Size, camera, time and content of each photograph."""
+        return self.path / "photographs.csv"
+
+    @property
     def leaks(self) -> Path:
         """Photographs of one split that are in another as well; no file where that was not looked for."""
         return self.path / "leaks.csv"

@@ -13,15 +13,16 @@ from typing import Literal, get_args
 
 from bldml.errors import RunError
 from bldml.io.text import plain
-from bldml.run.folder import RunFolder
 from bldml.run.predictions import Prediction, read_predictions
+from bldml.run.provenance import Role
+from bldml.run.reader import Evaluation, RunData
 
 Kind = Literal["error", "uncertain", "correct"]
 
 FOLDER, TABLE = "explanations", "gallery.csv"
 ERRORS, UNCERTAIN, CORRECT = 48, 12, 12
 """How many photographs of each kind are shown at most."""
-_VERBS = {"val": "validate", "test": "test"}
+_VERBS: dict[Role, str] = {"validation": "validate", "test": "test"}
 _COLUMNS = ("kind", "path", "probability", "photograph", "overlay")
 
 
@@ -147,22 +148,25 @@ def read_gallery(folder: Path) -> list[GalleryPicture]:
     return shown
 
 
-def advice(run: RunFolder) -> str:
+def advice(data: RunData) -> str:
     """Say which evaluations have no pictures and how to get them; empty where all have."""
-    without = [folder.name for folder in evaluations(run) if not read_gallery(folder)]
+    without = [one for one in with_pictures(data) if not read_gallery(one.folder)]
     if not without:
         return ""
-    own = [name for name in without if name in _VERBS]
-    commands = [f"  python -m bldml {_VERBS[name]} --ckpt_path {run.best_checkpoint}\n" for name in own]
-    if len(own) < len(without):
+    commands = [
+        f"  python -m bldml {_VERBS[one.role]} --ckpt_path {data.run.best_checkpoint}\n"
+        for one in without
+        if one.role in _VERBS
+    ]
+    if len(commands) < len(without):
         commands.append("  and `python -m bldml test` on the other photographs, as before\n")
-    return f"There are no pictures of the photographs of {plain(', '.join(without))}. To get them:\n{''.join(commands)}"
+    names = plain(", ".join(one.name for one in without))
+    return f"There are no pictures of the photographs of {names}. To get them:\n{''.join(dict.fromkeys(commands))}"
 
 
-def evaluations(run: RunFolder) -> list[Path]:
-    """The folders of the evaluations that are to have pictures, in the order of their names: those with labels."""
-    folders = (path.parent for path in run.path.glob("evaluations/*/metrics.json"))
-    return sorted(folder for folder in folders if folder.name != "train")
+def with_pictures(data: RunData) -> list[Evaluation]:
+    """The evaluations that are to have pictures, by name: all that have labels, but not the training split."""
+    return sorted((one for one in data.evaluations if one.role != "training"), key=lambda one: one.name)
 
 
 def _is_error(row: Prediction) -> bool:

@@ -4,17 +4,13 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from bldml.errors import RunError
 from bldml.io.atomic import make_folder, write_atomically
 from bldml.io.csvfile import with_apostrophe, without_apostrophe
-from bldml.io.text import counted
 from bldml.metrics.assessment import EvaluationMetrics
 
 
@@ -149,24 +145,3 @@ def _to_prediction(path: Path, number: int, header: list[str], cells: list[str])
         predicted_class=without_apostrophe(row["predicted_class"]),
         probability=probability,
     )
-
-
-def labels_of(predictions: Sequence[Prediction], positive_class: str) -> NDArray[np.int64]:
-    """Labels of the rows, 1 for the positive class, int64 (n,).
-
-    Raises:
-        RunError: A row without a true class, no row at all, or more than two classes.
-    """
-    if not predictions:
-        raise RunError("The table of predictions has no row.")
-    without = [row.path for row in predictions if not row.true_class]
-    if without:
-        have = "has" if len(without) == 1 else "have"
-        raise RunError(
-            f"{len(without)} of {counted(len(predictions), 'prediction')} {have} no true class, first {without[0]}: "
-            "there is nothing to compare with. Use an evaluation with labels."
-        )
-    classes = sorted({row.true_class for row in predictions} | {positive_class})
-    if len(classes) > 2:
-        raise RunError(f"The table has the classes {', '.join(classes)}; there must be {positive_class} and one other.")
-    return np.array([row.true_class == positive_class for row in predictions], dtype=np.int64)

@@ -227,6 +227,7 @@ def record_environment(
     """
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
+        "schema": 1,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "versions": software_versions(),

@@ -11,6 +11,8 @@ import torch
 
 from bldml.app.options import _say_renamed
 from bldml.metrics.registry import canonical
+from bldml.run.folder import RunFolder
+from bldml.run.reader import read_run
 from tests.support import REPOSITORY, Bldml
 
 FIXTURE = REPOSITORY / "tests" / "fixtures" / "run_0_1"
@@ -48,6 +50,17 @@ def test_report(old: Path, bldml: Bldml) -> None:
     for words in ("Beech leaves", "e54dd29", "coarse.pth", "leaf_0003.jpg"):
         assert words in page, words
     assert page.count("<img") > 20
+
+
+def test_roles_of_its_evaluations_are_derived(old: Path) -> None:
+    data = read_run(RunFolder(old / "finished"))
+    found = {one.name: (one.role, one.provenance.known) for one in data.evaluations}
+    assert found == {
+        "test": ("test", None),
+        "other": ("external", {"train": 0, "val": 0, "test": 0}),
+        "val": ("validation", None),
+        "train": ("training", None),
+    }
 
 
 @pytest.mark.parametrize(

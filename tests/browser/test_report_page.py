@@ -64,7 +64,9 @@ def write_evaluation(run: RunFolder, name: str, seed: int, *, groups: bool) -> N
     write_predictions(folder / "predictions.csv", rows)
     labels = np.array([row.true_class == POSITIVE for row in rows], dtype=np.int64)
     write_metrics(folder, evaluate(labels, np.array([row.probability for row in rows]), POINT))
-    (folder / "provenance.json").write_text(json.dumps({"created": "2026-01-01", "root": "/<b>photographs"}))
+    role = {"val": "validation", "test": "test"}.get(name, "external")
+    provenance = {"schema": 1, "created": "2026-01-01", "root": "/<b>photographs", "role": role}
+    (folder / "provenance.json").write_text(json.dumps(provenance))
     shown = []
     (folder / gallery.FOLDER).mkdir()
     for number, (kind, row) in enumerate(gallery.choose(rows, POINT.threshold)):

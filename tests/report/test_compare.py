@@ -1,6 +1,7 @@
 """Comparisons through the real command line, recomputed with SciPy and scikit-learn."""
 
 import csv
+import functools
 import json
 import re
 import shutil
@@ -19,9 +20,13 @@ from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
 from bldml.io.text import latex
+from bldml.metrics import metric
+from bldml.metrics.assessment import evaluate
+from bldml.metrics.bootstrap import bootstrap
+from bldml.metrics.operating_point import OperatingPoint
 from bldml.run.folder import RunFolder
 from bldml.run.photographs import PhotographRow, photographs_text
-from bldml.run.predictions import Prediction, read_predictions, write_predictions
+from bldml.run.predictions import Prediction, read_predictions, write_metrics, write_predictions
 from tests.support import Bldml
 
 # TN, FP, FN, TP on the external test set of the BLD-ML paper: 116 photographs, 45 of them positive.
@@ -39,10 +44,22 @@ ACCURACIES = {
 }
 
 
+THRESHOLD = 0.5
+
+
 def write_run(
-    folder: Path, rows: Sequence[Prediction], *, evaluation: str = "test", config: str = "data: {positive_class: BLD}\n"
+    folder: Path,
+    rows: Sequence[Prediction],
+    *,
+    evaluation: str = "test",
+    config: str = "data: {positive_class: BLD}\n",
+    positive: str = "BLD",
 ) -> Path:
-    write_predictions(RunFolder(folder).evaluation(evaluation) / "predictions.csv", rows)
+    place = RunFolder(folder).evaluation(evaluation)
+    write_predictions(place / "predictions.csv", rows)
+    labels = [row.true_class == positive for row in rows]
+    write_metrics(place, evaluate(labels, [row.probability for row in rows], OperatingPoint(THRESHOLD, 1.0)))
+    (place / "provenance.json").write_text('{"schema": 1, "role": "test"}')
     (folder / "config.yaml").write_text(config, encoding="utf-8")
     return folder
 
@@ -66,6 +83,12 @@ def rows_of(counts: tuple[int, int, int, int], seed: int = 0, groups: int = 0) -
 def read(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few draws for what a comparison does not show."""
+    monkeypatch.setattr(metric, "bootstrap", functools.partial(bootstrap, replicates=20))
 
 
 @pytest.fixture
@@ -211,16 +234,21 @@ def test_other_groups_are_refused(tmp_path: Path, bldml: Bldml) -> None:
         ("one", "needs two runs or more"),
         ("twice", "given more than once"),
         ("nowhere", "There is no run folder"),
-        ("evaluation", "has no evaluation 'ohio'; it has test"),
+        ("evaluation", "has no evaluation 'ohio'; it has test (test)"),
+        ("no role", "has no evaluation of its test split; it has test (unknown)"),
+        ("newer", "was written by a newer version of bldml (schema 2)"),
+        ("no metrics", "Cannot read"),
+        ("other metrics", "metrics.json beside it has"),
+        ("no labels", "has no labels"),
         ("separator", "path separator"),
         ("damaged", "no table of predictions"),
         ("probability", "row 3: the probability is 'high'"),
         ("empty", "has no row"),
-        ("unlabelled", "has no true_class"),
-        ("double", "more than one row of BLD/leaf_000.jpg"),
-        ("three", "more than two classes: BLD, No_BLD, Rust"),
+        ("unlabelled", "the true class is ''"),
+        ("double", "the photograph has a row already"),
+        ("three", "the true class is 'Rust', known are No_BLD and BLD"),
         ("positive", "Which class is the positive one"),
-        ("side", "is on the wrong side of the threshold"),
+        ("side", "the predicted class is BLD, but the probability 0.001"),
         ("other positive", "Compare runs that look for the same class"),
     ],
 )
@@ -237,6 +265,18 @@ def test_mistakes_are_messages(change: str, told: str, paper: list[Path], bldml:
             arguments[1] = "lightning_logs/none"
         case "evaluation" | "separator":
             arguments += ["--evaluation", "ohio" if change == "evaluation" else "../test"]
+        case "no role":
+            (file.parent / "provenance.json").unlink()
+        case "newer":
+            (file.parent / "provenance.json").write_text('{"schema": 2}')
+        case "no metrics":
+            (file.parent / "metrics.json").unlink()
+        case "other metrics":
+            write_metrics(file.parent, evaluate([0, 1], [0.2, 0.7], OperatingPoint(THRESHOLD, 1.0)))
+        case "no labels":
+            (file.parent / "metrics.json").unlink()
+            write_predictions(file, [replace(row, true_class="") for row in rows])
+            arguments += ["--evaluation", "test"]
         case "damaged":
             file.write_bytes(b"\x00PNG nothing")
         case "probability":
@@ -258,7 +298,7 @@ def test_mistakes_are_messages(change: str, told: str, paper: list[Path], bldml:
             write_predictions(file, [*rows[1:], Prediction(rows[0].path, "", "No_BLD", "BLD", 0.001)])
         case "other positive":
             turned = [Prediction(r.path, "", r.true_class, r.predicted_class, 1 - r.probability) for r in rows]
-            write_run(paper[1], turned, config="data: {positive_class: No_BLD}")
+            write_run(paper[1], turned, config="data: {positive_class: No_BLD}", positive="No_BLD")
     outcome = bldml("compare", *arguments, "--output", "out")
     assert outcome.code == 1
     assert told in outcome.err
@@ -267,10 +307,17 @@ def test_mistakes_are_messages(change: str, told: str, paper: list[Path], bldml:
 
 
 def test_no_configuration_is_needed(paper: list[Path], bldml: Bldml) -> None:
-    (paper[0] / "config.yaml").unlink()
-    (paper[1] / "config.yaml").write_text("a: [", encoding="utf-8")
+    for path in paper[:2]:
+        (path / "config.yaml").unlink()
     assert bldml("compare", *paper[:2], "--output", "out").code == 0
     assert [row["tp"] for row in read(Path("out/comparison.csv"))] == ["45", "31"]
+    assert bldml("report", paper[0]).code == 0
+    assert "45 of 45 BLD" in Page((paper[0] / "report.html").read_text(encoding="utf-8")).text
+    (paper[1] / "config.yaml").write_text("a: [", encoding="utf-8")
+    for command in (["compare", *paper[:2]], ["report", paper[1]]):
+        refused = bldml(*command)
+        assert refused.code == 1
+        assert "config.yaml is no configuration" in refused.err
 
 
 class Page(HTMLParser):
@@ -311,7 +358,7 @@ def test_hostile_names_are_text(tmp_path: Path, bldml: Bldml) -> None:
         )
         for row in rows_of((5, 1, 1, 5))
     ]
-    runs = [write_run(tmp_path / "logs" / name, rows, config=config) for name in HOSTILE]
+    runs = [write_run(tmp_path / "logs" / name, rows, config=config, positive="<b>BLD") for name in HOSTILE]
     outcome = bldml("compare", *runs, "--output", "out")
     assert outcome.code == 0, outcome.err
     source = Path("out/comparison.html").read_text(encoding="utf-8")
@@ -348,7 +395,7 @@ def test_page_is_one_accessible_file(paper: list[Path], bldml: Bldml) -> None:
         "default-src 'none'", "style-src 'unsafe-inline'", "img-src data:", "base-uri 'none'", "form-action 'none'",
     }  # fmt: skip
     tags = [tag for tag, _ in page.tags]
-    assert tags.count("table") == tags.count("caption") == 2
+    assert tags.count("table") == tags.count("caption") == 3
     assert all(attributes.get("scope") in ("col", "row") for tag, attributes in page.tags if tag == "th")
     assert ("html", {"lang": "en"}) in page.tags
     for tag, attributes in page.tags:
@@ -378,13 +425,14 @@ def test_all_runs_are_in_the_overlaid_curves(paper: list[Path], bldml: Bldml) ->
 def test_costs_are_shown_where_they_were_recorded(paper: list[Path], bldml: Bldml) -> None:
     (paper[0] / "environment.json").write_text('{"parameters": 20178769}')
     (paper[0] / "training_time.json").write_text('{"training_seconds": 7265}')
-    (paper[0] / "evaluations" / "test" / "provenance.json").write_text('{"seconds": 5.8, "device": "a <GPU>"}')
+    (paper[0] / "evaluations" / "test" / "provenance.json").write_text(
+        '{"role": "test", "seconds": 5.8, "device": "a <GPU>"}'
+    )
     (paper[0] / "checkpoints").mkdir()
     (paper[0] / "checkpoints" / "best.ckpt").write_bytes(bytes(3 * 2**20))
     (paper[1] / "environment.json").write_text('{"parameters": true}')
     (paper[1] / "training_time.json").write_text('{"training_seconds": -1}')
-    (paper[1] / "evaluations" / "test" / "provenance.json").write_text('{"seconds": NaN, "device": 7}')
-    (paper[2] / "environment.json").write_text("[1")
+    (paper[1] / "evaluations" / "test" / "provenance.json").write_text('{"role": "test", "seconds": NaN, "device": 7}')
     assert bldml("compare", *paper, "--output", "out").code == 0
     table = {row["run"]: row for row in read(Path("out/comparison.csv"))}
     row = table["efficientnet"]
@@ -398,6 +446,21 @@ def test_costs_are_shown_where_they_were_recorded(paper: list[Path], bldml: Bldm
     for shown in ("20.18 million", "3.0 MiB", "a <GPU>", "2 h 1 min"):
         assert shown in text
     assert "20.18 million & 3.0 MiB & 20 a" in Path("out/comparison.tex").read_text()
+
+
+def test_comparison_and_report_show_the_same_numbers(tmp_path: Path, bldml: Bldml) -> None:
+    """By groups too: one assessment, whose numbers are equal to the last bit."""
+    for groups in (0, 12):
+        runs = [write_run(tmp_path / f"{groups}/{name}", rows_of(PAPER[name], groups=groups)) for name in PAPER]
+        assert bldml("compare", *runs, "--output", "out").code == 0
+        for row in read(Path("out/comparison.csv")):
+            run = tmp_path / str(groups) / row["run"]
+            assert bldml("report", run).code == 0
+            tables = [run / "tables/test" / name for name in ("scores.csv", "overall.csv")]
+            told = {one["score"]: one for table in tables for one in read(table)[:: 2 if "at" in read(table)[0] else 1]}
+            for score in ("accuracy", "sensitivity", "specificity", "auroc"):
+                found = [row[name] for name in (score, f"{score}_low", f"{score}_high", f"{score}_method")]
+                assert found == [told[score][name] for name in ("value", "low", "high", "method")]
 
 
 def test_output_that_cannot_be_written_is_a_message(paper: list[Path], bldml: Bldml) -> None:

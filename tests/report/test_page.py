@@ -80,6 +80,8 @@ def write_evaluation(
     point = OperatingPoint(threshold, temperature)
     write_metrics(folder, evaluate(labels, [row.probability for row in rows], point))
     provenance = {
+        "schema": 1,
+        "role": {"train": "training", "val": "validation", "test": "test"}.get(name, "external"),
         "created": "2026-05-01T10:00:00+00:00",
         "command": ["x", "test", "--name", name],
         "epoch": 2,
@@ -272,7 +274,7 @@ def test_the_page_says_what_the_tables_say(whole: RunFolder, page: Page) -> None
         "bldml 0.1.0",
         "the 80 photographs of the test split, which had no part in training",
         "Results: ohio_2024",
-        "External set: photographs from elsewhere.",
+        "External set: none of its photographs is one of the run's own.",
         "20 % (10 of 50) of these photographs are BLD; in training 50 % (30 of 60)."
         " They have 8.0 megapixels (median); in training 12.0.",
         "The test is later than the training.",
@@ -442,7 +444,7 @@ def test_same_run_same_bytes(whole: RunFolder, page: Page, quick: None, monkeypa
 def test_without_a_test_set(tmp_path: Path, bare: None) -> None:
     page = Page(write_report(write_run(tmp_path / "run", {"val": rows_of(40, 1)})))
     assert "Caution: the classifier was trained or chosen on these very photographs" in page.words
-    assert "Test set. The run has no evaluation named test." in page.words
+    assert "Test set. The run has no evaluation of its test split." in page.words
     assert "How often each set was evaluated is not recorded" in page.words
 
 

@@ -1,5 +1,6 @@
 """Which photographs a report shows, how their pictures are found, and the ledger of evaluations."""
 
+import json
 import random
 import threading
 from pathlib import Path
@@ -7,10 +8,13 @@ from pathlib import Path
 import pytest
 
 from bldml.errors import RunError
+from bldml.metrics.assessment import evaluate
+from bldml.metrics.operating_point import OperatingPoint
 from bldml.run.folder import RunFolder
 from bldml.run.gallery import Kind, advice, certainty, choose, gallery_text, read_gallery
 from bldml.run.ledger import LedgerEntry, append_entry, read_ledger
-from bldml.run.predictions import Prediction, write_predictions
+from bldml.run.predictions import Prediction, write_metrics, write_predictions
+from bldml.run.reader import read_run
 
 THRESHOLD = 0.3
 
@@ -142,17 +146,23 @@ def test_no_pictures_are_no_mistake_and_a_damaged_table_is_named(shown: Path, tm
 
 def test_advice_says_how_to_get_pictures(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    assert advice(run) == ""
-    for name in ("test", "val", "ohio"):
-        run.evaluation(name).mkdir(parents=True)
-        (run.evaluation(name) / "metrics.json").write_text("{}")
-    text = advice(run)
-    assert "ohio, test, val" in text
+    run.config.write_text("data: {positive_class: BLD}")
+    assert advice(read_run(run)) == ""
+    rows = [Prediction("a.jpg", "", "BLD", "BLD", 0.9), Prediction("b.jpg", "", "No_BLD", "No_BLD", 0.2)]
+    roles = {"early_look": "validation", "again": "test", "ohio": "external", "seen": "training"}
+    for name, role in roles.items():
+        folder = run.evaluation(name)
+        write_predictions(folder / "predictions.csv", rows)
+        write_metrics(folder, evaluate([1, 0], [0.9, 0.2], OperatingPoint(0.5, 1.0)))
+        (folder / "provenance.json").write_text(json.dumps({"role": role}))
+    text = advice(read_run(run))
+    assert "again, early_look, ohio." in text
     for command in (
         f"bldml test --ckpt_path {run.best_checkpoint}",
         f"bldml validate --ckpt_path {run.best_checkpoint}",
+        "`python -m bldml test` on the other photographs",
     ):
-        assert command in text
+        assert text.count(command) == 1
 
 
 def entry(name: str = "test", n: int = 5) -> LedgerEntry:

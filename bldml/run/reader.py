@@ -1,20 +1,32 @@
-"""What a report is made from: a run folder, read and checked."""
+"""The only reader of a run folder: report and comparison are made from what it returns.
+
+Each file is read whole, or refused with a message that names it. A file that is missing says nothing.
+"""
 
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bldml.errors import RunError
 from bldml.io.text import plain
-from bldml.metrics.assessment import EvaluationMetrics, evaluate
+from bldml.metrics.assessment import Assessment, EvaluationMetrics, assess, evaluate
+from bldml.metrics.checked import Classes
 from bldml.metrics.operating_point import Goal, OperatingPoint
+from bldml.run.costs import Costs
 from bldml.run.files import Row, read_config, read_epochs, read_json, read_table, text_at
 from bldml.run.folder import RunFolder
 from bldml.run.photographs import PhotographRow, read_photograph_table
 from bldml.run.predictions import Prediction, read_metrics, read_predictions
+from bldml.run.provenance import Provenance, Role, count_known, positive_number, role_of, to_provenance
+
+ORDER: tuple[Role, ...] = ("test", "external", "mixed", "unknown", "validation", "training", "unlabelled")
+"""From what says most of new photographs to what says least."""
 
 
 @dataclass(frozen=True)
@@ -22,14 +34,14 @@ class Evaluation:
     """One evaluation of a run.
 
     Attributes:
-        name: `val`, `test` or the name of an external set.
+        name: Of its folder; what its photographs are is said by `provenance.role` alone.
         folder: Its folder.
         rows: The predictions.
         threshold: The operating threshold; None for photographs without labels.
         temperature: Divides the logit; None for photographs without labels.
         metrics: metrics.json; None for photographs without labels.
-        provenance: From where the photographs came; empty where nothing says so.
-        photographs: What their files say of an external set’s photographs, where that was recorded.
+        provenance: From where the photographs came and what they are to the run.
+        photographs: What their files say, where that was recorded for this set alone.
         excluded: Photographs left out, with the reason.
     """
 
@@ -39,9 +51,29 @@ class Evaluation:
     threshold: float | None
     temperature: float | None
     metrics: EvaluationMetrics | None
-    provenance: dict[str, Any]
+    provenance: Provenance
     photographs: tuple[PhotographRow, ...]
     excluded: tuple[Row, ...]
+
+    @property
+    def role(self) -> Role:
+        """What the photographs are to the run."""
+        return self.provenance.role
+
+    @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """Calibrated probability of the positive class, (n,)."""
+        return np.array([row.probability for row in self.rows], dtype=np.float64)
+
+    def labels(self, classes: Classes) -> NDArray[np.int64]:
+        """1 for the positive class, (n,)."""
+        return np.array([row.true_class == classes.positive for row in self.rows], dtype=np.int64)
+
+    def assess(self, classes: Classes) -> Assessment:
+        """All figures of a labelled evaluation, the same for a report and a comparison."""
+        assert self.threshold is not None
+        groups = [row.group for row in self.rows]
+        return assess(self.labels(classes), self.probabilities, groups, self.threshold)
 
 
 @dataclass(frozen=True)
@@ -50,21 +82,23 @@ class RunData:
 
     Attributes:
         run: The folder.
-        config: config.yaml; every scalar is text or None.
+        config: config.yaml; every scalar is text or None. Empty where there is none.
         environment: environment.json; empty where there is none.
+        training_time: training_time.json; empty where there is none.
         epochs: Rows of metrics.csv.
         splits: Rows of splits.csv.
         excluded: Rows of excluded.csv.
         photographs: Rows of photographs.csv.
         leaks: Rows of leaks.csv; None where it was not looked for.
-        evaluations: Labelled ones: test, then external ones, then val, then train.
+        evaluations: Labelled ones by role, in `ORDER`; of one role those of the best checkpoint first, then the oldest.
         unlabelled: Those without labels.
-        classes: Negative and positive class.
+        classes: The two classes.
     """
 
     run: RunFolder
     config: dict[str, Any]
     environment: dict[str, Any]
+    training_time: dict[str, Any]
     epochs: tuple[dict[str, float | None], ...]
     splits: tuple[Row, ...]
     excluded: tuple[Row, ...]
@@ -72,16 +106,16 @@ class RunData:
     leaks: tuple[Row, ...] | None
     evaluations: tuple[Evaluation, ...]
     unlabelled: tuple[Evaluation, ...]
-    classes: tuple[str, str]
+    classes: Classes
 
     @property
     def name(self) -> str:
         """Name of the run."""
         return plain(self.run.path.resolve().name)
 
-    def evaluation(self, name: str) -> Evaluation | None:
-        """The labelled evaluation of this name."""
-        return next((evaluation for evaluation in self.evaluations if evaluation.name == name), None)
+    def of_role(self, role: Role) -> Evaluation | None:
+        """The first labelled evaluation of this role."""
+        return next((evaluation for evaluation in self.evaluations if evaluation.role == role), None)
 
     def setting(self, *keys: str) -> str:
         """A value of the configuration as text; empty where there is none.
@@ -91,13 +125,28 @@ class RunData:
         """
         return text_at(self.config, *keys)
 
+    def costs(self, evaluation: Evaluation | None = None) -> Costs:
+        """What the run costs, and how fast it was in an evaluation."""
+        parameters, checkpoint = positive_number(self.environment.get("parameters")), self.run.best_checkpoint
+        provenance = evaluation.provenance if evaluation else Provenance()
+        seconds = provenance.seconds
+        return Costs(
+            parameters=None if parameters is None else int(parameters),
+            checkpoint_bytes=checkpoint.stat().st_size if checkpoint.is_file() else None,
+            images_per_second=len(evaluation.rows) / seconds if evaluation and seconds else None,
+            device=provenance.device,
+            training_seconds=positive_number(self.training_time.get("training_seconds")),
+        )
+
     @property
-    def goal(self) -> Goal:
-        """What the threshold was chosen for.
+    def goal(self) -> Goal | None:
+        """What the threshold was chosen for; None without a configuration.
 
         Raises:
             RunError: The configuration names none that there is.
         """
+        if not self.config:
+            return None
         block = self.config.get("operating_point")
         given = {key: value for key, value in block.items() if value is not None} if isinstance(block, dict) else {}
         try:
@@ -115,27 +164,41 @@ def read_run(run: RunFolder) -> RunData:
     """
     if not run.path.is_dir():
         raise RunError(f"There is no run folder {plain(str(run.path))}. Give a folder such as lightning_logs/<run>.")
-    config = read_config(run.config)
+    config, environment = read_config(run.config), read_json(run.environment)
     splits = read_table(run.splits, ("path", "label", "split"))
+    photographs = _photographs(run.photographs)
     place = run.path / "evaluations"
     try:
         folders = sorted(path for path in place.iterdir() if path.is_dir()) if place.is_dir() else []
     except OSError as error:
         raise RunError(f"Cannot read {place}: {error.strerror}.") from error
     found = [_evaluation(folder) for folder in folders if (folder / "predictions.csv").is_file()]
+    if not config and not found:
+        raise RunError(
+            f"{plain(str(run.path))} has no config.yaml and no evaluation. Give the folder of a run, "
+            "lightning_logs/<run>."
+        )
+    digests = environment.get("dataset_fingerprint")
+    found = [_with_role(one, digests if isinstance(digests, dict) else {}, photographs) for one in found]
+    found.sort(
+        key=lambda one: (
+            *(ORDER.index(one.role), Path(one.provenance.checkpoint).name != run.best_checkpoint.name),
+            *(one.provenance.created, one.name),
+        )
+    )
     labelled = [evaluation for evaluation in found if evaluation.threshold is not None]
-    labelled.sort(key=lambda evaluation: ({"test": 0, "val": 2, "train": 3}.get(evaluation.name, 1), evaluation.name))
     classes = _classes(run, text_at(config, "data", "positive_class"), splits, labelled)
     for evaluation in labelled:
         _check(evaluation, classes)
     return RunData(
         run=run,
         config=config,
-        environment=read_json(run.environment),
+        environment=environment,
+        training_time=read_json(run.training_time),
         epochs=read_epochs(run.metrics),
         splits=splits,
         excluded=read_table(run.excluded, ("path", "reason")),
-        photographs=_photographs(run.path / "photographs.csv"),
+        photographs=photographs,
         leaks=read_table(run.leaks, ("kind", "split", "partner_split")) if run.leaks.is_file() else None,
         evaluations=tuple(labelled),
         unlabelled=tuple(evaluation for evaluation in found if evaluation.threshold is None),
@@ -163,28 +226,55 @@ def _evaluation(folder: Path) -> Evaluation:
         threshold=threshold,
         temperature=temperature,
         metrics=metrics,
-        provenance=read_json(folder / "provenance.json"),
+        provenance=to_provenance(read_json(folder / "provenance.json")),
         photographs=_photographs(folder / "photographs.csv"),
         excluded=read_table(folder / "excluded.csv", ("path", "reason")),
     )
 
 
-def _classes(run: RunFolder, positive: str, splits: tuple[Row, ...], evaluations: list[Evaluation]) -> tuple[str, str]:
-    # The other class is what most photographs have that are not positive: a mistyped class is not taken for it.
+def _with_role(one: Evaluation, digests: dict[str, str], photographs: tuple[PhotographRow, ...]) -> Evaluation:
+    """The role of an evaluation that does not tell it, as those of before 0.2: from what else is recorded."""
+    told = one.provenance
+    if told.role != "unknown":
+        return one
+    contents = [row.sha256 for row in one.photographs]
+    known = count_known(contents, photographs) if contents and all(contents) else None
+    split = told.split if one.threshold is not None else "predict"
+    role = role_of(split, told.dataset_fingerprint, digests, len(one.rows), known)
+    return replace(one, provenance=replace(told, role=role, known=known))
+
+
+def _classes(run: RunFolder, positive: str, splits: tuple[Row, ...], evaluations: list[Evaluation]) -> Classes:
+    """The classes of a run.
+
+    The positive class is the one that the configuration names. Where it names none, it is the predicted class of a
+    photograph whose probability reaches the threshold; where none does, the class that is never predicted. The negative
+    class is the most frequent other one, so that one mistyped label is not taken for it.
+
+    Raises:
+        RunError: The positive class is not to be told, or is none of several classes that the tables have.
+    """
     names = Counter(row["label"] for row in splits)
     names.update(name for e in evaluations for row in e.rows for name in (row.true_class, row.predicted_class) if name)
-    if not positive:  # a photograph that is called by the class that it has the greater probability of
-        rows = [row for evaluation in evaluations for row in evaluation.rows]
-        positive = max(rows, key=lambda row: row.probability).predicted_class if rows else ""
+    rows = [(row, row.probability >= (e.threshold or 0)) for e in evaluations for row in e.rows]
     if not positive:
-        raise RunError(f"Which class is the positive one is not said in {run.config}. Set data.positive_class there.")
+        positive = next((row.predicted_class for row, is_called in rows if is_called), "")
+    if not positive:
+        never = set(names) - {row.predicted_class for row, _ in rows}
+        positive = never.pop() if len(never) == 1 else ""
+    if not positive or (len(names) > 1 and positive not in names):
+        found = f"the tables have {', '.join(sorted(map(plain, names)))}" if names else "and there is no table of them"
+        raise RunError(
+            f"Which class is the positive one in {plain(str(run.path))} cannot be told: config.yaml has "
+            f"data.positive_class {plain(positive) or 'missing'}, {found}. Set data.positive_class there."
+        )
     others = [name for name, _ in names.most_common() if name != positive]
-    return (others[0] if others else f"not {positive}"), positive
+    return Classes(others[0] if others else f"not {positive}", positive)
 
 
-def _check(evaluation: Evaluation, classes: tuple[str, str]) -> None:
+def _check(evaluation: Evaluation, classes: Classes) -> None:
     """Refuse predictions that were changed by hand, naming the row."""
-    file = evaluation.folder / "predictions.csv"
+    file = plain(str(evaluation.folder / "predictions.csv"))
     again = "The table was changed by hand, or is of another run: run the evaluation again."
     if not evaluation.rows:
         raise RunError(f"{file} has no row. Run the evaluation again.")
@@ -193,21 +283,20 @@ def _check(evaluation: Evaluation, classes: tuple[str, str]) -> None:
     for number, row in enumerate(evaluation.rows, 2):
         place = f"{file}, row {number} ({plain(row.path)})"
         for what, name in (("true class", row.true_class), ("predicted class", row.predicted_class)):
-            if name not in classes:
-                known = " and ".join(map(plain, classes))
+            if name not in classes.names:
+                known = " and ".join(map(plain, classes.names))
                 raise RunError(f"{place}: the {what} is {plain(name)!r}, known are {known}. {again}")
         if row.path in seen:
             raise RunError(f"{place}: the photograph has a row already. {again}")
         seen.add(row.path)
-        called = classes[row.probability >= evaluation.threshold]
+        called = classes.predicted(row.probability, evaluation.threshold)
         if row.predicted_class != called:
             raise RunError(
                 f"{place}: the predicted class is {plain(row.predicted_class)}, but the probability {row.probability} "
                 f"and the threshold {evaluation.threshold} make it {plain(called)}. {again}"
             )
-    labels = [row.true_class == classes[1] for row in evaluation.rows]
     point = OperatingPoint(evaluation.threshold, evaluation.temperature or 0)
-    found = evaluate(labels, [row.probability for row in evaluation.rows], point)
+    found = evaluate(evaluation.labels(classes), evaluation.probabilities, point)
     assert evaluation.metrics is not None
     for score, here, there in _unequal(found.to_plain(), evaluation.metrics.to_plain()):
         raise RunError(f"{file} gives {score} = {here}, metrics.json beside it has {there!r}. {again}")
