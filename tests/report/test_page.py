@@ -616,7 +616,7 @@ def test_missing_files_are_not_stated(tmp_path: Path, bare: None, missing: str) 
 def test_no_run_folder_is_a_message(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no run folder"):
         write_report(RunFolder(tmp_path / "none"))
-    with pytest.raises(RunError, match="Cannot read"):
+    with pytest.raises(RunError, match=r"no config\.yaml and no evaluation"):
         write_report(RunFolder(tmp_path))
 
 
