@@ -1,1 +1,1 @@
-"""The doctor: checks, before a job is queued, that a fit would run. It changes nothing and trains nothing."""
+"""The command `doctor`: checks before a job is submitted that a fit would run; changes and trains nothing."""

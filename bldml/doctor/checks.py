@@ -1,4 +1,4 @@
-"""What a check says, and how checks are kept apart so that one that breaks does not take the others with it."""
+"""Findings of the checks, their table, and the isolation of checks so that one that fails does not stop the others."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ class Finding:
     """One row of the report.
 
     Attributes:
-        status: OK; WARN for what may go wrong; FAIL for what will; SKIP for what could not be or need not be checked.
-        name: What was checked.
-        found: What was found, on one line.
-        remedy: What to do about it: a command, or a line to change. Empty unless the status is WARN or FAIL.
+        status: OK; WARN: the fit may fail; FAIL: it will fail or lose results; SKIP: not checked.
+        name: Name of the check.
+        found: Result, on one line.
+        remedy: What to do: a command, or a line to change. Empty unless the status is WARN or FAIL.
     """
 
     status: Status
@@ -29,32 +29,32 @@ Check = Callable[[], Iterable[Finding]]
 
 
 def ok(name: str, found: str) -> Finding:
-    """A finding that needs nothing."""
+    """Return a finding that needs no action."""
     return Finding("OK", name, found)
 
 
 def warn(name: str, found: str, remedy: str) -> Finding:
-    """A finding that the user should look at."""
+    """Return a finding that the user should check."""
     return Finding("WARN", name, found, remedy)
 
 
 def fail(name: str, found: str, remedy: str) -> Finding:
-    """A finding that would end the fit or lose what it did."""
+    """Return a finding that would end the fit or lose its results."""
     return Finding("FAIL", name, found, remedy)
 
 
 def skip(name: str, found: str = GIVE_CONFIG) -> Finding:
-    """Something that was not checked, and why."""
+    """Return a finding for a check that was not made, with the reason."""
     return Finding("SKIP", name, found)
 
 
 def ok_or_warn(good: bool, name: str, found: str, remedy: str, *, otherwise: Status = "WARN") -> Finding:
-    """OK or, with a remedy, something worse."""
+    """Return an OK finding if good, else one with the status `otherwise` and a remedy."""
     return Finding("OK", name, found) if good else Finding(otherwise, name, found, remedy)
 
 
 def run_check(name: str, check: Check) -> list[Finding]:
-    """Run one check; an exception that it did not expect becomes a row of its own, behind what it had found.
+    """Run one check; an unexpected exception becomes a row of its own, after the findings made before it.
 
     >>> [finding.status for finding in run_check("device", lambda: [ok("device", "present"), 1 / 0])]
     ['WARN']
@@ -62,17 +62,17 @@ def run_check(name: str, check: Check) -> list[Finding]:
     findings: list[Finding] = []
     try:
         findings.extend(check())
-    # Whatever is wrong with a machine, the other checks still tell.
+    # Whatever goes wrong on a machine, the other checks must still run.
     except Exception as error:
         findings.append(warn(name, f"could not be checked: {type(error).__name__}: {first_line(error)}", REPORT_IT))
     return findings
 
 
-REPORT_IT = "this is a gap in the doctor and need not stop a fit; please report it with this line"
+REPORT_IT = "the check itself failed, and a fit may still run; please report this line"
 
 
 def first_line(error: object) -> str:
-    r"""The first line of a message that holds something.
+    r"""Return the first line of a message that is not empty.
 
     >>> first_line(ValueError("\n too long \n at all"))
     'too long'
@@ -81,12 +81,12 @@ def first_line(error: object) -> str:
 
 
 def exit_code(findings: Iterable[Finding]) -> int:
-    """0 if nothing would fail, else 1."""
+    """Return 1 if any check failed, else 0."""
     return int(any(finding.status == "FAIL" for finding in findings))
 
 
 def format_report(findings: list[Finding]) -> str:
-    """The findings as aligned lines of plain text, remedies indented below, and a summary.
+    """Return the findings as aligned lines of plain text, remedies indented below, and a summary.
 
     >>> print(format_report([ok("locale", "utf-8"), fail("memory", "full", "take less")]), end="")
     OK    locale  utf-8
@@ -103,7 +103,7 @@ def format_report(findings: list[Finding]) -> str:
         lines.append(f"{status:4}  {finding.name:{width}}  {found}".rstrip())
         lines += [f"{'':{width + 8}}-> {line}" for line in finding.remedy.splitlines()]
     count = {status: sum(f.status == status for f in findings) for status in ("OK", "WARN", "FAIL", "SKIP")}
-    verdict = "A fit would fail." if count["FAIL"] else "Nothing found that would stop a fit."
+    verdict = "A fit would fail." if count["FAIL"] else "No problem found that would stop a fit."
     lines.append(
         f"\n{count['OK']} OK, {count['WARN']} WARN, {count['FAIL']} FAIL, {count['SKIP']} not checked. {verdict}"
     )

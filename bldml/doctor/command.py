@@ -1,4 +1,4 @@
-"""`bldml doctor`: the arguments, the order of the checks, the report."""
+"""The command `doctor`: its arguments and its report."""
 
 import json
 import os
@@ -17,30 +17,30 @@ from bldml.io.atomic import write_atomically
 HELP = """\
 usage: bldml doctor [--sbatch FILE] [--json FILE] [any option of bldml fit]
 
-Check, before a job is queued, that a fit with these options would run here and in that job. Nothing is trained,
-downloaded or queued, and what is written is removed again.
+Check before submitting a job that a fit with these options would run, on this machine and in the job. Nothing is
+trained, downloaded or submitted, and test files are removed again.
 
-  --sbatch FILE   check this sbatch file too, against the options of the fit and the site's limits
-  --json FILE     write the report as JSON as well, for a help ticket; it holds paths, names and versions
-  --help          this text
+  --sbatch FILE   also check this sbatch file against the options of the fit and the limits of the cluster
+  --json FILE     also write the report as JSON, for a help ticket; it contains paths, names and versions
+  --help          show this help
 
   python -m bldml doctor
   python -m bldml doctor --config configs/efficientnet.yaml --data.root data/BLD
   python -m bldml doctor --sbatch scripts/slurm/fit.sbatch --config configs/efficientnet.yaml
 
-Exit code: 0 if nothing fails, 1 if something would fail, 2 for a command line that cannot be understood.
+Exit code: 0 if no check fails, 1 if a check fails, 2 if the command line is not valid.
 """
 OWN = ("--sbatch", "--json")
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """A command line of the doctor.
+    """Parsed command line of the doctor.
 
     Attributes:
-        sbatch: The sbatch file to check; None for none.
-        json: Where the report goes as JSON; None for nowhere.
-        fit: Everything else: options of a fit.
+        sbatch: The sbatch file to check, if any.
+        json: Path of the JSON report, if any.
+        fit: All other arguments: options of a fit.
     """
 
     sbatch: Path | None = None
@@ -49,7 +49,7 @@ class Arguments:
 
 
 def split_arguments(arguments: list[str]) -> Arguments:
-    """Tell the doctor's own options from those of a fit.
+    """Separate the doctor's own options from those of a fit.
 
     Raises:
         UsageError: One of its own has no value, or is given twice.
@@ -83,7 +83,7 @@ def main(arguments: list[str]) -> int:
         arguments: The command line without `doctor`.
 
     Returns:
-        The exit code: 0 if nothing fails, 1 if something would fail, 2 for options that cannot be understood.
+        The exit code: 0 if no check fails, 1 if a check fails, 2 if the command line is not valid.
     """
     if "--help" in arguments or "-h" in arguments:
         sys.stdout.write(HELP)
@@ -105,7 +105,7 @@ def main(arguments: list[str]) -> int:
 
 
 def to_json(findings: list[Finding], arguments: list[str]) -> dict[str, object]:
-    """The report for a help ticket."""
+    """Return the report for a help ticket."""
     return {
         "bldml": __version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -118,6 +118,6 @@ def to_json(findings: list[Finding], arguments: list[str]) -> dict[str, object]:
 
 
 def write(text: str) -> None:
-    """Write to standard output; what its encoding cannot say becomes a question mark."""
+    """Write to standard output; characters missing in its encoding become question marks."""
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(text.encode(encoding, "replace").decode(encoding))

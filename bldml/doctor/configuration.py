@@ -1,4 +1,4 @@
-"""The options of a fit as the fit itself would understand them, without running it."""
+"""The options of a fit, parsed by the fit's own parser without running it."""
 
 import logging
 import warnings
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 NAME = "configuration"
 SETTINGS = "settings"
-# The user's own mistakes, whose messages say what to do. By name, so that nothing heavy is imported for them.
+# Mistakes of the user, whose messages say what to do. By name, so that nothing heavy is imported for them.
 KNOWN = (
     "CheckpointError", "ConfigError", "DatasetError", "MisconfigurationException", "RunError", "TrainingError",
 )  # fmt: skip
@@ -25,7 +25,7 @@ KNOWN = (
 
 @dataclass(frozen=True)
 class Settings:
-    """What the checks need of a fit's configuration, in plain values."""
+    """Settings of a fit that the checks need, as plain values."""
 
     backbone: str
     image_size: int
@@ -37,19 +37,19 @@ class Settings:
     devices: int | str
     num_nodes: int
     root_dir: Path
-    thawed: tuple[int, "Unit"]
+    unfrozen: tuple[int, "Unit"]  # largest number of unfrozen stages or blocks
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """A fit's options, as far as they could be understood.
+    """The options of a fit, as far as they are valid.
 
     Attributes:
-        settings: Their values; None if they were not given or not understood.
-        files: The configuration files named.
-        model: The classifier, with random weights; None if it could not be made.
-        datamodule: The photographs, not yet looked for; None if it could not be made.
-        findings: What was found on the way.
+        settings: The settings; None if no options were given or they are not valid.
+        files: The configuration files given.
+        model: The classifier, with random weights; None if it could not be created.
+        datamodule: The data module, before it reads the photographs; None if it could not be created.
+        findings: Findings about the options.
     """
 
     settings: Settings | None = None
@@ -60,13 +60,13 @@ class Configuration:
 
 
 def read_configuration(arguments: list[str]) -> Configuration:
-    """Parse a fit's options with the fit's own parser, and make its model, data module and trainer.
+    """Parse the options of a fit and create its model, data module and trainer.
 
     Args:
         arguments: The options, without `fit`.
 
     Returns:
-        What could be made of them; what could not is among the findings.
+        The parts that could be created; mistakes are among the findings.
     """
     if not arguments:
         return Configuration(findings=(skip(NAME),))
@@ -75,7 +75,7 @@ def read_configuration(arguments: list[str]) -> Configuration:
     files = tuple(config_files(arguments))
     try:
         return _read(arguments, files)
-    # SystemExit: an option such as --print_config, that has done its work when it was parsed.
+    # SystemExit: an option such as --print_config, which prints and exits while it is parsed.
     except (Exception, SystemExit) as error:
         return Configuration(files=files, findings=(_refused(NAME, error),))
 
@@ -88,26 +88,26 @@ def _read(arguments: list[str], files: tuple[Path, ...]) -> Configuration:
 
     @parse_only
     class FitOptions(LeafCLI):
-        """A fit that stops when its command line is understood."""
+        """A fit that stops after its command line was parsed."""
 
         def instantiate_classes(self) -> None:
-            """Nothing yet: a trainer that cannot be made must not hide what was parsed."""
+            """Do nothing yet: an error in the trainer must not hide the parsed settings."""
 
-        def make(self) -> None:
-            """What `fit` makes before it starts."""
+        def create(self) -> None:
+            """Create what `fit` creates before it starts."""
             super().instantiate_classes()
 
     with _quiet():
-        # Signals that are not entered catch nothing.
+        # Without its `with` block, this object handles no signal.
         options = FitOptions(["fit", *arguments], StopSignals())
     config = options.config["fit"]
     trusted = "; trusted (--trust_config): it can run any program with your rights" if options.trusted else ""
-    findings = [ok(NAME, (", ".join(map(str, files)) or "options alone, no file") + trusted)]
+    findings = [ok(NAME, (", ".join(map(str, files)) or "options only, no file") + trusted)]
     try:
         with _quiet():
-            options.make()
+            options.create()
             check_depth(options.model, config.unfreezing)
-        findings.append(ok(SETTINGS, f"{config.model.backbone}; model, data module and trainer can be made"))
+        findings.append(ok(SETTINGS, f"{config.model.backbone}; model, data module and trainer can be created"))
     except Exception as error:
         findings.append(_refused(SETTINGS, error))
     return Configuration(
@@ -136,25 +136,25 @@ def _settings(config: Any) -> Settings:
         devices=len(devices) if isinstance(devices, list) else devices,
         num_nodes=trainer.num_nodes,
         root_dir=Path(trainer.default_root_dir or ".").expanduser(),
-        thawed=deepest(config.unfreezing.stages, config.unfreezing.blocks),
+        unfrozen=deepest(config.unfreezing.stages, config.unfreezing.blocks),
     )
 
 
 def _refused(name: str, error: BaseException) -> Finding:
     if isinstance(error, SystemExit):
-        return fail(name, "an option that prints and ends was given", "leave --help and --print_config out")
+        return fail(name, "an option that only prints was given", "remove --help and --print_config")
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [first_line(error)]
-    # A parser names the key on one line and says what is wrong with it on the next.
+    # A parser names the key on one line and explains the error on the next.
     while lines[0].endswith(":") and len(lines) > 1:
         lines[:2] = [f"{lines[0]} {lines[1]}"]
     kind = "" if type(error).__name__ in KNOWN else f"{type(error).__name__}: "
-    remedy = "\n".join(lines[1:]) or "change the key or option that it names; all options: python -m bldml fit --help"
+    remedy = "\n".join(lines[1:]) or "change the key or option named above; all options: python -m bldml fit --help"
     return fail(name, kind + lines[0], remedy)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the notes that a trainer logs about itself and the machine; the doctor has rows for them."""
+    """Suppress the messages that a trainer logs about itself and the machine; the doctor has rows for them."""
     before = logging.root.manager.disable
     logging.disable(logging.INFO)
     try:

@@ -1,4 +1,4 @@
-"""Which checks there are, in which order, and what each is given to look at."""
+"""All checks, in their order, with their inputs."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from bldml.doctor import hardware, places, software, storage
+from bldml.doctor import folders, hardware, software, storage
 from bldml.doctor.checks import Finding, fail, run_check
 from bldml.doctor.configuration import Configuration, read_configuration
 from bldml.doctor.memory import check_memory
@@ -25,11 +25,11 @@ Value = TypeVar("Value")
 
 
 def run_checks(fit: list[str], sbatch: Path | None, environ: Mapping[str, str]) -> list[Finding]:
-    """Run every check, in the order in which a fit would meet what it looks at.
+    """Run all checks, in the order in which a fit would meet the problems.
 
     Args:
-        fit: Options of a fit; empty for none.
-        sbatch: The sbatch file to check; None for none.
+        fit: Options of a fit; may be empty.
+        sbatch: The sbatch file to check, if any.
         environ: The environment variables.
     """
     findings = run_check("software", lambda: software.check_software(environ))
@@ -38,8 +38,8 @@ def run_checks(fit: list[str], sbatch: Path | None, environ: Mapping[str, str]) 
     findings += run_check("locale", lambda: [software.check_encoding(*encodings)])
     configuration = read_configuration(fit)
     findings += configuration.findings
-    script = attempt("sbatch file", lambda: read(sbatch), None, findings)
-    site = attempt("cluster", lambda: slurm_cluster.look_at_site(environ), slurm_cluster.Site(), findings)
+    script = value_or_finding("sbatch file", lambda: read_sbatch(sbatch), None, findings)
+    site = value_or_finding("cluster", lambda: slurm_cluster.query_site(environ), slurm_cluster.Site(), findings)
     partition = _partition(script, site, environ)
     findings += _machine(configuration, partition if script else "", environ)
     findings += _job(configuration, script, site, partition, environ)
@@ -51,21 +51,21 @@ def run_checks(fit: list[str], sbatch: Path | None, environ: Mapping[str, str]) 
     return findings
 
 
-def attempt(name: str, look: Callable[[], Value], otherwise: Value, findings: list[Finding]) -> Value:
-    """What was looked at; a row among the findings and something else where it could not be."""
+def value_or_finding(name: str, read: Callable[[], Value], otherwise: Value, findings: list[Finding]) -> Value:
+    """Return what `read` returns; if it raises, add a finding and return `otherwise`."""
     result = otherwise
 
     def check() -> list[Finding]:
         nonlocal result
-        result = look()
+        result = read()
         return []
 
     findings += run_check(name, check)
     return result
 
 
-def read(path: Path | None) -> Script | None:
-    """The sbatch file, if one is given; an empty one where it cannot be read."""
+def read_sbatch(path: Path | None) -> Script | None:
+    """Return the sbatch file, if one is given; an empty script if it cannot be read."""
     if path is None:
         return None
     try:
@@ -84,12 +84,12 @@ def _partition(script: Script | None, site: slurm_cluster.Site, environ: Mapping
 def _machine(configuration: Configuration, partition: str, environ: Mapping[str, str]) -> list[Finding]:
     settings = configuration.settings
     findings: list[Finding] = []
-    gpu = attempt("GPU", hardware.look_at_gpu, None, findings)
+    gpu = value_or_finding("GPU", hardware.detect_gpu, None, findings)
     if gpu is not None:
-        seen = gpu
-        findings += run_check("GPU", lambda: hardware.check_gpu(seen, settings))
-        findings += run_check("GPU of the partition", lambda: hardware.check_partition_gpu(seen, partition))
-        findings += run_check("precision", lambda: hardware.check_precision(seen, settings))
+        found = gpu
+        findings += run_check("GPU", lambda: hardware.check_gpu(found, settings))
+        findings += run_check("GPU of the partition", lambda: hardware.check_partition_gpu(found, partition))
+        findings += run_check("precision", lambda: hardware.check_precision(found, settings))
         findings += run_check("GPU memory", lambda: check_memory(settings, configuration.model))
     granted = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return findings + run_check("CPUs", lambda: hardware.check_cpus(granted, environ, settings))
@@ -123,21 +123,23 @@ def _gpus() -> int:
 def _storage(configuration: Configuration, site: slurm_cluster.Site, environ: Mapping[str, str]) -> list[Finding]:
     settings, findings = configuration.settings, list[Finding]()
     folder = storage.run_folder(settings)
-    size = attempt("checkpoint", lambda: storage.checkpoint_size(settings.backbone) if settings else 0, 0, findings)
+    size = value_or_finding(
+        "checkpoint", lambda: storage.checkpoint_size(settings.backbone) if settings else 0, 0, findings
+    )
     findings += run_check("folders", lambda: storage.check_folders(settings, size))
     if size:
-        findings += run_check("checkpoint write", lambda: _writing(site, storage.existing(folder), size))
+        findings += run_check("checkpoint write", lambda: _writing(site, storage.nearest_existing(folder), size))
     findings += run_check("quota", lambda: [storage.check_quota(environ)])
-    findings += run_check("home folder", lambda: places.check_home(folder, Path.home(), site.there))
+    findings += run_check("home folder", lambda: folders.check_home(folder, Path.home(), site.has_slurm))
     used = {"run folder": folder}
-    attempt("weights folder", lambda: used.update({"weights folder": storage.hub_folder()}), None, findings)
+    value_or_finding("weights folder", lambda: used.update({"weights folder": storage.hub_folder()}), None, findings)
     if configuration.datamodule is not None and configuration.datamodule.root is not None:
         used["data folder"] = configuration.datamodule.root.absolute()
     for name, path in used.items():
-        findings += run_check(name, partial(places.check_scratch, name, path, datetime.now(UTC)))
-        findings += run_check(name, partial(places.check_group, name, path))
-    findings += run_check("modes", lambda: places.check_modes(configuration.files))
-    return findings + run_check("umask", lambda: [places.check_umask(places.current_umask())])
+        findings += run_check(name, partial(folders.check_scratch, name, path, datetime.now(UTC)))
+        findings += run_check(name, partial(folders.check_group, name, path))
+    findings += run_check("modes", lambda: folders.check_modes(configuration.files))
+    return findings + run_check("umask", lambda: [folders.check_umask(folders.current_umask())])
 
 
 def _writing(site: slurm_cluster.Site, folder: Path, size: int) -> list[Finding]:
@@ -151,8 +153,8 @@ def _sbatch(
     configuration: Configuration, script: Script, path: Path, site: slurm_cluster.Site, environ: Mapping[str, str]
 ) -> list[Finding]:
     if not script.text:
-        reason = "is empty" if path.is_file() else "cannot be read: there is no such file, or you may not read it"
-        return [fail("sbatch file", f"{path} {reason}", "give the file: --sbatch FILE")]
+        reason = "is empty" if path.is_file() else "cannot be read: it does not exist, or you have no permission"
+        return [fail("sbatch file", f"{path} {reason}", "correct the path: --sbatch FILE")]
     request = sbatch_resources.JobRequest(script, site, configuration.settings, environ, Path.cwd())
     findings = run_check("sbatch options", lambda: sbatch_options.check_options(request))
     findings += run_check("sbatch commands", lambda: sbatch_body.check_body(script))

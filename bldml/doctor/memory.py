@@ -1,4 +1,4 @@
-"""Whether one training step fits into the GPU: by doing one, with random weights."""
+"""GPU memory: runs one training step with random weights to see whether it fits."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -11,40 +11,40 @@ if TYPE_CHECKING:
     from bldml.training.module import LeafClassifier
 
 NAME = "GPU memory"
-NEARLY_FULL = 0.9
+MAX_USED = 0.9
 
 
 def check_memory(settings: Settings | None, model: "LeafClassifier | None") -> Iterable[Finding]:
-    """One forward, backward and optimizer step at the deepest thaw; nothing of it is kept."""
+    """Check that one training step fits, with the largest number of unfrozen layers; no result is stored."""
     import torch
 
     if settings is None or model is None:
-        yield skip(NAME, GIVE_CONFIG if settings is None else "not checked: these settings cannot be used")
+        yield skip(NAME, GIVE_CONFIG if settings is None else "not checked: the settings are not valid")
         return
     if not torch.cuda.is_available() or settings.accelerator == "cpu":
-        yield skip(NAME, "not checked: no GPU is used here")
+        yield skip(NAME, "not checked: no GPU is used on this machine")
         return
-    depth, unit = settings.thawed
+    depth, unit = settings.unfrozen
     size, batch_size = settings.image_size, settings.batch_size
-    what = f"a batch of {batch_size} at {size} px with {counted(depth, unit[:-1])} thawed"
+    what = f"a batch of {batch_size} at {size} px with {counted(depth, unit[:-1])} unfrozen"
     total = torch.cuda.mem_get_info()[1]
     remedy = f"--data.batch_size {max(1, batch_size // 2)} --trainer.accumulate_grad_batches 2"
     try:
-        peak = one_step(model, settings)
+        peak = training_step(model, settings)
     except torch.OutOfMemoryError:
-        yield fail(NAME, f"{what} does not fit into {_gib(total)}", remedy)
+        yield fail(NAME, f"{what} needs more than {_gib(total)}", remedy)
         return
     finally:
         model.cpu()
         torch.cuda.empty_cache()
-    yield ok_or_warn(peak < NEARLY_FULL * total, NAME, f"{what} takes {_gib(peak)} of {_gib(total)}", remedy)
+    yield ok_or_warn(peak < MAX_USED * total, NAME, f"{what} needs {_gib(peak)} of {_gib(total)}", remedy)
 
 
-def one_step(model: "LeafClassifier", settings: Settings) -> int:
-    """Take one training step on the GPU.
+def training_step(model: "LeafClassifier", settings: Settings) -> int:
+    """Run one training step on the GPU.
 
     Returns:
-        The most bytes that PyTorch held meanwhile.
+        Peak memory in bytes reserved by PyTorch.
     """
     import torch
 
@@ -53,9 +53,9 @@ def one_step(model: "LeafClassifier", settings: Settings) -> int:
     kind = kinds.get(settings.precision)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
-    # The random weights must not differ in what follows, nor draw from the process's own generator.
+    # This step must not change the random numbers of the process.
     with torch.random.fork_rng(devices=[0]):
-        model.unfreeze(*settings.thawed).to(device)
+        model.unfreeze(*settings.unfrozen).to(device)
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=0.0)
         images = torch.randn(settings.batch_size, 3, settings.image_size, settings.image_size, device=device)

@@ -1,4 +1,4 @@
-"""The photographs: found, counted, a sample decoded, and a few batches loaded as training loads them."""
+"""The photographs: finds and counts them, decodes a sample, and loads a few training batches."""
 
 import os
 import time
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 NAME = "photographs"
 SAMPLE = 32
 BATCHES = 4
-MOST_NAMES = 200_000
+MAX_NAMES = 200_000
 
 
 def check_photographs(settings: Settings | None, datamodule: "LeafDataModule | None") -> Iterable[Finding]:
-    """Everything about the photographs that can be known in a few seconds."""
+    """Run all checks of the photographs that take a few seconds."""
     from bldml.errors import DatasetError
 
     if settings is None or datamodule is None:
-        yield skip(NAME, skip(NAME).found if settings is None else "not checked: these settings cannot be used")
+        yield skip(NAME, skip(NAME).found if settings is None else "not checked: the settings are not valid")
         return
     try:
         collection = datamodule.find_for_fit()
     except DatasetError as error:
         first, _, rest = str(error).partition("\n")
-        yield fail(NAME, first, rest or "as the message says; python -m bldml fit would say the same")
+        yield fail(NAME, first, rest or "as the message says; python -m bldml fit would report the same")
         return
     positive = datamodule.positive_class or ""
-    yield ok(NAME, describe_collection(collection, positive) + tell_folds(datamodule, collection))
+    yield ok(NAME, describe_collection(collection, positive) + describe_folds(datamodule, collection))
     yield from check_names(collection.root)
     samples = [sample for split in collection.splits.values() for sample in split]
     bad, findings = check_sample(samples, datamodule.image_size, datamodule.unreadable)
@@ -44,18 +44,18 @@ def check_photographs(settings: Settings | None, datamodule: "LeafDataModule | N
 
 
 def describe_collection(collection: "Collection", positive: str) -> str:
-    """Counts of classes and splits on one line."""
+    """Return the counts of all classes and splits on one line."""
     from bldml.dataset.files import show_path
 
     counts = "; ".join(
         f"{split} {', '.join(f'{count} {name}' for name, count in sorted(counter.items()))}"
         for split, counter in collection.counts().items()
     )
-    return f"{show_path(collection.root)}: {counts}. Positive: {positive}"
+    return f"{show_path(collection.root)}: {counts}. Positive class: {positive}"
 
 
-def tell_folds(datamodule: "LeafDataModule", collection: "Collection") -> str:
-    """Which fold of the manifest is val, or that its folds play no part."""
+def describe_folds(datamodule: "LeafDataModule", collection: "Collection") -> str:
+    """Return which fold of the manifest is val, or that its folds are not used."""
     from bldml.dataset.files import show_path
 
     if datamodule.manifest is None:
@@ -63,41 +63,41 @@ def tell_folds(datamodule: "LeafDataModule", collection: "Collection") -> str:
     if datamodule.fold is not None:
         return f". Fold {datamodule.fold} of {show_path(datamodule.manifest)} is val"
     if collection.folds:
-        return f". The folds of {show_path(datamodule.manifest)} are not used: data.fold names none"
+        return f". The folds of {show_path(datamodule.manifest)} are not used: data.fold is not set"
     return ""
 
 
 def check_names(root: Path) -> Iterable[Finding]:
-    """Names that a copy from another system leaves behind, and names that differ in case alone."""
+    """Check for files left by macOS, and for names that differ in case only."""
     from bldml.dataset.files import show_path
 
     leftovers: list[str] = []
-    twins: list[str] = []
+    same_names: list[str] = []
     seen = 0
     for parent, _, names in os.walk(root):
         seen += len(names)
-        if seen > MOST_NAMES:
+        if seen > MAX_NAMES:
             break
         leftovers += [str(Path(parent, name)) for name in names if name.startswith("._")]
         known: dict[str, str] = {}
         others = ((known.setdefault(name.lower(), name), name) for name in sorted(names))
-        twins += [f"{Path(parent, other)} and {name}" for other, name in others if other != name]
-    if twins:
-        differ = "differs" if len(twins) == 1 else "differ"
-        found = f"{counted(len(twins), 'pair')} {differ} in case alone, first {show_path(twins[0])}"
-        yield warn("file names", found, "look whether they are the same photograph, and keep one")
+        same_names += [f"{Path(parent, other)} and {name}" for other, name in others if other != name]
+    if same_names:
+        pairs = counted(len(same_names), "pair")
+        found = f"{pairs} of names that differ in case only; first: {show_path(same_names[0])}"
+        yield warn("file names", found, "check whether they are the same photograph, and keep one")
     if leftovers:
-        found = f"{counted(len(leftovers), 'file')} of macOS, no photographs, first {show_path(leftovers[0])}"
-        yield warn("file names", f"{found}; left out", f"find {show_path(root)} -name '._*' -delete")
-    if not twins and not leftovers:
-        yield ok("file names", "no leftovers of macOS, none that differ in case alone")
+        found = f"{counted(len(leftovers), 'file')} of macOS, not photographs; first: {show_path(leftovers[0])}"
+        yield warn("file names", f"{found}; ignored", f"find {show_path(root)} -name '._*' -delete")
+    if not same_names and not leftovers:
+        yield ok("file names", "no files left by macOS, no names that differ in case only")
 
 
 def check_sample(samples: "list[Sample]", image_size: int, unreadable: str) -> tuple[list[str], list[Finding]]:
-    """Decode up to 32 photographs, evenly chosen.
+    """Decode up to 32 photographs, evenly spaced over the dataset.
 
     Returns:
-        Names of those that cannot be read, and the finding.
+        Names of the unreadable ones, and the finding.
     """
     from bldml.dataset.files import show_path
     from bldml.dataset.verify import verify
@@ -113,15 +113,15 @@ def check_sample(samples: "list[Sample]", image_size: int, unreadable: str) -> t
     finding = ok_or_warn(
         False,
         name,
-        f"{len(bad)} of {len(results)} cannot be read, first {first}",
-        "replace or remove them, or leave them out: --data.unreadable exclude",
+        f"{len(bad)} of {len(results)} cannot be read; first: {first}",
+        "replace or remove them, or exclude them: --data.unreadable exclude",
         otherwise="WARN" if unreadable == "exclude" else "FAIL",
     )
     return [result.sample.name for result in bad], [finding]
 
 
 def check_loader(datamodule: "LeafDataModule", collection: "Collection", positive: str) -> Finding:
-    """Load a few training batches with the workers that the fit would have, and time them."""
+    """Load a few training batches with as many workers as the fit would use, and time them."""
     from bldml.dataset.contents import Contents
 
     name = "loading"
@@ -130,16 +130,19 @@ def check_loader(datamodule: "LeafDataModule", collection: "Collection", positiv
     datamodule.contents = Contents(sum(map(len, collection.splits.values())))  # not read here
     datamodule.positive_class = positive
     what = f"{counted(workers, 'worker')}, batches of {size}"
-    remedy = "--data.num_workers 2 or 0; a smaller --data.batch_size; or repair the photograph that it names"
+    remedy = "--data.num_workers 2 or 0; a smaller --data.batch_size; or repair the photograph named"
     start = time.monotonic()
     try:
         loader = datamodule.train_dataloader()
         count = sum(len(batch["path"]) for batch in islice(loader, BATCHES))
-    # A worker hands on whatever it met, or was killed.
+    # A worker may raise anything, or be killed.
     except Exception as error:
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         return warn(name, f"{what}: {lines[-1].strip()}", remedy)
     seconds = time.monotonic() - start
     return ok_or_warn(
-        count > 0, name, f"{what}: {count / max(seconds, 1e-6):.0f} photographs a second, start included", remedy
+        count > 0,
+        name,
+        f"{what}: {count / max(seconds, 1e-6):.0f} photographs per second, including the start of the workers",
+        remedy,
     )

@@ -1,4 +1,4 @@
-"""Python, packages and their security floors, what shadows them, and the encoding of file names."""
+"""Python, packages and their oldest secure versions, packages that shadow them, and the encoding of file names."""
 
 import importlib
 import re
@@ -11,7 +11,7 @@ from pathlib import Path
 from bldml.doctor.checks import Finding, fail, first_line, ok, ok_or_warn, warn
 
 OLDEST_PYTHON = (3, 11)
-# Package -> the oldest version without a known hole, and why; the reasons stand in pyproject.toml too.
+# Package -> its oldest version without a known vulnerability, and the reason; pyproject.toml has the reasons too.
 FLOORS: dict[str, tuple[tuple[int, ...], str]] = {
     "lightning": ((2, 6, 6), "up to 2.6.5 a checkpoint can run code (CVE-2026-58659)"),
     "torch": ((2, 10), "before 2.10 loading weights can corrupt memory (CVE-2026-24747)"),
@@ -25,7 +25,7 @@ MALWARE = {"lightning": ("2.6.2", "2.6.3")}
 
 
 def check_software(environ: Mapping[str, str]) -> Iterable[Finding]:
-    """Python, the packages, and what may shadow them."""
+    """Check Python, the packages, and whether other packages shadow them."""
     yield check_python(sys.version_info[:3])
     for package in FLOORS:
         yield check_version(package, installed(package))
@@ -33,7 +33,7 @@ def check_software(environ: Mapping[str, str]) -> Iterable[Finding]:
 
 
 def check_python(found: tuple[int, int, int]) -> Finding:
-    """Whether Python is new enough.
+    """Check that Python is new enough.
 
     >>> check_python((3, 10, 4)).status
     'FAIL'
@@ -43,13 +43,13 @@ def check_python(found: tuple[int, int, int]) -> Finding:
         found >= OLDEST_PYTHON,
         "python",
         f"{text} in {sys.prefix}",
-        "make the environment again with Python 3.11 or newer: python3.11 -m venv .venv",
+        "create the environment again with Python 3.11 or newer: python3.11 -m venv .venv",
         otherwise="FAIL",
     )
 
 
 def installed(package: str) -> str | None:
-    """The installed version of a package; None if it is not there."""
+    """Return the installed version of a package; None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -57,7 +57,7 @@ def installed(package: str) -> str | None:
 
 
 def check_version(package: str, found: str | None) -> Finding:
-    """Whether a package is there and no version with a known hole.
+    """Check that a package is installed, in a version without a known vulnerability.
 
     >>> check_version("lightning", "2.6.3").found
     '2.6.3 is malware (GHSA-w37p-236h-pfx3)'
@@ -71,7 +71,7 @@ def check_version(package: str, found: str | None) -> Finding:
         return fail(
             package,
             f"{found} is malware (GHSA-w37p-236h-pfx3)",
-            "change every password, token and SSH key that this account could read, then make the environment anew",
+            "change every password, token and SSH key that this account could read, then create the environment again",
         )
     return ok_or_warn(
         release(found) >= floor, package, f"{found}, at least {oldest} needed: {reason}"
@@ -80,7 +80,7 @@ def check_version(package: str, found: str | None) -> Finding:
 
 
 def release(text: str) -> tuple[int, ...]:
-    """The numbers of a version, without what stands behind them.
+    """Return the numbers of a version, without any suffix.
 
     >>> release("2.15.0+cu132"), release("2.10.0rc1")
     ((2, 15, 0), (2, 10, 0))
@@ -90,7 +90,7 @@ def release(text: str) -> tuple[int, ...]:
 
 
 def check_user_site(enabled: bool, folder: Path, environ: Mapping[str, str], path: list[str]) -> Finding:
-    """Whether packages in ~/.local can take the place of the environment's own."""
+    """Check that packages in ~/.local do not replace those of the environment."""
     name = "user packages"
     if "PYTHONNOUSERSITE" in environ or not enabled:
         return ok(name, "not used")
@@ -99,13 +99,13 @@ def check_user_site(enabled: bool, folder: Path, environ: Mapping[str, str], pat
         return ok(name, f"none in {folder}")
     return warn(
         name,
-        f"{len(packages)} in {folder} come before or beside the environment's own",
+        f"{len(packages)} packages in {folder} may be used instead of those of the environment",
         "export PYTHONNOUSERSITE=1     (in the shell and in the sbatch file)",
     )
 
 
 def check_imports() -> Iterable[Finding]:
-    """Whether torch and torchvision can be loaded together: builds for different devices cannot."""
+    """Check that torch and torchvision can be imported together: builds for different devices cannot."""
     name = "torch, torchvision"
     try:
         torch = importlib.import_module("torch")
@@ -114,16 +114,18 @@ def check_imports() -> Iterable[Finding]:
     except Exception as error:
         yield fail(
             name,
-            f"cannot be loaded together: {type(error).__name__}: {first_line(error)}",
-            "install both in one command and from one index, so that they fit: pip install --force-reinstall torch "
+            f"cannot be imported together: {type(error).__name__}: {first_line(error)}",
+            "install both in one command and from one index, so that they match: pip install --force-reinstall torch "
             "torchvision",
         )
         return
-    yield ok(name, f"load together; built for {'CUDA ' + torch.version.cuda if torch.version.cuda else 'the CPU'}")
+    yield ok(
+        name, f"can be imported together; built for {'CUDA ' + torch.version.cuda if torch.version.cuda else 'the CPU'}"
+    )
 
 
 def check_encoding(file_names: str, text: str) -> Finding:
-    """Whether file names and files are read as UTF-8.
+    """Check that file names and files are read as UTF-8.
 
     >>> check_encoding("ascii", "utf-8").status
     'WARN'
@@ -133,5 +135,5 @@ def check_encoding(file_names: str, text: str) -> Finding:
         good,
         "locale",
         f"file names {file_names}, text {text}",
-        "export LC_ALL=C.UTF-8 PYTHONUTF8=1     (names with accents would be read wrongly)",
+        "export LC_ALL=C.UTF-8 PYTHONUTF8=1     (otherwise names with accents are misread)",
     )

@@ -1,4 +1,4 @@
-"""Whether the weights that training starts from are here and whole."""
+"""Pretrained weights: whether the file exists and is undamaged."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,11 +13,11 @@ PROBE_S = 5.0
 
 
 def check_weights(settings: Settings | None) -> Iterable[Finding]:
-    """Look for the weights; none are loaded into a model, and nothing is downloaded."""
+    """Check the pretrained weights; nothing is downloaded or loaded into a model."""
     if settings is None:
         yield skip(NAME)
     elif settings.weights == "none":
-        yield ok(NAME, "none: the fit begins from random weights")
+        yield ok(NAME, "none: the fit starts from random weights")
     elif settings.weights == "imagenet":
         yield from _check_imagenet(settings.backbone)
     else:
@@ -31,38 +31,39 @@ def _check_imagenet(backbone: str) -> Iterable[Finding]:
 
     name = next(name for name in BACKBONES if name == backbone)
     file = weights_file(name)
-    prefetch = f"python -m bldml prefetch --backbone {backbone}     (where there is internet, such as a login node)"
+    prefetch = f"python -m bldml prefetch --backbone {backbone}     (with internet access, for example on a login node)"
     if file is None:
-        yield fail(NAME, f"torchvision has none for {backbone}", "--model.weights FILE, or --model.weights none")
+        yield fail(NAME, f"torchvision has no weights for {backbone}", "--model.weights FILE, or --model.weights none")
     elif not file.is_file():
         url = weights_url(name) or ""
-        there = True
+        online = True
         try:
             probe(url, PROBE_S)
         except TrainingError:
-            there = False
-        found = f"{file} is not there; {urlparse(url).hostname} can{'' if there else 'not'} be reached from here"
-        yield ok_or_warn(False, NAME, found, prefetch, otherwise="WARN" if there else "FAIL")
+            online = False
+        host = urlparse(url).hostname
+        found = f"{file} does not exist; {host} can{'' if online else 'not'} be reached from this machine"
+        yield ok_or_warn(False, NAME, found, prefetch, otherwise="WARN" if online else "FAIL")
     else:
         good = verify_weights(file)
-        found = f"{file}" if good else f"{file} is damaged: its SHA-256 does not begin as its name says"
+        found = f"{file}" if good else f"{file} is damaged: its SHA-256 does not match its name"
         yield ok_or_warn(good, NAME, found, f"rm {file}\n{prefetch}", otherwise="FAIL")
 
 
 def check_file(file: Path) -> Finding:
-    """Whether a file of weights is there and holds tensors."""
+    """Check that a file of weights exists and contains tensors."""
     import torch
 
     if not file.is_file():
         return fail(NAME, f"{file} does not exist", "--model.weights takes imagenet, none, or a file (.pth)")
     try:
         state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    # Old files cannot be mapped, and a damaged one raises whatever its bytes trigger.
+    # Old files cannot be memory-mapped, and a damaged file can raise anything.
     except Exception:
         try:
             state = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:
-            return fail(NAME, f"{file} cannot be loaded: {first_line(error)}", "fetch it again; it is damaged")
+            return fail(NAME, f"{file} cannot be loaded: {first_line(error)}", "the file is damaged; download it again")
     good = isinstance(state, dict) and all(isinstance(value, torch.Tensor) for value in state.values())
-    found = f"{file}: {len(state)} tensors" if good else f"{file} is not a state dict (names with tensors)"
-    return ok_or_warn(good, NAME, found, "save the model's state_dict() and give that file", otherwise="FAIL")
+    found = f"{file}: {len(state)} tensors" if good else f"{file} is not a state dict (tensors by name)"
+    return ok_or_warn(good, NAME, found, "save the model's state_dict() and use that file", otherwise="FAIL")

@@ -109,7 +109,7 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
     assert "--json FILE" in done.stdout
 
 
-def test_without_a_configuration_the_machine_is_looked_at(doctor: Doctor) -> None:
+def test_without_a_configuration_the_machine_is_checked(doctor: Doctor) -> None:
     outcome, rows = doctor()
     assert outcome.code == 0
     assert statuses(rows, "configuration", "photographs", "weights", "precision", "GPU memory") == ["SKIP"] * 5
@@ -118,7 +118,7 @@ def test_without_a_configuration_the_machine_is_looked_at(doctor: Doctor) -> Non
     assert statuses(rows, "GPU") == ["WARN"]
     assert statuses(rows, "Slurm commands", "job", "cluster") == ["SKIP"] * 3
     assert "–     photographs" in outcome.out
-    assert outcome.out.endswith("Nothing found that would stop a fit.\n")
+    assert outcome.out.endswith("No problem found that would stop a fit.\n")
     assert not list(Path().iterdir())
 
 
@@ -128,7 +128,7 @@ def test_fit_that_would_run(doctor: Doctor, leaves: Path) -> None:
     names = ("configuration", "settings", "GPU", "weights", "photographs", "file names", "sample decoded", "loading")
     assert statuses(rows, *names) == ["OK"] * 8
     assert "train" in rows["photographs"][0]["found"]
-    assert rows["photographs"][0]["found"].endswith("Positive: BLD")
+    assert rows["photographs"][0]["found"].endswith("Positive class: BLD")
     assert rows["sample decoded"][0]["found"].startswith("32 of 60")
     assert "0 workers, batches of 8" in rows["loading"][0]["found"]
     assert rows["checkpoint write"][0]["found"].startswith("5 MB")
@@ -146,11 +146,11 @@ def test_loader_runs_with_its_workers(doctor: Doctor, leaves: Path) -> None:
     [
         (["--model.lrr=1"], "Did you mean model.lr?"),
         (["--config=nosuch.yaml"], "nosuch.yaml cannot be read"),
-        (["--print_config"], "an option that prints and ends"),
+        (["--print_config"], "an option that only prints"),
         (["--model.backbone=resnet51"], "resnet51"),
     ],
 )
-def test_command_line_that_cannot_be_understood(options: list[str], words: str, doctor: Doctor) -> None:
+def test_command_line_that_is_not_valid(options: list[str], words: str, doctor: Doctor) -> None:
     outcome, rows = doctor(*options)
     assert outcome.code == 1
     assert statuses(rows, "configuration", "python", "locale", "TMPDIR") == ["FAIL", "OK", "OK", "OK"]
@@ -189,7 +189,7 @@ def test_damaged_photographs(
     outcome, rows = doctor(*SMALL, "--data.root", root, *option)
     assert outcome.code == int(status == "FAIL")
     assert statuses(rows, "sample decoded") == [status]
-    assert "cannot be read, first BLD/leaf_" in rows["sample decoded"][0]["found"]
+    assert "cannot be read; first: BLD/leaf_" in rows["sample decoded"][0]["found"]
 
 
 def test_loader_that_fails(doctor: Doctor, leaves: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +249,7 @@ def test_a_fold_becomes_val(doctor: Doctor, folds: Path) -> None:
     assert found.endswith("Fold 1 of only.csv is val")
     _, rows = doctor(*SMALL, "--config", folds, "--data.manifest=both.csv", "--data.fold=null")
     assert statuses(rows, "photographs") == ["OK"]
-    assert rows["photographs"][0]["found"].endswith("The folds of both.csv are not used: data.fold names none")
+    assert rows["photographs"][0]["found"].endswith("The folds of both.csv are not used: data.fold is not set")
 
 
 @pytest.mark.parametrize(
@@ -313,7 +313,7 @@ def test_weights_are_compared_with_their_name(doctor: Doctor, tmp_path: Path, mo
 def test_architecture_without_weights(doctor: Doctor) -> None:
     _, rows = doctor("--model.backbone=mobilenet_v2_x0_35", "--trainer.accelerator=cpu")
     assert statuses(rows, "weights") == ["FAIL"]
-    assert "torchvision has none" in rows["weights"][0]["found"]
+    assert "torchvision has no weights" in rows["weights"][0]["found"]
 
 
 def test_weights_of_ones_own(doctor: Doctor, tmp_path: Path) -> None:
@@ -333,7 +333,7 @@ def test_check_that_breaks_is_a_row(doctor: Doctor, monkeypatch: pytest.MonkeyPa
         raise ZeroDivisionError("by chance")
 
     monkeypatch.setattr("bldml.doctor.software.check_software", broken)
-    monkeypatch.setattr("bldml.doctor.hardware.look_at_gpu", broken)
+    monkeypatch.setattr("bldml.doctor.hardware.detect_gpu", broken)
     outcome, rows = doctor()
     assert outcome.code == 0
     assert statuses(rows, "software", "GPU", "CPUs", "TMPDIR") == ["WARN", "WARN", "OK", "OK"]

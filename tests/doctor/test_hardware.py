@@ -32,7 +32,7 @@ SETTINGS = Settings(
     devices="auto",
     num_nodes=1,
     root_dir=Path(),
-    thawed=(2, "stages"),
+    unfrozen=(2, "stages"),
 )
 CU132 = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120")
 V100 = Gpu("Tesla V100-SXM2-32GB", (7, 0), CU132, "13.2", "Tesla V100-SXM2-32GB, 570.1")
@@ -74,10 +74,10 @@ def only(findings: Iterable[Finding]) -> Finding:
         (NONE, "auto", "WARN", "on the CPU"),
         (NONE, "gpu", "FAIL", "trainer.accelerator is gpu"),
         (NONE, "cuda", "FAIL", "--trainer.accelerator cpu"),
-        (NONE, "cpu", "OK", "none is wanted"),
+        (NONE, "cpu", "OK", "not needed"),
         (replace(NONE, driver="Tesla V100, 470.1"), "auto", "FAIL", "PyTorch for CUDA 13.2 cannot use it"),
-        (Gpu(driver="Tesla V100, 470.1"), "auto", "FAIL", "for the CPU"),
-        (replace(NONE, driver="Tesla V100, 470.1"), "cpu", "OK", "none is wanted"),
+        (Gpu(driver="Tesla V100, 470.1"), "auto", "FAIL", "CPU build"),
+        (replace(NONE, driver="Tesla V100, 470.1"), "cpu", "OK", "not needed"),
     ],
 )
 def test_gpu(gpu: Gpu, accelerator: str, status: str, words: str) -> None:
@@ -94,8 +94,8 @@ def test_gpu(gpu: Gpu, accelerator: str, status: str, words: str) -> None:
         (NONE, "gpu-l40s", "OK", "sm_89"),
         (NONE, "gpu-a100-mig7", "OK", "sm_80"),
         (Gpu(), "gpu-v100", "FAIL", CU126),
-        (Gpu(), "gpu-a100", "FAIL", "for the CPU"),
-        (Gpu(built_for="13.2"), "gpu-a100", "SKIP", "does not say"),
+        (Gpu(), "gpu-a100", "FAIL", "CPU build"),
+        (Gpu(built_for="13.2"), "gpu-a100", "SKIP", "does not report"),
     ],
 )
 def test_build_for_the_gpus_of_a_partition(gpu: Gpu, partition: str, status: str, words: str) -> None:
@@ -115,7 +115,7 @@ def test_partition_without_a_known_gpu_says_nothing() -> None:
         (V100, "bf16-mixed", "WARN", "--trainer.precision 16-mixed"),
         (V100, "16-mixed", "OK", "Tesla"),
         (L40S, "bf16-mixed", "OK", "L40S"),
-        (L40S, "16-true", "WARN", "learn badly"),
+        (L40S, "16-true", "WARN", "train poorly"),
         (NONE, "16-mixed", "OK", "bf16 instead"),
         (NONE, "32-true", "OK", "the CPU"),
     ],
@@ -155,7 +155,7 @@ def test_memory_is_not_tried_where_no_gpu_is_used() -> None:
     [
         (5 * 2**30, "OK", "5.0 GiB of 10.0 GiB"),
         (9.5 * 2**30, "WARN", "--data.batch_size 4"),
-        (None, "FAIL", "does not fit into 10.0 GiB"),
+        (None, "FAIL", "needs more than 10.0 GiB"),
     ],
 )
 def test_memory_is_judged_by_the_step_taken(
@@ -168,7 +168,7 @@ def test_memory_is_judged_by_the_step_taken(
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (2**30, 10 * 2**30))
-    monkeypatch.setattr("bldml.doctor.memory.one_step", step)
+    monkeypatch.setattr("bldml.doctor.memory.training_step", step)
     finding = only(check_memory(SETTINGS, LeafClassifier("mobilenet_v2_x0_35", "none", 64)))
     assert finding.status == status
     assert words in f"{finding.found}\n{finding.remedy}"
@@ -178,9 +178,9 @@ def test_memory_is_judged_by_the_step_taken(
 def test_step_on_a_real_gpu_needs_more_for_more_photographs() -> None:
     if not torch.cuda.is_available():
         pytest.skip("there is no GPU")
-    from bldml.doctor.memory import one_step
+    from bldml.doctor.memory import training_step
 
     model = LeafClassifier("mobilenet_v2_x0_35", "none", 64)
-    few, many = (one_step(model, replace(SETTINGS, batch_size=size)) for size in (2, 512))
+    few, many = (training_step(model, replace(SETTINGS, batch_size=size)) for size in (2, 512))
     model.cpu()
     assert 0 < few < many

@@ -71,7 +71,7 @@ SETTINGS = Settings(
     devices="auto",
     num_nodes=1,
     root_dir=Path(),
-    thawed=(1, "stages"),
+    unfrozen=(1, "stages"),
 )
 
 
@@ -163,9 +163,9 @@ BATCH = {
 @pytest.mark.parametrize(
     ("changes", "name", "status", "words"),
     [
-        ({}, "tasks", "OK", "1 a node on 1 nodes"),
+        ({}, "tasks", "OK", "1 per node on 1 nodes"),
         ({}, "srun", "OK", "step 0"),
-        ({"SLURM_STEP_ID": None}, "srun", "WARN", "write srun before the command"),
+        ({"SLURM_STEP_ID": None}, "srun", "WARN", "put srun before the command"),
         ({"SLURM_JOB_NAME": "bash"}, "job name", "WARN", "--job-name=bldml-fit"),
         ({"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": None}, "tasks", "FAIL", "--ntasks=4"),
         ({"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": None, "SLURM_STEP_ID": None}, "tasks", "WARN", "--ntasks=4"),
@@ -174,7 +174,7 @@ BATCH = {
         ({"SLURM_JOB_NAME": "sys/dashboard/sys/jupyter"}, "notebook", "WARN", "SLURM_JOB_NAME=interactive"),
         ({"JPY_PARENT_PID": "9"}, "notebook", "WARN", "1 tasks"),
         ({"JPY_PARENT_PID": "9", "SLURM_NTASKS": None}, "notebook", "OK", "does not take it"),
-        ({"SLURM_JOB_ID": None}, "job", "SKIP", "not inside"),
+        ({"SLURM_JOB_ID": None}, "job", "SKIP", "not in a Slurm job"),
     ],
 )
 def test_job(changes: dict[str, str | None], name: str, status: str, words: str) -> None:

@@ -87,7 +87,7 @@ def test_report_is_aligned_and_counts() -> None:
         "              -> two",
         "–     c       not checked",
     ]
-    assert lines[-1] == "1 OK, 1 WARN, 0 FAIL, 1 not checked. Nothing found that would stop a fit."
+    assert lines[-1] == "1 OK, 1 WARN, 0 FAIL, 1 not checked. No problem found that would stop a fit."
 
 
 def test_only_a_fail_fails() -> None:

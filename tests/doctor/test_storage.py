@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bldml.doctor import places, storage
+from bldml.doctor import folders, storage
 from bldml.doctor.checks import Finding
-from bldml.doctor.places import check_group, check_home, check_modes, check_scratch, others_may_write
+from bldml.doctor.folders import check_group, check_home, check_modes, check_scratch, writable_by
 from bldml.doctor.storage import check_folder, check_quota, check_writing, checkpoint_size, read_quota, time_writing
 from bldml.training.backbones import BACKBONES, build
 
@@ -27,15 +27,15 @@ storage.example:/home/jane
 
 def test_folder_that_can_be_used_is_left_as_it_was(tmp_path: Path) -> None:
     finding = check_folder("run folder", tmp_path / "runs" / "lightning_logs", 0, REMEDY)
-    assert finding.status in ("OK", "WARN")  # a nearly full disk is told too
-    assert f"to be made in {tmp_path}" in finding.found
+    assert finding.status in ("OK", "WARN")  # a nearly full disk is a warning
+    assert f"will be created in {tmp_path}" in finding.found
     assert not list(tmp_path.iterdir())
 
 
 def test_folder_without_room(tmp_path: Path) -> None:
     finding = check_folder("run folder", tmp_path, shutil.disk_usage(tmp_path).total * 2, REMEDY)
     assert finding.status == "FAIL"
-    assert "are needed for checkpoints" in finding.found
+    assert "checkpoints need" in finding.found
 
 
 def test_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +56,7 @@ def test_folder_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(fcntl, "lockf", refuse)
     finding = check_folder("run folder", tmp_path, 0, REMEDY)
     assert finding.status == "WARN"
-    assert "cannot be locked" in finding.found
+    assert "file locking is not available" in finding.found
     assert not list(tmp_path.iterdir())
 
 
@@ -123,7 +123,7 @@ def test_scratch_says_how_long_the_oldest_file_has(tmp_path: Path) -> None:
         os.utime(path, (date, date))
     (finding,) = check_scratch("data folder", folder, now, tmp_path)
     assert finding.status == "WARN"
-    assert "the oldest, old.jpg, is of 2026-09-06: 10 days left" in finding.found
+    assert "the oldest, old.jpg, is from 2026-09-06: 10 days left" in finding.found
     assert not list(check_scratch("data folder", folder, now, tmp_path / "elsewhere"))
 
 
@@ -143,7 +143,7 @@ def test_group_of_a_project(
     folder = tmp_path / "beech" / "runs"
     folder.mkdir(parents=True)
     folder.chmod(mode)
-    monkeypatch.setattr(places, "group_name", lambda number: group)
+    monkeypatch.setattr(folders, "group_name", lambda number: group)
     (finding,) = check_group("run folder", folder / "to_come", tmp_path)
     assert finding.status == status
     if status == "WARN":
@@ -153,11 +153,11 @@ def test_group_of_a_project(
 
 @pytest.mark.parametrize(("mode", "who"), [(0o700, ""), (0o755, ""), (0o777, "everybody"), (0o775, "group others")])
 def test_who_may_write(mode: int, who: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "group_name", lambda number: "others")
-    monkeypatch.setattr(places, "_members", lambda number: ["jane", "joe"])
+    monkeypatch.setattr(folders, "group_name", lambda number: "others")
+    monkeypatch.setattr(folders, "_members", lambda number: ["jane", "joe"])
     tmp_path.chmod(mode)
-    assert others_may_write(tmp_path) == who
-    assert others_may_write(tmp_path / "none") == ""
+    assert writable_by(tmp_path) == who
+    assert writable_by(tmp_path / "none") == ""
 
 
 def test_configuration_that_everybody_can_change(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_configuration_that_everybody_can_change(tmp_path: Path) -> None:
 def test_umask_is_read_and_put_back() -> None:
     before = os.umask(0o027)
     try:
-        assert places.current_umask() == 0o027
-        assert places.current_umask() == 0o027
+        assert folders.current_umask() == 0o027
+        assert folders.current_umask() == 0o027
     finally:
         os.umask(before)

@@ -1,4 +1,4 @@
-"""What Slurm writes, read: times, memory, the lines of scontrol."""
+"""Parsers of Slurm's formats: times, signals, and the output of scontrol."""
 
 import re
 from collections.abc import Iterator
@@ -9,9 +9,10 @@ UNLIMITED = 10**10  # seconds; three centuries
 
 
 def read_time(text: str) -> int | None:
-    """Seconds of a time as Slurm writes and takes it; None if it is not one.
+    """Return a time in Slurm's format in seconds; None if it is not a time.
 
-    Minutes, minutes:seconds, hours:minutes:seconds, days-hours, days-hours:minutes, days-hours:minutes:seconds.
+    Formats: minutes, minutes:seconds, hours:minutes:seconds, days-hours, days-hours:minutes or
+    days-hours:minutes:seconds.
 
     >>> [read_time(text) for text in ("30", "10:30", "08:00:00", "2-00:00:00", "1-12", "UNLIMITED", "8h")]
     [1800, 630, 28800, 172800, 129600, 10000000000, None]
@@ -30,7 +31,7 @@ def read_time(text: str) -> int | None:
 
 
 def format_time(seconds: int) -> str:
-    """Seconds as Slurm writes them.
+    """Return seconds in Slurm's format.
 
     >>> format_time(93784), format_time(UNLIMITED)
     ('1-02:03:04', 'UNLIMITED')
@@ -43,7 +44,7 @@ def format_time(seconds: int) -> str:
 
 
 def read_settings(text: str) -> dict[str, str]:
-    r"""`scontrol show config` as a mapping.
+    r"""Return the output of `scontrol show config` as a mapping.
 
     >>> read_settings("Configuration data as of 2026-11-25\nKillWait                = 30 sec\n")
     {'KillWait': '30 sec'}
@@ -53,7 +54,7 @@ def read_settings(text: str) -> dict[str, str]:
 
 
 def read_records(text: str) -> Iterator[dict[str, str]]:
-    r"""`scontrol -o show …`: one record a line, key=value.
+    r"""Yield the records of `scontrol -o show …`: one record per line, key=value.
 
     >>> list(read_records("PartitionName=low MaxTime=2-00:00:00\nNo more\n"))
     [{'PartitionName': 'low', 'MaxTime': '2-00:00:00'}]
@@ -66,12 +67,12 @@ def read_records(text: str) -> Iterator[dict[str, str]]:
 
 @dataclass(frozen=True)
 class Reservation:
-    """A time at which nodes are kept back.
+    """A reservation of nodes.
 
     Attributes:
-        name: What the site calls it.
-        start: When it begins, in the cluster's local time.
-        maintenance: Whether it is one during which nothing runs.
+        name: Name of the reservation.
+        start: Start, in the local time of the cluster.
+        maintenance: Whether it is for maintenance, during which no job runs.
     """
 
     name: str
@@ -80,26 +81,26 @@ class Reservation:
 
 
 def read_reservations(text: str) -> list[Reservation]:
-    """`scontrol -o show reservation`; those whose start cannot be read are left out."""
-    found = []
+    """Return the reservations of `scontrol -o show reservation`, without those whose start cannot be parsed."""
+    reservations = []
     for record in read_records(text):
         try:
             start = datetime.fromisoformat(record["StartTime"])
         except (KeyError, ValueError):
             continue
         flags = record.get("Flags", "").upper()
-        found.append(Reservation(record.get("ReservationName", "?"), start, "MAINT" in flags))
-    return found
+        reservations.append(Reservation(record.get("ReservationName", "?"), start, "MAINT" in flags))
+    return reservations
 
 
 @dataclass(frozen=True)
 class Signal:
-    """What `--signal` asks for.
+    """The value of the option `--signal`.
 
     Attributes:
-        flags: The letters before the colon: B for the batch shell alone, R for reservations.
+        flags: The letters before the colon: B for the batch shell only, R for reservations.
         name: The signal, without SIG.
-        seconds: How long before the end; 60 if not said.
+        seconds: Seconds before the time limit; 60 if not set.
     """
 
     flags: str
@@ -108,7 +109,7 @@ class Signal:
 
 
 def read_signal(text: str) -> Signal | None:
-    """The value of `--signal`; None if it cannot be understood.
+    """Return the parsed value of `--signal`; None if it is not valid.
 
     >>> read_signal("USR1@180"), read_signal("B:10@60")
     (Signal(flags='', name='USR1', seconds=180), Signal(flags='B', name='USR1', seconds=60))

@@ -1,4 +1,4 @@
-"""What an sbatch file asks for: time, GPUs, CPUs, tasks; against the partition's limits and the fit's settings."""
+"""Resources requested by an sbatch file (time, GPUs, CPUs, tasks), against limits and the settings of the fit."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,7 @@ from bldml.io.text import counted
 
 @dataclass(frozen=True)
 class JobRequest:
-    """An sbatch file and what it is judged by."""
+    """An sbatch file with everything that its checks need."""
 
     script: Script
     site: Site
@@ -26,29 +26,29 @@ class JobRequest:
 
     @property
     def partition(self) -> str:
-        """The partition asked for, else the site's default; empty if not known."""
+        """The requested partition, or the default partition; empty if not known."""
         asked = self.script.value("partition") or self.environ.get("SBATCH_PARTITION", "")
         return asked.split(",")[0] or self.site.default_partition
 
 
 def check_time(request: JobRequest) -> Finding:
-    """Whether a time is asked for, and not more than the partition gives."""
+    """Check that a time limit is set and does not exceed that of the partition."""
     name = "sbatch --time"
     asked = request.script.value("time")
     if not asked:
-        return warn(name, "not given: the site's default, often 2 hours", "#SBATCH --time=08:00:00")
+        return warn(name, "not set: the default of the site, often 2 hours", "#SBATCH --time=08:00:00")
     seconds = read_time(asked)
     if seconds is None:
-        return fail(name, f"{asked} is no time", "#SBATCH --time=08:00:00     (or days-hours:minutes:seconds)")
+        return fail(name, f"{asked} is not a time", "#SBATCH --time=08:00:00     (or days-hours:minutes:seconds)")
     limit = read_time(request.site.partitions.get(request.partition, {}).get("MaxTime", ""))
     if limit is not None and seconds > limit:
-        found = f"{asked} is more than the {format_time(limit)} of {request.partition}"
-        return fail(name, found, f"#SBATCH --time={format_time(limit)}     (a fit that is requeued goes on)")
+        found = f"{asked} exceeds the limit of {request.partition}, {format_time(limit)}"
+        return fail(name, found, f"#SBATCH --time={format_time(limit)}     (a requeued fit resumes)")
     return ok(name, format_time(seconds))
 
 
 def asked_gpus(script: Script) -> int:
-    """GPUs a node that a script asks for.
+    """Return the number of GPUs per node that a script requests.
 
     >>> from bldml.doctor.slurm.script import parse_script
     >>> [asked_gpus(parse_script(f"#SBATCH {text}")) for text in ("--gres=gpu:a100:2", "--gres=gpu", "-G 3", "-c 2")]
@@ -63,48 +63,48 @@ def asked_gpus(script: Script) -> int:
     return 0
 
 
-def asks_for_gpu(script: Script) -> bool:
-    """Whether a script asks for a GPU."""
+def requests_gpu(script: Script) -> bool:
+    """Return whether a script requests a GPU."""
     return asked_gpus(script) > 0
 
 
 def check_gpus(request: JobRequest) -> Finding:
-    """Whether a GPU is asked for."""
+    """Check that a GPU is requested."""
     name = "sbatch --gres"
     count = asked_gpus(request.script)
     if count:
-        return ok(name, f"{count} GPU a node")
+        return ok(name, f"{counted(count, 'GPU')} per node")
     if request.settings and request.settings.accelerator == "cpu":
-        return ok(name, "none, and trainer.accelerator is cpu")
+        return ok(name, "none; trainer.accelerator is cpu")
     remedy = "#SBATCH --gres=gpu:1"
     if "gpu" in request.partition:
-        return fail(name, f"no GPU is asked for: a job in {request.partition} gets none by itself", remedy)
-    return warn(name, "no GPU is asked for: the fit would run on the CPU", remedy)
+        return fail(name, f"no GPU requested: a job in {request.partition} does not get one automatically", remedy)
+    return warn(name, "no GPU requested: the fit would run on the CPU", remedy)
 
 
 def check_requested_cpus(request: JobRequest) -> Finding:
-    """Whether there are CPUs for the workers and the process that trains."""
+    """Check that enough CPUs are requested for the workers and the training process."""
     name = "sbatch --cpus-per-task"
     asked = request.script.value("cpus-per-task")
     workers = request.settings.num_workers if request.settings else "auto"
     wanted = workers + 1 if isinstance(workers, int) else 8
     remedy = f"#SBATCH --cpus-per-task={wanted}"
     if not asked.isdigit():
-        return warn(name, f"{asked or 'not given: one CPU'}, for all photographs", remedy)
+        return warn(name, f"{asked or 'not set: one CPU'} for loading and training", remedy)
     if isinstance(workers, int) and int(asked) < wanted:
-        return warn(name, f"{asked}, for {counted(workers, 'worker')} and the process that trains", remedy)
+        return warn(name, f"{asked} for {counted(workers, 'worker')} and the training process", remedy)
     return ok(name, f"{asked}; data.num_workers {workers}")
 
 
 def check_tasks(request: JobRequest) -> Iterable[Finding]:
-    """Whether the script starts as many processes as the trainer expects."""
+    """Check that the script starts as many processes as the trainer expects."""
     script, settings = request.script, request.settings
     ntasks, per_node = script.value("ntasks"), script.value("ntasks-per-node")
     name = "sbatch --ntasks-per-node"
     if ntasks.isdigit() and int(ntasks) > 1 and not per_node:
         yield fail(
             name,
-            f"--ntasks={ntasks} would start {ntasks} trainings, and Lightning refuses it",
+            f"--ntasks={ntasks} would start {ntasks} independent fits; Lightning refuses it",
             "#SBATCH --ntasks-per-node=1     (= trainer.devices)\n#SBATCH --cpus-per-task=8     (for CPUs)",
         )
         return
@@ -112,7 +112,7 @@ def check_tasks(request: JobRequest) -> Iterable[Finding]:
         yield skip(name)
         return
     devices = count_devices(settings, asked_gpus(script))
-    found = f"{per_node or '1 (not given)'}; trainer.devices {settings.devices}"
+    found = f"{per_node or '1 (not set)'}; trainer.devices {settings.devices}"
     good = devices is None or devices == int(per_node if per_node.isdigit() else 1)
     yield ok_or_warn(
         good, name, found, f"#SBATCH --ntasks-per-node={devices}     (= trainer.devices)", otherwise="FAIL"

@@ -1,11 +1,11 @@
-"""An sbatch file, read as sbatch reads it: its options, and the shell commands below them."""
+"""Parser of sbatch files, following sbatch: the options and the shell commands after them."""
 
 import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-# The options of sbatch that take no value or may do without; then those that need one (man sbatch, and newer Slurm).
+# Options of sbatch without a value or with an optional one; then those that need one (man sbatch, and newer Slurm).
 _FLAGS = (
     "contiguous exclusive get-user-env help hold ignore-pbs nice no-kill no-requeue overcommit oversubscribe parsable "
     "propagate quiet reboot requeue spread-job test-only usage use-min-nodes verbose version wait"
@@ -38,9 +38,9 @@ class Option:
     """One option of an sbatch file.
 
     Attributes:
-        line: Number of its line, from 1.
-        name: Its long name without dashes; as written if sbatch does not know it.
-        value: Its value; empty for a flag.
+        line: Line number, from 1.
+        name: Long name without dashes; as written if sbatch does not know it.
+        value: Value; empty for a flag.
     """
 
     line: int
@@ -50,7 +50,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Command:
-    """One line of shell, joined over backslashes, without comments that fill a line.
+    """One shell command; lines ending in a backslash are joined, comment lines are removed.
 
     Attributes:
         line: Number of its first line, from 1.
@@ -66,11 +66,11 @@ class Script:
     """An sbatch file.
 
     Attributes:
-        text: As it is.
-        options: Its options in order; the last of a name counts.
-        problems: Lines that sbatch would refuse, with the reason.
-        late: Numbers of #SBATCH lines behind the first command, which sbatch does not read.
-        commands: What the shell runs.
+        text: The whole text.
+        options: Its options in order; of equal names the last one counts.
+        problems: Numbers of lines that sbatch would refuse, with the reason.
+        late: Numbers of #SBATCH lines after the first command, which sbatch ignores.
+        commands: The shell commands.
     """
 
     text: str
@@ -80,11 +80,11 @@ class Script:
     commands: tuple[Command, ...] = ()
 
     def get(self, name: str) -> Option | None:
-        """The option that counts; None if it is not given."""
+        """Return the last option of a name; None if it is not set."""
         return next((option for option in reversed(self.options) if option.name == name), None)
 
     def value(self, name: str, otherwise: str = "") -> str:
-        """The value of an option."""
+        """Return the value of an option, or `otherwise` if it is not set."""
         option = self.get(name)
         return option.value if option else otherwise
 
@@ -93,13 +93,13 @@ def read_script(path: Path) -> Script:
     """Read an sbatch file.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
     return parse_script(path.read_bytes().decode("utf-8", "replace"))
 
 
 def parse_script(text: str) -> Script:
-    r"""Read the text of an sbatch file.
+    r"""Parse the text of an sbatch file.
 
     >>> script = parse_script("#!/bin/bash\n#SBATCH -t 60 --gres=gpu:1  # one\nsrun true\n#SBATCH --requeue\n")
     >>> [(option.name, option.value) for option in script.options], script.late
@@ -108,15 +108,15 @@ def parse_script(text: str) -> Script:
     options: list[Option] = []
     problems: list[tuple[int, str]] = []
     late: list[int] = []
-    begun = False
+    in_commands = False
     for number, line in enumerate(text.splitlines(), 1):
         if line.startswith("#SBATCH"):
-            if begun:
+            if in_commands:
                 late.append(number)
             else:
                 _read_line(number, line.removeprefix("#SBATCH"), options, problems)
         elif line.strip() and not line.lstrip().startswith("#"):
-            begun = True
+            in_commands = True
     return Script(text, tuple(options), tuple(problems), tuple(late), tuple(_commands(text)))
 
 
@@ -145,19 +145,19 @@ def _read_line(number: int, text: str, options: list[Option], problems: list[tup
 
 
 def full_name(name: str) -> str:
-    """An option's full name; sbatch takes any beginning that is that of one option only.
+    """Return the full name of an option; sbatch accepts any unambiguous prefix.
 
     >>> full_name("cpus-per-t"), full_name("memory"), full_name("tim")
     ('cpus-per-task', 'memory', 'tim')
     """
     if name in OPTIONS:
         return name
-    fitting = [option for option in OPTIONS if option.startswith(name)]
-    return fitting[0] if len(fitting) == 1 else name
+    matching = [option for option in OPTIONS if option.startswith(name)]
+    return matching[0] if len(matching) == 1 else name
 
 
 def without_comment(text: str) -> str:
-    """The text before a # that stands at its beginning or behind a space, outside quotation marks.
+    """Return the text before a # that is at the beginning or after a space, outside quotation marks.
 
     >>> without_comment("--job-name=a#b --comment='no # here'  # don't"), without_comment(" # all")
     ("--job-name=a#b --comment='no # here'  ", ' ')

@@ -1,4 +1,4 @@
-"""Where folders lie on a cluster and who may write to them: home, scratch that is deleted, groups, modes."""
+"""File systems and permissions of folders: home, scratch with automatic deletion, project groups, modes, umask."""
 
 import grp
 import os
@@ -9,17 +9,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bldml.doctor.checks import Finding, ok, ok_or_warn, warn
-from bldml.doctor.storage import existing
+from bldml.doctor.storage import nearest_existing
 from bldml.io.text import counted
 
 SCRATCH = Path("/90daydata")
 PROJECTS = Path("/project")
-KEPT_DAYS = 90
-MOST_FILES = 100_000
+RETENTION_DAYS = 90
+MAX_FILES = 100_000
 
 
 def check_home(run_folder: Path, home: Path, on_cluster: bool) -> Iterable[Finding]:
-    """Whether runs would fill the small home folder of a cluster."""
+    """Check that runs are not written to the small home folder of a cluster."""
     if on_cluster:
         yield ok_or_warn(
             not run_folder.is_relative_to(home),
@@ -30,24 +30,22 @@ def check_home(run_folder: Path, home: Path, on_cluster: bool) -> Iterable[Findi
 
 
 def check_scratch(name: str, path: Path, now: datetime, scratch: Path = SCRATCH) -> Iterable[Finding]:
-    """Whether files here are deleted after 90 days, and whether everybody can read them.
+    """Check whether files are deleted after 90 days, and whether all users can read them.
 
     Args:
-        name: What the folder is for.
+        name: Name of the folder in the report.
         path: The folder.
-        now: The time, with its zone.
-        scratch: The file system of which old files are deleted.
+        now: Current time, with time zone.
+        scratch: Root of the file system on which old files are deleted.
     """
     if not path.is_relative_to(scratch):
         return
-    oldest = oldest_file(existing(path)) if path.exists() else None
-    found = f"{path}: files are deleted {KEPT_DAYS} days after their date"
+    oldest = oldest_file(nearest_existing(path)) if path.exists() else None
+    found = f"{path}: files are deleted {RETENTION_DAYS} days after their date"
     if oldest is not None:
-        left = KEPT_DAYS - (now - oldest[1]).days
-        found += f"; the oldest, {oldest[0].name}, is of {oldest[1]:%Y-%m-%d}: {counted(max(0, left), 'day')} left"
-    remedy = (
-        "keep the only copy elsewhere (/project, Juno); unpack with tar -m, because tar and rsync -a keep old dates"
-    )
+        left = RETENTION_DAYS - (now - oldest[1]).days
+        found += f"; the oldest, {oldest[0].name}, is from {oldest[1]:%Y-%m-%d}: {counted(max(0, left), 'day')} left"
+    remedy = "keep another copy elsewhere (/project, Juno); unpack with tar -m, because tar and rsync -a keep old dates"
     yield warn(f"{name} on scratch", found, remedy)
     if path.is_relative_to(scratch / "shared"):
         yield warn(
@@ -56,10 +54,10 @@ def check_scratch(name: str, path: Path, now: datetime, scratch: Path = SCRATCH)
 
 
 def oldest_file(folder: Path) -> tuple[Path, datetime] | None:
-    """The file with the oldest date among the first many below a folder."""
+    """Return the oldest file and its modification time, among the first `MAX_FILES` files below a folder."""
     oldest: tuple[float, Path] | None = None
     for number, path in enumerate(_files(folder)):
-        if number >= MOST_FILES:
+        if number >= MAX_FILES:
             break
         try:
             date = path.lstat().st_mtime
@@ -77,8 +75,8 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def check_group(name: str, path: Path, projects: Path = PROJECTS) -> Iterable[Finding]:
-    """Whether new files below /project count against the project's quota and not the user's."""
-    folder = existing(path)
+    """Check that new files below /project count against the quota of the project, not of the user."""
+    folder = nearest_existing(path)
     if not folder.is_relative_to(projects) or folder == projects:
         return
     status = folder.stat()
@@ -93,7 +91,7 @@ def check_group(name: str, path: Path, projects: Path = PROJECTS) -> Iterable[Fi
 
 
 def group_name(number: int) -> str:
-    """The name of a group, or its number where it has none."""
+    """Return the name of a group, or its number if it has no name."""
     try:
         return grp.getgrgid(number).gr_name
     except KeyError:
@@ -101,24 +99,24 @@ def group_name(number: int) -> str:
 
 
 def check_modes(config_files: Iterable[Path]) -> Iterable[Finding]:
-    """Whether others can change what is imported, or the configuration: both are code."""
+    """Check that others cannot change imported code or the configuration, which is code too."""
     folders = {"configuration": {path.absolute().parent for path in config_files}}
     folders["sys.path"] = {Path(entry).absolute() for entry in sys.path if entry}
-    for name, places in folders.items():
-        shared = [f"{path} ({why})" for path in sorted(places) if (why := others_may_write(path))]
-        if places:
+    for name, paths in folders.items():
+        shared = [f"{path} ({who})" for path in sorted(paths) if (who := writable_by(path))]
+        if paths:
             yield ok_or_warn(
                 not shared,
                 f"modes of {name}",
                 f"writable by others: {', '.join(shared)}"
                 if shared
-                else f"{counted(len(places), 'folder')}, yours alone to change",
-                "chmod g-w,o-w FOLDER     (or trust everybody who can write there)",
+                else f"{counted(len(paths), 'folder')}, not writable by others",
+                "chmod g-w,o-w FOLDER     (or make sure that you trust everybody who can write there)",
             )
 
 
-def others_may_write(path: Path) -> str:
-    """By whom besides its owner a folder can be changed; empty if by nobody, or if it is not there."""
+def writable_by(path: Path) -> str:
+    """Return who besides its owner can change a folder; empty if nobody can, or if it does not exist."""
     try:
         status = path.stat()
     except OSError:
@@ -126,9 +124,9 @@ def others_may_write(path: Path) -> str:
     if status.st_mode & stat.S_IWOTH:
         return "everybody"
     group = group_name(status.st_gid)
-    # Many systems give each user a group of the same number, in which nobody else is.
-    alone = status.st_gid == status.st_uid and not _members(status.st_gid)
-    return f"group {group}" if status.st_mode & stat.S_IWGRP and not alone else ""
+    # Many systems give each user a group of the same number, without other members.
+    private = status.st_gid == status.st_uid and not _members(status.st_gid)
+    return f"group {group}" if status.st_mode & stat.S_IWGRP and not private else ""
 
 
 def _members(number: int) -> list[str]:
@@ -139,18 +137,18 @@ def _members(number: int) -> list[str]:
 
 
 def check_umask(mask: int) -> Finding:
-    """Whether new files would be writable by everybody.
+    """Check that new files are not writable by everybody.
 
     >>> check_umask(0o000).status, check_umask(0o022).status
     ('WARN', 'OK')
     """
     if mask & 0o002:
         return ok("umask", f"{mask:03o}")
-    return warn("umask", f"{mask:03o}: everybody may change new files", "umask 007")
+    return warn("umask", f"{mask:03o}: everybody can change new files", "umask 007")
 
 
 def current_umask() -> int:
-    """The umask, which can only be read by setting it."""
+    """Return the umask; it can be read only by setting it."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
