@@ -10,13 +10,13 @@ from bldml.errors import UsageError
 
 
 def demo(folder: Path, images_per_class: int = 400, size: int = 256, seed: int = 0) -> None:
-    """Draw beech leaves, healthy and diseased, to try everything on.
+    """Draw healthy and diseased beech leaves as a dataset for trying bldml.
 
     Args:
-        folder: Where to; must not exist yet, or be empty.
-        images_per_class: How many of each class.
-        size: Longer side in pixels.
-        seed: The same seed draws the same leaves.
+        folder: Output folder (new or empty).
+        images_per_class: Number of photographs per class.
+        size: Longer side of a photograph in pixels.
+        seed: Random seed; the same seed draws the same leaves.
     """
     from bldml.dataset.synthetic.leaves import write_leaves
 
@@ -120,22 +120,23 @@ def split(
     class_aliases: dict[str, str] | None = None,
     fresh: bool = False,
 ) -> None:
-    """Divide photographs into train, val and test by groups, with duplicates and bursts kept together.
+    """Split photographs into train, val and test; groups, bursts and duplicates are never divided.
 
     Args:
-        root: Folder with one folder a class, or with split folders, which are not followed.
-        output: The manifest to write; photographs in an earlier one keep their places.
-        group: burst, folder (below the class folder, equal names in two classes being one group; folder:1 for the
-            first one), none, or a CSV with path and group.
-        test: Share of the test split.
-        val: Share of the validation split.
-        folds: Divide all that is not test into so many folds too, as many as an earlier manifest has; fit takes one
-            as val by --data.fold.
-        seed: Decides between divisions that are equally good.
-        gap_seconds: Longest pause within a burst of one camera; 0 for not looking for bursts, whatever the group.
+        root: Folder with class folders, or with split folders, whose assignment is ignored.
+        output: Manifest to write; existing assignments in this file are kept.
+        group: burst, folder (below the class folder; folders with the same name form one group; folder:1 uses only
+            the first level), none, or a CSV with the columns path and group. Bursts are kept together for all but none.
+        test: Fraction of the test split.
+        val: Fraction of the validation split.
+        folds: Also create this number of cross-validation folds from the non-test photographs; null keeps the folds
+            of an existing manifest. Select a fold as val with fit --data.fold.
+        seed: Random seed for ties.
+        gap_seconds: Maximum gap (s) between photographs of one burst; 0 turns burst detection off.
         class_aliases: Class name for a folder's name, where they differ.
-        fresh: Start over, whatever an earlier manifest says.
+        fresh: Ignore existing assignments and start over.
     """
+
     from bldml.dataset.splitting.command import split_photographs
     from bldml.dataset.splitting.splits import SplitRequest
     from bldml.errors import DatasetError, RunError

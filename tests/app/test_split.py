@@ -79,7 +79,7 @@ def test_a_plain_division(data: Path, bldml: Bldml) -> None:
     table = [line.split() for line in outcome.out.splitlines() if line.strip().startswith("train")]
     assert table == [["train", "36", "60.0", "%", "60.0", "%", "18", "(60.0", "%)", "18", "(60.0", "%)", "36"]]
     command = f"  python -m bldml fit --data.root {data} --data.manifest splits.csv --data.positive_class BLD\n"
-    assert outcome.out.endswith(f"Wrote splits.csv. Next, where BLD is the class that you look for:\n{command}")
+    assert outcome.out.endswith(f"Wrote splits.csv. Next, with BLD as the positive class:\n{command}")
     assert "bursts may have been missed" in outcome.out
 
 
@@ -159,7 +159,7 @@ def test_a_fit_refuses_photographs_that_have_changed(data: Path, bldml: Bldml) -
     # As the message advises.
     before = places(Path("splits.csv"))
     outcome = bldml("split", data)
-    assert "1 has another content than before: BLD/leaf_0007.jpg" in outcome.out
+    assert "the content of 1 photograph has changed: BLD/leaf_0007.jpg" in outcome.out
     assert places(Path("splits.csv")) == before
     assert (
         bldml("fit", *SMALL, f"--data.root={data}", "--data.manifest=splits.csv", "--trainer.fast_dev_run=1").code == 0
@@ -213,7 +213,7 @@ def test_bursts_stay_together(data: Path, bldml: Bldml) -> None:
     # As the help says.
     outcome = bldml("split", data, "--gap_seconds=0", "--output=none.csv")
     assert outcome.code == 0, outcome.err
-    assert "Bursts were not looked for (--gap_seconds 0)." in outcome.out
+    assert "Burst detection is off (--gap_seconds 0)." in outcome.out
     assert len({row["group"] for row in rows(Path("none.csv")).values()}) == 60
     # Four seconds between two photographs are longer than asked for.
     assert bldml("split", data, "--gap_seconds=4", "--output=loose.csv").code == 0
@@ -233,7 +233,7 @@ def test_groups_from_a_table(data: Path, bldml: Bldml) -> None:
     groups_are_whole(Path("splits.csv"))
     found = rows(Path("splits.csv"))
     assert {row["group"] for row in found.values()} == {"tree 0 + tree 7", *(f"tree {k}" for k in range(1, 7))}
-    assert "tree 0 and tree 7 were joined: the same content (BLD/leaf_0001.jpg, BLD/zzz.jpg)" in outcome.out
+    assert "tree 0 and tree 7 were joined: identical files (BLD/leaf_0001.jpg, BLD/zzz.jpg)" in outcome.out
     assert "1 photograph in tree_id.csv is not in" in outcome.out
     table.write_text("path,group\nBLD/leaf_0001.jpg,a\n")
     outcome = bldml("split", data, "--group=tree_id.csv", "--output=other.csv")
@@ -252,7 +252,7 @@ def test_groups_from_folders(data: Path, bldml: Bldml) -> None:
             shutil.copy(data / kind / f"leaf_{number:04}.jpg", folder)
     outcome = bldml("split", root, "--group=folder")
     assert outcome.code == 0, outcome.err
-    assert "Groups by folder: 16 folders, 8 names. Folders of one name in several places" in outcome.out
+    assert "Groups by folder: 16 folders, 8 names. Folders with the same name" in outcome.out
     assert {row["group"] for row in rows(Path("splits.csv")).values()} == {
         f"site {site}/tree {tree}" for site in range(2) for tree in range(4)
     }
@@ -272,7 +272,7 @@ def test_groups_from_folders(data: Path, bldml: Bldml) -> None:
         assert words in outcome.err
 
 
-def test_old_photographs_keep_their_places(data: Path, bldml: Bldml) -> None:
+def test_old_photographs_keep_their_assignments(data: Path, bldml: Bldml) -> None:
     assert bldml("split", data, "--folds=3").code == 0
     manifest = Path("splits.csv")
     before, text = places(manifest), manifest.read_text()
@@ -289,7 +289,7 @@ def test_old_photographs_keep_their_places(data: Path, bldml: Bldml) -> None:
         shutil.copytree(data.parent / "more" / kind, data / kind / "more")
     outcome = bldml("split", data, "--folds=3")
     assert outcome.code == 0, outcome.err
-    assert "58 photographs keep their places, 20 are new, 2 are gone; 1 has another name" in outcome.out
+    assert "58 photographs keep their assignments, 20 are new, 2 are missing; 1 was renamed" in outcome.out
     now = places(manifest)
     assert {name: now[name] for name in before} == before
     assert len(now) == 78
@@ -301,9 +301,9 @@ def test_old_photographs_keep_their_places(data: Path, bldml: Bldml) -> None:
     assert places(manifest) == now
     outcome = bldml("split", data)
     assert outcome.code == 0, outcome.err
-    assert "splits.csv has 3 folds, and so has this division" in outcome.out
-    assert "those of the folds of the 62 outside the test split" in outcome.out
-    assert "--data.fold k replaces its column split" in outcome.out
+    assert "The 3 folds in splits.csv are kept" in outcome.out
+    assert "those of the folds to the 62 photographs outside the test split" in outcome.out
+    assert "With --data.fold k, fold k is the val split" in outcome.out
     assert places(manifest) == now
     assert bldml("split", data, "--fresh", "--seed=9").code == 0
     assert "fold" not in rows(manifest)["No_BLD/first.jpg"]
@@ -316,7 +316,7 @@ def test_a_second_run_without_val_takes_the_folds_that_there_are(data: Path, bld
     shutil.copy(data / "BLD" / "leaf_0001.jpg", data / "BLD" / "zzz.jpg")
     outcome = bldml("split", data, "--val=0")
     assert outcome.code == 0, outcome.err
-    assert "splits.csv has 3 folds, and so has this division" in outcome.out
+    assert "The 3 folds in splits.csv are kept" in outcome.out
     assert places(manifest) == before | {"BLD/zzz.jpg": before["BLD/leaf_0001.jpg"]}
     assert {split for split, _ in places(manifest).values()} == {"train", "test"}
     # Where there are none, they must be asked for, and nothing is read or written before.
@@ -336,10 +336,10 @@ def test_a_copy_and_another_label_in_a_second_run(data: Path, bldml: Bldml) -> N
     outcome = bldml("split", data)
     assert outcome.code == 0, outcome.err
     assert (
-        "60 photographs keep their places, 1 is new (1 of them a copy of an old one), 0 are gone; 1 has another name"
+        "60 photographs keep their assignments, 1 is new (1 of them a copy of an old one), 0 are missing; 1 was renamed"
         in outcome.out
     )
-    assert "Warning: 1 has another label than before: No_BLD/moved.jpg (BLD before, No_BLD now)." in outcome.out
+    assert "Warning: the label of 1 photograph has changed: No_BLD/moved.jpg (BLD before, No_BLD now)." in outcome.out
     found = places(Path("splits.csv"))
     assert found["BLD/zzz.jpg"] == found["BLD/leaf_0001.jpg"]
 
@@ -378,7 +378,7 @@ def test_three_classes_have_no_next_command(data: Path, bldml: Bldml) -> None:
         (data / "BLD" / f"leaf_{number:04}.jpg").rename(data / "mites" / f"{number}.jpg")
     outcome = bldml("split", data)
     assert outcome.code == 0, outcome.err
-    assert "A fit needs two classes; here are 3 (BLD, No_BLD, mites)." in outcome.out
+    assert "Training needs two classes; found 3 (BLD, No_BLD, mites)." in outcome.out
     assert "bldml fit" not in outcome.out
 
 
@@ -388,7 +388,10 @@ def test_a_share_missed_by_two_points_is_said(data: Path, bldml: Bldml) -> None:
     table.write_text("path,group\n" + "".join(f"{name},tree {tree}\n" for name, tree in trees.items()))
     assert "could not be met" not in bldml("split", data, f"--group={table}").out
     outcome = bldml("split", data, f"--group={table}", "--val=0.22", "--output=other.csv")
-    assert "Shares that could not be met: train 60.0 % instead of 58.0 %, val 20.0 % instead of 22.0 %." in outcome.out
+    assert (
+        "Proportions that could not be met: train 60.0 % instead of 58.0 %, val 20.0 % instead of 22.0 %."
+        in outcome.out
+    )
 
 
 def test_a_file_that_is_no_division_stays(data: Path, bldml: Bldml) -> None:
@@ -440,7 +443,7 @@ def test_other_names_for_classes_and_one_photograph_in_two(data: Path, bldml: Bl
     outcome = bldml("split", data, "--class_aliases={1_BLD: BLD}")
     assert outcome.code == 0, outcome.err
     assert {row["label"] for row in rows(Path("splits.csv")).values()} == {"BLD", "No_BLD"}
-    assert "lies in two classes, 1 time: 1_BLD/leaf_0001.jpg and No_BLD/other.jpg" in outcome.out
+    assert "is in two classes, 1 time: 1_BLD/leaf_0001.jpg and No_BLD/other.jpg" in outcome.out
 
 
 def test_real_photographs(coffee: Path, bldml: Bldml) -> None:

@@ -125,32 +125,32 @@ def test_a_missing_table(tmp_path: Path) -> None:
 
 def test_groups_are_joined_by_what_they_share() -> None:
     names = list("abcdef")
-    links = [Link(0, 2, "near duplicates"), Link(1, 3, "one burst"), Link(4, 5, "the same content")]
+    links = [Link(0, 2, "near duplicates"), Link(1, 3, "same burst"), Link(4, 5, "identical files")]
     groups, joins = join_groups(names, ["t1", "t1", "t2", "t3", "", ""], links)
     assert groups == ["t1 + t2 + t3"] * 4 + ["e"] * 2
     assert joins == [
         Join(("t1", "t2"), ("a", "c"), "near duplicates"),
-        Join(("t1", "t3"), ("b", "d"), "one burst"),
+        Join(("t1", "t3"), ("b", "d"), "same burst"),
     ]
 
 
 def test_a_photograph_without_a_group_joins_two_groups() -> None:
-    links = [Link(1, 0, "near duplicates"), Link(1, 2, "one burst"), Link(0, 2, "the same content")]
+    links = [Link(1, 0, "near duplicates"), Link(1, 2, "same burst"), Link(0, 2, "identical files")]
     groups, joins = join_groups(["a", "b", "c"], ["t1", "", "t2"], links)
     assert groups == ["t1 + t2"] * 3
-    assert [str(join) for join in joins] == ["t1 and t2 were joined: one burst (b, c)"]
+    assert [str(join) for join in joins] == ["t1 and t2 were joined: same burst (b, c)"]
 
 
 def test_many_groups_have_a_short_name() -> None:
     own = [f"t{i}" for i in range(9)]
-    groups, joins = join_groups([f"{i}" for i in range(9)], own, [Link(i, i + 1, "one burst") for i in range(8)])
+    groups, joins = join_groups([f"{i}" for i in range(9)], own, [Link(i, i + 1, "same burst") for i in range(8)])
     assert set(groups) == {"t0 + t1 + t2 + 6 more"}
     assert len(joins) == 8
 
 
 def test_no_two_groups_have_the_same_name() -> None:
     names = ["a", "b", "c", "d", "e"]
-    groups, _ = join_groups(names, ["", "a", "t1", "t2", "t1 + t2"], [Link(2, 3, "one burst")])
+    groups, _ = join_groups(names, ["", "a", "t1", "t2", "t1 + t2"], [Link(2, 3, "same burst")])
     assert groups == ["a'", "a", "t1 + t2'", "t1 + t2'", "t1 + t2"]
 
 
@@ -163,7 +163,7 @@ def test_no_two_groups_have_the_same_name() -> None:
 def test_groups_are_the_components(own: list[str], pairs: list[tuple[int, int]], shuffle: random.Random) -> None:
     """By a second implementation: colours that spread until nothing changes; and in any order."""
     names = [f"n{i}" for i in range(len(own))]
-    links = [Link(a, b, "one burst") for a, b in pairs if a < len(own) and b < len(own)]
+    links = [Link(a, b, "same burst") for a, b in pairs if a < len(own) and b < len(own)]
     colours = list(range(len(own)))
     edges = [(link.a, link.b) for link in links]
     edges += [(i, j) for i in range(len(own)) for j in range(i) if own[i] and own[i] == own[j]]
@@ -176,6 +176,6 @@ def test_groups_are_the_components(own: list[str], pairs: list[tuple[int, int]],
             assert (groups[i] == groups[j]) == (colours[i] == colours[j])
     order = shuffle.sample(range(len(own)), len(own))
     place = {i: position for position, i in enumerate(order)}
-    mixed = [Link(place[link.b], place[link.a], link.why) for link in shuffle.sample(links, len(links))]
+    mixed = [Link(place[link.b], place[link.a], link.reason) for link in shuffle.sample(links, len(links))]
     again, _ = join_groups([names[i] for i in order], [own[i] for i in order], mixed)
     assert [again[place[i]] for i in range(len(own))] == groups

@@ -12,8 +12,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from bldml.dataset.samples import Collection, Sample
 from bldml.dataset.splitting.groups import Join
-from bldml.dataset.splitting.partition import divide_groups, lacking
-from bldml.dataset.splitting.previous import Kept, Place, agreed_folds
+from bldml.dataset.splitting.partition import divide_groups, missing_classes
+from bldml.dataset.splitting.previous import Assignment, KeptAssignments, resolve_folds
 from bldml.dataset.splitting.splits import SplitRequest, divide_samples
 from bldml.errors import DatasetError
 
@@ -43,11 +43,13 @@ def photographs(groups: list[tuple[int, int]], start: int = 0) -> list[Sample]:
     return found
 
 
-def divide(samples: list[Sample], request: SplitRequest, kept: Kept | None = None) -> Collection:
+def divide(samples: list[Sample], request: SplitRequest, kept: KeptAssignments | None = None) -> Collection:
     return divide_samples(ROOT, samples, {s.name: "0" * 64 for s in samples}, request, kept)
 
 
-def try_to_divide(samples: list[Sample], request: SplitRequest, kept: Kept | None = None) -> Collection | str:
+def try_to_divide(
+    samples: list[Sample], request: SplitRequest, kept: KeptAssignments | None = None
+) -> Collection | str:
     """The division, or why there is none, which must be for one of two reasons."""
     try:
         return divide(samples, request, kept)
@@ -65,8 +67,8 @@ def places(collection: Collection) -> dict[str, tuple[str, str]]:
     }
 
 
-def kept_from(collection: Collection) -> Kept:
-    return Kept({name: Place(name, split, fold) for name, (split, fold) in places(collection).items()})
+def kept_from(collection: Collection) -> KeptAssignments:
+    return KeptAssignments({name: Assignment(name, split, fold) for name, (split, fold) in places(collection).items()})
 
 
 def whole_and_complete(collection: Collection, samples: list[Sample], request: SplitRequest) -> None:
@@ -77,7 +79,7 @@ def whole_and_complete(collection: Collection, samples: list[Sample], request: S
     for sample in samples:
         places_of[sample.group or sample.name].add(found[sample.name])
     assert all(len(distinct) == 1 for distinct in places_of.values())
-    for split, share in zip(("train", "val", "test"), request.shares, strict=True):
+    for split, share in zip(("train", "val", "test"), request.fractions, strict=True):
         in_split = {s.class_name for s in samples if found[s.name][0] == split}
         assert in_split == ({s.class_name for s in samples} if share else set())
     for split, fold in found.values():
@@ -113,12 +115,12 @@ def test_shares_are_met_to_within_one_group(diseased: list[int], healthy: list[i
     """In every class, where no part is asked to be smaller than a group."""
     counts = np.array([(n, 0) for n in diseased * 3] + [(0, n) for n in healthy * 3])
     names = [str(i) for i in range(len(counts))]
-    parts = np.array(divide_groups(counts, names, request.shares, request.seed))
+    parts = np.array(divide_groups(counts, names, request.fractions, request.seed))
     for kind in range(2):
         total, largest = counts[:, kind].sum(), counts[:, kind].max()
-        if min(share for share in request.shares if share) * total < largest:
+        if min(share for share in request.fractions if share) * total < largest:
             continue
-        for part, share in enumerate(request.shares):
+        for part, share in enumerate(request.fractions):
             assert abs(counts[parts == part, kind].sum() - share * total) <= largest + 1e-9
 
 
@@ -171,7 +173,7 @@ def test_new_photographs_go_where_most_is_missing() -> None:
     for split, count in {"train": 60, "val": 20, "test": 20}.items():
         assert Counter(s.class_name for s in more.splits[split]) == {"BLD": count, "No_BLD": count}
     # A split that is too small by half is filled first.
-    small = Kept({k: v for k, v in kept_from(first).places.items() if v.split != "test"})
+    small = KeptAssignments({k: v for k, v in kept_from(first).assignments.items() if v.split != "test"})
     kept = photographs([(1, 0), (0, 1)] * 50)
     again = divide(kept, request, small)
     assert {s.name for s in again.splits["test"]} == {s.name for s in first.splits["test"]}
@@ -210,7 +212,7 @@ def test_not_further_from_the_shares_than_scikit_learn() -> None:
 def test_a_part_without_a_class_takes_a_group_that_has_it() -> None:
     """Placing the groups one by one leaves the second part without BLD here, where another way is open."""
     counts = np.array([[5, 0], [2, 5], [2, 1], [1, 5]])
-    assert lacking(counts, divide_groups(counts, list("abcd"), (0.6, 0.2, 0.2)), 3) == []
+    assert missing_classes(counts, divide_groups(counts, list("abcd"), (0.6, 0.2, 0.2)), 3) == []
 
 
 def test_many_small_parts_beside_a_large_one() -> None:
@@ -219,15 +221,15 @@ def test_many_small_parts_beside_a_large_one() -> None:
     assert sorted(Counter(parts).values()) == [1, 1, 1, 2, 19]
 
 
-def test_lacking() -> None:
+def test_missing_classes() -> None:
     counts = np.array([[1, 0, 0], [0, 2, 0]])
-    assert lacking(counts, [0, 1], 2) == [(0, 1), (1, 0)]  # of the third class there is none at all
+    assert missing_classes(counts, [0, 1], 2) == [(0, 1), (1, 0)]  # of the third class there is none at all
 
 
 # What cannot be
 
 
-def message(groups: list[tuple[int, int]], request: SplitRequest, kept: Kept | None = None) -> str:
+def message(groups: list[tuple[int, int]], request: SplitRequest, kept: KeptAssignments | None = None) -> str:
     with pytest.raises(DatasetError) as raised:
         divide(photographs(groups), request, kept)
     return str(raised.value)
@@ -299,8 +301,8 @@ def test_a_photograph_between_two_splits() -> None:
     groups = [(2, 2)] * 6
     first = kept_from(divide(photographs(groups), SplitRequest()))
     a, b = (
-        next(n for n, p in first.places.items() if p.split == "train"),
-        next(n for n, p in first.places.items() if p.split == "test"),
+        next(n for n, p in first.assignments.items() if p.split == "train"),
+        next(n for n, p in first.assignments.items() if p.split == "test"),
     )
     joined = {f"tree {int(name.split('/')[1][:3])}" for name in (a, b)}
     samples = [
@@ -326,12 +328,12 @@ def test_a_photograph_between_two_splits() -> None:
 
 
 def test_other_folds_than_before() -> None:
-    earlier = [Place("a", "train", "3"), Place("b", "test")]
-    assert [agreed_folds(earlier, folds) for folds in (None, 4)] == [4, 4]
-    assert [agreed_folds(earlier[1:], folds) for folds in (None, 5)] == [None, 5]
+    earlier = [Assignment("a", "train", "3"), Assignment("b", "test")]
+    assert [resolve_folds(earlier, folds) for folds in (None, 4)] == [4, 4]
+    assert [resolve_folds(earlier[1:], folds) for folds in (None, 5)] == [None, 5]
     for folds in (3, 5):
         with pytest.raises(DatasetError, match=f"has 4 folds; asked for are {folds}"):
-            agreed_folds(earlier, folds)
+            resolve_folds(earlier, folds)
 
 
 def test_other_groups_than_before() -> None:
@@ -341,7 +343,7 @@ def test_other_groups_than_before() -> None:
     where = defaultdict(list)
     for sample in photographs(groups):
         if sample.class_name == "BLD":
-            where[first.places[sample.name].split].append(sample.group)
+            where[first.assignments[sample.name].split].append(sample.group)
     # Four pairs of a tree in train and one in test are now called alike.
     pairs = dict(zip(where["test"][:4], where["train"][:4], strict=True))
     samples = [Sample(s.path, s.name, s.class_name, pairs.get(s.group, s.group)) for s in photographs(groups)]

@@ -24,6 +24,7 @@ from typing import TypeVar
 from bldml.dataset.duplicates.graph import component_roots
 from bldml.dataset.duplicates.names import folder_without_split, plain_stem, without_copy_marks
 from bldml.dataset.metadata import Metadata
+from bldml.io.text import counted
 
 Value = TypeVar("Value", int, datetime)
 
@@ -69,9 +70,9 @@ class BurstEvidence:
         90 of 100 photographs have an EXIF time, 5 a frame number. The largest burst has 4 photographs.
         """
         have = "has" if self.with_time == 1 else "have"
-        parts = [f"{self.with_time} of {self.photographs} photographs {have} an EXIF time"]
-        parts += [f"{self.with_name_time} a time in the name"] if self.with_name_time else []
-        parts += [f"{self.with_frame} a frame number"] if self.with_frame else []
+        parts = [f"{self.with_time:,} of {counted(self.photographs, 'photograph')} {have} an EXIF time"]
+        parts += [f"{self.with_name_time:,} a time in the name"] if self.with_name_time else []
+        parts += [f"{self.with_frame:,} a frame number"] if self.with_frame else []
         largest = f"The largest burst has {self.largest} photographs." if self.largest > 1 else "No burst was found."
         warning = " Few photographs have timestamps, so bursts may have been missed." if self.weak else ""
         return f"{', '.join(parts)}. {largest}{warning}"

@@ -1,4 +1,4 @@
-"""The command `split`: photographs and groups become a manifest that fit can use."""
+"""The command `split`: write a manifest that assigns photographs to splits and folds."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,28 +19,28 @@ from bldml.dataset.metadata import Metadata
 from bldml.dataset.samples import SPLITS, Sample, no_photographs
 from bldml.dataset.splitting.groups import burst_links, content_links, folder_groups, join_groups, table_groups
 from bldml.dataset.splitting.messages import (
+    describe_division,
+    describe_folders,
+    describe_kept,
+    describe_left_out,
+    describe_next,
+    describe_together,
+    describe_two_classes,
     some,
-    tell_division,
-    tell_folders,
-    tell_kept,
-    tell_left_out,
-    tell_next,
-    tell_together,
-    tell_two_classes,
 )
-from bldml.dataset.splitting.previous import agreed_folds, keep, read_earlier
+from bldml.dataset.splitting.previous import keep_assignments, read_previous, resolve_folds
 from bldml.dataset.splitting.splits import SplitRequest, divide_samples
 from bldml.dataset.verify import Verified, verify
 from bldml.errors import DatasetError
 from bldml.io.atomic import write_atomically
 from bldml.io.text import counted
 
-PHASH_SIZE = 128  # pixels: a print holds less than is left at this size
+PHASH_SIZE = 128  # pixels; a perceptual hash needs no more detail than an image of this size has
 
 
 @dataclass(frozen=True)
 class _Contents:
-    """What was found in the files, in the order of the samples; the digest of one that cannot be read is empty."""
+    """What was read from the files, in the order of the samples; the digest of an unreadable file is empty."""
 
     digests: list[str]
     phashes: PHashes
@@ -58,42 +58,42 @@ def split_photographs(
     class_aliases: Mapping[str, str] | None = None,
     fresh: bool = False,
 ) -> str:
-    """Divide the photographs in a folder and write the manifest.
+    """Assign the photographs in a folder to splits and write the manifest.
 
     Args:
-        root: The data folder, flat or with split folders, which are not followed.
-        output: The manifest; the places in an earlier one are kept.
-        request: Shares, folds and seed.
-        group: `burst`, `folder`, `folder:N`, `none` or a table of groups.
-        gap_seconds: Longest pause within a burst; 0 for not looking for bursts, whatever the group.
+        root: Data folder with class folders, or with split folders, whose assignment is ignored.
+        output: Manifest to write; existing assignments in this file are kept.
+        request: Requested splits and folds.
+        group: `burst`, `folder`, `folder:N`, `none` or the path of a table of groups.
+        gap_seconds: Maximum gap between photographs of one burst, in seconds; 0 turns burst detection off.
         class_aliases: Class name for a folder's name, where they differ.
-        fresh: Do not keep the places of an earlier manifest.
+        fresh: Ignore existing assignments.
 
     Returns:
-        What to tell the user.
+        Text to print.
 
     Raises:
-        DatasetError, RunError: It cannot be done; nothing was written.
+        DatasetError, RunError: The request cannot be met or the manifest cannot be written; no file was changed.
     """
     if not output.absolute().parent.is_dir():
         raise DatasetError(
             f"The folder {show_path(output.absolute().parent)} for --output does not exist. Make it first."
         )
-    earlier = read_earlier(output, fresh)
-    asked, request = request, request.with_folds(agreed_folds(earlier, request.folds))
+    previous = read_previous(output, fresh)
+    requested, request = request, request.with_folds(resolve_folds(previous, request.folds))
     found = read_folders(root, aliases=class_aliases)
     samples = sorted((s for split in found.splits.values() for s in split), key=lambda s: s.name)
     if not samples:
         raise DatasetError(no_photographs(found))
     names = [sample.name for sample in samples]
     own, notes = _own_groups(group, names, root, gap_seconds)
-    if request.folds != asked.folds:
-        notes.append(f"{show_path(output)} has {request.folds} folds, and so has this division (--fresh starts over).")
+    if request.folds != requested.folds:
+        notes.append(f"The {request.folds} folds in {show_path(output)} are kept (--fresh starts over).")
     contents = _read(samples)
     if not any(contents.digests):
         raise DatasetError(f"Of {counted(len(samples), 'photograph')} in {show_path(root)} not one can be read.")
     digests = {name: digest for name, digest in zip(names, contents.digests, strict=True) if digest}
-    kept = keep(earlier, samples, digests, output) if earlier else None
+    kept = keep_assignments(previous, samples, digests, output) if previous else None
     duplicates = find_duplicates(names, [s.class_name for s in samples], contents.digests, contents.phashes)
     links = content_links(duplicates)
     if group != "none" and gap_seconds > 0:
@@ -104,17 +104,22 @@ def split_photographs(
     samples = [replace(sample, group=g) for sample, g in zip(samples, groups, strict=True)]
     division = divide_samples(root, samples, digests, request, kept, joins)
     write_atomically(output, to_manifest(division))
-    lines = [*tell_left_out(found, contents.unreadable), *tell_two_classes(duplicates, names), *notes]
-    lines += [*tell_together(links, joins), *tell_kept(kept, len(samples)), *tell_division(division, request)]
-    return "\n".join([*lines, *tell_next(division, output, request, bool(contents.unreadable))]) + "\n"
+    lines = [*describe_left_out(found, contents.unreadable), *describe_two_classes(duplicates, names), *notes]
+    lines += [
+        *describe_together(links, joins),
+        *describe_kept(kept, len(samples)),
+        *describe_division(division, request),
+    ]
+    return "\n".join([*lines, *describe_next(division, output, request, bool(contents.unreadable))]) + "\n"
 
 
 def _own_groups(group: str, names: Sequence[str], root: Path, gap_seconds: float) -> tuple[list[str], list[str]]:
-    """The user's group of each photograph, and what to say about them."""
+    """Return the user's group of each photograph, and text about the groups."""
     if not gap_seconds >= 0:
         raise DatasetError(f"--gap_seconds must be at least 0, not {gap_seconds:g}; 0 is for not looking for bursts.")
-    unlooked = "--group none" if group == "none" else "--gap_seconds 0" if gap_seconds == 0 else ""
-    notes = [f"Bursts were not looked for ({unlooked})."] if unlooked else []
+    off = "--group none" if group == "none" else "--gap_seconds 0" if gap_seconds == 0 else ""
+    notes = [f"Burst detection is off ({off})."] if off else []
+
     kind, _, level = group.partition(":")
     if kind == "folder":
         if level and (not level.isdecimal() or int(level) < 1):
@@ -122,7 +127,7 @@ def _own_groups(group: str, names: Sequence[str], root: Path, gap_seconds: float
         has_splits = bool({folder.name for folder in subfolders(root)} & set(SPLITS))
         depth = 2 if has_splits else 1
         groups = folder_groups(names, depth, int(level) if level else None)
-        return groups, [*tell_folders(names, groups, depth), *notes]
+        return groups, [*describe_folders(names, groups, depth), *notes]
     if group in ("burst", "none"):
         return [""] * len(names), notes
     if not Path(group).expanduser().is_file():

@@ -1,4 +1,4 @@
-"""Which photographs must stay together: groups that the user names, joined where two hold the same photograph."""
+"""Find the photographs that must stay together: the user's groups, joined if they share a photograph or a burst."""
 
 import unicodedata
 from collections import defaultdict
@@ -17,7 +17,7 @@ from bldml.io.text import counted
 if TYPE_CHECKING:
     from bldml.dataset.duplicates.find import Duplicates
 
-Why = Literal["the same content", "near duplicates", "twins by name", "a copy by name", "one burst"]
+LinkReason = Literal["identical files", "near duplicates", "same name", "copy by name", "same burst"]
 MOST_NAMES = 3
 
 
@@ -26,51 +26,52 @@ class Link:
     """Two photographs that must not be separated.
 
     Attributes:
-        a: Number of the one.
-        b: Number of the other.
-        why: What they have in common.
+        a: Index of the first photograph.
+        b: Index of the second photograph.
+        reason: Why they must stay together.
     """
 
     a: int
     b: int
-    why: Why
+    reason: LinkReason
 
 
 @dataclass(frozen=True)
 class Join:
-    """Two groups of the user's that became one.
+    """Two of the user's groups that were joined.
 
     Attributes:
-        groups: Names of the two.
-        names: Of the photographs, one of either side, that are the same or of one burst.
-        why: What they have in common.
+        groups: Names of the two groups.
+        names: Names of the linked photographs, one from each group.
+        reason: Why these photographs must stay together.
     """
 
     groups: tuple[str, str]
     names: tuple[str, str]
-    why: Why
+    reason: LinkReason
 
     def __str__(self) -> str:
-        """Say it in a sentence's part."""
+        """Return the join as a clause of a sentence."""
         return (
-            f"{show_path(self.groups[0])} and {show_path(self.groups[1])} were joined: {self.why} "
+            f"{show_path(self.groups[0])} and {show_path(self.groups[1])} were joined: {self.reason} "
             f"({show_path(self.names[0])}, {show_path(self.names[1])})"
         )
 
 
 def folder_groups(names: Sequence[str], depth: int, level: int | None = None) -> list[str]:
-    """The folders below the class folder as groups; empty for what lies in the class folder itself.
+    """Return the folder below the class folder as the group of each photograph; empty if there is none.
 
-    Folders of the same name below two classes are one group: a tree may have healthy and diseased leaves. Where
-    BLD/tree1 and No_BLD/tree1 are different trees, rename the folders or give a table of groups.
+    Folders of the same name in two classes form one group: a tree may have healthy and diseased leaves. If BLD/tree1
+    and No_BLD/tree1 are different trees, rename the folders or use a table of groups.
 
     Args:
         names: Paths below the data folder, as `escape_path` writes them.
-        depth: Folders down to the class folder: 1, or 2 where split folders come first.
-        level: How many folders below the class folder count, such as 1 for a site that holds trees; None for all.
+        depth: Depth of the class folders: 1, or 2 below split folders.
+        level: Number of folders below the class folder that form a group, such as 1 for sites that contain trees; None
+            for all.
 
     Raises:
-        DatasetError: No photograph lies in such a folder, or none that deep.
+        DatasetError: No photograph is in such a folder, or none is that deep.
 
     >>> folder_groups(["BLD/site/tree/1.jpg", "BLD/2.jpg", "No_BLD/site/tree/3.jpg"], 1)
     ['site/tree', '', 'site/tree']
@@ -99,24 +100,24 @@ def _levels(number: int) -> str:
 
 
 def table_groups(table: Path, names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The groups that a CSV with the columns path and group names.
+    """Read groups from a CSV with the columns path and group.
 
-    A path starts from the data folder. Where it is no such path, it may be a file's name alone, or that without its
-    suffix; all photographs of one folder that have this stem are meant.
+    A path is relative to the data folder. It may also be only a file name, or a file name without suffix, which stands
+    for all photographs of one folder with this stem.
 
     Args:
-        table: The file.
+        table: Path of the CSV.
         names: Paths below the data folder, as `escape_path` writes them.
 
     Returns:
-        The group of each photograph, empty where its cell is; and the paths in the table that fit none.
+        The group of each photograph, empty if its cell is empty; and the paths in the table that match no photograph.
 
     Raises:
-        DatasetError: The table cannot be read, misses photographs, gives one two groups, or a name fits several.
+        DatasetError: The table cannot be read, lacks photographs, assigns two groups to one, or a name is ambiguous.
     """
     lookup = _Lookup(names)
     groups: dict[int, str] = {}
-    perhaps: set[int] = set()
+    ambiguous: set[int] = set()
     unknown: list[str] = []
     problems: list[str] = []
     for number, cells, is_too_wide in read_rows(table, ("path", "group"), noun="table of groups"):
@@ -129,15 +130,15 @@ def table_groups(table: Path, names: Sequence[str]) -> tuple[list[str], list[str
         elif len({PurePosixPath(names[i]).parent for i in found}) > 1:
             several = ", ".join(show_path(names[i]) for i in found[:MOST_NAMES])
             problems.append(f"row {number}: {show_path(text)} may be {several}; give the path")
-            perhaps.update(found)
+            ambiguous.update(found)
             continue
         problems += [
             f"row {number}: {show_path(names[i])} has two groups, {groups[i]} and {group}"
             for i in found
             if groups.setdefault(i, group) != group
         ]
-    named = perhaps.union(groups)
-    missing = [f"no group for {show_path(name)}" for i, name in enumerate(names) if i not in named]
+    listed = ambiguous.union(groups)
+    missing = [f"no group for {show_path(name)}" for i, name in enumerate(names) if i not in listed]
     if problems or missing:
         shown = (problems + missing)[:MOST_ROWS_SHOWN]
         if more := len(problems) + len(missing) - len(shown):
@@ -157,58 +158,58 @@ def table_groups(table: Path, names: Sequence[str]) -> tuple[list[str], list[str
 
 
 class _Lookup:
-    """Photographs by path, by file name and by stem."""
+    """Indexes of photographs by path, by file name and by stem."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        self.by: tuple[dict[str, list[int]], ...] = (defaultdict(list), defaultdict(list), defaultdict(list))
+        self.tables: tuple[dict[str, list[int]], ...] = (defaultdict(list), defaultdict(list), defaultdict(list))
         for i, name in enumerate(names):
             path = PurePosixPath(unescape_path(name))
-            for found, key in zip(self.by, (str(path), path.name, path.stem), strict=True):
-                found[_same(key)].append(i)
+            for table, key in zip(self.tables, (str(path), path.name, path.stem), strict=True):
+                table[_nfc(key)].append(i)
 
     def find(self, text: str) -> list[int]:
-        """Those that a cell means; it may be written by a program on Windows."""
+        """Return the photographs that a cell refers to; its path may have been written on Windows."""
         for spelling in (unescape_path(text), text, text.replace("\\", "/")):
-            key = _same(str(PurePosixPath(spelling))) if spelling else ""
-            for found in self.by:
-                if key in found:
-                    return found[key]
+            key = _nfc(str(PurePosixPath(spelling))) if spelling else ""
+            for table in self.tables:
+                if key in table:
+                    return table[key]
         return []
 
 
-def _same(text: str) -> str:
+def _nfc(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def content_links(found: "Duplicates") -> list[Link]:
-    """What ties photographs that are the same, or are named as if they were twins."""
-    links = [Link(group[0], i, "the same content") for group in found.exact for i in group[1:]]
-    links += [Link(pair.a, pair.b, "near duplicates") for pair in found.near_duplicates]
-    links += [Link(copy.original, copy.copy, "a copy by name") for copy in found.copies]
-    return links + [Link(group[0], i, "twins by name") for group in found.same_name for i in group[1:]]
+def content_links(duplicates: "Duplicates") -> list[Link]:
+    """Return the links between identical files, near duplicates, copies, and photographs of the same name."""
+    links = [Link(group[0], i, "identical files") for group in duplicates.exact for i in group[1:]]
+    links += [Link(pair.a, pair.b, "near duplicates") for pair in duplicates.near_duplicates]
+    links += [Link(copy.original, copy.copy, "copy by name") for copy in duplicates.copies]
+    return links + [Link(group[0], i, "same name") for group in duplicates.same_name for i in group[1:]]
 
 
 def burst_links(bursts: Sequence[str]) -> list[Link]:
-    """What ties the photographs of a burst.
+    """Return the links between the photographs of each burst.
 
     Args:
-        bursts: The burst of each photograph, as `bursts.burst_groups` names them.
+        bursts: Burst of each photograph, from `bursts.burst_groups`.
     """
     first: dict[str, int] = {}
-    return [Link(first[burst], i, "one burst") for i, burst in enumerate(bursts) if first.setdefault(burst, i) != i]
+    return [Link(first[burst], i, "same burst") for i, burst in enumerate(bursts) if first.setdefault(burst, i) != i]
 
 
 def join_groups(names: Sequence[str], own: Sequence[str], links: Iterable[Link]) -> tuple[list[str], list[Join]]:
-    """Join the user's groups where photographs of two of them must not be separated.
+    """Join the user's groups wherever photographs of two groups must not be separated.
 
     Args:
-        names: Of the photographs.
-        own: The user's group of each; empty for none.
-        links: What must stay together beside.
+        names: Names of the photographs.
+        own: The user's group of each photograph; empty for none.
+        links: Further photographs that must stay together.
 
     Returns:
-        The group of each photograph, named by the user's groups in it, else by the first of its photographs; and what
-        was joined.
+        The group of each photograph, named after the user's groups in it or else after its first photograph; and the
+        joins.
 
     >>> groups, joins = join_groups(["a", "b", "c", "d"], ["t1", "t1", "t2", ""], [Link(1, 2, "near duplicates")])
     >>> groups, str(joins[0])
@@ -227,27 +228,28 @@ def join_groups(names: Sequence[str], own: Sequence[str], links: Iterable[Link])
             continue
         labels = [own[i] or label.get(root, "") for i, root in ((link.a, a), (link.b, b))]
         if all(labels):
-            joins.append(Join((labels[0], labels[1]), (names[link.a], names[link.b]), link.why))
+            joins.append(Join((labels[0], labels[1]), (names[link.a], names[link.b]), link.reason))
         root = sets.union(a, b)
         if group := label.get(a) or labels[1]:
             label[root] = group
     members: dict[int, list[int]] = defaultdict(list)
     for i in range(len(names)):
         members[sets.find(i)].append(i)
-    return _call(list(members.values()), names, own), joins
+    return _group_names(list(members.values()), names, own), joins
 
 
-def _call(members: Sequence[Sequence[int]], names: Sequence[str], own: Sequence[str]) -> list[str]:
-    """The name of each photograph's group; no two groups get the same."""
+def _group_names(members: Sequence[Sequence[int]], names: Sequence[str], own: Sequence[str]) -> list[str]:
+    """Return the name of each photograph's group; names are unique."""
     taken = set(own)
     result = [""] * len(names)
-    for inside in sorted(members, key=lambda inside: min(names[i] for i in inside)):
-        groups = sorted({own[i] for i in inside if own[i]})
+    for indexes in sorted(members, key=lambda indexes: min(names[i] for i in indexes)):
+        groups = sorted({own[i] for i in indexes if own[i]})
         more = f" + {len(groups) - MOST_NAMES} more" if len(groups) > MOST_NAMES else ""
-        called = " + ".join(groups[:MOST_NAMES]) + more if groups else min(names[i] for i in inside)
-        while len(groups) != 1 and called in taken:  # the user may have named a group like a photograph
-            called += "'"
-        taken.add(called)
-        for i in inside:
-            result[i] = called
+        group = " + ".join(groups[:MOST_NAMES]) + more if groups else min(names[i] for i in indexes)
+        while len(groups) != 1 and group in taken:  # a group of the user's may have the name of a photograph
+            group += "'"
+        taken.add(group)
+        for i in indexes:
+            result[i] = group
+
     return result

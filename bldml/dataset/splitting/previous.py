@@ -1,4 +1,4 @@
-"""The division that an earlier `split` wrote: its photographs keep their places."""
+"""Read the manifest of a previous `split` and keep its split assignments."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -17,15 +17,15 @@ FOLD = "fold"
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a photograph was put.
+class Assignment:
+    """The split assignment of a photograph in the previous manifest.
 
     Attributes:
-        name: Its path in the manifest.
-        split: Its split.
-        fold: Number of its fold as text; empty for none.
-        digest: SHA-256 of its content then; empty where it could not be read.
-        label: Its class then; empty where that is not known.
+        name: Path in the manifest.
+        split: Assigned split.
+        fold: Number of the assigned fold as text; empty for none.
+        digest: SHA-256 of the file at that time; empty if it could not be read.
+        label: Class at that time; empty if unknown.
     """
 
     name: str
@@ -36,35 +36,35 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Kept:
-    """An earlier division laid on the photographs that there are now.
+class KeptAssignments:
+    """Previous assignments matched to the photographs that exist now.
 
     Attributes:
-        places: Of each photograph, by name; new ones are missing.
-        changed: Names of those whose content is another now.
-        moved: How many were found by their content under another name, while the old name is gone.
-        gone: How many of the earlier ones are there no more.
-        copies: How many of the new ones have the content of an old one that is still there.
-        relabelled: Name, label then and label now of those whose label is another.
+        assignments: Previous assignment by the photograph's present name; new photographs are not in it.
+        changed: Names of photographs whose content has changed.
+        renamed: Number of photographs recognised by their content under a new name while the old name is missing.
+        missing: Number of previous photographs that no longer exist.
+        copies: Number of new photographs with the content of a previous one that still exists.
+        relabelled: Name, previous label and present label of photographs whose label has changed.
     """
 
-    places: Mapping[str, Place]
+    assignments: Mapping[str, Assignment]
     changed: tuple[str, ...] = ()
-    moved: int = 0
-    gone: int = 0
+    renamed: int = 0
+    missing: int = 0
     copies: int = 0
     relabelled: tuple[tuple[str, str, str], ...] = ()
 
 
-def read_earlier(manifest: Path, fresh: bool = False) -> list[Place]:
-    """Read what an earlier `split` wrote; nothing where there is no such file.
+def read_previous(manifest: Path, fresh: bool = False) -> list[Assignment]:
+    """Read the assignments of a previous manifest; empty if there is none.
 
     Args:
-        manifest: The file.
-        fresh: Only make sure that it is such a file, so that it may be replaced.
+        manifest: Path of the manifest.
+        fresh: Only check that `split` wrote the file, so that it may be replaced; return no assignments.
 
     Raises:
-        DatasetError: There is a file, but `split` did not write it, or it has been damaged since.
+        DatasetError: There is a file, but `split` did not write it, or it is damaged.
     """
     try:
         with manifest.open("rb") as file:
@@ -81,7 +81,7 @@ def read_earlier(manifest: Path, fresh: bool = False) -> list[Place]:
         )
     if fresh:
         return []
-    places = []
+    assignments = []
     for number, cells, _ in read_rows(manifest, COLUMNS, (FOLD,)):
         row = {column: cell.strip() for column, cell in cells.items()}
         if row["split"] not in SPLITS:
@@ -96,66 +96,72 @@ def read_earlier(manifest: Path, fresh: bool = False) -> list[Place]:
                 "which is no number. Correct it, or start over with --fresh."
             )
         label = class_name(without_apostrophe(row["label"]))
-        places.append(Place(row["path"], row["split"], fold, row["sha256"].lower(), label))
-    return places
+        assignments.append(Assignment(row["path"], row["split"], fold, row["sha256"].lower(), label))
+    return assignments
 
 
-def keep(places: Sequence[Place], samples: Sequence[Sample], digests: Mapping[str, str], manifest: Path) -> Kept:
-    """Find the earlier place of each photograph: by its content, so that a new name changes nothing, else by its name.
+def keep_assignments(
+    previous: Sequence[Assignment], samples: Sequence[Sample], digests: Mapping[str, str], manifest: Path
+) -> KeptAssignments:
+    """Find the previous assignment of each photograph: by its content, so that it may be renamed, otherwise by name.
 
     Args:
-        places: The earlier division.
-        samples: The photographs now.
-        digests: SHA-256 of their contents, by name.
-        manifest: The file of the earlier division, for the message.
+        previous: Assignments in the previous manifest.
+        samples: Photographs that exist now.
+        digests: SHA-256 of their files, by name.
+        manifest: Path of the previous manifest, for messages.
 
     Raises:
-        DatasetError: Not one of the earlier photographs is there, or most are others under the same names.
+        DatasetError: None of the previous photographs exists, or most have other content under the same names.
     """
-    by_name = {place.name: place for place in places}
-    here = {sample.name for sample in samples}
-    by_digest: dict[str, list[Place]] = defaultdict(list)
-    for place in places:
-        if place.digest:
-            by_digest[place.digest].append(place)
-    # Whose names are gone: a photograph of another name with this content is one of them.
-    missing = {digest: [p for p in same if p.name not in here] for digest, same in by_digest.items()}
-    found: dict[str, Place] = {}
+    by_name = {assignment.name: assignment for assignment in previous}
+    present = {sample.name for sample in samples}
+    by_digest: dict[str, list[Assignment]] = defaultdict(list)
+    for assignment in previous:
+        if assignment.digest:
+            by_digest[assignment.digest].append(assignment)
+    # Assignments whose names are missing: a photograph of another name with this content is a renamed one.
+    missing = {digest: [a for a in same if a.name not in present] for digest, same in by_digest.items()}
+    kept: dict[str, Assignment] = {}
     changed: list[str] = []
-    moved, copies, comparable = 0, 0, 0
+    renamed, copies, comparable = 0, 0, 0
     for sample in samples:
         digest, own = digests.get(sample.name, ""), by_name.get(sample.name)
         same = by_digest.get(digest, []) if digest else []
         if own is None:
             if missing.get(digest):
-                found[sample.name] = missing[digest].pop(0)
-                moved += 1
+                kept[sample.name] = missing[digest].pop(0)
+                renamed += 1
             else:
                 copies += bool(same)
             continue
         comparable += bool(digest and own.digest)
-        is_other = bool(same) and own.digest != digest
-        found[sample.name] = same[0] if is_other else own
+        is_swapped = bool(same) and own.digest != digest
+        kept[sample.name] = same[0] if is_swapped else own
         if not same and digest and own.digest:
             changed.append(sample.name)
-    _check_same(places, found, changed, comparable, manifest)
-    used = {place.name for place in found.values()}
-    labels = [(s.name, found[s.name].label, s.class_name) for s in samples if s.name in found]
+    _check_same(previous, kept, changed, comparable, manifest)
+    used = {assignment.name for assignment in kept.values()}
+    labels = [(s.name, kept[s.name].label, s.class_name) for s in samples if s.name in kept]
     relabelled = tuple((name, then, now) for name, then, now in labels if then and then != now)
-    return Kept(found, tuple(changed), moved, len(by_name.keys() - used), copies, relabelled)
+    return KeptAssignments(kept, tuple(changed), renamed, len(by_name.keys() - used), copies, relabelled)
 
 
 def _check_same(
-    places: Sequence[Place], found: Mapping[str, Place], changed: Sequence[str], comparable: int, manifest: Path
+    previous: Sequence[Assignment],
+    kept: Mapping[str, Assignment],
+    changed: Sequence[str],
+    comparable: int,
+    manifest: Path,
 ) -> None:
-    """Check that these are the photographs that were divided, and not others."""
+    """Check that the previous manifest is of these photographs."""
     way_out = "Give another --output, or start over with --fresh."
-    if places and not found:
+    if previous and not kept:
         raise DatasetError(
-            f"Of {counted(len(places), 'photograph')} in {show_path(manifest)} not one is here: it divides others, "
+            f"Of {counted(len(previous), 'photograph')} in {show_path(manifest)} not one is here: it divides others, "
             f"perhaps from another folder. {way_out}"
         )
-    # Cameras number anew, so another data set may well have the same names.
+    # Cameras restart their numbering, so another data set may have the same names.
     if 2 * len(changed) > comparable:
         are = "is another" if len(changed) == 1 else "are others"
         names = ", ".join(map(show_path, changed[:3])) + (", …" if len(changed) > 3 else "")
@@ -165,20 +171,24 @@ def _check_same(
         )
 
 
-def agreed_folds(places: Sequence[Place], folds: int | None) -> int | None:
-    """The number of folds: that of the earlier division, where it has folds.
+def resolve_folds(previous: Sequence[Assignment], folds: int | None) -> int | None:
+    """Return the number of folds: that of the previous manifest if it has folds, otherwise the requested number.
 
     Args:
-        places: The earlier division.
-        folds: The number asked for; None for whatever there is.
+        previous: Assignments in the previous manifest.
+        folds: Requested number; None to use that of the previous manifest.
 
     Raises:
-        DatasetError: Another number is asked for.
+        DatasetError: The requested number differs from that of the previous manifest.
 
-    >>> agreed_folds([Place("a", "train", "2"), Place("b", "test")], None), agreed_folds([Place("a", "train")], 5)
+    >>> (
+    ...     resolve_folds([Assignment("a", "train", "2"), Assignment("b", "test")], None),
+    ...     resolve_folds([Assignment("a", "train")], 5),
+    ... )
     (3, 5)
     """
-    found = max((int(place.fold) + 1 for place in places if place.fold), default=None)
+    found = max((int(assignment.fold) + 1 for assignment in previous if assignment.fold), default=None)
+
     if found is None or folds in (None, found):
         return found or folds
     raise DatasetError(

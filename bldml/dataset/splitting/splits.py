@@ -1,4 +1,4 @@
-"""Divide photographs into splits and folds: groups whole, classes alike, old ones where they were."""
+"""Assign photographs to splits and folds: groups stay whole, classes are balanced, previous assignments are kept."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,8 +9,8 @@ import numpy as np
 from bldml.dataset.files import show_path
 from bldml.dataset.samples import SPLITS, Collection, Sample
 from bldml.dataset.splitting.groups import Join
-from bldml.dataset.splitting.partition import Counts, divide_groups, lacking
-from bldml.dataset.splitting.previous import Kept
+from bldml.dataset.splitting.partition import Counts, divide_groups, missing_classes
+from bldml.dataset.splitting.previous import KeptAssignments
 from bldml.errors import DatasetError
 from bldml.io.text import counted
 
@@ -20,16 +20,16 @@ MOST_CONFLICTS = 3
 
 @dataclass(frozen=True)
 class SplitRequest:
-    """What is asked for.
+    """The requested splits and folds.
 
     Args:
-        val: Share of the validation split, in (0, 1), or 0 where there are folds (see `with_folds`).
-        test: Share of the test split, in [0, 1); 0 for none.
-        folds: Parts, at least 2, into which all that is not test is divided once more; None for no folds.
-        seed: Decides between divisions that are equally good.
+        val: Fraction of the validation split, in (0, 1), or 0 if there are folds (see `with_folds`).
+        test: Fraction of the test split, in [0, 1); 0 for none.
+        folds: Number of cross-validation folds of the non-test photographs, at least 2; None for no folds.
+        seed: Random seed for ties.
 
     Raises:
-        DatasetError: These are no such shares.
+        DatasetError: A value is out of its range.
     """
 
     val: float = 0.2
@@ -47,15 +47,15 @@ class SplitRequest:
             raise DatasetError(f"--folds must be at least 2, not {self.folds}.")
 
     @property
-    def shares(self) -> tuple[float, ...]:
-        """Of train, val and test."""
+    def fractions(self) -> tuple[float, ...]:
+        """Fractions of train, val and test."""
         return (1 - self.val - self.test, self.val, self.test)
 
     def with_folds(self, folds: int | None) -> "SplitRequest":
-        """The same with the folds that there are to be, once an earlier division has been looked at.
+        """Return the request with this number of folds, as resolved against the previous manifest.
 
         Raises:
-            DatasetError: Neither a validation split nor folds are left.
+            DatasetError: There is neither a validation split nor folds.
         """
         if self.val == 0 and folds is None:
             raise DatasetError("--val 0 leaves nothing to choose the best epoch on. Give a share, or --folds 5.")
@@ -64,7 +64,7 @@ class SplitRequest:
 
 @dataclass(frozen=True)
 class _Groups:
-    """Groups of photographs, in an order of their own."""
+    """Groups of photographs: the name, the samples' indexes and the class counts of each."""
 
     names: list[str]
     members: list[list[int]]
@@ -81,49 +81,49 @@ def divide_samples(
     samples: Sequence[Sample],
     digests: Mapping[str, str],
     request: SplitRequest,
-    kept: Kept | None = None,
+    kept: KeptAssignments | None = None,
     joins: Sequence[Join] = (),
 ) -> Collection:
-    """Divide photographs.
+    """Assign photographs to splits and folds.
 
     Args:
-        root: The folder that names are relative to.
+        root: Folder that names are relative to.
         samples: All photographs, with the groups that must not be divided.
-        digests: SHA-256 of their contents, by name.
-        request: What is asked for.
-        kept: The places that photographs have already and keep, with all of their group.
-        joins: What made one group of several; for messages.
+        digests: SHA-256 of their files, by name.
+        request: Requested splits and folds.
+        kept: Previous assignments to keep; they hold for the whole group of a photograph.
+        joins: Groups that were joined; for messages.
 
     Returns:
-        A collection with the splits, in the order of the names, and with folds if they were asked for.
+        A collection with the splits, sorted by name, and with folds if requested.
 
     Raises:
-        DatasetError: It cannot be; the message says why.
+        DatasetError: The request cannot be met; the message gives the reason.
     """
     samples = sorted(samples, key=lambda sample: sample.name)
     class_names = sorted({sample.class_name for sample in samples})
     groups = _grouped(samples, class_names)
-    places = {} if kept is None else kept.places
+    previous = {} if kept is None else kept.assignments
 
-    def place(i: int, part: str) -> str:
-        found = places.get(samples[i].name)
-        return "" if found is None else found.fold if part == "fold" else found.split
+    def assigned(i: int, part: str) -> str:
+        assignment = previous.get(samples[i].name)
+        return "" if assignment is None else assignment.fold if part == "fold" else assignment.split
 
-    shares = request.shares
-    names = [split for split, share in zip(SPLITS, shares, strict=True) if share]
+    fractions = request.fractions
+    names = [split for split, fraction in zip(SPLITS, fractions, strict=True) if fraction]
     _check_possible(groups, class_names, len(names), f"{len(names)} splits ({', '.join(names)})", joins)
-    placed = _placed(groups, samples, [[place(i, "split") for i in m] for m in groups.members], SPLITS, joins)
-    parts = divide_groups(groups.counts, groups.names, shares, request.seed, placed)
-    open_parts = [i for i, share in enumerate(shares) if share]
-    _check_filled(groups, parts, SPLITS, open_parts, class_names)
+    fixed = _fixed_parts(groups, samples, [[assigned(i, "split") for i in m] for m in groups.members], SPLITS, joins)
+    parts = divide_groups(groups.counts, groups.names, fractions, request.seed, fixed)
+    used_parts = [i for i, fraction in enumerate(fractions) if fraction]
+    _check_filled(groups, parts, SPLITS, used_parts, class_names)
     folds: dict[str, str] = {}
     if request.folds is not None:
         rest = groups.subset([i for i, part in enumerate(parts) if SPLITS[part] != "test"])
         labels = [str(k) for k in range(request.folds)]
         _check_possible(rest, class_names, request.folds, f"{request.folds} folds outside the test split", joins)
-        placed = _placed(rest, samples, [[place(i, "fold") for i in m] for m in rest.members], labels, joins)
+        fixed = _fixed_parts(rest, samples, [[assigned(i, "fold") for i in m] for m in rest.members], labels, joins)
         equal = [1 / request.folds] * request.folds
-        in_fold = divide_groups(rest.counts, rest.names, equal, request.seed, placed)
+        in_fold = divide_groups(rest.counts, rest.names, equal, request.seed, fixed)
         _check_filled(rest, in_fold, [f"fold {k}" for k in labels], range(request.folds), class_names)
         folds = {samples[i].name: labels[k] for k, m in zip(in_fold, rest.members, strict=True) for i in m}
     split_of = {i: SPLITS[part] for part, members in zip(parts, groups.members, strict=True) for i in members}
@@ -132,49 +132,49 @@ def divide_samples(
 
 
 def _grouped(samples: Sequence[Sample], class_names: Sequence[str]) -> _Groups:
-    """The groups, each photograph without one on its own."""
+    """Return the groups; a photograph without a group forms its own."""
     members: dict[str, list[int]] = {}
     for i, sample in enumerate(samples):
         members.setdefault(sample.group or f"\0{sample.name}", []).append(i)
     number = {name: k for k, name in enumerate(class_names)}
     counts = np.zeros((len(members), len(class_names)), dtype=np.int64)
-    for g, inside in enumerate(members.values()):
-        for i in inside:
+    for g, indexes in enumerate(members.values()):
+        for i in indexes:
             counts[g, number[samples[i].class_name]] += 1
-    # Called by their first photograph: the names of groups may change when others join.
-    return _Groups([samples[inside[0]].name for inside in members.values()], list(members.values()), counts)
+    # Named by the first photograph, because the names of groups may change when others join.
+    return _Groups([samples[indexes[0]].name for indexes in members.values()], list(members.values()), counts)
 
 
-def _placed(
+def _fixed_parts(
     groups: _Groups,
     samples: Sequence[Sample],
-    places: Sequence[Sequence[str]],
+    assigned: Sequence[Sequence[str]],
     labels: Sequence[str],
     joins: Sequence[Join],
 ) -> list[int]:
-    """The part that each group has already, -1 for none."""
+    """Return the part that each group is already assigned to, -1 for none."""
     number = {label: k for k, label in enumerate(labels)}
-    placed, apart = [], []
-    for inside, found in zip(groups.members, places, strict=True):
-        distinct = sorted({place for place in found if place})
+    fixed, apart = [], []
+    for inside, found in zip(groups.members, assigned, strict=True):
+        distinct = sorted({label for label in found if label})
         if len(distinct) > 1:
             apart.append((inside, found))
-        placed.append(number[distinct[0]] if distinct else -1)
+        fixed.append(number[distinct[0]] if distinct else -1)
     if not apart:
-        return placed
+        return fixed
     listed = []
     for inside, found in apart[:MOST_CONFLICTS]:
-        distinct = sorted({place for place in found if place})
-        first = [show_path(samples[inside[found.index(place)]].name) for place in distinct]
+        distinct = sorted({label for label in found if label})
+        first = [show_path(samples[inside[found.index(label)]].name) for label in distinct]
         examples = [
-            f"{name} ({'' if place in SPLITS else 'fold '}{place})" for name, place in zip(first, distinct, strict=True)
+            f"{name} ({'' if label in SPLITS else 'fold '}{label})" for name, label in zip(first, distinct, strict=True)
         ]
-        new = [show_path(samples[i].name) for i, place in zip(inside, found, strict=True) if not place]
+        new = [show_path(samples[i].name) for i, label in zip(inside, found, strict=True) if not label]
         between = f"; new between them: {', '.join(new[:MOST_SHOWN])}{', …' if len(new) > MOST_SHOWN else ''}"
         listed.append("\n  " + ", ".join(examples) + (between if new else ""))
     if len(apart) > MOST_CONFLICTS:
         listed.append(f"\n  … and {len(apart) - MOST_CONFLICTS} more")
-    # Where no photograph was added between them, it is the groups that have changed.
+    # If no photograph of a group is new, the groups themselves have changed.
     others = sum(all(found) for _, found in apart)
     remedy = "Remove the new ones, give" if not others else "Ask for the same --group (and --gap_seconds) as then, give"
     because = f"In {others} of them no photograph is new: the groups are other ones than then. " if others else ""
@@ -205,9 +205,9 @@ def _check_possible(
 
 
 def _check_filled(
-    groups: _Groups, parts: Sequence[int], labels: Sequence[str], open_parts: Sequence[int], class_names: Sequence[str]
+    groups: _Groups, parts: Sequence[int], labels: Sequence[str], used_parts: Sequence[int], class_names: Sequence[str]
 ) -> None:
-    empty = [(p, k) for p, k in lacking(groups.counts, parts, len(labels)) if p in open_parts]
+    empty = [(p, k) for p, k in missing_classes(groups.counts, parts, len(labels)) if p in used_parts]
     if empty:
         listed = ", ".join(f"{show_path(class_names[k])} in {labels[p]}" for p, k in empty)
         raise DatasetError(
@@ -218,7 +218,7 @@ def _check_filled(
 
 
 def _joined(joins: Sequence[Join], names: set[str] | None = None) -> str:
-    """A sentence about what made groups larger."""
+    """Return a sentence about the joins that made groups larger."""
     chosen = [join for join in joins if names is None or names & set(join.names)]
     if not chosen:
         return ""
