@@ -136,7 +136,6 @@ def split(
         class_aliases: Class name for a folder's name, where they differ.
         fresh: Ignore existing assignments and start over.
     """
-
     from bldml.dataset.splitting.command import split_photographs
     from bldml.dataset.splitting.splits import SplitRequest
     from bldml.errors import DatasetError, RunError

@@ -1,4 +1,4 @@
-"""Any picture that PIL has decoded, as 8-bit sRGB."""
+"""Convert images that PIL has decoded to 8-bit sRGB."""
 
 import io
 from functools import lru_cache
@@ -8,11 +8,11 @@ from PIL import Image, ImageCms
 
 
 class Refused(Exception):
-    """What is wrong with a picture, in plain words; `images.load_rgb` adds the path."""
+    """An image cannot be used; the message is the reason in plain words, to which `images.load_rgb` adds the path."""
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Return a new sRGB picture, converted through the embedded profile, transparent parts on white."""
+    """Return a new sRGB image, converted with the embedded profile, transparent parts on white."""
     if image.mode.startswith("I") or image.mode == "F":
         image = _to_eight_bits(image)
     alpha = None
@@ -21,7 +21,7 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
         alpha = image.getchannel("A")
     if image.mode != "CMYK":
         image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
-    transform = _transformto_srgb(profile, image.mode) if profile else None
+    transform = _transform_to_srgb(profile, image.mode) if profile else None
     rgb = image.convert("RGB") if transform is None else _apply(image, transform)
     if alpha is None:
         return rgb
@@ -31,7 +31,7 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Scale grey of 16 bits, white at 65535, to "L", or to "LA" where one value stands for transparent."""
+    """Scale 16-bit grey (white is 65535) to "L", or to "LA" if one value means transparent."""
     if image.mode == "F":
         raise Refused("it holds floating-point values, whose white is unknown: export it as 8 or 16 bit")
     values = np.asarray(image)
@@ -46,8 +46,8 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
 
 
 @lru_cache(maxsize=16)
-def _transformto_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Return the transform from an ICC profile; None where it is broken, mismatching, or sRGB itself."""
+def _transform_to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """Return the transform from an ICC profile to sRGB; None if the profile is broken, of another mode, or sRGB."""
     probe = Image.new(mode, (0, 0))
     if mode == "L":
         probe = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
@@ -62,7 +62,8 @@ def _transformto_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform |
         change = np.asarray(_apply(probe, transform), dtype=int) - np.asarray(probe.convert("RGB"), dtype=int)
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return None
-    # Cameras write many sRGB profiles under many names; they are known by what they do, up to rounding.
+    # Cameras write sRGB profiles under many names; they are recognised by their effect, up to rounding.
+
     return transform if np.abs(change).max() > 2 else None
 
 

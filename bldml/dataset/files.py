@@ -1,6 +1,6 @@
-"""Find the photographs under a folder, whatever else lies there.
+"""Find the photographs below a folder among other files.
 
-Names may hold any bytes. Two functions turn a path into text for a table and back: `escape_path`, `unescape_path`.
+Names may contain any bytes. `escape_path` turns a path into text for a table, `unescape_path` turns it back.
 """
 
 import os
@@ -26,11 +26,11 @@ HIDDEN = "hidden or system file or folder"
 
 @dataclass
 class Found:
-    """What a search met.
+    """Result of a search.
 
     Attributes:
-        photographs: Paths of what can be read, in a fixed order.
-        ignored: How many things were left out, by reason in plain words.
+        photographs: Paths of photographs in readable formats, in a fixed order.
+        ignored: Number of ignored files, links and folders, by reason in plain words.
         heif: HEIC photographs that cannot be read because the extra is not installed.
     """
 
@@ -40,7 +40,7 @@ class Found:
 
 
 def is_ignored_name(name: str) -> bool:
-    """Whether a file or folder is hidden or left by a system or notebook.
+    """Return whether a file or folder is hidden or was created by the system or a notebook.
 
     >>> [is_ignored_name(name) for name in ("._a.jpg", ".ipynb_checkpoints", "Thumbs.db", "leaf.jpg")]
     [True, True, True, False]
@@ -49,13 +49,13 @@ def is_ignored_name(name: str) -> bool:
 
 
 class Searcher:
-    """Walks folders below one root; each real file is found once, under its own name rather than a link's.
+    """Searches folders below one root; finds each real file once, under its own name rather than that of a link.
 
-    Links are kept back until `finish` so that a file that is both there and linked to is found where it is. A link is
-    followed only when its target lies inside the root and was not found before, so loops end.
+    Links are followed only in `finish`, so that a file that is also the target of a link is found at its own path. A
+    link is followed only if its target is inside the root and was not found before, so loops end.
 
     Args:
-        root: The folder that links must not leave.
+        root: Folder that links must not leave.
 
     Raises:
         DatasetError: A folder cannot be listed.
@@ -67,10 +67,10 @@ class Searcher:
         self.links: deque[tuple[Path, Found]] = deque()
 
     def search(self, folder: Path) -> Found:
-        """Search the root or a folder below it, links apart; `finish` after the last folder completes the result."""
+        """Search the root or a folder below it, without links; call `finish` after the last folder to add them."""
         found = Found()
         below = folder.relative_to(self.root)
-        # A link back up to a folder that holds this one has nothing of its own to offer.
+        # A link up to a folder that contains this one leads to no further photographs.
         self.visited.update(os.path.realpath(self.root / parent) for parent in below.parents)
         if os.path.realpath(folder) == str(Path(self.real_root, below)):
             self._walk(folder, found)
@@ -79,7 +79,7 @@ class Searcher:
         return found
 
     def finish(self) -> None:
-        """Follow the links met so far, each at most once."""
+        """Follow the links found so far, each at most once."""
         while self.links:
             path, found = self.links.popleft()
             real = os.path.realpath(path)
@@ -99,7 +99,7 @@ class Searcher:
                 self._take(path, real, stat.S_ISREG(mode), found)
 
     def _walk(self, top: Path, found: Found) -> None:
-        # A list instead of recursion, which ends at a depth that a disk may exceed.
+        # A list instead of recursion, whose depth limit a disk may exceed.
         folders = [(top, os.path.realpath(top))]
         while folders:
             folder, real = folders.pop()
@@ -138,7 +138,7 @@ class Searcher:
 
 
 def list_folder(folder: Path) -> list[os.DirEntry[str]]:
-    """The entries of a folder, sorted by the bytes of their names so that the order is the same everywhere.
+    """Return the entries of a folder, sorted by the bytes of their names, so that the order is the same everywhere.
 
     Raises:
         DatasetError: The folder cannot be listed.
@@ -151,19 +151,19 @@ def list_folder(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def subfolders(folder: Path) -> Iterator[Path]:
-    """The folders in a folder, links to folders included, without hidden and system ones."""
+    """Yield the folders in a folder, including links to folders, without hidden and system folders."""
     for entry in list_folder(folder):
         if not is_ignored_name(entry.name) and is_folder(folder / entry.name):
             yield folder / entry.name
 
 
 def is_folder(path: Path) -> bool:
-    """Whether this is a folder or a link to one; a link to itself, or one that may not be followed, is none."""
+    """Return whether a path is a folder or a link to one; False if the link is a loop or may not be followed."""
     return os.path.isdir(path)  # noqa: PTH112  # Path.is_dir raises PermissionError before Python 3.14
 
 
 def show_path(path: str | os.PathLike[str]) -> str:
-    r"""A path on one line of plain text, for messages.
+    r"""Return a path as one line of plain text, for messages.
 
     >>> show_path("a\nb.jpg")
     'a\\nb.jpg'
@@ -173,10 +173,10 @@ def show_path(path: str | os.PathLike[str]) -> str:
 
 
 def escape_text(text: str) -> str:
-    r"""A name as valid UTF-8 on one line that does not begin or end with a space.
+    r"""Return a name as one line of valid UTF-8 that does not begin or end with a space.
 
-    Bytes that are not UTF-8, control characters, and white space at the ends become ``\xNN``. What was escaped before
-    stays as it is.
+    Bytes that are not UTF-8, control characters, and white space at both ends become ``\xNN``. Escaped text is
+    unchanged.
 
     >>> escape_text(os.fsdecode(b"caf\xe9")), escape_text("two\nlines ")
     ('caf\\xe9', 'two\\x0alines\\x20')
@@ -194,10 +194,10 @@ def escape_text(text: str) -> str:
 
 
 def escape_path(path: str | os.PathLike[str]) -> str:
-    r"""A path as text for a table: see `escape_text`; reversible by `unescape_path`, no formula for a spreadsheet.
+    r"""Return a path as text for a table (see `escape_text`), which `unescape_path` reverses; never a formula.
 
-    A literal ``\x`` becomes ``\x5cx``; a relative path that begins like a formula gets ``./`` in front and names the
-    same file.
+    A literal ``\x`` becomes ``\x5cx``; a relative path that begins like a formula gets a leading ``./``, which does not
+    change its meaning.
 
     >>> escape_path(os.fsdecode(b"caf\xe9.jpg")), escape_path("=1+1.jpg")
     ('caf\\xe9.jpg', './=1+1.jpg')
@@ -207,7 +207,7 @@ def escape_path(path: str | os.PathLike[str]) -> str:
 
 
 def unescape_path(text: str) -> str:
-    r"""The path that `escape_path` wrote.
+    r"""Return the path that `escape_path` encoded.
 
     >>> os.fsencode(unescape_path("caf\\xe9.jpg"))
     b'caf\xe9.jpg'

@@ -1,4 +1,4 @@
-"""Samples from folders: `root/{train,val,test}/<class>/**`, flat `root/<class>/**`, or photographs without labels."""
+"""Read samples from folders: `root/{train,val,test}/<class>/**`, `root/<class>/**`, or photographs without labels."""
 
 import hashlib
 import os
@@ -30,17 +30,17 @@ def read_folders(
     aliases: Mapping[str, str] | None = None,
     whole: bool = False,
 ) -> Collection:
-    """Read a folder of class folders, or of split folders that hold class folders.
+    """Read a folder of class folders, or of split folders that contain class folders.
 
     Args:
-        root: Folder with `train`, `val` and perhaps `test`, or with one folder a class.
-        val_fraction: Share of a flat folder that becomes the validation split, in (0, 1).
-        test_fraction: Share that becomes the test split, in [0, 1).
+        root: Folder with `train`, `val` and optionally `test`, or with one folder per class.
+        val_fraction: Fraction of a flat folder that becomes the validation split, in (0, 1).
+        test_fraction: Fraction of a flat folder that becomes the test split, in [0, 1).
         aliases: Class name for a folder's name, where they differ.
-        whole: Evaluate the folder as a whole: of split folders read `test` alone, take a flat one undivided as `test`.
+        whole: Read for an evaluation: only `test` of split folders, or all of a flat folder as `test`.
 
     Raises:
-        DatasetError: The folder is missing, cannot be listed, or holds no photographs in a class.
+        DatasetError: The folder is missing or cannot be listed, or it has split folders without the one needed.
     """
     require_folder(root)
     present = {folder.name for folder in subfolders(root)}
@@ -61,7 +61,7 @@ def read_folders(
     found = {part: {folder: searcher.search(folder) for folder in subfolders(path)} for part, path in parts.items()}
     searcher.finish()
     if whole and "" not in parts:
-        # The others were searched too: what the test folder only links to there belongs there.
+        # The other splits were searched as well: a file there that test only links to belongs to that split.
         parts, found = {"test": parts["test"]}, {"test": found["test"]}
     for path in {root, *parts.values()}:
         ignored.update(_loose_files(path))
@@ -85,10 +85,10 @@ def read_folders(
 
 
 def read_unlabelled(root: Path) -> Collection:
-    """Read every photograph below a folder, or one photograph, into a split named `predict`.
+    """Read all photographs below a folder, or one photograph, into a split named `predict`.
 
     Raises:
-        DatasetError: There is no such folder, or it cannot be listed.
+        DatasetError: The folder does not exist or cannot be listed.
     """
     if os.path.isfile(root):  # noqa: PTH113  # Path.is_file raises PermissionError before Python 3.14
         return Collection(root.parent, {"predict": (_sample(root, root.parent, ""),)})
@@ -101,15 +101,16 @@ def read_unlabelled(root: Path) -> Collection:
 
 
 def divide(path: PurePath, val_fraction: float, test_fraction: float) -> str:
-    """The split of a photograph in a flat folder: a function of its own name alone.
+    """Return the split of a photograph in a flat folder, as a function of its name only.
 
-    Files that are added later change nothing for the old ones, and each class is divided by the same shares (up to
-    chance). Case and suffix are left aside, so that `a.JPG` and `a.jpg`, often the same photograph, stay together.
+    Files that are added later do not change the split of existing ones, and each class is divided in the same
+    proportions (up to chance). Case and suffix are ignored, so that `a.JPG` and `a.jpg`, often the same photograph,
+    stay together.
 
     Args:
         path: Path below the class folder.
-        val_fraction: Share of the validation split.
-        test_fraction: Share of the test split.
+        val_fraction: Fraction of the validation split.
+        test_fraction: Fraction of the test split.
 
     >>> [divide(PurePath(f"leaf_{i}.jpg"), 0.2, 0.2) for i in range(5)]
     ['train', 'train', 'train', 'test', 'val']
@@ -123,10 +124,10 @@ def divide(path: PurePath, val_fraction: float, test_fraction: float) -> str:
 
 
 def require_folder(root: Path) -> None:
-    """Check that a folder is there.
+    """Check that a data folder exists.
 
     Raises:
-        DatasetError: It is not.
+        DatasetError: It does not exist, cannot be reached, or is not a folder.
     """
     try:
         root.stat()

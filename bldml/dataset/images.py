@@ -1,7 +1,7 @@
-"""Open one photograph correctly, or say why not.
+"""Decode one photograph to upright sRGB, or raise the reason why it cannot be used.
 
-`load_rgb` is the only place that opens a photograph: training, testing, prediction, explanations and
-thumbnails see the same upright sRGB pixels. Nothing is repaired: what cannot be read whole is an error.
+`load_rgb` is the only function that decodes photographs, so training, testing, prediction, explanations and thumbnails
+see the same pixels. Nothing is repaired: a photograph that cannot be read completely is an error.
 """
 
 import importlib
@@ -30,9 +30,9 @@ PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".
 HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
 
 MAX_JPEG_PIXELS = 250_000_000
-"""Largest JPEG or MPO that is decoded, in pixels; phones write up to 200 megapixels."""
+"""Maximum size of a JPEG or MPO, in pixels; phones write up to 200 megapixels."""
 MAX_PIXELS = 100_000_000
-"""Largest picture of any other format, in pixels; these have no reduced-scale decoding."""
+"""Maximum size of an image in any other format, in pixels; these cannot be decoded at a reduced scale."""
 
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -52,15 +52,15 @@ class UnreadableImage(Exception):
     """A photograph that cannot be used.
 
     Args:
-        path: The file.
-        reason: Why, in plain words.
+        path: Path of the file.
+        reason: Reason in plain words.
 
     >>> str(UnreadableImage(Path("BLD/leaf.jpg"), "the file is empty"))
     'BLD/leaf.jpg: the file is empty'
     """
 
     def __init__(self, path: Path, reason: str) -> None:
-        """Keep path and reason, also in `args`: so the error survives pickling out of a loader worker."""
+        """Store path and reason, also in `args`, so that the error can be pickled in a loader worker."""
         super().__init__(path, reason)
         self.path = path
         self.reason = reason
@@ -71,14 +71,14 @@ class UnreadableImage(Exception):
 
 
 class _StrictDecoding:
-    """While a thread is inside, PIL refuses cut or broken pixel data, whatever another library has asked for.
+    """Context in which PIL refuses truncated or broken pixel data, whatever another library has configured.
 
-    `ImageFile.LOAD_TRUNCATED_IMAGES` belongs to the process and is read in the middle of decoding. So it is
-    switched off when the first thread enters, and has its old value again when the last one has left.
+    `ImageFile.LOAD_TRUNCATED_IMAGES` is global to the process and is read during decoding. It is switched off when the
+    first thread enters, and restored when the last thread leaves.
     """
 
     def __init__(self) -> None:
-        """Start with no thread inside."""
+        """Create the context with no thread inside."""
         self._reset()
         # A loader worker must not inherit a lock that another thread holds.
         if hasattr(os, "register_at_fork"):
@@ -118,20 +118,20 @@ def heif_available() -> bool:
 
 
 def load_rgb(path: Path, target_size: int | None = None) -> Image.Image:
-    """Open a photograph: the whole first frame, upright, in sRGB, transparent parts on white.
+    """Decode a photograph: the whole first frame, upright, in sRGB, transparent parts on white.
 
     Args:
-        path: A JPEG, MPO, PNG, TIFF, WebP or BMP file, or HEIC where `heif_available()`. The content
-            decides, not the suffix.
-        target_size: Side in pixels to which the caller will shrink the picture, at least 1. A JPEG is then
-            decoded at 1/2, 1/4 or 1/8 of its size where both sides keep `2 * target_size`. None: full size.
+        path: A JPEG, MPO, PNG, TIFF, WebP or BMP file, or HEIC if `heif_available()`. The format is determined by the
+            content, not by the suffix.
+        target_size: Side in pixels to which the caller will reduce the image, at least 1. A JPEG is then decoded at
+            1/2, 1/4 or 1/8 of its size if both sides stay at least `2 * target_size`. None: full size.
 
     Returns:
-        Mode "RGB", 8 bits per channel, decoded, without a tie to the file, its metadata or its profile.
+        Decoded image of mode "RGB", 8 bits per channel, independent of the file, its metadata and its colour profile.
 
     Raises:
-        UnreadableImage: The file is missing, forbidden, no regular file, of another format, damaged, cut
-            short, too large (`MAX_JPEG_PIXELS`, `MAX_PIXELS`) or without a known white (float, true 32 bit).
+        UnreadableImage: The file is missing, not readable, not a regular file, of another format, damaged, truncated,
+            too large (`MAX_JPEG_PIXELS`, `MAX_PIXELS`) or has an unknown white level (float, true 32 bit).
         ValueError: `target_size` is below 1.
     """
     if target_size is not None and target_size < 1:
@@ -139,21 +139,21 @@ def load_rgb(path: Path, target_size: int | None = None) -> Image.Image:
     path = Path(path)
     silence_pil_warnings()
     try:
-        # Looked at before opening: opening a pipe waits for its writer for ever.
+        # Checked before opening, because opening a pipe would wait for its writer forever.
         if not stat.S_ISREG(path.stat().st_mode):
             raise Refused("it is not a regular file")
         with path.open("rb") as file, _strict_decoding:
             image = _decode(file, target_size)
     except Refused as refusal:
         raise UnreadableImage(path, str(refusal)) from None
-    # Damaged files make PIL raise nearly every exception that there is.
+    # Damaged files make PIL raise almost any exception.
     except Exception as error:
         raise UnreadableImage(path, _plain_reason(error)) from error
     return image
 
 
 def _decode(file: BinaryIO, target_size: int | None) -> Image.Image:
-    """Return the upright sRGB picture in the open file."""
+    """Decode the upright sRGB image in an open file."""
     with parse_header(file) as image:
         data_start = file.tell()
         file_format = image.format or ""
@@ -164,34 +164,34 @@ def _decode(file: BinaryIO, target_size: int | None) -> Image.Image:
                 f"the limit for {file_format} is {limit:,}"
             )
         if target_size is not None and file_format == "JPEG":
-            image.draft("RGB", (2 * target_size, 2 * target_size))  # "RGB" leaves grey and CMYK what they are
+            image.draft("RGB", (2 * target_size, 2 * target_size))  # "RGB" does not convert grey and CMYK
         image.load()
         if file_format in _END_MARKS:
-            # PIL is content once all rows are filled; a file without its end has still been cut.
+            # PIL accepts a file whose rows are all filled, but a file without its end marker is truncated.
             file.seek(data_start)
             if _END_MARKS[file_format] not in file.read():
                 raise Refused("it is cut short: the end is missing")
         upright = to_srgb(image, image.info.get("icc_profile"))
-        # After load(): PNG may carry EXIF behind the pixels, and PIL has by then turned a TIFF itself.
+        # After load(), because a PNG may have its EXIF after the pixels, and load() already rotates a TIFF.
         transposition = _transposition(image)
-    # Another library switched it on meanwhile: this decoding proves nothing.
+    # If another library has switched it on meanwhile, truncated data would have passed: decode again.
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         file.seek(0)
         with _strict_decoding:
             return _decode(file, target_size)
     if transposition is not None:
         upright = upright.transpose(transposition)
-    upright.info = {}  # PIL would write the old profile into a PNG saved from these converted pixels
+    upright.info = {}  # otherwise PIL would embed the old profile in a PNG of the converted pixels
     return upright
 
 
 def parse_header(file: BinaryIO) -> ImageFile.ImageFile:
-    """Read the header with the parser that the first bytes ask for.
+    """Read the header with the parser for the file's first bytes.
 
-    `Image.open(formats=...)` tries the same parsers, but also applies `Image.MAX_IMAGE_PIXELS`, which warns
-    above 89 and fails above 179 megapixels. That limit belongs to the process: lifted for one file, it is
-    lifted for all threads. An MPO begins with its first frame as an ordinary JPEG: it needs no other parser.
-    No file name is passed: given one, PIL would map the file, and a file cut while mapped kills the process.
+    `Image.open(formats=...)` tries the same parsers, but also applies `Image.MAX_IMAGE_PIXELS`, which warns above 89
+    and fails above 179 megapixels. That limit is global to the process: it cannot be lifted for one thread. An MPO
+    begins with its first frame as an ordinary JPEG and needs no other parser. The parsers get no file name, because PIL
+    would map the file into memory, and truncating a mapped file kills the process.
     """
     start = file.read(16)
     file.seek(0)
@@ -216,18 +216,18 @@ def parse_header(file: BinaryIO) -> ImageFile.ImageFile:
 
 
 def _transposition(image: Image.Image) -> Image.Transpose | None:
-    """Return what makes a loaded picture upright; None where the tag is 1, illegal, damaged or missing."""
+    """Return the transposition that makes a loaded image upright; None if the tag is 1, illegal, damaged or missing."""
     try:
         return _TRANSPOSITIONS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # damaged EXIF raises anything; the pixels are good
+    except Exception:  # damaged EXIF may raise anything; the pixels are intact
         return None
 
 
 def silence_pil_warnings() -> None:
-    """Let PIL's own warnings about odd metadata and large pictures pass in silence.
+    """Ignore PIL's own warnings about odd metadata and large images.
 
-    `warnings.catch_warnings` is not safe with threads before Python 3.14, so one filter that names PIL's
-    modules is put to the front, again whenever others were put before it.
+    `warnings.catch_warnings` is not safe with threads before Python 3.14, so one filter for PIL's modules is put to the
+    front, and again whenever other filters were put before it.
     """
     if not (warnings.filters and getattr(warnings.filters[0][3], "pattern", "") == _PIL_MODULES):
         warnings.filterwarnings("ignore", module=_PIL_MODULES)
@@ -237,7 +237,7 @@ _PIL_MODULES = r"(PIL|pillow_heif)\."
 
 
 def _plain_reason(error: Exception) -> str:
-    """Say what an exception of the system or of PIL means."""
+    """Return an exception of the system or of PIL in plain words."""
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     if isinstance(error, PermissionError):

@@ -1,4 +1,4 @@
-"""Samples from a CSV manifest `path,label,split[,group,fold,sha256]`, and the manifest of any division."""
+"""Read samples from a CSV manifest `path,label,split[,group,fold,sha256]`, and write one."""
 
 import csv
 import io
@@ -27,15 +27,15 @@ def read_manifest(
     """Read a manifest.
 
     Args:
-        manifest: CSV in UTF-8 with the columns path, label, split and perhaps group, fold and sha256; others are left
-            aside.
+        manifest: CSV in UTF-8 with the columns path, label, split and optionally group, fold and sha256; other columns
+            are ignored.
         root: Folder that relative paths start from; the manifest's own folder if None.
         aliases: Class name for a label, where they differ.
-        fold: The fold that becomes val; see `with_fold`. None leaves the column split as it is.
+        fold: Fold to use as val; see `with_fold`. None uses the column split unchanged.
 
     Raises:
-        DatasetError: A column is missing, or rows name a missing file, an unknown split, no label or a file twice.
-            Row numbers are a spreadsheet's: the header is row 1, empty rows count. Or there is no such fold.
+        DatasetError: A column is missing; or rows contain a missing file, an unknown split, no label, or a file twice
+            (row numbers are those of a spreadsheet: the header is row 1, empty rows count); or the fold does not exist.
     """
     root = manifest.parent if root is None else root
     splits: dict[str, Samples] = {}
@@ -76,7 +76,7 @@ def read_manifest(
             + "\n  ".join(shown)
             + more
         )
-    rows_of.clear()  # first, so that what stays does not lie scattered among what goes
+    rows_of.clear()  # first, to avoid fragmenting the memory
     ordered = {split: splits[split] for split in SPLITS if split in splits}
     collection = Collection(root, ordered, digests=_given(names, digests), folds=_given(names, folds))
     return collection if fold is None else with_fold(collection, fold, manifest)
@@ -87,15 +87,15 @@ def _given(names: Texts, texts: Texts) -> dict[str, str]:
 
 
 def with_fold(collection: Collection, fold: int, manifest: Path) -> Collection:
-    """The same photographs with one fold as val, and all others that are not test as train.
+    """Return the collection with one fold as val and all other non-test photographs as train.
 
     Args:
-        collection: As a manifest with the column fold describes it.
+        collection: Collection from a manifest with the column fold.
         fold: Number of the fold, as in that column.
-        manifest: For the message.
+        manifest: Path of the manifest, for messages.
 
     Raises:
-        DatasetError: There is no such fold, or photographs outside test have none.
+        DatasetError: The fold does not exist, or non-test photographs have no fold.
     """
     rest = [sample for split in ("train", "val") for sample in collection.splits.get(split, ())]
     known = sorted({collection.folds[s.name] for s in rest if s.name in collection.folds}, key=lambda f: (len(f), f))
@@ -116,7 +116,7 @@ def with_fold(collection: Collection, fold: int, manifest: Path) -> Collection:
     parts: dict[str, list[Sample]] = {"train": [], "val": []}
     for sample in rest:
         parts["val" if collection.folds[sample.name] == str(fold) else "train"].append(sample)
-    # In one order, whatever train and val are without folds.
+    # Sorted, so that the order does not depend on the column split.
     splits: dict[str, Sequence[Sample]] = {
         split: Samples(collection.root, sorted(samples, key=lambda s: s.name)) for split, samples in parts.items()
     }
@@ -126,14 +126,14 @@ def with_fold(collection: Collection, fold: int, manifest: Path) -> Collection:
 
 
 def check_unchanged(collection: Collection, digests: Iterable[str]) -> None:
-    """Check that photographs are still those that the manifest's column sha256 was written for.
+    """Check that photographs have not changed since the manifest's column sha256 was written.
 
     Args:
-        collection: With the digests that are asked for.
-        digests: SHA-256 of the files as they are now, split after split.
+        collection: Collection with the digests of the manifest.
+        digests: SHA-256 of the present files, split after split.
 
     Raises:
-        DatasetError: Some have changed.
+        DatasetError: Photographs have changed.
     """
     changed = [
         sample.name
@@ -153,7 +153,7 @@ def check_unchanged(collection: Collection, digests: Iterable[str]) -> None:
 
 
 def unlisted(collection: Collection) -> list[Path]:
-    """Photographs below a manifest's root that it does not name: such as were added after it was written.
+    """Return photographs below a manifest's root that are not in it, such as photographs added later.
 
     Raises:
         DatasetError: A folder below the root cannot be listed.
@@ -166,10 +166,10 @@ def unlisted(collection: Collection) -> list[Path]:
 
 
 def to_manifest(collection: Collection) -> str:
-    """The text of a manifest that divides the photographs as this collection does; paths start from its root.
+    """Return a collection's manifest as text; paths start from the collection's root.
 
-    Labels and groups that a spreadsheet would run as a formula get an apostrophe in front (OWASP, "CSV injection"),
-    which `read_manifest` takes off.
+    Labels and groups that a spreadsheet would run as a formula get a leading apostrophe (OWASP, "CSV injection"), which
+    `read_manifest` removes.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -186,25 +186,25 @@ def to_manifest(collection: Collection) -> str:
 def read_rows(
     table: Path, needed: Sequence[str], optional: Sequence[str] = (), noun: str = "manifest"
 ) -> Iterator[tuple[int, dict[str, str], bool]]:
-    """Read a CSV as people and spreadsheets write it.
+    """Read a CSV that was written by hand, by a spreadsheet or by bldml.
 
     Args:
-        table: The file, in UTF-8.
-        needed: Columns that must be there.
-        optional: Columns that may be there, once; others are handed on as they are.
-        noun: What messages call the file.
+        table: Path of the file, in UTF-8.
+        needed: Required columns.
+        optional: Optional columns, which may occur once; other columns are returned unchanged.
+        noun: Name of the file in messages.
 
     Yields:
-        Number, cells by column, and whether there are more cells than columns, of each row that is not empty.
+        Row number, cells by column, and whether there are more cells than columns, for each row that is not empty.
 
     Raises:
-        DatasetError: It cannot be read, or lacks a column.
+        DatasetError: The file cannot be read, lacks a column, or has one twice.
     """
     try:
         text = table.read_bytes().decode("utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise DatasetError(f"The {noun} {show_path(table)} cannot be read: {error.strerror}.") from error
-    # newline="", because a cell may hold a line end; strict, because a quote never closed must not swallow the rest.
+    # newline="", because a cell may contain a line end; strict, because an unclosed quote must not consume the rest.
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     number = 1
     try:
@@ -236,7 +236,7 @@ def _check_columns(table: Path, columns: list[str], needed: Sequence[str], optio
 
 
 def _find(root: Path, cell: str) -> Path | None:
-    """The file that a cell names: what `escape_path` wrote, or a hand-written name that only looks like it."""
+    """Return the file of a cell that `escape_path` wrote, or that was written by hand and only looks escaped."""
     text = cell.strip()
     paths = (root / name for name in (unescape_path(text), text, cell))
     # Path.is_file raises for a name that is too long.

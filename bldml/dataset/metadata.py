@@ -1,6 +1,6 @@
-"""What a photograph's file says of itself: size, camera, time, encoding.
+"""Read the metadata of a photograph: size, camera, time, encoding.
 
-Never where it was taken (only whether the file tells it), nor whose camera it was.
+Location and owner of the camera are never read, only whether the file contains a location.
 """
 
 import io
@@ -23,21 +23,21 @@ _MP_NUMBER_OF_IMAGES = 0xB001  # tag of the CIPA multi-picture format
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """Of one photograph.
+    """Metadata of one photograph.
 
     Attributes:
-        width: Pixels, of the upright photograph.
-        height: Pixels, of the upright photograph.
+        width: Width of the upright photograph in pixels.
+        height: Height of the upright photograph in pixels.
         camera: Maker and model; empty where unknown.
-        taken: Camera's local time as ISO 8601 to the second; empty where unknown.
-        subsec: Digits of the second's fraction; empty where unknown.
-        format: Such as JPEG, MPO (a JPEG that holds more pictures), PNG; empty where unknown.
-        mode: PIL's name for the kind of pixels as stored, such as RGB, L, CMYK, I;16.
-        frames: Pictures in the file.
-        orientation: EXIF orientation as stored, even an illegal one; 0 where there is none.
-        has_gps: Whether the file tells where it was taken.
-        icc: Name of the embedded colour profile; empty where there is none.
-        quantization: Mean step of a JPEG's first quantisation table, coarser for lower quality; 0 for other formats.
+        taken: Local time of the camera as ISO 8601 to the second; empty where unknown.
+        subsec: Digits of the fraction of the second; empty where unknown.
+        format: Format such as JPEG, MPO (a JPEG with several images), PNG; empty where unknown.
+        mode: PIL's mode of the stored pixels, such as RGB, L, CMYK, I;16.
+        frames: Number of images in the file.
+        orientation: EXIF orientation as stored, even if illegal; 0 if there is none.
+        has_gps: Whether the file contains the location.
+        icc: Name of the embedded colour profile; empty if there is none.
+        quantization: Mean of a JPEG's first quantisation table, higher for lower quality; 0 for other formats.
     """
 
     width: int
@@ -55,12 +55,12 @@ class Metadata:
 
 
 def read_metadata(path: Path) -> Metadata | None:
-    """Read the header of a photograph; None where even the size cannot be had. Damaged EXIF counts as none."""
+    """Read the header of a photograph; None if even the size is unknown. Damaged EXIF counts as no EXIF."""
     silence_pil_warnings()
     try:
         with path.open("rb") as file, parse_header(file) as image:
             return _describe(image)
-    except Exception:  # a damaged header makes PIL raise nearly everything; load_rgb says why
+    except Exception:  # a damaged header makes PIL raise almost anything; load_rgb reports the reason
         return None
 
 
@@ -89,13 +89,13 @@ def _describe(image: ImageFile.ImageFile) -> Metadata:
 
 
 def _exif(image: Any) -> tuple[dict[int, Any], bool]:
-    """The tags, and whether there is a latitude."""
+    """Return the EXIF tags, and whether there is a latitude."""
     try:
         exif = image.getexif()
         has_gps = bool(exif.get_ifd(ExifTags.IFD.GPSInfo).get(ExifTags.GPS.GPSLatitude))
-        # The time of the exposure lies in a table of its own.
+        # The exposure time stamp is in a separate table.
         return {**exif, **exif.get_ifd(ExifTags.IFD.Exif)}, has_gps
-    except Exception:  # damaged EXIF raises anything
+    except Exception:  # damaged EXIF may raise anything
         return {}, False
 
 
@@ -105,14 +105,14 @@ def _frames(image: ImageFile.ImageFile) -> int:
             table: Any = JpegImagePlugin._getmp(image) if "mp" in image.info else None
             return int(table[_MP_NUMBER_OF_IMAGES]) if table else 1
         return int(getattr(image, "n_frames", 1))
-    except Exception:  # a damaged table; the first picture is there all the same
+    except Exception:  # a damaged table; the first image exists all the same
         return 1
 
 
 def _quantization(image: Any) -> float:
-    """Mean step of the first table of a JPEG.
+    """Return the mean of a JPEG's first quantisation table.
 
-    The coarser, the lower the quality; messengers and editors have tables of their own.
+    It is higher for lower quality; messengers and editors use their own tables.
     """
     table = (getattr(image, "quantization", None) or {}).get(0)
     return round(sum(table) / len(table), 2) if table else 0.0
@@ -120,16 +120,16 @@ def _quantization(image: Any) -> float:
 
 @lru_cache(maxsize=64)
 def _profile_name(profile: bytes) -> str:
-    """What a profile calls itself; a dataset has few, so few are parsed."""
+    """Return the name of a colour profile; cached, because a dataset has few profiles."""
     try:
         name = ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(profile)))
-    except Exception:  # whatever a damaged profile raises
+    except Exception:  # a damaged profile may raise anything
         return "damaged profile"
     return escape_text(re.sub(r"\s+", " ", name).strip()[:_LONGEST]) or "profile without a name"
 
 
 def _camera(exif: dict[int, Any]) -> str:
-    """Maker and model, the maker once.
+    """Return maker and model, without the maker twice.
 
     >>> _camera({271: "Apple", 272: "iPhone 12"}), _camera({271: "NIKON", 272: "NIKON D90"})
     ('Apple iPhone 12', 'NIKON D90')
@@ -140,7 +140,7 @@ def _camera(exif: dict[int, Any]) -> str:
 
 
 def _taken(exif: dict[int, Any]) -> str:
-    """Time of the exposure; of the file's making where that is missing.
+    """Return the time of the exposure, or else of the file's creation.
 
     >>> _taken({36867: "2024:06:01 12:30:00"}), _taken({36867: "0000:00:00 00:00:00"})
     ('2024-06-01T12:30:00', '')

@@ -1,4 +1,4 @@
-"""What a labelled collection of photographs is: samples, splits, classes."""
+"""Samples, splits and classes of a labelled collection of photographs."""
 
 import hashlib
 import unicodedata
@@ -23,10 +23,10 @@ class Sample:
     """One photograph.
 
     Attributes:
-        path: The file.
-        name: The path below the data folder as text for a table (see `files.escape_path`); the sample's identity.
+        path: Path of the file.
+        name: Path below the data folder as text for a table (see `files.escape_path`); identifies the sample.
         class_name: Name of its class after aliases; empty where unknown.
-        group: What it must not be separated from (tree, site, burst); empty where unknown.
+        group: Group (tree, site, burst) that must not be divided; empty where unknown.
     """
 
     path: Path
@@ -36,11 +36,11 @@ class Sample:
 
 
 class Samples(Sequence[Sample]):
-    """Many samples in few arrays; as objects with their paths they would take ten times the memory.
+    """Sequence of samples in a few arrays; objects with their paths would need ten times the memory.
 
     Args:
-        root: The folder that names are relative to. Samples that lie elsewhere are held, too.
-        samples: Which.
+        root: Folder that names are relative to; samples outside it are stored with their own path.
+        samples: The samples.
 
     >>> list(Samples(Path("data"), [Sample(Path("data/a.jpg"), "a.jpg", "BLD")]))[0].class_name
     'BLD'
@@ -57,7 +57,7 @@ class Samples(Sequence[Sample]):
             self.append(sample)
 
     def append(self, sample: Sample) -> None:
-        """Add one."""
+        """Append a sample."""
         if str(self._path(sample.name)) != str(sample.path):
             self._elsewhere[len(self)] = sample.path
         if sample.class_name not in self._classes:
@@ -67,7 +67,7 @@ class Samples(Sequence[Sample]):
         self.names.append(sample.name)
 
     def __len__(self) -> int:
-        """How many."""
+        """Return the number of samples."""
         return len(self.names)
 
     @overload
@@ -75,7 +75,7 @@ class Samples(Sequence[Sample]):
     @overload
     def __getitem__(self, index: slice) -> list[Sample]: ...
     def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        """One sample, or some."""
+        """Return one sample, or a list of samples."""
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
         name = self.names[index]
@@ -83,7 +83,7 @@ class Samples(Sequence[Sample]):
         return Sample(path, name, self._classes[self._class[index]], self._groups[index])
 
     def __eq__(self, other: object) -> bool:
-        """Whether the other is a sequence of the same samples."""
+        """Return whether the other is a sequence of the same samples."""
         return isinstance(other, Sequence) and len(self) == len(other) and all(map(eq, self, other))
 
     __hash__ = None  # type: ignore[assignment]
@@ -94,15 +94,15 @@ class Samples(Sequence[Sample]):
 
 @dataclass(frozen=True)
 class Collection:
-    """Samples by split, and what was left out.
+    """Samples by split, and the files that were ignored.
 
     Attributes:
-        root: The folder that names are relative to.
-        splits: Samples of each split that there is, in a fixed order.
-        ignored: How many files, links and folders were left out, by reason.
-        heif: HEIC photographs left out because they need the extra `bldml[heif]`.
-        digests: SHA-256 that a file's content must have, by sample name, where a manifest says so.
-        folds: Number of the fold as text, by sample name, where a manifest says so.
+        root: Folder that names are relative to.
+        splits: Samples of each existing split, in a fixed order.
+        ignored: Number of ignored files, links and folders, by reason.
+        heif: HEIC photographs that were skipped because they need the extra `bldml[heif]`.
+        digests: SHA-256 of the files according to the manifest, by sample name, where it has one.
+        folds: Number of the fold as text according to the manifest, by sample name, where it has one.
     """
 
     root: Path
@@ -114,31 +114,31 @@ class Collection:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes that have a photograph, in alphabetical order."""
+        """Names of the classes that contain a photograph, in alphabetical order."""
         return tuple(sorted({s.class_name for split in self.splits.values() for s in split if s.class_name}))
 
     def counts(self) -> dict[str, Counter[str]]:
-        """Number of photographs of each class in each split."""
+        """Return the number of photographs of each class in each split."""
         return {split: Counter(s.class_name for s in samples) for split, samples in self.splits.items()}
 
     def without(self, names: Iterable[str]) -> "Collection":
-        """The same collection without the samples of these names."""
-        left_out = set(names)
-        if not left_out:
+        """Return the collection without the samples of these names."""
+        excluded = set(names)
+        if not excluded:
             return self
-        rest = {k: (s for s in v if s.name not in left_out) for k, v in self.splits.items()}
+        rest = {k: (s for s in v if s.name not in excluded) for k, v in self.splits.items()}
         splits = {split: Samples(self.root, samples) for split, samples in rest.items()}
         return replace(self, splits=splits)
 
 
 def class_name(text: str, aliases: Mapping[str, str] | None = None) -> str:
-    """The class that a folder's name or a manifest's label stands for.
+    """Return the class of a folder's name or a manifest's label.
 
-    White space at the ends does not count, and letters with marks are compared as NFC: macOS writes them decomposed.
+    White space at both ends is ignored, and names are compared in Unicode form NFC, because macOS decomposes accents.
 
     Args:
-        text: The name as found.
-        aliases: Class name for a name as found, where they differ.
+        text: Name of the folder, or label.
+        aliases: Class name for such a name, where they differ.
 
     >>> class_name(" 1_BLD", {"1_BLD": "BLD"})
     'BLD'
@@ -152,10 +152,10 @@ def _plain(text: str) -> str:
 
 
 def check_trainable(collection: Collection) -> None:
-    """Check that there are two classes, both in every split, and a train and a val split.
+    """Check that a train and a val split exist, and that every split contains exactly two classes.
 
     Raises:
-        DatasetError: They are not; the message gives the counts found.
+        DatasetError: They do not; the message gives the counts.
     """
     names = collection.class_names
     table = "; ".join(
@@ -192,7 +192,7 @@ def check_trainable(collection: Collection) -> None:
 
 
 def no_photographs(collection: Collection) -> str:
-    """Say that no photograph was found, and what was found instead."""
+    """Return the message that no photograph was found, with the files that were ignored."""
     return f"No photographs were found in {show_path(collection.root)}. Left out: {_left_out(collection)}."
 
 
@@ -204,14 +204,14 @@ def _left_out(collection: Collection) -> str:
 
 
 def check_positive_class(positive_class: str | None, class_names: tuple[str, ...]) -> str:
-    """The positive class, checked.
+    """Return the name of the positive class after checking it.
 
     Args:
-        positive_class: Its name as the user gave it. None is understood only for classes named 0 and 1.
-        class_names: The two names found.
+        positive_class: Name that the user set. None is accepted only if the classes are named 0 and 1.
+        class_names: Names of the two classes.
 
     Raises:
-        DatasetError: It is not given or not one of the names.
+        DatasetError: The name is not set, or is not one of the classes.
 
     >>> check_positive_class("BLD", ("BLD", "No_BLD")), check_positive_class(None, ("0", "1"))
     ('BLD', '1')
@@ -235,11 +235,11 @@ def check_positive_class(positive_class: str | None, class_names: tuple[str, ...
 
 
 def dataset_digest(samples: Iterable[Sample], digests: Iterable[str]) -> str:
-    """SHA-256 of a split: its photographs' contents and classes, whatever their names and order.
+    """Return the dataset digest of a split: SHA-256 over contents and classes, independent of names and order.
 
     Args:
-        samples: The split's samples.
-        digests: SHA-256 of each one's file.
+        samples: Samples of the split.
+        digests: SHA-256 of each sample's file.
     """
     lines = sorted(f"{digest} {sample.class_name}\n" for sample, digest in zip(samples, digests, strict=True))
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()

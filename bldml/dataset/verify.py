@@ -1,4 +1,4 @@
-"""Decode every photograph once before training, so that a damaged file is found now and not in the night."""
+"""Decode every photograph once before training, so that damaged files are found before the first epoch."""
 
 import hashlib
 import stat
@@ -17,14 +17,14 @@ from bldml.dataset.samples import Sample
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """One photograph, decoded now or when it was cached.
+    """Result for one photograph, decoded now or when it was cached.
 
     Attributes:
-        sample: Which.
-        digest: SHA-256 of the file's content; empty where it could not be read.
-        reason: Why it cannot be used; empty if it can.
-        metadata: What the file says of itself; None where it could not be read.
-        phash: By which it is found again when it was resized, turned or cropped; see `perceptual`.
+        sample: The photograph.
+        digest: SHA-256 of the file; empty if it could not be read.
+        reason: Why the photograph cannot be used; empty if it can.
+        metadata: Metadata of the file; None if it could not be read.
+        phash: Perceptual hash (see `phash.perceptual_hash`).
     """
 
     sample: Sample
@@ -40,20 +40,19 @@ def verify(
     """Decode photographs as training will, in order, without keeping the pixels in memory.
 
     Args:
-        samples: What to decode.
-        target_size: Side in pixels that training asks for; decides the scale at which a JPEG is decoded.
-        workers: Number of threads; PIL decodes outside the interpreter lock.
-        cache: Knows photographs that were decoded before, which are only read for their SHA-256, and is given the
-            others.
+        samples: Photographs to decode.
+        target_size: Side in pixels that training needs; determines the scale at which a JPEG is decoded.
+        workers: Number of threads; PIL decodes without the interpreter lock.
+        cache: Cache of decoded photographs; cached ones are only read for their SHA-256, the others are added.
 
     Yields:
-        One result a sample, in the order given.
+        One result per sample, in the same order.
     """
     iterator = iter(samples)
     with ThreadPoolExecutor(workers) as pool:
-        # In portions: a map over 100,000 photographs would queue them all at once.
-        while portion := list(islice(iterator, 32 * workers)):
-            yield from pool.map(lambda sample: _verify_one(sample, target_size, cache), portion)
+        # In chunks, because a map over 100,000 photographs would queue them all at once.
+        while chunk := list(islice(iterator, 32 * workers)):
+            yield from pool.map(lambda sample: _verify_one(sample, target_size, cache), chunk)
 
 
 def _verify_one(sample: Sample, target_size: int, cache: ImageCache | None) -> Verified:

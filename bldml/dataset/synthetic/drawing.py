@@ -1,7 +1,7 @@
 """Draw one beech leaf, healthy or with beech leaf disease.
 
-The disease shows as dark bands between the side veins. All else (background, light, pose, leaf colour,
-specks, holes) is drawn in the same way for both classes, so that a classifier has to find the bands.
+The disease appears as dark bands between the side veins. Everything else (background, light, pose, leaf colour, specks,
+holes) is drawn in the same way for both classes, so a classifier has to find the bands.
 """
 
 from typing import NamedTuple
@@ -15,12 +15,12 @@ Field = npt.NDArray[np.float32]
 
 
 class _Blade(NamedTuple):
-    """A leaf's own coordinates at every pixel, in leaf lengths unless stated."""
+    """Leaf coordinates at every pixel, in leaf lengths unless stated otherwise."""
 
     along: Field  # from the base (0) to the tip (1)
     across: Field  # from the midrib, negative on one side
     half_width: Field  # of the blade at `along`; 0 beyond its ends
-    cell: Field  # number of the side vein below plus the share of the way to the next; 0.5 is between two veins
+    cell: Field  # number of the side vein below plus the fraction of the distance to the next; 0.5: midway
     vein_pairs: int
     pixel: float  # side of one pixel
 
@@ -30,11 +30,11 @@ def draw_leaf(diseased: bool, size: int, generator: np.random.Generator) -> Imag
 
     Args:
         diseased: Whether the leaf has dark bands between its side veins.
-        size: Longer side in pixels; the shorter one is 3/4 of it, or as long.
-        generator: Source of all randomness.
+        size: Longer side in pixels; the shorter side is 3/4 of it, or equal.
+        generator: Random generator; the only source of randomness.
 
     Returns:
-        RGB picture, landscape, portrait or square.
+        RGB image, landscape, portrait or square.
     """
     short = round(size * 3 / 4)
     height, width = ((short, size), (size, short), (size, size))[generator.choice(3, p=[0.45, 0.35, 0.2])]
@@ -46,17 +46,17 @@ def draw_leaf(diseased: bool, size: int, generator: np.random.Generator) -> Imag
     light = _light(height, width, generator)
     noise = generator.normal(0, generator.uniform(0.004, 0.016), (height, width, 3)).astype(np.float32)
     sharpness = generator.uniform(0.0, 0.9) * size / 256
-    # The one thing in which the classes differ comes last: nothing drawn before can depend on it.
+    # The only difference between the classes is drawn last, so that nothing else depends on it.
     if diseased:
         tissue = _paint_bands(tissue, blade, generator)
     tissue = tissue + specks[..., None] * (_colour(0.30, 0.20, 0.11) - tissue)
     scene = scene + opacity[..., None] * (tissue - scene)
-    picture = Image.fromarray(np.uint8(np.clip(scene * light + noise, 0, 1) * 255 + 0.5))
-    return picture.filter(ImageFilter.GaussianBlur(sharpness))
+    image = Image.fromarray(np.uint8(np.clip(scene * light + noise, 0, 1) * 255 + 0.5))
+    return image.filter(ImageFilter.GaussianBlur(sharpness))
 
 
 def _place_blade(height: int, width: int, generator: np.random.Generator) -> _Blade:
-    """Lay a leaf of random shape into the frame: turned, scaled, shifted, sheared, tilted and bent."""
+    """Place a leaf of random shape in the frame: rotated, scaled, shifted, sheared, tilted and bent."""
     uniform = generator.uniform
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
     length = uniform(0.72, 1.0) * min(height, width)
@@ -101,8 +101,8 @@ def _paint_tissue(blade: _Blade, generator: np.random.Generator) -> Field:
     shape = blade.along.shape
     shade = 1 + 0.05 * _cloud(shape, 6, generator) + 0.03 * _cloud(shape, 24, generator)
     shade += uniform(-0.12, 0.12) * np.sign(blade.across)
-    share = blade.cell - np.floor(blade.cell)
-    shade += uniform(0.0, 0.13) * np.sin(2 * np.pi * share + uniform(0, 2 * np.pi))
+    phase = blade.cell - np.floor(blade.cell)
+    shade += uniform(0.0, 0.13) * np.sin(2 * np.pi * phase + uniform(0, 2 * np.pi))
     tissue = green * shade[..., None]
     to_vein = np.abs(blade.cell - np.round(blade.cell)) / (blade.vein_pairs + 1) * 0.75
     veins = _line(to_vein, 0.007, blade.pixel) * (blade.cell > 0.4)
@@ -124,13 +124,13 @@ def _paint_bands(tissue: Field, blade: _Blade, generator: np.random.Generator) -
     start = generator.uniform(-0.1, 0.25, table).astype(np.float32)[side, cells]
     end = generator.uniform(0.65, 1.2, table).astype(np.float32)[side, cells]
     ragged = 0.05 * _cloud(blade.along.shape, 20, generator)
-    # The side veins stop a band sharply; towards midrib and margin it fades.
-    share = blade.cell - np.floor(blade.cell)
-    between = np.clip((0.5 - np.abs(share - 0.5) - 0.07 + ragged) / 0.08, 0, 1)
-    place = np.abs(blade.across) / np.maximum(blade.half_width, blade.pixel)
-    reach = np.clip((place - start) / 0.12, 0, 1) * np.clip((end - place) / 0.12, 0, 1)
+    # Side veins delimit a band sharply; it fades towards midrib and margin.
+    phase = blade.cell - np.floor(blade.cell)
+    between = np.clip((0.5 - np.abs(phase - 0.5) - 0.07 + ragged) / 0.08, 0, 1)
+    offset = np.abs(blade.across) / np.maximum(blade.half_width, blade.pixel)
+    reach = np.clip((offset - start) / 0.12, 0, 1) * np.clip((end - offset) / 0.12, 0, 1)
     band = darkness[side, cells] * between * reach
-    # Tissue beside the bands pales, about as much as the bands darken: the mean colour gives nothing away.
+    # Tissue beside the bands becomes paler as the bands darken, so that the mean colour does not reveal the class.
     blade_area = np.abs(blade.across) < blade.half_width
     paleness = min(float(band[blade_area].mean()), 0.25) if blade_area.any() else 0.0
     tint = _colour(1.0, 0.85, 0.95)
@@ -138,7 +138,7 @@ def _paint_bands(tissue: Field, blade: _Blade, generator: np.random.Generator) -
 
 
 def _outline(blade: _Blade, generator: np.random.Generator) -> tuple[Field, Field]:
-    """Return the opacity of blade and stalk, less holes and bites, and the strength of brown specks."""
+    """Return the opacity of blade and stalk without holes and bites, and the strength of brown specks."""
     uniform = generator.uniform
     opacity = np.clip((blade.half_width - np.abs(blade.across)) / blade.pixel + 0.5, 0, 1)
     opacity = opacity * ((blade.along > 0) & (blade.along < 1))
@@ -150,12 +150,12 @@ def _outline(blade: _Blade, generator: np.random.Generator) -> tuple[Field, Fiel
     ]
     for kind, count in marks:
         for _ in range(count):
-            along, place = uniform(0.12, 0.88), uniform(-0.9, 0.9)
+            along, offset = uniform(0.12, 0.88), uniform(-0.9, 0.9)
             if kind == "bite":
-                place = np.sign(place) * uniform(1.0, 1.2)
+                offset = np.sign(offset) * uniform(1.0, 1.2)
             radius = uniform(0.004, 0.018) if kind == "speck" else uniform(0.012, 0.04)
             nearest = np.argmin(np.abs(blade.along - along))
-            across = place * blade.half_width.flat[nearest]
+            across = offset * blade.half_width.flat[nearest]
             distance = np.hypot(blade.along - along, (blade.across - across) * uniform(0.7, 1.4))
             disc = np.clip((radius - distance) / blade.pixel + 0.5, 0, 1)
             if kind == "speck":
@@ -169,7 +169,7 @@ def _outline(blade: _Blade, generator: np.random.Generator) -> tuple[Field, Fiel
 
 
 def _cloud(shape: tuple[int, ...], cells: int, generator: np.random.Generator) -> Field:
-    """Smooth noise of mean 0 and standard deviation of about 1, with so many cells along each side."""
+    """Return smooth noise of mean 0 and standard deviation of about 1, with `cells` cells along each side."""
     coarse = Image.fromarray(generator.normal(0, 1, (cells, cells)).astype(np.float32))
     return np.asarray(coarse.resize((shape[1], shape[0]), Image.Resampling.BICUBIC), dtype=np.float32)
 
@@ -199,7 +199,7 @@ def _paint_background(height: int, width: int, generator: np.random.Generator) -
 
 
 def _cast_shadow(scene: Field, opacity: Field, generator: np.random.Generator) -> Field:
-    """Darken the background where the leaf keeps light away, a little aside of the leaf."""
+    """Darken the background by the leaf's shadow, slightly offset from the leaf."""
     height, width = opacity.shape
     down, right = (round(step * max(height, width)) for step in generator.uniform(-0.03, 0.03, 2))
     blurred = Image.fromarray(np.uint8(255 * opacity)).filter(ImageFilter.BoxBlur(0.02 * max(height, width)))
@@ -208,7 +208,7 @@ def _cast_shadow(scene: Field, opacity: Field, generator: np.random.Generator) -
 
 
 def _light(height: int, width: int, generator: np.random.Generator) -> Field:
-    """Light on the scene: exposure, white balance, a gradient and now and then the edge of a shadow."""
+    """Return the light on the scene: exposure, white balance, a gradient and sometimes the edge of a shadow."""
     uniform = generator.uniform
     rows, columns = np.mgrid[-0.5 : 0.5 : height * 1j, -0.5 : 0.5 : width * 1j].astype(np.float32)
     light = 1 + uniform(-0.25, 0.25) * rows + uniform(-0.25, 0.25) * columns

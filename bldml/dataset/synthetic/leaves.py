@@ -1,4 +1,4 @@
-"""Folders of drawn beech leaves, for the demo and the tests."""
+"""Write folders of drawn beech leaves for the demo and the tests."""
 
 import os
 import shutil
@@ -22,29 +22,29 @@ def write_leaves(
 ) -> int:
     """Write drawn leaves to `root/<class>/leaf_0001.jpg`, or `root/<split>/<class>/leaf_0001.jpg`.
 
-    Leaf 7 of a class depends on `seed`, `size` and the class's place alone, not on how many are drawn.
+    Each leaf depends only on `seed`, `size`, its class and its number, not on how many leaves are drawn.
 
     Args:
-        root: Folder to create; it may exist if it is empty.
-        images_per_class: Photographs of each class, over all splits together.
+        root: Output folder (new or empty).
+        images_per_class: Number of photographs per class, over all splits.
         size: Longer side of a photograph in pixels, at least 16.
-        seed: Seed of all randomness, at least 0.
-        class_names: Folders of the healthy and of the diseased leaves.
-        splits: Share of each split; the shares sum to 1. None: no split folders.
+        seed: Random seed, at least 0.
+        class_names: Names of the healthy and of the diseased class.
+        splits: Fraction of each split; the sum is 1. None: no split folders.
 
     Returns:
-        How many photographs were written.
+        Number of photographs written.
 
     Raises:
         FileExistsError: `root` exists and is not an empty folder.
-        ValueError: A number, name or share makes no sense.
+        ValueError: A number, name or fraction is not valid.
     """
     _check(images_per_class, size, seed, class_names, splits)
     root = Path(root)
     if root.exists() and not (root.is_dir() and next(root.iterdir(), None) is None):
         raise FileExistsError(f"{root} exists and is not an empty folder: name a new one, or remove it first")
     root.parent.mkdir(parents=True, exist_ok=True)
-    # Drawn beside and renamed at the end, so that whoever finds `root` finds all of it.
+    # Written to a folder beside it and renamed at the end, so that `root` is never incomplete.
     unfinished = root.parent / f".{root.name}.{os.getpid()}.unfinished"
     unfinished.mkdir()
     try:
@@ -53,8 +53,8 @@ def write_leaves(
                 folder = unfinished / split / class_name
                 folder.mkdir(parents=True)
                 for number in numbers:
-                    picture = draw_leaf(bool(label), size, np.random.default_rng([seed, label, number]))
-                    picture.save(folder / f"leaf_{number:04d}.jpg", quality=JPEG_QUALITY)
+                    image = draw_leaf(bool(label), size, np.random.default_rng([seed, label, number]))
+                    image.save(folder / f"leaf_{number:04d}.jpg", quality=JPEG_QUALITY)
         if root.exists():
             root.rmdir()
         unfinished.rename(root)
@@ -66,7 +66,7 @@ def write_leaves(
 def _check(
     images_per_class: int, size: int, seed: int, class_names: tuple[str, str], splits: dict[str, float] | None
 ) -> None:
-    """Refuse what makes no sense, before anything is written."""
+    """Check the arguments before anything is written."""
     for name, value, least in (
         ("images_per_class", images_per_class, 1),
         ("size", size, 16),
@@ -84,14 +84,15 @@ def _check(
 
 
 def _numbers(count: int, splits: dict[str, float] | None) -> Iterator[tuple[str, range]]:
-    """Divide the numbers 1 to `count` among the splits, each within one of its exact share.
+    """Divide the numbers 1 to `count` among the splits, each within one of its exact fraction.
 
     >>> list(_numbers(10, {"train": 0.6, "val": 0.2, "test": 0.2}))
     [('train', range(1, 7)), ('val', range(7, 9)), ('test', range(9, 11))]
     """
-    first, share = 1, 0.0
+    first, total = 1, 0.0
     for split, fraction in (splits or {"": 1.0}).items():
-        share += fraction
-        end = 1 + round(share * count)
+        total += fraction
+        end = 1 + round(total * count)
+
         yield split, range(first, end)
         first = end
