@@ -56,7 +56,7 @@ def describe_evaluation(
     collection = datamodule.collection
     assert collection is not None
     digests, header = datamodule.contents_of(split).digests, checkpoint.header
-    digest = datamodule.fingerprints.get(split, "")
+    digest = datamodule.dataset_digests.get(split, "")
     if split in ROLES and header.fingerprints.get(split) == digest:
         known: dict[str, int] | None = dict.fromkeys(ROLES, 0) | {split: len(digests)}
     else:

@@ -131,7 +131,7 @@ def evaluate_checkpoint(
         check_unseen(datamodule, checkpoint)
     near = check_external(datamodule, run) if external and split == "test" else None
     known = header.fingerprints.get(split)
-    if not external and known and datamodule.fingerprints[split] != known:
+    if not external and known and datamodule.dataset_digests[split] != known:
         say_warning(
             f"The photographs of the {split} split are not those of the training run: some were added, removed, "
             "changed or relabelled since."
@@ -201,7 +201,7 @@ def run_evaluation(
         remove_pictures(folder)
     if recorder.metrics is not None:
         run = RunFolder.of_checkpoint(checkpoint.path)
-        enter_in_ledger(run, checkpoint, folder.name, split, datamodule.fingerprints.get(split), recorder.metrics.n)
+        enter_in_ledger(run, checkpoint, folder.name, split, datamodule.dataset_digests.get(split), recorder.metrics.n)
         sys.stdout.write(format_metrics(split, recorder.metrics, checkpoint.header))
 
 

@@ -173,7 +173,7 @@ class Start:
         model.describe(
             class_names=datamodule.class_names,
             positive_class=datamodule.positive_class,
-            fingerprints=datamodule.fingerprints,
+            fingerprints=datamodule.dataset_digests,
             seen=seen_digests(datamodule),
             versions=software_versions(),
             settings={
@@ -189,7 +189,7 @@ class Start:
         assert datamodule.collection is not None
         parameters = sum(p.numel() for p in self.model.network.parameters())
         record = record_environment(
-            self.model.seed, self.trainer.strategy.root_device, datamodule.fingerprints, parameters
+            self.model.seed, self.trainer.strategy.root_device, datamodule.dataset_digests, parameters
         )
         files = {
             "config.yaml": config_text,

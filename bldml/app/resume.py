@@ -209,7 +209,7 @@ def read_same_photographs(run: RunFolder, datamodule: LeafDataModule, check: Any
         with run.excluded.open(encoding="utf-8", newline="") as file:
             datamodule.excluded = [(row["path"], row["reason"]) for row in csv.DictReader(file)]
     before = recorded(run).get("dataset_fingerprint")
-    changed = [split for split, digest in datamodule.fingerprints.items() if (before or {}).get(split) != digest]
+    changed = [split for split, digest in datamodule.dataset_digests.items() if (before or {}).get(split) != digest]
     if before is not None and changed:
         raise DatasetError(
             f"The photographs of the {' and '.join(changed)} split have changed since the run {show_path(run.path)} "

@@ -22,7 +22,7 @@ class LedgerEntry:
         time: When it was made, ISO 8601 in UTC.
         evaluation: Its name, that of the folder with its results.
         split: The split that was evaluated: val or test (an external set is a test).
-        dataset_fingerprint: SHA-256 of the photographs' contents and classes (see `dataset.samples.fingerprint`).
+        dataset_fingerprint: SHA-256 of the photographs' contents and classes (see `dataset.samples.dataset_digest`).
         n: Number of photographs.
         checkpoint: The checkpoint, below the run folder where it lies there.
     """
@@ -92,5 +92,5 @@ def _to_entry(line: str) -> LedgerEntry | None:
         return None
     if len(cells) != len(_COLUMNS) or not cells[4].isdecimal():  # the header too
         return None
-    time, evaluation, split, fingerprint, n, checkpoint = (without_apostrophe(cell) for cell in cells)
-    return LedgerEntry(time, evaluation, split, fingerprint, int(n), checkpoint)
+    time, evaluation, split, digest, n, checkpoint = (without_apostrophe(cell) for cell in cells)
+    return LedgerEntry(time, evaluation, split, digest, int(n), checkpoint)

@@ -215,14 +215,14 @@ def software_versions() -> dict[str, str]:
 
 
 def record_environment(
-    seed: int, device: torch.device, fingerprints: Mapping[str, str], parameters: int | None = None
+    seed: int, device: torch.device, dataset_digests: Mapping[str, str], parameters: int | None = None
 ) -> dict[str, Any]:
     """The content of environment.json: what is needed to say, or to repeat, under what conditions a run was made.
 
     Args:
         seed: Seed of the run.
         device: Device that was computed on.
-        fingerprints: SHA-256 of each split (see `dataset.samples.dataset_digest`).
+        dataset_digests: Dataset digest of each split (see `dataset.samples.dataset_digest`).
         parameters: Weights and biases of the network.
     """
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
@@ -241,7 +241,7 @@ def record_environment(
         "cpu_threads": torch.get_num_threads(),
         # By it a requeued job finds its run again.
         "slurm_job": job.key if (job := SlurmJob.current()) else None,
-        "dataset_fingerprint": dict(fingerprints),
+        "dataset_fingerprint": dict(dataset_digests),
     }
 
 

@@ -1,4 +1,4 @@
-"""Collections, what makes them trainable, the positive class and the fingerprint."""
+"""Collections, what makes them trainable, the positive class and the dataset digest."""
 
 import hashlib
 import os
@@ -197,14 +197,14 @@ def test_samples_are_small() -> None:
     assert size < 80 * count  # a name has 34 bytes
 
 
-# The fingerprint
+# The dataset digest
 
 
 def digests(samples: Sequence[Sample]) -> list[str]:
     return [hashlib.sha256(s.path.name.encode()).hexdigest() for s in samples]
 
 
-def test_fingerprint() -> None:
+def test_dataset_digest() -> None:
     samples = [Sample(ROOT / str(i), f"a/{i}", "BN"[i % 2], f"tree {i}") for i in range(20)]
     first = dataset_digest(samples, digests(samples))
     assert len(first) == 64
@@ -215,7 +215,7 @@ def test_fingerprint() -> None:
     assert dataset_digest(renamed, digests(renamed)) == first
 
 
-def test_fingerprint_depends_on_contents_labels_and_number() -> None:
+def test_dataset_digest_depends_on_contents_labels_and_number() -> None:
     samples = [Sample(ROOT / str(i), f"a/{i}", "BN"[i % 2]) for i in range(20)]
     content = digests(samples)
     changed = [*content[:3], "0" * 64, *content[4:]]
@@ -234,7 +234,7 @@ def test_fingerprint_depends_on_contents_labels_and_number() -> None:
     assert len(set(seen)) == len(seen)
 
 
-def test_fingerprint_by_hand() -> None:
+def test_dataset_digest_by_hand() -> None:
     samples = [Sample(ROOT / "b", "b", "BLD"), Sample(ROOT / "a", "a", "No")]
     text = "1" * 64 + " No\n" + "2" * 64 + " BLD\n"
     assert dataset_digest(samples, ["2" * 64, "1" * 64]) == hashlib.sha256(text.encode()).hexdigest()

@@ -102,7 +102,7 @@ def test_cached_images_change_nothing(
         with monkeypatch.context() as patch:
             patch.setattr("bldml.training.data.leafdataset.load_rgb", None)  # no photograph is opened
             assert same(batches(auto), expected)
-        assert auto.fingerprints == off.fingerprints
+        assert auto.dataset_digests == off.dataset_digests
         assert list(auto.contents.metadata) == list(off.contents.metadata)
         # Training images have one side, the others another.
         sides = {SIZE, squashed_side(SIZE, augmentation)}
@@ -303,7 +303,7 @@ def test_a_photograph_that_changed_after_it_was_cached(root: Path, folder: Path)
     auto, off = module(root, folder), module(root, folder, cache="off")
     auto.read_for_fit()
     off.read_for_fit()
-    assert auto.fingerprints == off.fingerprints
+    assert auto.dataset_digests == off.dataset_digests
     assert same(batches(auto), batches(off))
 
 

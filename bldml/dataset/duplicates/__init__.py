@@ -1,1 +1,1 @@
-"""Photographs that show the same: equal files, near duplicates, bursts, and what two splits share."""
+"""Find photographs that show the same: equal files, near duplicates, bursts, and leaks between splits."""

@@ -47,7 +47,7 @@ _CHUNK = 1024  # hashes or pairs processed at once
 
 @dataclass(frozen=True)
 class NearDuplicate:
-    """Two photographs that show the same picture.
+    """Two photographs that show the same image.
 
     Attributes:
         a: Index of the first photograph.

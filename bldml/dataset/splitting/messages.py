@@ -98,9 +98,8 @@ def describe_kept(kept: KeptAssignments | None, count: int) -> list[str]:
     line += f", {_are(kept.missing)} missing"
     lines = [f"{line}; {_were(kept.renamed)} renamed." if kept.renamed else f"{line}."]
     if kept.changed:
-        lines.append(
-            f"Warning: the content of {counted(len(kept.changed), 'photograph')} changed: {some(kept.changed)}."
-        )
+        changed = counted(len(kept.changed), "photograph")
+        lines.append(f"Warning: the content of {changed} has changed: {some(kept.changed)}.")
     if kept.relabelled:
         labels = some([f"{name} ({then} before, {now} now)" for name, then, now in kept.relabelled])
         lines.append(f"Warning: the label of {counted(len(kept.relabelled), 'photograph')} has changed: {labels}.")

@@ -100,7 +100,7 @@ class LeafDataModule(LightningDataModule):
         self.cache, self.cache_dir = cache, cache_dir
         self.folders: list[Path] = []
         self.class_names: tuple[str, ...] = ()
-        self.fingerprints: dict[str, str] = {}
+        self.dataset_digests: dict[str, str] = {}
         self.contents = Contents(0)  # split after split
         self.excluded: list[tuple[str, str]] = []
         self.unlisted: list[Path] = []
@@ -236,7 +236,7 @@ class LeafDataModule(LightningDataModule):
         self.collection, self.contents, self.excluded = reading.collection, reading.contents, reading.excluded
         self.folders = folders
         splits = reading.collection.splits
-        self.fingerprints = {k: dataset_digest(v, self.contents_of(k).digests) for k, v in splits.items()}
+        self.dataset_digests = {k: dataset_digest(v, self.contents_of(k).digests) for k, v in splits.items()}
         return reading.collection
 
     def _samples(self, split: str) -> Sequence[Sample]:
