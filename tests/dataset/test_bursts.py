@@ -135,5 +135,5 @@ def test_evidence() -> None:
     assert "may have been missed" in evidence.sentence()
     strong = burst_evidence(names[:1], [taken("12:00:00")], ["x"])
     assert not strong.weak
-    assert strong.sentence() == "1 of 1 photographs has an EXIF time. No burst was found."
+    assert strong.sentence() == "1 of 1 photograph has an EXIF time. No burst was found."
     assert burst_evidence([], []).largest == 0

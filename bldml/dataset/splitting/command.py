@@ -104,13 +104,9 @@ def split_photographs(
     samples = [replace(sample, group=g) for sample, g in zip(samples, groups, strict=True)]
     division = divide_samples(root, samples, digests, request, kept, joins)
     write_atomically(output, to_manifest(division))
-    lines = [*describe_left_out(found, contents.unreadable), *describe_two_classes(duplicates, names), *notes]
-    lines += [
-        *describe_together(links, joins),
-        *describe_kept(kept, len(samples)),
-        *describe_division(division, request),
-    ]
-    return "\n".join([*lines, *describe_next(division, output, request, bool(contents.unreadable))]) + "\n"
+    lines = describe_left_out(found, contents.unreadable) + describe_two_classes(duplicates, names) + notes
+    lines += describe_together(links, joins) + describe_kept(kept, len(samples)) + describe_division(division, request)
+    return "\n".join(lines + describe_next(division, output, request, bool(contents.unreadable))) + "\n"
 
 
 def _own_groups(group: str, names: Sequence[str], root: Path, gap_seconds: float) -> tuple[list[str], list[str]]:
