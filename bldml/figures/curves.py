@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bldml.figures.style import COLOURS, DASHES, INK, MARGIN, Dash, label_of, new_figure, say, styled
+from bldml.figures.style import COLOURS, DASHES, INK, MARGIN, Dash, label_of, new_figure, styled, write_message
 from bldml.metrics.operating_point import precision_recall_points, roc_points
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def learning_curves(
             for number, epoch in enumerate(marked):
                 axes.axvline(epoch, ls=dash, lw=1.2, color=INK, alpha=0.7, label=None if number else kind)
         if not axes.lines:
-            say(axes, "No epoch recorded")
+            write_message(axes, "No epoch recorded")
         else:
             axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     panels[0].set_ylabel("Loss (nats per photograph)")
@@ -65,9 +65,9 @@ def learning_curves(
 
 @styled
 def roc(curves: Sequence[Curve]) -> "Figure":
-    """Draw sensitivity over false alarms for each (name, labels, probabilities); equal probabilities are one step.
+    """Draw the ROC curve of each (name, labels, probabilities); equal probabilities are one step.
 
-    A curve of one class is named in the legend as not estimable.
+    If the labels have one class only, the legend says that the curve is not estimable.
     """
     figure, axes = _square("False-positive rate (1 − specificity)", "True-positive rate (sensitivity)")
     axes.plot([0, 1], [0, 1], ":", color=INK, lw=1, label="chance")
@@ -83,21 +83,21 @@ def roc(curves: Sequence[Curve]) -> "Figure":
 
 @styled
 def precision_recall(curves: Sequence[Curve]) -> "Figure":
-    """Draw precision over recall for each (name, labels, probabilities), in steps as average precision counts them.
+    """Draw the precision-recall curve of each (name, labels, probabilities), in the steps of average precision.
 
-    The dotted line is the share of positives, which is the precision of guessing.
+    The dotted line is the proportion of positives, which is the precision at chance.
     """
     figure, axes = _square("Recall (sensitivity)", "Precision (positive predictive value)")
-    shares = set()
+    prevalences = set()
     for (name, labels, values), colour, dash in _looks(curves):
         points = precision_recall_points(labels, values)
         if points is None:
             axes.plot([], [], ls=dash, color=colour, label=f"{label_of(name)} (not estimable: no positives)")
         else:
             axes.plot(*_corners(*points), ls=dash, color=colour, label=label_of(name))
-            shares.add(float(np.asarray(labels).mean()))
-    for number, share in enumerate(sorted(shares)):
-        axes.axhline(share, ls=":", color=INK, lw=1, label=None if number else "share of positives (guessing)")
+            prevalences.add(float(np.asarray(labels).mean()))
+    for number, prevalence in enumerate(sorted(prevalences)):
+        axes.axhline(prevalence, ls=":", color=INK, lw=1, label=None if number else "proportion of positives (chance)")
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="lower left")
     return figure
@@ -109,8 +109,8 @@ def _corners(x: Floats, y: Floats) -> tuple[Floats, Floats]:
         return x, y
     dx, dy = np.diff(x), np.diff(y)
     bends = np.abs(dx[:-1] * dy[1:] - dy[:-1] * dx[1:]) > 1e-15
-    kept = np.concatenate([[True], bends, [True]])
-    return x[kept], y[kept]
+    corner = np.concatenate([[True], bends, [True]])
+    return x[corner], y[corner]
 
 
 def _square(x: str, y: str) -> tuple["Figure", "Axes"]:

@@ -1,7 +1,7 @@
-"""The figures of a report: what to draw. How it looks and how it is written is in `bldml.figures.style`.
+"""The figures of a report. Their style and output are in `bldml.figures.style`.
 
 `labels` is an integer array of shape (n,) with 1 for the positive class, `probabilities` a float array of shape (n,) in
-[0, 1] for the positive class. Where nothing can be drawn, the figure says why.
+[0, 1] for the positive class. If nothing can be drawn, the figure shows the reason.
 """
 
 import math
@@ -22,9 +22,9 @@ from bldml.figures.style import (
     label_of,
     new_figure,
     save,
-    say,
     styled,
     to_svg,
+    write_message,
 )
 from bldml.io.text import counted
 from bldml.metrics.calibration import reliability
@@ -55,48 +55,48 @@ _ONE_CLASS = "Not estimable: both classes are needed"
 
 @styled
 def calibration(labels: ArrayLike, probabilities: ArrayLike, bins: int = 10) -> "Figure":
-    """Draw the share of positives over the mean probability in bins of equal width, with 95 % Wilson intervals.
+    """Draw the fraction of positives over the mean probability in bins of equal width, with 95 % Wilson intervals.
 
-    Below it stands the number of photographs in each bin: a bin with few of them says little.
+    A second panel shows the number of photographs in each bin, because bins with few photographs are unreliable.
 
     Args:
         labels: 1 for the positive class, shape (n,).
-        probabilities: of the positive class, shape (n,).
-        bins: number of bins between 0 and 1; a probability on an edge belongs to the bin above.
+        probabilities: Probabilities of the positive class, shape (n,).
+        bins: Number of bins between 0 and 1; a probability on an edge belongs to the bin above.
     """
-    found = reliability(labels, probabilities, bins)
+    filled = reliability(labels, probabilities, bins)
     figure = new_figure(5.6, 4.4)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     upper.plot([0, 1], [0, 1], ":", color=INK, lw=1, label="perfect calibration")
-    if found:
-        share = np.array([one.n_positive / one.n for one in found])
-        intervals = [proportion(one.n_positive, one.n).interval for one in found]
+    if filled:
+        fraction = np.array([part.n_positive / part.n for part in filled])
+        intervals = [proportion(part.n_positive, part.n).interval for part in filled]
         bounds = np.array([(i.low, i.high) for i in intervals if i is not None]).T
         upper.errorbar(
-            [one.mean for one in found], share, np.abs(bounds - share), fmt="o", ms=4, lw=1.2, capsize=2,
+            [part.mean for part in filled], fraction, np.abs(bounds - fraction), fmt="o", ms=4, lw=1.2, capsize=2,
             color=COLOURS[0], label="photographs in a bin, 95 % interval (Wilson)",
         )  # fmt: skip
     else:
-        say(upper, "No photographs")
-    middles = [(one.low + one.high) / 2 for one in found]
-    bars = lower.bar(middles, [one.n for one in found], 0.92 / bins, color=COLOURS[0])
-    lower.bar_label(bars, [f"{one.n:,}" for one in found], fontsize=7, padding=1)
+        write_message(upper, "No photographs")
+    middles = [(part.low + part.high) / 2 for part in filled]
+    bars = lower.bar(middles, [part.n for part in filled], 0.92 / bins, color=COLOURS[0])
+    lower.bar_label(bars, [f"{part.n:,}" for part in filled], fontsize=7, padding=1)
     lower.margins(y=0.25)
     lower.set(xlim=(-MARGIN, 1 + MARGIN), xlabel="Predicted probability", ylabel="Photographs")
-    upper.set(ylim=(-MARGIN, 1 + MARGIN), ylabel="Observed share of positives")
+    upper.set(ylim=(-MARGIN, 1 + MARGIN), ylabel="Observed fraction of positives")
     upper.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=1)
     return figure
 
 
 @styled
 def probabilities(labels: ArrayLike, probabilities: ArrayLike, threshold: float, classes: Classes) -> "Figure":
-    """Draw how the predicted probabilities of each class are distributed, with the threshold.
+    """Draw the distribution of predicted probabilities in each class, with the threshold.
 
     Args:
         labels: 1 for the positive class, shape (n,).
-        probabilities: of the positive class, shape (n,).
-        threshold: least probability that is called positive, in [0, 1].
-        classes: the two classes.
+        probabilities: Probabilities of the positive class, shape (n,).
+        threshold: Decision threshold: the lowest probability predicted as positive, in [0, 1].
+        classes: The two classes.
 
     Raises:
         RunError: The threshold is out of range.
@@ -126,11 +126,11 @@ def probabilities(labels: ArrayLike, probabilities: ArrayLike, threshold: float,
 
 @styled
 def confusion(counts: Mapping[str, int], classes: Classes) -> "Figure":
-    """Draw the 2 x 2 table of true and predicted class; the shade is the share of the true class.
+    """Draw the 2 x 2 table of true and predicted class, shaded by the fraction of the true class.
 
     Args:
         counts: `tp`, `fp`, `fn` and `tn`, each 0 or more.
-        classes: the two classes.
+        classes: The two classes.
     """
     from matplotlib.patches import Rectangle
 
@@ -140,10 +140,10 @@ def confusion(counts: Mapping[str, int], classes: Classes) -> "Figure":
     for row, cells in enumerate((("tn", "fp"), ("fn", "tp"))):
         total = sum(counts[cell] for cell in cells)
         for column, cell in enumerate(cells):
-            share = counts[cell] / total if total else 0.0
+            fraction = counts[cell] / total if total else 0.0
             colour = COLOURS[0] if row == column else COLOURS[1]
-            axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fc=colour, alpha=0.06 + 0.4 * share, lw=0))
-            percent = f"{100 * share:.1f} % of the class" if total else "no photographs"
+            axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fc=colour, alpha=0.06 + 0.4 * fraction, lw=0))
+            percent = f"{100 * fraction:.1f} % of the class" if total else "no photographs"
             axes.text(column, row - 0.08, f"{counts[cell]:,}", ha="center", va="center", fontsize=15)
             axes.text(column, row + 0.22, percent, ha="center", va="center", fontsize=8)
     names = [textwrap.fill(label_of(name), 14) for name in classes.names]
@@ -157,14 +157,14 @@ def confusion(counts: Mapping[str, int], classes: Classes) -> "Figure":
 
 @styled
 def predictive_value_curves(sensitivity: Estimate, specificity: Estimate, prevalence: float) -> "Figure":
-    """Draw PPV and NPV over the share of diseased leaves (prevalence), by Bayes' rule.
+    """Draw PPV and NPV over prevalence (the proportion of diseased leaves), by Bayes' rule.
 
-    A band joins the corners of the two 95 % intervals: both at their lower and both at their upper limit.
+    The band goes from both 95 % intervals at their lower limits to both at their upper limits.
 
     Args:
-        sensitivity: of the set, in [0, 1].
-        specificity: of the set, in [0, 1].
-        prevalence: share of positives in the set, in [0, 1]; marked with a line.
+        sensitivity: Sensitivity on this set, in [0, 1].
+        specificity: Specificity on this set, in [0, 1].
+        prevalence: Proportion of positives in this set, in [0, 1]; marked with a line.
 
     Raises:
         RunError: The prevalence is out of range.
@@ -175,20 +175,20 @@ def predictive_value_curves(sensitivity: Estimate, specificity: Estimate, preval
     axes.set(xscale="log", xlim=(0.1, 100), ylim=(-MARGIN, 1 + MARGIN))
     axes.set(xlabel="Prevalence (% of photographs, logarithmic)", ylabel="Predictive value (0 to 1)")
     axes.set_xticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
-    share = np.geomspace(0.001, 1, 241)[:-1]
-    both = [predictive_values(sensitivity, specificity, float(one)) for one in share]
-    if all(estimate.value is None for pair in both for estimate in pair):
-        say(axes, _ONE_CLASS)
+    prevalences = np.geomspace(0.001, 1, 241)[:-1]
+    pairs = [predictive_values(sensitivity, specificity, float(value)) for value in prevalences]
+    if all(estimate.value is None for pair in pairs for estimate in pair):
+        write_message(axes, _ONE_CLASS)
         return figure
     for number, name in enumerate(
         (
-            "PPV: share of those called positive that are positive",
-            "NPV: share of those called negative that are negative",
+            "PPV: proportion of positive predictions that are correct",
+            "NPV: proportion of negative predictions that are correct",
         )
     ):
-        lines = np.array([_with_limits(pair[number]) for pair in both]).T
-        axes.plot(100 * share, lines[0], DASHES[number], color=COLOURS[number], label=name)
-        axes.fill_between(100 * share, lines[1], lines[2], color=COLOURS[number], alpha=0.2, lw=0)
+        lines = np.array([_with_limits(pair[number]) for pair in pairs]).T
+        axes.plot(100 * prevalences, lines[0], DASHES[number], color=COLOURS[number], label=name)
+        axes.fill_between(100 * prevalences, lines[1], lines[2], color=COLOURS[number], alpha=0.2, lw=0)
     if prevalence >= 0.001:
         axes.axvline(100 * prevalence, ls=":", lw=1.2, color=INK, label=f"this set: {100 * prevalence:.1f} %")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=1)
@@ -196,7 +196,7 @@ def predictive_value_curves(sensitivity: Estimate, specificity: Estimate, preval
 
 
 def _with_limits(estimate: Estimate) -> tuple[float, float, float]:
-    """Value and limits; nan, which a curve leaves out, where there are none."""
+    """Return value and limits; NaN, which a curve omits, if there is no value or no interval."""
     if estimate.value is None or estimate.interval is None:
         return (math.nan,) * 3
     return estimate.value, estimate.interval.low, estimate.interval.high

@@ -110,7 +110,7 @@ def new_figure(height: float, width: float = WIDTH) -> "Figure":
     return figure
 
 
-def say(axes: "Axes", message: str) -> None:
+def write_message(axes: "Axes", message: str) -> None:
     """Write a message in the middle of empty axes."""
     axes.text(0.5, 0.5, message, transform=axes.transAxes, ha="center", va="center")
 
