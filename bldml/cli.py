@@ -22,7 +22,7 @@ VERBS = {
 
 
 # Takes the options of a fit beside its own, so it reads its arguments itself.
-DOCTOR = "check, before a job is queued, that a fit with these options would run"
+DOCTOR = "check before submitting a job that a fit with these options would run"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
