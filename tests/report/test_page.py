@@ -6,6 +6,7 @@ import functools
 import itertools
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -446,6 +447,30 @@ def test_without_a_test_set(tmp_path: Path, bare: None) -> None:
     assert "Caution: the classifier was trained or chosen on these very photographs" in page.words
     assert "Test set. The run has no evaluation of its test split." in page.words
     assert "How often each set was evaluated is not recorded" in page.words
+
+
+def test_what_photographs_are_is_said_by_their_role(tmp_path: Path, bare: None) -> None:
+    """And not by the name: a set called test of which half was trained on, one called site that is the test split."""
+    run = write_run(tmp_path / "run", {"test": rows_of(40, 1), "site": rows_of(30, 2), "val": rows_of(20, 3)})
+
+    def say(name: str, role: str, **known: int) -> None:
+        (run.evaluation(name) / "provenance.json").write_text(json.dumps({"role": role, "known": known or None}))
+
+    say("test", "mixed", train=20, val=0, test=4)
+    say("site", "test")
+    say("val", "unknown")
+    page = Page(write_report(run))
+    assert "Mixed set: 20 of the training split, 4 of the test split, 16 that the run does not have." in page.words
+    assert "On the 30 photographs of the test split, which had no part in training, it found" in page.words
+    assert "What these photographs are to the run is not recorded." in page.words
+    assert "Caution" not in page.words
+    headings = re.findall(r"Results: (\w+)", page.words)
+    assert headings[:3] == headings[3:] == ["site", "test", "val"]
+
+    shutil.rmtree(run.evaluation("site"))
+    page = Page(write_report(run))
+    assert "Caution: the classifier was trained or chosen on some of these photographs" in page.words
+    assert "Test set. The run has no evaluation of its test split." in page.words
 
 
 def test_without_any_evaluation(tmp_path: Path, bare: None) -> None:
