@@ -116,7 +116,7 @@ class ShardWriter:
             return None
         os.fsync(self._file)
         os.utime(self._path)  # it is still there, and from now on nobody takes it for one that was left behind
-        digest = hashlib.sha256("".join(sorted(key.hex() for key in self._row_of)).encode()).hexdigest()
+        digest = hashlib.sha256(b"".join(sorted(self._row_of))).hexdigest()
         unfinished = self._path.with_suffix(_UNFINISHED)
         try:
             self._write_index(unfinished)
