@@ -3,7 +3,7 @@
     python benchmarks/interrupt.py --interruptions 50 --output benchmarks/results/interrupt.json
 
 Without Slurm. SIGUSR1 and SIGTERM go to all processes of the run, as Slurm sends them, and so does SIGKILL, as when a
-node dies. After each the run is continued by `fit --resume`. At the end weights, optimizer, metrics.csv and predictions
+node dies. After each the run is continued by `fit --resume`. At the end weights, optimizer, history.csv and predictions
 must be equal to the last bit to those of the reference; the exit code is 1 if they are not. A run that ends before all
 interruptions were made is compared, and the next one takes the others.
 """
@@ -76,7 +76,7 @@ def content(run: RunFolder) -> dict[str, Any]:
     """Everything that must be equal."""
     found: dict[str, Any] = {
         str(path.relative_to(run.path)): path.read_text()
-        for path in (run.metrics, *sorted(run.path.glob("evaluations/*/predictions.csv")))
+        for path in (run.history, *sorted(run.path.glob("evaluations/*/predictions.csv")))
     }
     for path in (run.best_checkpoint, run.last_checkpoint):
         checkpoint = torch.load(path, weights_only=True)
@@ -150,7 +150,7 @@ def main() -> int:
         notes = json.loads(runs[-1].environment.read_text()).get("continued", [])
         steps.append([note["step"] for note in notes])
     hurt = time.monotonic() - began
-    with runs[0].metrics.open(newline="") as file:
+    with runs[0].history.open(newline="") as file:
         rows = len(list(csv.DictReader(file)))
     result = {
         "interruptions": dict(kinds),

@@ -63,7 +63,7 @@ def fit(options: argparse.Namespace, work: Path, division: int, way: str) -> dic
         metrics = json.loads((folder.path / "evaluations" / split / "metrics.json").read_text())
         figures |= {f"{split}_{name}": metrics[name] for name in FIGURES[:3]}
         figures[f"{split}_accuracy"] = metrics["at_threshold"]["accuracy"]
-    figures["epochs"] = len(folder.metrics.read_text().splitlines()) - 1
+    figures["epochs"] = len(folder.history.read_text().splitlines()) - 1
     return figures
 
 

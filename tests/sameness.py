@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 def assert_same(run: Path, reference: Path) -> None:
     """Whether a run came to the very same as another: weights, optimizer, tables and curves, bit for bit."""
-    files = ["metrics.csv"]
+    files = ["history.csv"]
     files += [
         f"evaluations/{split}/{name}" for split in ("val", "test") for name in ("predictions.csv", "metrics.json")
     ]

@@ -212,8 +212,8 @@ def attach(
     progress: Progress | None,
     purge_step: int | None,
 ) -> None:
-    """Give the trainer what writes into the run folder: TensorBoard's curves if wanted, metrics.csv, checkpoints."""
-    table = EpochTable(run.metrics, echo=trainer.progress_bar_callback is None)
+    """Give the trainer what writes into the run folder: TensorBoard's curves if wanted, history.csv, checkpoints."""
+    table = EpochTable(run.history, echo=trainer.progress_bar_callback is None)
     curves = []
     if config.trainer.logger is not False:
         curves.append(Curves(run.path.absolute(), name="", version="", default_hp_metric=False, purge_step=purge_step))

@@ -26,7 +26,7 @@ def learning_curves(
     """Draw the loss and the scores of training and validation over the epochs.
 
     Args:
-        rows: One row per epoch, from the run's metrics.csv: `epoch` and all columns `train_…` and `val_…`. Missing
+        rows: One row per epoch, from the run's history.csv: `epoch` and all columns `train_…` and `val_…`. Missing
             values, None and values that are not finite leave a gap.
         unfrozen_at: Epochs, counted from 0, at whose start more stages were unfrozen; marked with a line.
         best_epoch: Epoch of `best.ckpt`; marked with a line.

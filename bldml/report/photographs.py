@@ -185,7 +185,7 @@ def _dates(data: RunData) -> str:
 def files(data: RunData) -> Table:
     """The files from which this report can be made again, with their hashes."""
     run = data.run
-    paths = [run.config, run.environment, run.splits, run.metrics, run.best_checkpoint]
+    paths = [run.config, run.environment, run.splits, run.history, run.best_checkpoint]
     for evaluation in (*data.evaluations, *data.unlabelled):
         paths += [evaluation.folder / "predictions.csv", evaluation.folder / "metrics.json"]
     rows = [

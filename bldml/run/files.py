@@ -106,7 +106,7 @@ def read_table(path: Path, columns: tuple[str, ...]) -> tuple[Row, ...]:
 
 
 def read_epochs(path: Path) -> tuple[dict[str, float | None], ...]:
-    """The numbers of a metrics.csv, also one of 0.1, by the names of today; None where a cell is empty or not finite.
+    """The numbers of a history, also one of 0.1, by the names of today; None where a cell is empty or not finite.
 
     Raises:
         RunError: The file is damaged.

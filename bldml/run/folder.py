@@ -37,9 +37,10 @@ class RunFolder:
         return self.path / "environment.json"
 
     @property
-    def metrics(self) -> Path:
-        """One row an epoch."""
-        return self.path / "metrics.csv"
+    def history(self) -> Path:
+        """One row per epoch: history.csv, or metrics.csv in a run that 0.1 started, which goes on in it."""
+        new, old = self.path / "history.csv", self.path / "metrics.csv"
+        return old if old.is_file() and not new.exists() else new
 
     @property
     def training_time(self) -> Path:

@@ -85,7 +85,7 @@ class RunData:
         config: config.yaml; every scalar is text or None. Empty where there is none.
         environment: environment.json; empty where there is none.
         training_time: training_time.json; empty where there is none.
-        epochs: Rows of metrics.csv.
+        epochs: Rows of history.csv.
         splits: Rows of splits.csv.
         excluded: Rows of excluded.csv.
         photographs: Rows of photographs.csv.
@@ -195,7 +195,7 @@ def read_run(run: RunFolder) -> RunData:
         config=config,
         environment=environment,
         training_time=read_json(run.training_time),
-        epochs=read_epochs(run.metrics),
+        epochs=read_epochs(run.history),
         splits=splits,
         excluded=read_table(run.excluded, ("path", "reason")),
         photographs=photographs,

@@ -59,7 +59,7 @@ class Curves(TensorBoardLogger):
 
 
 class EpochTable(Logger):
-    """Writes metrics.csv, one row an epoch; the whole file anew each time, so a kill leaves a whole table.
+    """Writes history.csv, one row an epoch; the whole file anew each time, so a kill leaves a whole table.
 
     Args:
         path: The file.

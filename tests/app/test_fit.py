@@ -36,7 +36,7 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 def test_run_folder_holds_every_file_of_the_design(run: Path) -> None:
-    expected = {".lock", "config.yaml", "environment.json", "metrics.csv", "splits.csv", "checkpoints", "evaluations"}
+    expected = {".lock", "config.yaml", "environment.json", "history.csv", "splits.csv", "checkpoints", "evaluations"}
     expected |= {"photographs.csv", "leaks.csv", "phashes.npz", "training_time.json"}
     expected |= {"ledger.csv", "report.html", "figures", "tables"}
     found = {path.name for path in run.iterdir()}
@@ -49,8 +49,8 @@ def test_run_folder_holds_every_file_of_the_design(run: Path) -> None:
         assert files == {"predictions.csv", "metrics.csv", "metrics.json", "provenance.json", "explanations"}
 
 
-def test_metrics_csv_has_a_row_an_epoch_with_all_metrics(run: Path) -> None:
-    rows = table(run / "metrics.csv")
+def test_history_has_a_row_an_epoch_with_all_metrics(run: Path) -> None:
+    rows = table(run / "history.csv")
     assert [int(row["epoch"]) for row in rows] == [0, 1, 2, 3]
     for row in rows:
         for split in ("train", "val"):
@@ -63,7 +63,7 @@ def test_metrics_csv_has_a_row_an_epoch_with_all_metrics(run: Path) -> None:
 
 
 def test_plateau_lowers_every_group(run: Path) -> None:
-    rows = table(run / "metrics.csv")
+    rows = table(run / "history.csv")
     reference = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(reference, factor=0.5, patience=0)
     for row in rows:
@@ -76,14 +76,14 @@ def test_plateau_lowers_every_group(run: Path) -> None:
 def test_tensorboard_has_the_same_curves(run: Path) -> None:
     events = EventAccumulator(str(run))
     events.Reload()
-    rows = table(run / "metrics.csv")
+    rows = table(run / "history.csv")
     for name in ("val_loss", "train_auroc", "lr_head", "lr_features.18", "trainable_share"):
         values = [event.value for event in events.Scalars(name)]
         assert values == pytest.approx([float(row[name]) for row in rows]), name
 
 
 def test_best_checkpoint_is_that_of_the_smallest_val_loss(run: Path) -> None:
-    losses = [float(row["val_loss"]) for row in table(run / "metrics.csv")]
+    losses = [float(row["val_loss"]) for row in table(run / "history.csv")]
     assert read_checkpoint(run / "checkpoints" / "best.ckpt").epoch == losses.index(min(losses))
     assert read_checkpoint(run / "checkpoints" / "last.ckpt").epoch == 3
 
@@ -182,7 +182,7 @@ def test_splits_csv_is_a_manifest_that_gives_the_same_run(run: Path, leaves: Pat
     assert outcome.code == 0
     assert Path("lightning_logs/again/splits.csv").read_bytes() == (run / "splits.csv").read_bytes()
     assert not Path("lightning_logs/again/evaluations").exists()
-    again, before = table(Path("lightning_logs/again/metrics.csv")), table(run / "metrics.csv")
+    again, before = table(Path("lightning_logs/again/history.csv")), table(run / "history.csv")
     assert again[0]["val_loss"] == before[0]["val_loss"]
 
 
@@ -191,7 +191,7 @@ def test_config_of_a_run_repeats_it(run: Path, bldml: Bldml) -> None:
         "fit", "--config", run / "config.yaml", "--run_name=again", "--test_after_fit=false", "--report=false"
     )
     assert outcome.code == 0
-    assert Path("lightning_logs/again/metrics.csv").read_bytes() == (run / "metrics.csv").read_bytes()
+    assert Path("lightning_logs/again/history.csv").read_bytes() == (run / "history.csv").read_bytes()
 
 
 @pytest.fixture
@@ -254,7 +254,7 @@ def test_results_do_not_depend_on_workers_cache_and_kept_features(
     Path("config.yaml").write_text(yaml.safe_dump(config))
     assert bldml("fit", "--config=config.yaml").code == 0
     again = Path("lightning_logs/again")
-    assert (again / "metrics.csv").read_bytes() == (run / "metrics.csv").read_bytes()
+    assert (again / "history.csv").read_bytes() == (run / "history.csv").read_bytes()
     for split in ("val", "test"):
         path = Path("evaluations") / split / "predictions.csv"
         assert (again / path).read_bytes() == (run / path).read_bytes()
@@ -324,7 +324,7 @@ def test_lightnings_own_callbacks_and_a_drawn_seed(leaves: Path, bldml: Bldml) -
         "--trainer.callbacks+=LearningRateMonitor", "--test_after_fit=false",
     )  # fmt: skip
     assert outcome.code == 0
-    assert len(table(Path("lightning_logs/r/metrics.csv"))) == 1
+    assert len(table(Path("lightning_logs/r/history.csv"))) == 1
     seed = json.loads(Path("lightning_logs/r/environment.json").read_text())["seed"]
     assert seed > 1
     assert yaml.safe_load(Path("lightning_logs/r/config.yaml").read_text())["seed_everything"] == seed

@@ -120,13 +120,13 @@ def test_loader_processes_do_not_react(steady: Path, leaves: Path, bldml: Bldml,
     run = tmp_path / "lightning_logs" / "hurt"
     for kind in (USR1, TERM):
         existing = ["--resume", str(run)] if run.exists() else ["--run_name=hurt"]
-        before = (run / "metrics.csv").stat().st_mtime_ns if (run / "metrics.csv").exists() else 0
+        before = (run / "history.csv").stat().st_mtime_ns if (run / "history.csv").exists() else 0
         process = subprocess.Popen(
             [*command[:4], "--trust_config", *existing] if run.exists() else [*command, *existing],
             cwd=tmp_path, env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         while process.poll() is None and (
-            not (run / "metrics.csv").exists() or (run / "metrics.csv").stat().st_mtime_ns == before
+            not (run / "history.csv").exists() or (run / "history.csv").stat().st_mtime_ns == before
         ):
             time.sleep(0.05)
         os.killpg(process.pid, kind)
@@ -161,7 +161,7 @@ def test_an_early_stop_is_not_forgotten(leaves: Path, bldml: Bldml) -> None:
     """Stopped in the evaluation that follows, it must not train another epoch."""
     options = ("--early_stopping.patience=1", "--trainer.max_epochs=30")
     assert bldml("fit", *OPTIONS, "--data.root", leaves, "--run_name=steady", *options).code == 0
-    assert len(Path("lightning_logs/steady/metrics.csv").read_text().splitlines()) < 30
+    assert len(Path("lightning_logs/steady/history.csv").read_text().splitlines()) < 30
     assert_same(stop_and_go_on(bldml, leaves, ["train end"], *options), Path("lightning_logs/steady"))
     assert bldml("fit", "--trust_config", "--resume=lightning_logs/hurt").code == 0
     assert_same(Path("lightning_logs/hurt"), Path("lightning_logs/steady"))
@@ -202,7 +202,7 @@ def test_an_ignored_hangup_stays_ignored(leaves: Path, tmp_path: Path) -> None:
         ["nohup", sys.executable, "-m", "bldml", "fit", *options], cwd=tmp_path, stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    while process.poll() is None and not (tmp_path / "lightning_logs/r/metrics.csv").exists():
+    while process.poll() is None and not (tmp_path / "lightning_logs/r/history.csv").exists():
         time.sleep(0.05)
     process.send_signal(HUP)
     assert process.wait(300) == 0
@@ -293,7 +293,7 @@ def test_photographs_that_were_added_are_left_aside_and_one_that_changed_is_name
     shutil.copy(root / "BLD/leaf_0001.jpg", root / "BLD/added.jpg")
     outcome = bldml("fit", "--trust_config", "--resume=lightning_logs/hurt")
     assert outcome.code == 0, outcome.err
-    assert Path("lightning_logs/hurt/metrics.csv").read_bytes() == (steady / "metrics.csv").read_bytes()
+    assert Path("lightning_logs/hurt/history.csv").read_bytes() == (steady / "history.csv").read_bytes()
     name = next(
         line.split(",")[0]
         for line in Path("lightning_logs/changed/splits.csv").read_text().splitlines()
@@ -383,14 +383,14 @@ def test_a_foreign_checkpoint_in_the_folder_is_not_touched(
 
 
 def test_what_was_logged_behind_the_checkpoint_is_not_doubled(steady: Path, leaves: Path, bldml: Bldml) -> None:
-    """As after a SIGKILL: metrics.csv and TensorBoard hold an epoch that the checkpoint knows nothing of."""
+    """As after a SIGKILL: history.csv and TensorBoard hold an epoch that the checkpoint knows nothing of."""
     signalling.PLAN |= {"epoch end 0": TERM}
     assert bldml("fit", *OPTIONS, "--data.root", leaves, "--run_name=hurt").code == 143
     run = RunFolder(Path("lightning_logs/hurt"))
     old = run.last_checkpoint.read_bytes()
     signalling.PLAN |= {"train 2 0": TERM}
     assert bldml("fit", "--trust_config", "--resume", run.path).code == 143
-    assert len(run.metrics.read_text().splitlines()) == 3
+    assert len(run.history.read_text().splitlines()) == 3
     run.last_checkpoint.write_bytes(old)
     run.previous_checkpoint.unlink()
     assert bldml("fit", "--trust_config", "--resume", run.path).code == 0
@@ -527,7 +527,7 @@ def test_a_modelcheckpoint_of_the_user_does_not_write_over_ours(steady: Path, le
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"}
     assert (run / "more_checkpoints" / "last.ckpt").is_file()
     assert bldml("fit", "--trust_config", "--resume", run).code == 0
-    assert (run / "metrics.csv").read_bytes() == (steady / "metrics.csv").read_bytes()
+    assert (run / "history.csv").read_bytes() == (steady / "history.csv").read_bytes()
 
 
 def test_a_callback_whose_state_cannot_be_read_back_is_named_at_the_first_save(leaves: Path, bldml: Bldml) -> None:

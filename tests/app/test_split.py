@@ -127,7 +127,7 @@ def test_a_run_of_a_fold_says_so_and_repeats_itself(data: Path, bldml: Bldml) ->
     own = ["--data.manifest", run / "splits.csv", "--run_name=again"]
     again = bldml("fit", "--config", run / "config.yaml", *own, "--data.fold=null")
     assert again.code == 0, again.err
-    for name in ("splits.csv", "metrics.csv", "evaluations/test/predictions.csv", "evaluations/val/predictions.csv"):
+    for name in ("splits.csv", "history.csv", "evaluations/test/predictions.csv", "evaluations/val/predictions.csv"):
         assert (Path("lightning_logs/again") / name).read_bytes() == (run / name).read_bytes()
     provenance = json.loads(Path("lightning_logs/again/evaluations/test/provenance.json").read_text())
     assert provenance["fold"] is None

@@ -111,6 +111,7 @@ def test_resume(old: Path, bldml: Bldml) -> None:
     assert "epoch 2, step 8" in outcome.err
     after = list(csv.DictReader((old / "stopped/metrics.csv").read_text().splitlines()))
     assert len(after) == 6
+    assert not (old / "stopped/history.csv").exists(), "it goes on in its old file"
     for then, now in zip(before, after, strict=False):
         logged = {canonical(name): value for name, value in then.items()}
         assert now == now | logged, "what 0.1 has logged stays, under the names of today"

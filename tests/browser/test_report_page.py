@@ -96,7 +96,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run.environment.write_text(json.dumps({"created": "2026-01-01", "gpu": "<b>GPU</b>", "versions": {"bldml": "0.1"}}))
     epochs = [f"{e},{9 * e},{1 / (e + 1)},{0.2 + 1 / (e + 1)},{1 - 0.5 / (e + 1)},{min(1, e / 4)}" for e in range(6)]
     header = "epoch,step,train_loss,val_loss,val_auroc,trainable_share"
-    run.metrics.write_text("\n".join([header, *epochs, ""]))
+    run.history.write_text("\n".join([header, *epochs, ""]))
     for name, seed, groups in (("val", 1, False), ("test", 2, True), ("ohio_2024", 3, False)):
         write_evaluation(run, name, seed, groups=groups)
     return write_report(run)

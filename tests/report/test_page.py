@@ -110,7 +110,7 @@ def write_run(
             }
         )
     )
-    run.metrics.write_text(
+    run.history.write_text(
         "epoch,step,train_loss,val_loss,val_auroc,train_auroc,train_recall,trainable_share\n"
         "0,9,0.7,0.6,0.7,0.8,0.75,0.01\n1,18,0.5,,0.8,0.85,0.8,0.01\n2,27,0.4,0.5,0.9,0.875,0.8125,0.4\n"
     )
@@ -289,7 +289,7 @@ def test_the_page_says_what_the_tables_say(whole: RunFolder, page: Page) -> None
 def test_sets_side_by_side(whole: RunFolder) -> None:
     found = {(row["set"], row["score"]): row for row in read(whole.path / "tables" / "run" / "sets.csv")}
     assert {name for name, _ in found} == {"train", "val", "test", "ohio_2024"}
-    assert float(found["train", "auroc"]["value"]) == 0.875  # of the best epoch, in metrics.csv
+    assert float(found["train", "auroc"]["value"]) == 0.875  # of the best epoch, in history.csv
     assert float(found["train", "sensitivity"]["value"]) == 0.8125
     for name in ("val", "test", "ohio_2024"):
         scores = {row["score"]: row for row in read(whole.path / "tables" / name / "scores.csv")[::2]}
@@ -610,8 +610,8 @@ LEAF = "(BLD/leaf_00003.jpg)"
         ("provenance.json", lambda t: t[:-5], "provenance.json is not JSON"),
         ("../../environment.json", lambda t: t[:-5], "environment.json is not JSON"),
         ("../../environment.json", lambda _: "[1]", "environment.json must hold a mapping"),
-        ("../../metrics.csv", line(3, lambda c: ["x", *c[1:]]), "metrics.csv, row 3: epoch is 'x'"),
-        ("../../metrics.csv", lambda t: t.replace("epoch", "age"), "metrics.csv has no column epoch"),
+        ("../../history.csv", line(3, lambda c: ["x", *c[1:]]), "history.csv, row 3: epoch is 'x'"),
+        ("../../history.csv", lambda t: t.replace("epoch", "age"), "history.csv has no column epoch"),
         ("../../splits.csv", lambda t: t.replace("label", "kind"), "splits.csv has no column label"),
         ("../../splits.csv", lambda t: t + '"', "splits.csv is no CSV"),
         ("../../config.yaml", lambda t: t + "}", "config.yaml is no configuration"),
@@ -628,7 +628,7 @@ def test_damage_is_a_message(tmp_path: Path, bare: None, file: str, change: Call
     assert not (run.path / "report.html").exists()
 
 
-@pytest.mark.parametrize("missing", ["environment.json", "metrics.csv", "splits.csv"])
+@pytest.mark.parametrize("missing", ["environment.json", "history.csv", "splits.csv"])
 def test_missing_files_are_not_stated(tmp_path: Path, bare: None, missing: str) -> None:
     run = write_run(tmp_path / "run", {"val": rows_of(40, 1), "test": rows_of(40, 2)})
     before = Page(write_report(run)).words.count("Not stated")

@@ -127,7 +127,7 @@ def test_places_in_a_run() -> None:
     places = {
         run.config: "config.yaml",
         run.environment: "environment.json",
-        run.metrics: "metrics.csv",
+        run.history: "history.csv",
         run.splits: "splits.csv",
         run.excluded: "excluded.csv",
         run.checkpoints: "checkpoints",

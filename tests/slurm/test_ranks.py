@@ -66,7 +66,7 @@ def test_ranks_are_equal_after_each_epoch(scenario: Callable[[Bench], Fit], fits
         assert len(hashes) == 2
         assert hashes[0] == hashes[1]
     assert len({hashes[0] for hashes in epochs}) == EPOCHS, "nothing was learnt"
-    with (fit.run / "metrics.csv").open(newline="") as file:
+    with (fit.run / "history.csv").open(newline="") as file:
         shares = [float(row["trainable_share"]) for row in csv.DictReader(file)]
     assert shares[0] < shares[1] < shares[2], "nothing thawed"
 

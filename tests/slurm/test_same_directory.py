@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 SEEDS = (42, 43)
 OPTIONS = (*SMALL, "--trainer.max_epochs=2", "--unfreezing.start_epoch=1", "--data.num_workers=1")
-RESULTS = ("metrics.csv", "splits.csv", "evaluations/val/predictions.csv", "evaluations/test/predictions.csv")
+RESULTS = ("history.csv", "splits.csv", "evaluations/val/predictions.csv", "evaluations/test/predictions.csv")
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:

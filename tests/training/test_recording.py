@@ -36,7 +36,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def test_values_of_an_epoch_are_one_row(tmp_path: Path) -> None:
-    table = EpochTable(tmp_path / "metrics.csv")
+    table = EpochTable(tmp_path / "history.csv")
     table.log_metrics({"val_loss": 0.5, "epoch": 0.0}, step=4)
     table.save()
     assert rows(table.path) == [{"epoch": "0", "step": "4", "val_loss": "0.5"}]
@@ -60,13 +60,13 @@ def test_values_of_an_epoch_are_one_row(tmp_path: Path) -> None:
 
 def test_the_callers_metrics_are_left_alone(tmp_path: Path) -> None:
     metrics = {"val_loss": 0.5, "epoch": 0.0}
-    EpochTable(tmp_path / "metrics.csv").log_metrics(metrics, step=4)
+    EpochTable(tmp_path / "history.csv").log_metrics(metrics, step=4)
     assert metrics == {"val_loss": 0.5, "epoch": 0.0}
 
 
 def test_table_is_replaced_whole(tmp_path: Path) -> None:
     """A reader that opened the old table goes on reading it; no half-written or temporary file is left."""
-    table = EpochTable(tmp_path / "metrics.csv")
+    table = EpochTable(tmp_path / "history.csv")
     table.log_metrics({"val_loss": 0.5, "epoch": 0}, step=1)
     table.save()
     old = table.path.read_text()
@@ -74,14 +74,14 @@ def test_table_is_replaced_whole(tmp_path: Path) -> None:
         table.log_metrics({"val_loss": 0.4, "train_loss": 1.0, "epoch": 1}, step=2)
         table.save()
         assert reader.read() == old
-    assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
+    assert [path.name for path in tmp_path.iterdir()] == ["history.csv"]
     assert len(rows(table.path)) == 2
 
 
 @pytest.mark.parametrize("echo", [True, False])
 def test_echo_is_a_line_an_epoch(echo: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    table = EpochTable(tmp_path / "metrics.csv", echo=echo)
+    table = EpochTable(tmp_path / "history.csv", echo=echo)
     table.log_metrics({"val_loss": 0.123456, "val_f1": 1.0, "epoch": 2}, step=1)
     table.log_metrics({"train_loss": 0.75, "lr_head": 1e-3, "epoch": 2}, step=1)
     lines = [record.getMessage() for record in caplog.records]

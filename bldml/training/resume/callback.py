@@ -38,7 +38,7 @@ class Interruption(Callback):
     Args:
         signals: Where signals raise their flags.
         run: The run folder; None for a trial run that leaves nothing.
-        table: The rows of metrics.csv.
+        table: The rows of history.csv.
         best: The callback that writes best.ckpt.
         minutes: Minutes between two checkpoints within an epoch.
     """

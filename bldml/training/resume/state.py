@@ -1,7 +1,7 @@
 """What last.ckpt must hold so that a run goes on exactly where it was, and how it is read back.
 
 Lightning keeps weights, optimizer, gradient scaler, callbacks and the counters of its loops. Here are added the metrics
-gathered so far in the epoch, the rows of metrics.csv, and loop counters in a form from which Lightning 2.6 continues
+gathered so far in the epoch, the rows of history.csv, and loop counters in a form from which Lightning 2.6 continues
 correctly: as it saves them itself, a stop inside the last batch skips the validation, and one at an epoch's start the
 epoch.
 """
@@ -42,7 +42,7 @@ class Progress:
         path: The checkpoint.
         epoch: The epoch that goes on or comes next, counted from 0.
         step: Optimizer steps done.
-        rows: The rows of metrics.csv.
+        rows: The rows of history.csv.
         next_log_step: What is logged from here on has this step or a later one.
         world_size: How many processes trained together.
     """
@@ -69,7 +69,7 @@ def make_resumable(
         checkpoint: As Lightning dumps it; changed in place.
         position: Where the run stands.
         should_stop: Whether the training has ended before its last epoch.
-        rows: The rows of metrics.csv so far.
+        rows: The rows of history.csv so far.
         metrics: What `take_metrics` gave, of each rank.
     """
     loops = checkpoint["loops"]["fit_loop"]

@@ -13,7 +13,7 @@ from bldml.run.folder import RunFolder
 class Stopwatch(Callback):
     """Keeps training_time.json: seconds in training and its validations, without the pauses between processes.
 
-    A file of its own: what is in a checkpoint or in metrics.csv must be the same whether a run was interrupted or not.
+    A file of its own: what is in a checkpoint or in history.csv must be the same whether a run was interrupted or not.
 
     Args:
         run: The run folder.
