@@ -33,18 +33,18 @@ from bldml.training.data.datamodule import LeafDataModule
 
 COLUMNS = ("kind", "photograph", "split", "partner", "partner_split", "similarity")
 SHOWN = 5
-MANY = 5000  # more take longer than a user would wait without a word
+MANY = 5000  # photographs; a longer search is announced
 WAY_OUT = "`python -m bldml audit` shows them; `python -m bldml split` keeps them in one split."
 
 
 def check_splits(datamodule: LeafDataModule) -> list[Leak] | None:
-    """Look for photographs of one split that are in another as well, and say so.
+    """Search for photographs of one split that another split contains as well, and report them.
 
     Returns:
-        What was found; None where it is not to be looked for.
+        The leaks; None if `data.on_leak` is off.
 
     Raises:
-        DatasetError: There are some, and `data.on_leak` is error.
+        DatasetError: There are leaks, and `data.on_leak` is error.
     """
     if datamodule.on_leak == "off":
         return None
@@ -55,12 +55,12 @@ def check_splits(datamodule: LeafDataModule) -> list[Leak] | None:
     _check_labels(photographs, near_duplicates)
     leaks = find_leaks(photographs, near_duplicates)
     if leaks:
-        _tell(leak_summary(leaks, photographs), datamodule, WAY_OUT)
+        _report(leak_summary(leaks, photographs), datamodule, WAY_OUT)
     return leaks
 
 
 class _Photographs(Sequence[KnownPhotograph]):
-    """All that a data module has read, split after split, each made when it is asked for: a list is a load."""
+    """All photographs of a data module, split after split; created on access, because a list would need much memory."""
 
     def __init__(self, datamodule: LeafDataModule) -> None:
         assert datamodule.collection is not None
@@ -135,7 +135,7 @@ def check_external(datamodule: LeafDataModule, run: RunFolder | None) -> int | N
         named = "; ".join(f"{show_path(ours[b])} and {show_path(names[a])}" for b, a in list(found.items())[:SHOWN])
         more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
         have = "has" if len(found) == 1 else "have"
-        _tell(
+        _report(
             f"{len(found)} of {len(ours)} photographs {have} a near duplicate in the training or validation split.\n"
             f"For example: {named}{more}.",
             datamodule,
@@ -145,23 +145,23 @@ def check_external(datamodule: LeafDataModule, run: RunFolder | None) -> int | N
 
 
 def seen_digests(datamodule: LeafDataModule) -> str:
-    """The photographs that training and validation have seen, by the beginnings of their SHA-256, in one string."""
+    """Return the beginnings of the SHA-256 of all training and validation photographs as one string."""
     return "".join(
         sorted(digest[:DIGITS] for split in ("train", "val") for digest in datamodule.contents_of(split).digests)
     )
 
 
 def seen_by(checkpoint: Checkpoint) -> set[str]:
-    """Beginnings of the SHA-256 of the photographs of training and validation; none where the checkpoint is silent."""
+    """Return the beginnings of the SHA-256 of training and validation photographs; empty if the checkpoint has none."""
     seen = checkpoint.header.seen
     return {seen[start : start + DIGITS] for start in range(0, len(seen), DIGITS)}
 
 
 def check_unseen(datamodule: LeafDataModule, checkpoint: Checkpoint) -> None:
-    """Refuse a test on photographs that the model was trained or chosen on, whatever they are called now.
+    """Check that a model is not tested on photographs it was trained or selected on, whatever their present names.
 
     Raises:
-        DatasetError: There are some.
+        DatasetError: It would be.
     """
     known = seen_by(checkpoint)
     assert datamodule.collection is not None
@@ -177,7 +177,7 @@ def check_unseen(datamodule: LeafDataModule, checkpoint: Checkpoint) -> None:
 
 
 def leaks_table(leaks: list[Leak]) -> str:
-    """The content of leaks.csv."""
+    """Return the content of leaks.csv."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -211,7 +211,7 @@ def read_phashes(run: RunFolder) -> tuple[list[str], PHashes] | None:
     return (names, phashes) if phashes.shape == (len(names), len(NO_PHASH)) else None
 
 
-def _tell(text: str, datamodule: LeafDataModule, way_out: str) -> None:
+def _report(text: str, datamodule: LeafDataModule, way_out: str) -> None:
     if datamodule.on_leak == "error":
         raise DatasetError(f"{text}\n{way_out} To go on all the same: --data.on_leak warn.")
     say_warning(f"{text}\nFigures on such photographs are too good. {way_out}")
