@@ -15,7 +15,7 @@ RUN := demo_$(shell date +%Y%m%d-%H%M%S)
 
 # The targets share one environment and one set of caches: `make -j` runs them one after the other.
 .NOTPARALLEL:
-.PHONY: help install demo test check format clean
+.PHONY: help install demo test check quick coverage lint format clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -35,11 +35,19 @@ demo: $(STAMP) data/demo ## Train a small classifier on drawn leaves and test it
 
 test: install check ## Install, then check: what CI runs
 
-check: $(STAMP) ## Lint, format, types and tests
+check: lint ## Lint, format, types and all tests
+	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadfile --durations=25
+
+quick: lint ## Lint, format, types and the fast tests: before each commit
+	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadfile --durations=10 -m "not slow and not browser"
+
+coverage: $(STAMP) ## All tests, slower, with the share of lines that they reach; fails below the floor in pyproject.toml
+	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadfile --cov=bldml --cov-report=term:skip-covered
+
+lint: $(STAMP) ## Lint, format and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy bldml tests $(wildcard benchmarks/*.py)
-	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadfile
 
 format: $(STAMP) ## Put the code into its format and repair what can be repaired
 	$(BIN)/ruff format

@@ -18,12 +18,13 @@ def demo(folder: Path, images_per_class: int = 400, size: int = 256, seed: int =
         size: Longer side of a photograph in pixels.
         seed: Random seed; the same seed draws the same leaves.
     """
+    from bldml.dataset.files import shell_word
     from bldml.dataset.synthetic.leaves import write_leaves
 
     count = write_leaves(folder, images_per_class=images_per_class, size=size, seed=seed)
     sys.stdout.write(
         f"Drew {count} leaves in {folder}. Next:\n"
-        f"  python -m bldml fit --config configs/demo.yaml --data.root {folder}\n"
+        f"  python -m bldml fit --config configs/demo.yaml --data.root {shell_word(folder)}\n"
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import SHARED, SMALL, Bldml, Outcome
 
-# A file is one worker's. These take minutes, those of Slurm mostly by waiting: begun first, none is left for the end.
+# These take minutes, those of Slurm mostly by waiting: begun first, none is left for the end.
 LONGEST = (
     "slurm/test_interruptions.py",
     "app/test_interruption.py",
@@ -19,12 +19,20 @@ LONGEST = (
     "slurm/test_same_directory.py",
     "app/test_fit.py",
 )
+# What `make quick` leaves out, beside what its own file marks: whole folders and files, and whoever uses a trained run.
+SLOW_PLACES = ("app", "audit", "browser", "inference", "slurm", "test_prefetch.py", "test_real_photographs.py")
+SLOW_FIXTURES = {"run", "split_leaves", "small_weights", "coffee"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first; the order within a file stays."""
-    ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(LONGEST)}
+    """Put the longest files first, the order within a file stays; mark what is slow by what it uses."""
+    here = Path(__file__).parent
+    ranks = {here / name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: ranks.get(item.path, len(LONGEST)))
+    places = {here / name for name in SLOW_PLACES}
+    for item in items:
+        if places & {item.path, *item.path.parents} or SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session", autouse=True)

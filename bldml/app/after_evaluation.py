@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from bldml.app.leaks import seen_by
 from bldml.app.messages import say_warning
-from bldml.dataset.files import escape_path, show_path
+from bldml.dataset.files import escape_path, shell_word, show_path
 from bldml.dataset.images import UnreadableImage, load_rgb
 from bldml.dataset.samples import Sample
 from bldml.errors import RunError
@@ -149,7 +149,7 @@ def report_run(run: RunFolder) -> None:
 
         sys.stdout.write(f"Report: {show_path(write_report(run))}\n")
     except Exception as error:
-        again = f"python -m bldml report {show_path(run.path)}"
+        again = f"python -m bldml report {shell_word(run.path)}"
         say_warning(f"The report could not be written: {_reason(error)}\nTo try again: {again}")
 
 

@@ -28,7 +28,7 @@ from bldml.app.options import (
 )
 from bldml.app.resume import RUN_VARIABLE, recorded, run_to_continue, with_config_of_run
 from bldml.app.trainer import TRAINER_DEFAULTS, hush, trainer_settings
-from bldml.dataset.files import show_path
+from bldml.dataset.files import shell_word
 from bldml.errors import ConfigError
 from bldml.run.folder import RunFolder
 from bldml.training.checkpoint import Checkpoint, read_checkpoint
@@ -76,6 +76,7 @@ class LeafCLI(LightningCLI):
         args = with_config_of_run([argument for argument in args if argument != "--trust_config"])
         check_files(args)
         self.parsers: dict[str, LightningArgumentParser] = {}
+        self.verb = args[0] if args else ""
         super().__init__(
             LeafClassifier,
             LeafDataModule,
@@ -83,23 +84,29 @@ class LeafCLI(LightningCLI):
             # Behind the thawing and the plateau, whose decisions it logs.
             trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [TrainingConditions()]},
             seed_everything_default=42,
-            parser_kwargs={"prog": "bldml", **{verb: {"description": text} for verb, text in DESCRIPTIONS.items()}},
+            parser_kwargs={
+                "prog": "bldml",
+                **{verb: {"description": DESCRIPTIONS[verb]} for verb in self.subcommands()},
+            },
             parser_class=Parser,
             args=args,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
         )
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """The verbs, and the arguments of the trainer's methods that are not to be typed."""
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # static in Lightning, which asks an object
+        """The verb that was typed, else all, and the arguments of the trainer's methods that are not to be typed.
+
+        A parser takes long to make, and one is enough. All are wanted where none is named: for completion in the shell.
+        """
         hidden = {"model", "datamodule", "weights_only", "ckpt_path"}
-        return {
+        verbs = {
             "fit": hidden | {"train_dataloaders", "val_dataloaders"},
             "validate": hidden | {"dataloaders", "verbose"},
             "test": hidden | {"dataloaders", "verbose"},
             "predict": hidden | {"dataloaders", "return_predictions"},
         }
+        return {verb: hides for verb, hides in verbs.items() if verb == self.verb or self.verb not in verbs}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Called once for each verb, in the order of `subcommands`."""
@@ -218,7 +225,7 @@ class LeafCLI(LightningCLI):
             raise SystemExit(0)
         if self.trainer.is_global_zero:
             report_stopped(run)
-        how = f"Go on by: python -m bldml fit --resume {show_path(run.path)}" if run else "Start the command again."
+        how = f"Go on by: python -m bldml fit --resume {shell_word(run.path)}" if run else "Start the command again."
         leave(stop, self.job, self.signals, self.environment, how)
 
     def validate(self, model: LightningModule, datamodule: LightningDataModule) -> None:

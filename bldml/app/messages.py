@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 
-from bldml.dataset.files import show_path
+from bldml.dataset.files import shell_word, show_path
 from bldml.io.text import counted
 from bldml.metrics.assessment import EvaluationMetrics
 from bldml.metrics.registry import shown_in
@@ -79,9 +79,9 @@ def report_stopped(run: RunFolder | None) -> None:
         return
     best = run.best_checkpoint
     sys.stdout.write(f"\nStopped. Run folder: {show_path(run.path)}\n")
-    sys.stdout.write(f"Go on where it was:\n  python -m bldml fit --resume {show_path(run.path)}\n")
+    sys.stdout.write(f"Go on where it was:\n  python -m bldml fit --resume {shell_word(run.path)}\n")
     if best.is_file():
-        sys.stdout.write(f"Evaluate the best epoch so far:\n  python -m bldml test --ckpt_path {show_path(best)}\n")
+        sys.stdout.write(f"Evaluate the best epoch so far:\n  python -m bldml test --ckpt_path {shell_word(best)}\n")
 
 
 def format_metrics(title: str, metrics: EvaluationMetrics, header: Header) -> str:

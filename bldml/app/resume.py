@@ -12,7 +12,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.utilities import rank_zero_info
 
 from bldml.app.options import load_configuration, values_of
-from bldml.dataset.files import show_path
+from bldml.dataset.files import shell_word, show_path
 from bldml.errors import CheckpointError, ConfigError, DatasetError, RunError
 from bldml.io.atomic import check_name, write_atomically
 from bldml.metrics.registry import canonical
@@ -154,7 +154,7 @@ def check_same(run: RunFolder, config_text: str, defaults_text: str) -> None:
         lines = [f"  {key}: {before.get(key)} at its start, {now.get(key)} now" for key in different]
         raise ConfigError(
             f"The run {show_path(run.path)} was started with another configuration:\n" + "\n".join(lines) + "\n"
-            f"To go on with its own: python -m bldml fit --resume {show_path(run.path)}\n"
+            f"To go on with its own: python -m bldml fit --resume {shell_word(run.path)}\n"
             "To start anew with this one, give another --run_name."
         )
 

@@ -1,12 +1,11 @@
 """Findings of an audit: what was found, how severe it is and what to do."""
 
-import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bldml.dataset.files import show_path
+from bldml.dataset.files import shell_word
 from bldml.io.text import counted
 
 Severity = Literal["error", "warning", "info"]
@@ -62,7 +61,7 @@ def split_command(root: Path, *options: str) -> str:
     >>> split_command(Path("my leaves"), "--folds", "5")
     "python -m bldml split 'my leaves' --folds 5"
     """
-    return " ".join(["python -m bldml split", shlex.quote(show_path(root)), *options])
+    return " ".join(["python -m bldml split", shell_word(root), *options])
 
 
 def percentage(part: int, whole: int) -> str:

@@ -5,6 +5,7 @@ Names may contain any bytes. `escape_path` turns a path into text for a table, `
 
 import os
 import re
+import shlex
 import stat
 import unicodedata
 from collections import Counter, deque
@@ -170,6 +171,20 @@ def show_path(path: str | os.PathLike[str]) -> str:
     """
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def shell_word(value: str | os.PathLike[str]) -> str:
+    r"""Quote a value as one word of a shell command, on one line.
+
+    >>> shell_word("my leaves"), shell_word("two\nlines"), shell_word("-x")
+    ("'my leaves'", "$'two\\x0alines'", './-x')
+    """
+    text = os.fspath(value)
+    text = f"./{text}" if text.startswith("-") else text
+    if text.isprintable():
+        return shlex.quote(text)
+    plain = (chr(b) if 32 <= b < 127 and chr(b) not in "'\\" else f"\\x{b:02x}" for b in os.fsencode(text))
+    return f"$'{''.join(plain)}'"
 
 
 def escape_text(text: str) -> str:

@@ -1,13 +1,11 @@
 """Text that the command `split` prints."""
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from shlex import quote
 
 from bldml.dataset.duplicates.find import Duplicates
-from bldml.dataset.files import show_path
+from bldml.dataset.files import shell_word, show_path
 from bldml.dataset.samples import SPLITS, Collection, Sample
 from bldml.dataset.splitting.groups import Join, Link, LinkReason
 from bldml.dataset.splitting.previous import KeptAssignments
@@ -159,28 +157,14 @@ def describe_next(division: Collection, output: Path, request: SplitRequest, has
     words = ["python -m bldml fit"]
     if CONFIG.is_file():
         words.append(f"--config {CONFIG}")
-    words += [f"--data.root {_word(division.root)}", f"--data.manifest {_word(output)}"]
+    words += [f"--data.root {shell_word(division.root)}", f"--data.manifest {shell_word(output)}"]
     words += ["--data.fold 0"] if request.folds else []
     words += ["--data.unreadable exclude"] if has_unreadable else []
     if classes == ("0", "1"):
         return [f"{wrote} Next:", f"  {' '.join(words)}"]
     positive = next((c for c in classes if not c.casefold().startswith(HEALTHY)), classes[0])
-    words.append(f"--data.positive_class {_word(positive)}")
+    words.append(f"--data.positive_class {shell_word(positive)}")
     return [f"{wrote} Next, with {show_path(positive)} as the positive class:", f"  {' '.join(words)}"]
-
-
-def _word(value: str | os.PathLike[str]) -> str:
-    r"""Quote a value as one word of a shell command, on one line.
-
-    >>> _word("my leaves"), _word("two\nlines"), _word("-x")
-    ("'my leaves'", "$'two\\x0alines'", './-x')
-    """
-    text = os.fspath(value)
-    text = f"./{text}" if text.startswith("-") else text
-    if text.isprintable():
-        return quote(text)
-    plain = (chr(b) if 32 <= b < 127 and chr(b) not in "'\\" else f"\\x{b:02x}" for b in os.fsencode(text))
-    return f"$'{''.join(plain)}'"
 
 
 def _keep(number: int) -> str:

@@ -1,0 +1,117 @@
+"""Every command that the program, its pages, its documents or its scripts name exists, and so do its options."""
+
+import ast
+import html
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.support import REPOSITORY, Bldml
+
+VERBS = ("fit", "validate", "test", "predict", "compare", "report", "demo", "prefetch", "explain", "split", "audit")
+COMMAND = re.compile(r"(?:python -m bldml|(?<![\w./])bldml) ([A-Za-z]+)([^\n`#]*?)(?=\bbldml\b|[\n`#]|[.,;] |$)")
+OPTION = re.compile(r"(?<=\s)--[a-z][\w.]*\w")
+# After "bldml" stands a word that is no command in these.
+PROSE = {"COMMAND"}
+
+
+def texts() -> list[tuple[str, str]]:
+    """Place and text: the strings of the package, templates, documents, configurations and scripts."""
+    found = []
+    for path in sorted((REPOSITORY / "bldml").rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.JoinedStr):
+                parts = (str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
+                found.append((path.name, "".join(parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append((path.name, node.value))
+    pages = [*(REPOSITORY / "bldml").rglob("*.html"), *REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")]
+    pages += [*(REPOSITORY / "configs").rglob("*.yaml"), *(REPOSITORY / "scripts").rglob("*.sbatch")]
+    pages += [REPOSITORY / "Makefile", *(REPOSITORY / ".github").rglob("*.yml")]
+    return found + [(path.name, html.unescape(path.read_text(encoding="utf-8"))) for path in sorted(pages)]
+
+
+TEXTS = texts()
+
+
+def named() -> dict[str, set[str]]:
+    """The options that are named of each command."""
+    found: dict[str, set[str]] = {}
+    for _, text in TEXTS:
+        for verb, rest in COMMAND.findall(text):
+            found.setdefault(verb, set()).update(OPTION.findall(rest))
+    return found
+
+
+NAMED = named()
+
+
+def test_commands_are_found() -> None:
+    assert {*VERBS, "doctor"} <= NAMED.keys()
+    assert {"--resume", "--print_config"} <= NAMED["fit"]
+    assert "--masks" in NAMED["explain"]
+
+
+def test_no_other_command_is_named() -> None:
+    """`python -m bldml` is always a command; of `bldml` alone it is one where options follow."""
+    for place, text in TEXTS:
+        for verb in re.findall(r"python -m bldml ([A-Za-z]+)", text):
+            assert verb in {*VERBS, "doctor"} | PROSE, place
+        for verb, rest in COMMAND.findall(text):
+            assert not OPTION.findall(rest) or verb in {*VERBS, "doctor"} | PROSE, f"{place}: bldml {verb}{rest}"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_its_options_are_known(verb: str, bldml: Bldml) -> None:
+    shown = bldml(verb, "--help")
+    assert shown.code == 0
+    known = set(re.findall(r"--[\w.]+", shown.out)) | {"--trust_config", "--print_config"}
+    assert known >= NAMED[verb]
+
+
+def test_doctor_takes_its_own_and_those_of_fit(bldml: Bldml) -> None:
+    known = set(re.findall(r"--[\w.]+", bldml("fit", "--help").out)) | {"--sbatch", "--json", "--trust_config"}
+    assert NAMED["doctor"] <= known
+
+
+def test_targets_of_make_and_files_are_there() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+    for place, text in TEXTS:
+        code = (
+            text
+            if place.endswith((".yml", "Makefile"))
+            else "\n".join(re.findall(r"```bash\n.*?```|`[^`\n]+`", text, re.DOTALL))
+        )
+        for target in re.findall(r"\bmake ([a-z][a-z-]+)\b", code):
+            assert target in targets, f"{place}: make {target}"
+        for file in re.findall(r"\b(?:scripts/slurm|configs(?:/paper)?)/[a-z_]+\.\w+", text):
+            assert (REPOSITORY / file).is_file(), f"{place}: {file}"
+
+
+def commands_in(text: str) -> list[list[str]]:
+    return [shlex.split(line)[3:] for line in re.findall(r"python -m bldml [^\n]+", text)]
+
+
+def test_what_demo_prints_can_be_typed(bldml: Bldml, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome = bldml("demo", "drawn leaves", "--images_per_class=3", "--size=32")
+    (arguments,) = commands_in(outcome.out + outcome.err)
+    folder = Path("drawn leaves").absolute()
+    monkeypatch.chdir(REPOSITORY)  # for configs/
+    shown = bldml(*arguments, "--print_config")
+    assert shown.code == 0, shown.err
+    assert arguments[-1] in (folder.name, str(folder))
+
+
+@pytest.mark.slow
+def test_what_a_report_names_can_be_typed(run: Path, bldml: Bldml, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = html.unescape(re.sub(r"<[^>]+>", "", (run / "report.html").read_text(encoding="utf-8")))
+    found = set(re.findall(r"python -m bldml (?:fit|report)[^\n]*", page))
+    assert len(found) >= 2
+    monkeypatch.chdir(run)
+    for text in found:
+        arguments = shlex.split(text.partition("; ")[0].rstrip("."))[3:]
+        outcome = bldml(*arguments, *(["--print_config"] if arguments[0] == "fit" else []))
+        assert outcome.code == 0, outcome.err
