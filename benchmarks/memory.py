@@ -64,7 +64,7 @@ def children() -> list[int]:
 
 def measure(root: Path) -> dict[str, Any]:
     """One run, in this process."""
-    from bldml.app.leaks import check_splits, seen_digests, write_prints
+    from bldml.app.leaks import check_splits, seen_digests, write_phashes
     from bldml.app.photographs import photographs_table
     from bldml.dataset.manifest import to_manifest
     from bldml.run.folder import RunFolder
@@ -93,7 +93,7 @@ def measure(root: Path) -> dict[str, Any]:
     with step("write"):
         for text in (photographs_table(datamodule), to_manifest(datamodule.collection), seen_digests(datamodule)):
             assert text
-        write_prints(run, datamodule)
+        write_phashes(run, datamodule)
         datamodule.contents.forget_phashes()
     with step("load"):
         workers = load(datamodule)
