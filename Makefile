@@ -6,6 +6,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
 PYTEST_WORKERS ?= 2
 
 BIN := $(VENV)/bin
@@ -15,11 +16,11 @@ RUN := demo_$(shell date +%Y%m%d-%H%M%S)
 
 # The targets share one environment and one set of caches: `make -j` runs them one after the other.
 .NOTPARALLEL:
-.PHONY: help install demo test check quick coverage lint format clean
+.PHONY: help install demo test check quick coverage lint test-lowest format clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 install: $(STAMP) ## Install bldml and its tools into .venv; again only when their versions changed
 
@@ -49,6 +50,10 @@ lint: $(STAMP) ## Lint, format and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy bldml tests $(wildcard benchmarks/*.py)
 
+test-lowest: ## Tests with the lowest versions that pyproject.toml allows, in .venv-lowest (several GB)
+	$(MAKE) install VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt
+	.venv-lowest/bin/pytest -n $(PYTEST_WORKERS) --dist loadfile
+
 format: $(STAMP) ## Put the code into its format and repair what can be repaired
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
@@ -60,8 +65,8 @@ clean: ## Remove caches and build output; runs, data and .venv stay
 data/demo: | $(STAMP)
 	$(BIN)/python -m bldml demo data/demo
 
-$(STAMP): pyproject.toml constraints.txt | $(BIN)/pip
-	$(BIN)/python -m pip install -e '.[dev,heif,completion]' -c constraints.txt
+$(STAMP): pyproject.toml $(CONSTRAINTS) | $(BIN)/pip
+	$(BIN)/python -m pip install -e '.[dev,heif,completion]' -c $(CONSTRAINTS)
 	@touch $@
 
 # An environment that is there is used as it is, whichever Python made it.

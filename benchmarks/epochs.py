@@ -35,8 +35,8 @@ class EpochTimes(Callback):
             "epoch": trainer.current_epoch,
             "train_seconds": time.perf_counter() - self.start - self.in_validation,
             "val_seconds": self.in_validation,
-            "train": len(data.collection.splits["train"]),
-            "val": len(data.collection.splits["val"]),
+            "train": len(data.photographs.collection.splits["train"]),
+            "val": len(data.photographs.collection.splits["val"]),
         }
         with Path(os.environ["EPOCH_TIMES"]).open("a") as file:
             file.write(json.dumps(record) + "\n")

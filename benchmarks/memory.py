@@ -64,7 +64,7 @@ def children() -> list[int]:
 
 def measure(root: Path) -> dict[str, Any]:
     """One run, in this process."""
-    from bldml.app.leaks import check_splits, seen_digests, write_phashes
+    from bldml.app.leaks import check_splits, write_phashes
     from bldml.app.photographs import photographs_table
     from bldml.dataset.manifest import to_manifest
     from bldml.run.folder import RunFolder
@@ -85,20 +85,19 @@ def measure(root: Path) -> dict[str, Any]:
 
     datamodule = LeafDataModule(root=root, positive_class="BLD", image_size=SIZE, num_workers=WORKERS, batch_size=16)
     with step("read"):
-        datamodule.read_for_fit()
-    assert datamodule.collection is not None
+        data = datamodule.read_for_fit()
     run = RunFolder(Path(os.environ["BLDML_CACHE"]).parent)
     with step("compare"):
-        check_splits(datamodule)
+        check_splits(data, datamodule.on_leak)
     with step("write"):
-        for text in (photographs_table(datamodule), to_manifest(datamodule.collection), seen_digests(datamodule)):
+        for text in (photographs_table(data), to_manifest(data.collection), data.seen_digests()):
             assert text
-        write_phashes(run, datamodule)
-        datamodule.contents.forget_phashes()
+        write_phashes(run, data)
+        data.contents.forget_phashes()
     with step("load"):
         workers = load(datamodule)
     return {
-        "photographs": len(datamodule.contents),
+        "photographs": len(data.contents),
         "parent_peak_mib": max(figures["peak_mib"] for figures in steps.values()),
         "parent": steps,
         **workers,

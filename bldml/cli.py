@@ -11,6 +11,7 @@ from bldml.commands import COMMANDS
 from bldml.errors import UsageError
 
 if TYPE_CHECKING:
+    from bldml.training.module import LeafClassifier
     from bldml.training.resume.signals import StopSignals
 
 VERBS = {
@@ -25,11 +26,12 @@ VERBS = {
 DOCTOR = "check before submitting a job that a fit with these options would run"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, model_class: "type[LeafClassifier] | None" = None) -> int:
     """Run a command line.
 
     Args:
         argv: Without the program's name; the process's own if None.
+        model_class: A classifier of your own for fit, validate, test and predict, in place of LeafClassifier.
 
     Returns:
         The exit code: 0, 1 for something wrong with the data, the checkpoint or the disk, 2 for a command line or
@@ -50,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return doctor(arguments[1:])
     if name in VERBS or name.startswith("--print_completion"):
-        return _run_verb(arguments, is_process=argv is None)
+        return _run_verb(arguments, model_class, is_process=argv is None)
     if name.startswith("-"):
         return _fail(f"The command comes first, then its options: bldml fit {name} …\n{overview()}", 2)
     near = get_close_matches(name, [*VERBS, *COMMANDS, "doctor"], 1)
@@ -98,11 +100,12 @@ def _run_command(function: Callable[..., None], arguments: list[str]) -> int:
     return 0
 
 
-def _run_verb(arguments: list[str], *, is_process: bool) -> int:
+def _run_verb(arguments: list[str], model_class: "type[LeafClassifier] | None", *, is_process: bool) -> int:
     """Run a Lightning verb; what must be in place before torch is loaded, which takes seconds, comes first.
 
     Args:
         arguments: The command line.
+        model_class: See `main`.
         is_process: Whether the process ends with the command. Then the handlers stay: a signal that comes when all is
             done must not make a finished job a failed one.
     """
@@ -112,16 +115,16 @@ def _run_verb(arguments: list[str], *, is_process: bool) -> int:
     wait_briefly()
     signals = StopSignals()
     if arguments[0] != "fit":
-        return _run_lightning(arguments, signals)
+        return _run_lightning(arguments, signals, model_class)
     signals.install()
     try:
-        return _run_lightning(arguments, signals)
+        return _run_lightning(arguments, signals, model_class)
     finally:
         if not is_process:
             signals.restore()
 
 
-def _run_lightning(arguments: list[str], signals: "StopSignals") -> int:
+def _run_lightning(arguments: list[str], signals: "StopSignals", model_class: "type[LeafClassifier] | None") -> int:
     """The user's own mistakes end in a message, everything else in a traceback."""
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
@@ -131,7 +134,7 @@ def _run_lightning(arguments: list[str], signals: "StopSignals") -> int:
     # Lightning's own --print_config prints no comments unless told so.
     with_comments = {"--print_config": "--print_config=comments"}
     try:
-        LeafCLI([with_comments.get(argument, argument) for argument in arguments], signals)
+        LeafCLI([with_comments.get(argument, argument) for argument in arguments], signals, model_class)
     except ConfigError as error:
         return _fail(str(error), 2)
     except DatasetError as error:

@@ -32,10 +32,9 @@ from bldml.run.ledger import LedgerEntry, append_entry
 from bldml.run.photographs import read_photograph_table
 from bldml.run.predictions import Prediction, read_predictions
 from bldml.run.provenance import DIGITS, ROLES, Provenance, count_known, role_of
-from bldml.training.checkpoint import Checkpoint
+from bldml.training.checkpoint import Checkpoint, software_versions
 from bldml.training.data.datamodule import LeafDataModule
 from bldml.training.module import LeafClassifier
-from bldml.training.recording import software_versions
 
 LONGEST = 320
 """Longer side of a picture in pixels, at most."""
@@ -53,10 +52,9 @@ def describe_evaluation(
         split: `train`, `val`, `test` or `predict`.
         external: Whether the command named other photographs than those that the run was divided from.
     """
-    collection = datamodule.collection
-    assert collection is not None
-    digests, header = datamodule.contents_of(split).digests, checkpoint.header
-    digest = datamodule.dataset_digests.get(split, "")
+    data = datamodule.photographs
+    collection, digests, header = data.collection, data.contents_of(split).digests, checkpoint.header
+    digest = data.dataset_digests.get(split, "")
     if split in ROLES and header.fingerprints.get(split) == digest:
         known: dict[str, int] | None = dict.fromkeys(ROLES, 0) | {split: len(digests)}
     else:
@@ -74,7 +72,7 @@ def describe_evaluation(
         manifest=None if datamodule.manifest is None else str(Path(datamodule.manifest).absolute()),
         fold=datamodule.fold,
         ignored=dict(collection.ignored),
-        excluded=len(datamodule.excluded),
+        excluded=len(data.excluded),
         versions=software_versions(),
     )
 

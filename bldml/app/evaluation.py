@@ -57,13 +57,13 @@ def evaluate_after_fit(
     """
     if not run.best_checkpoint.is_file():
         raise RunError(f"No best checkpoint was written in {run.path}: no validation took place.")
+    data = datamodule.photographs
     if splits:
         checkpoint = read_checkpoint(run.best_checkpoint)
         load_weights(model, checkpoint)
-        assert datamodule.collection is not None
         evaluated = {}
         for split in splits:
-            if datamodule.collection.splits.get(split):
+            if data.collection.splits.get(split):
                 single = disarm(
                     Trainer(
                         accelerator=trainer.strategy.root_device.type,
@@ -80,13 +80,13 @@ def evaluate_after_fit(
                 )
                 run_evaluation(single, model, datamodule, checkpoint, split, run.evaluation(split))
                 if split != "train":
-                    evaluated[run.evaluation(split)] = datamodule.collection.splits[split]
+                    evaluated[run.evaluation(split)] = data.samples(split)
         if report:
             picture(model, checkpoint, evaluated, trainer.strategy.root_device, signals.check)
             signals.check()
     if report:
         report_run(run)
-    report_excluded(datamodule, run.excluded)
+    report_excluded(data, run.excluded)
     sys.stdout.write(f"\nResults: {show_path(run.path)}\nBest checkpoint: {show_path(run.best_checkpoint)}\n")
 
 
@@ -124,26 +124,25 @@ def evaluate_checkpoint(
     folder = output or _place(checkpoint.path, name or _default_name(datamodule, split, external=external))
     _check_same(folder, split, datamodule)
     load_weights(model, checkpoint)
-    datamodule.read_for_evaluation(split, header.class_names, whole=external)
-    report_data(datamodule)
+    data = datamodule.read_for_evaluation(split, header.class_names, whole=external)
+    report_data(data, datamodule.fold)
     run = RunFolder.of_checkpoint(checkpoint.path)
     if split == "test":
-        check_unseen(datamodule, checkpoint)
-    near = check_external(datamodule, run) if external and split == "test" else None
+        check_unseen(data, checkpoint)
+    near = check_external(data, run, datamodule.on_leak) if external and split == "test" else None
     known = header.fingerprints.get(split)
-    if not external and known and datamodule.dataset_digests[split] != known:
+    if not external and known and data.dataset_digests[split] != known:
         say_warning(
             f"The photographs of the {split} split are not those of the training run: some were added, removed, "
             "changed or relabelled since."
         )
     run_evaluation(trainer, model, datamodule, checkpoint, split, folder, external=external, near=near)
     if external and split == "test":
-        compare_with_training(datamodule, folder, run)
-    write_excluded(folder / "excluded.csv", datamodule)
-    report_excluded(datamodule, folder / "excluded.csv")
+        compare_with_training(data, folder, run)
+    write_excluded(folder / "excluded.csv", data)
+    report_excluded(data, folder / "excluded.csv")
     if report and split != "predict":
-        assert datamodule.collection is not None
-        evaluated = {folder: datamodule.collection.splits[split]}
+        evaluated = {folder: data.samples(split)}
         picture(model, checkpoint, evaluated, trainer.strategy.root_device)
         if run:
             report_run(run)
@@ -173,7 +172,7 @@ def run_evaluation(
         external: Whether the command named other photographs than those that the run was divided from.
         near: How many are nearly the same as a photograph of training or validation; None where that is not known.
     """
-    made = _make(folder)
+    made, data = _make(folder), datamodule.photographs
     recorder = PredictionRecorder(folder, checkpoint.header)
     trainer.callbacks.append(recorder)  # type: ignore[attr-defined]  # set by a connector
     start = time.monotonic()
@@ -187,8 +186,7 @@ def run_evaluation(
             trainer.test(model, datamodule=datamodule, verbose=False)
         device = device_name(trainer.strategy.root_device)
         seconds = round(time.monotonic() - start, 3)
-        assert datamodule.collection is not None
-        recorder.write(len(datamodule.collection.splits[split]))
+        recorder.write(len(data.samples(split)))
     finally:
         if made:
             with suppress(OSError):  # only empty ones go
@@ -201,7 +199,7 @@ def run_evaluation(
         remove_pictures(folder)
     if recorder.metrics is not None:
         run = RunFolder.of_checkpoint(checkpoint.path)
-        enter_in_ledger(run, checkpoint, folder.name, split, datamodule.dataset_digests.get(split), recorder.metrics.n)
+        enter_in_ledger(run, checkpoint, folder.name, split, data.dataset_digests.get(split), recorder.metrics.n)
         sys.stdout.write(format_metrics(split, recorder.metrics, checkpoint.header))
 
 

@@ -13,9 +13,9 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
-from bldml.app.leaks import check_splits, leaks_table, seen_digests, write_phashes
+from bldml.app.leaks import check_splits, leaks_table, write_phashes
 from bldml.app.messages import device_name, report_data, say_warning
-from bldml.app.options import DATA_SETTINGS, mode_of
+from bldml.app.options import mode_of
 from bldml.app.photographs import TABLE, photographs_table
 from bldml.app.resume import (
     RUN_VARIABLE,
@@ -35,12 +35,13 @@ from bldml.io.text import counted
 from bldml.run.folder import RunFolder
 from bldml.run.lock import lock_run
 from bldml.training.data.datamodule import LeafDataModule
+from bldml.training.data.prepared import PreparedData
 from bldml.training.finetuning import check_depth
 from bldml.training.module import LeafClassifier
-from bldml.training.recording import Curves, EpochTable, record_environment, software_versions
+from bldml.training.recording import Curves, EpochTable, record_environment
 from bldml.training.resume.callback import Interruption
+from bldml.training.resume.job import SlurmJob
 from bldml.training.resume.signals import StopSignals
-from bldml.training.resume.slurm import SlurmJob
 from bldml.training.resume.state import Progress
 from bldml.training.resume.stopwatch import Stopwatch
 
@@ -58,6 +59,7 @@ class Start:
 
     Attributes:
         folder: The run folder, once it is there; None for a `fast_dev_run`, which writes nothing.
+        data: The photographs, once they were read.
         progress: Where a run that goes on stands; None for one that begins.
     """
 
@@ -72,6 +74,7 @@ class Start:
         self.check = signals.check if trainer.world_size == 1 else lambda: None
         self.folder: RunFolder | None = None
         self.progress: Progress | None = None
+        self.data: PreparedData
         self.leaks: list[Leak] | None = None
         self._lock: IO[bytes] | None = None
 
@@ -102,11 +105,11 @@ class Start:
                 )
             check_depth(self.model, self.config.unfreezing)
             self.model.load_pretrained()
-            self.datamodule.read_for_fit(self.check)
+            self.data = self.datamodule.read_for_fit(self.check)
             # One rank looks, unless what it finds is to stop all of them.
             everywhere = self.trainer.is_global_zero or self.datamodule.on_leak == "error"
             if everywhere and not self.config.trainer.fast_dev_run:
-                self.leaks = check_splits(self.datamodule)
+                self.leaks = check_splits(self.data, self.datamodule.on_leak)
                 self.check()
         self._describe()
         if self.config.trainer.fast_dev_run:
@@ -120,8 +123,8 @@ class Start:
                 self._lock = lock_run(self.folder)
         assert self.folder is not None
         if self.trainer.is_global_zero and not self.folder.phashes.is_file():
-            write_phashes(self.folder, self.datamodule)
-        self.datamodule.contents.forget_phashes()
+            write_phashes(self.folder, self.data)
+        self.data.contents.forget_phashes()
         # On every rank, which must all come to the same barriers; only the first one writes.
         if self._lock is None and self.trainer.is_global_zero:
             say_warning("This file system has no locks: nothing keeps a second process from training in the same run.")
@@ -144,6 +147,7 @@ class Start:
             self._lock = lock_run(run, patience=120.0 if self.job and self.job.restarts else 0.0)
         self.folder = run
         self.progress = choose_checkpoint(run)
+        self.model.has_weights = self.progress is not None
         if self.progress is None:
             self.model.load_pretrained()
         elif self.progress.world_size != self.trainer.world_size:
@@ -153,7 +157,7 @@ class Start:
                 f"{run.path} was trained by {processes} and can go on only so; now there {are} {now}. Set "
                 "--trainer.devices and --trainer.num_nodes as before."
             )
-        read_same_photographs(run, self.datamodule, self.check)
+        self.data = read_same_photographs(run, self.datamodule, self.check)
         if self.trainer.is_global_zero:
             note_continuation(run, self.job, self.progress)
         where = f"epoch {self.progress.epoch}, step {self.progress.step}" if self.progress else "its beginning"
@@ -161,43 +165,31 @@ class Start:
 
     def _describe(self) -> None:
         """Tell the user what is trained on what, and the model what its checkpoints are to say."""
-        model, datamodule = self.model, self.datamodule
-        model.balance(*datamodule.class_counts())
-        report_data(datamodule)
+        model = self.model
+        model.balance(*self.data.class_counts())
+        report_data(self.data, self.datamodule.fold)
         rank_zero_info(
             f"{model.backbone}: {sum(p.numel() for p in model.network.parameters()):,} parameters, "
             f"{model.image_size} px, weights: {model.weights}. Device: "
             f"{device_name(self.trainer.strategy.root_device)}."
         )
-        assert datamodule.positive_class is not None
-        model.describe(
-            class_names=datamodule.class_names,
-            positive_class=datamodule.positive_class,
-            fingerprints=datamodule.dataset_digests,
-            seen=seen_digests(datamodule),
-            versions=software_versions(),
-            settings={
-                "data": data_settings(datamodule),
-                "precision": str(self.config.trainer.precision),
-                "operating_point": vars(model.goal),
-            },
-        )
+        about = self.datamodule.describe()
+        about["settings"] |= {"precision": str(self.config.trainer.precision), "operating_point": vars(model.goal)}
+        model.describe(**about)
 
     def _content(self, config_text: str) -> dict[str, str]:
         """The files that a run folder begins with."""
-        datamodule = self.datamodule
-        assert datamodule.collection is not None
         parameters = sum(p.numel() for p in self.model.network.parameters())
         record = record_environment(
-            self.model.seed, self.trainer.strategy.root_device, datamodule.dataset_digests, parameters
+            self.model.seed, self.trainer.strategy.root_device, self.data.dataset_digests, parameters
         )
         files = {
             "config.yaml": config_text,
-            "splits.csv": to_manifest(datamodule.collection),
-            TABLE: photographs_table(datamodule),
+            "splits.csv": to_manifest(self.data.collection),
+            TABLE: photographs_table(self.data),
             "environment.json": json.dumps(record, indent=2) + "\n",
         }
-        if excluded := excluded_table(datamodule):
+        if excluded := excluded_table(self.data):
             files["excluded.csv"] = excluded
         if self.leaks is not None:
             files["leaks.csv"] = leaks_table(self.leaks)
@@ -233,30 +225,20 @@ def attach(
     callbacks += [Stopwatch(run), best, Interruption(signals, run, table, best, config.checkpoint_minutes)]
 
 
-def data_settings(datamodule: LeafDataModule) -> dict[str, object]:
-    """The data settings as plain values with absolute paths, for the checkpoint."""
-    settings: dict[str, object] = {key: getattr(datamodule, key) for key in DATA_SETTINGS}
-    for key in ("root", "manifest"):
-        path = getattr(datamodule, key)
-        settings[key] = None if path is None else str(Path(path).absolute())
-    return settings
-
-
-def write_excluded(path: Path, datamodule: LeafDataModule) -> None:
+def write_excluded(path: Path, data: PreparedData) -> None:
     """List the photographs that could not be read, with the reason; no file where there are none."""
-    text = excluded_table(datamodule)
+    text = excluded_table(data)
     if text:
         write_atomically(path, text)
     else:
         path.unlink(missing_ok=True)  # of an earlier evaluation
 
 
-def excluded_table(datamodule: LeafDataModule) -> str:
+def excluded_table(data: PreparedData) -> str:
     """The photographs that could not be read, with the reason, as CSV; empty where there are none."""
-    collection = datamodule.collection
-    assert collection is not None
+    collection = data.collection
     heif = ((escape_path(p.relative_to(collection.root)), "HEIC: needs bldml[heif]") for p in collection.heif)
-    rows: Iterable[tuple[str, str]] = [*datamodule.excluded, *heif]
+    rows: Iterable[tuple[str, str]] = [*data.excluded, *heif]
     text = io.StringIO()
     if rows:
         csv.writer(text, lineterminator="\n").writerows([("path", "reason"), *rows])

@@ -29,7 +29,7 @@ from bldml.io.text import counted
 from bldml.run.folder import RunFolder
 from bldml.run.provenance import DIGITS
 from bldml.training.checkpoint import Checkpoint
-from bldml.training.data.datamodule import LeafDataModule
+from bldml.training.data.prepared import PreparedData
 
 COLUMNS = ("kind", "photograph", "split", "partner", "partner_split", "similarity")
 SHOWN = 5
@@ -37,7 +37,7 @@ MANY = 5000  # photographs; a longer search is announced
 WAY_OUT = "`python -m bldml audit` shows them; `python -m bldml split` keeps them in one split."
 
 
-def check_splits(datamodule: LeafDataModule) -> list[Leak] | None:
+def check_splits(data: PreparedData, on_leak: str) -> list[Leak] | None:
     """Search for photographs of one split that another split contains as well, and report them.
 
     Returns:
@@ -46,25 +46,24 @@ def check_splits(datamodule: LeafDataModule) -> list[Leak] | None:
     Raises:
         DatasetError: There are leaks, and `data.on_leak` is error.
     """
-    if datamodule.on_leak == "off":
+    if on_leak == "off":
         return None
-    photographs = _Photographs(datamodule)
+    photographs = _Photographs(data)
     if len(photographs) > MANY:
         rank_zero_info("Searching for photographs that are in two splits; --data.on_leak off skips this.")
-    near_duplicates = find_near_duplicates(datamodule.contents.phashes)
+    near_duplicates = find_near_duplicates(data.contents.phashes)
     _check_labels(photographs, near_duplicates)
     leaks = find_leaks(photographs, near_duplicates)
     if leaks:
-        _report(leak_summary(leaks, photographs), datamodule, WAY_OUT)
+        _report(leak_summary(leaks, photographs), on_leak, WAY_OUT)
     return leaks
 
 
 class _Photographs(Sequence[KnownPhotograph]):
     """All photographs of a data module, split after split; created on access, because a list would need much memory."""
 
-    def __init__(self, datamodule: LeafDataModule) -> None:
-        assert datamodule.collection is not None
-        self._contents, self._splits = datamodule.contents, datamodule.collection.splits
+    def __init__(self, data: PreparedData) -> None:
+        self._contents, self._splits = data.contents, data.collection.splits
         self._ends = list(accumulate(len(samples) for samples in self._splits.values()))
 
     def __len__(self) -> int:
@@ -101,12 +100,13 @@ def _check_labels(photographs: Sequence[KnownPhotograph], near_duplicates: list[
         )
 
 
-def check_external(datamodule: LeafDataModule, run: RunFolder | None) -> int | None:
+def check_external(data: PreparedData, run: RunFolder | None, on_leak: str) -> int | None:
     """Search an external set for near duplicates of training and validation photographs.
 
     Args:
-        datamodule: Data module with the external photographs.
+        data: The external photographs.
         run: Run of the classifier; None if its checkpoint is outside a run folder.
+        on_leak: warn, error or off, of the data settings.
 
     Returns:
         Number of external photographs that have one; None if the search is off or not possible.
@@ -114,7 +114,7 @@ def check_external(datamodule: LeafDataModule, run: RunFolder | None) -> int | N
     Raises:
         DatasetError: There are some, and `data.on_leak` is error.
     """
-    if datamodule.on_leak == "off":
+    if on_leak == "off":
         return None
     known = None if run is None else read_phashes(run)
     if known is None:
@@ -126,10 +126,9 @@ def check_external(datamodule: LeafDataModule, run: RunFolder | None) -> int | N
         rank_zero_info(f"Near duplicates of training photographs were not searched: {why}.")
         return None
     names, phashes = known
-    assert datamodule.collection is not None
-    ours = [sample.name for samples in datamodule.collection.splits.values() for sample in samples]
+    ours = [sample.name for samples in data.collection.splits.values() for sample in samples]
     found: dict[int, int] = {}
-    for pair in find_near_duplicates_between(phashes, datamodule.contents.phashes):
+    for pair in find_near_duplicates_between(phashes, data.contents.phashes):
         found.setdefault(pair.b, pair.a)
     if found:
         named = "; ".join(f"{show_path(ours[b])} and {show_path(names[a])}" for b, a in list(found.items())[:SHOWN])
@@ -138,17 +137,10 @@ def check_external(datamodule: LeafDataModule, run: RunFolder | None) -> int | N
         _report(
             f"{len(found)} of {len(ours)} photographs {have} a near duplicate in the training or validation split.\n"
             f"For example: {named}{more}.",
-            datamodule,
+            on_leak,
             "Remove them from the set.",
         )
     return len(found)
-
-
-def seen_digests(datamodule: LeafDataModule) -> str:
-    """Return the beginnings of the SHA-256 of all training and validation photographs as one string."""
-    return "".join(
-        sorted(digest[:DIGITS] for split in ("train", "val") for digest in datamodule.contents_of(split).digests)
-    )
 
 
 def seen_by(checkpoint: Checkpoint) -> set[str]:
@@ -157,15 +149,14 @@ def seen_by(checkpoint: Checkpoint) -> set[str]:
     return {seen[start : start + DIGITS] for start in range(0, len(seen), DIGITS)}
 
 
-def check_unseen(datamodule: LeafDataModule, checkpoint: Checkpoint) -> None:
+def check_unseen(data: PreparedData, checkpoint: Checkpoint) -> None:
     """Check that a model is not tested on photographs it was trained or selected on, whatever their present names.
 
     Raises:
         DatasetError: It would be.
     """
     known = seen_by(checkpoint)
-    assert datamodule.collection is not None
-    digests, samples = datamodule.contents.digests, chain(*datamodule.collection.splits.values())
+    digests, samples = data.contents.digests, chain(*data.collection.splits.values())
     found = [sample.name for sample, digest in zip(samples, digests, strict=True) if digest[:DIGITS] in known]
     if found:
         are = "is one of" if len(found) == 1 else "are those of"
@@ -187,13 +178,12 @@ def leaks_table(leaks: list[Leak]) -> str:
     return text.getvalue()
 
 
-def write_phashes(run: RunFolder, datamodule: LeafDataModule) -> None:
+def write_phashes(run: RunFolder, data: PreparedData) -> None:
     """Write the perceptual hashes of the training and validation photographs for `check_external`."""
-    assert datamodule.collection is not None
-    splits = datamodule.collection.splits
+    splits = data.collection.splits
     assert list(splits)[:2] == ["train", "val"]
     names = np.array([sample.name for split in ("train", "val") for sample in splits[split]])
-    phashes = datamodule.contents.phashes[: len(names)]  # joining those of the two would double them
+    phashes = data.contents.phashes[: len(names)]  # joining those of the two would double them
     content = io.BytesIO()
     np.savez_compressed(content, names=names, phashes=phashes)
     write_atomically(run.phashes, content.getvalue())
@@ -211,7 +201,7 @@ def read_phashes(run: RunFolder) -> tuple[list[str], PHashes] | None:
     return (names, phashes) if phashes.shape == (len(names), len(NO_PHASH)) else None
 
 
-def _report(text: str, datamodule: LeafDataModule, way_out: str) -> None:
-    if datamodule.on_leak == "error":
+def _report(text: str, on_leak: str, way_out: str) -> None:
+    if on_leak == "error":
         raise DatasetError(f"{text}\n{way_out} To go on all the same: --data.on_leak warn.")
     say_warning(f"{text}\nFigures on such photographs are too good. {way_out}")

@@ -37,8 +37,9 @@ from bldml.training.finetuning import TrainingConditions
 from bldml.training.lightning_internals import disarm, forget_hyper_parameters, is_started_by_fork
 from bldml.training.module import LeafClassifier
 from bldml.training.process import keep_freed_memory
+from bldml.training.resume.job import SlurmJob
 from bldml.training.resume.signals import Stopped, StopSignals
-from bldml.training.resume.slurm import RequeueEnvironment, SlurmJob, leave
+from bldml.training.resume.slurm import RequeueEnvironment, leave
 
 DESCRIPTIONS = {
     "fit": "Train a classifier on labelled photographs; writes a run folder.",
@@ -55,12 +56,13 @@ class LeafCLI(LightningCLI):
     Args:
         args: The command line without the program's name; `--trust_config` in it lifts the limits of `allowed`.
         signals: Where the signals that stop a fit raise their flags.
+        model_class: A classifier of one's own; None for LeafClassifier.
     """
 
     model: LeafClassifier
     datamodule: LeafDataModule
 
-    def __init__(self, args: list[str], signals: StopSignals) -> None:
+    def __init__(self, args: list[str], signals: StopSignals, model_class: type[LeafClassifier] | None = None) -> None:
         self.signals = signals
         self.is_child = RUN_VARIABLE in os.environ
         self.job = SlurmJob.current()
@@ -78,7 +80,7 @@ class LeafCLI(LightningCLI):
         self.parsers: dict[str, LightningArgumentParser] = {}
         self.verb = args[0] if args else ""
         super().__init__(
-            LeafClassifier,
+            model_class or LeafClassifier,
             LeafDataModule,
             save_config_callback=None,
             # Behind the thawing and the plateau, whose decisions it logs.

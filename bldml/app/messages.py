@@ -12,7 +12,7 @@ from bldml.metrics.assessment import EvaluationMetrics
 from bldml.metrics.registry import shown_in
 from bldml.run.folder import RunFolder
 from bldml.training.checkpoint import Header
-from bldml.training.data.datamodule import LeafDataModule
+from bldml.training.data.prepared import PreparedData
 
 FEW = 10
 
@@ -27,17 +27,14 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
-def report_data(datamodule: LeafDataModule) -> None:
+def report_data(data: PreparedData, fold: int | None = None) -> None:
     """Say what photographs there are and what was left out."""
-    collection = datamodule.collection
-    assert collection is not None
+    collection = data.collection
     counts = "; ".join(
         f"{split} {sum(count.values())} ({', '.join(f'{n} {name}' for name, n in sorted(count.items()) if name)})"
         for split, count in collection.counts().items()
     ).replace(" ()", "")
-    rank_zero_info(
-        f"Photographs in {show_path(collection.root)}: {counts}. Positive class: {datamodule.positive_class}."
-    )
+    rank_zero_info(f"Photographs in {show_path(collection.root)}: {counts}. Positive class: {data.positive_class}.")
     for split, count in collection.counts().items():
         few = [f"{number} {name}" for name, number in sorted(count.items()) if name and number < FEW]
         if few:
@@ -45,15 +42,15 @@ def report_data(datamodule: LeafDataModule) -> None:
     if collection.ignored:
         left_out = ", ".join(f"{count} × {reason}" for reason, count in sorted(collection.ignored.items()))
         rank_zero_info(f"Left out because they are no photographs of a class: {left_out}.")
-    if datamodule.unlisted:
-        are = "is" if len(datamodule.unlisted) == 1 else "are"
-        first = show_path(datamodule.unlisted[0].relative_to(collection.root))
+    if data.unlisted:
+        are = "is" if len(data.unlisted) == 1 else "are"
+        first = show_path(data.unlisted[0].relative_to(collection.root))
         say_warning(
-            f"{counted(len(datamodule.unlisted), 'photograph')} below {show_path(collection.root)} {are} not in the "
+            f"{counted(len(data.unlisted), 'photograph')} below {show_path(collection.root)} {are} not in the "
             f"manifest and {are} not used, first {first}. To add them: python -m bldml split with the same --output."
         )
-    if datamodule.fold is not None:
-        rank_zero_info(f"Fold {datamodule.fold} of the manifest is val.")
+    if fold is not None:
+        rank_zero_info(f"Fold {fold} of the manifest is val.")
     if collection.heif:
         are = "is" if len(collection.heif) == 1 else "are"
         names = ", ".join(show_path(path.relative_to(collection.root)) for path in collection.heif[:10])
@@ -64,11 +61,11 @@ def report_data(datamodule: LeafDataModule) -> None:
         )
 
 
-def report_excluded(datamodule: LeafDataModule, path: Path) -> None:
+def report_excluded(data: PreparedData, path: Path) -> None:
     """Say at the end how many photographs were left out."""
-    if datamodule.excluded:
-        were = "was" if len(datamodule.excluded) == 1 else "were"
-        count = counted(len(datamodule.excluded), "photograph")
+    if data.excluded:
+        were = "was" if len(data.excluded) == 1 else "were"
+        count = counted(len(data.excluded), "photograph")
         say_warning(f"{count} could not be read and {were} left out: see {path}.")
 
 

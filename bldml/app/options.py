@@ -27,6 +27,7 @@ from bldml.metrics.registry import METRICS, canonical, shown_in
 from bldml.run.card import Card
 from bldml.training.backbones import image_size_of
 from bldml.training.checkpoint import Header
+from bldml.training.data.datamodule import DATA_SETTINGS
 from bldml.training.finetuning import PlateauLR, ProgressiveUnfreezing
 from bldml.training.lightning_internals import (
     actions_of,
@@ -35,10 +36,6 @@ from bldml.training.lightning_internals import (
     may_import_anything,
     type_of_option,
 )
-
-# What of the data settings an evaluation takes from the checkpoint where the command line is silent.
-DATA_SETTINGS = ("fold", "class_aliases", "val_fraction", "test_fraction", "unreadable", "batch_size")
-
 
 GROUPS = ("model", "data", "trainer", "unfreezing", "early_stopping", "plateau")
 MONITORED = ("early_stopping", "plateau")

@@ -9,16 +9,15 @@ from bldml.errors import RunError
 from bldml.io.atomic import write_atomically
 from bldml.run.folder import RunFolder
 from bldml.run.photographs import PhotographRow, differences, photographs_text, read_photograph_table
-from bldml.training.data.datamodule import LeafDataModule
+from bldml.training.data.prepared import PreparedData
 
 TABLE = "photographs.csv"
 
 
-def rows_of(datamodule: LeafDataModule) -> Iterator[PhotographRow]:
-    """A row for each photograph of a data module that has read them."""
-    assert datamodule.collection is not None
-    for split, samples in datamodule.collection.splits.items():
-        contents = datamodule.contents_of(split)
+def rows_of(data: PreparedData) -> Iterator[PhotographRow]:
+    """A row for each photograph."""
+    for split, samples in data.collection.splits.items():
+        contents = data.contents_of(split)
         for sample, found, digest in zip(samples, contents.metadata, contents.digests, strict=True):
             width, height, camera, taken = (
                 (found.width, found.height, found.camera, found.taken) if found else (0, 0, "", "")
@@ -27,30 +26,30 @@ def rows_of(datamodule: LeafDataModule) -> Iterator[PhotographRow]:
             yield PhotographRow(*known, digest)
 
 
-def photographs_table(datamodule: LeafDataModule) -> str:
+def photographs_table(data: PreparedData) -> str:
     """The table as CSV."""
-    return photographs_text(rows_of(datamodule))
+    return photographs_text(rows_of(data))
 
 
-def compare_with_training(datamodule: LeafDataModule, folder: Path, run: RunFolder | None) -> None:
+def compare_with_training(data: PreparedData, folder: Path, run: RunFolder | None) -> None:
     """Write the table of an external set and say how it differs from the training photographs.
 
     Args:
-        datamodule: With the external photographs.
+        data: The external photographs.
         folder: `evaluations/<name>`.
         run: The run of the classifier; None where its checkpoint lies elsewhere.
 
     Raises:
         RunError: The table cannot be written.
     """
-    write_atomically(folder / TABLE, photographs_table(datamodule))
+    write_atomically(folder / TABLE, photographs_table(data))
     if run is None or not (run.path / TABLE).is_file():
         return
-    assert datamodule.positive_class is not None
+    assert data.positive_class is not None
     try:
         training = [row for row in read_photograph_table(run.path / TABLE) if row.split == "train"]
     except RunError as error:
         rank_zero_info(f"How these photographs differ from those of the training is not known. {error}")
         return
-    for sentence in differences(training, list(rows_of(datamodule)), datamodule.positive_class):
+    for sentence in differences(training, list(rows_of(data)), data.positive_class):
         rank_zero_info(sentence)

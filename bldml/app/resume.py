@@ -18,8 +18,9 @@ from bldml.io.atomic import check_name, write_atomically
 from bldml.metrics.registry import canonical
 from bldml.run.folder import RunFolder
 from bldml.training.data.datamodule import LeafDataModule
+from bldml.training.data.prepared import PreparedData
+from bldml.training.resume.job import SlurmJob
 from bldml.training.resume.signals import is_first_process
-from bldml.training.resume.slurm import SlurmJob
 from bldml.training.resume.state import DamagedCheckpoint, Progress, read_progress
 
 LOGS = "lightning_logs"
@@ -190,7 +191,7 @@ def choose_checkpoint(run: RunFolder) -> Progress | None:
     return None
 
 
-def read_same_photographs(run: RunFolder, datamodule: LeafDataModule, check: Any) -> None:
+def read_same_photographs(run: RunFolder, datamodule: LeafDataModule, check: Any) -> PreparedData:
     """Read the photographs that the run was started with, whatever has been added since.
 
     Args:
@@ -201,20 +202,22 @@ def read_same_photographs(run: RunFolder, datamodule: LeafDataModule, check: Any
     Raises:
         DatasetError: One is missing or has changed.
     """
-    try:
-        datamodule.read_for_fit(check, manifest=run.splits)
-    except DatasetError as error:
-        raise DatasetError(f"{error}\nIf the photographs have moved, say where to: --data.root FOLDER.") from error
+    excluded = []
     if run.excluded.is_file():
         with run.excluded.open(encoding="utf-8", newline="") as file:
-            datamodule.excluded = [(row["path"], row["reason"]) for row in csv.DictReader(file)]
+            excluded = [(row["path"], row["reason"]) for row in csv.DictReader(file)]
+    try:
+        data = datamodule.read_for_fit(check, manifest=run.splits, excluded=excluded)
+    except DatasetError as error:
+        raise DatasetError(f"{error}\nIf the photographs have moved, say where to: --data.root FOLDER.") from error
     before = recorded(run).get("dataset_fingerprint")
-    changed = [split for split, digest in datamodule.dataset_digests.items() if (before or {}).get(split) != digest]
+    changed = [split for split, digest in data.dataset_digests.items() if (before or {}).get(split) != digest]
     if before is not None and changed:
         raise DatasetError(
             f"The photographs of the {' and '.join(changed)} split have changed since the run {show_path(run.path)} "
             "was started; what it has learnt is of the others. Put them back, or start a run of another --run_name."
         )
+    return data
 
 
 def note_continuation(run: RunFolder, job: SlurmJob | None, progress: Progress | None) -> None:

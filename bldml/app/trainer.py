@@ -11,7 +11,7 @@ from jsonargparse import Namespace
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, WeightAveraging
 from lightning.pytorch.utilities import rank_zero_info
 
 from bldml.errors import ConfigError
@@ -80,6 +80,11 @@ def trainer_settings(config: Namespace, verb: str) -> dict[str, Any]:
         settings |= {"devices": 1, "num_nodes": 1, "strategy": "auto", "logger": False, "enable_checkpointing": False}
         # The configuration may be that of a run with more checkpoints than ours.
         settings["callbacks"] = [c for c in callbacks if not isinstance(c, ModelCheckpoint)]
+    if any(isinstance(callback, WeightAveraging) for callback in callbacks):
+        raise ConfigError(
+            "WeightAveraging and EMAWeightAveraging cannot be used here: best.ckpt would hold averaged weights, and an "
+            "interrupted run could not be resumed exactly. Outside this command line, Trainer.fit takes them."
+        )
     if config["overfit_batches"]:
         raise ConfigError("trainer.overfit_batches replaces the order of the photographs; give limit_train_batches.")
     if config["max_steps"] != -1:

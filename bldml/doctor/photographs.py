@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from bldml.io.text import counted
 if TYPE_CHECKING:
     from bldml.dataset.samples import Collection, Sample
     from bldml.training.data.datamodule import LeafDataModule
+    from bldml.training.data.prepared import PreparedData
 
 NAME = "photographs"
 SAMPLE = 32
@@ -29,18 +31,18 @@ def check_photographs(settings: Settings | None, datamodule: "LeafDataModule | N
         yield skip(NAME, skip(NAME).found if settings is None else "not checked: the settings are not valid")
         return
     try:
-        collection = datamodule.find_for_fit()
+        found = datamodule.find_for_fit()
     except DatasetError as error:
         first, _, rest = str(error).partition("\n")
         yield fail(NAME, first, rest or "as the message says; python -m bldml fit would report the same")
         return
-    positive = datamodule.positive_class or ""
+    collection, positive = found.collection, str(found.positive_class)
     yield ok(NAME, describe_collection(collection, positive) + describe_folds(datamodule, collection))
     yield from check_names(collection.root)
     samples = [sample for split in collection.splits.values() for sample in split]
-    bad, findings = check_sample(samples, datamodule.image_size, datamodule.unreadable)
+    bad, findings = check_sample(samples, datamodule.image_size or 224, datamodule.unreadable)
     yield from findings
-    yield check_loader(datamodule, collection.without(bad), positive)
+    yield check_loader(datamodule, replace(found, collection=collection.without(bad)))
 
 
 def describe_collection(collection: "Collection", positive: str) -> str:
@@ -120,15 +122,11 @@ def check_sample(samples: "list[Sample]", image_size: int, unreadable: str) -> t
     return [result.sample.name for result in bad], [finding]
 
 
-def check_loader(datamodule: "LeafDataModule", collection: "Collection", positive: str) -> Finding:
+def check_loader(datamodule: "LeafDataModule", data: "PreparedData") -> Finding:
     """Load a few training batches with as many workers as the fit would use, and time them."""
-    from bldml.dataset.contents import Contents
-
     name = "loading"
     workers, size = datamodule.num_workers, datamodule.batch_size
-    datamodule.collection, datamodule.class_names = collection, collection.class_names
-    datamodule.contents = Contents(sum(map(len, collection.splits.values())))  # not read here
-    datamodule.positive_class = positive
+    datamodule.prepared = data
     what = f"{counted(workers, 'worker')}, batches of {size}"
     remedy = "--data.num_workers 2 or 0; a smaller --data.batch_size; or repair the photograph named"
     start = time.monotonic()

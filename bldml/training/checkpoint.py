@@ -1,11 +1,13 @@
 """A checkpoint describes itself: what is written beside the weights, and how it is read back safely."""
 
 import math
+import platform
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -16,8 +18,26 @@ from bldml.metrics.registry import canonical
 from bldml.training.backbones import BackboneName
 from bldml.training.transforms import MEAN, STD
 
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
 KEY = "bldml"
 FORMAT = 1
+# What of a header the classifier cannot know by itself.
+DESCRIBED = ("class_names", "positive_class", "fingerprints", "seen", "versions", "settings")
+
+PACKAGES = (
+    "bldml",
+    "lightning",
+    "torch",
+    "torchvision",
+    "torchmetrics",
+    "jsonargparse",
+    "pillow",
+    "opencv-python-headless",
+    "numpy",
+    "tensorboard",
+)
 
 
 @dataclass(frozen=True)
@@ -86,6 +106,31 @@ class Checkpoint:
     epoch: int
 
 
+class _Photographs(Protocol):
+    @property
+    def positive_class(self) -> str | None: ...
+    def class_counts(self) -> tuple[int, int]: ...
+
+
+class DescribedData(Protocol):
+    """What the classifier asks of a data module (`LeafDataModule`, which it does not know)."""
+
+    image_size: int | None
+
+    @property
+    def photographs(self) -> _Photographs:
+        """What was read."""
+
+    def describe(self) -> dict[str, Any]:
+        """The part of a checkpoint's `Header` that is about the photographs."""
+
+
+def described_photographs(trainer: "Trainer") -> DescribedData | None:
+    """The trainer's data module, if it can say what it holds."""
+    found: Any = getattr(trainer, "datamodule", None)
+    return found if hasattr(found, "photographs") and hasattr(found, "describe") else None
+
+
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint without running anything in it.
 
@@ -116,7 +161,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     ):
         raise CheckpointError(f"The checkpoint {path} holds no weights.")
     try:
-        return Checkpoint(path, _header(content[KEY]), state_dict, int(content.get("epoch", -1)))
+        return Checkpoint(path, header_of(content[KEY]), state_dict, int(content.get("epoch", -1)))
     except (TypeError, ValueError, KeyError, OverflowError) as error:
         raise CheckpointError(f"The checkpoint {path} describes itself wrongly: {error}") from error
 
@@ -145,9 +190,16 @@ def _are_settings(data: Any) -> bool:
     return all(text is None or (isinstance(text, str) and "\0" not in text) for text in texts)
 
 
-def _header(plain: Any) -> Header:
+def header_of(plain: Any) -> Header:
+    """Check what a checkpoint says of itself.
+
+    Raises:
+        TypeError, ValueError, KeyError: It says something wrong, or not everything.
+    """
     if not isinstance(plain, dict):
         raise TypeError(f"the description is {type(plain).__name__}, not a table")
+    if reason := plain.get("undescribed"):
+        raise ValueError(f"{reason}, so its classes are not known")
     found = plain.get("format")
     if not isinstance(found, int) or found != FORMAT:
         raise ValueError(f"its format is {found!r}; this version of bldml reads {FORMAT}")
@@ -189,3 +241,14 @@ def rename_monitors(checkpoint: dict[str, Any]) -> None:
     states = checkpoint.get("callbacks", {})
     for key in list(states):
         states[re.sub(r"(?<='monitor': ')\w+", lambda found: canonical(found[0]), key)] = states.pop(key)
+
+
+def software_versions() -> dict[str, str]:
+    """Versions of this program, of what it stands on and of Python."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found

@@ -1,19 +1,30 @@
 """LeafClassifier: a backbone with one logit, its loss, its metrics, its parameter groups and its thawing."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal, TypedDict, cast
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import StochasticWeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
-from bldml.errors import TrainingError
+from bldml.errors import CheckpointError, TrainingError
 from bldml.metrics.operating_point import BEST_F1, OperatingPoint, choose_operating_point
 from bldml.training.backbones import BACKBONES, Backbone, BackboneName, Unit, build, image_size_of
-from bldml.training.checkpoint import KEY, Header, rename_monitors
+from bldml.training.checkpoint import (
+    DESCRIBED,
+    KEY,
+    Header,
+    described_photographs,
+    header_of,
+    rename_monitors,
+    software_versions,
+)
 from bldml.training.lightning_internals import attached_trainer, is_batchnorm, leave_scaling
+from bldml.training.process import default_seed
 from bldml.training.scores import Epoch, EpochScores, weighted_loss
 from bldml.training.transforms import MEAN, STD, Normalization
 from bldml.training.trunk import FeatureCache, Trunk
@@ -70,9 +81,14 @@ class LeafClassifier(LightningModule):
         freeze_batchnorm: bool = True,
         kept_features: float = 2.0,
         compile: bool = False,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         super().__init__()
+        # By these load_from_checkpoint makes the same network; plain values, so that it may ask for weights_only.
+        self.save_hyperparameters(logger=False)
+        self.seed = default_seed() if seed is None else seed
+        plain = {"weights": str(weights), "seed": self.seed}
+        self.hparams.update({name: value for name, value in plain.items() if name in self.hparams})
         self.image_size = image_size_of(backbone, image_size)
         self.row = BACKBONES[backbone] if head == "last_layer" else BACKBONES[backbone].with_whole_classifier()
         if self.image_size < self.row.min_size:
@@ -86,7 +102,7 @@ class LeafClassifier(LightningModule):
                 raise TrainingError(f"model.{name} must be a finite number of at least 0, not {value}.")
         if isinstance(pos_weight, float | int) and not (math.isfinite(pos_weight) and pos_weight > 0):
             raise TrainingError(f"model.pos_weight must be none, auto or a number above 0, not {pos_weight}.")
-        self.backbone, self.weights, self.seed = backbone, weights, seed
+        self.backbone, self.weights = backbone, weights
         self.freeze_batchnorm, self.frozen_mode = freeze_batchnorm, frozen_mode
         self.lr, self.backbone_lr_factor, self.weight_decay = lr, backbone_lr_factor, weight_decay
         self.pos_weight_rule = pos_weight
@@ -101,15 +117,54 @@ class LeafClassifier(LightningModule):
         self.scores = nn.ModuleDict({f"{stage}_": EpochScores(stage) for stage in STAGES})
         self.operating_point = OperatingPoint(threshold=0.5, temperature=1.0)
         self.description: dict[str, Any] = {}
+        self._is_told = False
+        # Pretrained ones, or those of a checkpoint.
+        self.has_weights = weights == "none"
         self.unfreeze(0)
 
     def load_pretrained(self) -> None:
         """Lay the pretrained weights on the backbone; they may have to be downloaded."""
         load_pretrained(self.network, self.backbone, self.weights)
+        self.has_weights = True
 
     def describe(self, **description: Any) -> None:
-        """Say what the module cannot know: class names, positive class and the rest of a checkpoint's `Header`."""
-        self.description = description
+        """Say what the module cannot know: class names, positive class and the rest of a checkpoint's `Header`.
+
+        Whoever trains with a `LeafDataModule` need not: the module then asks it.
+        """
+        self.description, self._is_told = {"versions": software_versions(), **description}, True
+
+    def setup(self, stage: str) -> None:
+        """Take from the data module what `describe` and `balance` were not told; check that all fits together.
+
+        Args:
+            stage: fit, validate, test or predict, of Lightning.
+
+        Raises:
+            TrainingError: Data module or callbacks do not fit; the pretrained weights cannot be had.
+            CheckpointError: What checkpoints would say of themselves is wrong.
+        """
+        photographs = described_photographs(self.trainer)
+        if photographs is not None and photographs.image_size not in (None, self.image_size):
+            raise TrainingError(
+                f"The classifier takes images of {self.image_size} px, and the data module makes them "
+                f"{photographs.image_size} px. Give both the same image_size, or the data module none."
+            )
+        if stage != "fit":
+            return
+        check_callbacks(self.trainer)
+        if not self.has_weights:
+            self.load_pretrained()
+        if photographs is not None and not self._is_told:
+            about = photographs.describe()
+            about["settings"] |= {"precision": str(self.trainer.precision), "operating_point": vars(self.goal)}
+            self.description = {"versions": software_versions(), **about}
+            self.balance(*photographs.photographs.class_counts())
+        if self.description:
+            try:
+                header_of(self.header().to_plain())
+            except (TypeError, ValueError, KeyError) as error:
+                raise CheckpointError(f"Checkpoints would describe this classifier wrongly: {error}.") from error
 
     def balance(self, negatives: int, positives: int) -> None:
         """Set the loss's weight of positive photographs by `pos_weight`.
@@ -228,13 +283,46 @@ class LeafClassifier(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let the checkpoint describe itself."""
-        checkpoint[KEY] = self.header().to_plain()
+        if self.description:
+            checkpoint[KEY] = self.header().to_plain()
+        else:
+            point = {"threshold": self.operating_point.threshold, "temperature": self.operating_point.temperature}
+            checkpoint[KEY] = {
+                "undescribed": "it was trained without LeafDataModule and LeafClassifier.describe",
+                **point,
+            }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the operating point."""
+        """Take up the operating point, and what the checkpoint says of itself where nothing else was said.
+
+        Raises:
+            CheckpointError: Its positive class is not that of the photographs.
+        """
         rename_monitors(checkpoint)
         plain = checkpoint[KEY]
         self.operating_point = OperatingPoint(plain["threshold"], plain["temperature"])
+        if "undescribed" in plain:
+            return
+        self.description = self.description or {name: plain[name] for name in DESCRIBED}
+        trainer = attached_trainer(self)
+        photographs = None if trainer is None else described_photographs(trainer)
+        positive = None if photographs is None else photographs.photographs.positive_class
+        if positive not in (None, plain["positive_class"]):
+            raise CheckpointError(
+                f"The positive class is {plain['positive_class']} in this checkpoint, {positive} in these photographs."
+            )
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As torch does it; the pretrained weights are not laid over these when fitting starts."""
+        self.has_weights = True
+        return super().load_state_dict(state_dict, strict, assign)
+
+    def on_train_start(self) -> None:
+        """Give every group its own learning rate again where LearningRateFinder has set one for all of them."""
+        groups = self.trainer.optimizers[0].param_groups
+        if all(group["lr"] == self.lr for group in groups):
+            for group in groups[1:]:
+                group["lr"] = self.lr * self.backbone_lr_factor
 
     def on_fit_end(self) -> None:
         """Give the memory back."""
@@ -286,3 +374,17 @@ def adamw(
     optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
     leave_scaling(optimizer)
     return optimizer
+
+
+def check_callbacks(trainer: Trainer) -> None:
+    """Refuse callbacks that would spoil a classifier without a word.
+
+    Raises:
+        TrainingError: There is one.
+    """
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
+    if any(isinstance(callback, StochasticWeightAveraging) for callback in callbacks):
+        raise TrainingError(
+            "StochasticWeightAveraging cannot be used: it computes the statistics of BatchNorm layers anew, which this "
+            "classifier holds as they were pretrained."
+        )

@@ -47,3 +47,8 @@ def wait_briefly() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", str(_SPINS))
+
+
+def default_seed() -> int:
+    """The seed of `lightning.seed_everything`; 0 where that was not called."""
+    return int(os.environ.get("PL_GLOBAL_SEED", "0"))

@@ -8,7 +8,6 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +25,10 @@ from bldml.metrics.assessment import EvaluationMetrics, evaluate
 from bldml.metrics.operating_point import to_probabilities
 from bldml.metrics.registry import canonical
 from bldml.run.predictions import Prediction, write_metrics, write_predictions
-from bldml.training.checkpoint import Header
+from bldml.training.checkpoint import Header, software_versions
 from bldml.training.data.leafdataset import UNLABELLED
 from bldml.training.module import Batch
-from bldml.training.resume.slurm import SlurmJob
-
-PACKAGES = (
-    "bldml",
-    "lightning",
-    "torch",
-    "torchvision",
-    "torchmetrics",
-    "jsonargparse",
-    "pillow",
-    "opencv-python-headless",
-    "numpy",
-    "tensorboard",
-)
-
+from bldml.training.resume.job import SlurmJob
 
 Row = dict[str, float | int]
 SHOWN = ("train_loss", "val_loss", "val_auroc", "val_balanced_accuracy", "lr_head", "trainable_share")
@@ -201,17 +186,6 @@ class PredictionRecorder(Callback):
         if np.all(labels != UNLABELLED):
             self.metrics = evaluate(labels, probabilities, self.header.operating_point)
             write_metrics(self.folder, self.metrics)
-
-
-def software_versions() -> dict[str, str]:
-    """Versions of this program, of what it stands on and of Python."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
 
 
 def record_environment(

@@ -50,7 +50,8 @@ class EpochScores(nn.Module):
         Args:
             pos_weight: The loss's weight of positive photographs.
         """
-        logits, labels = self.logits.compute(), self.labels.compute().long()
+        # Of a single photograph torchmetrics gives no axis.
+        logits, labels = self.logits.compute().reshape(-1), self.labels.compute().long().reshape(-1)
         self.logits.reset()
         self.labels.reset()
         loss = weighted_loss(logits, labels, pos_weight)

@@ -172,8 +172,10 @@ BATCH = {
         ({"SLURM_NTASKS_PER_NODE": "2", "SLURM_NTASKS": "2"}, "tasks", "FAIL", "--trainer.devices 2"),
         ({"SLURM_NNODES": "2"}, "tasks", "FAIL", "--trainer.num_nodes 2"),
         ({"SLURM_JOB_NAME": "sys/dashboard/sys/jupyter"}, "notebook", "WARN", "SLURM_JOB_NAME=interactive"),
-        ({"JPY_PARENT_PID": "9"}, "notebook", "WARN", "1 tasks"),
-        ({"JPY_PARENT_PID": "9", "SLURM_NTASKS": None}, "notebook", "OK", "does not take it"),
+        ({"SLURM_JOB_NAME": "sys/dashboard/a", "SLURM_NTASKS": None}, "notebook", "OK", "does not take it"),
+        # srun --pty, and a batch job that a notebook has submitted: what fit takes them for.
+        ({"SLURM_PTY_PORT": "40000"}, "job name", "WARN", "srun --pty: an interactive job"),
+        ({"JPY_PARENT_PID": "9"}, "job name", "OK", "fit"),
         ({"SLURM_JOB_ID": None}, "job", "SKIP", "not in a Slurm job"),
     ],
 )

@@ -102,8 +102,8 @@ def test_cached_images_change_nothing(
         with monkeypatch.context() as patch:
             patch.setattr("bldml.training.data.leafdataset.load_rgb", None)  # no photograph is opened
             assert same(batches(auto), expected)
-        assert auto.dataset_digests == off.dataset_digests
-        assert list(auto.contents.metadata) == list(off.contents.metadata)
+        assert auto.photographs.dataset_digests == off.photographs.dataset_digests
+        assert list(auto.photographs.contents.metadata) == list(off.photographs.contents.metadata)
         # Training images have one side, the others another.
         sides = {SIZE, squashed_side(SIZE, augmentation)}
         assert len(shards(folder)) == len(sides), run
@@ -116,7 +116,7 @@ def test_crops_of_a_ratio_know_the_photographs_own(root: Path, folder: Path) -> 
     dataset = datamodule.train_dataloader().dataset
     aspects = dataset.dataset.aspects  # type: ignore[attr-defined]
     expected = []
-    for sample in datamodule.collection.splits["train"]:  # type: ignore[union-attr]
+    for sample in datamodule.photographs.collection.splits["train"]:
         with Image.open(sample.path) as photograph:
             expected.append(photograph.width / photograph.height)
     assert aspects.tolist() == expected
@@ -182,10 +182,9 @@ def test_what_is_known_of_each_photograph(root: Path, folder: Path) -> None:
     for _ in range(2):
         datamodule = module(root, folder)
         datamodule.read_for_fit()
-        assert datamodule.collection is not None
         count = 0
-        for split, samples in datamodule.collection.splits.items():
-            contents = datamodule.contents_of(split)
+        for split, samples in datamodule.photographs.collection.splits.items():
+            contents = datamodule.photographs.contents_of(split)
             for sample, digest, metadata, found in zip(
                 samples, contents.digests, contents.metadata, contents.phashes, strict=True
             ):
@@ -193,7 +192,7 @@ def test_what_is_known_of_each_photograph(root: Path, folder: Path) -> None:
                 assert metadata == read_metadata(sample.path)
                 assert (found == perceptual_hash(load_rgb(sample.path, SIZE))).all()
                 count += 1
-        assert count == len(datamodule.contents) == 24
+        assert count == len(datamodule.photographs.contents) == 24
 
 
 def test_where_and_how_much_is_said_once(root: Path, folder: Path, said: list[str]) -> None:
@@ -257,16 +256,15 @@ def test_unreadable_photographs_and_cached_images(root: Path, folder: Path) -> N
     assert len(shards(folder)) == 2  # all others need not be decoded again
     without = module(root, folder, unreadable="exclude")
     without.read_for_fit()
-    assert [name for name, _ in without.excluded] == [f"train/BLD/{bad.name}"]
-    assert without.collection is not None
-    for split, samples in without.collection.splits.items():  # what comes behind it is still each one's own
+    assert [name for name, _ in without.photographs.excluded] == [f"train/BLD/{bad.name}"]
+    for split, samples in without.photographs.collection.splits.items():  # what comes behind it is still each one's own
         digests = [hashlib.sha256(sample.path.read_bytes()).hexdigest() for sample in samples]
-        assert list(without.contents_of(split).digests) == digests
+        assert list(without.photographs.contents_of(split).digests) == digests
     assert same(batches(without), batches(without))
     bad.write_bytes(good)
     repaired = module(root, folder)
     repaired.read_for_fit()
-    assert repaired.excluded == []
+    assert repaired.photographs.excluded == ()
     assert len(shards(folder)) == 3
 
 
@@ -303,7 +301,7 @@ def test_a_photograph_that_changed_after_it_was_cached(root: Path, folder: Path)
     auto, off = module(root, folder), module(root, folder, cache="off")
     auto.read_for_fit()
     off.read_for_fit()
-    assert auto.dataset_digests == off.dataset_digests
+    assert auto.photographs.dataset_digests == off.photographs.dataset_digests
     assert same(batches(auto), batches(off))
 
 

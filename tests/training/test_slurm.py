@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bldml.training.resume.slurm import RequeueEnvironment, SlurmJob, requeue
+from bldml.training.resume.job import SlurmJob
+from bldml.training.resume.slurm import RequeueEnvironment, requeue
 
 STEP = {"SLURM_JOB_ID": "12", "SLURM_STEP_ID": "0", "SLURM_PROCID": "0"}
 
@@ -22,6 +23,8 @@ STEP = {"SLURM_JOB_ID": "12", "SLURM_STEP_ID": "0", "SLURM_PROCID": "0"}
         ({"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "bash_sweep"}, SlurmJob("12")),
         ({"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "sys/dashboard/sys/jupyter"}, SlurmJob("12", interactive=True)),
         ({"SLURM_JOB_ID": "12", "SLURM_PTY_PORT": "40000"}, SlurmJob("12", interactive=True)),
+        # Submitted by a notebook, whose variables it inherits: a batch job all the same.
+        ({"SLURM_JOB_ID": "12", "JPY_PARENT_PID": "9", "JUPYTERHUB_USER": "ann"}, SlurmJob("12")),
     ],
 )
 def test_job(environment: dict[str, str], expected: SlurmJob | None) -> None:

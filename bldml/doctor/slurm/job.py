@@ -8,9 +8,8 @@ from bldml.doctor.configuration import Settings
 from bldml.doctor.slurm.parse import read_records
 from bldml.doctor.slurm.script import parse_script
 from bldml.doctor.tools import Answer, ask, is_on_path
+from bldml.training.resume.job import INTERACTIVE_NAMES, interactive_kind
 
-INTERACTIVE_NAMES = ("bash", "interactive")
-NOTEBOOK_VARIABLES = ("JPY_PARENT_PID", "JPY_SESSION_NAME", "JUPYTERHUB_USER", "JUPYTER_SERVER_ROOT")
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 IGNORED = signal.SIG_IGN
 
@@ -35,16 +34,6 @@ def check_commands(environ: Mapping[str, str]) -> Iterable[Finding]:
         yield ok(name, ", ".join(found))
 
 
-def is_notebook(environ: Mapping[str, str]) -> bool:
-    """Return whether this process runs in a notebook.
-
-    >>> is_notebook({"SLURM_JOB_NAME": "sys/dashboard/sys/jupyter"}), is_notebook({"SLURM_JOB_NAME": "fit"})
-    (True, False)
-    """
-    by_name = environ.get("SLURM_JOB_NAME", "").startswith("sys/dashboard/")
-    return by_name or any(variable in environ for variable in NOTEBOOK_VARIABLES)
-
-
 def check_job(environ: Mapping[str, str], settings: Settings | None, gpus: int) -> Iterable[Finding]:
     """Check the job by its environment variables.
 
@@ -58,20 +47,19 @@ def check_job(environ: Mapping[str, str], settings: Settings | None, gpus: int) 
         yield skip("job", "this process is not in a Slurm job")
         return
     job_name = environ.get("SLURM_JOB_NAME", "")
-    kind = "batch"
-    if is_notebook(environ):
-        kind = "notebook"
+    kind = interactive_kind(environ)
+    if kind == "notebook":
         yield _check_notebook(environ, job_name)
-    elif job_name in INTERACTIVE_NAMES:
-        kind = "interactive"
+    elif kind == "terminal":
+        why = f"{job_name!r}" if job_name in INTERACTIVE_NAMES else "srun --pty"
         yield warn(
             "job name",
-            f"{job_name!r}: Lightning takes the job for an interactive one and does not requeue it",
-            "for a batch job: #SBATCH --job-name=bldml-fit",
+            f"{why}: an interactive job, which is neither resumed nor requeued by itself",
+            "for a batch job: #SBATCH --job-name=bldml-fit, and srun without --pty",
         )
     else:
         yield ok("job name", job_name or "not known")
-    if kind != "batch":
+    if kind is not None:
         return
     if "SLURM_STEP_ID" in environ:
         yield ok("srun", f"step {environ['SLURM_STEP_ID']} of job {number}")
@@ -145,7 +133,7 @@ def count_devices(settings: Settings, gpus: int) -> int | None:
 def check_current_job(environ: Mapping[str, str]) -> Iterable[Finding]:
     """Check this job as reported by Slurm: requeue, and the options in its script."""
     number = environ.get("SLURM_JOB_ID")
-    if number is None or is_notebook(environ) or environ.get("SLURM_JOB_NAME") in INTERACTIVE_NAMES:
+    if number is None or interactive_kind(environ) is not None:
         return
     record = ask("scontrol", "show", "job", "-o", number, environ=environ)
     script = ask("scontrol", "write", "batch_script", number, "-", environ=environ)

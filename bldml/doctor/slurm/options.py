@@ -6,7 +6,6 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from bldml.doctor.checks import Finding, fail, ok, ok_or_warn, skip, warn
-from bldml.doctor.slurm.job import INTERACTIVE_NAMES
 from bldml.doctor.slurm.parse import read_signal
 from bldml.doctor.slurm.resources import (
     JobRequest,
@@ -17,6 +16,7 @@ from bldml.doctor.slurm.resources import (
     requests_gpu,
 )
 from bldml.doctor.slurm.script import OPTIONS, Script
+from bldml.training.resume.job import INTERACTIVE_NAMES
 
 MIN_SIGNAL_S = 120  # Slurm may send the signal up to 60 s early or late, and saving takes time
 TYPOS = {

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -16,20 +16,22 @@ from bldml.dataset.folders import read_folders, read_unlabelled
 from bldml.dataset.manifest import check_unchanged, read_manifest, unlisted
 from bldml.dataset.samples import (
     Collection,
-    Sample,
     check_positive_class,
     check_trainable,
-    dataset_digest,
     no_photographs,
 )
 from bldml.errors import DatasetError
 from bldml.training.data.leafdataset import FlipLabels, Item, LeafDataset
+from bldml.training.data.prepared import PreparedData
 from bldml.training.data.reading import Storage, granted_cpus, read_photographs
 from bldml.training.data.sampling import EpochSampler, EvaluationSampler, leaf_loader
+from bldml.training.process import default_seed
 from bldml.training.resume.signals import is_first_process
 from bldml.training.transforms import Augmentation, squashed_side
 
 DEFAULT_AUGMENTATION = Augmentation()
+# What of the data settings an evaluation takes from the checkpoint where the command line is silent.
+DATA_SETTINGS = ("fold", "class_aliases", "val_fraction", "test_fraction", "unreadable", "batch_size")
 
 
 class LeafDataModule(LightningDataModule):
@@ -56,6 +58,10 @@ class LeafDataModule(LightningDataModule):
             data folder, else in the working directory.
         image_size: Side in pixels (taken from the model).
         seed: Seed of order and augmentation (taken from seed_everything).
+
+    Attributes:
+        prepared: The photographs, once they were read; `setup` reads them where nobody has before.
+        validated: The split that a validation looks at.
     """
 
     def __init__(
@@ -74,8 +80,8 @@ class LeafDataModule(LightningDataModule):
         augmentation: Augmentation | None = DEFAULT_AUGMENTATION,
         cache: Literal["auto", "off"] = "auto",
         cache_dir: Path | None = None,
-        image_size: int = 224,
-        seed: int = 0,
+        image_size: int | None = None,
+        seed: int | None = None,
     ) -> None:
         super().__init__()
         if not (0 < val_fraction < 1 and 0 <= test_fraction < 1 and val_fraction + test_fraction < 1):
@@ -89,64 +95,86 @@ class LeafDataModule(LightningDataModule):
             raise DatasetError(f"data.batch_size must be at least 1, not {batch_size}.")
         if num_workers != "auto" and num_workers < 0:
             raise DatasetError(f"data.num_workers must be auto, 0 or more, not {num_workers}.")
-        self.root = None if root is None else root.expanduser()  # no shell has looked at a YAML file
-        self.manifest, self.fold = None if manifest is None else manifest.expanduser(), fold
+        # No shell has looked at a YAML file; outside the command line a path may be a text.
+        self.root = None if root is None else Path(root).expanduser()
+        self.manifest, self.fold = None if manifest is None else Path(manifest).expanduser(), fold
         self.positive_class = positive_class
         self.class_aliases, self.val_fraction, self.test_fraction = class_aliases, val_fraction, test_fraction
         self.on_leak = on_leak
         self.unreadable, self.batch_size, self.augmentation = unreadable, batch_size, augmentation
         self.num_workers = granted_cpus() if num_workers == "auto" else num_workers
-        self.image_size, self.seed = image_size, seed
-        self.cache, self.cache_dir = cache, cache_dir
-        self.folders: list[Path] = []
-        self.class_names: tuple[str, ...] = ()
-        self.dataset_digests: dict[str, str] = {}
-        self.contents = Contents(0)  # split after split
-        self.excluded: list[tuple[str, str]] = []
-        self.unlisted: list[Path] = []
+        self.image_size, self.seed = image_size, default_seed() if seed is None else seed
+        self.cache, self.cache_dir = cache, None if cache_dir is None else Path(cache_dir)
+        self.prepared: PreparedData | None = None
         self.validated = "val"
-        self.collection: Collection | None = None
 
-    def read_for_fit(self, check: Callable[[], None] = lambda: None, manifest: Path | None = None) -> None:
+    def setup(self, stage: str) -> None:
+        """Read the photographs of this stage, unless somebody has read them before.
+
+        Args:
+            stage: fit, validate, test or predict, of Lightning.
+
+        Raises:
+            DatasetError: They cannot be used.
+        """
+        split = {"fit": "train", "validate": self.validated}.get(stage, stage)
+        module: Any = self.trainer.lightning_module if self.trainer else None
+        if self.image_size is None:
+            self.image_size = getattr(module, "image_size", None)
+        if self.prepared is not None and self.prepared.collection.splits.get(split):
+            return
+        if stage == "fit":
+            self.read_for_fit()
+        else:
+            known = getattr(module, "description", {})
+            self.positive_class = known.get("positive_class", self.positive_class)
+            self.read_for_evaluation(split, tuple(known.get("class_names", ())))
+
+    def find_for_fit(self) -> PreparedData:
+        """Find the photographs of all splits and check the classes, without reading a file.
+
+        Raises:
+            DatasetError: A fit cannot use them.
+        """
+        return self._found(self._read(whole=False))
+
+    def read_for_fit(
+        self,
+        check: Callable[[], None] = lambda: None,
+        manifest: Path | None = None,
+        excluded: Sequence[tuple[str, str]] = (),
+    ) -> PreparedData:
         """Find the photographs of all splits, check the classes, and decode every file once.
 
         Args:
             check: Called after each photograph; may raise to stop.
             manifest: The division of a run that goes on; its class names are those after aliases.
-
-        Raises:
-            DatasetError: Something about the photographs does not allow a training run.
-        """
-        collection = self.find_for_fit(manifest)
-        if manifest is None and self.manifest is not None and self.root is not None:
-            self.unlisted = unlisted(collection)
-        self.collection = self._verified(collection, check, fit=True)
-        check_trainable(self.collection)
-
-    def find_for_fit(self, manifest: Path | None = None) -> Collection:
-        """Find the photographs of all splits, and check classes and cache folder; see `read_for_fit`. Decodes nothing.
+            excluded: Photographs that such a run had left out.
 
         Raises:
             DatasetError: Something about the photographs does not allow a training run.
         """
         if manifest is None:
-            collection = self._read(whole=False)
+            found = self.find_for_fit()
+            if self.manifest is not None and self.root is not None:
+                found = replace(found, unlisted=tuple(unlisted(found.collection)))
         else:
             root = self.root or (None if self.manifest is None else self.manifest.parent)
-            collection = read_manifest(manifest, root, None)
-        check_trainable(collection)
-        self.positive_class = check_positive_class(self.positive_class, collection.class_names)
-        self.class_names = collection.class_names
-        if self.cache == "auto":
-            check_place(self.cache_dir, collection, by_folders=self.manifest is None)
-        return collection
+            found = replace(self._found(read_manifest(manifest, root, None)), excluded=tuple(excluded))
+        self.positive_class = found.positive_class
+        prepared = self._verified(found, check, fit=True)
+        check_trainable(prepared.collection)
+        self.prepared = prepared
+        return prepared
 
-    def read_for_evaluation(self, split: str, class_names: tuple[str, ...], *, whole: bool = False) -> None:
+    def read_for_evaluation(
+        self, split: str, class_names: tuple[str, ...] = (), *, whole: bool = False
+    ) -> PreparedData:
         """Find and decode the photographs of one split, with a checkpoint's classes.
 
         Args:
             split: `val`, `test`, or `predict` for every photograph below the root, labelled or not.
-            class_names: The checkpoint's class names.
+            class_names: The checkpoint's class names; empty for those that are found.
             whole: Take a flat folder undivided, as an external test set.
 
         Raises:
@@ -162,29 +190,53 @@ class LeafDataModule(LightningDataModule):
                 "be given with --data.root."
             )
         collection = replace(collection, splits={split: collection.splits[split]})
-        unknown = [name for name in collection.class_names if name not in class_names]
+        unknown = [name for name in collection.class_names if class_names and name not in class_names]
         if unknown:
             raise DatasetError(
                 f"The classes in {show_path(collection.root)} are {', '.join(collection.class_names)}; the checkpoint "
                 f"knows {', '.join(class_names)}. Match them by --data.class_aliases "
                 f"'{{{unknown[0]}: {class_names[0]}, …}}'."
             )
-        self.class_names = class_names
-        self.collection = self._verified(collection)
-        if not self.collection.splits[split]:
+        if not class_names and split != "predict":
+            class_names = collection.class_names
+            self.positive_class = check_positive_class(self.positive_class, class_names)
+        found = PreparedData(collection, Contents(0), class_names, self.positive_class)
+        prepared = self._verified(found)
+        if not prepared.samples(split):
             raise DatasetError(f"Not one photograph in {show_path(collection.root)} can be read.")
+        self.prepared = prepared
+        return prepared
 
-    def contents_of(self, split: str) -> Contents:
-        """What the files of a split hold, in the order of its samples."""
-        assert self.collection is not None
-        lengths = {name: len(samples) for name, samples in self.collection.splits.items()}
-        start = sum(lengths[name] for name in list(lengths)[: list(lengths).index(split)])
-        return self.contents[start : start + lengths[split]]
+    @property
+    def photographs(self) -> PreparedData:
+        """What was read.
+
+        Raises:
+            RuntimeError: Nothing yet.
+        """
+        if self.prepared is None:
+            raise RuntimeError("read_for_fit, read_for_evaluation or setup comes first")
+        return self.prepared
+
+    def describe(self) -> dict[str, Any]:
+        """What a checkpoint says of the photographs: that part of its `Header`."""
+        data = self.photographs
+        settings = {key: getattr(self, key) for key in DATA_SETTINGS}
+        for key in ("root", "manifest"):
+            path = getattr(self, key)
+            settings[key] = None if path is None else str(path.absolute())
+        return {
+            "class_names": data.class_names,
+            "positive_class": data.positive_class,
+            "fingerprints": data.dataset_digests,
+            "seen": data.seen_digests(),
+            "settings": {"data": settings},
+        }
 
     def train_dataloader(self) -> DataLoader[Item]:
         """Augmented batches in the order of the epoch."""
         rank, world_size = self._ranks()
-        sampler = EpochSampler(len(self._samples("train")), self.seed, rank, world_size)
+        sampler = EpochSampler(len(self.photographs.samples("train")), self.seed, rank, world_size)
         # Lightning tells the sampler too late for a run that goes on: its first iterator is made before.
         sampler.set_epoch(self.trainer.current_epoch if self.trainer else 0)
         return self._loader("train", sampler, self.augmentation, self.batch_size)
@@ -200,11 +252,6 @@ class LeafDataModule(LightningDataModule):
     def predict_dataloader(self) -> DataLoader[Item]:
         """Batches without labels, in the order listed."""
         return self._evaluation_loader("predict")
-
-    def class_counts(self) -> tuple[int, int]:
-        """Number of negative and positive training photographs."""
-        positive = sum(sample.class_name == self.positive_class for sample in self._samples("train"))
-        return len(self._samples("train")) - positive, positive
 
     def _require_root(self) -> Path:
         if self.root is None:
@@ -222,30 +269,40 @@ class LeafDataModule(LightningDataModule):
             whole=whole,
         )
 
+    def _found(self, collection: Collection) -> PreparedData:
+        check_trainable(collection)
+        if self.cache == "auto":
+            check_place(self.cache_dir, collection, by_folders=self.manifest is None)
+        positive = check_positive_class(self.positive_class, collection.class_names)
+        unread = Contents(sum(map(len, collection.splits.values())))
+        return PreparedData(collection, unread, collection.class_names, positive)
+
     def _verified(
-        self, collection: Collection, check: Callable[[], None] = lambda: None, *, fit: bool = False
-    ) -> Collection:
+        self, found: PreparedData, check: Callable[[], None] = lambda: None, *, fit: bool = False
+    ) -> PreparedData:
+        collection = found.collection
         folders = find_folders(self.cache_dir, collection.root) if self.cache == "auto" else []
         # An evaluation reads each photograph once: it uses cached images and adds none.
-        sides = {"train": squashed_side(self.image_size, self.augmentation)} if fit else {}
+        sides = {"train": squashed_side(self._side, self.augmentation)} if fit else {}
         storage = Storage(folders, sides, write=fit and is_first_process())
         reading = read_photographs(
-            collection, self.image_size, granted_cpus(), storage, check, exclude=self.unreadable == "exclude"
+            collection, self._side, granted_cpus(), storage, check, exclude=self.unreadable == "exclude"
         )
         check_unchanged(reading.collection, reading.contents.digests)
-        self.collection, self.contents, self.excluded = reading.collection, reading.contents, reading.excluded
-        self.folders = folders
-        splits = reading.collection.splits
-        self.dataset_digests = {k: dataset_digest(v, self.contents_of(k).digests) for k, v in splits.items()}
-        return reading.collection
+        return replace(
+            found,
+            collection=reading.collection,
+            contents=reading.contents,
+            excluded=(*found.excluded, *reading.excluded),
+            cache_folders=tuple(folders),
+        )
 
-    def _samples(self, split: str) -> Sequence[Sample]:
-        if self.collection is None:
-            raise RuntimeError("read_for_fit or read_for_evaluation comes first")
-        return self.collection.splits[split]
+    @property
+    def _side(self) -> int:
+        return 224 if self.image_size is None else self.image_size
 
     def _evaluation_loader(self, split: str) -> DataLoader[Item]:
-        sampler = EvaluationSampler(len(self._samples(split)), *self._ranks())
+        sampler = EvaluationSampler(len(self.photographs.samples(split)), *self._ranks())
         # Without gradients twice as many photographs need less memory than a training batch.
         return self._loader(split, sampler, None, 2 * self.batch_size)
 
@@ -255,16 +312,15 @@ class LeafDataModule(LightningDataModule):
     def _loader(
         self, split: str, sampler: Sampler[tuple[int, int]], augmentation: Augmentation | None, batch_size: int
     ) -> DataLoader[Item]:
-        samples = self._samples(split)
+        data = self.photographs
         # Only now: at the start of training this process waited for the first one, which fills the cache.
-        side = squashed_side(self.image_size, augmentation)
-        found = self.contents_of(split)
-        known = CachedImages(self.folders, side, self.image_size, found.digests) if self.folders else None
+        side, found, folders = squashed_side(self._side, augmentation), data.contents_of(split), data.cache_folders
+        known = CachedImages(folders, side, self._side, found.digests) if folders else None
         dataset: Dataset[Item] = LeafDataset(
-            samples, self.class_names, self.image_size, augmentation, self.seed, known, found.metadata.aspects()
+            data.samples(split), data.class_names, self._side, augmentation, self.seed, known, found.metadata.aspects()
         )
         if split != "predict":
-            assert self.positive_class is not None
+            assert data.positive_class is not None
             assert isinstance(dataset, LeafDataset)
-            dataset = FlipLabels(dataset, self.class_names, self.positive_class)
+            dataset = FlipLabels(dataset, data.class_names, data.positive_class)
         return leaf_loader(dataset, sampler, batch_size, self.num_workers, self.seed)

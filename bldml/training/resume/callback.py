@@ -72,6 +72,8 @@ class Interruption(Callback):
         Raises:
             CheckpointError: The ranks go on from different checkpoints.
         """
+        if KEY not in checkpoint:
+            return  # written by a callback that tries something out, and puts back what was before
         state = checkpoint[KEY]
         step = int(state["step"])
         largest, smallest = self._agree(torch.tensor([step, -step])).tolist()

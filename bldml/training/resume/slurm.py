@@ -6,61 +6,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NoReturn
 
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
+from bldml.training.resume.job import SlurmJob
 from bldml.training.resume.signals import WALL_TIME, Stopped, StopSignals, blocked, is_first_process
 
-# Names that srun and salloc give to a session in which a person types; Open OnDemand's begin with the other.
-INTERACTIVE, NOTEBOOK = ("bash", "interactive"), "sys/dashboard/"
 CONTROLLER_TIMEOUT_S = 20.0
 END_TIMEOUT_S = 300.0
 TRIES = 3
-
-
-@dataclass(frozen=True)
-class SlurmJob:
-    """The job that this process runs in.
-
-    Attributes:
-        id: As scontrol takes it: the job's number, or array and task (`4711_3`).
-        cluster: Name of the cluster; numbers of two clusters may be equal.
-        interactive: Whether a person types in it, or a notebook runs in it; it cannot be requeued.
-        restarts: How often Slurm has started it again.
-    """
-
-    id: str
-    cluster: str = ""
-    interactive: bool = False
-    restarts: int = 0
-
-    @classmethod
-    def current(cls, environment: Mapping[str, str] = os.environ) -> "SlurmJob | None":
-        """The job by its environment variables; None outside one.
-
-        >>> SlurmJob.current({"SLURM_JOB_ID": "12", "SLURM_ARRAY_JOB_ID": "9", "SLURM_ARRAY_TASK_ID": "3"}).id
-        '9_3'
-        """
-        number = environment.get("SLURM_JOB_ID")
-        if not number:
-            return None
-        array, task = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
-        restarts, name = environment.get("SLURM_RESTART_COUNT", "0"), environment.get("SLURM_JOB_NAME", "")
-        return cls(
-            f"{array}_{task}" if array and task else number,
-            environment.get("SLURM_CLUSTER_NAME", ""),
-            # The last: srun --pty, whatever it runs.
-            name in INTERACTIVE or name.startswith(NOTEBOOK) or "SLURM_PTY_PORT" in environment,
-            int(restarts) if restarts.isdigit() else 0,
-        )
-
-    @property
-    def key(self) -> str:
-        """What a run folder notes of its job: the same before and after a requeue, different for every job."""
-        return f"{self.cluster}:{self.id}"
 
 
 class RequeueEnvironment(SLURMEnvironment):
