@@ -1,6 +1,7 @@
 """The front door: says what there is, and loads what is asked for and nothing else."""
 
 import sys
+from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, get_type_hints
 
 from bldml import __version__
 from bldml.commands import COMMANDS
-from bldml.errors import UsageError
+from bldml.errors import BldmlError, RunError, TrainingError, UsageError
 
 if TYPE_CHECKING:
     from bldml.training.module import LeafClassifier
@@ -38,6 +39,21 @@ def main(argv: Sequence[str] | None = None, model_class: "type[LeafClassifier] |
         configuration that cannot be understood.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(arguments, model_class, is_process=argv is None)
+    except BldmlError as error:
+        return show_mistake(error, arguments[0])
+    except KeyboardInterrupt as stop:
+        return _fail(str(stop) or "interrupted", 130)
+
+
+def show_mistake(error: BldmlError, command: str) -> int:
+    """Say on the error stream what the user can put right; return the exit code."""
+    # Where they are checked, options are named as fit has them.
+    return _fail(str(error).replace("--data.", "--") if command in COMMANDS else str(error), error.exit_code)
+
+
+def _run(arguments: list[str], model_class: "type[LeafClassifier] | None", *, is_process: bool) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         sys.stdout.write(overview())
         return 0
@@ -52,13 +68,13 @@ def main(argv: Sequence[str] | None = None, model_class: "type[LeafClassifier] |
 
         return doctor(arguments[1:])
     if name in VERBS or name.startswith("--print_completion"):
-        return _run_verb(arguments, model_class, is_process=argv is None)
+        return _run_verb(arguments, model_class, is_process=is_process)
     if name.startswith("-"):
-        return _fail(f"The command comes first, then its options: bldml fit {name} …\n{overview()}", 2)
+        message = f"The command comes first, then its options: bldml fit {name} …\n{overview()}"
+        raise UsageError(message, "command-not-first", found=name)
     near = get_close_matches(name, [*VERBS, *COMMANDS, "doctor"], 1)
-    return _fail(
-        f"There is no command {name!r}." + (f" Did you mean {near[0]}?" if near else "") + f"\n{overview()}", 2
-    )
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise UsageError(f"There is no command {name!r}.{hint}\n{overview()}", "command-unknown", found=name, near=near)
 
 
 def overview() -> str:
@@ -80,23 +96,23 @@ def _run_command(function: Callable[..., None], arguments: list[str]) -> int:
 
     from bldml.training.lightning_internals import plain_help
 
+    program = f"bldml {arguments[0]}"
+    parser = jsonargparse.ArgumentParser(
+        prog=program, description=_first_line(function), formatter_class=plain_help(), exit_on_error=False
+    )
+    lists = [name for name, kind in get_type_hints(function).items() if kind == list[Path]]
+    parser.add_function_arguments(function, as_positional=True, skip=set(lists))
+    for name in lists:  # jsonargparse would have a list typed as JSON
+        parser.add_argument(name, nargs="+", type=Path, help=_help_of(function, name))
+    switches = {f"--{name}" for name, kind in get_type_hints(function).items() if kind is bool}
     try:
-        parser = jsonargparse.ArgumentParser(
-            prog=f"bldml {arguments[0]}", description=_first_line(function), formatter_class=plain_help()
-        )
-        lists = [name for name, kind in get_type_hints(function).items() if kind == list[Path]]
-        parser.add_function_arguments(function, as_positional=True, skip=set(lists))
-        for name in lists:  # jsonargparse would have a list typed as JSON
-            parser.add_argument(name, nargs="+", type=Path, help=_help_of(function, name))
-        switches = {f"--{name}" for name, kind in get_type_hints(function).items() if kind is bool}
         options = parser.instantiate(parser.parse_args(_switched(arguments[1:], switches)))
+    except ArgumentError as error:
+        raise UsageError(f"{error}\nAll options: {program} --help", "option-wrong", reason=str(error)) from error
+    try:
         function(**options)
-    except UsageError as error:
-        return _fail(str(error), 2)
-    except (OSError, ValueError) as error:
-        return _fail(str(error), 1)
-    except KeyboardInterrupt as stop:
-        return _fail(str(stop) or "interrupted", 130)
+    except OSError as error:  # of a disk or a path, wherever it is met
+        raise RunError(str(error), "file-failed", path=error.filename, reason=error.strerror) from error
     return 0
 
 
@@ -125,23 +141,17 @@ def _run_verb(arguments: list[str], model_class: "type[LeafClassifier] | None", 
 
 
 def _run_lightning(arguments: list[str], signals: "StopSignals", model_class: "type[LeafClassifier] | None") -> int:
-    """The user's own mistakes end in a message, everything else in a traceback."""
+    """Run a verb; what Lightning refuses is the user's mistake too."""
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     from bldml.app.lightning_cli import LeafCLI
-    from bldml.errors import CheckpointError, ConfigError, DatasetError, RunError, TrainingError
 
     # Lightning's own --print_config prints no comments unless told so.
     with_comments = {"--print_config": "--print_config=comments"}
     try:
         LeafCLI([with_comments.get(argument, argument) for argument in arguments], signals, model_class)
-    except ConfigError as error:
-        return _fail(str(error), 2)
-    except DatasetError as error:
-        # One raised in a loader's process arrives with that process's traceback in front.
-        return _fail(str(error).rsplit("DatasetError: ", 1)[-1], 1)
-    except (CheckpointError, MisconfigurationException, RunError, TrainingError) as error:
-        return _fail(str(error), 1)
+    except MisconfigurationException as error:
+        raise TrainingError(str(error), "lightning-refused") from error
     return 0
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from bldml import __version__
-from bldml.errors import UsageError
+from bldml.errors import BldmlError, DatasetError, UsageError
 
 
 def demo(folder: Path, images_per_class: int = 400, size: int = 256, seed: int = 0) -> None:
@@ -35,13 +35,9 @@ def prefetch(backbone: str = "all", to: Path | None = None) -> None:
         backbone: Name of a backbone, or all.
         to: Folder that becomes TORCH_HOME; torch's own cache if null.
     """
-    from bldml.errors import TrainingError
     from bldml.training.weights import fetch_weights as fetch
 
-    try:
-        fetch(backbone, to)
-    except TrainingError as error:
-        raise ValueError(str(error)) from error
+    fetch(backbone, to)
 
 
 def compare(runs: list[Path], evaluation: str | None = None, output: Path = Path("comparison")) -> None:
@@ -52,14 +48,10 @@ def compare(runs: list[Path], evaluation: str | None = None, output: Path = Path
         evaluation: Name of the evaluation that all of them have; each run's test split if null.
         output: Folder for comparison.html, comparison.csv, differences.csv, comparison.tex and figures/.
     """
-    from bldml.errors import RunError
     from bldml.report.compare import compare_runs
     from bldml.report.compare_page import write_comparison
 
-    try:
-        written = write_comparison(compare_runs(runs, evaluation), output, version=__version__)
-    except RunError as error:
-        raise ValueError(str(error)) from error
+    written = write_comparison(compare_runs(runs, evaluation), output, version=__version__)
     sys.stdout.write("".join(f"Wrote {path}\n" for path in written))
 
 
@@ -69,17 +61,13 @@ def report(run: Path) -> None:
     Args:
         run: The run folder.
     """
-    from bldml.errors import RunError
     from bldml.report.page import write_report
     from bldml.run.folder import RunFolder
     from bldml.run.gallery import advice
     from bldml.run.reader import read_run
 
-    try:
-        place = write_report(RunFolder(run))
-        sys.stdout.write(f"Wrote {place}\n{advice(read_run(RunFolder(run)))}")
-    except RunError as error:
-        raise ValueError(str(error)) from error
+    place = write_report(RunFolder(run))
+    sys.stdout.write(f"Wrote {place}\n{advice(read_run(RunFolder(run)))}")
 
 
 def explain(
@@ -99,14 +87,10 @@ def explain(
         device: Device to compute on; auto uses a GPU if there is one.
     """
     if ckpt_path is None:
-        raise ValueError("Which checkpoint? Give --ckpt_path FILE.")
+        raise UsageError("Which checkpoint? Give --ckpt_path FILE.", "checkpoint-not-given")
     from bldml.app.explain import explain_folder
-    from bldml.errors import CheckpointError, DatasetError, RunError, TrainingError
 
-    try:
-        explain_folder(ckpt_path, photographs, output, masks, device)
-    except (CheckpointError, DatasetError, RunError, TrainingError) as error:
-        raise ValueError(str(error)) from error
+    explain_folder(ckpt_path, photographs, output, masks, device)
 
 
 def split(
@@ -139,20 +123,16 @@ def split(
     """
     from bldml.dataset.splitting.command import split_photographs
     from bldml.dataset.splitting.splits import SplitRequest
-    from bldml.errors import DatasetError, RunError
 
-    try:
-        text = split_photographs(
-            root,
-            output,
-            SplitRequest(val, test, folds, seed),
-            group=group,
-            gap_seconds=gap_seconds,
-            class_aliases=class_aliases,
-            fresh=fresh,
-        )
-    except (DatasetError, RunError) as error:
-        raise ValueError(str(error)) from error
+    text = split_photographs(
+        root,
+        output,
+        SplitRequest(val, test, folds, seed),
+        group=group,
+        gap_seconds=gap_seconds,
+        class_aliases=class_aliases,
+        fresh=fresh,
+    )
     sys.stdout.write(text)
 
 
@@ -178,7 +158,6 @@ def audit(
         workers: Number of reading processes; auto for one per CPU.
     """
     from bldml.audit.command import audit_photographs
-    from bldml.errors import DatasetError, RunError
 
     try:
         audited, text = audit_photographs(
@@ -190,18 +169,21 @@ def audit(
             class_aliases=class_aliases,
             workers=None if workers == "auto" else workers,
         )
-    except (DatasetError, RunError) as error:
-        # The options are fit's where they are checked.
-        raise UsageError(str(error).replace("--data.", "--")) from error
+    except BldmlError as error:
+        error.exit_code = 2  # 1 is for what is wrong with the photographs
+        raise
     except OSError as error:
-        raise UsageError(f"{error.filename or output}: {error.strerror or error}") from error
+        path, reason = error.filename or output, error.strerror or str(error)
+        raise UsageError(f"{path}: {reason}", "file-failed", path=path, reason=reason) from error
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; the same command goes on where it was") from None
     sys.stdout.write(text)
     if count := audited.counts()["error"]:
         sys.stdout.flush()
         # So that a job script stops here.
-        raise ValueError(f"the audit found {count} error{'' if count == 1 else 's'}: see {output / 'audit.html'}")
+        page = output / "audit.html"
+        message = f"the audit found {count} error{'' if count == 1 else 's'}: see {page}"
+        raise DatasetError(message, "audit-errors-found", found=count, path=page)
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

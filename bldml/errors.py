@@ -1,25 +1,69 @@
 """The user's own mistakes: each message says what was given, what was found and what to do."""
 
+from typing import Any
 
-class ConfigError(Exception):
+
+class BldmlError(Exception):
+    """A mistake that its user can put right; the command line shows the message alone. Anything else is a bug.
+
+    Args:
+        message: What was given, what was found and what to do.
+        code: What kind of mistake it is, in kebab-case; it stays when the message is reworded.
+        fields: The values that the message names.
+
+    Attributes:
+        exit_code: With what the command line ends.
+
+    It can be pickled with everything, so it comes out of another process as it was raised there.
+
+    >>> error = DatasetError("There is no class BLT.", "class-unknown", found="BLT")
+    >>> str(error), error.code, error.fields, error.exit_code
+    ('There is no class BLT.', 'class-unknown', {'found': 'BLT'}, 1)
+    """
+
+    exit_code = 1
+    code = "error"
+
+    def __init__(self, message: str, code: str | None = None, /, **fields: Any) -> None:
+        super().__init__(message)
+        if code is not None:
+            self.code = code
+        self.fields = fields
+
+
+class ConfigError(BldmlError):
     """The command line or a configuration file asks for something that cannot be."""
 
+    exit_code = 2
+    code = "config-invalid"
 
-class DatasetError(Exception):
+
+class UsageError(BldmlError):
+    """A command cannot be carried out as it was typed."""
+
+    exit_code = 2
+    code = "usage-invalid"
+
+
+class DatasetError(BldmlError):
     """The photographs cannot be used as they are."""
 
+    code = "dataset-invalid"
 
-class RunError(Exception):
+
+class RunError(BldmlError):
     """Something about a run or its files is not as it must be."""
 
+    code = "run-invalid"
 
-class CheckpointError(Exception):
+
+class CheckpointError(BldmlError):
     """A checkpoint is missing, damaged, or not one of bldml."""
 
+    code = "checkpoint-invalid"
 
-class TrainingError(Exception):
+
+class TrainingError(BldmlError):
     """Backbone, weights or schedule cannot be as asked for."""
 
-
-class UsageError(ValueError):
-    """A command that cannot be carried out as it was typed, where exit code 1 has a meaning of its own."""
+    code = "training-invalid"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bldml.errors import BldmlError
 from tests.support import SHARED, SMALL, Bldml, Outcome
 
 # These take minutes, those of Slurm mostly by waiting: begun first, none is left for the end.
@@ -22,6 +23,11 @@ LONGEST = (
 # What `make quick` leaves out, beside what its own file marks: whole folders and files, and whoever uses a trained run.
 SLOW_PLACES = ("app", "audit", "browser", "inference", "slurm", "test_prefetch.py", "test_real_photographs.py")
 SLOW_FIXTURES = {"run", "split_leaves", "small_weights", "coffee"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The pages of messages are written anew on request."""
+    parser.addoption("--update-messages", action="store_true", help="write tests/messages/*.txt anew")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -54,25 +60,34 @@ def pixel_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def bldml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Bldml:
     """Run a command line in an empty folder, as `python -m bldml` would."""
-    from bldml.cli import main
+    from bldml import cli
 
     folder = tmp_path / "work"
     folder.mkdir()
     monkeypatch.chdir(folder)
+    mistakes: list[BldmlError] = []
+    show_mistake = cli.show_mistake
+
+    def show(error: BldmlError, command: str) -> int:
+        mistakes.append(error)
+        return show_mistake(error, command)
+
+    monkeypatch.setattr(cli, "show_mistake", show)
 
     def run(*arguments: str | Path) -> Outcome:
         capsys.readouterr()
+        mistakes.clear()
         # Lightning's handlers hold the error stream of whichever test imported it first.
         for name in [name for name in logging.root.manager.loggerDict if name.startswith("lightning")]:
             for handler in logging.getLogger(name).handlers:
                 if isinstance(handler, logging.StreamHandler):
                     handler.stream = sys.stderr  # setStream would flush the closed one
         try:
-            code = main([str(argument) for argument in arguments])
+            code = cli.main([str(argument) for argument in arguments])
         except SystemExit as stop:  # --help and --print_config end so
             code = int(stop.code or 0)
         out, err = capsys.readouterr()
-        return Outcome(code, out, err)
+        return Outcome(code, out, err, mistakes[-1] if mistakes else None)
 
     return run
 

@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from bldml.errors import BldmlError
 
 REPOSITORY = Path(__file__).parent.parent
 SHARED = REPOSITORY.parent / "shared"
@@ -26,6 +29,17 @@ class Outcome:
     code: int
     out: str
     err: str
+    error: BldmlError | None = None  # the mistake that `err` ends with
+
+    @property
+    def mistake(self) -> str | None:
+        """The mistake's code; None if there was none, or its exit code is not the one that the command ended with."""
+        return self.error.code if self.error and self.error.exit_code == self.code else None
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The values that the mistake names."""
+        return self.error.fields if self.error else {}
 
 
 Bldml = Callable[..., Outcome]

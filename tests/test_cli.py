@@ -107,7 +107,7 @@ def test_demo_draws_leaves_and_refuses_a_folder_that_holds_something(bldml: Bldm
     assert again.code == 1
     assert "Traceback" not in again.err
     nonsense = bldml("demo", "other", "--images_per_class=-1")
-    assert nonsense.code == 1
+    assert nonsense.code == 2
     assert not Path("other").exists()
 
 

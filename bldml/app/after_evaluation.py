@@ -198,7 +198,8 @@ def make_pictures(
         remove_pictures(folder)
         hidden.rename(folder / gallery.FOLDER)
     except OSError as error:
-        raise RunError(f"Cannot write in {show_path(folder)}: {error.strerror}.") from error
+        message = f"Cannot write in {show_path(folder)}: {error.strerror}."
+        raise RunError(message, "gallery-not-writable", path=folder, reason=error.strerror) from error
     finally:
         shutil.rmtree(hidden, ignore_errors=True)  # after the rename it is not there
     return list(left_out.values())
@@ -217,12 +218,14 @@ def remove_pictures(folder: Path) -> None:
     if not place.exists():
         return
     if not (place / gallery.TABLE).is_file():
-        raise RunError(f"{show_path(place)} was not made by an evaluation and is left as it is. Move it away.")
+        message = f"{show_path(place)} was not made by an evaluation and is left as it is. Move it away."
+        raise RunError(message, "gallery-foreign", path=place)
     old = folder / f".bldml-{secrets.token_hex(8)}.tmp"
     try:
         place.rename(old)
     except OSError as error:
-        raise RunError(f"Cannot remove {show_path(place)}: {error.strerror}.") from error
+        message = f"Cannot remove {show_path(place)}: {error.strerror}."
+        raise RunError(message, "gallery-not-removable", path=place, reason=error.strerror) from error
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -134,19 +134,23 @@ def _check(value: Any, key: str) -> None:
     elif isinstance(value, str | PathLike):
         _check_text(str(value), key)
     elif not isinstance(value, _PLAIN):
-        raise ConfigError(_refusal(key, repr(value)))
+        raise ConfigError(_refusal(key, repr(value)), "class-refused", key=key, found=repr(value))
 
 
 def _check_text(text: str, key: str) -> None:
     if key in CHOICES and text not in CHOICES[key]:
         known = " or ".join(filter(None, (", ".join(CHOICES[key][:-1]), *CHOICES[key][-1:]))) or "null"
-        raise ConfigError(f"{key} must be {known}, not {text}.")
+        raise ConfigError(f"{key} must be {known}, not {text}.", "choice-unknown", key=key, found=text)
     if not any(key == free or key.startswith(f"{free}.") for free in FREE_TEXT) and _ADDRESS.search(text):
-        raise ConfigError(f"{key} is an address, {text}: bldml reads and writes files of this machine only.")
+        message = f"{key} is an address, {text}: bldml reads and writes files of this machine only."
+        raise ConfigError(message, "address-refused", key=key, found=text)
     if ".init_args." in key and not _SETTING.fullmatch(text):
         raise ConfigError(
             f"{key} may hold letters, numbers, spaces, the signs . , = + @ ~ - _ / and fields such as {{epoch}} or "
-            f"{{val_loss:.2f}}, not {text!r}. With --trust_config it may hold any text. {RISK}"
+            f"{{val_loss:.2f}}, not {text!r}. With --trust_config it may hold any text. {RISK}",
+            "text-refused",
+            key=key,
+            found=text,
         )
 
 
@@ -154,9 +158,9 @@ def _check_class(spec: Mapping[str, Any], key: str) -> None:
     path = spec["class_path"]
     _, classes = ALLOWED.get(key, (object, ()))
     if not any(path in paths_of(cls) for cls in classes):
-        raise ConfigError(_refusal(key, path))
+        raise ConfigError(_refusal(key, path), "class-refused", key=key, found=path)
     if "dict_kwargs" in spec:
-        raise ConfigError(_refusal(key, f"dict_kwargs of {path}"))
+        raise ConfigError(_refusal(key, f"dict_kwargs of {path}"), "class-refused", key=key, found=path)
     settings = spec.get("init_args") or {}
     for name, value in (vars(settings) if isinstance(settings, Namespace) else settings).items():
         _check(value, f"{key}.init_args.{name}")

@@ -19,6 +19,7 @@ from bldml.app.photographs import compare_with_training
 from bldml.dataset.files import show_path
 from bldml.errors import CheckpointError, RunError
 from bldml.io.atomic import check_name, write_atomically
+from bldml.io.documents import mapping_or_nothing
 from bldml.run.folder import RunFolder
 from bldml.training.checkpoint import Checkpoint, read_checkpoint
 from bldml.training.data.datamodule import LeafDataModule
@@ -56,7 +57,8 @@ def evaluate_after_fit(
         Stopped: A signal came; what was evaluated by then stays.
     """
     if not run.best_checkpoint.is_file():
-        raise RunError(f"No best checkpoint was written in {run.path}: no validation took place.")
+        message = f"No best checkpoint was written in {run.path}: no validation took place."
+        raise RunError(message, "best-checkpoint-missing", path=run.path)
     data = datamodule.photographs
     if splits:
         checkpoint = read_checkpoint(run.best_checkpoint)
@@ -120,7 +122,8 @@ def evaluate_checkpoint(
     """
     header = checkpoint.header
     if name in OWN_NAMES and (external or split == "predict"):
-        raise RunError(f"The name {name} is that of a split of the run itself. Give another --name.")
+        message = f"The name {name} is that of a split of the run itself. Give another --name."
+        raise RunError(message, "evaluation-name-reserved", found=name)
     folder = output or _place(checkpoint.path, name or _default_name(datamodule, split, external=external))
     _check_same(folder, split, datamodule)
     load_weights(model, checkpoint)
@@ -132,10 +135,8 @@ def evaluate_checkpoint(
     near = check_external(data, run, datamodule.on_leak) if external and split == "test" else None
     known = header.fingerprints.get(split)
     if not external and known and data.dataset_digests[split] != known:
-        say_warning(
-            f"The photographs of the {split} split are not those of the training run: some were added, removed, "
-            "changed or relabelled since."
-        )
+        how = "some were added, removed, changed or relabelled since"
+        say_warning(f"The photographs of the {split} split are not those of the training run: {how}.")
     run_evaluation(trainer, model, datamodule, checkpoint, split, folder, external=external, near=near)
     if external and split == "test":
         compare_with_training(data, folder, run)
@@ -212,8 +213,10 @@ def load_weights(model: LeafClassifier, checkpoint: Checkpoint) -> None:
     try:
         model.load_state_dict(checkpoint.state_dict)
     except RuntimeError as error:
+        expected, reason = checkpoint.header.backbone, str(error)
+        message = f"The weights in {checkpoint.path} are not those of {expected}, the backbone that it names."
         raise CheckpointError(
-            f"The weights in {checkpoint.path} are not those of {checkpoint.header.backbone}: {error}"
+            message, "weights-of-other-backbone", path=checkpoint.path, expected=expected, reason=reason
         ) from error
 
 
@@ -237,10 +240,10 @@ def _default_name(datamodule: LeafDataModule, split: str, *, external: bool) -> 
 def _check_same(folder: Path, split: str, datamodule: LeafDataModule) -> None:
     """Refuse to write over the evaluation of other photographs, or predictions over one with labels."""
     if split == "predict" and (folder / "metrics.json").exists():
-        raise RunError(f"{folder} holds an evaluation with labels. Give these predictions another --name.")
-    try:
-        before = json.loads((folder / "provenance.json").read_text())
-    except (OSError, ValueError):
+        message = f"{folder} holds an evaluation with labels. Give these predictions another --name."
+        raise RunError(message, "evaluation-has-labels", path=folder)
+    before = mapping_or_nothing(folder / "provenance.json")
+    if not before:
         return
     now = {"split": split, "root": datamodule.root, "manifest": datamodule.manifest}
     for key, value in now.items():
@@ -248,7 +251,8 @@ def _check_same(folder: Path, split: str, datamodule: LeafDataModule) -> None:
         if key != "split" and value is not None and found is not None:
             value, found = Path(value).resolve(), Path(found).resolve()
         if value is not None and found != value:
-            raise RunError(f"{folder} holds the evaluation of another {key}: {found}. Give this one another --name.")
+            message = f"{folder} holds the evaluation of another {key}: {found}. Give this one another --name."
+            raise RunError(message, "evaluation-of-other-photographs", path=folder, key=key, found=found)
 
 
 def _make(folder: Path) -> bool:
@@ -257,5 +261,6 @@ def _make(folder: Path) -> bool:
     try:
         folder.mkdir(parents=True)
     except OSError as error:
-        raise RunError(f"The folder {folder} cannot be made: {error.strerror}. Give another with --output.") from error
+        message = f"The folder {folder} cannot be made: {error.strerror}. Give another with --output."
+        raise RunError(message, "output-not-makable", path=folder, reason=error.strerror) from error
     return True

@@ -34,6 +34,7 @@ from bldml.inference.explain import (
 from bldml.inference.gradcam import GradCam
 from bldml.io.atomic import make_folder, write_atomically
 from bldml.io.csvfile import with_apostrophe
+from bldml.io.system import processors
 from bldml.io.text import counted
 from bldml.training.checkpoint import Checkpoint, read_checkpoint
 from bldml.training.module import LeafClassifier
@@ -94,7 +95,8 @@ def explain_photographs(
     photographs = list(items)
     for _, path in photographs:
         if os.path.realpath(path.parent) == os.path.realpath(folder) or path.resolve().parent == folder.resolve():
-            raise RunError(f"{show_path(folder)} holds the photographs themselves. Give another --output.")
+            message = f"{show_path(folder)} holds the photographs themselves. Give another --output."
+            raise RunError(message, "output-holds-photographs", path=folder)
     make_folder(folder)
     side = thumbnail_side(len(photographs))
     explanations, thumbnails = [], []
@@ -105,7 +107,8 @@ def explain_photographs(
                 probability, cam = predict_with_map(gradcam, path, checkpoint.header.temperature)
                 photograph = load_rgb(path)
             except UnreadableImage as error:
-                raise DatasetError(f"The photograph {show_path(path)} cannot be read: {error.reason}.") from error
+                message = f"The photograph {show_path(path)} cannot be read: {error.reason}."
+                raise DatasetError(message, "photograph-unreadable", path=path, reason=error.reason) from error
             inside = None
             if masks and name in masks:
                 inside = attention(cam, *read_mask(masks[name], path, photograph.size))
@@ -143,17 +146,19 @@ def explain_folder(
     collection = read_unlabelled(photographs)
     samples = collection.splits["predict"]
     if not samples:
-        raise DatasetError(no_photographs(collection))
+        raise DatasetError(no_photographs(collection), "photographs-none", path=collection.root)
     _check_output(output, photographs, masks)
     mask_of = None if masks is None else find_masks(masks, samples)
     unreadable = [
         f"{show_path(result.sample.path)}: {result.reason}"
-        for result in verify(samples, checkpoint.header.image_size, os.cpu_count() or 1)
+        for result in verify(samples, checkpoint.header.image_size, processors())
         if result.reason
     ]
     if unreadable:
         raise DatasetError(
-            f"{len(unreadable)} of {counted(len(samples), 'photograph')} cannot be read:\n  " + "\n  ".join(unreadable)
+            f"{len(unreadable)} of {counted(len(samples), 'photograph')} cannot be read:\n  " + "\n  ".join(unreadable),
+            "photographs-unreadable",
+            found=unreadable,
         )
     for reason, count in sorted(collection.ignored.items()):
         sys.stdout.write(f"Ignored: {count} × {reason}\n")
@@ -196,13 +201,18 @@ def find_masks(folder: Path, samples: Iterable[Sample]) -> dict[str, Path]:
         if mask in owners:
             raise DatasetError(
                 f"{show_path(owners[mask].path)} and {show_path(sample.path)} would share the mask {show_path(mask)}. "
-                "Lay the masks into the same subfolders as the photographs."
+                "Lay the masks into the same subfolders as the photographs.",
+                "mask-ambiguous",
+                path=mask,
+                found=[owners[mask].path, sample.path],
             )
         masks[sample.name], owners[mask] = mask, sample
     if not masks:
         raise DatasetError(
             f"No photograph has a mask in {show_path(folder)}. A mask is named <photograph>_mask.png or "
-            "<photograph>.png: black background, green leaf, red lesion."
+            "<photograph>.png: black background, green leaf, red lesion.",
+            "masks-none",
+            path=folder,
         )
     return masks
 
@@ -210,17 +220,19 @@ def find_masks(folder: Path, samples: Iterable[Sample]) -> dict[str, Path]:
 def _check_output(output: Path, photographs: Path, masks: Path | None) -> None:
     """Refuse a folder that is not empty, or that is inside a folder of photographs or masks."""
     if os.path.lexists(output) and not output.is_dir():
-        raise RunError(f"{show_path(output)} is not a folder. Give another --output.")
+        raise RunError(f"{show_path(output)} is not a folder. Give another --output.", "output-no-folder", path=output)
     if output.is_dir() and list_folder(output):
-        raise RunError(f"{show_path(output)} holds files already and is left as it is. Give another --output.")
+        message = f"{show_path(output)} holds files already and is left as it is. Give another --output."
+        raise RunError(message, "output-not-empty", path=output)
     for folder in (photographs, masks):
         if folder is not None and folder.is_dir() and output.resolve().is_relative_to(folder.resolve()):
-            raise RunError(f"{show_path(output)} lies inside {show_path(folder)}. Give an --output outside.")
+            message = f"{show_path(output)} lies inside {show_path(folder)}. Give an --output outside."
+            raise RunError(message, "output-inside-photographs", path=output, root=folder)
 
 
 def _load(checkpoint: Checkpoint, device: Device) -> LeafClassifier:
     if device == "cuda" and not torch.cuda.is_available():
-        raise RunError("There is no CUDA device here. Give --device cpu.")
+        raise RunError("There is no CUDA device here. Give --device cpu.", "cuda-missing")
     header = checkpoint.header
     model = LeafClassifier(backbone=header.backbone, weights="none", image_size=header.image_size)
     load_weights(model, checkpoint)

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO
 
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
@@ -31,6 +30,7 @@ from bldml.dataset.files import escape_path
 from bldml.dataset.manifest import to_manifest
 from bldml.errors import RunError
 from bldml.io.atomic import check_name, write_atomically
+from bldml.io.locks import Lock
 from bldml.io.text import counted
 from bldml.run.folder import RunFolder
 from bldml.run.lock import lock_run
@@ -76,7 +76,7 @@ class Start:
         self.progress: Progress | None = None
         self.data: PreparedData
         self.leaks: list[Leak] | None = None
-        self._lock: IO[bytes] | None = None
+        self._lock: Lock | None = None
 
     def run(self, config_text: str, defaults_text: str, continued: RunFolder | None) -> None:
         """Do it, in the order in which it can fail.
@@ -101,7 +101,9 @@ class Start:
             if self.trainer.is_global_zero and self.config.run_name and (logs / name).exists():
                 raise RunError(
                     f"The run {logs / name} exists already. Give another name with --run_name, or go on with it by "
-                    f"--resume {logs / name}."
+                    f"--resume {logs / name}.",
+                    "run-exists",
+                    path=logs / name,
                 )
             check_depth(self.model, self.config.unfreezing)
             self.model.load_pretrained()
@@ -126,7 +128,7 @@ class Start:
             write_phashes(self.folder, self.data)
         self.data.contents.forget_phashes()
         # On every rank, which must all come to the same barriers; only the first one writes.
-        if self._lock is None and self.trainer.is_global_zero:
+        if self._lock is not None and not self._lock.is_real:
             say_warning("This file system has no locks: nothing keeps a second process from training in the same run.")
         # What a killed process has logged behind its checkpoint is logged again: TensorBoard forgets the first.
         step = self.progress.next_log_step if self.progress else 0 if continued else None
@@ -144,7 +146,7 @@ class Start:
         check_same(run, config_text, defaults_text)
         if self.trainer.is_global_zero:
             # The process that ended may still be ending, and a file server may notice late that its node is dead.
-            self._lock = lock_run(run, patience=120.0 if self.job and self.job.restarts else 0.0)
+            self._lock = lock_run(run, wait=120.0 if self.job and self.job.restarts else 0.0)
         self.folder = run
         self.progress = choose_checkpoint(run)
         self.model.has_weights = self.progress is not None
@@ -155,7 +157,11 @@ class Start:
             processes = counted(self.progress.world_size, "process", "processes")
             raise RunError(
                 f"{run.path} was trained by {processes} and can go on only so; now there {are} {now}. Set "
-                "--trainer.devices and --trainer.num_nodes as before."
+                "--trainer.devices and --trainer.num_nodes as before.",
+                "processes-differ",
+                path=run.path,
+                found=now,
+                expected=self.progress.world_size,
             )
         self.data = read_same_photographs(run, self.datamodule, self.check)
         if self.trainer.is_global_zero:

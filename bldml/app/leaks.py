@@ -163,7 +163,9 @@ def check_unseen(data: PreparedData, checkpoint: Checkpoint) -> None:
         raise DatasetError(
             f"{len(found)} of {len(digests)} photographs {are} the training or validation split, "
             f"first {show_path(found[0])}. If the folder has only moved, test its own test split with "
-            "--data.root FOLDER --data.manifest <run>/splits.csv."
+            "--data.root FOLDER --data.manifest <run>/splits.csv.",
+            "training-photographs-in-test",
+            found=found,
         )
 
 
@@ -203,5 +205,5 @@ def read_phashes(run: RunFolder) -> tuple[list[str], PHashes] | None:
 
 def _report(text: str, on_leak: str, way_out: str) -> None:
     if on_leak == "error":
-        raise DatasetError(f"{text}\n{way_out} To go on all the same: --data.on_leak warn.")
+        raise DatasetError(f"{text}\n{way_out} To go on all the same: --data.on_leak warn.", "leaks-found")
     say_warning(f"{text}\nFigures on such photographs are too good. {way_out}")

@@ -1,6 +1,7 @@
 """fit, validate, test and predict as a LightningCLI."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,7 +30,7 @@ from bldml.app.options import (
 from bldml.app.resume import RUN_VARIABLE, recorded, run_to_continue, with_config_of_run
 from bldml.app.trainer import TRAINER_DEFAULTS, hush, trainer_settings
 from bldml.dataset.files import shell_word
-from bldml.errors import ConfigError
+from bldml.errors import BldmlError, ConfigError
 from bldml.run.folder import RunFolder
 from bldml.training.checkpoint import Checkpoint, read_checkpoint
 from bldml.training.data.datamodule import LeafDataModule
@@ -126,10 +127,13 @@ class LeafCLI(LightningCLI):
         if not typed.ckpt_path:
             raise ConfigError(
                 f"Which classifier? Give --ckpt_path FILE, such as: bldml {verb} --ckpt_path "
-                "lightning_logs/<run>/checkpoints/best.ckpt"
+                "lightning_logs/<run>/checkpoints/best.ckpt",
+                "checkpoint-not-given",
             )
         if verb == "predict" and (typed.data.root is None or typed.data.manifest is not None):
-            raise ConfigError("Which photographs? predict takes a folder and no manifest: --data.root FOLDER.")
+            raise ConfigError(
+                "Which photographs? predict takes a folder and no manifest: --data.root FOLDER.", "data-root-not-given"
+            )
         self.checkpoint = read_checkpoint(Path(typed.ckpt_path))
         header = self.checkpoint.header
         defaults, self.external = take_from_checkpoint(typed, header)
@@ -150,7 +154,9 @@ class LeafCLI(LightningCLI):
         try:
             config = parser.parse_args(args)  # type: ignore[arg-type]
         except ImportError as error:  # jsonargparse lets some of its own refusals out
-            raise ConfigError(refusal(str(error), trusted=self.trusted) or str(error)) from error
+            raise ConfigError(
+                refusal(str(error), trusted=self.trusted) or str(error), "import-refused", reason=str(error)
+            ) from error
         verb = config.subcommand
         if not self.trusted:
             check_allowed(config[verb])
@@ -168,7 +174,10 @@ class LeafCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (MisconfigurationException, ValueError) as error:
-            raise ConfigError(f"These settings cannot be used: {error}") from error
+            # Of a setting that may be null too, jsonargparse says first what is wrong with it and then much else.
+            first = re.search(r"^Errors:\n  - (.*)", str(error), re.MULTILINE)
+            reason = first[1] if first else str(error)
+            raise ConfigError(f"These settings cannot be used: {reason}", "settings-refused", reason=reason) from error
 
     def before_instantiate_classes(self) -> None:
         """Pass on the seed that was set, which may have been drawn."""
@@ -182,13 +191,17 @@ class LeafCLI(LightningCLI):
         self.environment = next((p for p in settings["plugins"] if isinstance(p, RequeueEnvironment)), None)
         try:
             trainer = disarm(super().instantiate_trainer(**settings, **kwargs))
+        except BldmlError:
+            raise
         except Exception as error:  # of many kinds: Lightning looks at some settings by using them
-            raise ConfigError(f"The trainer cannot be set up so: {error}") from error
+            raise ConfigError(
+                f"The trainer cannot be set up so: {error}", "trainer-refused", reason=str(error)
+            ) from error
         if trainer.strategy.root_device.type == "cpu":
             keep_freed_memory()
         # Others share weights out among processes, or start them in a way in which signals do not reach them.
         if is_started_by_fork(trainer) or type(trainer.strategy) not in (SingleDeviceStrategy, DDPStrategy):
-            raise ConfigError("trainer.strategy must be auto or ddp.")
+            raise ConfigError("trainer.strategy must be auto or ddp.", "strategy-unsupported", expected=["auto", "ddp"])
         return trainer
 
     def fit(self, model: LightningModule, datamodule: LightningDataModule) -> None:

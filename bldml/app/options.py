@@ -53,9 +53,10 @@ class Parser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise ConfigError."""
         if refused := refusal(message, trusted=is_trusted()):
-            raise ConfigError(refused) from ex
+            raise ConfigError(refused, "class-refused", reason=message) from ex
         parser = getattr(ex, "subcommand_parser", None) or self
-        raise ConfigError(f"{explain_mistake(message, keys_of(parser))}\nAll options: {parser.prog} --help") from ex
+        text = f"{explain_mistake(message, keys_of(parser))}\nAll options: {parser.prog} --help"
+        raise ConfigError(text, "option-wrong", reason=message) from ex
 
 
 def add_arguments(parser: LightningArgumentParser, verb: str) -> None:
@@ -183,11 +184,13 @@ def checked_seed(seed: bool | int) -> bool | int:
         ConfigError: It is below 0 or has more than 32 bits, or several tasks of srun would each draw their own.
     """
     if seed is True and os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1":
-        raise ConfigError("seed_everything: true draws a seed, and each of these tasks another: give a number.")
+        message = "seed_everything: true draws a seed, and each of these tasks another: give a number."
+        raise ConfigError(message, "seed-drawn-by-each-task")
     if seed is True:
         return secrets.randbelow(2**32)
     if not 0 <= seed < 2**32:
-        raise ConfigError(f"seed_everything must be true, false or a number from 0 to {2**32 - 1}, not {seed}.")
+        message = f"seed_everything must be true, false or a number from 0 to {2**32 - 1}, not {seed}."
+        raise ConfigError(message, "seed-wrong", found=seed)
     return seed
 
 
@@ -202,7 +205,8 @@ def check_nulls(parser: LightningArgumentParser, config: Namespace) -> None:
         if hint is None or action.default is None or type(None) in get_args(hint):
             continue
         if config.get(action.dest, action.default) is None:
-            raise ConfigError(f"{action.dest} must have a value, not null; its default is {action.default}.")
+            message = f"{action.dest} must have a value, not null; its default is {action.default}."
+            raise ConfigError(message, "option-null", key=action.dest)
 
 
 def take_from_checkpoint(typed: Namespace, header: Header) -> tuple[dict[str, Any], bool]:
@@ -220,10 +224,10 @@ def take_from_checkpoint(typed: Namespace, header: Header) -> tuple[dict[str, An
     """
     settings = header.settings
     if typed.data.positive_class not in (None, header.positive_class):
-        raise ConfigError(
-            f"The positive class of this checkpoint is {header.positive_class}, not {typed.data.positive_class}. Leave "
-            "--data.positive_class out, or match names by --data.class_aliases."
-        )
+        found, expected = typed.data.positive_class, header.positive_class
+        message = f"The positive class of this checkpoint is {expected}, not {found}."
+        message += " Leave --data.positive_class out, or map class names with --data.class_aliases."
+        raise ConfigError(message, "positive-class-differs", found=found, expected=expected)
     defaults: dict[str, Any] = {
         f"data.{key}": settings["data"][key] for key in DATA_SETTINGS if key in settings["data"]
     }
@@ -248,10 +252,9 @@ def check_division(data: Namespace, header: Header) -> None:
     for key in ("val_fraction", "test_fraction", "fold"):
         own = header.settings["data"].get(key, data[key])
         if data[key] != own:
-            raise ConfigError(
-                f"data.{key} is {'null' if own is None else own} in this checkpoint's division, not {data[key]}. Leave "
-                "it out."
-            )
+            shown = "null" if own is None else own
+            message = f"This checkpoint's splits were made with data.{key} {shown}, not {data[key]}. Leave it out."
+            raise ConfigError(message, "splits-differ", key=key, found=data[key], expected=own)
 
 
 def _real(path: Path | None) -> Path | None:
@@ -338,26 +341,31 @@ def check_files(arguments: list[str]) -> None:
         try:
             content = load_yaml(path.read_text(encoding="utf-8-sig"))
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"The configuration {path} cannot be read: {error}") from error
+            message = f"The configuration {path} cannot be read: {error}"
+            raise ConfigError(message, "config-unreadable", path=path, reason=str(error)) from error
         except yaml.YAMLError as error:
             problem = str(error).replace('in "<unicode string>", ', "")
-            raise ConfigError(f"The configuration {path} cannot be used: {problem}") from error
+            message = f"The configuration {path} cannot be used: {problem}"
+            raise ConfigError(message, "config-not-yaml", path=path, reason=problem) from error
         _check_groups(path, content)
 
 
 def _check_groups(path: Path, content: Any) -> None:
     """Refuse what the parser would drop in silence: a group that holds no keys, a monitor of its own below one."""
     if not isinstance(content, dict):
-        raise ConfigError(f"The configuration {path} must hold keys such as model: and data:, not {content!r}.")
+        message = f"The configuration {path} must hold keys such as model: and data:, not {content!r}."
+        raise ConfigError(message, "config-no-mapping", path=path, found=content)
     for group in GROUPS:
         if group not in content:
             continue
         keys = content[group]
         if not isinstance(keys, dict):
             hint = f" To do without, give {group}: {{patience: 100000}}." if group in MONITORED else ""
-            raise ConfigError(f"The configuration {path}: {group} must hold keys, not {keys!r}.{hint}")
+            message = f"The configuration {path}: {group} must hold keys, not {keys!r}.{hint}"
+            raise ConfigError(message, "config-group-no-mapping", path=path, key=group, found=keys)
         if group in MONITORED and (own := {"monitor", "mode"} & keys.keys()):
-            raise ConfigError(f"The configuration {path}: {group}.{min(own)} cannot be set. Set monitor once, for all.")
+            message = f"The configuration {path}: {group}.{min(own)} cannot be set. Set monitor once, for all."
+            raise ConfigError(message, "config-key-reserved", path=path, key=f"{group}.{min(own)}")
 
 
 def explain_mistake(message: str, keys: list[str]) -> str:

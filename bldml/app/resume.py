@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -15,6 +16,7 @@ from bldml.app.options import load_configuration, values_of
 from bldml.dataset.files import shell_word, show_path
 from bldml.errors import CheckpointError, ConfigError, DatasetError, RunError
 from bldml.io.atomic import check_name, write_atomically
+from bldml.io.documents import mapping_or_nothing
 from bldml.metrics.registry import canonical
 from bldml.run.folder import RunFolder
 from bldml.training.data.datamodule import LeafDataModule
@@ -60,7 +62,9 @@ def with_config_of_run(arguments: list[str]) -> list[str]:
     if not run.config.is_file():
         inside = RunFolder.of_checkpoint(run.path) if run.path.is_file() else None
         hint = f" Its run is {inside.path}." if inside else ""
-        raise ConfigError(f"--resume takes a run folder; {run.path} holds no config.yaml.{hint}")
+        raise ConfigError(
+            f"--resume takes a run folder; {run.path} holds no config.yaml.{hint}", "resume-no-run", path=run.path
+        )
     return ["fit", "--config", str(run.config), *arguments[1:]]
 
 
@@ -105,11 +109,7 @@ def run_to_continue(config: Namespace, job: SlurmJob | None) -> RunFolder | None
 
 def recorded(run: RunFolder) -> dict[str, Any]:
     """The run's environment.json; nothing where there is none."""
-    try:
-        found = json.loads(run.environment.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return mapping_or_nothing(run.environment)
 
 
 def check_same(run: RunFolder, config_text: str, defaults_text: str) -> None:
@@ -126,8 +126,9 @@ def check_same(run: RunFolder, config_text: str, defaults_text: str) -> None:
     """
     try:
         before = _flat(load_configuration(run.config.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"The configuration {run.config} cannot be read: {error}") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        message = f"The configuration {run.config} cannot be read: {error}"
+        raise ConfigError(message, "config-unreadable", path=run.config, reason=str(error)) from error
     before |= {key: canonical(before[key]) for key in ("monitor",) if isinstance(before.get(key), str)}
     before = _added(before, _flat(load_configuration(defaults_text))) | before
     now = _flat(load_configuration(config_text))
@@ -150,13 +151,19 @@ def check_same(run: RunFolder, config_text: str, defaults_text: str) -> None:
             raise ConfigError(
                 f"The run {show_path(run.path)} was started by another version of bldml, whose settings were not these "
                 f"({', '.join(missing)}). Go on with that version, which {show_path(run.environment)} names, or start "
-                "anew with another --run_name."
+                "anew with another --run_name.",
+                "resume-other-version",
+                path=run.path,
+                found=missing,
             )
         lines = [f"  {key}: {before.get(key)} at its start, {now.get(key)} now" for key in different]
         raise ConfigError(
             f"The run {show_path(run.path)} was started with another configuration:\n" + "\n".join(lines) + "\n"
             f"To go on with its own: python -m bldml fit --resume {shell_word(run.path)}\n"
-            "To start anew with this one, give another --run_name."
+            "To start anew with this one, give another --run_name.",
+            "resume-config-differs",
+            path=run.path,
+            found=lines,
         )
 
 
@@ -186,7 +193,10 @@ def choose_checkpoint(run: RunFolder) -> Progress | None:
     if problems:
         raise CheckpointError(
             "\n".join(problems) + "\nThe run cannot go on; its best.ckpt can still be tested. To begin again, remove "
-            f"these files from {show_path(run.checkpoints)}."
+            f"these files from {show_path(run.checkpoints)}.",
+            "resume-checkpoints-damaged",
+            path=run.checkpoints,
+            found=problems,
         )
     return None
 
@@ -209,13 +219,17 @@ def read_same_photographs(run: RunFolder, datamodule: LeafDataModule, check: Any
     try:
         data = datamodule.read_for_fit(check, manifest=run.splits, excluded=excluded)
     except DatasetError as error:
-        raise DatasetError(f"{error}\nIf the photographs have moved, say where to: --data.root FOLDER.") from error
+        message = f"{error}\nIf the photographs have moved, say where to: --data.root FOLDER."
+        raise DatasetError(message, "resume-photographs-missing", path=run.path) from error
     before = recorded(run).get("dataset_fingerprint")
     changed = [split for split, digest in data.dataset_digests.items() if (before or {}).get(split) != digest]
     if before is not None and changed:
         raise DatasetError(
             f"The photographs of the {' and '.join(changed)} split have changed since the run {show_path(run.path)} "
-            "was started; what it has learnt is of the others. Put them back, or start a run of another --run_name."
+            "was started; what it has learnt is of the others. Put them back, or start a run of another --run_name.",
+            "resume-photographs-changed",
+            path=run.path,
+            found=changed,
         )
     return data
 
@@ -228,7 +242,8 @@ def note_continuation(run: RunFolder, job: SlurmJob | None, progress: Progress |
     """
     record = recorded(run)
     if not record:
-        raise RunError(f"{run.environment} is missing or damaged: {show_path(run.path)} is no run that can go on.")
+        message = f"{run.environment} is missing or damaged: {show_path(run.path)} is no run that can go on."
+        raise RunError(message, "environment-missing", path=run.environment)
     note = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "slurm_job": job.key if job else None,

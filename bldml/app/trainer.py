@@ -83,15 +83,19 @@ def trainer_settings(config: Namespace, verb: str) -> dict[str, Any]:
     if any(isinstance(callback, WeightAveraging) for callback in callbacks):
         raise ConfigError(
             "WeightAveraging and EMAWeightAveraging cannot be used here: best.ckpt would hold averaged weights, and an "
-            "interrupted run could not be resumed exactly. Outside this command line, Trainer.fit takes them."
+            "interrupted run could not be resumed exactly. Outside this command line, Trainer.fit takes them.",
+            "averaging-unsupported",
         )
     if config["overfit_batches"]:
-        raise ConfigError("trainer.overfit_batches replaces the order of the photographs; give limit_train_batches.")
+        message = "trainer.overfit_batches replaces the order of the photographs; give limit_train_batches."
+        raise ConfigError(message, "trainer-option-unsupported", key="overfit_batches")
     if config["max_steps"] != -1:
         # Lightning skips an epoch when such a run goes on from an epoch's end.
-        raise ConfigError("trainer.max_steps is not supported; give trainer.max_epochs.")
+        message = "trainer.max_steps is not supported; give trainer.max_epochs."
+        raise ConfigError(message, "trainer-option-unsupported", key="max_steps")
     if not isinstance(config["val_check_interval"], int | float | None):
-        raise ConfigError("trainer.val_check_interval must be a number of batches or a share of the epoch, not a time.")
+        message = "trainer.val_check_interval must be a number of batches or a share of the epoch, not a time."
+        raise ConfigError(message, "trainer-option-unsupported", key="val_check_interval")
     return settings
 
 
@@ -106,11 +110,13 @@ def plugins(given: Any, verb: str) -> list[Any]:
         try:
             check_srun_shape()
         except RuntimeError as error:
-            raise ConfigError(str(error)) from error
+            raise ConfigError(str(error), "strategy-refused", reason=str(error)) from error
     if verb == "fit":
         found.append(AtomicCheckpointIO())
     elif in_step and os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1":
-        raise ConfigError(f"bldml {verb} is one process: start it by srun --ntasks=1.")
+        raise ConfigError(
+            f"bldml {verb} is one process: start it by srun --ntasks=1.", "processes-too-many", found=verb
+        )
     if verb != "fit" or not in_step:
         # A configuration that was made for Slurm works on a laptop too.
         found = [plugin for plugin in found if not isinstance(plugin, RequeueEnvironment)]

@@ -6,15 +6,16 @@ from pathlib import Path
 from bldml.audit.output_folder import check_output
 from bldml.audit.outputs import audit_json, pairs_csv, photographs_csv, summary_text
 from bldml.audit.page import audit_page
-from bldml.audit.reading import examine_all, processors
+from bldml.audit.reading import examine_all
 from bldml.audit.result import AuditResult, run_audit_checks
 from bldml.audit.store import Store
 from bldml.dataset.files import show_path
 from bldml.dataset.folders import read_folders, require_folder
 from bldml.dataset.manifest import read_manifest
 from bldml.dataset.samples import Collection, check_positive_class, no_photographs
-from bldml.errors import DatasetError
+from bldml.errors import DatasetError, UsageError
 from bldml.io.atomic import make_folder, write_atomically
+from bldml.io.system import processors
 
 
 def audit_photographs(
@@ -48,7 +49,7 @@ def audit_photographs(
         RunError: A file cannot be written.
     """
     if workers is not None and workers < 1:
-        raise DatasetError(f"--workers is {workers}; it must be at least 1.")
+        raise UsageError(f"--workers must be at least 1, not {workers}.", "workers-too-few", found=workers, expected=1)
     workers = processors() if workers is None else workers
     require_folder(root)
     check_output(output, root)
@@ -57,7 +58,7 @@ def audit_photographs(
     else:
         collection = read_folders(root, aliases=class_aliases)
     if not any(collection.splits.values()) and not collection.heif:
-        raise DatasetError(no_photographs(collection))
+        raise DatasetError(no_photographs(collection), "photographs-none", path=root)
     positive = _positive(collection, positive_class)
     make_folder(output)
     store = Store(output)

@@ -1,6 +1,5 @@
 """Examination of one photograph: its metadata, what its pixels look like, its perceptual hash."""
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from PIL import Image
 from bldml.dataset.duplicates.phash import NO_PHASH, PHash, perceptual_hash
 from bldml.dataset.images import UnreadableImage, load_rgb
 from bldml.dataset.metadata import Metadata, read_metadata
+from bldml.io.system import sha256_of
 
 VERSION = 1  # of the measurements; a new one makes stored records invalid
 TARGET = 256  # pixels; a JPEG is decoded at the smallest scale that keeps at least twice this size
@@ -55,7 +55,7 @@ def examine_file(path: Path) -> FileRecord:
     try:
         size = path.stat().st_size
         picture = load_rgb(path, TARGET)
-        digest = digest_of(path)
+        digest = sha256_of(path)
     except UnreadableImage as error:
         return FileRecord(digest, size, reason=error.reason, metadata=read_metadata(path))
     except OSError as error:
@@ -71,16 +71,6 @@ def examine_file(path: Path) -> FileRecord:
         sharpness=sharpness,
         brightness=brightness,
     )
-
-
-def digest_of(path: Path) -> str:
-    """Return the SHA-256 of a file's content.
-
-    Raises:
-        OSError: The file cannot be read.
-    """
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _border(picture: Image.Image) -> tuple[float, ...]:

@@ -5,9 +5,10 @@ import os
 import shlex
 from pathlib import Path
 
-from bldml.audit.store import NAME, hash_of_path
+from bldml.audit.store import NAME
 from bldml.dataset.files import show_path
 from bldml.errors import DatasetError
+from bldml.io.system import hash_of_path
 
 OWN = ("audit.csv", "audit.html", "pairs.csv")
 INTACT = "Nothing was written."
@@ -26,18 +27,25 @@ def check_output(output: Path, root: Path) -> None:
         where = "is" if real == real_root else "lies inside"
         raise DatasetError(
             f"The output folder {show_path(output)} {where} the data folder {show_path(root)}; an audit does not write "
-            f"among the photographs. Give a folder outside it, for example --output {other}."
+            f"among the photographs. Give a folder outside it, for example --output {other}.",
+            "audit-output-among-photographs",
+            path=output,
+            root=root,
         )
     if _exists(output / "audit.json"):
         _check_own(output, root)
     elif found := [name for name in OWN if _exists(output / name)]:
         raise DatasetError(
             f"{show_path(output / found[0])} is there, but no audit.json beside it, so it may be something else's. "
-            f"{INTACT} Give another --output, or move it away."
+            f"{INTACT} Give another --output, or move it away.",
+            "audit-output-foreign",
+            path=output / found[0],
         )
     if _exists(output / NAME) and not _read(output / NAME, 64).startswith(b'{"examined_by"'):
         raise DatasetError(
-            f"{show_path(output / NAME)} was not written by an audit. {INTACT} Give another --output, or move it away."
+            f"{show_path(output / NAME)} was not written by an audit. {INTACT} Give another --output, or move it away.",
+            "audit-output-foreign",
+            path=output / NAME,
         )
 
 
@@ -48,9 +56,8 @@ def _check_own(output: Path, root: Path) -> None:
     except ValueError:
         content = None
     if not isinstance(content, dict) or not {"bldml", "root"} <= content.keys():
-        raise DatasetError(
-            f"{show_path(path)} was not written by an audit. {INTACT} Give another --output, or move it away."
-        )
+        message = f"{show_path(path)} was not written by an audit. {INTACT} Give another --output, or move it away."
+        raise DatasetError(message, "audit-output-foreign", path=path)
     # Version 0.1 wrote the hash as "place", and before that only the path as it was typed.
     stored = content.get("root_hash", content.get("place"))
     same_root = content["root"] == show_path(root) if stored is None else stored == hash_of_path(root)
@@ -58,7 +65,10 @@ def _check_own(output: Path, root: Path) -> None:
         raise DatasetError(
             f"{show_path(output)} holds the audit of another data folder, {show_path(str(content['root']))}. {INTACT} "
             "Give another --output. If it is the same folder, moved or renamed: move audit.json, audit.csv, "
-            "audit.html and pairs.csv away; what was read is kept."
+            "audit.html and pairs.csv away; what was read is kept.",
+            "audit-output-of-other-data",
+            path=output,
+            found=content["root"],
         )
 
 
@@ -71,4 +81,5 @@ def _read(path: Path, size: int = -1) -> bytes:
         with path.open("rb") as file:
             return file.read(size)
     except OSError as error:
-        raise DatasetError(f"Cannot read {show_path(path)}: {error.strerror}. Give another --output.") from error
+        message = f"Cannot read {show_path(path)}: {error.strerror}. Give another --output."
+        raise DatasetError(message, "audit-output-unreadable", path=path, reason=error.strerror) from error

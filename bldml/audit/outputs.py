@@ -11,8 +11,8 @@ from bldml.audit.checks.shortcuts import shortcut_verdict
 from bldml.audit.default_split import DEFAULT_SPLIT_NOTE
 from bldml.audit.reading import Row
 from bldml.audit.result import AuditResult
-from bldml.audit.store import hash_of_path
 from bldml.dataset.files import show_path
+from bldml.io.system import hash_of_path
 from bldml.io.text import Cell, counted, csv_text
 
 PHOTOGRAPHS = (

@@ -46,11 +46,6 @@ class Row:
         return self.file.metadata or Metadata(0, 0)
 
 
-def processors() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def examine_all(collection: Collection, store: Store, workers: int, *, quiet: bool = False) -> list[Row]:
     """Examine every photograph.
 
@@ -109,7 +104,8 @@ def _examine_missing(samples: Sequence[Sample], workers: int) -> Iterator[tuple[
     except BrokenProcessPool as error:
         raise DatasetError(
             "A process that reads photographs was killed, perhaps for want of memory. What was read is kept: run the "
-            "same command again, with fewer processes (--workers 1) if it happens again."
+            "same command again, with fewer processes (--workers 1) if it happens again.",
+            "worker-killed",
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)

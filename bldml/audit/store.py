@@ -5,11 +5,7 @@ moved or its time changed, by its content.
 """
 
 import base64
-import errno
-import fcntl
-import hashlib
 import json
-import os
 import zlib
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -18,12 +14,14 @@ from typing import IO, Any
 import numpy as np
 import PIL
 
-from bldml.audit.examine import THUMBNAIL, VERSION, FileRecord, digest_of
+from bldml.audit.examine import THUMBNAIL, VERSION, FileRecord
 from bldml.dataset.duplicates.phash import PHASH_BYTES, PHASH_VERSION
 from bldml.dataset.files import show_path
 from bldml.dataset.metadata import Metadata
 from bldml.errors import DatasetError
 from bldml.io.atomic import write_atomically
+from bldml.io.locks import Lock, Taken
+from bldml.io.system import hash_of_path, sha256_of
 
 NAME = "examined.jsonl"
 _HEADER = json.dumps({"examined_by": [VERSION, PHASH_VERSION, PIL.__version__]})
@@ -58,7 +56,7 @@ class Store:
             key = key_of(path)
             record = self._by_key.get(key)
             if record is None and key[1] in self._sizes:
-                record = self._by_digest.get(digest_of(path))
+                record = self._by_digest.get(sha256_of(path))
                 if record is not None:
                     self._append(key, record)
         except OSError:
@@ -95,7 +93,8 @@ class Store:
             self._file.write(_line(key, record))
             self._file.flush()
         except OSError as error:
-            raise DatasetError(f"Cannot write {show_path(self.path)}: {error.strerror}.") from error
+            message = f"Cannot write {show_path(self.path)}: {error.strerror}."
+            raise DatasetError(message, "audit-output-not-writable", path=self.path, reason=error.strerror) from error
 
     def _open(self) -> IO[bytes]:
         if not self._by_key:
@@ -122,13 +121,9 @@ class Store:
         except FileNotFoundError:
             return True
         except OSError as error:
-            raise DatasetError(f"Cannot read {show_path(self.path)}: {error.strerror}.") from error
+            message = f"Cannot read {show_path(self.path)}: {error.strerror}."
+            raise DatasetError(message, "audit-output-unreadable", path=self.path, reason=error.strerror) from error
         return complete
-
-
-def hash_of_path(path: Path) -> str:
-    """Return a hash of the real path: the results of an audit are shared, paths are not."""
-    return hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:24]
 
 
 def key_of(path: Path) -> Key:
@@ -180,18 +175,13 @@ def _parse(line: bytes) -> tuple[Key, FileRecord] | None:
     return (path_hash, size, modified), record
 
 
-def _lock(folder: Path) -> IO[bytes]:
+def _lock(folder: Path) -> Lock:
     """Lock the folder for this process; the operating system releases the lock when the process ends."""
     try:
-        file = (folder / ".lock").open("ab")
+        return Lock(folder / ".lock")
+    except Taken as error:
+        message = f"Another audit writes to {show_path(folder)}. Wait until it has ended, or give another --output."
+        raise DatasetError(message, "audit-running", path=folder) from error
     except OSError as error:
-        raise DatasetError(f"Cannot write in {show_path(folder)}: {error.strerror}. Give another --output.") from error
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EAGAIN):  # else the file system does not support locks
-            file.close()
-            raise DatasetError(
-                f"Another audit writes to {show_path(folder)}. Wait until it has ended, or give another --output."
-            ) from error
-    return file
+        message = f"Cannot write in {show_path(folder)}: {error.strerror}. Give another --output."
+        raise DatasetError(message, "audit-output-not-writable", path=folder, reason=error.strerror) from error

@@ -89,7 +89,8 @@ class Searcher:
                 mode = Path(real).stat().st_mode
             except OSError as error:
                 if inside and isinstance(error, PermissionError):
-                    raise DatasetError(f"The link {show_path(path)} cannot be followed: {error.strerror}.") from error
+                    message = f"The link {show_path(path)} cannot be followed: {error.strerror}."
+                    raise DatasetError(message, "link-broken", path=path, reason=error.strerror) from error
                 found.ignored["broken link"] += 1
                 continue
             if not inside:
@@ -148,7 +149,8 @@ def list_folder(folder: Path) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: os.fsencode(entry.name))
     except OSError as error:
-        raise DatasetError(f"The folder {show_path(folder)} cannot be listed: {error.strerror}.") from error
+        message = f"The folder {show_path(folder)} cannot be listed: {error.strerror}."
+        raise DatasetError(message, "folder-unreadable", path=folder, reason=error.strerror) from error
 
 
 def subfolders(folder: Path) -> Iterator[Path]:

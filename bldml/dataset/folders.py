@@ -48,12 +48,12 @@ def read_folders(
     ignored: Counter[str] = Counter()
     if present & set(SPLITS):
         if whole and "test" not in present:
-            raise DatasetError(
-                f"{show_path(root)} has split folders ({', '.join(sorted(present))}) but no test folder."
-            )
+            message = f"{show_path(root)} has split folders ({', '.join(sorted(present))}) but no test folder."
+            raise DatasetError(message, "test-folder-missing", path=root, found=sorted(present))
         misnamed = sorted(name for name in present if name.lower() in ("valid", "validation", "dev"))
         if "val" not in present and misnamed and not whole:
-            raise DatasetError(f"The validation folder in {show_path(root)} must be named val, not {misnamed[0]}.")
+            message = f"The validation folder in {show_path(root)} must be named val, not {misnamed[0]}."
+            raise DatasetError(message, "val-folder-misnamed", path=root, found=misnamed[0], expected="val")
         parts = {split: root / split for split in SPLITS if split in present}
         ignored["folder that is no split"] += len(present - set(SPLITS))
     else:
@@ -132,13 +132,13 @@ def require_folder(root: Path) -> None:
     try:
         root.stat()
     except (FileNotFoundError, NotADirectoryError):
-        raise DatasetError(
-            f"The data folder {show_path(root)} does not exist (looked from {show_path(Path.cwd())})."
-        ) from None
+        message = f"The data folder {show_path(root)} does not exist (looked from {show_path(Path.cwd())})."
+        raise DatasetError(message, "data-folder-missing", path=root) from None
     except OSError as error:
-        raise DatasetError(f"The data folder {show_path(root)} cannot be reached: {error.strerror}.") from error
+        message = f"The data folder {show_path(root)} cannot be reached: {error.strerror}."
+        raise DatasetError(message, "data-folder-unreachable", path=root, reason=error.strerror) from error
     if not is_folder(root):
-        raise DatasetError(f"The data folder {show_path(root)} is not a folder.")
+        raise DatasetError(f"The data folder {show_path(root)} is not a folder.", "data-folder-no-folder", path=root)
 
 
 def _loose_files(folder: Path) -> Counter[str]:

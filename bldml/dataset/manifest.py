@@ -71,11 +71,9 @@ def read_manifest(
     if problems:
         shown = problems[:MOST_ROWS_SHOWN]
         more = f"\n  … and {len(problems) - len(shown)} more" if len(problems) > len(shown) else ""
-        raise DatasetError(
-            f"The manifest {show_path(manifest)} cannot be used (paths start from {show_path(root)}):\n  "
-            + "\n  ".join(shown)
-            + more
-        )
+        rows = "\n  ".join(shown) + more
+        message = f"The manifest {show_path(manifest)} cannot be used (paths start from {show_path(root)}):\n  {rows}"
+        raise DatasetError(message, "manifest-rows-wrong", path=manifest, root=root, found=problems)
     rows_of.clear()  # first, to avoid fragmenting the memory
     ordered = {split: splits[split] for split in SPLITS if split in splits}
     collection = Collection(root, ordered, digests=_given(names, digests), folds=_given(names, folds))
@@ -104,14 +102,20 @@ def with_fold(collection: Collection, fold: int, manifest: Path) -> Collection:
         raise DatasetError(
             f"There is no fold {fold} in the manifest {show_path(manifest)}. {found} "
             "python -m bldml split … --folds 5 writes the column fold, numbered from 0. The splits.csv of a run is "
-            "divided already: --data.fold null."
+            "divided already: --data.fold null.",
+            "fold-unknown",
+            path=manifest,
+            found=fold,
         )
     without = [s.name for s in rest if s.name not in collection.folds]
     if without:
         are = "is" if len(without) == 1 else "are"
         raise DatasetError(
             f"{counted(len(without), 'photograph')} of the manifest {show_path(manifest)} {are} neither test nor in a "
-            f"fold: {', '.join(without[:5])}{', …' if len(without) > 5 else ''}. Fill the column fold."
+            f"fold: {', '.join(without[:5])}{', …' if len(without) > 5 else ''}. Fill the column fold.",
+            "fold-incomplete",
+            path=manifest,
+            found=without,
         )
     parts: dict[str, list[Sample]] = {"train": [], "val": []}
     for sample in rest:
@@ -148,7 +152,9 @@ def check_unchanged(collection: Collection, digests: Iterable[str]) -> None:
         raise DatasetError(
             f"{len(changed)} of {count} photographs {have} changed since the manifest was written (their content "
             f"is not that of its column sha256):{shown}{more}\nPut the old files back, or, if the new ones are right, "
-            "write the manifest again: python -m bldml split with the same --output keeps every photograph's place."
+            "write the manifest again: python -m bldml split with the same --output keeps every photograph's place.",
+            "photographs-changed-since-split",
+            found=changed,
         )
 
 
@@ -203,7 +209,8 @@ def read_rows(
     try:
         text = table.read_bytes().decode("utf-8-sig", errors="surrogateescape")
     except OSError as error:
-        raise DatasetError(f"The {noun} {show_path(table)} cannot be read: {error.strerror}.") from error
+        message = f"The {noun} {show_path(table)} cannot be read: {error.strerror}."
+        raise DatasetError(message, "table-unreadable", path=table, reason=error.strerror) from error
     # newline="", because a cell may contain a line end; strict, because an unclosed quote must not consume the rest.
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     number = 1
@@ -216,9 +223,8 @@ def read_rows(
                 is_too_wide = any(cell.strip() for cell in cells[len(columns) :])
                 yield number, dict(zip(columns, padded, strict=False)), is_too_wide
     except csv.Error as error:
-        raise DatasetError(
-            f"The {noun} {show_path(table)} is no CSV that can be read: {error}, after row {number}."
-        ) from error
+        message = f"The {noun} {show_path(table)} is no CSV that can be read: {error}, after row {number}."
+        raise DatasetError(message, "csv-damaged", path=table, row=number, reason=str(error)) from error
 
 
 def _check_columns(table: Path, columns: list[str], needed: Sequence[str], optional: Sequence[str], noun: str) -> None:
@@ -228,11 +234,16 @@ def _check_columns(table: Path, columns: list[str], needed: Sequence[str], optio
         raise DatasetError(
             f"The {noun} {show_path(table)} has no column {', '.join(missing)} in row 1. Found: "
             f"{show_path(', '.join(columns)) or 'nothing'}. Needed, in UTF-8 and with commas between: "
-            f"{', '.join(needed)}{also}."
+            f"{', '.join(needed)}{also}.",
+            "column-missing",
+            path=table,
+            found=columns,
+            expected=[*needed],
         )
     twice = [column for column in (*needed, *optional) if columns.count(column) > 1]
     if twice:
-        raise DatasetError(f"The {noun} {show_path(table)} has the column {', '.join(twice)} twice in row 1.")
+        message = f"The {noun} {show_path(table)} has the column {', '.join(twice)} twice in row 1."
+        raise DatasetError(message, "column-twice", path=table, found=twice)
 
 
 def _find(root: Path, cell: str) -> Path | None:

@@ -164,30 +164,41 @@ def check_trainable(collection: Collection) -> None:
     )
     where = f"in {show_path(collection.root)}"
     if not any(collection.splits.values()):
-        raise DatasetError(no_photographs(collection))
+        raise DatasetError(no_photographs(collection), "photographs-none", path=collection.root)
     if len(names) == 1:
         raise DatasetError(
             f"Two classes are needed, one was found {where}: {names[0]}. Give each class a folder. "
-            f"Left out: {_left_out(collection)}."
+            f"Left out: {_left_out(collection)}.",
+            "classes-not-two",
+            path=collection.root,
+            found=[*names],
         )
     if len(names) > 2:
         raise DatasetError(
             f"Two classes are needed, {len(names)} were found {where}: {', '.join(names)}. Move the others away, or "
-            "join them by data.class_aliases (for example {anthracnose: healthy})."
+            "join them by data.class_aliases (for example {anthracnose: healthy}).",
+            "classes-not-two",
+            path=collection.root,
+            found=[*names],
         )
     for split in ("train", "val"):
         if split not in collection.splits:
             numbers = sorted(set(collection.folds.values()), key=lambda fold: (len(fold), fold))
             hint = f"\nOf the manifest's folds one becomes val: --data.fold {numbers[0]}" if numbers else ""
-            raise DatasetError(f"There is no {split} split {where}; found: {', '.join(collection.splits)}.{hint}")
+            message = f"There is no {split} split {where}; found: {', '.join(collection.splits)}.{hint}"
+            raise DatasetError(message, "split-missing", path=collection.root, split=split, found=[*collection.splits])
     for split, count in collection.counts().items():
         if not count:
-            raise DatasetError(f"The {split} split {where} is empty.")
+            raise DatasetError(f"The {split} split {where} is empty.", "split-empty", path=collection.root, split=split)
         for name in names:
             if not count[name]:
                 raise DatasetError(
                     f"Class {name} is missing from the {split} split {where} ({table}). "
-                    "Add photographs, or divide them yourself and give --data.manifest."
+                    "Add photographs, or divide them yourself and give --data.manifest.",
+                    "class-missing-in-split",
+                    path=collection.root,
+                    split=split,
+                    found=name,
                 )
 
 
@@ -220,16 +231,18 @@ def check_positive_class(positive_class: str | None, class_names: tuple[str, ...
     if positive_class is None:
         if class_names == ("0", "1"):
             return "1"
-        raise DatasetError(
-            f"Which class is the positive one (the disease)? Give its name: --data.positive_class NAME. Found: {found}."
-        )
+        message = f"Which class is the positive one (the disease)? Set --data.positive_class NAME. Found: {found}."
+        raise DatasetError(message, "positive-class-not-given", found=[*class_names])
     positive_class = class_name(positive_class)
     if positive_class not in class_names:
         near = get_close_matches(positive_class, class_names, 1, 0.3) or list(class_names[:1])
         raise DatasetError(
             f"The positive class {positive_class!r} is not among the classes found: {found}. Give "
             f"--data.positive_class {near[0]}, or rename by --data.class_aliases "
-            f"'{{{near[0]}: {positive_class}}}'."
+            f"'{{{near[0]}: {positive_class}}}'.",
+            "positive-class-unknown",
+            found=positive_class,
+            expected=[*class_names],
         )
     return positive_class
 

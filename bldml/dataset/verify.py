@@ -1,6 +1,5 @@
 """Decode every photograph once before training, so that damaged files are found before the first epoch."""
 
-import hashlib
 import stat
 from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from bldml.dataset.duplicates.phash import NO_PHASH, PHash, perceptual_hash
 from bldml.dataset.images import UnreadableImage, load_rgb
 from bldml.dataset.metadata import Metadata, read_metadata
 from bldml.dataset.samples import Sample
+from bldml.io.system import sha256_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def _verify_one(sample: Sample, target_size: int, cache: ImageCache | None) -> V
         if known is not None:
             return Verified(sample, digest, metadata=known.metadata, phash=known.phash)
         photograph = load_rgb(sample.path, target_size)
-        digest = digest or _digest(sample)
+        digest = digest or sha256_of(sample.path)
         found = Verified(sample, digest, metadata=read_metadata(sample.path), phash=perceptual_hash(photograph))
         if cache is not None:
             cache.add(digest, photograph, found.metadata, found.phash)
@@ -76,11 +76,6 @@ def _look_up(sample: Sample, cache: ImageCache | None) -> tuple[str, Known | Non
     if cache is not None:
         with suppress(OSError):  # load_rgb says what is wrong
             if stat.S_ISREG(sample.path.stat().st_mode):  # a pipe would never end
-                digest = _digest(sample)
+                digest = sha256_of(sample.path)
                 return digest, cache.find(digest)
     return "", None
-
-
-def _digest(sample: Sample) -> str:
-    with sample.path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

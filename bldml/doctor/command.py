@@ -11,7 +11,7 @@ from pathlib import Path
 from bldml import __version__
 from bldml.doctor.checks import Finding, exit_code, format_report
 from bldml.doctor.examination import run_checks
-from bldml.errors import RunError, UsageError
+from bldml.errors import UsageError
 from bldml.io.atomic import write_atomically
 
 HELP = """\
@@ -69,9 +69,11 @@ def split_arguments(arguments: list[str]) -> Arguments:
         if not equals:
             value = rest.pop(0) if rest and not rest[0].startswith("--") else ""
         if not value:
-            raise UsageError(f"{option} needs a file: {option} FILE")
+            message = f"{option} needs a file: {option} FILE. All options: bldml doctor --help"
+            raise UsageError(message, "doctor-option-empty", key=option)
         if option in own:
-            raise UsageError(f"{option} is given twice")
+            message = f"{option} is given twice. All options: bldml doctor --help"
+            raise UsageError(message, "doctor-option-twice", key=option)
         own[option] = Path(value)
     return Arguments(own.get("--sbatch"), own.get("--json"), fit)
 
@@ -83,24 +85,20 @@ def main(arguments: list[str]) -> int:
         arguments: The command line without `doctor`.
 
     Returns:
-        The exit code: 0 if no check fails, 1 if a check fails, 2 if the command line is not valid.
+        The exit code: 0 if no check fails, 1 if a check fails.
+
+    Raises:
+        UsageError: The command line is not valid.
+        RunError: The JSON file cannot be written.
     """
     if "--help" in arguments or "-h" in arguments:
         sys.stdout.write(HELP)
         return 0
-    try:
-        own = split_arguments(arguments)
-    except UsageError as error:
-        sys.stderr.write(f"bldml: error: {error}\nAll options: bldml doctor --help\n")
-        return 2
+    own = split_arguments(arguments)
     findings = run_checks(own.fit, own.sbatch, dict(os.environ))
     write(format_report(findings))
     if own.json is not None:
-        try:
-            write_atomically(own.json, json.dumps(to_json(findings, arguments), indent=2, ensure_ascii=False) + "\n")
-        except RunError as error:
-            sys.stderr.write(f"bldml: error: {error}\n")
-            return 1
+        write_atomically(own.json, json.dumps(to_json(findings, arguments), indent=2, ensure_ascii=False) + "\n")
     return exit_code(findings)
 
 

@@ -1,6 +1,5 @@
 """All checks, in their order, with their inputs."""
 
-import os
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from bldml.doctor.slurm import options as sbatch_options
 from bldml.doctor.slurm import resources as sbatch_resources
 from bldml.doctor.slurm.script import Script, read_script
 from bldml.doctor.weights import check_weights
+from bldml.io.system import processors
 
 Value = TypeVar("Value")
 
@@ -91,8 +91,7 @@ def _machine(configuration: Configuration, partition: str, environ: Mapping[str,
         findings += run_check("GPU of the partition", lambda: hardware.check_partition_gpu(found, partition))
         findings += run_check("precision", lambda: hardware.check_precision(found, settings))
         findings += run_check("GPU memory", lambda: check_memory(settings, configuration.model))
-    granted = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return findings + run_check("CPUs", lambda: hardware.check_cpus(granted, environ, settings))
+    return findings + run_check("CPUs", lambda: hardware.check_cpus(processors(), environ, settings))
 
 
 def _job(

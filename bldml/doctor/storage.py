@@ -1,6 +1,5 @@
 """Folders that a fit writes to: free space, quota, and whether files can be created, renamed, locked and removed."""
 
-import fcntl
 import os
 import re
 import secrets
@@ -14,6 +13,7 @@ from pathlib import Path
 from bldml.doctor.checks import Finding, Status, fail, ok_or_warn, skip, warn
 from bldml.doctor.configuration import Settings
 from bldml.doctor.tools import ask
+from bldml.io.locks import Lock
 
 LOGS = "lightning_logs"
 CHECKPOINTS = 3  # best, last, and the one being written
@@ -98,12 +98,8 @@ def probe_folder(folder: Path) -> bool:
             file.write(b"bldml doctor")
             file.flush()
             os.fsync(file.fileno())
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                fcntl.lockf(file, fcntl.LOCK_UN)
-                locked = True
-            except OSError:
-                locked = False
+        with Lock(old) as lock:
+            locked = lock.is_real
         new.touch()
         old.replace(new)
     finally:

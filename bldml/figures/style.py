@@ -220,5 +220,6 @@ def checked_probability(value: float, what: str) -> float:
         RunError: It is not in [0, 1].
     """
     if not 0 <= value <= 1:
-        raise RunError(f"The {what} must lie in [0, 1], found {value}. Give a share, not a percentage.")
+        message = f"The {what} must lie in [0, 1], found {value}. Give a share, not a percentage."
+        raise RunError(message, "value-out-of-range", found=value, expected="[0, 1]")
     return value

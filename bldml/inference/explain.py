@@ -83,7 +83,8 @@ def predict_with_map(gradcam: GradCam, path: Path, temperature: float) -> tuple[
     # A JPEG is decoded at the same scale as in test and predict.
     result = gradcam(evaluation_image(load_rgb(path, size), size))
     if not math.isfinite(result.logit):
-        raise CheckpointError(f"The model gives no finite output for {show_path(path)}: its training diverged.")
+        message = f"The model gives no finite output for {show_path(path)}: its training diverged."
+        raise CheckpointError(message, "model-diverged", path=path)
     return float(torch.sigmoid(torch.tensor(result.logit, dtype=torch.float64) / temperature)), result.map
 
 
@@ -123,11 +124,16 @@ def read_mask(path: Path, photograph: Path, size: tuple[int, int]) -> tuple[Mask
     try:
         image = load_rgb(path)
     except UnreadableImage as error:
-        raise DatasetError(f"The mask {show_path(path)} cannot be read: {error.reason}.") from error
+        message = f"The mask {show_path(path)} cannot be read: {error.reason}."
+        raise DatasetError(message, "mask-unreadable", path=path, reason=error.reason) from error
     if abs(image.width / image.height / (size[0] / size[1]) - 1) > _ASPECT_TOLERANCE:
         raise DatasetError(
             f"The mask {show_path(path)} has {image.width} × {image.height} pixels, its photograph "
-            f"{show_path(photograph)} upright {size[0]} × {size[1]}. Give a mask of the upright photograph."
+            f"{show_path(photograph)} upright {size[0]} × {size[1]}. Give a mask of the upright photograph.",
+            "mask-size-differs",
+            path=path,
+            found=image.size,
+            expected=size,
         )
     pixels = np.asarray(image).astype(np.int16)
     leaf = pixels.max(axis=2) >= 64

@@ -34,7 +34,8 @@ def check_name(name: str, what: str) -> None:
         problem = f"is {len(name.encode())} bytes long, {_LONGEST_NAME} are allowed"
     else:
         return
-    raise RunError(f"The {what} name {name!r} {problem}. Give a plain name such as resnet50-2.")
+    message = f"The {what} name {name!r} {problem}. Give a plain name such as resnet50-2."
+    raise RunError(message, "name-refused", what=what, found=name, reason=problem)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -58,7 +59,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     except OSError as error:
         raise RunError(
             f"Cannot write {path}: {error.strerror}. The file is as it was before. Check that its folder "
-            "exists, that you may write to it and that there is space left."
+            "exists, that you may write to it and that there is space left.",
+            "file-not-writable",
+            path=path,
+            reason=error.strerror,
         ) from error
     finally:
         with suppress(OSError):
@@ -74,4 +78,5 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"Cannot make {folder}: {error.strerror}. Check that you may write there.") from error
+        message = f"Cannot make {folder}: {error.strerror}. Check that you may write there."
+        raise RunError(message, "folder-not-makable", path=folder, reason=error.strerror) from error

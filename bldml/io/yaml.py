@@ -53,17 +53,33 @@ for _tag, _pattern, _first in (
     StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first))
 
 
-def load_yaml(text: str) -> Any:
+class TextLoader(StrictLoader):
+    """As strict, but every scalar is text, or None for null: `0.50` and `true` are shown as they were written."""
+
+
+TextLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.endswith((":null", ":merge"))]
+    for first, resolvers in StrictLoader.yaml_implicit_resolvers.items()
+}
+
+
+def load_yaml(text: str, loader: type[StrictLoader] = StrictLoader) -> Any:
     """Read YAML strictly.
+
+    Args:
+        text: The YAML.
+        loader: `TextLoader` for text instead of numbers and bools.
 
     Raises:
         yaml.YAMLError: It is not YAML, holds a key twice or a number that is not finite, or is too large or deep.
 
     >>> load_yaml("{positive_class: No, lr: 1.0e-3, folder: 0123}")
     {'positive_class': 'No', 'lr': 0.001, 'folder': '0123'}
+    >>> load_yaml("{lr: 1.0e-3, flip: true, weights: null, fill: [1, 2]}", TextLoader)
+    {'lr': '1.0e-3', 'flip': 'true', 'weights': None, 'fill': ['1', '2']}
     """
     try:
-        content = yaml.load(text, Loader=StrictLoader)
+        content = yaml.load(text, Loader=loader)
     except RecursionError as error:
         raise yaml.YAMLError("it is nested too deeply") from error
     if _size(content, (), {}) > _LARGEST:

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bldml.errors import ConfigError
 from bldml.metrics.checked import checked_pair, checked_scores
 
 TEMPERATURE_RANGE = (0.25, 10.0)
@@ -50,7 +51,8 @@ class Goal:
         """Check that there is one, in its range."""
         given = {key: value for key, value in vars(self).items() if value is not None}
         if len(given) > 1:
-            raise ValueError(f"operating_point takes one goal, not {' and '.join(given)}. Leave the others out.")
+            message = f"operating_point takes one goal, not {' and '.join(given)}. Leave the others out."
+            raise ConfigError(message, "criterion-ambiguous", found=[*given])
         for key in ("sensitivity", "specificity", "threshold"):
             value, least = given.get(key), 0.0
             if value is None:
@@ -58,7 +60,8 @@ class Goal:
             above = value >= least if key == "threshold" else value > least
             if not (math.isfinite(value) and above and value <= 1):
                 bracket = "[0, 1]" if key == "threshold" else "(0, 1]"
-                raise ValueError(f"operating_point.{key} must lie in {bracket}, not {value}.")
+                message = f"operating_point.{key} must lie in {bracket}, not {value}."
+                raise ConfigError(message, "criterion-out-of-range", key=key, found=value, expected=bracket)
 
     def __str__(self) -> str:
         """In words.

@@ -149,10 +149,12 @@ def compare_runs(paths: Sequence[Path], evaluation: str | None = None) -> Compar
     """
     if len(paths) < 2:
         found = plain(str(paths[0])) if paths else "none"
-        raise RunError(f"A comparison needs two runs or more, found {found}. Give run folders, lightning_logs/<run>.")
+        message = f"A comparison needs two runs or more, found {found}. Give run folders, lightning_logs/<run>."
+        raise RunError(message, "runs-too-few", found=found, expected=2)
     same = [path for path, count in Counter(path.resolve() for path in paths).items() if count > 1]
     if same:
-        raise RunError(f"The run {plain(str(same[0]))} is given more than once. Name each run once.")
+        message = f"The run {plain(str(same[0]))} is given more than once. Name each run once."
+        raise RunError(message, "run-given-twice", path=same[0])
     if evaluation is not None:
         RunFolder(paths[0]).evaluation(evaluation)  # refuses what is no name
     chosen: list[tuple[str, RunData, Evaluation]] = []
@@ -213,11 +215,16 @@ def _chosen(data: RunData, name: str | None) -> Evaluation:
         return found[0]
     run, wanted = plain(str(data.run.path)), "of its test split" if name is None else repr(plain(name))
     if any(one.name == name for one in data.unlabelled):
-        raise RunError(f"The evaluation {wanted} of {run} has no labels. Compare evaluations of labelled photographs.")
+        message = f"The evaluation {wanted} of {run} has no labels. Compare evaluations of labelled photographs."
+        raise RunError(message, "evaluation-unlabelled", path=run, found=wanted)
     there = ", ".join(f"{plain(one.name)} ({one.role})" for one in (*data.evaluations, *data.unlabelled))
     raise RunError(
         f"The run {run} has no evaluation {wanted}; it has {there or 'none at all'}. Give --evaluation NAME for one "
-        "that every run has, or evaluate the run: bldml test --ckpt_path <run>/checkpoints/best.ckpt."
+        "that every run has, or evaluate the run: bldml test --ckpt_path <run>/checkpoints/best.ckpt.",
+        "evaluation-missing",
+        path=run,
+        found=there,
+        expected=wanted,
     )
 
 
@@ -276,13 +283,17 @@ def _check_same(first: ComparedRun, other: ComparedRun) -> None:
             f"{plain(first.evaluation.name)!r}: {len(a)} and {len(b)}), so they cannot be compared. {len(told)} "
             "differences:\n  "
             + "\n  ".join(told[:LISTED])
-            + f"{more}\nEvaluate all runs on one folder: bldml test --ckpt_path … --data.root FOLDER --name NAME."
+            + f"{more}\nEvaluate all runs on one folder: bldml test --ckpt_path … --data.root FOLDER --name NAME.",
+            "evaluations-differ",
+            found=told,
         )
     ours, theirs = first.data.classes.positive, other.data.classes.positive
     if ours != theirs:
         raise RunError(
             f"The positive class of {first.name} is {plain(ours)!r}, that of {other.name} {plain(theirs)!r}. Compare "
-            "runs that look for the same class."
+            "runs that look for the same class.",
+            "positive-classes-differ",
+            found=[ours, theirs],
         )
 
 

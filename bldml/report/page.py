@@ -116,7 +116,8 @@ class Room:
             try:
                 found.append(path.read_bytes())
             except OSError as error:
-                raise RunError(f"Cannot read {path}: {error.strerror}. Run the evaluation again.") from error
+                message = f"Cannot read {path}: {error.strerror}. Run the evaluation again."
+                raise RunError(message, "report-source-unreadable", path=path, reason=error.strerror) from error
         kinds = [_kind(content) for content in found]
         size = sum(map(len, found))
         if size > self.free or not all(kinds):

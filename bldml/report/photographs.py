@@ -202,4 +202,6 @@ def _sha256(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise RunError(f"Cannot read {path}: {error.strerror}.") from error
+        raise RunError(
+            f"Cannot read {path}: {error.strerror}.", "file-unreadable", path=path, reason=error.strerror
+        ) from error

@@ -1,7 +1,6 @@
 """The files of a run folder as a report needs them: each is read whole, or refused with a message that names it."""
 
 import csv
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,9 @@ from typing import Any
 import yaml
 
 from bldml.errors import RunError
+from bldml.io.documents import read_mapping
 from bldml.io.text import plain
+from bldml.io.yaml import TextLoader, load_yaml
 from bldml.metrics.registry import canonical
 
 SCHEMA = 1
@@ -37,27 +38,11 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RunError(f"Cannot read {path}: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        raise RunError(f"{path} is not JSON: {error}. Put the file back as it was, or move it away.") from error
-    if not isinstance(value, dict):
-        raise RunError(f"{path} must hold a mapping. Put the file back as it was, or move it away.")
+    value = read_mapping(path)
     if isinstance(schema := value.get("schema", 0), int) and schema > SCHEMA:
-        raise RunError(f"{path} was written by a newer version of bldml (schema {schema}). Install that version.")
+        message = f"{path} was written by a newer version of bldml (schema {schema}). Install that version."
+        raise RunError(message, "document-newer", path=path, found=schema, expected=SCHEMA)
     return value
-
-
-class _TextLoader(yaml.SafeLoader):
-    """Scalars are text (`No` is a class name, not False) or, for null, None."""
-
-
-_TextLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag.endswith((":null", ":merge"))]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -69,13 +54,17 @@ def read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        value = yaml.load(path.read_text(encoding="utf-8"), Loader=_TextLoader)
+        value = load_yaml(path.read_text(encoding="utf-8"), TextLoader)
     except OSError as error:
-        raise RunError(f"Cannot read {path}: {error.strerror}.") from error
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise RunError(f"{path} is no configuration: {error}. Put the file back as it was.") from error
+        raise RunError(
+            f"Cannot read {path}: {error.strerror}.", "run-config-unreadable", path=path, reason=error.strerror
+        ) from error
+    except (ValueError, yaml.YAMLError) as error:
+        message = f"{path} is no configuration: {error}. Put the file back as it was."
+        raise RunError(message, "run-config-damaged", path=path, reason=str(error)) from error
     if not isinstance(value, dict):
-        raise RunError(f"{path} is no configuration: it holds no settings. Put the file back as it was.")
+        message = f"{path} is no configuration: it holds no settings. Put the file back as it was."
+        raise RunError(message, "run-config-no-mapping", path=path)
     return value
 
 
@@ -96,12 +85,16 @@ def read_table(path: Path, columns: tuple[str, ...]) -> tuple[Row, ...]:
             reader = csv.DictReader(file, strict=True, restval="", restkey="")
             rows = [{key: value for key, value in row.items() if isinstance(value, str)} for row in reader]
     except OSError as error:
-        raise RunError(f"Cannot read {path}: {error.strerror}.") from error
+        raise RunError(
+            f"Cannot read {path}: {error.strerror}.", "run-table-unreadable", path=path, reason=error.strerror
+        ) from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise RunError(f"{path} is no CSV in UTF-8: {error}. Put the file back as it was.") from error
+        message = f"{path} is no CSV in UTF-8: {error}. Put the file back as it was."
+        raise RunError(message, "run-table-damaged", path=path, reason=str(error)) from error
     missing = [column for column in columns if column not in (reader.fieldnames or ())]
     if missing:
-        raise RunError(f"{path} has no column {', '.join(missing)}. Put the file back as it was.")
+        message = f"{path} has no column {', '.join(missing)}. Put the file back as it was."
+        raise RunError(message, "run-table-column-missing", path=path, expected=missing)
     return tuple(rows)
 
 
@@ -118,9 +111,12 @@ def read_epochs(path: Path) -> tuple[dict[str, float | None], ...]:
             try:
                 value = float(cell) if cell else None
             except ValueError as error:
-                raise RunError(f"{path}, row {line}: {key} is {cell!r}, which is no number. Mend the row.") from error
+                message = f"{path}, row {line}: {key} is {cell!r}, which is no number. Mend the row."
+                raise RunError(message, "cell-no-number", path=path, row=line, key=key, found=cell) from error
             values[canonical(key)] = value if value is not None and math.isfinite(value) else None
         if values["epoch"] is None:
-            raise RunError(f"{path}, row {line}: there is no epoch. Mend the row.")
+            raise RunError(
+                f"{path}, row {line}: there is no epoch. Mend the row.", "epoch-missing", path=path, row=line
+            )
         epochs.append(values)
     return tuple(epochs)

@@ -140,9 +140,13 @@ class RunFolder:
                     folder.rmdir()
             raise RunError(
                 f"Cannot make the run folder {logs / name}: {error.strerror} ({error.filename}). "
-                "Use a folder that you may write to."
+                "Use a folder that you may write to.",
+                "run-folder-not-makable",
+                path=logs / name,
+                reason=error.strerror,
             ) from error
-        raise RunError(f"{path} exists already and is left as it is. Give another --run_name, or move it away.")
+        message = f"{path} exists already and is left as it is. Give another --run_name, or move it away."
+        raise RunError(message, "run-folder-exists", path=path)
 
     @classmethod
     def of_checkpoint(cls, checkpoint: Path) -> "RunFolder | None":

@@ -133,7 +133,8 @@ def read_gallery(folder: Path) -> list[GalleryPicture]:
         with path.open(encoding="utf-8", newline="") as file:
             rows = [[row[column] for column in _COLUMNS] for row in csv.DictReader(file, strict=True)]
     except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
-        raise RunError(f"{path} cannot be read: {error}. Remove it, or run the evaluation again.") from error
+        message = f"{path} cannot be read: {error}. Remove it, or run the evaluation again."
+        raise RunError(message, "gallery-damaged", path=path, reason=str(error)) from error
     shown = []
     for kind, name, probability, *files in rows:
         prediction = predictions.get(name)

@@ -59,7 +59,8 @@ def append_entry(run: RunFolder, entry: LedgerEntry) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise RunError(f"Cannot write {run.ledger}: {error.strerror}. Check that you may write there.") from error
+        message = f"Cannot write {run.ledger}: {error.strerror}. Check that you may write there."
+        raise RunError(message, "ledger-not-writable", path=run.ledger, reason=error.strerror) from error
 
 
 def read_ledger(run: RunFolder) -> list[LedgerEntry]:
@@ -75,7 +76,9 @@ def read_ledger(run: RunFolder) -> list[LedgerEntry]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise RunError(f"Cannot read {run.ledger}: {error.strerror}.") from error
+        raise RunError(
+            f"Cannot read {run.ledger}: {error.strerror}.", "ledger-unreadable", path=run.ledger, reason=error.strerror
+        ) from error
     return [entry for line in lines if (entry := _to_entry(line))]
 
 

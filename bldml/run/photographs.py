@@ -90,12 +90,17 @@ def read_photograph_table(path: Path) -> list[PhotographRow]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             header, *rows = list(csv.reader(file, strict=True)) or [[]]
     except OSError as error:
-        raise RunError(f"Cannot read {path}: {error.strerror}.") from error
+        raise RunError(
+            f"Cannot read {path}: {error.strerror}.", "photograph-table-unreadable", path=path, reason=error.strerror
+        ) from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise RunError(f"{path} is no CSV in UTF-8: {error}.") from error
+        raise RunError(
+            f"{path} is no CSV in UTF-8: {error}.", "photograph-table-damaged", path=path, reason=str(error)
+        ) from error
     missing = [column for column in _COLUMNS if column not in header]
     if missing:
-        raise RunError(f"{path} is no table of photographs: column {', '.join(missing)} missing in row 1.")
+        message = f"{path} is no table of photographs: column {', '.join(missing)} missing in row 1."
+        raise RunError(message, "photograph-table-foreign", path=path, expected=missing)
     found = []
     for number, cells in enumerate(rows, 2):
         row = dict(zip(header, cells, strict=False))
@@ -105,7 +110,8 @@ def read_photograph_table(path: Path) -> list[PhotographRow]:
             texts |= {key: row[key] for key in ("path", "split", "taken", "sha256")}
             found.append(PhotographRow(width=width, height=height, **texts))
         except (KeyError, ValueError) as error:
-            raise RunError(f"{path}, row {number}, cannot be read. Mend the row or take the file away.") from error
+            message = f"{path}, row {number}, cannot be read. Mend the row or take the file away."
+            raise RunError(message, "photograph-row-wrong", path=path, row=number) from error
     return found
 
 

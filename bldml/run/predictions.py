@@ -73,14 +73,20 @@ def read_predictions(path: Path) -> list[Prediction]:
         with path.open(encoding="utf-8-sig", newline="") as file:  # a spreadsheet may add a byte order mark
             header, *rows = list(csv.reader(file, strict=True)) or [[]]
     except OSError as error:
-        raise RunError(f"Cannot read {path}: {error.strerror}. Run the evaluation that writes it.") from error
+        message = f"Cannot read {path}: {error.strerror}. Run the evaluation that writes it."
+        raise RunError(message, "predictions-unreadable", path=path, reason=error.strerror) from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise RunError(f"{path} is no CSV in UTF-8: {error}. Run the evaluation again.") from error
+        message = f"{path} is no CSV in UTF-8: {error}. Run the evaluation again."
+        raise RunError(message, "predictions-damaged", path=path, reason=str(error)) from error
     missing = [column for column in _COLUMNS if column not in header]
     if missing:
         raise RunError(
             f"{path} is no table of predictions: column {', '.join(missing)} missing in row 1, "
-            f"found {', '.join(header) or 'nothing'}. Give a predictions.csv, separated by commas."
+            f"found {', '.join(header) or 'nothing'}. Give a predictions.csv, separated by commas.",
+            "predictions-foreign",
+            path=path,
+            found=header,
+            expected=missing,
         )
     # An empty line is no row.
     return [_to_prediction(path, number, header, cells) for number, cells in enumerate(rows, 2) if cells]
@@ -118,18 +124,23 @@ def read_metrics(folder: Path) -> EvaluationMetrics:
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise RunError(f"Cannot read {path}: {error.strerror}. Run the evaluation that writes it.") from error
+        message = f"Cannot read {path}: {error.strerror}. Run the evaluation that writes it."
+        raise RunError(message, "metrics-unreadable", path=path, reason=error.strerror) from error
     except ValueError as error:
-        raise RunError(f"{path} is not JSON: {error}. Run the evaluation again.") from error
+        raise RunError(
+            f"{path} is not JSON: {error}. Run the evaluation again.", "metrics-damaged", path=path, reason=str(error)
+        ) from error
     try:
         return EvaluationMetrics.from_plain(metrics)
     except ValueError as error:
-        raise RunError(f"{path} holds no metrics of an evaluation: {error}. Run the evaluation again.") from error
+        message = f"{path} holds no metrics of an evaluation: {error}. Run the evaluation again."
+        raise RunError(message, "metrics-foreign", path=path, reason=str(error)) from error
 
 
 def _to_prediction(path: Path, number: int, header: list[str], cells: list[str]) -> Prediction:
     if len(cells) != len(header):
-        raise RunError(f"{path}, row {number}: {len(cells)} cells, the header has {len(header)}. Mend the row.")
+        message = f"{path}, row {number}: {len(cells)} cells, the header has {len(header)}. Mend the row."
+        raise RunError(message, "prediction-cells-wrong", path=path, row=number, found=len(cells), expected=len(header))
     row = dict(zip(header, cells, strict=True))
     try:
         probability = float(row["probability"])
@@ -137,7 +148,8 @@ def _to_prediction(path: Path, number: int, header: list[str], cells: list[str])
         probability = math.nan
     if not 0 <= probability <= 1:
         found = repr(row["probability"])
-        raise RunError(f"{path}, row {number}: the probability is {found}, give a number in [0, 1].")
+        message = f"{path}, row {number}: the probability is {found}, give a number in [0, 1]."
+        raise RunError(message, "probability-wrong", path=path, row=number, found=found)
     return Prediction(
         path=row["path"],
         group=without_apostrophe(row["group"]),

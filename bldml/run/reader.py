@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bldml.errors import RunError
+from bldml.errors import ConfigError, RunError
 from bldml.io.text import plain
 from bldml.metrics.assessment import Assessment, EvaluationMetrics, assess, evaluate
 from bldml.metrics.checked import Classes
@@ -152,8 +152,9 @@ class RunData:
         try:
             numbers = {key: float(value) for key, value in given.items() if key != "maximize"}
             return Goal(**given | numbers)
-        except (TypeError, ValueError) as error:
-            raise RunError(f"operating_point in {self.run.config} cannot be understood: {error}.") from error
+        except (TypeError, ValueError, ConfigError) as error:
+            message = f"operating_point in {self.run.config} cannot be understood: {error}."
+            raise RunError(message, "run-criterion-wrong", path=self.run.config, reason=str(error)) from error
 
 
 def read_run(run: RunFolder) -> RunData:
@@ -163,7 +164,8 @@ def read_run(run: RunFolder) -> RunData:
         RunError: It is no run folder, or one of its files is damaged; the message says which.
     """
     if not run.path.is_dir():
-        raise RunError(f"There is no run folder {plain(str(run.path))}. Give a folder such as lightning_logs/<run>.")
+        message = f"There is no run folder {plain(str(run.path))}. Give a folder such as lightning_logs/<run>."
+        raise RunError(message, "run-folder-missing", path=run.path)
     config, environment = read_config(run.config), read_json(run.environment)
     splits = read_table(run.splits, ("path", "label", "split"))
     photographs = _photographs(run.photographs)
@@ -171,12 +173,16 @@ def read_run(run: RunFolder) -> RunData:
     try:
         folders = sorted(path for path in place.iterdir() if path.is_dir()) if place.is_dir() else []
     except OSError as error:
-        raise RunError(f"Cannot read {place}: {error.strerror}.") from error
+        raise RunError(
+            f"Cannot read {place}: {error.strerror}.", "run-file-unreadable", path=place, reason=error.strerror
+        ) from error
     found = [_evaluation(folder) for folder in folders if (folder / "predictions.csv").is_file()]
     if not config and not found:
         raise RunError(
             f"{plain(str(run.path))} has no config.yaml and no evaluation. Give the folder of a run, "
-            "lightning_logs/<run>."
+            "lightning_logs/<run>.",
+            "run-folder-empty",
+            path=run.path,
         )
     digests = environment.get("dataset_fingerprint")
     found = [_with_role(one, digests if isinstance(digests, dict) else {}, photographs) for one in found]
@@ -218,7 +224,8 @@ def _evaluation(folder: Path) -> Evaluation:
         threshold, temperature = metrics.threshold, metrics.temperature
         for key, value, greatest in (("threshold", threshold, 1.0), ("temperature", temperature, math.inf)):
             if not isinstance(value, int | float) or not 0 <= value <= greatest or value == math.inf:
-                raise RunError(f"{folder / 'metrics.json'}: the {key} is {value!r}. Run the evaluation again.")
+                message = f"{folder / 'metrics.json'}: the {key} is {value!r}. Run the evaluation again."
+                raise RunError(message, "metrics-value-wrong", path=folder / "metrics.json", key=key, found=value)
     return Evaluation(
         name=folder.name,
         folder=folder,
@@ -266,7 +273,10 @@ def _classes(run: RunFolder, positive: str, splits: tuple[Row, ...], evaluations
         found = f"the tables have {', '.join(sorted(map(plain, names)))}" if names else "and there is no table of them"
         raise RunError(
             f"Which class is the positive one in {plain(str(run.path))} cannot be told: config.yaml has "
-            f"data.positive_class {plain(positive) or 'missing'}, {found}. Set data.positive_class there."
+            f"data.positive_class {plain(positive) or 'missing'}, {found}. Set data.positive_class there.",
+            "positive-class-unclear",
+            path=run.path,
+            found=positive,
         )
     others = [name for name, _ in names.most_common() if name != positive]
     return Classes(others[0] if others else f"not {positive}", positive)
@@ -277,7 +287,7 @@ def _check(evaluation: Evaluation, classes: Classes) -> None:
     file = plain(str(evaluation.folder / "predictions.csv"))
     again = "The table was changed by hand, or is of another run: run the evaluation again."
     if not evaluation.rows:
-        raise RunError(f"{file} has no row. Run the evaluation again.")
+        raise RunError(f"{file} has no row. Run the evaluation again.", "predictions-empty", path=file)
     seen: set[str] = set()
     assert evaluation.threshold is not None
     for number, row in enumerate(evaluation.rows, 2):
@@ -285,21 +295,27 @@ def _check(evaluation: Evaluation, classes: Classes) -> None:
         for what, name in (("true class", row.true_class), ("predicted class", row.predicted_class)):
             if name not in classes.names:
                 known = " and ".join(map(plain, classes.names))
-                raise RunError(f"{place}: the {what} is {plain(name)!r}, known are {known}. {again}")
+                message = f"{place}: the {what} is {plain(name)!r}, known are {known}. {again}"
+                raise RunError(message, "class-unknown", path=place, found=name, expected=known)
         if row.path in seen:
-            raise RunError(f"{place}: the photograph has a row already. {again}")
+            raise RunError(f"{place}: the photograph has a row already. {again}", "prediction-twice", path=place)
         seen.add(row.path)
         called = classes.predicted(row.probability, evaluation.threshold)
         if row.predicted_class != called:
             raise RunError(
                 f"{place}: the predicted class is {plain(row.predicted_class)}, but the probability {row.probability} "
-                f"and the threshold {evaluation.threshold} make it {plain(called)}. {again}"
+                f"and the threshold {evaluation.threshold} make it {plain(called)}. {again}",
+                "prediction-contradicts-threshold",
+                path=place,
+                found=row.predicted_class,
+                expected=called,
             )
     point = OperatingPoint(evaluation.threshold, evaluation.temperature or 0)
     found = evaluate(evaluation.labels(classes), evaluation.probabilities, point)
     assert evaluation.metrics is not None
     for score, here, there in _unequal(found.to_plain(), evaluation.metrics.to_plain()):
-        raise RunError(f"{file} gives {score} = {here}, metrics.json beside it has {there!r}. {again}")
+        message = f"{file} gives {score} = {here}, metrics.json beside it has {there!r}. {again}"
+        raise RunError(message, "metrics-contradict-predictions", path=file, key=score, found=there, expected=here)
 
 
 def _unequal(found: dict[str, Any], told: dict[str, Any], within: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -142,28 +142,37 @@ def read_checkpoint(path: Path) -> Checkpoint:
             written by bldml. There is no fallback to an unsafe load.
     """
     if (best := path / "checkpoints" / "best.ckpt").is_file():
-        raise CheckpointError(f"{path} is a run folder. Its best checkpoint is {best}.")
+        raise CheckpointError(
+            f"{path} is a run folder. Its best checkpoint is {best}.", "checkpoint-is-folder", path=path, expected=best
+        )
     if not path.is_file():
-        raise CheckpointError(f"There is no checkpoint {path} (looked from {Path.cwd()}).")
+        raise CheckpointError(
+            f"There is no checkpoint {path} (looked from {Path.cwd()}).", "checkpoint-missing", path=path
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or hostile file raises whatever its bytes happen to trigger
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
             f"The checkpoint {path} is refused: it is damaged or holds more than tensors and plain values "
-            f"({type(error).__name__}: {first_line})"
+            f"({type(error).__name__}: {first_line})",
+            "checkpoint-damaged",
+            path=path,
+            reason=first_line,
         ) from error
     if not isinstance(content, dict) or KEY not in content or "state_dict" not in content:
-        raise CheckpointError(f"The file {path} is no checkpoint of bldml: it does not describe its classifier.")
+        message = f"The file {path} is no checkpoint of bldml: it does not describe its classifier."
+        raise CheckpointError(message, "checkpoint-foreign", path=path)
     state_dict = content["state_dict"]
     if not isinstance(state_dict, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in state_dict.items()
     ):
-        raise CheckpointError(f"The checkpoint {path} holds no weights.")
+        raise CheckpointError(f"The checkpoint {path} holds no weights.", "checkpoint-without-weights", path=path)
     try:
         return Checkpoint(path, header_of(content[KEY]), state_dict, int(content.get("epoch", -1)))
     except (TypeError, ValueError, KeyError, OverflowError) as error:
-        raise CheckpointError(f"The checkpoint {path} describes itself wrongly: {error}") from error
+        message = f"The checkpoint {path} describes itself wrongly: {error}"
+        raise CheckpointError(message, "checkpoint-header-wrong", path=path, reason=str(error)) from error
 
 
 # What an evaluation takes from the data settings, and of which type each may be.

@@ -1,8 +1,5 @@
 """One file from the network: by one process, resumed where it broke, verified before it is there."""
 
-import errno
-import fcntl
-import hashlib
 import os
 import queue
 import re
@@ -16,13 +13,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import IO
 from urllib.error import HTTPError
 from urllib.request import OpenerDirector, Request, build_opener
 
 from tqdm import tqdm
 
 from bldml.errors import TrainingError
+from bldml.io.locks import Lock, Taken
+from bldml.io.system import sha256_of
 
 ANSWER_S = 10.0  # for looking up the name, all its addresses, the proxy, TLS and the first answer together
 READ_S = 30.0  # of silence in the middle of a download
@@ -73,7 +71,10 @@ def fetch(url: str, file: Path) -> bool:
     except OSError as error:
         raise TrainingError(
             f"Cannot write {file}: {error.strerror} ({error.filename or file.parent}). Check that you may write there "
-            "and that there is space left, or choose another folder with TORCH_HOME."
+            "and that there is space left, or choose another folder with TORCH_HOME.",
+            "download-not-writable",
+            path=file,
+            reason=error.strerror,
         ) from error
 
 
@@ -120,10 +121,16 @@ class Download:
             self.part.unlink()
             reason = f"what came is not the file: its SHA-256 does not begin with {digits(name)}. It was removed"
             if not earlier:
-                raise TrainingError(f"{self.url} cannot be downloaded: {reason}.")
+                raise TrainingError(
+                    f"{self.url} cannot be downloaded: {reason}.", "download-refused", path=self.url, reason=reason
+                )
             earlier = False  # the old bytes may have been the wrong ones: once more from nothing
         raise TrainingError(
-            f"{self.url} cannot be downloaded: {reason}; {ATTEMPTS} attempts. The same command goes on from there."
+            f"{self.url} cannot be downloaded: {reason}; {ATTEMPTS} attempts. The same command goes on from there.",
+            "download-broken",
+            path=self.url,
+            reason=reason,
+            found=ATTEMPTS,
         )
 
     def _go_on(self) -> None:
@@ -140,7 +147,11 @@ class Download:
             if length > free:
                 raise TrainingError(
                     f"There is not enough space for {self.url}: {length / 1e6:.1f} MB are needed and "
-                    f"{free / 1e6:.1f} MB free in {self.part.parent}. TORCH_HOME chooses another folder."
+                    f"{free / 1e6:.1f} MB free in {self.part.parent}. TORCH_HOME chooses another folder.",
+                    "space-too-small",
+                    path=self.part.parent,
+                    found=free,
+                    expected=length,
                 )
             received = 0
             with (
@@ -167,7 +178,9 @@ class Download:
             if error.code == 416:  # the part is longer than the file
                 self.part.unlink(missing_ok=True)
             elif error.code < 500 and error.code not in (408, 429):
-                raise TrainingError(f"{self.url} cannot be downloaded: {reason}.") from error
+                raise TrainingError(
+                    f"{self.url} cannot be downloaded: {reason}.", "download-refused", path=self.url, reason=reason
+                ) from error
             raise Broken(reason) from error
         except (OSError, HTTPException) as error:
             raise Broken(_reason(error)) from error
@@ -209,30 +222,28 @@ def probe(url: str, seconds: float = ANSWER_S) -> None:
     except queue.Empty:
         error = TimeoutError(f"no answer within {seconds:g} seconds")
     if error is not None:
-        raise TrainingError(f"{url} cannot be reached: {_reason(error)}.") from error
+        raise TrainingError(
+            f"{url} cannot be reached: {_reason(error)}.", "server-unreachable", path=url, reason=_reason(error)
+        ) from error
 
 
 @contextmanager
 def _one_process(file: Path) -> Iterator[bool]:
     """Keep other processes from fetching the same file; False where the file system knows no locks."""
     path = file.with_name(f"{file.name}.lock")
-    with path.open("ab") as lock:
-        yield _take(lock, file.name)
+    with _lock(path, file.name) as lock:
+        yield lock.is_real
         # Not after an error: whoever still waits for this lock, or makes a new one, must find a whole file.
         with suppress(OSError):
             path.unlink()
 
 
-def _take(lock: IO[bytes], name: str) -> bool:
+def _lock(path: Path, name: str) -> Lock:
     try:
-        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EAGAIN):
-            return False
-    sys.stderr.write(f"Another process downloads {name}; waiting for it.\n")
-    fcntl.lockf(lock, fcntl.LOCK_EX)
-    return True
+        return Lock(path)
+    except Taken:
+        sys.stderr.write(f"Another process downloads {name}; waiting for it.\n")
+        return Lock(path, wait=None)
 
 
 def digits(name: str) -> str:
@@ -249,8 +260,7 @@ def digits(name: str) -> str:
 
 def matches(file: Path, name: str) -> bool:
     """Whether the SHA-256 of a file begins with the `digits` of a name; True where that has none."""
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest().startswith(digits(name))
+    return sha256_of(file).startswith(digits(name))
 
 
 def _reason(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from bldml.errors import TrainingError
+from bldml.errors import ConfigError
 from bldml.training.backbones import Unit
 from bldml.training.lightning_internals import let_ddp_skip_parameters
 from bldml.training.module import LeafClassifier
@@ -42,7 +42,8 @@ class ProgressiveUnfreezing(Callback):
         numbers = {"start_epoch": start_epoch, "stages": stages, "every_n_epochs": every_n_epochs}
         for name, value in (numbers | {"blocks": blocks or 0}).items():
             if value < 0:
-                raise TrainingError(f"unfreezing.{name} must be at least 0, not {value}.")
+                message = f"unfreezing.{name} must be at least 0, not {value}."
+                raise ConfigError(message, "unfreezing-out-of-range", key=name, found=value, expected=0)
         self.start_epoch, self.every_n_epochs, self.reset_optimizer = start_epoch, every_n_epochs, reset_optimizer
         self.deepest, self.unit = deepest(stages, blocks)
 
@@ -113,9 +114,12 @@ class PlateauLR(Callback):
     ) -> None:
         super().__init__()
         if not 0 < factor < 1:
-            raise TrainingError(f"plateau.factor must lie in (0, 1), not {factor}.")
+            raise ConfigError(
+                f"plateau.factor must lie in (0, 1), not {factor}.", "plateau-out-of-range", key="factor", found=factor
+            )
         if patience < 0 or not (math.isfinite(threshold) and threshold >= 0 and min_lr >= 0):
-            raise TrainingError("plateau.patience, plateau.threshold and plateau.min_lr must be at least 0.")
+            message = "plateau.patience, plateau.threshold and plateau.min_lr must be at least 0."
+            raise ConfigError(message, "plateau-out-of-range", expected=0)
         self.monitor = monitor
         self._arguments: dict[str, Any] = {
             "factor": factor, "patience": patience, "threshold": threshold, "min_lr": min_lr, "mode": mode,

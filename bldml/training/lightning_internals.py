@@ -5,9 +5,12 @@ needs it. Nothing is imported before it is asked for, so that the plain commands
 installation in which something is missing.
 """
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from bldml.errors import BldmlError
 
 if TYPE_CHECKING:
     from argparse import Action, ArgumentParser, HelpFormatter
@@ -157,6 +160,35 @@ def built_architectures() -> tuple[str, ...]:
     # A build for the CPU does not have it.
     flags = getattr(torch._C, "_cuda_getArchFlags", lambda: "")() or ""
     return tuple(flags.split())
+
+
+class SentMistake:
+    """Stands where torch keeps the class of what a loader's process raised, and makes the mistake itself."""
+
+    def __init__(self, error: BldmlError) -> None:
+        self.error, self.__name__ = error, type(error).__name__
+
+    def __call__(self, text: str) -> BldmlError:
+        """The mistake, whatever torch's text with the traceback is."""
+        return self.error
+
+
+def send_mistakes_whole() -> None:
+    """In a loader's process: let a mistake be raised in the main process with its code and fields, without a traceback.
+
+    torch sends the class of what was raised and a text, and only that.
+    """
+    from torch._utils import ExceptionWrapper
+    from torch.utils.data._utils import worker
+
+    def wrap(*args: Any, **kwargs: Any) -> ExceptionWrapper:
+        wrapped = ExceptionWrapper(*args, **kwargs)  # type: ignore[no-untyped-call]
+        error = sys.exc_info()[1]
+        if isinstance(error, BldmlError):
+            wrapped.exc_type = SentMistake(error)
+        return wrapped
+
+    worker.ExceptionWrapper = wrap  # type: ignore[assignment, attr-defined]
 
 
 def actions_of(parser: "ArgumentParser") -> "list[Action]":

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import StochasticWeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
-from bldml.errors import CheckpointError, TrainingError
+from bldml.errors import CheckpointError, ConfigError, TrainingError
 from bldml.metrics.operating_point import BEST_F1, OperatingPoint, choose_operating_point
 from bldml.training.backbones import BACKBONES, Backbone, BackboneName, Unit, build, image_size_of
 from bldml.training.checkpoint import (
@@ -92,16 +92,18 @@ class LeafClassifier(LightningModule):
         self.image_size = image_size_of(backbone, image_size)
         self.row = BACKBONES[backbone] if head == "last_layer" else BACKBONES[backbone].with_whole_classifier()
         if self.image_size < self.row.min_size:
-            raise TrainingError(
-                f"model.image_size {self.image_size} is too small for {backbone}: at least {self.row.min_size} px "
-                f"(its own size is {self.row.image_size})."
-            )
+            size, least = self.image_size, self.row.min_size
+            message = f"model.image_size {size} is too small for {backbone}: at least {least} px "
+            message += f"(its own size is {self.row.image_size})."
+            raise ConfigError(message, "image-size-too-small", found=size, expected=least)
         numbers = {"lr": lr, "backbone_lr_factor": backbone_lr_factor, "weight_decay": weight_decay}
         for name, value in (numbers | {"kept_features": kept_features}).items():
             if not (math.isfinite(value) and value >= 0):
-                raise TrainingError(f"model.{name} must be a finite number of at least 0, not {value}.")
+                message = f"model.{name} must be a finite number of at least 0, not {value}."
+                raise ConfigError(message, "model-number-wrong", key=name, found=value, expected=0)
         if isinstance(pos_weight, float | int) and not (math.isfinite(pos_weight) and pos_weight > 0):
-            raise TrainingError(f"model.pos_weight must be none, auto or a number above 0, not {pos_weight}.")
+            message = f"model.pos_weight must be none, auto or a number above 0, not {pos_weight}."
+            raise ConfigError(message, "pos-weight-wrong", found=pos_weight)
         self.backbone, self.weights = backbone, weights
         self.freeze_batchnorm, self.frozen_mode = freeze_batchnorm, frozen_mode
         self.lr, self.backbone_lr_factor, self.weight_decay = lr, backbone_lr_factor, weight_decay
@@ -148,7 +150,10 @@ class LeafClassifier(LightningModule):
         if photographs is not None and photographs.image_size not in (None, self.image_size):
             raise TrainingError(
                 f"The classifier takes images of {self.image_size} px, and the data module makes them "
-                f"{photographs.image_size} px. Give both the same image_size, or the data module none."
+                f"{photographs.image_size} px. Give both the same image_size, or the data module none.",
+                "image-sizes-differ",
+                found=photographs.image_size,
+                expected=self.image_size,
             )
         if stage != "fit":
             return
@@ -164,7 +169,8 @@ class LeafClassifier(LightningModule):
             try:
                 header_of(self.header().to_plain())
             except (TypeError, ValueError, KeyError) as error:
-                raise CheckpointError(f"Checkpoints would describe this classifier wrongly: {error}.") from error
+                message = f"Checkpoints would describe this classifier wrongly: {error}."
+                raise CheckpointError(message, "description-wrong", reason=str(error)) from error
 
     def balance(self, negatives: int, positives: int) -> None:
         """Set the loss's weight of positive photographs by `pos_weight`.
@@ -189,9 +195,8 @@ class LeafClassifier(LightningModule):
         parts = self.row.parts(unit)
         depth = len(parts) if depth is None else depth
         if not 0 <= depth <= len(parts):
-            raise TrainingError(
-                f"{depth} {unit} cannot be thawed: {self.backbone} has {len(parts)} (0 thaws the head alone)."
-            )
+            message = f"{depth} {unit} cannot be thawed: {self.backbone} has {len(parts)} (0 thaws the head alone)."
+            raise ConfigError(message, "depth-too-large", found=depth, expected=len(parts))
         self.network.train().requires_grad_(True)
         for number, part in enumerate(parts):
             for path in part:
@@ -308,9 +313,9 @@ class LeafClassifier(LightningModule):
         photographs = None if trainer is None else described_photographs(trainer)
         positive = None if photographs is None else photographs.photographs.positive_class
         if positive not in (None, plain["positive_class"]):
-            raise CheckpointError(
-                f"The positive class is {plain['positive_class']} in this checkpoint, {positive} in these photographs."
-            )
+            known = plain["positive_class"]
+            message = f"The positive class is {known} in this checkpoint, {positive} in these photographs."
+            raise CheckpointError(message, "positive-class-of-other-checkpoint", found=positive, expected=known)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As torch does it; the pretrained weights are not laid over these when fitting starts."""
@@ -386,5 +391,6 @@ def check_callbacks(trainer: Trainer) -> None:
     if any(isinstance(callback, StochasticWeightAveraging) for callback in callbacks):
         raise TrainingError(
             "StochasticWeightAveraging cannot be used: it computes the statistics of BatchNorm layers anew, which this "
-            "classifier holds as they were pretrained."
+            "classifier holds as they were pretrained.",
+            "averaging-refused",
         )

@@ -159,14 +159,20 @@ class PredictionRecorder(Callback):
         if len(self._names) != expected:
             raise RunError(
                 f"Only {len(self._names)} of {expected} photographs were evaluated. Leave trainer.limit_…_batches and "
-                "trainer.fast_dev_run out: part of a split must not pass for the whole."
+                "trainer.fast_dev_run out: part of a split must not pass for the whole.",
+                "evaluation-incomplete",
+                found=len(self._names),
+                expected=expected,
             )
         point, logits = self.header, torch.cat(self._logits)
         sick = int((~logits.isfinite()).sum())
         if sick:
             raise CheckpointError(
                 f"For {sick} of {len(logits)} photographs this classifier's logit is not a finite number: it has "
-                "diverged in training. Train anew with a smaller --model.lr."
+                "diverged in training. Train anew with a smaller --model.lr.",
+                "model-diverged",
+                found=sick,
+                expected=0,
             )
         probabilities = to_probabilities(logits.numpy(), point.temperature)
         labels = torch.cat(self._labels).numpy()

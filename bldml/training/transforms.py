@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from bldml.dataset.pixels import ResizedImage, resize_to_square
+from bldml.errors import ConfigError
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in [0, 1], as shares of the frame."""
@@ -78,19 +79,24 @@ class Augmentation:
         """Check the ranges."""
         low, high = self.crop_area
         if not 0 < low <= high <= 1:
-            raise ValueError(f"augmentation.crop_area must hold 0 < smallest <= largest <= 1, not {self.crop_area}")
+            raise _out_of_range("crop_area", "hold 0 < smallest <= largest <= 1", self.crop_area)
         for name in ("crop_aspect", "scale"):
             low, high = getattr(self, name)
             if not 0 < low <= high < math.inf:
-                raise ValueError(f"augmentation.{name} must hold 0 < smallest <= largest, not {getattr(self, name)}")
+                raise _out_of_range(name, "hold 0 < smallest <= largest", getattr(self, name))
         most = {"brightness": 1, "contrast": 1, "saturation": 1, "hue": 0.5, "rotation": 180, "grayscale": 1}
         for name, largest in most.items():
             if not 0 <= getattr(self, name) <= largest:
-                raise ValueError(f"augmentation.{name} must lie in [0, {largest}], not {getattr(self, name)}")
+                raise _out_of_range(name, f"lie in [0, {largest}]", getattr(self, name))
         if not 0 <= self.translate < 1:
-            raise ValueError(f"augmentation.translate must lie in [0, 1), not {self.translate}")
+            raise _out_of_range("translate", "lie in [0, 1)", self.translate)
         if not all(0 <= value <= 255 for value in self.fill):
-            raise ValueError(f"augmentation.fill must hold three numbers from 0 to 255, not {self.fill}")
+            raise _out_of_range("fill", "hold three numbers from 0 to 255", self.fill)
+
+
+def _out_of_range(name: str, expected: str, found: object) -> ConfigError:
+    message = f"augmentation.{name} must {expected}, not {found}."
+    return ConfigError(message, "augmentation-out-of-range", key=name, found=found, expected=expected)
 
 
 def normalize(pixels: Tensor, mean: Tensor | None = None, std: Tensor | None = None) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from bldml.errors import TrainingError
+from bldml.errors import TrainingError, UsageError
 from bldml.training.backbones import BACKBONES, BackboneName
 from bldml.training.download import digits, fetch, matches
 
@@ -42,7 +42,11 @@ def load_pretrained(network: nn.Module, name: BackboneName, weights: str) -> Non
         raise TrainingError(
             f"The weights {weights} do not fit {name}: {len(wrong)} of {len(names)} tensors differ in name or "
             f"shape, first {wrong[0]!r} (expected {_shape(expected.get(wrong[0]))}, found "
-            f"{_shape(state.get(wrong[0]))}). Give the file of this very architecture."
+            f"{_shape(state.get(wrong[0]))}). Give the file of this very architecture.",
+            "weights-do-not-fit",
+            path=weights,
+            found=wrong,
+            expected=name,
         )
     network.load_state_dict(state, strict=False)
 
@@ -83,14 +87,16 @@ def fetch_weights(backbone: str = "all", to: Path | None = None) -> None:
     known = {str(name): name for name in BACKBONES}
     having = [name for name in BACKBONES if weights_url(name)]
     if backbone != "all" and backbone not in known:
-        raise TrainingError(f"There is no backbone {backbone!r}. --backbone takes all, {', '.join(having)}.")
+        message = f"There is no backbone {backbone!r}. --backbone takes all, {', '.join(having)}."
+        raise UsageError(message, "backbone-unknown", found=backbone, expected=having)
     home = None if to is None else to.expanduser().absolute()
     failures = []
     names = having if backbone == "all" else [known[backbone]]
     for name in names:
         file, url = weights_file(name, home), weights_url(name)
         if file is None or url is None:
-            raise TrainingError(f"Torchvision has no ImageNet weights for {name}; it has for {', '.join(having)}.")
+            message = f"Torchvision has no ImageNet weights for {name}; it has for {', '.join(having)}."
+            raise UsageError(message, "weights-not-published", found=name, expected=having)
         try:
             state = "downloaded" if fetch(url, file) else "already there"
         except TrainingError as error:
@@ -101,14 +107,17 @@ def fetch_weights(backbone: str = "all", to: Path | None = None) -> None:
     if home is not None and len(failures) < len(names):
         sys.stdout.write(f"For the job script:\nexport TORCH_HOME={shlex.quote(str(home))}\n")
     if failures:
-        raise TrainingError("Some weights could not be fetched.\n" + "\n".join(failures))
+        raise TrainingError(
+            "Some weights could not be fetched.\n" + "\n".join(failures), "weights-not-fetched", found=failures
+        )
 
 
 def _imagenet_file(name: BackboneName) -> Path:
     """Torchvision's file, fetched if it is missing."""
     file, url = weights_file(name), weights_url(name)
     if file is None or url is None:
-        raise TrainingError(f"Torchvision has no ImageNet weights for {name}: give a file, --model.weights FILE.")
+        message = f"Torchvision has no ImageNet weights for {name}: give a file, --model.weights FILE."
+        raise TrainingError(message, "weights-not-published", found=name)
     remedy = (
         f"Where there is internet (a login node), run\n  python -m bldml prefetch --backbone {name}\nwith the same "
         "TORCH_HOME as here (it says where the cache lies; a folder that both see). Or give a file with "
@@ -119,36 +128,47 @@ def _imagenet_file(name: BackboneName) -> Path:
             fetch(url, file)
         except TrainingError as error:
             raise TrainingError(
-                f"The ImageNet weights of {name} are not on this machine: there is no {file}, and {error}\n{remedy}"
+                f"The ImageNet weights of {name} are not on this machine: there is no {file}, and {error}\n{remedy}",
+                "weights-not-at-hand",
+                path=file,
+                reason=str(error),
             ) from error
         return file
     try:
         good = verify_weights(file)
     except OSError as error:
-        raise TrainingError(f"The weights file {file} cannot be read: {error.strerror}.\n{remedy}") from error
+        message = f"The weights file {file} cannot be read: {error.strerror}.\n{remedy}"
+        raise TrainingError(message, "weights-unreadable", path=file, reason=error.strerror) from error
     if not good:
         raise TrainingError(
             f"The weights file {file} is damaged: its SHA-256 does not begin with {digits(file.name)}, as its name "
-            f"says.\n{remedy}"
+            f"says.\n{remedy}",
+            "weights-damaged",
+            path=file,
+            expected=digits(file.name),
         )
     return file
 
 
 def _file_state(file: Path) -> dict[str, Tensor]:
     if not file.is_file():
-        raise TrainingError(
-            f"The weights file {file} does not exist. --model.weights takes imagenet, none, or a file (.pth)."
-        )
+        message = f"The weights file {file} does not exist. --model.weights takes imagenet, none, or a file (.pth)."
+        raise TrainingError(message, "weights-missing", path=file)
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises whatever its bytes happen to trigger
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise TrainingError(
             f"The weights file {file} cannot be loaded: {first_line} It is damaged or holds more than tensors; "
-            "remove it and fetch it again."
+            "remove it and fetch it again.",
+            "weights-not-loadable",
+            path=file,
+            reason=first_line,
         ) from error
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
-        raise TrainingError(f"The weights file {file} is not a state dict (names with tensors).")
+        raise TrainingError(
+            f"The weights file {file} is not a state dict (names with tensors).", "weights-no-state-dict", path=file
+        )
     return state
 
 

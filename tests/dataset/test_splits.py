@@ -15,7 +15,7 @@ from bldml.dataset.splitting.groups import Join
 from bldml.dataset.splitting.partition import divide_groups, missing_classes
 from bldml.dataset.splitting.previous import Assignment, KeptAssignments, resolve_folds
 from bldml.dataset.splitting.splits import SplitRequest, divide_samples
-from bldml.errors import DatasetError
+from bldml.errors import DatasetError, UsageError
 
 ROOT = Path("data")
 # The same cases every time, and nothing kept on the disk.
@@ -268,22 +268,23 @@ def test_what_made_groups_large_is_said() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "code"),
     [
-        ({"val": 0.5, "test": 0.5}, "together below 1"),
-        ({"val": -0.1}, "at least 0"),
-        ({"test": 1.0}, "together below 1"),
-        ({"val": float("nan")}, "at least 0"),
-        ({"folds": 1}, "at least 2, not 1"),
+        ({"val": 0.5, "test": 0.5}, "proportions-wrong"),
+        ({"val": -0.1}, "proportions-wrong"),
+        ({"test": 1.0}, "proportions-wrong"),
+        ({"val": float("nan")}, "proportions-wrong"),
+        ({"folds": 1}, "folds-too-few"),
     ],
 )
-def test_no_such_shares(arguments: dict[str, float], words: str) -> None:
-    with pytest.raises(DatasetError, match=words):
+def test_no_such_shares(arguments: dict[str, float], code: str) -> None:
+    with pytest.raises(UsageError) as raised:
         SplitRequest(**arguments)  # type: ignore[arg-type]
+    assert raised.value.code == code
 
 
 def test_neither_a_validation_split_nor_folds() -> None:
-    with pytest.raises(DatasetError, match="--folds 5"):
+    with pytest.raises(UsageError, match="--folds 5"):
         SplitRequest(val=0).with_folds(None)
     assert SplitRequest(val=0).with_folds(4) == SplitRequest(val=0, folds=4)
 

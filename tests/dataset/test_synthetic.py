@@ -12,6 +12,7 @@ from bldml.dataset.images import load_rgb
 from bldml.dataset.synthetic import leaves as synthetic
 from bldml.dataset.synthetic.drawing import draw_leaf
 from bldml.dataset.synthetic.leaves import write_leaves
+from bldml.errors import RunError, UsageError
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -82,9 +83,9 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     note = tmp_path / "leaves" / "note.txt"
     note.parent.mkdir()
     note.write_text("mine")
-    with pytest.raises(FileExistsError, match="leaves exists and is not an empty folder"):
+    with pytest.raises(RunError, match="leaves exists and is not an empty folder"):
         write_leaves(note.parent, images_per_class=1, size=16)
-    with pytest.raises(FileExistsError, match="not an empty folder"):
+    with pytest.raises(RunError, match="not an empty folder"):
         write_leaves(note, images_per_class=1, size=16)
     assert contents(tmp_path) == {"leaves/note.txt": b"mine"}
 
@@ -111,7 +112,7 @@ def test_an_interruption_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
         ({"images_per_class": 0}, "images_per_class is 0"),
         ({"size": 15}, "size is 15"),
         ({"seed": -1}, "seed is -1"),
-        ({"class_names": ("BLD", "BLD")}, "both classes"),
+        ({"class_names": ("BLD", "BLD")}, "Both classes"),
         ({"class_names": ("../BLD", "No_BLD")}, "cannot be the name"),
         ({"class_names": ("", "No_BLD")}, "cannot be the name"),
         ({"class_names": ("..", "No_BLD")}, "cannot be the name"),
@@ -122,7 +123,7 @@ def test_an_interruption_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     ],
 )
 def test_senseless_arguments_are_refused(tmp_path: Path, arguments: dict[str, object], complaint: str) -> None:
-    with pytest.raises(ValueError, match=complaint):
+    with pytest.raises(UsageError, match=complaint):
         write_leaves(tmp_path / "leaves", **arguments)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader, TensorDataset
 
-from bldml.errors import TrainingError
+from bldml.errors import ConfigError
 from bldml.training.finetuning import PlateauLR, ProgressiveUnfreezing, classifier
 from bldml.training.module import Batch, LeafClassifier
 from tests.support import REPOSITORY
@@ -66,7 +66,7 @@ def test_blocks_count_instead_of_stages() -> None:
 
 @pytest.mark.parametrize("name", ["start_epoch", "stages", "every_n_epochs", "blocks"])
 def test_schedule_without_negative_numbers(name: str) -> None:
-    with pytest.raises(TrainingError, match=f"unfreezing.{name} must be at least 0, not -1"):
+    with pytest.raises(ConfigError, match=f"unfreezing.{name} must be at least 0, not -1"):
         ProgressiveUnfreezing(**{name: -1})  # type: ignore[arg-type]
 
 
@@ -267,7 +267,7 @@ def test_plateau_looks_at_nothing_else(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_plateau_ranges(arguments: dict[str, Any]) -> None:
     (name,) = arguments
-    with pytest.raises(TrainingError, match=rf"plateau\.{name}"):
+    with pytest.raises(ConfigError, match=rf"plateau\.{name}"):
         PlateauLR(**arguments)
 
 

@@ -54,6 +54,10 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "leave_scaling": ("torch.optim:AdamW._step_supports_amp_scaling",),
     "cpu_has_bf16": ("torch:cpu._is_avx512_bf16_supported",),
     "built_architectures": ("torch:_C._cuda_getArchFlags",) if torch.version.cuda else ("torch:_C",),
+    "send_mistakes_whole": (
+        "torch._utils:ExceptionWrapper.reraise",
+        "torch.utils.data._utils.worker:ExceptionWrapper",
+    ),
     "actions_of": ("argparse:ArgumentParser._actions",),
     "type_of_option": ("jsonargparse._typehints:ActionTypeHint._typehint",),
     "forget_import_rules": (

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader, Dataset
 from torchvision.ops import StochasticDepth
 
-from bldml.errors import TrainingError
+from bldml.errors import ConfigError
 from bldml.metrics.operating_point import OperatingPoint, choose_operating_point
 from bldml.metrics.registry import shown_in
 from bldml.training.backbones import BackboneName, image_size_of
@@ -279,7 +279,7 @@ def test_unfreeze_all_and_too_many() -> None:
     assert module.unfreeze() is module
     assert all(parameter.requires_grad for parameter in module.network.parameters())
     for depth in (-1, 6):
-        with pytest.raises(TrainingError, match=f"{depth} stages cannot be thawed: mobilenet_v2_x0_35 has 5"):
+        with pytest.raises(ConfigError, match=f"{depth} stages cannot be thawed: mobilenet_v2_x0_35 has 5"):
             module.unfreeze(depth)
     assert module.trainable_share() == 1, "a refused depth changes nothing"
 
@@ -360,7 +360,7 @@ def test_dropout_depends_on_seed_and_place_alone() -> None:
     ],
 )
 def test_ranges(arguments: dict[str, Any], words: str) -> None:
-    with pytest.raises(TrainingError, match=words):
+    with pytest.raises(ConfigError, match=words):
         LeafClassifier("mobilenet_v2_x0_35", "none", **{"image_size": SIZE} | arguments)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from bldml.errors import ConfigError
 from bldml.training.resume.job import SlurmJob
 from bldml.training.resume.slurm import RequeueEnvironment, requeue
 
@@ -51,7 +52,7 @@ def test_step_of_srun(environment: dict[str, str], expected: bool, monkeypatch: 
 
 def test_requeue_signal_must_not_be_one_that_also_cancels() -> None:
     assert RequeueEnvironment(requeue_signal=signal.SIGUSR2).requeue_signal == signal.SIGUSR2
-    with pytest.raises(ValueError, match="SIGUSR1 or SIGUSR2, not SIGTERM"):
+    with pytest.raises(ConfigError, match="SIGUSR1 or SIGUSR2, not SIGTERM"):
         RequeueEnvironment(requeue_signal=signal.SIGTERM)
 
 

@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from bldml.dataset.pixels import resize_to_square
+from bldml.errors import ConfigError
 from bldml.training.transforms import (
     Augmentation,
     evaluation_image,
@@ -331,7 +332,7 @@ def test_normalize_gives_mean_zero_and_unit_deviation() -> None:
 )  # fmt: skip
 def test_ranges(setting: dict[str, Any]) -> None:
     (name,) = setting
-    with pytest.raises(ValueError, match=f"augmentation.{name} must"):
+    with pytest.raises(ConfigError, match=f"augmentation.{name} must"):
         Augmentation(**setting)
 
 

@@ -93,5 +93,8 @@ def check_place(given: Path | None, collection: Collection, *, by_folders: bool)
     raise DatasetError(
         f"{option} {show_path(told)} {where} a folder of the photographs themselves, {show_path(around)}; cached "
         f"images do not belong there. Give a folder outside, such as --data.cache_dir {beside}, or "
-        f"{'leave it out' if given is not None else 'unset the variable'}."
+        f"{'leave it out' if given is not None else 'unset the variable'}.",
+        "cache-among-photographs",
+        path=told,
+        root=around,
     )

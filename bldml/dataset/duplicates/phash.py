@@ -5,7 +5,6 @@ under rotation and mirroring finds candidates; `alignment` then compares the who
 """
 
 import hashlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from bldml.dataset.duplicates.alignment import SIDE, Coefficients, align, cosines, crops
+from bldml.io.system import processors
 
 PHash = npt.NDArray[np.uint8]
 """Perceptual hash of one photograph, (PHASH_BYTES,); zeros if it has none."""
@@ -217,16 +217,12 @@ def _neighbours(
         found = []
         for chunk, keys in chunks(whole, wholes, cut):
             _, index = tree.query(
-                keys, [*range(1, count + 1)], _SLACK, distance_upper_bound=_RADIUS, workers=_threads()
+                keys, [*range(1, count + 1)], _SLACK, distance_upper_bound=_RADIUS, workers=processors()
             )
             row, column = np.nonzero(index < len(parts))
             found.append(np.stack([chunk[row], parts[index[row, column]]], 1))
         pairs = np.concatenate(found)
         yield cut, pairs[pairs[:, 0] != pairs[:, 1]] if itself else pairs
-
-
-def _threads() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _keys(coefficients: Coefficients, cut: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:

@@ -1,6 +1,5 @@
 """The command `split`: write a manifest that assigns photographs to splits and folds."""
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,8 +30,9 @@ from bldml.dataset.splitting.messages import (
 from bldml.dataset.splitting.previous import keep_assignments, read_previous, resolve_folds
 from bldml.dataset.splitting.splits import SplitRequest, divide_samples
 from bldml.dataset.verify import Verified, verify
-from bldml.errors import DatasetError
+from bldml.errors import DatasetError, UsageError
 from bldml.io.atomic import write_atomically
+from bldml.io.system import processors
 from bldml.io.text import counted
 
 PHASH_SIZE = 128  # pixels; a perceptual hash needs no more detail than an image of this size has
@@ -76,22 +76,22 @@ def split_photographs(
         DatasetError, RunError: The request cannot be met or the manifest cannot be written; no file was changed.
     """
     if not output.absolute().parent.is_dir():
-        raise DatasetError(
-            f"The folder {show_path(output.absolute().parent)} for --output does not exist. Make it first."
-        )
+        message = f"The folder {show_path(output.absolute().parent)} for --output does not exist. Make it first."
+        raise UsageError(message, "output-folder-missing", path=output.absolute().parent)
     previous = read_previous(output, fresh)
     requested, request = request, request.with_folds(resolve_folds(previous, request.folds))
     found = read_folders(root, aliases=class_aliases)
     samples = sorted((s for split in found.splits.values() for s in split), key=lambda s: s.name)
     if not samples:
-        raise DatasetError(no_photographs(found))
+        raise DatasetError(no_photographs(found), "photographs-none", path=root)
     names = [sample.name for sample in samples]
     own, notes = _own_groups(group, names, root, gap_seconds)
     if request.folds != requested.folds:
         notes.append(f"The {request.folds} folds in {show_path(output)} are kept (--fresh starts over).")
     contents = _read(samples)
     if not any(contents.digests):
-        raise DatasetError(f"Of {counted(len(samples), 'photograph')} in {show_path(root)} not one can be read.")
+        message = f"Of {counted(len(samples), 'photograph')} in {show_path(root)} not one can be read."
+        raise DatasetError(message, "photographs-all-unreadable", path=root, found=len(samples))
     digests = {name: digest for name, digest in zip(names, contents.digests, strict=True) if digest}
     kept = keep_assignments(previous, samples, digests, output) if previous else None
     duplicates = find_duplicates(names, [s.class_name for s in samples], contents.digests, contents.phashes)
@@ -112,14 +112,16 @@ def split_photographs(
 def _own_groups(group: str, names: Sequence[str], root: Path, gap_seconds: float) -> tuple[list[str], list[str]]:
     """Return the user's group of each photograph, and text about the groups."""
     if not gap_seconds >= 0:
-        raise DatasetError(f"--gap_seconds must be at least 0, not {gap_seconds:g}; 0 is for not looking for bursts.")
+        message = f"--gap_seconds must be at least 0, not {gap_seconds:g}; 0 turns burst detection off."
+        raise UsageError(message, "gap-negative", found=gap_seconds, expected=0)
     off = "--group none" if group == "none" else "--gap_seconds 0" if gap_seconds == 0 else ""
     notes = [f"Burst detection is off ({off})."] if off else []
 
     kind, _, level = group.partition(":")
     if kind == "folder":
         if level and (not level.isdecimal() or int(level) < 1):
-            raise DatasetError(f"--group {group}: after the colon comes a number of folders, such as folder:1.")
+            message = f"--group {group}: after the colon comes a number of folders, such as folder:1."
+            raise UsageError(message, "group-level-wrong", found=group)
         has_splits = bool({folder.name for folder in subfolders(root)} & set(SPLITS))
         depth = 2 if has_splits else 1
         groups = folder_groups(names, depth, int(level) if level else None)
@@ -127,7 +129,8 @@ def _own_groups(group: str, names: Sequence[str], root: Path, gap_seconds: float
     if group in ("burst", "none"):
         return [""] * len(names), notes
     if not Path(group).expanduser().is_file():
-        raise DatasetError(f"--group {show_path(group)} is neither burst, folder, none nor a file that is there.")
+        message = f"--group {show_path(group)} is neither burst, folder, none nor a file that is there."
+        raise UsageError(message, "group-unknown", found=group)
     groups, unknown = table_groups(Path(group).expanduser(), names)
     if not unknown:
         return groups, notes
@@ -139,10 +142,9 @@ def _own_groups(group: str, names: Sequence[str], root: Path, gap_seconds: float
 def _read(samples: Sequence[Sample]) -> _Contents:
     """Read every photograph once."""
     contents = _Contents([], np.zeros((len(samples), PHASH_BYTES), np.uint8), [], [])
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     progress: Callable[..., Iterable[Any]] = tqdm
     results: Iterable[Verified] = progress(
-        verify(samples, PHASH_SIZE, workers),
+        verify(samples, PHASH_SIZE, processors()),
         total=len(samples), desc="Reading photographs", unit="photo", leave=False, disable=None,
     )  # fmt: skip
     for i, result in enumerate(results):

@@ -83,14 +83,18 @@ def folder_groups(names: Sequence[str], depth: int, level: int | None = None) ->
     if names and not any(groups):
         raise DatasetError(
             f"No photograph lies in a folder below its class folder, such as {PurePosixPath(names[0]).parent}/tree_1, "
-            "so folders say nothing about groups. Give --group burst, or a table of groups: --group FILE.csv."
+            "so folders say nothing about groups. Give --group burst, or a table of groups: --group FILE.csv.",
+            "group-folders-none",
         )
     deepest = max(map(len, below), default=0)
     if names and level is not None and level > deepest:
         example = next(name for name, parts in zip(names, below, strict=True) if len(parts) == deepest)
         raise DatasetError(
             f"--group folder:{level} is deeper than the folders: below the class folders there {_levels(deepest)}, "
-            f"such as in {show_path(example)}. Give --group folder:{deepest}, or folder for all of them."
+            f"such as in {show_path(example)}. Give --group folder:{deepest}, or folder for all of them.",
+            "group-level-too-deep",
+            found=level,
+            expected=deepest,
         )
     return groups
 
@@ -152,7 +156,10 @@ def table_groups(table: Path, names: Sequence[str]) -> tuple[list[str], list[str
             f"The table of groups {show_path(table)} cannot be used: {', '.join(wrong)}.\n  "
             + "\n  ".join(shown)
             + f"{hint}\nPaths start from the data folder; a file's name or its stem "
-            "will do where it is the only one. A photograph by itself has a row with an empty group."
+            "will do where it is the only one. A photograph by itself has a row with an empty group.",
+            "group-table-wrong",
+            path=table,
+            found=wrong,
         )
     return [groups[i] for i in range(len(names))], unknown
 

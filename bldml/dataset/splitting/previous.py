@@ -72,12 +72,16 @@ def read_previous(manifest: Path, fresh: bool = False) -> list[Assignment]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise DatasetError(f"The file {show_path(manifest)} cannot be read: {error.strerror}.") from error
+        message = f"The file {show_path(manifest)} cannot be read: {error.strerror}."
+        raise DatasetError(message, "previous-unreadable", path=manifest, reason=error.strerror) from error
     columns = [column.strip().strip('"') for column in first.split(",")]
     if [column for column in columns if column != FOLD] != list(COLUMNS):
         raise DatasetError(
             f"{show_path(manifest)} is there already and is no manifest that bldml split wrote: its first line is not "
-            f"{','.join(COLUMNS)}. It stays as it is: give another --output."
+            f"{','.join(COLUMNS)}. It stays as it is: give another --output.",
+            "previous-foreign",
+            path=manifest,
+            expected=[*COLUMNS],
         )
     if fresh:
         return []
@@ -87,13 +91,21 @@ def read_previous(manifest: Path, fresh: bool = False) -> list[Assignment]:
         if row["split"] not in SPLITS:
             raise DatasetError(
                 f"The manifest {show_path(manifest)}, which is there already, has the unknown split {row['split']!r} "
-                f"in row {number} (known: {', '.join(SPLITS)}). Correct it, or start over with --fresh."
+                f"in row {number} (known: {', '.join(SPLITS)}). Correct it, or start over with --fresh.",
+                "previous-split-unknown",
+                path=manifest,
+                row=number,
+                found=row["split"],
             )
         fold = row.get(FOLD, "")
         if fold and not (fold.isascii() and fold.isdecimal()):
             raise DatasetError(
                 f"The manifest {show_path(manifest)}, which is there already, has the fold {fold!r} in row {number}, "
-                "which is no number. Correct it, or start over with --fresh."
+                "which is no number. Correct it, or start over with --fresh.",
+                "previous-fold-no-number",
+                path=manifest,
+                row=number,
+                found=fold,
             )
         label = class_name(without_apostrophe(row["label"]))
         assignments.append(Assignment(row["path"], row["split"], fold, row["sha256"].lower(), label))
@@ -159,7 +171,9 @@ def _check_same(
     if previous and not kept:
         raise DatasetError(
             f"Of {counted(len(previous), 'photograph')} in {show_path(manifest)} not one is here: it divides others, "
-            f"perhaps from another folder. {way_out}"
+            f"perhaps from another folder. {way_out}",
+            "previous-of-other-data",
+            path=manifest,
         )
     # Cameras restart their numbering, so another data set may have the same names.
     if 2 * len(changed) > comparable:
@@ -167,7 +181,10 @@ def _check_same(
         names = ", ".join(map(show_path, changed[:3])) + (", …" if len(changed) > 3 else "")
         raise DatasetError(
             f"{len(changed)} of the {counted(comparable, 'photograph')} that {show_path(manifest)} has by name {are} "
-            f"now (another content: {names}). Perhaps it divides another data set with the same names. {way_out}"
+            f"now (another content: {names}). Perhaps it divides another data set with the same names. {way_out}",
+            "previous-changed",
+            path=manifest,
+            found=changed,
         )
 
 
@@ -193,5 +210,8 @@ def resolve_folds(previous: Sequence[Assignment], folds: int | None) -> int | No
         return found or folds
     raise DatasetError(
         f"The earlier division has {found} folds; asked for are {folds}. Leave --folds out, give another --output, or "
-        "start over with --fresh."
+        "start over with --fresh.",
+        "folds-differ",
+        found=folds,
+        expected=found,
     )

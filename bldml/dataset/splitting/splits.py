@@ -11,7 +11,7 @@ from bldml.dataset.samples import SPLITS, Collection, Sample
 from bldml.dataset.splitting.groups import Join
 from bldml.dataset.splitting.partition import Counts, divide_groups, missing_classes
 from bldml.dataset.splitting.previous import KeptAssignments
-from bldml.errors import DatasetError
+from bldml.errors import DatasetError, UsageError
 from bldml.io.text import counted
 
 MOST_SHOWN = 5
@@ -39,12 +39,17 @@ class SplitRequest:
 
     def __post_init__(self) -> None:
         if not (0 <= self.val < 1 and 0 <= self.test < 1 and self.val + self.test < 1):
-            raise DatasetError(
+            raise UsageError(
                 f"--val {self.val:g} and --test {self.test:g} must each be at least 0 and together below 1, so that "
-                "something is left for training."
+                "something is left for training.",
+                "proportions-wrong",
+                val=self.val,
+                test=self.test,
             )
         if self.folds is not None and self.folds < 2:
-            raise DatasetError(f"--folds must be at least 2, not {self.folds}.")
+            raise UsageError(
+                f"--folds must be at least 2, not {self.folds}.", "folds-too-few", found=self.folds, expected=2
+            )
 
     @property
     def fractions(self) -> tuple[float, ...]:
@@ -58,7 +63,9 @@ class SplitRequest:
             DatasetError: There is neither a validation split nor folds.
         """
         if self.val == 0 and folds is None:
-            raise DatasetError("--val 0 leaves nothing to choose the best epoch on. Give a share, or --folds 5.")
+            raise UsageError(
+                "--val 0 leaves nothing to choose the best epoch on. Give a share, or --folds 5.", "val-empty"
+            )
         return replace(self, folds=folds)
 
 
@@ -182,7 +189,9 @@ def _fixed_parts(
     raise DatasetError(
         f"Photographs that must stay together lie apart in the earlier division, in {counted(len(apart), 'group')}:"
         f"{''.join(listed)}\n{joined}{' ' if joined else ''}{because}"
-        f"Old photographs keep their places. {remedy} another --output, or start over with --fresh."
+        f"Old photographs keep their places. {remedy} another --output, or start over with --fresh.",
+        "previous-groups-apart",
+        found=len(apart),
     )
 
 
@@ -200,7 +209,11 @@ def _check_possible(
         raise DatasetError(
             f"Class {show_path(name)} comes in {counted(len(holders), 'group')}"
             f"{f' ({first})' if first else ''}; {what} need at least {n_parts}, because a group is never divided."
-            f"{_joined(joins)} Ask for fewer or larger parts, or for smaller groups, or add photographs."
+            f"{_joined(joins)} Ask for fewer or larger parts, or for smaller groups, or add photographs.",
+            "class-in-too-few-groups",
+            found=len(holders),
+            expected=n_parts,
+            class_name=name,
         )
 
 
@@ -213,7 +226,8 @@ def _check_filled(
         raise DatasetError(
             f"No division was found that leaves no class out of a part; missing: {listed}. Groups hold several "
             "classes, or old photographs keep their places (--fresh starts over). Ask for fewer parts or smaller "
-            "groups."
+            "groups.",
+            "division-impossible",
         )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bldml.dataset.synthetic.drawing import draw_leaf
+from bldml.errors import RunError, UsageError
 
 JPEG_QUALITY = 90
 
@@ -36,13 +37,14 @@ def write_leaves(
         Number of photographs written.
 
     Raises:
-        FileExistsError: `root` exists and is not an empty folder.
-        ValueError: A number, name or fraction is not valid.
+        RunError: `root` exists and is not an empty folder.
+        UsageError: A number, name or fraction is not valid.
     """
     _check(images_per_class, size, seed, class_names, splits)
     root = Path(root)
     if root.exists() and not (root.is_dir() and next(root.iterdir(), None) is None):
-        raise FileExistsError(f"{root} exists and is not an empty folder: name a new one, or remove it first")
+        message = f"{root} exists and is not an empty folder: name a new one, or remove it first."
+        raise RunError(message, "demo-folder-not-empty", path=root)
     root.parent.mkdir(parents=True, exist_ok=True)
     # Written to a folder beside it and renamed at the end, so that `root` is never incomplete.
     unfinished = root.parent / f".{root.name}.{os.getpid()}.unfinished"
@@ -73,14 +75,16 @@ def _check(
         ("seed", seed, 0),
     ):
         if value < least:
-            raise ValueError(f"{name} is {value}; it must be at least {least}")
+            message = f"{name} is {value}; it must be at least {least}."
+            raise UsageError(message, "demo-option-too-small", key=name, found=value, expected=least)
     for name in (*class_names, *(splits or ())):
         if name in ("", "..") or Path(name).name != name:
-            raise ValueError(f"{name!r} cannot be the name of a folder")
+            raise UsageError(f"{name!r} cannot be the name of a folder.", "demo-name-refused", found=name)
     if class_names[0] == class_names[1]:
-        raise ValueError(f"both classes are called {class_names[0]!r}")
+        raise UsageError(f"Both classes are called {class_names[0]!r}.", "demo-classes-equal", found=class_names[0])
     if splits is not None and (abs(sum(splits.values()) - 1) > 1e-6 or min(splits.values(), default=0) < 0):
-        raise ValueError(f"the shares of the splits must be at least 0 and sum to 1, not {splits}")
+        message = f"The proportions of the splits must be at least 0 and sum to 1, not {splits}."
+        raise UsageError(message, "demo-splits-wrong", found=splits)
 
 
 def _numbers(count: int, splits: dict[str, float] | None) -> Iterator[tuple[str, range]]:

@@ -20,7 +20,7 @@ from bldml.dataset.samples import (
     check_trainable,
     no_photographs,
 )
-from bldml.errors import DatasetError
+from bldml.errors import ConfigError, DatasetError
 from bldml.training.data.leafdataset import FlipLabels, Item, LeafDataset
 from bldml.training.data.prepared import PreparedData
 from bldml.training.data.reading import Storage, granted_cpus, read_photographs
@@ -85,16 +85,22 @@ class LeafDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         if not (0 < val_fraction < 1 and 0 <= test_fraction < 1 and val_fraction + test_fraction < 1):
-            raise DatasetError(
+            raise ConfigError(
                 f"data.val_fraction {val_fraction} and data.test_fraction {test_fraction} must lie in (0, 1) and "
-                "[0, 1) and leave something for training."
+                "[0, 1) and leave something for training.",
+                "fractions-wrong",
+                val=val_fraction,
+                test=test_fraction,
             )
         if fold is not None and manifest is None:
-            raise DatasetError(f"data.fold {fold} needs a manifest with the column fold: --data.manifest splits.csv.")
+            message = f"data.fold {fold} needs a manifest with the column fold: --data.manifest splits.csv."
+            raise ConfigError(message, "fold-without-manifest", found=fold)
         if batch_size < 1:
-            raise DatasetError(f"data.batch_size must be at least 1, not {batch_size}.")
+            message = f"data.batch_size must be at least 1, not {batch_size}."
+            raise ConfigError(message, "batch-size-too-small", found=batch_size, expected=1)
         if num_workers != "auto" and num_workers < 0:
-            raise DatasetError(f"data.num_workers must be auto, 0 or more, not {num_workers}.")
+            message = f"data.num_workers must be auto, 0 or more, not {num_workers}."
+            raise ConfigError(message, "workers-wrong", found=num_workers)
         # No shell has looked at a YAML file; outside the command line a path may be a text.
         self.root = None if root is None else Path(root).expanduser()
         self.manifest, self.fold = None if manifest is None else Path(manifest).expanduser(), fold
@@ -182,12 +188,15 @@ class LeafDataModule(LightningDataModule):
         """
         collection = read_unlabelled(self._require_root()) if split == "predict" else self._read(whole=whole)
         if not any(collection.splits.values()):
-            raise DatasetError(no_photographs(collection))
+            raise DatasetError(no_photographs(collection), "photographs-none", path=collection.root)
         if not collection.splits.get(split):
             raise DatasetError(
                 f"The {split} split in {show_path(collection.root)} is empty; there is: "
                 f"{', '.join(f'{len(v)} in {k}' for k, v in collection.splits.items())}. Another labelled folder can "
-                "be given with --data.root."
+                "be given with --data.root.",
+                "split-empty",
+                path=collection.root,
+                split=split,
             )
         collection = replace(collection, splits={split: collection.splits[split]})
         unknown = [name for name in collection.class_names if class_names and name not in class_names]
@@ -195,7 +204,11 @@ class LeafDataModule(LightningDataModule):
             raise DatasetError(
                 f"The classes in {show_path(collection.root)} are {', '.join(collection.class_names)}; the checkpoint "
                 f"knows {', '.join(class_names)}. Match them by --data.class_aliases "
-                f"'{{{unknown[0]}: {class_names[0]}, …}}'."
+                f"'{{{unknown[0]}: {class_names[0]}, …}}'.",
+                "classes-of-other-checkpoint",
+                path=collection.root,
+                found=[*collection.class_names],
+                expected=[*class_names],
             )
         if not class_names and split != "predict":
             class_names = collection.class_names
@@ -203,7 +216,8 @@ class LeafDataModule(LightningDataModule):
         found = PreparedData(collection, Contents(0), class_names, self.positive_class)
         prepared = self._verified(found)
         if not prepared.samples(split):
-            raise DatasetError(f"Not one photograph in {show_path(collection.root)} can be read.")
+            message = f"Not one photograph in {show_path(collection.root)} can be read."
+            raise DatasetError(message, "photographs-all-unreadable", path=collection.root)
         self.prepared = prepared
         return prepared
 
@@ -255,7 +269,9 @@ class LeafDataModule(LightningDataModule):
 
     def _require_root(self) -> Path:
         if self.root is None:
-            raise DatasetError("Where are the photographs? Give --data.root FOLDER (or --data.manifest FILE).")
+            raise DatasetError(
+                "Where are the photographs? Give --data.root FOLDER (or --data.manifest FILE).", "data-root-not-given"
+            )
         return self.root
 
     def _read(self, *, whole: bool) -> Collection:

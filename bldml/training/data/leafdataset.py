@@ -92,11 +92,13 @@ class LeafDataset(Dataset[Item]):
             return photograph
 
     def _decoded(self, index: int) -> Image.Image:
+        path = self.samples[index].path
         try:
-            return load_rgb(self.samples[index].path, self.image_size)
+            return load_rgb(path, self.image_size)
         except UnreadableImage as error:
             # All were decoded before training: this one has changed since, and nothing may take its place.
-            raise DatasetError(f"A photograph has become unreadable during the run. {error}") from error
+            message = f"A photograph has become unreadable during the run. {error}"
+            raise DatasetError(message, "photograph-changed", path=path, reason=error.reason) from error
 
     def _generator(self, epoch: int, name: str) -> np.random.Generator:
         digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()

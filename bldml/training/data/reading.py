@@ -1,6 +1,5 @@
 """Every photograph read once before training or an evaluation: what can be used, what it is, its image cached."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from bldml.dataset.files import show_path
 from bldml.dataset.samples import Collection, Sample
 from bldml.dataset.verify import Verified, verify
 from bldml.errors import DatasetError
+from bldml.io.system import processors
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,10 @@ def read_photographs(
         raise DatasetError(
             f"{len(bad)} of {total} photographs in {show_path(collection.root)} cannot be read:\n"
             + "\n".join(f"  {show_path(name)}: {reason}" for name, reason in bad)
-            + "\nReplace or remove them, or leave them out with --data.unreadable exclude."
+            + "\nReplace or remove them, or leave them out with --data.unreadable exclude.",
+            "photographs-unreadable",
+            path=collection.root,
+            found=bad,
         )
     return Reading(collection.without(name for name, _ in bad), contents[:good], bad)
 
@@ -130,6 +133,4 @@ def _progress(results: Iterator[Verified], total: int) -> Iterable[Verified]:
 
 def granted_cpus() -> int:
     """CPUs that this process may use (a job's share, not the machine's), at most 16."""
-    # Not on every system: macOS has no affinity.
-    granted = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(16, granted)
+    return min(16, processors())

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from bldml.training.lightning_internals import send_mistakes_whole
 from bldml.training.resume.signals import blocked, ignore_in_worker
 
 
@@ -110,6 +111,11 @@ def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
     return {"image": pixels.permute(0, 3, 1, 2), **default_collate(others)}
 
 
+def _start_worker(worker_id: int) -> None:
+    ignore_in_worker(worker_id)
+    send_mistakes_whole()
+
+
 def leaf_loader(
     dataset: Dataset[Any], sampler: Sampler[tuple[int, int]], batch_size: int, num_workers: int, seed: int
 ) -> LeafLoader:
@@ -129,7 +135,7 @@ def leaf_loader(
         sampler=sampler,
         num_workers=num_workers,
         collate_fn=collate,
-        worker_init_fn=ignore_in_worker,
+        worker_init_fn=_start_worker,
         pin_memory=torch.cuda.is_available(),
         # A loader of its own generator: the global one then advances the same whatever the number of workers.
         generator=torch.Generator().manual_seed(seed),

@@ -78,7 +78,8 @@ class Interruption(Callback):
         step = int(state["step"])
         largest, smallest = self._agree(torch.tensor([step, -step])).tolist()
         if largest != -smallest:
-            raise CheckpointError(f"The processes go on from different steps, {-smallest} to {largest}: start again.")
+            message = f"The processes go on from different steps, {-smallest} to {largest}: start again."
+            raise CheckpointError(message, "ranks-differ", found=[-smallest, largest])
         trainer.should_stop = state["should_stop"]
         self._metrics = state["metrics"][trainer.global_rank]
         self._resumed_at = state["epoch"] if state["position"] == "epoch" else None
@@ -167,7 +168,9 @@ class Interruption(Callback):
                 except CheckpointError as error:  # better known now than when the run is to go on
                     raise CheckpointError(
                         f"{error}\nA callback of the configuration returns from state_dict something that is no plain "
-                        "value. No run can go on from such a checkpoint."
+                        "value. No run can go on from such a checkpoint.",
+                        "checkpoint-not-plain",
+                        reason=str(error),
                     ) from error
                 self._is_readable = True
             try:
@@ -175,9 +178,8 @@ class Interruption(Callback):
                     self.run.last_checkpoint.replace(self.run.previous_checkpoint)
                 fresh.replace(self.run.last_checkpoint)
             except OSError as error:
-                raise RunError(
-                    f"Cannot rename {fresh} to last.ckpt: {error.strerror}. It holds the run so far."
-                ) from error
+                message = f"Cannot rename {fresh} to last.ckpt: {error.strerror}. It holds the run so far."
+                raise RunError(message, "checkpoint-not-renamable", path=fresh, reason=error.strerror) from error
         trainer.strategy.barrier("last.ckpt")
         self._position = None
         self._saved_at = time.monotonic()

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
+from bldml.errors import ConfigError
 from bldml.training.resume.job import SlurmJob
 from bldml.training.resume.signals import WALL_TIME, Stopped, StopSignals, blocked, is_first_process
 
@@ -28,12 +29,13 @@ class RequeueEnvironment(SLURMEnvironment):
         requeue_signal: The signal of `#SBATCH --signal`, SIGUSR1 or SIGUSR2; either is understood.
 
     Raises:
-        ValueError: It is another one: SIGTERM, for instance, also says that a job is cancelled.
+        ConfigError: It is another one: SIGTERM, for instance, also says that a job is cancelled.
     """
 
     def __init__(self, auto_requeue: bool = True, requeue_signal: signal.Signals | None = None) -> None:
         if requeue_signal is not None and requeue_signal not in WALL_TIME:
-            raise ValueError(f"requeue_signal must be SIGUSR1 or SIGUSR2, not {requeue_signal.name}")
+            message = f"requeue_signal must be SIGUSR1 or SIGUSR2, not {requeue_signal.name}."
+            raise ConfigError(message, "requeue-signal-unknown", found=requeue_signal.name)
         # Not Lightning's own __init__, which warns wherever Slurm is installed but a command was not started by srun.
         self.auto_requeue = auto_requeue
         self.requeue_signal: signal.Signals = requeue_signal or signal.SIGUSR1

@@ -140,15 +140,21 @@ def read_progress(path: Path) -> Progress:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
     except OSError as error:  # which says nothing of the file: another try may succeed
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
+        raise CheckpointError(
+            f"{path} cannot be read: {error.strerror}.", "checkpoint-unreadable", path=path, reason=error.strerror
+        ) from error
     except (zipfile.BadZipFile, EOFError) as error:
-        raise DamagedCheckpoint(f"{path} is damaged: {error}.") from error
+        raise DamagedCheckpoint(
+            f"{path} is damaged: {error}.", "checkpoint-cut", path=path, reason=str(error)
+        ) from error
     if broken is not None:
-        raise DamagedCheckpoint(f"{path} is damaged: the checksum of {broken} is wrong.")
+        message = f"{path} is damaged: the checksum of {broken} is wrong."
+        raise DamagedCheckpoint(message, "checkpoint-checksum-wrong", path=path, found=broken)
     checkpoint: Checkpoint = read_checkpoint(path)
     plain = torch.load(path, map_location="cpu", weights_only=True, mmap=True).get(KEY)
     if not isinstance(plain, dict):
-        raise CheckpointError(f"{path} is not a checkpoint that a run can go on from: take last.ckpt.")
+        message = f"{path} is not a checkpoint that a run can go on from: take last.ckpt."
+        raise CheckpointError(message, "checkpoint-not-resumable", path=path)
     return Progress(
         checkpoint.path, plain["epoch"], plain["step"], tuple(plain["rows"]), plain["next_log_step"],
         len(plain["metrics"]),

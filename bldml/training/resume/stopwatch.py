@@ -2,11 +2,11 @@
 
 import json
 import time
-from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from bldml.io.atomic import write_atomically
+from bldml.io.documents import mapping_or_nothing
 from bldml.run.folder import RunFolder
 
 
@@ -50,7 +50,6 @@ class Stopwatch(Callback):
 def measured(run: RunFolder) -> float | None:
     """Seconds so far; None where the file is missing or damaged."""
     try:
-        found: Any = json.loads(run.training_time.read_text(encoding="utf-8"))["training_seconds"]
-        return max(0.0, float(found))
-    except (OSError, ValueError, TypeError, KeyError):
+        return max(0.0, float(mapping_or_nothing(run.training_time)["training_seconds"]))
+    except (ValueError, TypeError, KeyError):
         return None

@@ -45,7 +45,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             raise RunError(
                 f"Cannot write the checkpoint {target}: {reason}. The checkpoints before are as they were. Is there "
-                "space left, and may you write there?"
+                "space left, and may you write there?",
+                "checkpoint-not-writable",
+                path=target,
+                reason=reason,
             ) from error
 
     def remove_checkpoint(self, path: Any) -> None:
