@@ -20,7 +20,7 @@ from typing import Any
 from bldml.metrics.auroc import paired_auroc
 from bldml.run.predictions import Prediction, read_predictions
 
-NOTHING_KEPT = ["--data.cache=off", "--model.kept_features=0"]
+NOTHING_KEPT = ["--data.cache=off", "--model.feature_cache=0"]
 WAYS = {
     "kept": ["--trainer.precision=bf16-mixed"],
     "kept, again": ["--trainer.precision=bf16-mixed"],

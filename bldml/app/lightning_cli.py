@@ -25,6 +25,7 @@ from bldml.app.options import (
     checked_seed,
     set_up_parsing,
     take_from_checkpoint,
+    with_present_options,
     without,
 )
 from bldml.app.resume import RUN_VARIABLE, recorded, run_to_continue, with_config_of_run
@@ -76,7 +77,8 @@ class LeafCLI(LightningCLI):
         if self.trusted and not self.is_child:
             say_warning(f"--trust_config: this configuration may name classes that bldml does not know. {RISK}")
         set_up_parsing(None if self.trusted else allowed_paths())
-        args = with_config_of_run([argument for argument in args if argument != "--trust_config"])
+        args = with_present_options([argument for argument in args if argument != "--trust_config"])
+        args = with_config_of_run(args)
         check_files(args)
         self.parsers: dict[str, LightningArgumentParser] = {}
         self.verb = args[0] if args else ""

@@ -39,7 +39,9 @@ from bldml.training.lightning_internals import (
 
 GROUPS = ("model", "data", "trainer", "unfreezing", "early_stopping", "plateau")
 MONITORED = ("early_stopping", "plateau")
-# Classes that configurations and run folders of earlier versions name by another path.
+# Options of version 0.1 and their present names.
+RENAMED = {"model.kept_features": "model.feature_cache"}
+# Classes that configurations and run folders of version 0.1 name by another path.
 MOVED = {"bldml.training.slurm.RequeueEnvironment": "bldml.training.resume.slurm.RequeueEnvironment"}
 
 
@@ -64,7 +66,7 @@ def add_arguments(parser: LightningArgumentParser, verb: str) -> None:
     parser.add_argument("--run_name", type=str | None, help="Name of the run's folder; null for backbone, fold, time.")
     parser.add_argument(
         "--monitor",
-        type=monitored,
+        type=Monitor(),
         default="val_loss",
         help=f"Metric that chooses the best checkpoint, the plateau and the early stop: {', '.join(monitor_names())}.",
     )
@@ -131,29 +133,37 @@ def monitor_names() -> list[str]:
 
 
 class UnknownMonitor(ArgumentTypeError, ValueError):
-    """There is no such metric; argparse shows the words of the one, jsonargparse of the other."""
+    """There is no such metric. argparse prints the message of the one base class, jsonargparse that of the other."""
 
 
-def monitored(name: str) -> str:
-    """The type of --monitor: a name by which a metric is logged, or was in 0.1.
+class Monitor:
+    """The type of --monitor: the name of a metric that training logs, or the name that version 0.1 had for it."""
 
-    Raises:
-        UnknownMonitor: There is no such metric.
+    def __call__(self, name: str) -> str:
+        """Return the present name of the metric.
 
-    >>> monitored("val_auroc")
-    'val_auroc'
-    """
-    found = canonical(str(name))
-    if found not in monitor_names():
-        raise UnknownMonitor(f"{name} cannot be monitored. Set monitor to one of {', '.join(monitor_names())}.")
-    if found != name:
-        _say_renamed(name, found)
-    return found
+        Raises:
+            UnknownMonitor: There is no such metric.
+
+        >>> Monitor()("val_auroc")
+        'val_auroc'
+        """
+        present = canonical(str(name))
+        if present not in monitor_names():
+            raise UnknownMonitor(f"{name} cannot be monitored. Set monitor to one of {', '.join(monitor_names())}.")
+        if present != name:
+            hint_renamed(name, present)
+        return present
+
+    def __repr__(self) -> str:
+        """Return what --help shows as the type."""
+        return "metric"
 
 
 @cache
-def _say_renamed(name: str, found: str) -> None:
-    rank_zero_info(f"Note: {name} is now called {found}. The next version will not know the old name.")
+def hint_renamed(old: str, new: str) -> None:
+    """Tell the user once that a name of version 0.1 has changed."""
+    rank_zero_info(f"Note: {old} is now called {new}. The next version will not accept the old name.")
 
 
 def mode_of(monitor: str) -> str:
@@ -162,7 +172,7 @@ def mode_of(monitor: str) -> str:
     >>> mode_of("val_loss"), mode_of("val_auroc")
     ('min', 'max')
     """
-    return "min" if METRICS[monitored(monitor).removeprefix("val_")].better == "lower" else "max"
+    return "min" if METRICS[canonical(monitor).removeprefix("val_")].better == "lower" else "max"
 
 
 def seed_of(seed: bool | int) -> int:
@@ -262,7 +272,7 @@ def _real(path: Path | None) -> Path | None:
 
 
 def load_configuration(text: str) -> Any:
-    """A configuration as plain values; a class is named by its path of today, whatever it was called before.
+    """Return a configuration as plain values, with the present names of options and classes.
 
     Raises:
         yaml.YAMLError: See `load_yaml`.
@@ -270,14 +280,38 @@ def load_configuration(text: str) -> Any:
     >>> load_configuration("plugins: [{class_path: bldml.training.slurm.RequeueEnvironment}]")
     {'plugins': [{'class_path': 'bldml.training.resume.slurm.RequeueEnvironment'}]}
     """
-    return _renamed(load_yaml(text))
+    configuration = _with_present_classes(load_yaml(text))
+    for old, new in RENAMED.items():
+        (group, old_key), new_key = old.split("."), new.rpartition(".")[2]
+        # The group itself, where its settings are given as one option: --model '{kept_features: 0}'.
+        for settings in (configuration, configuration.get(group) if isinstance(configuration, dict) else None):
+            if isinstance(settings, dict) and old_key in settings and new_key not in settings:
+                hint_renamed(old, new)
+                settings[new_key] = settings.pop(old_key)
+    return configuration
 
 
-def _renamed(value: Any) -> Any:
+def with_present_options(arguments: list[str]) -> list[str]:
+    """Return a command line with the present names of its options.
+
+    >>> with_present_options(["fit", "--model.lr=1", "--model.kept_features=0"])
+    ['fit', '--model.lr=1', '--model.feature_cache=0']
+    """
+    present = []
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        if option.startswith("--") and (new := RENAMED.get(option[2:])):
+            hint_renamed(option[2:], new)
+            argument = f"--{new}{equals}{value}"
+        present.append(argument)
+    return present
+
+
+def _with_present_classes(value: Any) -> Any:
     if isinstance(value, list):
-        return [_renamed(item) for item in value]
+        return [_with_present_classes(item) for item in value]
     if isinstance(value, dict):
-        return {key: _renamed(item) for key, item in value.items()}
+        return {key: _with_present_classes(item) for key, item in value.items()}
     return MOVED.get(value, value) if isinstance(value, str) else value
 
 

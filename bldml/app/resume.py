@@ -42,7 +42,7 @@ FREE = (
     "data.on_leak",
     "data.cache",
     "data.cache_dir",
-    "model.kept_features",
+    "model.feature_cache",
     "trainer.plugins",
     "trainer.enable_progress_bar",
     "trainer.default_root_dir",

@@ -61,8 +61,8 @@ class LeafClassifier(LightningModule):
             with freeze_batchnorm false, BatchNorm uses and learns the statistics of each batch.
         freeze_batchnorm: Hold the backbone's BatchNorm layers in evaluation mode always, so that their running
             statistics stay those of the pretrained weights.
-        kept_features: Memory in GiB, at least 0, for what the frozen part of the backbone makes of the validation
-            photographs: it is the same in every epoch until more is thawed. 0 computes it each time.
+        feature_cache: Memory in GiB, at least 0, for caching the frozen backbone's output on the validation photographs,
+            which is the same in every epoch until more is unfrozen. 0 turns the cache off.
         compile: Let torch.compile make the network faster; the first epoch after each thaw then takes a minute longer.
         seed: Seed of dropout and stochastic depth (taken from seed_everything).
     """
@@ -79,7 +79,7 @@ class LeafClassifier(LightningModule):
         head: Literal["last_layer", "whole_classifier"] = "last_layer",
         frozen_mode: Literal["eval", "train"] = "eval",
         freeze_batchnorm: bool = True,
-        kept_features: float = 2.0,
+        feature_cache: float = 2.0,
         compile: bool = False,
         seed: int | None = None,
     ) -> None:
@@ -97,7 +97,7 @@ class LeafClassifier(LightningModule):
             message += f"(its own size is {self.row.image_size})."
             raise ConfigError(message, "image-size-too-small", found=size, expected=least)
         numbers = {"lr": lr, "backbone_lr_factor": backbone_lr_factor, "weight_decay": weight_decay}
-        for name, value in (numbers | {"kept_features": kept_features}).items():
+        for name, value in (numbers | {"feature_cache": feature_cache}).items():
             if not (math.isfinite(value) and value >= 0):
                 message = f"model.{name} must be a finite number of at least 0, not {value}."
                 raise ConfigError(message, "model-number-wrong", key=name, found=value, expected=0)
@@ -112,7 +112,7 @@ class LeafClassifier(LightningModule):
         # On the CPU, channels_last makes bf16 convolutions about twice as fast; on a GPU fp16 ones.
         self.network = build(backbone).to(memory_format=torch.channels_last)
         self.trunk = Trunk(self.network, self.row.steps, compiled=compile)
-        self.kept = FeatureCache(int(kept_features * 2**30))
+        self.kept = FeatureCache(int(feature_cache * 2**30))
         self.register_buffer("pos_weight", torch.ones(()))
         self.pos_weight: Tensor
         self.normalization = Normalization()

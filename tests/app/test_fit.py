@@ -243,14 +243,14 @@ def test_in_every_epoch_statistics_frozen_stages_and_groups_are_the_same(
         assert set(optimizer["state"]) == held
 
 
-@pytest.mark.parametrize(("workers", "cache", "kept_features"), [(2, "auto", 2.0), (4, "off", 2.0), (0, "auto", 0.0)])
-def test_results_do_not_depend_on_workers_cache_and_kept_features(
-    run: Path, leaves: Path, bldml: Bldml, workers: int, cache: str, kept_features: float
+@pytest.mark.parametrize(("workers", "cache", "feature_cache"), [(2, "auto", 2.0), (4, "off", 2.0), (0, "auto", 0.0)])
+def test_results_do_not_depend_on_workers_cache_and_feature_cache(
+    run: Path, leaves: Path, bldml: Bldml, workers: int, cache: str, feature_cache: float
 ) -> None:
     config = yaml.safe_load((run / "config.yaml").read_text())
     config |= {"run_name": "again", "report": False}
     config["data"] |= {"num_workers": workers, "cache": cache}
-    config["model"]["kept_features"] = kept_features
+    config["model"]["feature_cache"] = feature_cache
     Path("config.yaml").write_text(yaml.safe_dump(config))
     assert bldml("fit", "--config=config.yaml").code == 0
     again = Path("lightning_logs/again")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bldml.app.options import _say_renamed
+from bldml.app.options import hint_renamed
 from bldml.metrics.registry import canonical
 from bldml.run.folder import RunFolder
 from bldml.run.reader import read_run
@@ -146,7 +146,7 @@ def test_resume_of_a_run_that_monitored_recall(old: Path, bldml: Bldml) -> None:
             state["best_k_models"] = dict.fromkeys(state["best_k_models"], torch.tensor(1.0))
     torch.save(checkpoint, last)
     best = (old / "stopped/checkpoints/best.ckpt").read_bytes()
-    _say_renamed.cache_clear()
+    hint_renamed.cache_clear()
     outcome = bldml("fit", "--resume=stopped", "--report=false", "--test_after_fit=false")
     assert outcome.code == 0, outcome.err
     assert outcome.err.count("val_recall is now called val_sensitivity") == 1
