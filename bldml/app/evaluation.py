@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
+from jsonargparse import Namespace
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer
 
@@ -17,12 +19,12 @@ from bldml.app.leaks import check_external, check_unseen
 from bldml.app.messages import device_name, format_metrics, report_data, report_excluded, say_warning
 from bldml.app.photographs import compare_with_training
 from bldml.dataset.files import show_path
-from bldml.errors import CheckpointError, RunError
+from bldml.errors import CheckpointError, ConfigError, RunError
 from bldml.io.atomic import check_name, write_atomically
 from bldml.io.documents import mapping_or_nothing
 from bldml.run.folder import RunFolder
-from bldml.training.checkpoint import Checkpoint, read_checkpoint
-from bldml.training.data.datamodule import LeafDataModule
+from bldml.training.checkpoint import Checkpoint, Header, read_checkpoint
+from bldml.training.data.datamodule import DATA_SETTINGS, LeafDataModule
 from bldml.training.lightning_internals import disarm
 from bldml.training.module import LeafClassifier
 from bldml.training.recording import PredictionRecorder
@@ -264,3 +266,55 @@ def _make(folder: Path) -> bool:
         message = f"The folder {folder} cannot be made: {error.strerror}. Give another with --output."
         raise RunError(message, "output-not-makable", path=folder, reason=error.strerror) from error
     return True
+
+
+def take_from_checkpoint(typed: Namespace, header: Header) -> tuple[dict[str, Any], bool]:
+    """The defaults that a checkpoint gives to an evaluation.
+
+    Args:
+        typed: The verb's configuration without them.
+        header: What the checkpoint says of itself.
+
+    Returns:
+        Defaults by dotted key, and whether the photographs are others than those that the run was divided from.
+
+    Raises:
+        ConfigError: The positive class typed is not the checkpoint's.
+    """
+    settings = header.settings
+    if typed.data.positive_class not in (None, header.positive_class):
+        found, expected = typed.data.positive_class, header.positive_class
+        message = f"The positive class of this checkpoint is {expected}, not {found}."
+        message += " Leave --data.positive_class out, or map class names with --data.class_aliases."
+        raise ConfigError(message, "positive-class-differs", found=found, expected=expected)
+    defaults: dict[str, Any] = {
+        f"data.{key}": settings["data"][key] for key in DATA_SETTINGS if key in settings["data"]
+    }
+    defaults["data.positive_class"] = header.positive_class
+    defaults["trainer.precision"] = settings.get("precision", "16-mixed")
+    given = {key: typed.data[key] for key in ("root", "manifest")}
+    own = {key: Path(value) if (value := settings["data"].get(key)) else None for key in given}
+    external = any(value is not None and _real(value) != _real(own[key]) for key, value in given.items())
+    if external:
+        defaults.pop("data.fold", None)  # a column of the run's own manifest
+    for key, value in (given if external else own).items():
+        defaults[f"data.{key}"] = value
+    return defaults, external
+
+
+def check_division(data: Namespace, header: Header) -> None:
+    """Refuse another division of the checkpoint's own photographs: it would test on what was trained on.
+
+    Raises:
+        ConfigError: A share differs.
+    """
+    for key in ("val_fraction", "test_fraction", "fold"):
+        own = header.settings["data"].get(key, data[key])
+        if data[key] != own:
+            shown = "null" if own is None else own
+            message = f"This checkpoint's splits were made with data.{key} {shown}, not {data[key]}. Leave it out."
+            raise ConfigError(message, "splits-differ", key=key, found=data[key], expected=own)
+
+
+def _real(path: Path | None) -> Path | None:
+    return None if path is None else Path(path).expanduser().resolve()

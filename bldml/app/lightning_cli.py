@@ -13,18 +13,16 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from bldml.app.allowed import RISK, allowed_paths, check_allowed, refusal
-from bldml.app.evaluation import evaluate_after_fit, evaluate_checkpoint
+from bldml.app.evaluation import check_division, evaluate_after_fit, evaluate_checkpoint, take_from_checkpoint
 from bldml.app.fit import Start
 from bldml.app.messages import report_stopped, say_warning
 from bldml.app.options import (
     Parser,
     add_arguments,
-    check_division,
     check_files,
     check_nulls,
     checked_seed,
     set_up_parsing,
-    take_from_checkpoint,
     with_present_options,
     without,
 )

@@ -61,8 +61,8 @@ class LeafClassifier(LightningModule):
             with freeze_batchnorm false, BatchNorm uses and learns the statistics of each batch.
         freeze_batchnorm: Hold the backbone's BatchNorm layers in evaluation mode always, so that their running
             statistics stay those of the pretrained weights.
-        feature_cache: Memory in GiB, at least 0, for caching the frozen backbone's output on the validation photographs,
-            which is the same in every epoch until more is unfrozen. 0 turns the cache off.
+        feature_cache: Memory in GiB, at least 0, for caching the frozen backbone's output on the validation
+            photographs, which is the same in every epoch until more is unfrozen. 0 turns the cache off.
         compile: Let torch.compile make the network faster; the first epoch after each thaw then takes a minute longer.
         seed: Seed of dropout and stochastic depth (taken from seed_everything).
     """
