@@ -1,6 +1,7 @@
 """Who may import whom in bldml, and how large a room may grow."""
 
 import ast
+import re
 from collections import Counter
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -191,6 +192,19 @@ def test_imports_follow_the_law() -> None:
 def test_folders_files_and_functions_are_small() -> None:
     large = [*large_rooms(PACKAGE), *full_folders(PACKAGE)]
     assert not large, "\n" + "\n".join(large)
+
+
+def test_the_architecture_names_every_module_and_row() -> None:
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    files = {path.name for path in read_modules(PACKAGE).values()} - {"__init__.py"}
+    assert not [name for name in sorted(files) if name not in page]
+    named = set(re.findall(r"\b\w+\.py\b", page))
+    tests = {path.name for path in Path(__file__).parent.rglob("*.py")}
+    assert not named - files - tests - {"__init__.py"}, "modules that do not exist"
+    for floor, above in FLOORS.items():
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{floor}`"))
+        shown = set(re.findall(r"`\.?([\w.]+)`", row.split("|")[2]))
+        assert {name.removeprefix("training.") for name in shown} == {name.removeprefix("training.") for name in above}
 
 
 def test_no_public_name_is_defined_twice() -> None:
