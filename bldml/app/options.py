@@ -1,4 +1,4 @@
-"""The command line of fit, validate, test and predict: what can be typed, and what a checkpoint fills in."""
+"""Options and configurations of fit, validate, test and predict: definition, strict reading, names of version 0.1."""
 
 import os
 import re
@@ -44,7 +44,7 @@ MOVED = {"bldml.training.slurm.RequeueEnvironment": "bldml.training.resume.slurm
 
 
 class Parser(LightningArgumentParser):
-    """A parser that raises its complaints, with the nearest key, instead of printing pages of usage."""
+    """A parser that raises a ConfigError with the nearest key instead of printing pages of usage."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # An abbreviation that works today is ambiguous once an option is added.
@@ -60,40 +60,40 @@ class Parser(LightningArgumentParser):
 
 
 def add_arguments(parser: LightningArgumentParser, verb: str) -> None:
-    """Add what is neither model, data nor trainer. All verbs take the keys of a run, so that its file fits them all."""
-    parser.add_argument("--run_name", type=str | None, help="Name of the run's folder; null for backbone, fold, time.")
+    """Add the options outside model, data and trainer. All verbs accept all keys, so that one file fits all verbs."""
+    parser.add_argument("--run_name", type=str | None, help="Name of the run folder; null: backbone, fold and time.")
     parser.add_argument(
         "--monitor",
         type=Monitor(),
         default="val_loss",
-        help=f"Metric that chooses the best checkpoint, the plateau and the early stop: {', '.join(monitor_names())}.",
+        help=f"Metric for the best checkpoint, the plateau and early stopping: {', '.join(monitor_names())}.",
     )
     parser.add_argument(
         "--test_after_fit",
         type=bool,
         default=True,
-        help="Evaluate the best checkpoint on train, val and test when training has ended.",
+        help="Evaluate the best checkpoint on train, val and test after training.",
     )
     parser.add_argument(
         "--report",
         type=bool,
         default=True,
-        help="Write report.html after a fit and after an evaluation, with pictures of errors and where they are seen.",
+        help="Write report.html after training and after each evaluation, with images of errors and their Grad-CAM.",
     )
     parser.add_argument(
         "--checkpoint_minutes",
         type=PositiveFloat,
         default=15.0,
-        help="Minutes between two checkpoints within an epoch: at most so much is lost when power fails.",
+        help="Minutes between checkpoints within an epoch; a power failure loses the training since the last one.",
     )
     parser.add_argument(
         "--operating_point",
         type=Goal,
         default=Goal(),
-        help="What the threshold is chosen for, on validation: maximize (f1 or youden), sensitivity, specificity, or a "
+        help="Threshold criterion on the validation split: maximize (f1 or youden), sensitivity, specificity, or a "
         "fixed threshold.",
     )
-    parser.add_argument("--card", type=Card, default=Card(), help="What the report is to say and no program can know.")
+    parser.add_argument("--card", type=Card, default=Card(), help="Facts for the report that no program can know.")
     parser.add_lightning_class_args(ProgressiveUnfreezing, "unfreezing")
     parser.add_lightning_class_args(EarlyStopping, "early_stopping")
     parser.add_lightning_class_args(PlateauLR, "plateau")
@@ -107,22 +107,24 @@ def add_arguments(parser: LightningArgumentParser, verb: str) -> None:
     parser.link_arguments(("model.backbone", "model.image_size"), "data.image_size", compute_fn=image_size_of)
     if verb == "fit":
         parser.add_argument(
-            "--resume", type=Path | None, help="Run folder to go on with, with its own configuration if none is given."
+            "--resume", type=Path | None, help="Run folder to resume, with its own configuration if none is given."
         )
     else:
         parser.add_argument(
-            "--ckpt_path", type=Path | None, help="The checkpoint, such as <run>/checkpoints/best.ckpt."
+            "--ckpt_path", type=Path | None, help="Checkpoint to use (required), such as <run>/checkpoints/best.ckpt."
         )
-        parser.add_argument("--name", type=str | None, help="Name of this evaluation; null for the split or folder.")
+        parser.add_argument(
+            "--name", type=str | None, help="Name of this evaluation; null: that of the split or folder."
+        )
         parser.add_argument(
             "--output",
             type=Path | None,
-            help="Folder for the results; null for evaluations/<name> in the checkpoint's run folder, or beside it.",
+            help="Output folder; null: evaluations/<name> in the checkpoint's run folder, or beside the checkpoint.",
         )
 
 
 def monitor_names() -> list[str]:
-    """What can be monitored: the validation loss and every metric that a training follows.
+    """Return the metrics that can be monitored: the validation loss and every metric in the history.
 
     >>> monitor_names()[:3]
     ['val_loss', 'val_sensitivity', 'val_specificity']
@@ -165,7 +167,7 @@ def hint_renamed(old: str, new: str) -> None:
 
 
 def mode_of(monitor: str) -> str:
-    """Whether a smaller (min) or a larger (max) value of a monitored metric is better.
+    """Return whether a smaller (min) or a larger (max) value of a monitored metric is better.
 
     >>> mode_of("val_loss"), mode_of("val_auroc")
     ('min', 'max')
@@ -174,25 +176,25 @@ def mode_of(monitor: str) -> str:
 
 
 def seed_of(seed: bool | int) -> int:
-    """The seed as a number; 0 where none is set."""
+    """Return the seed as a number, 0 if none is set."""
     return int(seed)
 
 
 def without(config: Namespace, key: str) -> Namespace:
-    """A configuration less one key, which is not to be written down."""
+    """Return a configuration without one key that must not be saved."""
     copy: Namespace = config.clone()
     copy.pop(key)
     return copy
 
 
 def checked_seed(seed: bool | int) -> bool | int:
-    """A seed that NumPy and torch both take; a drawn one for true.
+    """Return a seed that NumPy and torch both accept; true draws one.
 
     Raises:
         ConfigError: It is below 0 or has more than 32 bits, or several tasks of srun would each draw their own.
     """
     if seed is True and os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1":
-        message = "seed_everything: true draws a seed, and each of these tasks another: give a number."
+        message = "seed_everything: true would draw a different seed in each of these tasks. Set a number."
         raise ConfigError(message, "seed-drawn-by-each-task")
     if seed is True:
         return secrets.randbelow(2**32)
