@@ -72,7 +72,7 @@ def main() -> int:
     parser.add_argument("--weights", default="none")
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--start_epoch", type=int, default=2, help="epoch in which the first stage is thawed")
+    parser.add_argument("--start_epoch", type=int, default=2, help="epoch in which the first stage is unfrozen")
     parser.add_argument("--stages", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--output", type=Path, required=True)

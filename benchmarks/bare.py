@@ -1,6 +1,6 @@
 """A bare loop over tensors in memory: what the network alone costs, for `training.py`.
 
-    python benchmarks/bare.py --backbone mobilenet_v3_large --size 384 --thawed 0 [--plain] [--precision 32-true]
+    python benchmarks/bare.py --backbone mobilenet_v3_large --size 384 --unfrozen 0 [--plain] [--precision 32-true]
 
 No photographs, no augmentation, no metrics, no Lightning. With --plain the network is called as torchvision built it,
 without the folded frozen part. Prints images/s of training and validation.
@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--backbone", default="mobilenet_v3_large", choices=list(BACKBONES))
     parser.add_argument("--size", type=int, default=384)
     parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--thawed", type=int, default=0, help="stages that are trained beside the head")
+    parser.add_argument("--unfrozen", type=int, default=0, help="stages that are trained beside the head")
     parser.add_argument("--seconds", type=float, default=15.0)
     parser.add_argument("--precision", choices=("bf16-mixed", "16-mixed", "32-true"), default="bf16-mixed")
     parser.add_argument("--plain", action="store_true")
@@ -42,7 +42,7 @@ def main() -> int:
         keep_freed_memory()
     torch.manual_seed(0)
     module = LeafClassifier(options.backbone, "none", options.size, compile=options.compile).to(device)
-    module.unfreeze(options.thawed)
+    module.unfreeze(options.unfrozen)
     optimizer = module.configure_optimizers()
     images = torch.randint(0, 256, (2 * options.batch_size, 3, options.size, options.size), dtype=torch.uint8)
     labels = torch.arange(2 * options.batch_size) % 2

@@ -42,7 +42,7 @@ from bldml.training.transforms import (
     evaluation_image,
     normalize,
     random_box,
-    squashed_side,
+    resized_side,
     training_image,
 )
 
@@ -111,7 +111,7 @@ def keep(samples: list[Sample], size: int, side: int, folder: Path) -> CachedIma
 def ways(samples: list[Sample], size: int, folder: Path) -> dict[str, Way]:
     """What is compared: each takes the number of a photograph."""
     whole = keep(samples, size, size, folder)
-    larger = keep(samples, size, squashed_side(size, AUGMENTATION), folder)
+    larger = keep(samples, size, resized_side(size, AUGMENTATION), folder)
 
     def kept(images: CachedImages, number: int) -> ResizedImage:
         square = images.read(number)

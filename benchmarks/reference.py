@@ -1,6 +1,6 @@
 """The plain way: ImageFolder, PIL, torchvision's transforms and float32, as the users' scripts train.
 
-    python benchmarks/reference.py FOLDER --backbone mobilenet_v3_large --size 384 --epochs 2 [--thawed 2]
+    python benchmarks/reference.py FOLDER --backbone mobilenet_v3_large --size 384 --epochs 2 [--unfrozen 2]
 
 FOLDER holds train/ and val/, each with a folder a class. Prints a JSON line an epoch: seconds and photographs of
 training and validation. It is what `training.py` compares `bldml fit` with, alone or with two variables of glibc set.
@@ -58,12 +58,12 @@ def main() -> int:
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--thawed", type=int, default=0, help="stages that are trained beside the head")
+    parser.add_argument("--unfrozen", type=int, default=0, help="stages that are trained beside the head")
     options = parser.parse_args()
     torch.manual_seed(0)
     network, row = build(options.backbone), BACKBONES[options.backbone]
     network.requires_grad_(False)
-    trained = [row.head, *(path for stage in row.stages[: options.thawed] for path in stage)]
+    trained = [row.head, *(path for stage in row.stages[: options.unfrozen] for path in stage)]
     for path in trained:
         network.get_submodule(path).requires_grad_(True)
     optimizer = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], 1e-4)

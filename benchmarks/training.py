@@ -66,17 +66,17 @@ def run(command: list[str], environment: dict[str, str]) -> str:
     return done.stdout
 
 
-def reference(folder: Path, options: argparse.Namespace, thawed: int, environment: dict[str, str]) -> Rates:
+def reference(folder: Path, options: argparse.Namespace, unfrozen: int, environment: dict[str, str]) -> Rates:
     """The plain way."""
     command = [
         sys.executable, str(HERE / "reference.py"), str(folder), f"--backbone={options.backbone}",
-        f"--size={options.size}", f"--thawed={thawed}", "--epochs=2", f"--workers={options.workers}",
+        f"--size={options.size}", f"--unfrozen={unfrozen}", "--epochs=2", f"--workers={options.workers}",
     ]  # fmt: skip
     return rates([json.loads(line) for line in run(command, environment).splitlines()])
 
 
 def fit(
-    folder: Path, options: argparse.Namespace, thawed: int, *more: str, environment: dict[str, str] | None = None
+    folder: Path, options: argparse.Namespace, unfrozen: int, *more: str, environment: dict[str, str] | None = None
 ) -> Rates:
     """`bldml fit`."""
     with tempfile.TemporaryDirectory() as work:
@@ -87,7 +87,7 @@ def fit(
             f"--data.positive_class={options.positive_class}", f"--data.num_workers={options.workers}",
             f"--data.cache_dir={options.cache}", f"--trainer.max_epochs={options.epochs}",
             f"--trainer.precision={options.precision}", "--trainer.logger=false",
-            f"--trainer.default_root_dir={work}", "--unfreezing.start_epoch=0", f"--unfreezing.stages={thawed}",
+            f"--trainer.default_root_dir={work}", "--unfreezing.start_epoch=0", f"--unfreezing.stages={unfrozen}",
             "--test_after_fit=false", "--report=false", "--early_stopping.patience=100", "--trust_config",
             "--trainer.callbacks+=benchmarks.epochs.EpochTimes", *more,
         ]  # fmt: skip
@@ -96,12 +96,12 @@ def fit(
 
 
 def bare(
-    folder: Path, options: argparse.Namespace, thawed: int, *more: str, environment: dict[str, str] | None = None
+    folder: Path, options: argparse.Namespace, unfrozen: int, *more: str, environment: dict[str, str] | None = None
 ) -> Rates:
     """The bare loop."""
     command = [
         sys.executable, str(HERE / "bare.py"), f"--backbone={options.backbone}", f"--size={options.size}",
-        f"--thawed={thawed}", f"--precision={options.precision}", *more,
+        f"--unfrozen={unfrozen}", f"--precision={options.precision}", *more,
     ]  # fmt: skip
     found = json.loads(run(command, environment or {}))
     n, m = (sum(path.is_file() for path in (folder / split).rglob("*")) for split in ("train", "val"))
@@ -116,7 +116,7 @@ def main() -> int:
     parser.add_argument("--positive_class", required=True)
     parser.add_argument("--backbone", default="mobilenet_v3_large", choices=list(BACKBONES))
     parser.add_argument("--size", type=int, default=384)
-    parser.add_argument("--thawed", type=int, nargs="+", default=[0, 2])
+    parser.add_argument("--unfrozen", type=int, nargs="+", default=[0, 2])
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
@@ -130,27 +130,27 @@ def main() -> int:
         folder, options.cache = Path(work) / "photographs", Path(work) / "cache"
         divide(options.folder, folder, options.megapixels, options.photographs)
         results: dict[str, Any] = {}
-        for thawed in options.thawed:
+        for unfrozen in options.unfrozen:
             ways = {
-                "reference": lambda k=thawed: reference(folder, options, k, {}),
-                "reference_glibc": lambda k=thawed: reference(folder, options, k, GLIBC),
-                "fit": lambda k=thawed: fit(folder, options, k),
-                "fit_uncached": lambda k=thawed: fit(folder, options, k, "--data.cache=off"),
-                "fit_stock_threads": lambda k=thawed: fit(folder, options, k, environment=STOCK_THREADS),
-                "fit_compiled": lambda k=thawed: fit(folder, options, k, "--model.compile=true"),
-                "bare": lambda k=thawed: bare(folder, options, k),
-                "bare_stock_allocator": lambda k=thawed: bare(folder, options, k, "--allocator=stock"),
-                "bare_stock_threads": lambda k=thawed: bare(folder, options, k, environment=STOCK_THREADS),
-                "bare_plain_network": lambda k=thawed: bare(folder, options, k, "--plain"),
-                "bare_compiled": lambda k=thawed: bare(folder, options, k, "--compile"),
+                "reference": lambda k=unfrozen: reference(folder, options, k, {}),
+                "reference_glibc": lambda k=unfrozen: reference(folder, options, k, GLIBC),
+                "fit": lambda k=unfrozen: fit(folder, options, k),
+                "fit_uncached": lambda k=unfrozen: fit(folder, options, k, "--data.cache=off"),
+                "fit_stock_threads": lambda k=unfrozen: fit(folder, options, k, environment=STOCK_THREADS),
+                "fit_compiled": lambda k=unfrozen: fit(folder, options, k, "--model.compile=true"),
+                "bare": lambda k=unfrozen: bare(folder, options, k),
+                "bare_stock_allocator": lambda k=unfrozen: bare(folder, options, k, "--allocator=stock"),
+                "bare_stock_threads": lambda k=unfrozen: bare(folder, options, k, environment=STOCK_THREADS),
+                "bare_plain_network": lambda k=unfrozen: bare(folder, options, k, "--plain"),
+                "bare_compiled": lambda k=unfrozen: bare(folder, options, k, "--compile"),
             }
             rounds: dict[str, list[Rates]] = {way: [] for way in options.ways}
             for _ in range(options.rounds):
                 for way in options.ways:
                     rounds[way].append(ways[way]())
-                    sys.stdout.write(f"{thawed} stages thawed, {way}: {rounds[way][-1]}\n")
+                    sys.stdout.write(f"{unfrozen} stages unfrozen, {way}: {rounds[way][-1]}\n")
                     sys.stdout.flush()
-            results[f"{thawed} stages thawed"] = summary(rounds)
+            results[f"{unfrozen} stages unfrozen"] = summary(rounds)
     cpu = next((line.split(":")[1].strip() for line in cpu_lines() if line.startswith("model name")), "unknown")
     record = {
         "what": "photographs a second, medians of the rounds; ratios of these medians",

@@ -13,7 +13,7 @@ from bldml.errors import BldmlError, RunError, TrainingError, UsageError
 
 if TYPE_CHECKING:
     from bldml.training.module import LeafClassifier
-    from bldml.training.resume.signals import StopSignals
+    from bldml.training.resume.signals import InterruptSignals
 
 VERBS = {
     "fit": "train a classifier on labelled photographs",
@@ -126,10 +126,10 @@ def _run_verb(arguments: list[str], model_class: "type[LeafClassifier] | None", 
             done must not make a finished job a failed one.
     """
     from bldml.training.process import wait_briefly
-    from bldml.training.resume.signals import StopSignals
+    from bldml.training.resume.signals import InterruptSignals
 
     wait_briefly()
-    signals = StopSignals()
+    signals = InterruptSignals()
     if arguments[0] != "fit":
         return _run_lightning(arguments, signals, model_class)
     signals.install()
@@ -140,7 +140,9 @@ def _run_verb(arguments: list[str], model_class: "type[LeafClassifier] | None", 
             signals.restore()
 
 
-def _run_lightning(arguments: list[str], signals: "StopSignals", model_class: "type[LeafClassifier] | None") -> int:
+def _run_lightning(
+    arguments: list[str], signals: "InterruptSignals", model_class: "type[LeafClassifier] | None"
+) -> int:
     """Run a verb; what Lightning refuses is the user's mistake too."""
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 

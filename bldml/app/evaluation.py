@@ -28,8 +28,8 @@ from bldml.training.data.datamodule import DATA_SETTINGS, LeafDataModule
 from bldml.training.lightning_internals import disarm
 from bldml.training.module import LeafClassifier
 from bldml.training.recording import PredictionRecorder
-from bldml.training.resume.callback import StopEvaluation
-from bldml.training.resume.signals import StopSignals
+from bldml.training.resume.callback import InterruptEvaluation
+from bldml.training.resume.signals import InterruptSignals
 
 OWN_NAMES = ("train", "val", "test")
 
@@ -40,7 +40,7 @@ def evaluate_after_fit(
     datamodule: LeafDataModule,
     run: RunFolder,
     splits: Sequence[str],
-    signals: StopSignals,
+    signals: InterruptSignals,
     *,
     report: bool,
 ) -> None:
@@ -56,7 +56,7 @@ def evaluate_after_fit(
         report: Whether to make pictures and write the report.
 
     Raises:
-        Stopped: A signal came; what was evaluated by then stays.
+        Interrupted: A signal came; what was evaluated by then stays.
     """
     if not run.best_checkpoint.is_file():
         message = f"No best checkpoint was written in {run.path}: no validation took place."
@@ -79,7 +79,7 @@ def evaluate_after_fit(
                         enable_progress_bar=trainer.progress_bar_callback is not None,
                         default_root_dir=trainer.default_root_dir,
                         plugins=[LightningEnvironment()],
-                        callbacks=[StopEvaluation(signals)],
+                        callbacks=[InterruptEvaluation(signals)],
                     )
                 )
                 run_evaluation(single, model, datamodule, checkpoint, split, run.evaluation(split))

@@ -41,7 +41,7 @@ from bldml.training.module import LeafClassifier
 from bldml.training.recording import Curves, EpochTable, record_environment
 from bldml.training.resume.callback import Interruption
 from bldml.training.resume.job import SlurmJob
-from bldml.training.resume.signals import StopSignals
+from bldml.training.resume.signals import InterruptSignals
 from bldml.training.resume.state import Progress
 from bldml.training.resume.stopwatch import Stopwatch
 
@@ -65,7 +65,7 @@ class Start:
 
     def __init__(
         self, trainer: Trainer, model: LeafClassifier, datamodule: LeafDataModule, config: Namespace,
-        signals: StopSignals, job: SlurmJob | None,
+        signals: InterruptSignals, job: SlurmJob | None,
     ) -> None:  # fmt: skip
         self.trainer, self.model, self.datamodule, self.config = trainer, model, datamodule, config
         self.signals, self.job = signals, job
@@ -89,7 +89,7 @@ class Start:
         Raises:
             ConfigError, TrainingError, DatasetError, RunError, CheckpointError: What the user asked for cannot be;
                 nothing was written.
-            Stopped: A signal came.
+            Interrupted: A signal came.
         """
         self.check()
         logs = place_of_runs(self.config)
@@ -180,7 +180,7 @@ class Start:
             f"{device_name(self.trainer.strategy.root_device)}."
         )
         about = self.datamodule.describe()
-        about["settings"] |= {"precision": str(self.config.trainer.precision), "operating_point": vars(model.goal)}
+        about["settings"] |= {"precision": str(self.config.trainer.precision), "operating_point": vars(model.criterion)}
         model.describe(**about)
 
     def _content(self, config_text: str) -> dict[str, str]:
@@ -206,7 +206,7 @@ def attach(
     trainer: Trainer,
     run: RunFolder,
     config: Namespace,
-    signals: StopSignals,
+    signals: InterruptSignals,
     progress: Progress | None,
     purge_step: int | None,
 ) -> None:

@@ -15,7 +15,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from bldml.app.allowed import RISK, allowed_paths, check_allowed, refusal
 from bldml.app.evaluation import check_division, evaluate_after_fit, evaluate_checkpoint, take_from_checkpoint
 from bldml.app.fit import Start
-from bldml.app.messages import report_stopped, say_warning
+from bldml.app.messages import report_interrupted, say_warning
 from bldml.app.options import (
     Parser,
     add_arguments,
@@ -38,7 +38,7 @@ from bldml.training.lightning_internals import disarm, forget_hyper_parameters, 
 from bldml.training.module import LeafClassifier
 from bldml.training.process import keep_freed_memory
 from bldml.training.resume.job import SlurmJob
-from bldml.training.resume.signals import Stopped, StopSignals
+from bldml.training.resume.signals import Interrupted, InterruptSignals
 from bldml.training.resume.slurm import RequeueEnvironment, leave
 
 DESCRIPTIONS = {
@@ -62,7 +62,9 @@ class LeafCLI(LightningCLI):
     model: LeafClassifier
     datamodule: LeafDataModule
 
-    def __init__(self, args: list[str], signals: StopSignals, model_class: type[LeafClassifier] | None = None) -> None:
+    def __init__(
+        self, args: list[str], signals: InterruptSignals, model_class: type[LeafClassifier] | None = None
+    ) -> None:
         self.signals = signals
         self.is_child = RUN_VARIABLE in os.environ
         self.job = SlurmJob.current()
@@ -84,7 +86,7 @@ class LeafCLI(LightningCLI):
             model_class or LeafClassifier,
             LeafDataModule,
             save_config_callback=None,
-            # Behind the thawing and the plateau, whose decisions it logs.
+            # After the callbacks of unfreezing and plateau, whose decisions it logs.
             trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [TrainingConditions()]},
             seed_everything_default=42,
             parser_kwargs={
@@ -207,7 +209,7 @@ class LeafCLI(LightningCLI):
     def fit(self, model: LightningModule, datamodule: LightningDataModule) -> None:
         """Train, then evaluate the best checkpoint."""
         config = self.config["fit"]
-        self.model.goal = self.config_init["fit"]["operating_point"]
+        self.model.criterion = self.config_init["fit"]["operating_point"]
         start = Start(self.trainer, self.model, self.datamodule, config, self.signals, self.job)
         parser = self.parsers["fit"]
         text, defaults = (
@@ -229,19 +231,19 @@ class LeafCLI(LightningCLI):
                     self.trainer, self.model, self.datamodule, start.folder, splits, self.signals, report=config.report
                 )
                 start.folder.previous_checkpoint.unlink(missing_ok=True)
-        except Stopped as stop:
-            self._leave(stop, start.folder or self.continued)
+        except Interrupted as interrupted:
+            self._leave(interrupted, start.folder or self.continued)
         finally:
             start.close()
 
-    def _leave(self, stop: Stopped, run: RunFolder | None) -> NoReturn:
+    def _leave(self, interrupted: Interrupted, run: RunFolder | None) -> NoReturn:
         if self.is_child:
             # Started by the first process, which Lightning would kill at once if another ended with an error.
             raise SystemExit(0)
         if self.trainer.is_global_zero:
-            report_stopped(run)
+            report_interrupted(run)
         how = f"Go on by: python -m bldml fit --resume {shell_word(run.path)}" if run else "Start the command again."
-        leave(stop, self.job, self.signals, self.environment, how)
+        leave(interrupted, self.job, self.signals, self.environment, how)
 
     def validate(self, model: LightningModule, datamodule: LightningDataModule) -> None:
         """Evaluate on the validation split."""

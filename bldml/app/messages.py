@@ -69,7 +69,7 @@ def report_excluded(data: PreparedData, path: Path) -> None:
         say_warning(f"{count} could not be read and {were} left out: see {path}.")
 
 
-def report_stopped(run: RunFolder | None) -> None:
+def report_interrupted(run: RunFolder | None) -> None:
     """Say what a run that was stopped has left, and what can be done with it."""
     if run is None:
         sys.stdout.write("\nStopped before the first step: there was nothing to save.\n")

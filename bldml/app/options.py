@@ -22,7 +22,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from bldml.app.allowed import refusal
 from bldml.errors import ConfigError
 from bldml.io.yaml import load_yaml
-from bldml.metrics.operating_point import Goal
+from bldml.metrics.operating_point import ThresholdCriterion
 from bldml.metrics.registry import METRICS, canonical, shown_in
 from bldml.run.card import Card
 from bldml.training.backbones import image_size_of
@@ -88,8 +88,8 @@ def add_arguments(parser: LightningArgumentParser, verb: str) -> None:
     )
     parser.add_argument(
         "--operating_point",
-        type=Goal,
-        default=Goal(),
+        type=ThresholdCriterion,
+        default=ThresholdCriterion(),
         help="Threshold criterion on the validation split: maximize (f1 or youden), sensitivity, specificity, or a "
         "fixed threshold.",
     )
@@ -106,9 +106,7 @@ def add_arguments(parser: LightningArgumentParser, verb: str) -> None:
     parser.link_arguments("seed_everything", "data.seed", compute_fn=seed_of)
     parser.link_arguments(("model.backbone", "model.image_size"), "data.image_size", compute_fn=image_size_of)
     if verb == "fit":
-        parser.add_argument(
-            "--resume", type=Path | None, help="Run folder to resume, with its own configuration if none is given."
-        )
+        parser.add_argument("--resume", type=Path | None, help="Run folder to resume (with its own configuration).")
     else:
         parser.add_argument(
             "--ckpt_path", type=Path | None, help="Checkpoint to use (required), such as <run>/checkpoints/best.ckpt."

@@ -84,7 +84,7 @@ def _read(arguments: list[str], files: tuple[Path, ...]) -> Configuration:
     from bldml.app.lightning_cli import LeafCLI
     from bldml.training.finetuning import check_depth
     from bldml.training.lightning_internals import parse_only
-    from bldml.training.resume.signals import StopSignals
+    from bldml.training.resume.signals import InterruptSignals
 
     @parse_only
     class FitOptions(LeafCLI):
@@ -99,7 +99,7 @@ def _read(arguments: list[str], files: tuple[Path, ...]) -> Configuration:
 
     with _quiet():
         # Without its `with` block, this object handles no signal.
-        options = FitOptions(["fit", *arguments], StopSignals())
+        options = FitOptions(["fit", *arguments], InterruptSignals())
     config = options.config["fit"]
     trusted = "; trusted (--trust_config): it can run any program with your rights" if options.trusted else ""
     findings = [ok(NAME, (", ".join(map(str, files)) or "options only, no file") + trusted)]

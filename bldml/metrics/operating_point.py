@@ -23,7 +23,7 @@ class OperatingPoint:
     """Threshold and temperature.
 
     Args:
-        threshold: least calibrated probability that is called positive, in [0, 1].
+        threshold: least calibrated probability that is predicted positive, in [0, 1].
         temperature: divides the logit before the sigmoid, greater than 0; 1 leaves it as it is.
     """
 
@@ -32,14 +32,14 @@ class OperatingPoint:
 
 
 @dataclass(frozen=True)
-class Goal:
-    """What the threshold is chosen for, on the validation photographs: one of these; the best F1 if none is given.
+class ThresholdCriterion:
+    """Criterion by which the decision threshold is chosen on the validation photographs: one of these; default best F1.
 
     Args:
-        maximize: The score that is to be greatest: f1, or youden (sensitivity + specificity - 1).
-        sensitivity: Sensitivity to be reached at least, in (0, 1]; then the specificity is to be greatest.
-        specificity: Specificity to be reached at least, in (0, 1]; then the sensitivity is to be greatest.
-        threshold: A threshold fixed beforehand, in [0, 1]; nothing is chosen then.
+        maximize: Score to maximise: f1, or youden (sensitivity + specificity - 1).
+        sensitivity: Minimum sensitivity, in (0, 1]; among thresholds that reach it, specificity is maximised.
+        specificity: Minimum specificity, in (0, 1]; among thresholds that reach it, sensitivity is maximised.
+        threshold: Fixed threshold, in [0, 1]; nothing is chosen.
     """
 
     maximize: Literal["f1", "youden"] | None = None
@@ -48,10 +48,10 @@ class Goal:
     threshold: float | None = None
 
     def __post_init__(self) -> None:
-        """Check that there is one, in its range."""
+        """Check that at most one is set, in its range."""
         given = {key: value for key, value in vars(self).items() if value is not None}
         if len(given) > 1:
-            message = f"operating_point takes one goal, not {' and '.join(given)}. Leave the others out."
+            message = f"operating_point takes one criterion, not {' and '.join(given)}. Leave the others out."
             raise ConfigError(message, "criterion-ambiguous", found=[*given])
         for key in ("sensitivity", "specificity", "threshold"):
             value, least = given.get(key), 0.0
@@ -64,9 +64,9 @@ class Goal:
                 raise ConfigError(message, "criterion-out-of-range", key=key, found=value, expected=bracket)
 
     def __str__(self) -> str:
-        """In words.
+        """Return the criterion in words.
 
-        >>> str(Goal()), str(Goal(sensitivity=0.95))
+        >>> str(ThresholdCriterion()), str(ThresholdCriterion(sensitivity=0.95))
         ('greatest F1', 'sensitivity of at least 0.95')
         """
         if self.threshold is not None:
@@ -78,7 +78,7 @@ class Goal:
         return "greatest Youden's J" if self.maximize == "youden" else "greatest F1"
 
 
-BEST_F1 = Goal()
+BEST_F1 = ThresholdCriterion()
 
 
 def to_probabilities(logits: ArrayLike, temperature: float = 1.0) -> Floats:
@@ -127,44 +127,46 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float | None:
     return 1 / ((low + high) / 2)
 
 
-def choose_threshold(labels: ArrayLike, probabilities: ArrayLike, goal: Goal = BEST_F1) -> float:
-    """Return the threshold that serves the goal best, in [0, 1].
+def choose_threshold(labels: ArrayLike, probabilities: ArrayLike, criterion: ThresholdCriterion = BEST_F1) -> float:
+    """Return the threshold that meets the criterion best, in [0, 1].
 
     Every score is constant for all thresholds between two neighbouring distinct probabilities, also from 0 to the
-    least one, and from the greatest one to 1, where no image is called positive; the middle of the best such interval
-    is returned. Of several equally good intervals, the one whose middle is closest to 0.5 is taken, and of two equally
-    close ones the lower (it misses fewer positives). Where a class is absent no threshold can be chosen: 0.5.
+    least one, and from the greatest one to 1, where no image is predicted positive; the middle of the best such
+    interval is returned. Of several equally good intervals, the one whose middle is closest to 0.5 is taken, and of two
+    equally close ones the lower (it misses fewer positives). If a class is absent, no threshold can be chosen: 0.5.
 
     >>> choose_threshold([0, 0, 1, 1], [0.1, 0.25, 0.75, 0.875])
     0.5
-    >>> choose_threshold([0, 1, 0, 1], [0.1, 0.2, 0.6, 0.8], Goal(sensitivity=0.95))
+    >>> choose_threshold([0, 1, 0, 1], [0.1, 0.2, 0.6, 0.8], ThresholdCriterion(sensitivity=0.95))
     0.15000000000000002
     >>> choose_threshold([1, 1], [0.9, 0.8])
     0.5
     """
     probability, label = checked_pair(probabilities, labels, "probabilities", in_unit_range=True)
-    if goal.threshold is not None:
-        return goal.threshold
+    if criterion.threshold is not None:
+        return criterion.threshold
     n_positive = int(label.sum())
     if n_positive in (0, label.size):
         return 0.5
-    score, true_positives, called = counts_from_the_top(probability, label)
+    score, true_positives, predicted = counts_from_the_top(probability, label)
     below = np.append(score[1:], 0.0)
     middle = below + (score - below) / 2
-    # Scores one rounding step apart have no middle, and at the lower score more images would be called.
+    # Scores one rounding step apart have no middle, and at the lower score more images would be predicted positive.
     middle = np.where(middle > below, middle, score)
-    if score[0] < 1:  # a threshold that calls no image
+    if score[0] < 1:  # a threshold at which no image is predicted positive
         above = score[0] + (1 - score[0]) / 2
         middle = np.append(above if above > score[0] else 1.0, middle)
-        true_positives, called = np.append(0, true_positives), np.append(0, called)
-    first, second = _objectives(goal, true_positives, called, n_positive, label.size - n_positive)
+        true_positives, predicted = np.append(0, true_positives), np.append(0, predicted)
+    first, second = _objectives(criterion, true_positives, predicted, n_positive, label.size - n_positive)
     best = first == first.max()
     best &= second == second[best].max()
     candidates = middle[best][::-1]
     return float(candidates[np.argmin(np.abs(candidates - 0.5))])
 
 
-def choose_operating_point(logits: ArrayLike, labels: ArrayLike, goal: Goal = BEST_F1) -> OperatingPoint:
+def choose_operating_point(
+    logits: ArrayLike, labels: ArrayLike, criterion: ThresholdCriterion = BEST_F1
+) -> OperatingPoint:
     """Fit the temperature (1 where not estimable), then choose the threshold on the calibrated probabilities.
 
     >>> choose_operating_point([-1.0, -2.0, 1.0, 2.0], [0, 0, 1, 1])
@@ -172,13 +174,13 @@ def choose_operating_point(logits: ArrayLike, labels: ArrayLike, goal: Goal = BE
     """
     temperature = fit_temperature(logits, labels)
     temperature = 1.0 if temperature is None else temperature
-    return OperatingPoint(choose_threshold(labels, to_probabilities(logits, temperature), goal), temperature)
+    return OperatingPoint(choose_threshold(labels, to_probabilities(logits, temperature), criterion), temperature)
 
 
 def counts_from_the_top(
     probability: Floats, label: NDArray[np.int64]
 ) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
-    """Distinct probabilities, greatest first, with the true positives and all positives called at each."""
+    """Distinct probabilities, greatest first, with the true positives and all positives predicted at each."""
     order = np.argsort(-probability, kind="stable")
     score, label = probability[order], label[order]
     last_of_its_score = np.append(np.flatnonzero(np.diff(score)), score.size - 1)
@@ -198,8 +200,8 @@ def roc_points(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Floats, Flo
     n_positive = int(label.sum())
     if n_positive in (0, label.size):
         return None
-    _, hits, called = counts_from_the_top(probability, label)
-    alarms = (called - hits) / (label.size - n_positive)
+    _, hits, predicted = counts_from_the_top(probability, label)
+    alarms = (predicted - hits) / (label.size - n_positive)
     return np.concatenate([[0.0], alarms]), np.concatenate([[0.0], hits / n_positive])
 
 
@@ -216,27 +218,27 @@ def precision_recall_points(labels: ArrayLike, probabilities: ArrayLike) -> tupl
     n_positive = int(label.sum())
     if not n_positive:
         return None
-    _, hits, called = counts_from_the_top(probability, label)
-    return np.repeat(np.concatenate([[0.0], hits / n_positive]), 2)[1:-1], np.repeat(hits / called, 2)
+    _, hits, predicted = counts_from_the_top(probability, label)
+    return np.repeat(np.concatenate([[0.0], hits / n_positive]), 2)[1:-1], np.repeat(hits / predicted, 2)
 
 
 def _objectives(
-    goal: Goal, tp: NDArray[np.int64], called: NDArray[np.int64], n_positive: int, n_negative: int
+    criterion: ThresholdCriterion, tp: NDArray[np.int64], predicted: NDArray[np.int64], n_positive: int, n_negative: int
 ) -> tuple[Floats, Floats]:
-    """What is to be greatest at each threshold, and what decides between equals. Ties of fractions are exact."""
+    """Return the score to maximise at each threshold, and a second one for ties. Ties of fractions are exact."""
     none = np.zeros(tp.size)
-    sensitivity, specificity = tp / n_positive, (n_negative - (called - tp)) / n_negative
-    if goal.sensitivity is not None:
-        # The small share forgives that 0.95 is no binary fraction: 19 of 20 reach it.
-        reached = sensitivity >= goal.sensitivity * (1 - 1e-12)
+    sensitivity, specificity = tp / n_positive, (n_negative - (predicted - tp)) / n_negative
+    if criterion.sensitivity is not None:
+        # The small tolerance is needed because 0.95 is not a binary fraction: 19 of 20 reach it.
+        reached = sensitivity >= criterion.sensitivity * (1 - 1e-12)
         return np.where(reached, specificity, -1.0), sensitivity
-    if goal.specificity is not None:
-        reached = specificity >= goal.specificity * (1 - 1e-12)
+    if criterion.specificity is not None:
+        reached = specificity >= criterion.specificity * (1 - 1e-12)
         return np.where(reached, sensitivity, -1.0), specificity
-    if goal.maximize == "youden":
+    if criterion.maximize == "youden":
         # Over a common denominator, in integers: equal values compare equal.
-        return (tp * n_negative - (called - tp) * n_positive).astype(np.float64), none
-    return 2 * tp / (called + n_positive), none
+        return (tp * n_negative - (predicted - tp) * n_positive).astype(np.float64), none
+    return 2 * tp / (predicted + n_positive), none
 
 
 def _sigmoid(logit: Floats) -> Floats:

@@ -41,7 +41,7 @@ def training_figure(data: RunData, folder: Path) -> ReportFigure:
     Raises:
         RunError: They cannot be written.
     """
-    thawed = thawed_epochs(data)
+    unfrozen = unfreeze_epochs(data)
     best = best_epoch(data)
     losses = [row["val_loss"] for row in data.epochs if row.get("val_loss") is not None]
     # All scores at once could not be told apart.
@@ -50,22 +50,22 @@ def training_figure(data: RunData, folder: Path) -> ReportFigure:
     caption = f"Loss and scores over {counted(len(data.epochs), 'epoch')}, in training and in validation."
     if losses and losses[-1] is not None and losses[0] is not None:
         caption += f" The validation loss went from {number(losses[0], 4)} to {number(losses[-1], 4)}."
-    if thawed:
-        caption += f" Dotted lines: more of the network was thawed, at epoch {', '.join(map(str, thawed))}."
+    if unfrozen:
+        caption += f" Dotted lines: layers were unfrozen, at epoch {', '.join(map(str, unfrozen))}."
     if best is not None:
         caption += f" Dash-dotted line: the best epoch, {best}, which was evaluated."
-    return _picture(plots.learning_curves(rows, thawed, best), folder, "learning_curves", "Learning curves", caption)
+    return _picture(plots.learning_curves(rows, unfrozen, best), folder, "learning_curves", "Learning curves", caption)
 
 
-def thawed_epochs(data: RunData) -> list[int]:
+def unfreeze_epochs(data: RunData) -> list[int]:
     """Epochs, counted from 0, in which more of the network was trained than in the one before."""
     found = []
     before: float | None = None
     for row in data.epochs:
-        share = row.get("trainable_share")
-        if before is not None and share is not None and share > before:
+        fraction = row.get("trainable_share")
+        if before is not None and fraction is not None and fraction > before:
             found.append(int(row["epoch"] or 0))
-        before = share if share is not None else before
+        before = fraction if fraction is not None else before
     return found
 
 

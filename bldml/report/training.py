@@ -8,7 +8,7 @@ from bldml.io.text import number, plain
 from bldml.metrics.bootstrap import bootstrap, has_groups
 from bldml.metrics.estimates import Interval
 from bldml.metrics.operating_point import TEMPERATURE_RANGE, choose_threshold
-from bldml.report.figures import thawed_epochs
+from bldml.report.figures import unfreeze_epochs
 from bldml.report.scores import best_epoch
 from bldml.report.tables import Entry, Table, count, fine, simple
 from bldml.run.costs import duration
@@ -39,17 +39,17 @@ def settings(data: RunData) -> Table:
     rows: list[list[str | int | Entry | None]] = [
         [title, data.setting(*keys) or _default(data, keys)] for title, *keys in SETTINGS
     ]
-    shares = [share for row in data.epochs if (share := row.get("trainable_share")) is not None]
-    thawed, best = thawed_epochs(data), best_epoch(data)
+    fractions = [fraction for row in data.epochs if (fraction := row.get("trainable_share")) is not None]
+    unfrozen, best = unfreeze_epochs(data), best_epoch(data)
     costs = data.costs()
     rows += [
         ["Parameters", costs.parameters or MISSING],
         ["Training time", duration(costs.training_seconds) if costs.training_seconds else MISSING],
         ["Epochs trained", len(data.epochs) if data.epochs else MISSING],
         ["Best epoch, counted from 0", best if best is not None else MISSING],
-        ["More of the network thawed at epoch", ", ".join(map(str, thawed)) or "never"],
-        ["Share of parameters trained, first to last epoch",
-         f"{number(shares[0])} to {number(shares[-1])}" if shares else MISSING],
+        ["Layers unfrozen at epoch", ", ".join(map(str, unfrozen)) or "never"],
+        ["Fraction of parameters trained, first to last epoch",
+         f"{number(fractions[0])} to {number(fractions[-1])}" if fractions else MISSING],
         ["Seed", text_at(data.environment, "seed") or data.setting("seed_everything") or MISSING],
     ]  # fmt: skip
     caption = "Model and training. All settings are in config.yaml."
@@ -65,13 +65,13 @@ def _default(data: RunData, keys: Sequence[str]) -> str | Entry:
 
 def threshold_interval(data: RunData, validation: Evaluation) -> Interval | None:
     """Interval of the threshold: the choice made again on resampled validation photographs; None where it was fixed."""
-    goal = data.goal
+    criterion = data.criterion
     labels, probabilities = validation.labels(data.classes), validation.probabilities
-    if goal is None or goal.threshold is not None or labels.min() == labels.max():
+    if criterion is None or criterion.threshold is not None or labels.min() == labels.max():
         return None
     groups = [row.group for row in validation.rows]
     return bootstrap(
-        lambda index: choose_threshold(labels[index], probabilities[index], goal),
+        lambda index: choose_threshold(labels[index], probabilities[index], criterion),
         labels,
         groups if has_groups(groups) else None,
     )
@@ -79,29 +79,29 @@ def threshold_interval(data: RunData, validation: Evaluation) -> Interval | None
 
 def operating_point(data: RunData) -> tuple[Table | None, list[str]]:
     """How probabilities become calls, and warnings; no table without an evaluation."""
-    goal, validation, warnings = data.goal, data.of_role("validation"), []
+    criterion, validation, warnings = data.criterion, data.of_role("validation"), []
     evaluation = validation or next(iter(data.evaluations), None)
     if evaluation is None or evaluation.threshold is None:
         return None, []
     rows: list[list[str | int | Entry | None]] = [
-        ["Goal, stated in the configuration before training", str(goal) if goal else MISSING],
+        ["Threshold criterion, set before training", str(criterion) if criterion else MISSING],
         ["Threshold: least probability that is called positive", fine(evaluation.threshold)],
     ]
     if validation is not None:
         labels, probabilities = validation.labels(data.classes), validation.probabilities
         positives = int(labels.sum())
         n = f"{count(labels.size)} ({count(positives)} positive)"
-        is_fixed = goal is not None and goal.threshold is not None
+        is_fixed = criterion is not None and criterion.threshold is not None
         rows.append(["Validation photographs that chose it", "none: it was fixed" if is_fixed else n])
         interval = threshold_interval(data, validation)
         if interval is not None:
             limits = f"[{fine(interval.low)}, {fine(interval.high)}]"
             rows.append(["95 % interval of the chosen threshold", Entry(limits, interval.method)])
-        again = choose_threshold(labels, probabilities, goal) if goal else evaluation.threshold
+        again = choose_threshold(labels, probabilities, criterion) if criterion else evaluation.threshold
         if abs(again - evaluation.threshold) > 1e-6:
             warnings.append(
                 f"Chosen anew from the predictions in evaluations/{plain(validation.name)} the threshold would be "
-                f"{fine(again)}: those photographs are not the ones that chose it, or the goal in config.yaml is "
+                f"{fine(again)}: those photographs are not the ones that chose it, or the criterion in config.yaml is "
                 "another now."
             )
     else:

@@ -17,7 +17,7 @@ from bldml.errors import ConfigError, RunError
 from bldml.io.text import plain
 from bldml.metrics.assessment import Assessment, EvaluationMetrics, assess, evaluate
 from bldml.metrics.checked import Classes
-from bldml.metrics.operating_point import Goal, OperatingPoint
+from bldml.metrics.operating_point import OperatingPoint, ThresholdCriterion
 from bldml.run.costs import Costs
 from bldml.run.files import Row, read_config, read_epochs, read_json, read_table, text_at
 from bldml.run.folder import RunFolder
@@ -139,7 +139,7 @@ class RunData:
         )
 
     @property
-    def goal(self) -> Goal | None:
+    def criterion(self) -> ThresholdCriterion | None:
         """What the threshold was chosen for; None without a configuration.
 
         Raises:
@@ -151,7 +151,7 @@ class RunData:
         given = {key: value for key, value in block.items() if value is not None} if isinstance(block, dict) else {}
         try:
             numbers = {key: float(value) for key, value in given.items() if key != "maximize"}
-            return Goal(**given | numbers)
+            return ThresholdCriterion(**given | numbers)
         except (TypeError, ValueError, ConfigError) as error:
             message = f"operating_point in {self.run.config} cannot be understood: {error}."
             raise RunError(message, "run-criterion-wrong", path=self.run.config, reason=str(error)) from error

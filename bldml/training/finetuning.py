@@ -18,7 +18,7 @@ from bldml.training.module import LeafClassifier
 class ProgressiveUnfreezing(Callback):
     """Trains the head alone first, then thaws the backbone's stages or blocks from the head downwards.
 
-    What is thawed is a pure function of the epoch, set anew at the start of each.
+    What is unfrozen is a pure function of the epoch, set anew at the start of each.
 
     Args:
         start_epoch: First epoch, counted from 0, in which the backbone is trained.
@@ -48,7 +48,7 @@ class ProgressiveUnfreezing(Callback):
         self.deepest, self.unit = deepest(stages, blocks)
 
     def depth(self, epoch: int) -> int:
-        """Number of thawed stages or blocks in an epoch, counted from 0.
+        """Number of unfrozen stages or blocks in an epoch, counted from 0.
 
         >>> [ProgressiveUnfreezing(2, 3).depth(epoch) for epoch in range(4)]
         [0, 0, 3, 3]
@@ -171,7 +171,7 @@ class TrainingConditions(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note them."""
         rates = {f"lr_{group['name']}": float(group["lr"]) for group in trainer.optimizers[0].param_groups}
-        self._conditions = {**rates, "trainable_share": classifier(pl_module).trainable_share()}
+        self._conditions = {**rates, "trainable_share": classifier(pl_module).trainable_fraction()}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log them."""
@@ -188,7 +188,7 @@ class TrainingConditions(Callback):
 
 
 def deepest(stages: int, blocks: int | None) -> tuple[int, Unit]:
-    """How much is thawed in the end, and in which parts it is counted.
+    """How much is unfrozen in the end, and in which parts it is counted.
 
     >>> deepest(2, None), deepest(2, 3)
     ((2, 'stages'), (3, 'blocks'))

@@ -35,7 +35,7 @@ def disarm(trainer: "Trainer") -> "Trainer":
 
     class NoHandlers(_SignalConnector):
         def register_signal_handlers(self) -> None:
-            """Leave signals to StopSignals."""
+            """Leave signals to InterruptSignals."""
 
     class NoForeignCheckpoint(_CheckpointConnector):
         _hpc_resume_path = None

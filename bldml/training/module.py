@@ -1,4 +1,4 @@
-"""LeafClassifier: a backbone with one logit, its loss, its metrics, its parameter groups and its thawing."""
+"""LeafClassifier: a backbone with one logit, its loss, its metrics, its parameter groups and its unfreezing."""
 
 import math
 from collections.abc import Mapping
@@ -108,11 +108,11 @@ class LeafClassifier(LightningModule):
         self.freeze_batchnorm, self.frozen_mode = freeze_batchnorm, frozen_mode
         self.lr, self.backbone_lr_factor, self.weight_decay = lr, backbone_lr_factor, weight_decay
         self.pos_weight_rule = pos_weight
-        self.goal = BEST_F1
+        self.criterion = BEST_F1
         # On the CPU, channels_last makes bf16 convolutions about twice as fast; on a GPU fp16 ones.
         self.network = build(backbone).to(memory_format=torch.channels_last)
         self.trunk = Trunk(self.network, self.row.steps, compiled=compile)
-        self.kept = FeatureCache(int(feature_cache * 2**30))
+        self.feature_cache = FeatureCache(int(feature_cache * 2**30))
         self.register_buffer("pos_weight", torch.ones(()))
         self.pos_weight: Tensor
         self.normalization = Normalization()
@@ -162,7 +162,7 @@ class LeafClassifier(LightningModule):
             self.load_pretrained()
         if photographs is not None and not self._is_told:
             about = photographs.describe()
-            about["settings"] |= {"precision": str(self.trainer.precision), "operating_point": vars(self.goal)}
+            about["settings"] |= {"precision": str(self.trainer.precision), "operating_point": vars(self.criterion)}
             self.description = {"versions": software_versions(), **about}
             self.balance(*photographs.photographs.class_counts())
         if self.description:
@@ -186,7 +186,7 @@ class LeafClassifier(LightningModule):
     def unfreeze(self, depth: int | None = None, unit: Unit = "stages") -> "LeafClassifier":
         """Thaw the parts nearest the head and freeze the others; set every module's mode.
 
-        Stateless: what is thawed afterwards depends on the arguments alone, so a resumed run has nothing to repair.
+        Stateless: what is unfrozen afterwards depends on the arguments alone, so a resumed run has nothing to repair.
 
         Args:
             depth: Number of parts to thaw, from 0 (head alone) to all of them; None for all.
@@ -195,13 +195,13 @@ class LeafClassifier(LightningModule):
         parts = self.row.parts(unit)
         depth = len(parts) if depth is None else depth
         if not 0 <= depth <= len(parts):
-            message = f"{depth} {unit} cannot be thawed: {self.backbone} has {len(parts)} (0 thaws the head alone)."
+            message = f"{depth} {unit} cannot be unfrozen: {self.backbone} has {len(parts)} (0 trains only the head)."
             raise ConfigError(message, "depth-too-large", found=depth, expected=len(parts))
         self.network.train().requires_grad_(True)
         for number, part in enumerate(parts):
             for path in part:
-                thawed = number < depth
-                self.network.get_submodule(path).requires_grad_(thawed).train(thawed or self.frozen_mode == "train")
+                unfrozen = number < depth
+                self.network.get_submodule(path).requires_grad_(unfrozen).train(unfrozen or self.frozen_mode == "train")
         if self.freeze_batchnorm:
             for module in self.network.modules():
                 if is_batchnorm(module):
@@ -259,7 +259,7 @@ class LeafClassifier(LightningModule):
         self.operating_point = OperatingPoint(threshold=0.5, temperature=1.0)
         if bool(epoch.logits.isfinite().all()):
             found, truth = epoch.logits.cpu().numpy(), epoch.labels.cpu().numpy()
-            self.operating_point = choose_operating_point(found, truth, self.goal)
+            self.operating_point = choose_operating_point(found, truth, self.criterion)
 
     def on_test_epoch_end(self) -> None:
         """Log the test metrics."""
@@ -269,7 +269,7 @@ class LeafClassifier(LightningModule):
         """AdamW with one named group for the head and one for each stage, from the first step to the last."""
         return adamw(self.network, self.row, self.lr, self.backbone_lr_factor, self.weight_decay)
 
-    def trainable_share(self) -> float:
+    def trainable_fraction(self) -> float:
         """Share of the parameters that are being trained, in (0, 1]."""
         trained = sum(p.numel() for p in self.network.parameters() if p.requires_grad)
         return trained / sum(p.numel() for p in self.network.parameters())
@@ -331,7 +331,7 @@ class LeafClassifier(LightningModule):
 
     def on_fit_end(self) -> None:
         """Give the memory back."""
-        self.kept.clear()
+        self.feature_cache.clear()
 
     def prepared(self, images: Tensor) -> Tensor:
         """Images (n, 3, s, s) as the network takes them: normalised here, on the device, if they are uint8."""
@@ -340,12 +340,12 @@ class LeafClassifier(LightningModule):
         return images if images.is_floating_point() else self.normalization(images).to(self.pos_weight.dtype)
 
     def _features(self, batch: Batch) -> Tensor:
-        """Output of the frozen part, computed once until more is thawed."""
+        """Output of the frozen part, computed once until more is unfrozen."""
         images = batch["image"]
         if not self.trunk.frozen:
             return self.prepared(images)
         key, device = self.trunk.key(images.device), images.device
-        return self.kept.get(batch["path"], key, lambda: self.trunk.exact(self.prepared(images)), device)
+        return self.feature_cache.get(batch["path"], key, lambda: self.trunk.exact(self.prepared(images)), device)
 
     def _scores(self, stage: Stage) -> EpochScores:
         return cast(EpochScores, self.scores[f"{stage}_"])

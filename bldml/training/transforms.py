@@ -140,7 +140,7 @@ def evaluation_image(image: Image.Image | ResizedImage, size: int) -> Tensor:
     return _tensor(np.array(resize_to_square(image, size)))
 
 
-def squashed_side(size: int, augmentation: Augmentation | None) -> int:
+def resized_side(size: int, augmentation: Augmentation | None) -> int:
     """Side of the square that a photograph is shrunk to before anything else, and that a cache keeps, in pixels.
 
     For training it is so much larger that the smallest crop need not be enlarged, but at most twice as large: a JPEG
@@ -150,7 +150,7 @@ def squashed_side(size: int, augmentation: Augmentation | None) -> int:
         size: Side of the picture that the backbone sees.
         augmentation: How training pictures vary; None for evaluation.
 
-    >>> squashed_side(384, None), squashed_side(384, Augmentation())
+    >>> resized_side(384, None), resized_side(384, Augmentation())
     (384, 453)
     """
     if augmentation is None:
@@ -178,7 +178,7 @@ def training_image(
     over the photograph's edge it sees the fill.
 
     Args:
-        image: Upright RGB photograph, or its square of `squashed_side`, which gives the same.
+        image: Upright RGB photograph, or its square of `resized_side`, which gives the same.
         size: Side of the result in pixels.
         augmentation: How far pictures may vary.
         generator: Source of every draw.
@@ -188,7 +188,7 @@ def training_image(
         uint8 (3, size, size), its channels last in memory.
     """
     a = augmentation
-    square = resize_to_square(image, squashed_side(size, a))
+    square = resize_to_square(image, resized_side(size, a))
     box = random_box(a, generator, aspect)
     # All draws are made whatever the other settings, so that changing one of them leaves the others' values alone.
     mirror_x, mirror_y = (bool(draw < 0.5) for draw in generator.random(2))

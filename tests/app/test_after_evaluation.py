@@ -29,7 +29,7 @@ from bldml.run.ledger import read_ledger
 from bldml.run.predictions import read_metrics, read_predictions
 from bldml.training.checkpoint import Checkpoint, read_checkpoint
 from bldml.training.module import LeafClassifier
-from bldml.training.resume.signals import Stopped
+from bldml.training.resume.signals import Interrupted
 from tests.support import SMALL, Bldml
 
 CPU = ("--trainer.accelerator=cpu", "--data.num_workers=0")
@@ -229,10 +229,10 @@ def test_a_stop_between_two_pictures_leaves_the_old_ones(own: RunFolder, leaves:
     def check() -> None:
         calls.append(1)
         if len(calls) == 3:
-            raise Stopped(signal.SIGTERM)
+            raise Interrupted(signal.SIGTERM)
 
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    with pytest.raises(Stopped):
+    with pytest.raises(Interrupted):
         reporting.picture(model, checkpoint, {folder: samples}, model.device, check)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]

@@ -27,7 +27,7 @@ import bldml.training
 from bldml.app.allowed import ALLOWED, FREE_TEXT, allowed_paths, paths_of
 from bldml.app.lightning_cli import LeafCLI
 from bldml.errors import ConfigError
-from bldml.training.resume.signals import StopSignals
+from bldml.training.resume.signals import InterruptSignals
 from tests.support import REPOSITORY, SMALL, Bldml
 
 ADDRESS = "http://127.0.0.1:9/sentinel"
@@ -95,7 +95,7 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Options]:
     (folder / "sentinel.py").write_text("raise RuntimeError('sentinel was imported')\n")
     sys.path.insert(0, str(folder))
     os.chdir(folder)
-    found = Options(["fit", *SMALL], StopSignals())
+    found = Options(["fit", *SMALL], InterruptSignals())
     found.feed(
         "trainer.strategy", {"class_path": "DDPStrategy"}
     )  # jsonargparse starts a process once, to look up types

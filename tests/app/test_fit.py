@@ -226,15 +226,15 @@ def test_in_every_epoch_statistics_frozen_stages_and_groups_are_the_same(
     names = ["head", *(stage[0] for stage in row.stages)]
     for epoch in range(4):
         content = torch.load(f"all/epoch={epoch}.ckpt", weights_only=True)
-        thawed = tuple(f"{path}." for stage in row.stages[:epoch] for path in stage)
+        unfrozen = tuple(f"{path}." for stage in row.stages[:epoch] for path in stage)
         moved = set()
         for key, before in initial.items():
             same = torch.equal(content["state_dict"][f"network.{key}"], before)
-            if "running_" in key or "num_batches" in key or not key.startswith(thawed):
+            if "running_" in key or "num_batches" in key or not key.startswith(unfrozen):
                 assert same, f"epoch {epoch}: {key}"
             elif not same:
-                moved.add(next(prefix for prefix in thawed if key.startswith(prefix)))
-        assert moved == set(thawed), f"epoch {epoch}"
+                moved.add(next(prefix for prefix in unfrozen if key.startswith(prefix)))
+        assert moved == set(unfrozen), f"epoch {epoch}"
         optimizer = content["optimizer_states"][0]
         assert [group["name"] for group in optimizer["param_groups"]] == names
         assert sum(len(group["params"]) for group in optimizer["param_groups"]) == len(list(initial)) - 3 * 52 + 2
@@ -297,8 +297,8 @@ def test_threshold_is_chosen_for_the_goal_given_on_validation(leaves: Path, bldm
     assert result.code == 0, result.err
     folder = Path("lightning_logs/screening")
     header = read_checkpoint(folder / "checkpoints" / "best.ckpt").header
-    goal = {"maximize": None, "sensitivity": None, "specificity": 0.9, "threshold": None}
-    assert header.settings["operating_point"] == goal
+    criterion = {"maximize": None, "sensitivity": None, "specificity": 0.9, "threshold": None}
+    assert header.settings["operating_point"] == criterion
     rows = read_predictions(folder / "evaluations" / "val" / "predictions.csv")
     labels = [int(row.true_class == "BLD") for row in rows]
     false_alarms, sensitivities, _ = sklearn_metrics.roc_curve(
@@ -313,7 +313,7 @@ def test_two_goals_for_one_threshold_are_refused(leaves: Path, bldml: Bldml) -> 
     options = ("--operating_point.sensitivity=0.9", "--operating_point.maximize=youden")
     result = bldml("fit", *SMALL, f"--data.root={leaves}", *options)
     assert result.code == 2
-    assert "one goal, not maximize and sensitivity" in result.err
+    assert "one criterion, not maximize and sensitivity" in result.err
     assert "Traceback" not in result.err
     assert not Path("lightning_logs").exists()
 

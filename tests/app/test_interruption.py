@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from bldml.run.folder import RunFolder
-from bldml.training.resume.signals import STOPPING
+from bldml.training.resume.signals import INTERRUPTING
 from bldml.training.resume.state import read_progress
 from bldml.training.resume.stopwatch import measured
 from tests import signalling
@@ -44,11 +44,11 @@ Fit = Callable[..., Path]
 @pytest.fixture(autouse=True)
 def plan() -> Iterator[None]:
     """Nothing planned; and no handler left behind."""
-    handlers = {signum: signal.getsignal(signum) for signum in STOPPING}
+    handlers = {signum: signal.getsignal(signum) for signum in INTERRUPTING}
     signalling.PLAN.clear()
     signalling.REACHED.clear()
     yield
-    assert {signum: signal.getsignal(signum) for signum in STOPPING} == handlers, "a handler was left behind"
+    assert {signum: signal.getsignal(signum) for signum in INTERRUPTING} == handlers, "a handler was left behind"
 
 
 @pytest.fixture(scope="module")
@@ -310,7 +310,7 @@ def test_photographs_that_were_added_are_left_aside_and_one_that_changed_is_name
     assert name in outcome.err
 
 
-def test_a_recipe_that_begins_anew_at_each_thaw_goes_on_exactly(leaves: Path, bldml: Bldml) -> None:
+def test_a_recipe_that_begins_anew_at_each_unfreezing_goes_on_exactly(leaves: Path, bldml: Bldml) -> None:
     recipe = ("--unfreezing.blocks=3", "--unfreezing.reset_optimizer=true", "--model.frozen_mode=train")
     stop_and_go_on(bldml, leaves, ["save 0", "epoch 1", "train 1 2", "epoch 2"], *recipe)
     assert bldml("fit", *OPTIONS, "--data.root", leaves, *recipe, "--run_name=steady").code == 0

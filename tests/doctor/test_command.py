@@ -441,7 +441,7 @@ def test_inside_a_job(doctor: Doctor, slurm: Callable[..., None], monkeypatch: p
 
 
 def test_more_stages_than_there_are(leaves: Path, bldml: Bldml) -> None:
-    for option, words in (("stages=9", "9 stages cannot be thawed"), ("blocks=40", "40 blocks cannot be thawed")):
+    for option, words in (("stages=9", "9 stages cannot be unfrozen"), ("blocks=40", "40 blocks cannot be unfrozen")):
         outcome = bldml("doctor", *SMALL, "--data.root", leaves, f"--unfreezing.{option}")
         assert outcome.code == 1
         assert words in outcome.out

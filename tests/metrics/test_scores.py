@@ -193,58 +193,62 @@ def test_threshold_without_a_choice(labels: list[int]) -> None:
 
 
 def reached(
-    goal: operating_point.Goal, labels: ArrayLike, probabilities: ArrayLike, threshold: float
+    criterion: operating_point.ThresholdCriterion, labels: ArrayLike, probabilities: ArrayLike, threshold: float
 ) -> tuple[float, float]:
-    """The rank of a threshold under a goal, by scikit-learn's counts."""
+    """The rank of a threshold under a criterion, by scikit-learn's counts."""
     called = (np.asarray(probabilities) >= threshold).astype(int)
     (tn, fp), (fn, tp) = sklearn_metrics.confusion_matrix(labels, called, labels=[0, 1])
     sensitivity, specificity = tp / (tp + fn), tn / (tn + fp)
-    if goal.sensitivity is not None:
-        return (round(specificity, 12) if sensitivity >= goal.sensitivity else -1.0, round(sensitivity, 12))
-    if goal.specificity is not None:
-        return (round(sensitivity, 12) if specificity >= goal.specificity else -1.0, round(specificity, 12))
+    if criterion.sensitivity is not None:
+        return (round(specificity, 12) if sensitivity >= criterion.sensitivity else -1.0, round(sensitivity, 12))
+    if criterion.specificity is not None:
+        return (round(sensitivity, 12) if specificity >= criterion.specificity else -1.0, round(specificity, 12))
     return (round(sensitivity + specificity - 1, 12), 0.0)
 
 
 @pytest.mark.parametrize(
-    "goal",
+    "criterion",
     [
-        operating_point.Goal(maximize="youden"),
-        operating_point.Goal(sensitivity=0.8),
-        operating_point.Goal(sensitivity=1.0),
-        operating_point.Goal(specificity=0.9),
-        operating_point.Goal(specificity=1.0),
+        operating_point.ThresholdCriterion(maximize="youden"),
+        operating_point.ThresholdCriterion(sensitivity=0.8),
+        operating_point.ThresholdCriterion(sensitivity=1.0),
+        operating_point.ThresholdCriterion(specificity=0.9),
+        operating_point.ThresholdCriterion(specificity=1.0),
     ],
     ids=str,
 )
-def test_threshold_serves_the_goal_as_well_as_any(goal: operating_point.Goal, samples: Samples) -> None:
+def test_threshold_meets_the_criterion_as_well_as_any(
+    criterion: operating_point.ThresholdCriterion, samples: Samples
+) -> None:
     for labels, probabilities in samples:
-        threshold = operating_point.choose_threshold(labels, probabilities, goal)
+        threshold = operating_point.choose_threshold(labels, probabilities, criterion)
         assert 0 <= threshold <= 1
         others = np.unique([0.0, *probabilities, *(np.unique(probabilities)[1:] + np.unique(probabilities)[:-1]) / 2])
         if probabilities.max() < 1:
             others = np.append(others, 1.0)  # calls no image
-        best = max(reached(goal, labels, probabilities, other) for other in others)
-        assert reached(goal, labels, probabilities, threshold) == best
+        best = max(reached(criterion, labels, probabilities, other) for other in others)
+        assert reached(criterion, labels, probabilities, threshold) == best
 
 
 def test_goal_reached_by_nineteen_of_twenty() -> None:
     probabilities = np.r_[np.linspace(0.1, 0.3, 5), 0.2, np.linspace(0.5, 0.9, 19)]
     labels = np.r_[np.zeros(5), np.ones(20)].astype(int)
-    threshold = operating_point.choose_threshold(labels, probabilities, operating_point.Goal(sensitivity=0.95))
+    threshold = operating_point.choose_threshold(
+        labels, probabilities, operating_point.ThresholdCriterion(sensitivity=0.95)
+    )
     assert threshold == pytest.approx(0.4)
 
 
 def test_fixed_threshold_is_taken_as_it_is() -> None:
-    goal = operating_point.Goal(threshold=0.3)
-    assert operating_point.choose_threshold([0, 1], [0.1, 0.9], goal) == 0.3
-    assert operating_point.choose_threshold([1, 1], [0.1, 0.9], goal) == 0.3
+    criterion = operating_point.ThresholdCriterion(threshold=0.3)
+    assert operating_point.choose_threshold([0, 1], [0.1, 0.9], criterion) == 0.3
+    assert operating_point.choose_threshold([1, 1], [0.1, 0.9], criterion) == 0.3
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"maximize": "f1", "sensitivity": 0.9}, "one goal, not maximize and sensitivity"),
+        ({"maximize": "f1", "sensitivity": 0.9}, "one criterion, not maximize and sensitivity"),
         ({"sensitivity": 0.0}, r"sensitivity must lie in \(0, 1\], not 0"),
         ({"specificity": 1.5}, "specificity must lie in"),
         ({"threshold": math.nan}, "threshold must lie in"),
@@ -252,7 +256,7 @@ def test_fixed_threshold_is_taken_as_it_is() -> None:
 )
 def test_impossible_goals_are_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        operating_point.Goal(**wrong)
+        operating_point.ThresholdCriterion(**wrong)
 
 
 def test_scores_do_not_depend_on_the_order(samples: Samples) -> None:

@@ -280,7 +280,7 @@ def test_the_page_says_what_the_tables_say(whole: RunFolder, page: Page) -> None
         " They have 8.0 megapixels (median); in training 12.0.",
         "The test is later than the training.",
         "python -m bldml fit --config 'my config.yaml'",
-        "More of the network thawed at epoch 2",
+        "Layers unfrozen at epoch 2",
         "Best epoch, counted from 0 2",
     ):
         assert text in page.words, text
@@ -329,7 +329,7 @@ def test_photographs_are_counted(whole: RunFolder, page: Page) -> None:
 
 def test_operating_point_with_the_interval_of_its_choice(whole: RunFolder, page: Page) -> None:
     rows = {row["What"]: row["Value"] for row in read(whole.path / "tables" / "run" / "operating_point.csv")}
-    assert rows["Goal, stated in the configuration before training"] == "greatest F1"
+    assert rows["Threshold criterion, set before training"] == "greatest F1"
     assert rows["Threshold: least probability that is called positive"] == "0.400"
     assert rows["Validation photographs that chose it"] == "60 (30 positive)"
     predictions = read_predictions(whole.evaluation("val") / "predictions.csv")
@@ -617,7 +617,7 @@ LEAF = "(BLD/leaf_00003.jpg)"
         ("../../config.yaml", lambda t: t + "}", "config.yaml is no configuration"),
         ("../../config.yaml", lambda _: "text", "config.yaml is no configuration"),
         ("../../config.yaml", lambda t: t.replace("maximize: f1", "maximize: f1, recall: 1"), "operating_point in"),
-        ("../../config.yaml", lambda t: t.replace("sensitivity: null", "sensitivity: 0.9"), "takes one goal"),
+        ("../../config.yaml", lambda t: t.replace("sensitivity: null", "sensitivity: 0.9"), "takes one criterion"),
     ],
 )  # fmt: skip
 def test_damage_is_a_message(tmp_path: Path, bare: None, file: str, change: Callable[[str], str], told: str) -> None:
@@ -682,7 +682,7 @@ def test_a_real_run(run: Path, bldml: Bldml, quick: None) -> None:
     metrics = json.loads((run / "evaluations" / "test" / "metrics.json").read_text())
     counts = metrics["at_threshold"]
     assert f"it found {counts['tp']} of {counts['tp'] + counts['fn']} BLD" in page.words
-    assert "More of the network thawed at epoch 1, 2" in page.words
+    assert "Layers unfrozen at epoch 1, 2" in page.words
     assert "these are not the ones that chose it" not in page.words
     assert "Chosen anew" not in page.words
     rows = {row["Set"]: row for row in read(run / "tables" / "run" / "photographs.csv")}

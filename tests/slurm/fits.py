@@ -20,7 +20,7 @@ HERE = ("--account=", "--gres=none", "--mem=0", "--mail-type=NONE", "--time=60",
 
 
 def settings(leaves: Path, seed: int = 42) -> dict[str, Any]:
-    """A fit of seconds in which everything happens that a requeue could disturb: thaws, plateau, dropout."""
+    """A fit of seconds in which everything happens that a requeue could disturb: unfreezing, plateau, dropout."""
     return {
         "seed_everything": seed,
         "model": {

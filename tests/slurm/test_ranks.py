@@ -67,8 +67,8 @@ def test_ranks_are_equal_after_each_epoch(scenario: Callable[[Bench], Fit], fits
         assert hashes[0] == hashes[1]
     assert len({hashes[0] for hashes in epochs}) == EPOCHS, "nothing was learnt"
     with (fit.run / "history.csv").open(newline="") as file:
-        shares = [float(row["trainable_share"]) for row in csv.DictReader(file)]
-    assert shares[0] < shares[1] < shares[2], "nothing thawed"
+        fractions = [float(row["trainable_share"]) for row in csv.DictReader(file)]
+    assert fractions[0] < fractions[1] < fractions[2], "nothing unfrozen"
 
 
 def test_two_ranks_interrupted_come_to_the_same(fits: Fits) -> None:

@@ -1,4 +1,4 @@
-"""When stages thaw, and when learning rates fall: against torch's own, over a resume, and on two processes."""
+"""When stages are unfrozen, and when learning rates fall: against torch's own, over a resume, and on two processes."""
 
 import os
 import subprocess
@@ -71,7 +71,7 @@ def test_schedule_without_negative_numbers(name: str) -> None:
 
 
 class Observer(Callback):
-    """Notes, in each batch, how many stages are thawed, and after each epoch, every number of the network."""
+    """Notes, in each batch, how many stages are unfrozen, and after each epoch, every number of the network."""
 
     def __init__(self) -> None:
         self.depths: list[int] = []
@@ -109,7 +109,7 @@ def batches(count: int) -> DataLoader[Batch]:
 
 
 @pytest.mark.parametrize("freeze_batchnorm", [True, False])
-def test_thawing_in_a_run_with_validation(freeze_batchnorm: bool, tmp_path: Path) -> None:
+def test_unfreezing_in_a_run_with_validation(freeze_batchnorm: bool, tmp_path: Path) -> None:
     """Validation between the epochs switches modes; no batch may be trained on in the wrong ones."""
     module = LeafClassifier("mobilenet_v2_x0_35", "none", 64, freeze_batchnorm=freeze_batchnorm)
     observer = Observer()
@@ -118,8 +118,8 @@ def test_thawing_in_a_run_with_validation(freeze_batchnorm: bool, tmp_path: Path
     assert observer.depths == [0, 0, 1, 1, 1, 1, 2, 2]
     for before, after, depth in zip(observer.states, observer.states[1:], (1, 1, 2), strict=False):
         moved = {key for key, value in after.items() if not torch.equal(value, before[key])}
-        thawed = tuple(f"{p}." for stage in module.row.stages[:depth] for p in stage)
-        assert all(key.startswith(("classifier.1.", *thawed)) for key in moved)
+        unfrozen = tuple(f"{p}." for stage in module.row.stages[:depth] for p in stage)
+        assert all(key.startswith(("classifier.1.", *unfrozen)) for key in moved)
         assert {"classifier.1.weight", "features.18.0.weight"} <= moved
         assert ("features.18.1.running_mean" in moved) != freeze_batchnorm
 
@@ -140,7 +140,7 @@ class OptimizerAtStart(Callback):
 
 
 @pytest.mark.parametrize("reset", [True, False])
-def test_the_optimizer_begins_anew_at_each_thaw_if_asked(reset: bool, tmp_path: Path) -> None:
+def test_the_optimizer_begins_anew_at_each_unfreezing_if_asked(reset: bool, tmp_path: Path) -> None:
     """Two batches an epoch; no progress is enough, so the plateau lowers the rates after each epoch."""
     module = LeafClassifier("mobilenet_v2_x0_35", "none", 64, lr=1e-3, weight_decay=0.0)
     observer, plateau = OptimizerAtStart(), PlateauLR(patience=0, threshold=1.0)
@@ -151,9 +151,9 @@ def test_the_optimizer_begins_anew_at_each_thaw_if_asked(reset: bool, tmp_path: 
     head = [1, 3, 1, 3, 5] if reset else [1, 3, 5, 7, 9]
     assert [max(steps) for steps in observer.steps] == head
     # Three blocks, which are less than three stages.
-    assert module.trainable_share() < module.unfreeze(3).trainable_share()
+    assert module.trainable_fraction() < module.unfreeze(3).trainable_fraction()
     assert module.unfreeze(3, "blocks").network.get_submodule("features.15").training is False
-    # Without it what was thawed has a history of its own.
+    # Without it what was unfrozen has a history of its own.
     assert [len(steps) for steps in observer.steps] == ([1] * 5 if reset else [1, 1, 2, 2, 2])
 
 
@@ -319,7 +319,7 @@ trainer.fit(module, loader(8, 2), loader(9, 4))
 
 
 @pytest.mark.slow
-def test_two_processes_stay_equal_after_a_thaw(tmp_path: Path) -> None:
+def test_two_processes_stay_equal_after_unfreezing(tmp_path: Path) -> None:
     """DDP forgets parameters that were frozen when it wrapped the module: their gradients are never averaged."""
     script = tmp_path / "two.py"
     script.write_text(TWO_PROCESSES)

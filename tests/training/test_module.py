@@ -1,4 +1,4 @@
-"""LeafClassifier: logits, loss, metrics, thawing, and what a checkpoint takes along."""
+"""LeafClassifier: logits, loss, metrics, unfreezing, and what a checkpoint takes along."""
 
 import math
 from typing import Any, cast
@@ -235,11 +235,11 @@ def test_unfreeze(name: BackboneName, freeze_batchnorm: bool) -> None:
             assert parameter.requires_grad == (stage is None or stage < depth), path
         for path, part in module.network.named_modules():
             stage = stage_of(module, path)
-            thawed = stage is None or stage < depth
+            unfrozen = stage is None or stage < depth
             if isinstance(part, _BatchNorm):
-                assert part.training == (thawed and not freeze_batchnorm), path
+                assert part.training == (unfrozen and not freeze_batchnorm), path
             elif isinstance(part, nn.Dropout | StochasticDepth) or not list(part.children()):
-                assert part.training == thawed, path
+                assert part.training == unfrozen, path
     assert any(isinstance(part, nn.Dropout) for part in module.network.modules())
     assert any(isinstance(part, StochasticDepth) for part in module.network.modules()) == (name == "efficientnet_v2_s")
 
@@ -279,24 +279,24 @@ def test_unfreeze_all_and_too_many() -> None:
     assert module.unfreeze() is module
     assert all(parameter.requires_grad for parameter in module.network.parameters())
     for depth in (-1, 6):
-        with pytest.raises(ConfigError, match=f"{depth} stages cannot be thawed: mobilenet_v2_x0_35 has 5"):
+        with pytest.raises(ConfigError, match=f"{depth} stages cannot be unfrozen: mobilenet_v2_x0_35 has 5"):
             module.unfreeze(depth)
-    assert module.trainable_share() == 1, "a refused depth changes nothing"
+    assert module.trainable_fraction() == 1, "a refused depth changes nothing"
 
 
-def test_trainable_share() -> None:
+def test_trainable_fraction() -> None:
     module = small()
     total = sum(p.numel() for p in module.network.parameters())
     head = 1280 + 1
-    assert module.trainable_share() == head / total
+    assert module.trainable_fraction() == head / total
     # features.18: 112 -> 1280 channels by 1 × 1, and a BatchNorm.
-    assert module.unfreeze(1).trainable_share() == (head + 112 * 1280 + 2 * 1280) / total
-    assert module.unfreeze().trainable_share() == 1.0
+    assert module.unfreeze(1).trainable_fraction() == (head + 112 * 1280 + 2 * 1280) / total
+    assert module.unfreeze().trainable_fraction() == 1.0
 
 
 @pytest.mark.parametrize("freeze_batchnorm", [True, False])
 def test_what_is_frozen_does_not_move(freeze_batchnorm: bool) -> None:
-    """Neither by weight decay nor by the optimizer's momentum from a time when it was thawed."""
+    """Neither by weight decay nor by the optimizer's momentum from a time when it was unfrozen."""
     module = small(lr=0.01, weight_decay=0.5, backbone_lr_factor=1.0, freeze_batchnorm=freeze_batchnorm)
     optimizer, batch = module.configure_optimizers(), Noise(6).batch()
     for depth in (5, 1, 0, 2):

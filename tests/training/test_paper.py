@@ -15,7 +15,7 @@ from torchvision import transforms
 from bldml.training.backbones import BackboneName
 from bldml.training.finetuning import ProgressiveUnfreezing
 from bldml.training.module import Batch, LeafClassifier
-from bldml.training.transforms import Augmentation, normalize, squashed_side, training_image
+from bldml.training.transforms import Augmentation, normalize, resized_side, training_image
 from tests.support import REPOSITORY
 
 PAPER = REPOSITORY / "configs" / "paper"
@@ -30,7 +30,7 @@ SHARES: dict[BackboneName, tuple[float, float]] = {
 OURS: dict[BackboneName, float] = {
     "efficientnet_v2_s": 0.955, "resnet50": 0.9996, "mobilenet_v3_large": 0.985, "inception_v3": 0.955,
 }  # fmt: skip
-# Of which a network's parameters are head, by a part of their names, and what is thawed.
+# Of which a network's parameters are head, by a part of their names, and what is unfrozen.
 HEADS = {"efficientnet_v2_s": "classifier", "resnet50": "fc", "mobilenet_v3_large": "classifier", "inception_v3": "fc"}
 
 
@@ -45,23 +45,25 @@ def classifier(name: BackboneName, size: int) -> LeafClassifier:
     return LeafClassifier(**given, seed=3)
 
 
-def thawed(network: nn.Module, name: BackboneName) -> list[nn.Module]:
-    """What the scripts thaw when they are asked for two blocks."""
+def unfrozen(network: nn.Module, name: BackboneName) -> list[nn.Module]:
+    """What the scripts unfreeze when they are asked for two blocks."""
     if name == "inception_v3":
         return [network.get_submodule("Mixed_7c")]
     children = list(network.get_submodule("layer4" if name == "resnet50" else "features").children())
     return children[-2:]
 
 
-def reference(name: BackboneName, state: dict[str, Tensor], *, is_thawed: bool) -> tuple[nn.Module, torch.optim.AdamW]:
-    """A network and an optimizer as the scripts have them in an epoch before or after the thaw."""
+def reference(
+    name: BackboneName, state: dict[str, Tensor], *, is_unfrozen: bool
+) -> tuple[nn.Module, torch.optim.AdamW]:
+    """A network and an optimizer as the scripts have them in an epoch before or after unfreezing."""
     network: nn.Module = torchvision.models.get_model(name, weights=None)
     path = "fc" if name in ("resnet50", "inception_v3") else f"classifier.{3 if name == 'mobilenet_v3_large' else 1}"
     network.set_submodule(path, nn.Linear(network.get_submodule(path).in_features, 1))  # type: ignore[arg-type]
     network.load_state_dict(state)
     for key, parameter in network.named_parameters():
         parameter.requires_grad_(HEADS[name] in key)
-    for module in thawed(network, name) if is_thawed else ():
+    for module in unfrozen(network, name) if is_unfrozen else ():
         module.requires_grad_(True)
     trained = [(key, p) for key, p in network.named_parameters() if p.requires_grad]
     groups = [
@@ -75,25 +77,25 @@ def reference(name: BackboneName, state: dict[str, Tensor], *, is_thawed: bool) 
 def test_what_is_trained_is_what_the_scripts_train(name: BackboneName) -> None:
     module, unfreezing = classifier(name, 107), ProgressiveUnfreezing(**settings(name)["unfreezing"])
     head, both = SHARES[name]
-    assert module.unfreeze(unfreezing.depth(2), unfreezing.unit).trainable_share() == pytest.approx(head, abs=5e-4)
-    assert module.unfreeze(unfreezing.depth(3), unfreezing.unit).trainable_share() == pytest.approx(both, abs=5e-4)
+    assert module.unfreeze(unfreezing.depth(2), unfreezing.unit).trainable_fraction() == pytest.approx(head, abs=5e-4)
+    assert module.unfreeze(unfreezing.depth(3), unfreezing.unit).trainable_fraction() == pytest.approx(both, abs=5e-4)
     (main,) = [
         content
         for path in PAPER.parent.glob("*.yaml")
         if (content := yaml.safe_load(path.read_text())).get("model", {}).get("backbone") == name
     ]
     ours = LeafClassifier(name, "none", 107).unfreeze(main["unfreezing"]["stages"])
-    assert ours.trainable_share() == pytest.approx(OURS[name], abs=5e-4)
+    assert ours.trainable_fraction() == pytest.approx(OURS[name], abs=5e-4)
 
 
-@pytest.mark.parametrize("is_thawed", [False, True])
+@pytest.mark.parametrize("is_unfrozen", [False, True])
 @pytest.mark.parametrize("name", ["mobilenet_v3_large", "resnet50", "efficientnet_v2_s"])
-def test_a_step_of_training_is_that_of_the_scripts(name: BackboneName, is_thawed: bool) -> None:
+def test_a_step_of_training_is_that_of_the_scripts(name: BackboneName, is_unfrozen: bool) -> None:
     """Loss, rates, weights and running statistics, in float32 and with the same draws of dropout."""
     module, unfreezing = classifier(name, 64), ProgressiveUnfreezing(**settings(name)["unfreezing"])
-    module.unfreeze(unfreezing.depth(3 if is_thawed else 2), unfreezing.unit)
+    module.unfreeze(unfreezing.depth(3 if is_unfrozen else 2), unfreezing.unit)
     state = {key: value.clone() for key, value in module.network.state_dict().items()}
-    network, theirs = reference(name, state, is_thawed=is_thawed)
+    network, theirs = reference(name, state, is_unfrozen=is_unfrozen)
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(0, 256, (6, 3, 64, 64), generator=generator, dtype=torch.uint8)
     labels = torch.tensor([0, 1, 1, 0, 1, 0])
@@ -174,7 +176,7 @@ def test_augmented_pictures_are_distributed_as_those_of_the_scripts(width: int, 
     wanted = measures(torch.stack([theirs(photographs[number % 30]) for number in range(count)]))
 
     def ours(augmentation: Augmentation) -> dict[str, np.ndarray]:
-        side = squashed_side(size, augmentation)
+        side = resized_side(size, augmentation)
         squares = [np.asarray(image.resize((side, side), Image.Resampling.BILINEAR)) for image in photographs]
         generator = np.random.default_rng(8)
         pictures = [

@@ -21,8 +21,8 @@ from bldml.errors import DatasetError
 from bldml.training.data.datamodule import LeafDataModule
 from bldml.training.data.leafdataset import LeafDataset
 from bldml.training.data.sampling import EpochSampler
-from bldml.training.resume.signals import Stopped
-from bldml.training.transforms import Augmentation, squashed_side
+from bldml.training.resume.signals import Interrupted
+from bldml.training.transforms import Augmentation, resized_side
 
 SIZE = 32
 
@@ -105,7 +105,7 @@ def test_cached_images_change_nothing(
         assert auto.photographs.dataset_digests == off.photographs.dataset_digests
         assert list(auto.photographs.contents.metadata) == list(off.photographs.contents.metadata)
         # Training images have one side, the others another.
-        sides = {SIZE, squashed_side(SIZE, augmentation)}
+        sides = {SIZE, resized_side(SIZE, augmentation)}
         assert len(shards(folder)) == len(sides), run
 
 
@@ -275,9 +275,9 @@ def test_what_was_decoded_before_an_interrupt_is_cached(root: Path, folder: Path
         nonlocal asked
         asked += 1
         if asked == 5:
-            raise Stopped(15)
+            raise Interrupted(15)
 
-    with pytest.raises(Stopped):
+    with pytest.raises(Interrupted):
         module(root, folder).read_for_fit(check)
     assert len(shards(folder)) == 1
     datamodule = module(root, folder)

@@ -23,7 +23,7 @@ from bldml.training.transforms import (
     evaluation_image,
     normalize,
     random_box,
-    squashed_side,
+    resized_side,
     training_image,
 )
 
@@ -141,7 +141,7 @@ def test_hue_turns_the_colour_circle_and_leaves_grey_grey(colour: tuple[int, int
 def test_the_squashed_square_gives_what_the_photograph_gives(photograph: Image.Image) -> None:
     """So that a cache that holds it changes nothing."""
     for augmentation in (Augmentation(), Augmentation(crop_area=(0.1, 1.0)), NEUTRAL):
-        square = resize_to_square(photograph, squashed_side(SIZE, augmentation))
+        square = resize_to_square(photograph, resized_side(SIZE, augmentation))
         for seed in range(5):
             once = training_image(photograph, SIZE, augmentation, seeded(seed))
             assert torch.equal(once, training_image(square, SIZE, augmentation, seeded(seed)))
@@ -152,15 +152,15 @@ def test_no_crop_is_enlarged() -> None:
     """Unless it is less than half as wide or high as the photograph."""
     for area, aspect in (((0.8, 1.0), (0.9, 1.1)), ((0.5, 0.6), (1.0, 1.3)), ((1.0, 1.0), (1.0, 1.0))):
         augmentation = replace(NEUTRAL, crop_area=area, crop_aspect=aspect)
-        side, generator = squashed_side(SIZE, augmentation), seeded(5)
+        side, generator = resized_side(SIZE, augmentation), seeded(5)
         for left, top, right, bottom in (random_box(augmentation, generator) for _ in range(500)):
             assert min(right - left, bottom - top) * side >= SIZE * (1 - 1e-9)
-    assert squashed_side(SIZE, Augmentation(crop_area=(0.01, 1.0))) == 2 * SIZE
+    assert resized_side(SIZE, Augmentation(crop_area=(0.01, 1.0))) == 2 * SIZE
     # A centre crop of 3:2, which is narrower than any that is drawn.
     absolute = replace(NEUTRAL, crop_area=(0.8, 1.0), crop_aspect=(0.9, 1.1), crop_aspect_relative=False)
     left, _, right, _ = random_box(absolute, seeded(), 1.5)
-    assert (right - left) * squashed_side(SIZE, absolute) >= SIZE
-    assert squashed_side(SIZE, None) == squashed_side(SIZE, NEUTRAL) == SIZE
+    assert (right - left) * resized_side(SIZE, absolute) >= SIZE
+    assert resized_side(SIZE, None) == resized_side(SIZE, NEUTRAL) == SIZE
 
 
 @pytest.mark.parametrize("size", [(90, 60), (80, 60), (60, 60), (50, 100)])

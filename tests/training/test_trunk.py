@@ -58,7 +58,7 @@ def test_frozen_part_and_rest_are_the_network_at_each_depth(name: BackboneName) 
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max() + 1))
         frozen.append(module.trunk.frozen)
     assert frozen == sorted(frozen, reverse=True)
-    assert len(set(frozen)) == len(frozen), "each thaw makes the frozen part smaller"
+    assert len(set(frozen)) == len(frozen), "each unfreezing makes the frozen part smaller"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -137,7 +137,7 @@ def test_nothing_is_kept_where_nothing_is_frozen() -> None:
     images = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
     features = module._features({"image": images, "label": torch.zeros(2), "path": ["a", "b"], "group": ["", ""]})
     assert torch.equal(features, module.prepared(images))
-    assert module.kept.used == 0
+    assert module.feature_cache.used == 0
 
 
 def test_dropout_before_the_head_is_not_frozen() -> None:
@@ -147,26 +147,26 @@ def test_dropout_before_the_head_is_not_frozen() -> None:
     assert not torch.equal(module.trunk.logits(features), module.trunk.logits(features))
 
 
-def test_features_are_kept_until_the_key_changes_and_within_the_limit() -> None:
+def test_features_are_cached_until_the_key_changes_and_within_the_limit() -> None:
     calls: list[int] = []
 
     def compute() -> Tensor:
         calls.append(1)
         return torch.full((2, 10), float(len(calls)))
 
-    kept, device = FeatureCache(limit=2 * 10 * 4), torch.device("cpu")
-    first = kept.get(["a", "b"], ("key",), compute, device)
-    assert torch.equal(kept.get(["a", "b"], ("key",), compute, device), first)
+    cache, device = FeatureCache(limit=2 * 10 * 4), torch.device("cpu")
+    first = cache.get(["a", "b"], ("key",), compute, device)
+    assert torch.equal(cache.get(["a", "b"], ("key",), compute, device), first)
     assert len(calls) == 1
     # The limit holds one batch: the second is computed each time.
     for _ in range(2):
-        kept.get(["c", "d"], ("key",), compute, device)
+        cache.get(["c", "d"], ("key",), compute, device)
     assert len(calls) == 3
-    assert kept.used == 80
-    assert not torch.equal(kept.get(["a", "b"], ("other key",), compute, device), first)
+    assert cache.used == 80
+    assert not torch.equal(cache.get(["a", "b"], ("other key",), compute, device), first)
     assert len(calls) == 4
     # The same photographs in another order are another batch.
-    kept.get(["b", "a"], ("other key",), compute, device)
+    cache.get(["b", "a"], ("other key",), compute, device)
     assert len(calls) == 5
 
 

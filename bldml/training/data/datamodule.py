@@ -27,7 +27,7 @@ from bldml.training.data.reading import Storage, granted_cpus, read_photographs
 from bldml.training.data.sampling import EpochSampler, EvaluationSampler, leaf_loader
 from bldml.training.process import default_seed
 from bldml.training.resume.signals import is_first_process
-from bldml.training.transforms import Augmentation, squashed_side
+from bldml.training.transforms import Augmentation, resized_side
 
 DEFAULT_AUGMENTATION = Augmentation()
 # What of the data settings an evaluation takes from the checkpoint where the command line is silent.
@@ -299,7 +299,7 @@ class LeafDataModule(LightningDataModule):
         collection = found.collection
         folders = find_folders(self.cache_dir, collection.root) if self.cache == "auto" else []
         # An evaluation reads each photograph once: it uses cached images and adds none.
-        sides = {"train": squashed_side(self._side, self.augmentation)} if fit else {}
+        sides = {"train": resized_side(self._side, self.augmentation)} if fit else {}
         storage = Storage(folders, sides, write=fit and is_first_process())
         reading = read_photographs(
             collection, self._side, granted_cpus(), storage, check, exclude=self.unreadable == "exclude"
@@ -330,7 +330,7 @@ class LeafDataModule(LightningDataModule):
     ) -> DataLoader[Item]:
         data = self.photographs
         # Only now: at the start of training this process waited for the first one, which fills the cache.
-        side, found, folders = squashed_side(self._side, augmentation), data.contents_of(split), data.cache_folders
+        side, found, folders = resized_side(self._side, augmentation), data.contents_of(split), data.cache_folders
         known = CachedImages(folders, side, self._side, found.digests) if folders else None
         dataset: Dataset[Item] = LeafDataset(
             data.samples(split), data.class_names, self._side, augmentation, self.seed, known, found.metadata.aspects()

@@ -16,7 +16,7 @@ from bldml.run.folder import RunFolder
 from bldml.training.data.sampling import LeafLoader
 from bldml.training.lightning_internals import can_end_early, has_gradients_waiting, is_between_steps
 from bldml.training.recording import EpochTable
-from bldml.training.resume.signals import Stopped, StopSignals
+from bldml.training.resume.signals import Interrupted, InterruptSignals
 from bldml.training.resume.state import (
     KEY,
     Position,
@@ -45,7 +45,7 @@ class Interruption(Callback):
 
     def __init__(
         self,
-        signals: StopSignals,
+        signals: InterruptSignals,
         run: RunFolder | None = None,
         table: EpochTable | None = None,
         best: ModelCheckpoint | None = None,
@@ -100,7 +100,7 @@ class Interruption(Callback):
         loader(trainer).trained_on = 0
         if trainer.current_epoch > 0 and trainer.current_epoch != self._resumed_at:
             self._save(trainer, pl_module, "epoch")
-        self._stop_if_asked(trainer, pl_module, None)
+        self._interrupt_if_asked(trainer, pl_module, None)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -108,7 +108,7 @@ class Interruption(Callback):
         """Stop or save here, unless gradients wait to be applied, or the validation or the epoch's end comes now."""
         loader(trainer).trained_on = batch_idx + 1
         if is_between_steps(trainer) and not trainer.is_last_batch:
-            self._stop_if_asked(trainer, pl_module, "batch")
+            self._interrupt_if_asked(trainer, pl_module, "batch")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find how many batches all ranks have: their shares of the photographs may differ by one."""
@@ -120,7 +120,7 @@ class Interruption(Callback):
     ) -> None:  # fmt: skip
         """Stop here; the validation will be run again as a whole, so its last batch rather leads to its end."""
         if not (trainer.sanity_checking or has_gradients_waiting(trainer)) and batch_idx < self._shared_batches - 1:
-            self._stop_if_asked(trainer, pl_module, "validation")
+            self._interrupt_if_asked(trainer, pl_module, "validation")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the last epoch."""
@@ -132,7 +132,7 @@ class Interruption(Callback):
             torch.distributed.all_reduce(values, torch.distributed.ReduceOp.MAX, group=self._group)
         return values
 
-    def _stop_if_asked(self, trainer: Trainer, module: LightningModule, position: Position | None) -> None:
+    def _interrupt_if_asked(self, trainer: Trainer, module: LightningModule, position: Position | None) -> None:
         """Save if a signal or the clock asks for it, and stop if it was a signal.
 
         Args:
@@ -141,7 +141,7 @@ class Interruption(Callback):
             position: Where the run stands; None where it was saved already or has done nothing yet.
 
         Raises:
-            Stopped: By a signal, of which one rank at least has heard.
+            Interrupted: By a signal, of which one rank at least has heard.
         """
         # Of different signals the largest number: SIGTERM before SIGUSR1, whose requeue could raise a cancelled job.
         due = position == "batch" and trainer.is_global_zero and time.monotonic() - self._saved_at >= self.seconds
@@ -152,7 +152,7 @@ class Interruption(Callback):
             if self.run is not None and self.run.last_checkpoint.exists():
                 steps = counted(trainer.global_step, "step")
                 rank_zero_info(f"Saved {self.run.last_checkpoint} (epoch {trainer.current_epoch}, {steps}).")
-            raise Stopped(signum)
+            raise Interrupted(signum)
 
     def _save(self, trainer: Trainer, module: LightningModule, position: Position) -> None:
         if self.run is None:
@@ -201,14 +201,14 @@ class Interruption(Callback):
         )  # fmt: skip
 
 
-class StopEvaluation(Callback):
+class InterruptEvaluation(Callback):
     """Stops an evaluation after a signal; there is nothing to save, it is run again.
 
     Args:
         signals: Where signals raise their flags.
     """
 
-    def __init__(self, signals: StopSignals) -> None:
+    def __init__(self, signals: InterruptSignals) -> None:
         super().__init__()
         self.signals = signals
 

@@ -16,12 +16,12 @@ from typing import Any
 # What a job script may ask Slurm to send when the wall time is near.
 WALL_TIME = (signal.SIGUSR1, signal.SIGUSR2)
 # SIGTERM: preemption, scancel, shutdown. SIGINT: Ctrl-C. SIGHUP: the terminal has gone away.
-STOPPING = (*WALL_TIME, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+INTERRUPTING = (*WALL_TIME, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
 
-class Stopped(BaseException):
+class Interrupted(BaseException):
     """The run was asked to stop, and has stopped at a safe point.
 
     Not an Exception: like KeyboardInterrupt it must pass through code that catches errors.
@@ -35,7 +35,7 @@ class Stopped(BaseException):
         self.signum = signum
 
 
-class StopSignals:
+class InterruptSignals:
     """Catches the stopping signals between `install` and `restore`; each only raises a flag.
 
     SIGINT and SIGHUP stay ignored where they were before (a background job of a shell, `nohup`).
@@ -47,7 +47,7 @@ class StopSignals:
 
     def install(self) -> None:
         """Install the handlers."""
-        for signum in STOPPING:
+        for signum in INTERRUPTING:
             self.catch(signum)
 
     def restore(self) -> None:
@@ -79,10 +79,10 @@ class StopSignals:
         """Stop here, where there is nothing to save, if a signal has come.
 
         Raises:
-            Stopped: One has.
+            Interrupted: One has.
         """
         if self._received:
-            raise Stopped(self._received[0])
+            raise Interrupted(self._received[0])
 
     def _raise_flag(self, signum: int, frame: FrameType | None) -> None:
         first = not self._received
@@ -103,7 +103,7 @@ def is_first_process() -> bool:
 @contextmanager
 def blocked() -> Iterator[None]:
     """Hold signals back while child processes start, which so never see one before they have learnt to ignore it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTING)
     try:
         yield
     finally:
@@ -116,12 +116,12 @@ def ignore_in_worker(worker_id: int) -> None:
     Only its own parent may end it by SIGTERM, as at the end of a run. That is torch's rule too, but one that another
     process sends ends the worker there, and the main process with it.
     """
-    for signum in STOPPING:
+    for signum in INTERRUPTING:
         if signum != signal.SIGTERM:
             signal.signal(signum, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is None or parent.pid is None or not hasattr(signal, "sigwaitinfo"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTING)
         return
     # SIGTERM stays blocked, as `blocked` has left it, so that a thread can take it and see who has sent it.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])

@@ -12,7 +12,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
 from bldml.errors import ConfigError
 from bldml.training.resume.job import SlurmJob
-from bldml.training.resume.signals import WALL_TIME, Stopped, StopSignals, blocked, is_first_process
+from bldml.training.resume.signals import WALL_TIME, Interrupted, InterruptSignals, blocked, is_first_process
 
 CONTROLLER_TIMEOUT_S = 20.0
 END_TIMEOUT_S = 300.0
@@ -76,7 +76,11 @@ def requeue(job: SlurmJob) -> str | None:
 
 
 def leave(
-    stop: Stopped, job: SlurmJob | None, signals: StopSignals, environment: RequeueEnvironment | None, how: str
+    interrupted: Interrupted,
+    job: SlurmJob | None,
+    signals: InterruptSignals,
+    environment: RequeueEnvironment | None,
+    how: str,
 ) -> NoReturn:
     """End this process in the way that the signal and the queue ask for.
 
@@ -85,7 +89,7 @@ def leave(
     ended. A cancelled job must not be requeued, and cannot be told from a preempted one. Everything else: exit.
 
     Args:
-        stop: What stopped the run.
+        interrupted: What interrupted the run.
         job: The job, if there is one.
         signals: Where a later signal shows.
         environment: The plugin in use.
@@ -95,9 +99,9 @@ def leave(
         SystemExit: With 128 and the signal's number.
     """
     wanted = environment.auto_requeue if environment else True
-    if job is None or job.interactive or stop.signum in (signal.SIGINT, signal.SIGHUP):
-        raise SystemExit(128 + stop.signum)
-    if stop.signum not in WALL_TIME:
+    if job is None or job.interactive or interrupted.signum in (signal.SIGINT, signal.SIGHUP):
+        raise SystemExit(128 + interrupted.signum)
+    if interrupted.signum not in WALL_TIME:
         _say(f"Waiting for Slurm to end job {job.id}. Preempted, it will start again by itself; if cancelled: {how}")
         # A stray SIGTERM, after which nobody kills: the wall time still ends the job, and then it is requeued.
         while not signals.has(*WALL_TIME):
@@ -110,7 +114,7 @@ def leave(
     end = time.monotonic() + END_TIMEOUT_S
     while refusal is None and not signals.has(signal.SIGTERM) and time.monotonic() < end:
         time.sleep(0.2)
-    raise SystemExit(128 + stop.signum)
+    raise SystemExit(128 + interrupted.signum)
 
 
 def _scontrol(*arguments: str) -> tuple[int, str]:
