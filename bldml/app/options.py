@@ -170,7 +170,7 @@ def mode_of(monitor: str) -> str:
     >>> mode_of("val_loss"), mode_of("val_auroc")
     ('min', 'max')
     """
-    return "min" if METRICS[canonical(monitor).removeprefix("val_")].better == "lower" else "max"
+    return "min" if METRICS[Monitor()(monitor).removeprefix("val_")].better == "lower" else "max"
 
 
 def seed_of(seed: bool | int) -> int:
@@ -358,6 +358,7 @@ def explain_mistake(message: str, keys: list[str]) -> str:
     >>> explain_mistake("Group 'model' does not accept option 'lrr'", ["model.lr", "data.root"])
     "Group 'model' does not accept option 'lrr'. Did you mean model.lr?"
     """
+    message = re.sub(r"^Call to compute_fn of link .* failed: ", "", message)
     unknown = re.search(r"does not accept (?:nested key|option) '([^']+)'", message)
     unknown = unknown or re.search(r"Option '([^']+)' is not accepted", message)
     group = re.search(r"(?:Group|key) '([^']+)' does not accept", message)

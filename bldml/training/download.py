@@ -53,7 +53,7 @@ def fetch(url: str, file: Path) -> bool:
     try:
         if file.is_file() and matches(file, file.name):
             return False
-        probe(url)  # before the lock: all ranks of a job notice at once, not one after the other
+        probe(url, ANSWER_S)  # before the lock: all ranks of a job notice at once, not one after the other
         file.parent.mkdir(parents=True, exist_ok=True)
         with _one_process(file) as locked:
             if file.is_file() and matches(file, file.name):
@@ -196,7 +196,7 @@ def _chunks(response: HTTPResponse) -> Iterator[bytes]:
         raise Broken(_reason(error)) from error
 
 
-def probe(url: str, seconds: float = ANSWER_S) -> None:
+def probe(url: str, seconds: float) -> None:
     """Make sure that somebody answers, by the proxies of the environment too.
 
     Raises:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special
 from sklearn import metrics as sklearn_metrics
 
+from bldml.errors import ConfigError
 from bldml.metrics import operating_point
 from bldml.metrics import scores as evaluation
 from bldml.metrics.assessment import evaluate
@@ -255,7 +256,7 @@ def test_fixed_threshold_is_taken_as_it_is() -> None:
     ],
 )
 def test_impossible_goals_are_refused(wrong: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ConfigError, match=message):
         operating_point.ThresholdCriterion(**wrong)
 
 
