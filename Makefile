@@ -1,7 +1,7 @@
-# Everything a fresh machine needs is Python 3.11 or newer (with venv) and make.
+# A fresh machine needs only Python 3.11 or newer (with venv) and make.
 #
 #     make demo                       install, train on drawn leaves, test the result
-#     make check PYTEST_WORKERS=8     the checks, on eight cores
+#     make check PYTEST_WORKERS=8     all checks on eight cores
 #     make install PYTHON=python3.12  with another Python
 
 PYTHON ?= python3
@@ -11,10 +11,10 @@ PYTEST_WORKERS ?= 2
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.bldml-installed
-# Named once, so that every command of one `make demo` means the same run.
+# Defined once, so that all commands of one `make demo` use the same run.
 RUN := demo_$(shell date +%Y%m%d-%H%M%S)
 
-# The targets share one environment and one set of caches: `make -j` runs them one after the other.
+# All targets share one environment and one set of caches, so `make -j` runs them one after the other.
 .NOTPARALLEL:
 .PHONY: help install demo test check quick coverage lint test-lowest format clean
 .DEFAULT_GOAL := help
@@ -22,7 +22,7 @@ RUN := demo_$(shell date +%Y%m%d-%H%M%S)
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
-install: $(STAMP) ## Install bldml and its tools into .venv; again only when their versions changed
+install: $(STAMP) ## Install bldml and its tools into .venv, again only if versions changed
 
 demo: $(STAMP) data/demo ## Train a small classifier on drawn leaves and test it
 	$(BIN)/python -m bldml fit --config configs/demo.yaml --run_name $(RUN)
@@ -34,7 +34,7 @@ demo: $(STAMP) data/demo ## Train a small classifier on drawn leaves and test it
 	@echo "Curves in a browser, this run and all others:"
 	@echo "  $(BIN)/tensorboard --logdir lightning_logs"
 
-test: install check ## Install, then check: what CI runs
+test: install check ## Install, then check: the command of CI
 
 check: lint ## Lint, format, types and all tests
 	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadfile --durations=25
@@ -42,7 +42,7 @@ check: lint ## Lint, format, types and all tests
 quick: lint ## Lint, format, types and the fast tests: before each commit
 	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadfile --durations=10 -m "not slow and not browser"
 
-coverage: $(STAMP) ## All tests, slower, with the share of lines that they reach; fails below the floor in pyproject.toml
+coverage: $(STAMP) ## All tests with line coverage; fails below the floor in pyproject.toml
 	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadfile --cov=bldml --cov-report=term:skip-covered
 
 lint: $(STAMP) ## Lint, format and types
@@ -54,7 +54,7 @@ test-lowest: ## Tests with the lowest versions that pyproject.toml allows, in .v
 	$(MAKE) install VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt
 	.venv-lowest/bin/pytest -n $(PYTEST_WORKERS) --dist loadfile
 
-format: $(STAMP) ## Put the code into its format and repair what can be repaired
+format: $(STAMP) ## Format the code and fix what ruff can fix
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
@@ -69,7 +69,7 @@ $(STAMP): pyproject.toml $(CONSTRAINTS) | $(BIN)/pip
 	$(BIN)/python -m pip install -e '.[dev,heif,completion]' -c $(CONSTRAINTS)
 	@touch $@
 
-# An environment that is there is used as it is, whichever Python made it.
+# An existing environment is used as it is, with any Python.
 $(BIN)/pip:
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found. Install Python 3.11 or newer, or name one: make install PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "bldml needs Python 3.11 or newer; $(PYTHON) is %d.%d. Name another one: make install PYTHON=python3.12" % sys.version_info[:2])'
