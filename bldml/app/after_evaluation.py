@@ -134,7 +134,7 @@ def picture(
             if left_out:
                 say_warning(f"There is no picture of {counted(len(left_out), 'photograph')}, first {left_out[0]}.")
         except Exception as error:  # whatever it is, the evaluation itself is done
-            say_warning(f"There are no pictures of the photographs in {show_path(folder)}: {_reason(error)}")
+            say_warning(f"No pictures were stored of the photographs in {show_path(folder)}: {_reason(error)}")
         finally:
             model.cpu()
 

@@ -210,17 +210,22 @@ def _warnings(names: Sequence[str], groups: Sequence[str] | None, labels: Labels
     warnings = []
     if groups is None:
         some = sum(map(bool, names))
-        have = "has" if some == 1 else "have"
+        reason = (
+            f"Only {some} of {counted(len(names), 'photograph')} {'has' if some == 1 else 'have'} a group"
+            if some < len(names)
+            else "No two photographs are of one group"
+        )
         warnings.append(
-            "No photograph is known to belong to the same tree, site or burst as another, so all are taken as "
-            "independent. Where several show one tree, the intervals are too narrow."
+            "No photograph has a group (tree, site, burst), so all are treated as independent. If several show one "
+            "tree, the intervals are too narrow."
             if not some
-            else f"Only {some} of {counted(len(names), 'photograph')} {have} a group, of their own or with others, "
-            "that can be used, so all are taken as independent and the intervals may be too narrow."
+            else f"{reason}, so all are treated as independent and the intervals may be too narrow."
         )
     elif (found := len(set(groups))) < 10:
         are = "is" if found == 1 else "are"
-        warnings.append(f"There {are} only {counted(found, 'group')}: intervals from so few are not reliable.")
+        warnings.append(
+            f"There {are} only {counted(found, 'group')}; intervals based on fewer than 10 groups are not reliable."
+        )
     if labels.min() == labels.max():
-        warnings.append("All photographs are of one class: what compares the classes cannot be estimated.")
+        warnings.append("All photographs are of one class; metrics that compare the classes cannot be estimated.")
     return tuple(warnings)

@@ -122,7 +122,7 @@ def paired_auroc(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> Pair
     if few < 2 or variance <= NO_VARIANCE:
         no_difference = few > 1 and abs(difference) < 1e-12
         note = "" if no_difference else "no variance to be estimated from these photographs"
-        apart = _as_if_apart(estimate_auroc(label, one), estimate_auroc(label, two))
+        apart = _as_if_unpaired(estimate_auroc(label, one), estimate_auroc(label, two))
         z, p = (0.0, 1.0) if no_difference else (None, None)
         return PairedAuroc(first_area, second_area, Estimate(difference, apart, note), z, p)
     spread = math.sqrt(variance)
@@ -132,14 +132,14 @@ def paired_auroc(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> Pair
     return PairedAuroc(first_area, second_area, Estimate(difference, interval), z, p)
 
 
-def _as_if_apart(first: Estimate, second: Estimate) -> Interval | None:
+def _as_if_unpaired(first: Estimate, second: Estimate) -> Interval | None:
     """Interval of first minus second, as of independent areas."""
     if first.value is None or second.value is None or first.interval is None or second.interval is None:
         return None
     a, b, one, two = first.value, second.value, first.interval, second.interval
     low = a - b - math.hypot(a - one.low, two.high - b)
     high = a - b + math.hypot(one.high - a, b - two.low)
-    return Interval(low, high, "MOVER, as of different photographs")
+    return Interval(low, high, "MOVER, as for different photographs")
 
 
 def _midranks(values: Floats) -> Floats:

@@ -154,5 +154,5 @@ def _interval(drawn: NDArray[np.float64], skipped: int, n: int, groups: Sequence
         few = " (unreliable: few groups)" if count < FEW_GROUPS else ""
         method = f"cluster bootstrap, {count} group{'' if count == 1 else 's'}{few}"
     if skipped:
-        method += f", {skipped} draws without a value left out"
+        method += f", {skipped} undefined draws omitted"
     return Interval(low, high, method)

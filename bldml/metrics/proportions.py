@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from bldml.metrics.estimates import Estimate, Interval, Z, undefined
 
-NOTHING = "no photograph to estimate it from"
+NO_PHOTOGRAPH = "no photograph to estimate it from"
 
 
 def proportion(successes: int, n: int) -> Estimate:
@@ -21,7 +21,7 @@ def proportion(successes: int, n: int) -> Estimate:
     if not 0 <= successes <= n:
         raise ValueError(f"The successes must lie in 0 to {n}, found {successes}.")
     if not n:
-        return undefined(NOTHING)
+        return undefined(NO_PHOTOGRAPH)
     return Estimate(successes / n, _wilson(successes / n, n, "Wilson"))
 
 
@@ -43,7 +43,7 @@ def clustered_proportion(hits: ArrayLike, groups: Sequence[str]) -> Estimate:
     if hit.shape != (len(groups),):
         raise ValueError(f"One group for each photograph: {hit.shape} and {len(groups)}.")
     if not hit.size:
-        return undefined(NOTHING)
+        return undefined(NO_PHOTOGRAPH)
     _, index = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
     sizes, share, n = np.bincount(index), float(hit.mean()), hit.size
     n_groups = sizes.size
@@ -126,7 +126,7 @@ def predictive_values(sensitivity: Estimate, specificity: Estimate, prevalence: 
     for own in (True, False):
         value, low, high = (_bayes(a, b, prevalence) if own else _bayes(b, a, 1 - prevalence) for a, b in corners)
         if value is None or low is None or high is None:
-            estimates.append(undefined("no photograph would be called so"))
+            estimates.append(undefined("no photograph would get this prediction"))
         else:
             estimates.append(Estimate(value, Interval(low, high, "band from both Wilson limits")))
     return estimates[0], estimates[1]
@@ -161,7 +161,7 @@ def paired_difference(both: int, first_only: int, second_only: int, neither: int
     """
     n = both + first_only + second_only + neither
     if not n:
-        return undefined(NOTHING)
+        return undefined(NO_PHOTOGRAPH)
     p, q = (both + first_only) / n, (both + second_only) / n
     first, second = _wilson(p, n, ""), _wilson(q, n, "")
     margins = (both + first_only) * (second_only + neither) * (both + second_only) * (first_only + neither)

@@ -1,4 +1,4 @@
-"""Compare runs on the same photographs: each as its report assesses it, each pair with its difference and tests.
+"""Compare runs on the same photographs: the assessment of each run, and the difference and tests of each pair.
 
 The declared families are all pairs by accuracy and all pairs by AUROC; Holm's method adjusts within each.
 """
@@ -26,8 +26,8 @@ from bldml.run.folder import RunFolder
 from bldml.run.predictions import Prediction
 from bldml.run.reader import Evaluation, RunData, read_run
 
-ALPHA = 0.05  # of a family, two-sided
-LISTED = 20  # differing photographs in a message; a terminal shows no more
+ALPHA = 0.05  # two-sided significance level of a family of tests
+MAX_LISTED = 20  # differing photographs in a message
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class ComparedRun:
     """One run in the comparison, its photographs matched with those of the others.
 
     Args:
-        name: What it is called in the comparison; unique there.
+        name: Its name in the comparison, unique there.
         data: The run.
-        evaluation: The evaluation that is compared.
-        assessment: Its figures, the same as in the run's report.
-        rows: Its predictions by the path that the photograph has in the first run.
-        contents: SHA-256 by the same path, as far as the run says.
-        order: Indices that bring its arrays into the order of paths, which all compared runs have in common, (n,).
+        evaluation: The compared evaluation.
+        assessment: Its metrics, the same as in the report of the run.
+        rows: Its predictions by the path of the photograph in the first run.
+        contents: SHA-256 by the same path, as far as the run records it.
+        order: Indices that sort its arrays by path, an order common to all compared runs, (n,).
     """
 
     name: str
@@ -63,25 +63,25 @@ class ComparedRun:
         return self.assessment.probabilities[self.order]
 
     @property
-    def right(self) -> NDArray[np.bool_]:
+    def is_correct(self) -> NDArray[np.bool_]:
         """Whether the predicted class is the true one, in the common order, (n,)."""
-        found = (self.probabilities >= self.assessment.threshold) == (self.labels == 1)
-        return np.asarray(found, dtype=np.bool_)
+        is_correct = (self.probabilities >= self.assessment.threshold) == (self.labels == 1)
+        return np.asarray(is_correct, dtype=np.bool_)
 
     @property
     def groups(self) -> list[str] | None:
-        """Groups in the common order, (n,), where every photograph has one."""
+        """Groups in the common order, (n,); None unless every photograph has one."""
         groups = self.assessment.groups
         return None if groups is None else [groups[index] for index in self.order]
 
 
 @dataclass(frozen=True)
-class Standing:
-    """One run and how it stands.
+class RankedRun:
+    """One run of a comparison, with its letters.
 
     Args:
         run: The run.
-        accuracy_letters, auroc_letters: Runs that share a letter cannot be told apart.
+        accuracy_letters, auroc_letters: Runs that share a letter do not differ significantly.
     """
 
     run: ComparedRun
@@ -94,13 +94,13 @@ class Difference:
     """Two runs on the same photographs, first minus second.
 
     Args:
-        first, second: names of the runs.
-        accuracy: difference of the accuracies, in [-1, 1].
-        mcnemar: photographs that only one of them calls right, and the tests of it.
-        accuracy_p: the p value of the family: McNemar's exact one, or the cluster bootstrap's where there are groups.
-        accuracy_adjusted: the same after Holm.
-        auroc: difference of the areas, in [-1, 1].
-        auroc_p, auroc_adjusted: by DeLong, or by the cluster bootstrap; None where not estimable.
+        first, second: Names of the runs.
+        accuracy: Difference of the accuracies, in [-1, 1].
+        mcnemar: McNemar's test on the photographs that only one of them classifies correctly.
+        accuracy_p: p value for the family: by McNemar's exact test, or by the cluster bootstrap where there are groups.
+        accuracy_adjusted: The same, adjusted by Holm's method.
+        auroc: Difference of the areas under the ROC curve, in [-1, 1].
+        auroc_p, auroc_adjusted: By DeLong's test, or by the cluster bootstrap; None where not estimable.
     """
 
     first: str
@@ -116,15 +116,15 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the page and the tables show.
+    """The content of the comparison page and its tables.
 
     Args:
-        evaluation: name of the evaluation that is compared.
-        classes: the two classes.
-        n, n_positive: photographs.
-        n_groups: groups (trees, sites) that all photographs belong to; 0 where they have none.
-        standings: the runs, most accurate first.
-        differences: all pairs in the order of the standings.
+        evaluation: Name of the compared evaluation.
+        classes: The two classes.
+        n, n_positive: Numbers of photographs.
+        n_groups: Number of groups (trees, sites); 0 unless every photograph has one.
+        ranked_runs: The runs, most accurate first.
+        differences: All pairs, in the order of the ranked runs.
     """
 
     evaluation: str
@@ -132,20 +132,20 @@ class Comparison:
     n: int
     n_positive: int
     n_groups: int
-    standings: tuple[Standing, ...]
+    ranked_runs: tuple[RankedRun, ...]
     differences: tuple[Difference, ...]
 
 
 def compare_runs(paths: Sequence[Path], evaluation: str | None = None) -> Comparison:
-    """Read the runs and compare each with each.
+    """Read the runs and compare all pairs.
 
     Args:
         paths: Run folders, two or more.
-        evaluation: Name of an evaluation that all of them have; None for each run's test split.
+        evaluation: Name of an evaluation that all runs have; None for the test split of each run.
 
     Raises:
-        RunError: Fewer than two different runs, one that is damaged or without this evaluation, or evaluations of
-            different photographs; the message lists the differing ones.
+        RunError: There are fewer than two different runs, a run is damaged or lacks this evaluation, or the evaluations
+            are of different photographs; the message lists the differences.
     """
     if len(paths) < 2:
         found = plain(str(paths[0])) if paths else "none"
@@ -168,33 +168,33 @@ def compare_evaluations(chosen: Sequence[tuple[str, RunData, Evaluation]]) -> Co
     """Compare evaluations of the same photographs.
 
     Args:
-        chosen: For each run its unique name, what was read of it, and which of its evaluations.
+        chosen: For each run its unique name, its data, and the evaluation to compare.
 
     Raises:
         RunError: The photographs are not the same.
     """
     (_, data, evaluation), *_ = chosen
-    like = _matched(*chosen[0], {row.path: row.path for row in evaluation.rows}, _contents(data, evaluation))
-    runs = [like]
-    for one in chosen[1:]:
-        runs.append(_like(like, *one))
-        _check_same(like, runs[-1])
-    groups = like.groups
-    # Most accurate first, then the greater area, then by name.
-    ranked = sorted(runs, key=lambda run: (-int(run.right.sum()), -(_area(run).value or 0), run.name))
+    reference = _with_paths(*chosen[0], {row.path: row.path for row in evaluation.rows}, _contents(data, evaluation))
+    runs = [reference]
+    for other in chosen[1:]:
+        runs.append(_matched_to(reference, *other))
+        _check_same(reference, runs[-1])
+    groups = reference.groups
+    # By accuracy, then by AUROC (both highest first), then by name.
+    ranked = sorted(runs, key=lambda run: (-int(run.is_correct.sum()), -(_area(run).value or 0), run.name))
     differences = _adjust([_difference(a, b, groups) for a, b in combinations(ranked, 2)])
     names = [run.name for run in ranked]
     by_area = [run.name for run in sorted(ranked, key=lambda run: -(_area(run).value or 0))]
-    accuracy_letters = letters(names, _told_apart((d, d.accuracy_adjusted) for d in differences))
-    area_letters = letters(by_area, _told_apart((d, d.auroc_adjusted) for d in differences))
+    accuracy_letters = letters(names, _significant_pairs((d, d.accuracy_adjusted) for d in differences))
+    area_letters = letters(by_area, _significant_pairs((d, d.auroc_adjusted) for d in differences))
     return Comparison(
         evaluation=evaluation.name,
         classes=data.classes,
-        n=like.assessment.n,
-        n_positive=like.assessment.n_positive,
-        n_groups=like.assessment.n_groups,
-        standings=tuple(
-            Standing(run, accuracy_letters[run.name], "" if _area(run).value is None else area_letters[run.name])
+        n=reference.assessment.n,
+        n_positive=reference.assessment.n_positive,
+        n_groups=reference.assessment.n_groups,
+        ranked_runs=tuple(
+            RankedRun(run, accuracy_letters[run.name], "" if _area(run).value is None else area_letters[run.name])
             for run in ranked
         ),
         differences=tuple(differences),
@@ -202,14 +202,14 @@ def compare_evaluations(chosen: Sequence[tuple[str, RunData, Evaluation]]) -> Co
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """The folders' own names, or their paths where a name occurs twice."""
+    """Return the folder names, or the paths of those whose name occurs twice."""
     names = [plain(path.resolve().name) for path in paths]
     count = Counter(names)
     return [name if count[name] == 1 else plain(str(path)) for name, path in zip(names, paths, strict=True)]
 
 
 def _chosen(data: RunData, name: str | None) -> Evaluation:
-    """The evaluation of this name; without a name that of the test split, by its role."""
+    """Return the evaluation of this name; without a name, the one with the role `test`."""
     found = [one for one in data.evaluations if (one.role == "test" if name is None else one.name == name)]
     if found:
         return found[0]
@@ -229,15 +229,15 @@ def _chosen(data: RunData, name: str | None) -> Evaluation:
 
 
 def _contents(data: RunData, evaluation: Evaluation) -> dict[str, str]:
-    """SHA-256 by path, from the photographs of the evaluation, or of the run; empty where nothing tells."""
+    """Return SHA-256 by path, from the photographs of the evaluation, or of the run; empty where none is recorded."""
     known = {row.path: row.sha256 for row in evaluation.photographs or data.photographs if row.sha256}
     return {row.path: known[row.path] for row in evaluation.rows if row.path in known}
 
 
-def _matched(
+def _with_paths(
     name: str, data: RunData, evaluation: Evaluation, keys: Mapping[str, str], contents: Mapping[str, str]
 ) -> ComparedRun:
-    """A run whose photographs are called by `keys`, a path for each of its own."""
+    """Return a run whose photographs are identified by `keys`: for each of its paths, the path to use instead."""
     paths = [keys[row.path] for row in evaluation.rows]
     return ComparedRun(
         name=name,
@@ -250,21 +250,22 @@ def _matched(
     )
 
 
-def _like(first: ComparedRun, name: str, data: RunData, evaluation: Evaluation) -> ComparedRun:
-    """A run whose photographs are called by the paths that they have in the first one, if contents tell all of them.
+def _matched_to(first: ComparedRun, name: str, data: RunData, evaluation: Evaluation) -> ComparedRun:
+    """Return a run whose photographs are identified by their paths in the first run, matched by content.
 
-    Photographs that lie elsewhere or have been renamed are the same photographs.
+    So photographs that were moved or renamed are recognised. Where the contents do not match all of them one to one,
+    the run keeps its own paths.
     """
     contents, keys = _contents(data, evaluation), {row.path: row.path for row in evaluation.rows}
     paths = {digest: path for path, digest in first.contents.items()}
     n = len(paths)
     if keys.keys() != first.rows.keys() and set(contents.values()) == paths.keys() and len(contents) == n == len(keys):
         keys = {path: paths[digest] for path, digest in contents.items()}
-    return _matched(name, data, evaluation, keys, contents)
+    return _with_paths(name, data, evaluation, keys, contents)
 
 
 def _check_same(first: ComparedRun, other: ComparedRun) -> None:
-    """Refuse two evaluations that are not of the same photographs with the same classes and groups."""
+    """Raise RunError unless both evaluations are of the same photographs with the same classes and groups."""
     a, b = first.rows, other.rows
     told = [f"{plain(path)}: only in {first.name}" for path in sorted(a.keys() - b.keys())]
     told += [f"{plain(path)}: only in {other.name}" for path in sorted(b.keys() - a.keys())]
@@ -277,12 +278,12 @@ def _check_same(first: ComparedRun, other: ComparedRun) -> None:
             if one != two:
                 told.append(f"{plain(path)}: {what} {plain(one)!r} in {first.name}, {plain(two)!r} in {other.name}")
     if told:
-        more = f"\n  and {len(told) - LISTED} more" if len(told) > LISTED else ""
+        more = f"\n  and {len(told) - MAX_LISTED} more" if len(told) > MAX_LISTED else ""
         raise RunError(
             f"The runs {first.name} and {other.name} were not evaluated on the same photographs (evaluation "
             f"{plain(first.evaluation.name)!r}: {len(a)} and {len(b)}), so they cannot be compared. {len(told)} "
             "differences:\n  "
-            + "\n  ".join(told[:LISTED])
+            + "\n  ".join(told[:MAX_LISTED])
             + f"{more}\nEvaluate all runs on one folder: bldml test --ckpt_path … --data.root FOLDER --name NAME.",
             "evaluations-differ",
             found=told,
@@ -298,7 +299,7 @@ def _check_same(first: ComparedRun, other: ComparedRun) -> None:
 
 
 def _both(one: str | None, two: str | None) -> tuple[str, str]:
-    """The beginnings of two checksums; nothing where one is not known."""
+    """Return the first 12 digits of two SHA-256 values; two empty texts where one is not known."""
     return (one[:12], two[:12]) if one and two else ("", "")
 
 
@@ -307,8 +308,8 @@ def _area(run: ComparedRun) -> Estimate:
 
 
 def _difference(first: ComparedRun, second: ComparedRun, groups: Sequence[str] | None) -> Difference:
-    """First minus second; p values are not adjusted yet."""
-    a, b, labels = first.right, second.right, first.labels
+    """Return first minus second, with p values that are not adjusted yet."""
+    a, b, labels = first.is_correct, second.is_correct, first.labels
     test = mcnemar(a, b)
     accuracy = paired_difference(int(np.sum(a & b)), test.b, test.c, int(np.sum(~a & ~b)))
     accuracy_p: float | None = test.exact
@@ -330,11 +331,11 @@ def _clustered(
     labels: NDArray[np.int64],
     groups: Sequence[str],
 ) -> tuple[Estimate, float | None]:
-    """A difference with the interval and the p value of the cluster bootstrap."""
-    found = paired_bootstrap(statistic, labels, groups)
-    if found is None:
-        return Estimate(value, None, "no resample defines it"), None
-    return Estimate(value, found.interval), found.p
+    """Return a difference with the interval and the p value of the cluster bootstrap."""
+    resampled = paired_bootstrap(statistic, labels, groups)
+    if resampled is None:
+        return Estimate(value, None, "not defined in any resample"), None
+    return Estimate(value, resampled.interval), resampled.p
 
 
 def _difference_of_areas(first: ComparedRun, second: ComparedRun) -> Callable[[NDArray[np.int64]], float | None]:
@@ -347,12 +348,12 @@ def _difference_of_areas(first: ComparedRun, second: ComparedRun) -> Callable[[N
     return statistic
 
 
-def _told_apart(pairs: Iterable[tuple[Difference, float | None]]) -> set[frozenset[str]]:
+def _significant_pairs(pairs: Iterable[tuple[Difference, float | None]]) -> set[frozenset[str]]:
     return {frozenset((pair.first, pair.second)) for pair, p in pairs if p is not None and p < ALPHA}
 
 
 def _adjust(differences: Sequence[Difference]) -> list[Difference]:
-    """Holm over all pairs, by accuracy and by AUROC each for itself; what is not estimable is no test."""
+    """Adjust the p values by Holm's method, for accuracy and AUROC separately, leaving out pairs without a test."""
     accuracy = _holm([difference.accuracy_p for difference in differences])
     areas = _holm([difference.auroc_p for difference in differences])
     return [

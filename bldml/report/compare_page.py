@@ -1,4 +1,4 @@
-"""What a comparison leaves: one page, two CSV tables, one LaTeX file, and the figure for a paper."""
+"""Write a comparison: one page, two CSV tables, one LaTeX file, and the figure for a paper."""
 
 from pathlib import Path
 from typing import Any
@@ -15,24 +15,24 @@ from bldml.run.costs import duration
 def write_comparison(comparison: Comparison, folder: Path, *, version: str) -> list[Path]:
     """Write `comparison.html`, `comparison.csv`, `differences.csv`, `comparison.tex` and `figures/roc.*`.
 
-    The folder is made where it is missing; an earlier comparison in it is written over, file by file.
+    The folder is created if it is missing; a previous comparison in it is overwritten, file by file.
 
     Returns:
-        Their paths.
+        The paths of the files.
 
     Raises:
         RunError: The files cannot be written.
     """
     from bldml.figures import plots
 
-    runs, costs, differences = standings_table(comparison), costs_table(comparison), differences_table(comparison)
-    figure = plots.roc([(s.run.name, s.run.labels, s.run.probabilities) for s in comparison.standings])
-    areas = "; ".join(f"{s.run.name} {number(s.run.assessment.overall['auroc'].value)}" for s in comparison.standings)
+    runs, costs, differences = runs_table(comparison), costs_table(comparison), differences_table(comparison)
+    figure = plots.roc([(s.run.name, s.run.labels, s.run.probabilities) for s in comparison.ranked_runs])
+    areas = "; ".join(f"{s.run.name} {number(s.run.assessment.overall['auroc'].value)}" for s in comparison.ranked_runs)
     drawn = plots.to_svg(figure, title="ROC curves of all runs", description=f"Area under each curve: {areas}.")
     values: dict[str, Any] = {
         "version": version,
         "evaluation": plain(comparison.evaluation),
-        "counted": f"{counted(comparison.n, 'photograph')}{_of_groups(comparison)}",
+        "counted": f"{counted(comparison.n, 'photograph')}{_from_groups(comparison)}",
         "n": comparison.n,
         "n_positive": comparison.n_positive,
         "positive": plain(comparison.classes.positive),
@@ -57,23 +57,23 @@ def write_comparison(comparison: Comparison, folder: Path, *, version: str) -> l
     return [*(folder / name for name in contents), *plots.save(figure, folder / "figures", "roc")]
 
 
-def _of_groups(comparison: Comparison) -> str:
-    return f" of {counted(comparison.n_groups, 'group')}" if comparison.n_groups else ""
+def _from_groups(comparison: Comparison) -> str:
+    return f" from {counted(comparison.n_groups, 'group')}" if comparison.n_groups else ""
 
 
-def standings_table(comparison: Comparison) -> Table:
-    """The runs, most accurate first; the CSV file holds what each of them costs too."""
+def runs_table(comparison: Comparison) -> Table:
+    """Return the runs, most accurate first; the CSV file also contains their costs."""
     footnotes, metrics = Footnotes(), shown_in("comparison")
     rows, raw = [], []
-    for standing in comparison.standings:
-        run, counts = standing.run, standing.run.assessment.counts
+    for ranked in comparison.ranked_runs:
+        run, counts = ranked.run, ranked.run.assessment.counts
         estimates, backbone = run.assessment.estimates(metrics), run.data.setting("model", "backbone")
         rows.append(
             (
                 Entry(run.name, backbone),
                 *(of_estimate(estimates[one.name], footnotes, one.fraction(counts)) for one in metrics),
-                Entry(standing.accuracy_letters or "–"),
-                Entry(standing.auroc_letters or "–"),
+                Entry(ranked.accuracy_letters or "–"),
+                Entry(ranked.auroc_letters or "–"),
             )
         )
         line: list[Cell] = [run.name, backbone, run.evaluation.name, comparison.n, comparison.n_positive]
@@ -81,30 +81,30 @@ def standings_table(comparison: Comparison) -> Table:
         for estimate in estimates.values():
             line += raw_estimate(estimate)
         costs = run.data.costs(run.evaluation)
-        line += [standing.accuracy_letters, standing.auroc_letters, costs.parameters, costs.checkpoint_bytes]
+        line += [ranked.accuracy_letters, ranked.auroc_letters, costs.parameters, costs.checkpoint_bytes]
         raw.append([*line, costs.images_per_second, costs.device, costs.training_seconds])
     names = ["run", "backbone", "evaluation", "n", "n_positive", "n_groups", "tp", "fp", "fn", "tn"]
     names += [f"{one.name}{part}" for one in metrics for part in ("", "_low", "_high", "_method")]
     names += ["letters_accuracy", "letters_auroc"]
     names += ["parameters", "checkpoint_bytes", "images_per_second", "device", "training_seconds"]
     caption = (
-        f"{counted(comparison.n, 'photograph')}{_of_groups(comparison)} ({comparison.n_positive:,} positive), "
+        f"{counted(comparison.n, 'photograph')}{_from_groups(comparison)} ({comparison.n_positive:,} positive), "
         f"evaluation {plain(comparison.evaluation)}: each run at its own operating point, most accurate first, with "
-        "95 % intervals. Runs that share a letter cannot be told apart."
+        "95 % intervals. Runs that share a letter do not differ significantly."
     )
-    header = ("Run", *(one.label for one in metrics), "Letters by accuracy", "Letters by AUROC")
+    header = ("Run", *(one.label for one in metrics), "Letters, accuracy", "Letters, AUROC")
     return Table("runs", caption, header, tuple(rows), (names, raw), footnotes.all)
 
 
 def costs_table(comparison: Comparison) -> Table:
-    """What each run costs; a dash for what was not recorded."""
+    """Return the costs of each run; a dash where they were not recorded."""
     rows: list[list[str | int | Entry | None]] = []
-    for standing in comparison.standings:
-        costs = standing.run.data.costs(standing.run.evaluation)
+    for ranked in comparison.ranked_runs:
+        costs = ranked.run.data.costs(ranked.run.evaluation)
         parameters, size, speed = costs.parameters, costs.checkpoint_bytes, costs.images_per_second
         rows.append(
             [
-                standing.run.name,
+                ranked.run.name,
                 None if parameters is None else f"{parameters / 1e6:.2f} million",
                 None if size is None else f"{size / 2**20:.1f} MiB",
                 None if speed is None else Entry(f"{speed:.3g}", plain(costs.device)),
@@ -112,14 +112,14 @@ def costs_table(comparison: Comparison) -> Table:
             ]
         )
     header = ("Run", "Parameters", "Checkpoint", "Photographs/s", "Training time")
-    return simple("costs", "What each run costs, as far as it was recorded.", header, rows)
+    return simple("costs", "Costs of each run, as far as they were recorded.", header, rows)
 
 
 def differences_table(comparison: Comparison) -> Table:
-    """All pairs, first minus second."""
+    """Return the differences of all pairs, first run minus second run."""
 
     def adjusted(p: float | None) -> Entry:
-        return Entry(p_value(p), look="apart" if p is not None and p < ALPHA else "")
+        return Entry(p_value(p), look="significant" if p is not None and p < ALPHA else "")
 
     footnotes = Footnotes()
     rows, raw = [], []
@@ -143,58 +143,63 @@ def differences_table(comparison: Comparison) -> Table:
     parts = ("difference", "low", "high", "method")
     names = ["first", "second", *(f"accuracy_{part}" for part in parts), "b", "c", "mcnemar_exact_p", "mcnemar_mid_p"]
     names += ["accuracy_p", "accuracy_p_holm", *(f"auroc_{part}" for part in parts), "auroc_p", "auroc_p_holm"]
-    header = ("Pair", "Accuracy", "b / c", "McNemar exact p", "mid-p", "Holm p, accuracy", "AUROC", "p, AUROC",
-              "Holm p, AUROC")  # fmt: skip
+    header = ("Pair", "Accuracy difference", "b / c", "McNemar exact p", "McNemar mid-p", "Holm p, accuracy",
+              "AUROC difference", "p, AUROC", "Holm p, AUROC")  # fmt: skip
     caption = (
-        "Paired differences with 95 % intervals, first run minus second run, on the same photographs. b: right in the "
-        "first only; c: right in the second only."
+        "Paired differences with 95 % intervals, first run minus second run, on the same photographs. b: photographs "
+        "that only the first run classifies correctly; c: only the second. Holm p: p value adjusted by Holm’s method."
     )
     return Table("differences", caption, header, tuple(rows), (names, raw), footnotes.all)
 
 
 def verdict(comparison: Comparison) -> str:
-    """Say in a sentence which runs can be told apart by accuracy."""
-    apart = [d for d in comparison.differences if d.accuracy_adjusted is not None and d.accuracy_adjusted < ALPHA]
-    best = comparison.standings[0].run.name
-    if not apart:
-        return "By accuracy no two of them can be told apart; a higher figure alone does not make one better."
-    equal = [
+    """Return a sentence on which runs differ significantly in accuracy."""
+    significant = [d for d in comparison.differences if d.accuracy_adjusted is not None and d.accuracy_adjusted < ALPHA]
+    best = comparison.ranked_runs[0].run.name
+    if not significant:
+        return "No two runs differ significantly in accuracy; a higher value alone is no evidence that a run is better."
+    similar = [
         d.second if d.first == best else d.first
         for d in comparison.differences
-        if best in (d.first, d.second) and d not in apart
+        if best in (d.first, d.second) and d not in significant
     ]
-    told = f"By accuracy {len(apart)} of {counted(len(comparison.differences), 'pair')} can be told apart"
-    if equal:
-        return f"{told}; the most accurate run, {best}, cannot be told apart from {', '.join(equal)}."
-    return f"{told}; the most accurate run, {best}, is better than every other one."
+    verb = "differs" if len(significant) == 1 else "differ"
+    found = f"{len(significant)} of {counted(len(comparison.differences), 'pair')} {verb} significantly in accuracy"
+    if similar:
+        return f"{found}; the most accurate run, {best}, does not differ significantly from {', '.join(similar)}."
+    return f"{found}; the most accurate run, {best}, is significantly more accurate than every other run."
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """Say how the numbers were computed and what they do not say; the tables name the methods of intervals."""
+    """Return sentences on how the numbers were computed and what they do not show."""
     number = len(comparison.differences)
     pairs = "the one pair" if number == 1 else f"all {number} pairs"
     if comparison.n_groups:
         units = (
-            f"The photographs are of {counted(comparison.n_groups, 'group')} and those of one group are alike, so "
-            "groups were resampled as a whole. McNemar's test takes photographs as independent: it is shown but does "
-            "not decide."
+            f"The photographs come from {counted(comparison.n_groups, 'group')}. Photographs of one group are alike, "
+            "so whole groups were resampled. McNemar's test treats photographs as independent, so it is shown but not "
+            "used for the adjusted p values."
         )
     else:
         units = (
-            "By accuracy McNemar's exact test decides. The photographs have no groups (tree, site, burst) and were "
-            "taken as independent; where several are of one leaf or tree, intervals are too narrow and p too small."
+            "Accuracies were compared by McNemar's exact test. The photographs have no groups (tree, site, burst) and "
+            "were treated as independent; if several show one leaf or tree, the intervals are too narrow and the p "
+            "values too small."
         )
     found = [
         units,
-        f"Two families of tests were declared: {pairs} by accuracy and {pairs} by AUROC. Within "
-        f"each, p values are adjusted by Holm's method; two runs are told apart where the adjusted p is below {ALPHA}.",
-        "That two runs cannot be told apart does not mean that they are equally good.",
-        "Each run is used at its own operating point, chosen on its validation photographs.",
-        "A difference of two training runs need not be one of their architectures: other seeds give other runs.",
+        f"Two families of tests were declared: {pairs} by accuracy and {pairs} by AUROC. Within each family, p values "
+        f"are adjusted by Holm's method; two runs differ significantly if the adjusted p value is below {ALPHA}.",
+        "A difference that is not significant does not mean that two runs are equally good.",
+        "Each run was evaluated at its own operating point, chosen on its validation photographs.",
+        "A difference between two training runs is not necessarily due to their architectures: training with another "
+        "random seed gives a different run.",
+        "A raised letter in a table refers to the note below it: the method of the interval, or the reason why a value "
+        "is missing.",
     ]
-    if any(standing.run.evaluation.provenance.seconds for standing in comparison.standings):
+    if any(ranked.run.evaluation.provenance.seconds for ranked in comparison.ranked_runs):
         found.append(
-            "Photographs per second are those of this evaluation, reading and decoding included, on the machine that "
-            "made it; only figures of one machine can be compared."
+            "Photographs per second were measured during this evaluation, including reading and decoding; compare only "
+            "values from the same machine."
         )
     return found

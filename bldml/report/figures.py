@@ -1,4 +1,4 @@
-"""The figures of a report: drawn once, inline on the page and as files for a paper."""
+"""Draw the figures of a report: each once, as SVG for the page and as files for a paper."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ from bldml.figures import plots
 from bldml.io.text import counted, number, plain
 from bldml.metrics.assessment import Assessment
 from bldml.metrics.checked import Classes
-from bldml.report.scores import best_epoch
+from bldml.report.evaluation_tables import best_epoch
 from bldml.report.tables import fine
 from bldml.run.reader import Evaluation, RunData
 
@@ -23,10 +23,10 @@ class ReportFigure:
     """A figure on the page.
 
     Args:
-        name: Of its files.
-        title: What it is.
-        caption: What is to be seen in it, in words.
-        svg: The figure itself.
+        name: Name of its files, without suffix.
+        title: Its title.
+        caption: Its caption.
+        svg: The figure as SVG.
     """
 
     name: str
@@ -39,33 +39,33 @@ def training_figure(data: RunData, folder: Path) -> ReportFigure:
     """Draw the learning curves, and write them into a folder.
 
     Raises:
-        RunError: They cannot be written.
+        RunError: The files cannot be written.
     """
     unfrozen = unfreeze_epochs(data)
     best = best_epoch(data)
     losses = [row["val_loss"] for row in data.epochs if row.get("val_loss") is not None]
-    # All scores at once could not be told apart.
+    # All metrics in one figure could not be distinguished.
     shown = {"epoch", *(f"{stage}_{score}" for stage in ("train", "val") for score in CURVES)}
     rows = [{key: value for key, value in row.items() if key in shown} for row in data.epochs]
-    caption = f"Loss and scores over {counted(len(data.epochs), 'epoch')}, in training and in validation."
+    caption = f"Training and validation loss and metrics over {counted(len(data.epochs), 'epoch')}."
     if losses and losses[-1] is not None and losses[0] is not None:
-        caption += f" The validation loss went from {number(losses[0], 4)} to {number(losses[-1], 4)}."
+        caption += f" The validation loss changed from {number(losses[0], 4)} to {number(losses[-1], 4)}."
     if unfrozen:
-        caption += f" Dotted lines: layers were unfrozen, at epoch {', '.join(map(str, unfrozen))}."
+        caption += f" Dotted lines: more layers were unfrozen, at epoch {', '.join(map(str, unfrozen))}."
     if best is not None:
-        caption += f" Dash-dotted line: the best epoch, {best}, which was evaluated."
+        caption += f" Dash-dotted line: the best epoch, {best}, whose weights were evaluated."
     return _picture(plots.learning_curves(rows, unfrozen, best), folder, "learning_curves", "Learning curves", caption)
 
 
 def unfreeze_epochs(data: RunData) -> list[int]:
-    """Epochs, counted from 0, in which more of the network was trained than in the one before."""
+    """Return the epochs, counted from 0, in which more parameters were trained than in the previous epoch."""
     found = []
-    before: float | None = None
+    previous: float | None = None
     for row in data.epochs:
         fraction = row.get("trainable_share")
-        if before is not None and fraction is not None and fraction > before:
+        if previous is not None and fraction is not None and fraction > previous:
             found.append(int(row["epoch"] or 0))
-        before = fraction if fraction is not None else before
+        previous = fraction if fraction is not None else previous
     return found
 
 
@@ -75,10 +75,10 @@ def evaluation_figures(
     """Draw the figures of one evaluation, and write them into a folder.
 
     Raises:
-        RunError: They cannot be written.
+        RunError: The files cannot be written.
     """
     labels, probabilities, n = assessment.labels, assessment.probabilities, assessment.counts
-    at, whole = assessment.at_threshold, assessment.overall
+    at, overall = assessment.at_threshold, assessment.overall
     negative, positive = map(plain, classes.names)
     curve = [(evaluation.name, labels, probabilities)]
     prevalence = assessment.n_positive / assessment.n
@@ -87,42 +87,45 @@ def evaluation_figures(
             "confusion",
             "Confusion matrix",
             plots.confusion(n, classes),
-            f"At the operating point, {positive}: {n['tp']} of {n['tp'] + n['fn']} found, {n['fn']} missed; "
-            f"{negative}: {n['tn']} of {n['tn'] + n['fp']} cleared, {counted(n['fp'], 'false alarm')}.",
+            f"At the operating point, {positive}: {n['tp']} of {n['tp'] + n['fn']} detected, {n['fn']} missed; "
+            f"{negative}: {n['tn']} of {n['tn'] + n['fp']} correctly classified, {counted(n['fp'], 'false alarm')}.",
         ),
         (
             "probabilities",
             "Probabilities by class",
             plots.probabilities(labels, probabilities, assessment.threshold, classes),
-            f"How the predicted probabilities of {positive} are spread in each class. Dashed line: the operating point "
+            f"Distribution of the predicted probability of {positive} in each class. Dashed line: decision threshold "
             f"{fine(assessment.threshold)}.",
         ),
         (
             "roc",
             "ROC curve",
             plots.roc(curve),
-            f"Sensitivity over false alarms at every threshold; area {number(whole['auroc'].value)}, chance 0.500.",
+            "Sensitivity against false-positive rate at every threshold; area under the curve "
+            f"{number(overall['auroc'].value)}, chance 0.500.",
         ),
         (
             "precision_recall",
             "Precision and recall",
             plots.precision_recall(curve),
-            f"Precision over recall at every threshold; average precision {number(whole['average_precision'].value)}, "
-            f"guessing {number(prevalence)}.",
+            "Precision against recall at every threshold; average precision "
+            f"{number(overall['average_precision'].value)}, "
+            f"chance {number(prevalence)}.",
         ),
         (
             "calibration",
             "Calibration",
             plots.calibration(labels, probabilities),
-            "Share of positives among photographs of about equal probability, with 95 % intervals, and how many there "
-            f"are. Expected calibration error {number(whole['ece'].value)}; a perfect model of this size would show "
-            f"about {number(whole['ece_expected'].value)}.",
+            "Observed fraction of positives in bins of predicted probability, with 95 % intervals, and the number of "
+            f"photographs in each bin. Expected calibration error (ECE) {number(overall['ece'].value)}; with this "
+            "number of photographs, a perfectly calibrated model would show about "
+            f"{number(overall['ece_expected'].value)}.",
         ),
         (
             "predictive_values",
             "Predictive values by prevalence",
             plots.predictive_value_curves(at["sensitivity"], at["specificity"], prevalence),
-            "What a positive and a negative call are worth where the share of positives is another, with 95 % bands.",
+            "Positive and negative predictive value at other prevalences, with 95 % bands.",
         ),
     )
     return [_picture(figure, folder, name, title, caption) for name, title, figure, caption in figures]

@@ -1,4 +1,4 @@
-"""The one environment that every page is made in: outside text is escaped, a name that is not there is an error."""
+"""The Jinja environment of every page: outside text is escaped, and an undefined name is an error."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,12 +12,13 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def page_template(name: str) -> "jinja2.Template":
-    """The template of a page.
+    """Return the template of a page.
 
-    Its filter `svg` takes a figure of `bldml.figures`, in which all text is escaped; `plain` is `bldml.io.text.plain`.
+    Its filter `svg` inserts a figure of `bldml.figures`, in which all text is escaped; `plain` is
+    `bldml.io.text.plain`.
 
     Args:
-        name: Of its file, such as `report.html`.
+        name: Its file name, such as `report.html`.
     """
     import jinja2
     from markupsafe import Markup

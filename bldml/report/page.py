@@ -1,4 +1,4 @@
-"""The report of a run: one page that opens offline, with its figures and tables as files beside it."""
+"""Write the report of a run: one page that opens offline, with its figures and tables as separate files."""
 
 import base64
 from collections.abc import Iterable
@@ -10,10 +10,10 @@ from bldml.errors import RunError
 from bldml.io.atomic import write_atomically
 from bldml.io.text import counted, plain
 from bldml.metrics.assessment import Assessment
+from bldml.report import evaluation_tables
 from bldml.report import photographs as report_photographs
-from bldml.report import scores as report_scores
+from bldml.report import summary as report_summary
 from bldml.report import training as report_training
-from bldml.report import words as report_words
 from bldml.report.figures import ReportFigure, evaluation_figures, training_figure
 from bldml.report.html import page_template
 from bldml.report.tables import Table, fine, write_tables
@@ -23,193 +23,200 @@ from bldml.run.folder import RunFolder
 from bldml.run.gallery import GalleryPicture, read_gallery
 from bldml.run.reader import Evaluation, RunData, read_run
 
-Section = tuple[Table | None, list[str]]  # with the sentences that go with it
+TableAndSentences = tuple[Table | None, list[str]]
 
-PICTURES_BYTES = 20 * 2**20  # of all pictures on a page; as text they are a third larger
-KINDS = {
-    "error": "Errors, the most certain first",
-    "uncertain": "The least certain",
-    "correct": "Correct ones, for comparison",
+PICTURE_BYTES = 20 * 2**20  # maximum of all pictures on a page; in Base64 they are a third larger
+GALLERY_TITLES = {
+    "error": "Errors, most certain first",
+    "uncertain": "Least certain predictions",
+    "correct": "Correct predictions, for comparison",
 }
 
 
 @dataclass(frozen=True)
 class ShownPhotograph:
-    """One photograph of the gallery, as it is shown.
+    """One photograph of the gallery, as text for the page.
 
     Args:
-        path: Of the photograph.
-        truth: Its class.
-        called: What it was called.
-        probability: Of the positive class.
-        pictures: (address, alternative text) of the photograph and its Grad-CAM; empty where the page is full.
+        path: Path of the photograph.
+        true_class: Its class.
+        predicted_class: Its predicted class.
+        probability: Probability of the positive class.
+        pictures: (data URL, alternative text) of the photograph and of its Grad-CAM heat map; empty where the page has
+            reached its maximum size.
     """
 
     path: str
-    truth: str
-    called: str
+    true_class: str
+    predicted_class: str
     probability: str
     pictures: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
-class Part:
-    """What the page shows of one evaluation."""
+class EvaluationSection:
+    """The section of one evaluation on the page."""
 
     name: str
-    kind: str
-    about: str
-    difference: tuple[str, ...]
+    role: str
+    description: str
+    differences: tuple[str, ...]
     warnings: tuple[str, ...]
     tables: tuple[Table, ...]
     figures: tuple[ReportFigure, ...]
-    size: str
-    errors: int
+    sample_size: str
+    n_errors: int
     gallery: tuple[tuple[str, tuple[ShownPhotograph, ...]], ...]
 
 
 def write_report(run: RunFolder) -> Path:
-    """Write `report.html`, `figures/` and `tables/` into a run folder from what else is in it.
+    """Write `report.html`, `figures/` and `tables/` into a run folder, from the other files in it.
 
     Args:
         run: The run folder.
 
     Returns:
-        The place of the page.
+        The path of the page.
 
     Raises:
         RunError: A file of the run is damaged or was changed by hand, or the report cannot be written.
     """
     data = read_run(run)
     assessed = [(evaluation, evaluation.assess(data.classes)) for evaluation in data.evaluations]
-    room = Room(PICTURES_BYTES)
-    common = _tables(data, assessed)
-    # The training split is shown beside the other sets and no further: it says nothing of new photographs.
-    parts = [_part(data, evaluation, found, room) for evaluation, found in assessed if evaluation.role != "training"]
-    for part in parts:
-        write_tables(run.path / "tables" / part.name, part.tables)
+    budget = PictureBudget(PICTURE_BYTES)
+    common = _run_tables(data, assessed)
+    # The training split appears in the table of all sets only: it is no evidence for new photographs.
+    sections = [
+        _section(data, evaluation, assessment, budget)
+        for evaluation, assessment in assessed
+        if evaluation.role != "training"
+    ]
+    for section in sections:
+        write_tables(run.path / "tables" / section.name, section.tables)
     write_tables(run.path / "tables" / "run", [table for table, _ in common.values() if table])
     curves = training_figure(data, run.path / "figures" / "run")
-    place = run.path / "report.html"
-    write_atomically(place, _page(data, assessed, parts, common, curves))
-    return place
+    path = run.path / "report.html"
+    write_atomically(path, _page(data, assessed, sections, common, curves))
+    return path
 
 
-class Room:
-    """How many bytes of pictures a page may still take.
+class PictureBudget:
+    """The bytes of pictures that a page may still embed.
 
     Args:
-        free: So many.
+        free: Remaining bytes.
     """
 
     def __init__(self, free: int) -> None:
         self.free = free
 
     def take(self, paths: Iterable[Path]) -> list[str]:
-        """Addresses with the pictures inside them; none where they are too many, or no pictures.
+        """Return the pictures as data URLs; none of them if they exceed the budget or one is neither JPEG nor PNG.
 
         Raises:
-            RunError: One cannot be read.
+            RunError: A picture cannot be read.
         """
-        found = []
+        contents = []
         for path in paths:
             try:
-                found.append(path.read_bytes())
+                contents.append(path.read_bytes())
             except OSError as error:
                 message = f"Cannot read {path}: {error.strerror}. Run the evaluation again."
                 raise RunError(message, "report-source-unreadable", path=path, reason=error.strerror) from error
-        kinds = [_kind(content) for content in found]
-        size = sum(map(len, found))
-        if size > self.free or not all(kinds):
+        media_types = [_media_type(content) for content in contents]
+        size = sum(map(len, contents))
+        if size > self.free or not all(media_types):
             return []
         self.free -= size
         return [
-            f"data:{kind};base64,{base64.b64encode(content).decode()}"
-            for kind, content in zip(kinds, found, strict=True)
+            f"data:{media_type};base64,{base64.b64encode(content).decode()}"
+            for media_type, content in zip(media_types, contents, strict=True)
         ]
 
 
-def _kind(content: bytes) -> str:
+def _media_type(content: bytes) -> str:
     if content.startswith(b"\xff\xd8\xff"):
         return "image/jpeg"
     return "image/png" if content.startswith(b"\x89PNG\r\n\x1a\n") else ""
 
 
-def _part(data: RunData, evaluation: Evaluation, assessment: Assessment, room: Room) -> Part:
+def _section(data: RunData, evaluation: Evaluation, assessment: Assessment, budget: PictureBudget) -> EvaluationSection:
     tables = [
-        report_scores.confusion_table(assessment, data.classes),
-        report_scores.scores(assessment),
-        report_scores.overall(assessment),
-        report_scores.by_prevalence(assessment),
-        report_scores.by_group(assessment, evaluation),
+        evaluation_tables.confusion_table(assessment, data.classes),
+        evaluation_tables.threshold_metrics_table(assessment),
+        evaluation_tables.probability_metrics_table(assessment),
+        evaluation_tables.predictive_values_table(assessment),
+        evaluation_tables.groups_table(assessment, evaluation),
     ]
     figures = evaluation_figures(evaluation, assessment, data.classes, data.run.path / "figures" / evaluation.name)
-    groups = f" of {counted(assessment.n_groups, 'group')}" if assessment.n_groups else ""
+    groups = f" from {counted(assessment.n_groups, 'group')}" if assessment.n_groups else ""
     positive = plain(data.classes.positive)
-    about = (
+    description = (
         f"{counted(assessment.n, 'photograph')}{groups}, {assessment.n_positive:,} of them {positive}. "
         f"Evaluated {plain(evaluation.provenance.created) or 'at an unknown time'}."
     )
-    return Part(
+    return EvaluationSection(
         name=evaluation.name,
-        kind=report_words.kind(evaluation),
-        about=about,
-        difference=tuple(report_photographs.difference_sentences(data, evaluation)),
+        role=report_summary.role_sentence(evaluation),
+        description=description,
+        differences=tuple(report_photographs.difference_sentences(data, evaluation)),
         warnings=assessment.warnings,
         tables=tuple(table for table in tables if table is not None),
         figures=tuple(figures),
-        size=report_scores.sample_size(assessment),
-        errors=assessment.counts["fp"] + assessment.counts["fn"],
-        gallery=_gallery(read_gallery(evaluation.folder), room),
+        sample_size=evaluation_tables.sample_size_sentences(assessment),
+        n_errors=assessment.counts["fp"] + assessment.counts["fn"],
+        gallery=_gallery(read_gallery(evaluation.folder), budget),
     )
 
 
-def _gallery(shown: list[GalleryPicture], room: Room) -> tuple[tuple[str, tuple[ShownPhotograph, ...]], ...]:
+def _gallery(
+    pictures: list[GalleryPicture], budget: PictureBudget
+) -> tuple[tuple[str, tuple[ShownPhotograph, ...]], ...]:
     return tuple(
-        (title, tuple(_photograph(one, room) for one in shown if one.kind == kind))
-        for kind, title in KINDS.items()
-        if any(one.kind == kind for one in shown)
+        (title, tuple(_photograph(picture, budget) for picture in pictures if picture.kind == kind))
+        for kind, title in GALLERY_TITLES.items()
+        if any(picture.kind == kind for picture in pictures)
     )
 
 
-def _photograph(shown: GalleryPicture, room: Room) -> ShownPhotograph:
-    row = shown.prediction
-    addresses = room.take((shown.photograph, shown.overlay))
-    path, truth, called = plain(row.path), plain(row.true_class), plain(row.predicted_class)
-    texts = (f"Photograph {path}: {truth}, called {called}", f"Where the classifier looked in {path} (Grad-CAM)")
-    pictures = tuple(zip(addresses, texts, strict=False))
-    return ShownPhotograph(path, truth, called, fine(row.probability), pictures)
+def _photograph(picture: GalleryPicture, budget: PictureBudget) -> ShownPhotograph:
+    row = picture.prediction
+    urls = budget.take((picture.photograph, picture.overlay))
+    path, true_class, predicted_class = plain(row.path), plain(row.true_class), plain(row.predicted_class)
+    texts = (f"Photograph {path}: {true_class}, predicted {predicted_class}", f"Grad-CAM heat map of {path}")
+    embedded = tuple(zip(urls, texts, strict=False))
+    return ShownPhotograph(path, true_class, predicted_class, fine(row.probability), embedded)
 
 
-def _lines(text: str) -> str:
+def _plain_lines(text: str) -> str:
     return "\n".join(plain(line) for line in text.splitlines())
 
 
-def _tables(data: RunData, assessed: list[report_scores.Assessed]) -> dict[str, Section]:
+def _run_tables(data: RunData, assessed: list[evaluation_tables.Assessed]) -> dict[str, TableAndSentences]:
     photographs = [
         report_photographs.unit_sentence(data),
         report_photographs.groups_sentence(data),
         report_photographs.leaks_sentence(data),
     ]
-    cameras, dates = report_photographs.cameras(data)
+    cameras, dates = report_photographs.cameras_table(data)
     return {
-        "photographs": (report_photographs.counts(data), photographs),
+        "photographs": (report_photographs.counts_table(data), photographs),
         "cameras": (cameras, [dates]),
-        "excluded": (report_photographs.excluded(data), []),
-        "training": (report_training.settings(data), []),
-        "operating_point": report_training.operating_point(data),
-        "sets": (report_scores.side_by_side(data, assessed), []),
-        "ledger": report_training.looks(data),
+        "excluded": (report_photographs.excluded_table(data), []),
+        "training": (report_training.settings_table(data), []),
+        "operating_point": report_training.operating_point_table(data),
+        "sets": (evaluation_tables.sets_table(data, assessed), []),
+        "ledger": report_training.evaluation_history(data),
         "environment": (report_training.environment_table(data), []),
-        "files": (report_photographs.files(data), []),
+        "files": (report_photographs.files_table(data), []),
     }
 
 
 def _page(
     data: RunData,
-    assessed: list[report_scores.Assessed],
-    parts: list[Part],
-    sections: dict[str, Section],
+    assessed: list[evaluation_tables.Assessed],
+    sections: list[EvaluationSection],
+    common: dict[str, TableAndSentences],
     curves: ReportFigure,
 ) -> str:
     values: dict[str, Any] = {
@@ -219,14 +226,14 @@ def _page(
         "backbone": data.setting("model", "backbone") or "architecture not stated",
         "created": text_at(data.environment, "created"),
         "version": text_at(data.environment, "versions", "bldml"),
-        "summary": report_words.summary(data, assessed),
-        "card": [(title, text and _lines(text)) for title, text in read_card(data.config).items()],
-        "tables": {name: table for name, (table, _) in sections.items()},
-        "sentences": {name: sentences for name, (_, sentences) in sections.items()},
+        "summary": report_summary.summary(data, assessed),
+        "card": [(title, text and _plain_lines(text)) for title, text in read_card(data.config).items()],
+        "tables": {name: table for name, (table, _) in common.items()},
+        "sentences": {name: sentences for name, (_, sentences) in common.items()},
         "curves": curves,
-        "parts": parts,
+        "sections": sections,
         "unlabelled": [(plain(one.name), len(one.rows)) for one in data.unlabelled],
         "commands": report_training.commands(data),
-        "limits": report_words.limits(data, assessed),
+        "not_assessed": report_summary.not_assessed(data, assessed),
     }
     return page_template("report.html").render(values)

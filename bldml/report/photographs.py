@@ -1,4 +1,4 @@
-"""What a report says of the photographs: counts, groups, what was left out, how an external set differs."""
+"""Tables and sentences of a report on its photographs: counts, groups, exclusions, cameras, external sets."""
 
 import hashlib
 from collections import Counter
@@ -14,114 +14,122 @@ from bldml.run.provenance import ROLES
 from bldml.run.reader import Evaluation, RunData
 
 SPLITS = tuple(ROLES)
-SHOWN = 20
+MAX_SHOWN = 20  # on the page; the CSV file contains all
 
 
-def counts(data: RunData) -> Table:
-    """Photographs by split and class, with the fingerprint of each split; external sets below."""
+def counts_table(data: RunData) -> Table:
+    """Return the photographs of each split, then of each other set, by class, with the dataset digest."""
     negative, positive = data.classes.names
     by_split = Counter((row["split"], row["label"]) for row in data.splits)
-    prints = data.environment.get("dataset_fingerprint")
+    digests = data.environment.get("dataset_fingerprint")
     rows: list[list[str | int | Entry | None]] = []
     for split in SPLITS:
         yes, no = by_split[split, positive], by_split[split, negative]
         total = sum(n for (name, _), n in by_split.items() if name == split)
         groups = {row["group"] for row in data.splits if row["split"] == split and row.get("group")}
-        rows.append(_row(split, yes, no, total, len(groups), text_at(prints, split)))
+        rows.append(_row(split, yes, no, total, len(groups), text_at(digests, split)))
     for evaluation in data.evaluations:
         if evaluation.role in ROLES.values():
             continue
         yes = int(evaluation.labels(data.classes).sum())
         groups = {row.group for row in evaluation.rows if row.group}
         n = len(evaluation.rows)
-        found = plain(evaluation.provenance.dataset_fingerprint)
-        rows.append(_row(f"{plain(evaluation.name)} ({evaluation.role})", yes, n - yes, n, len(groups), found))
-    header = ("Set", plain(positive), plain(negative), "All", "Share of positives", "Groups", "Fingerprint (SHA-256)")
-    caption = "Photographs of each set by class. A fingerprint is of the photographs’ contents and their classes."
+        digest = plain(evaluation.provenance.dataset_fingerprint)
+        rows.append(_row(f"{plain(evaluation.name)} ({evaluation.role})", yes, n - yes, n, len(groups), digest))
+    header = (
+        "Set",
+        plain(positive),
+        plain(negative),
+        "All",
+        "Proportion positive",
+        "Groups",
+        "Dataset digest (SHA-256)",
+    )
+    caption = "Photographs of each set by class. The dataset digest identifies the photographs’ contents and classes."
     return simple("photographs", caption, header, rows)
 
 
-def _row(name: str, yes: int, no: int, total: int, groups: int, found: str) -> list[str | int | Entry | None]:
-    share = number(yes / total) if total else None
+def _row(name: str, yes: int, no: int, total: int, groups: int, digest: str) -> list[str | int | Entry | None]:
+    proportion = number(yes / total) if total else None
     missing = Entry("Not stated", look="missing")
-    return [name, yes, no, total, share, groups or "not known", found or (missing if total else None)]
+    return [name, yes, no, total, proportion, groups or "not known", digest or (missing if total else None)]
 
 
 def groups_sentence(data: RunData) -> str:
-    """How photographs of one tree, site or burst lie in the splits."""
-    places: dict[str, set[str]] = {}
+    """Say whether photographs of one group (tree, site, burst) are in more than one split."""
+    splits_of: dict[str, set[str]] = {}
     for row in data.splits:
         if row.get("group"):
-            places.setdefault(row["group"], set()).add(row["split"])
+            splits_of.setdefault(row["group"], set()).add(row["split"])
     if not data.splits:
-        return "Which photograph was in which split is not recorded."
-    if not places:
+        return "The split of each photograph is not recorded."
+    if not splits_of:
         return (
-            "No photograph has a group (tree, site, burst), so whether photographs of one tree lie in two splits is "
-            "not known. If they do, all figures here are too good."
+            "No photograph has a group (tree, site, burst), so it is not known whether photographs of one tree are in "
+            "two splits. If they are, all metrics here are optimistic."
         )
-    shared = sorted(name for name, splits in places.items() if len(splits) > 1)
+    shared = sorted(name for name, splits in splits_of.items() if len(splits) > 1)
     without = sum(not row.get("group") for row in data.splits)
     rest = f" {counted(without, 'photograph')} {'has' if without == 1 else 'have'} no group." if without else ""
     if not shared:
-        return f"Of {counted(len(places), 'group')} (tree, site, burst) none has photographs in two splits.{rest}"
-    names = ", ".join(plain(name) for name in shared[:SHOWN])
-    more = " …" if len(shared) > SHOWN else ""
+        return f"No group (tree, site, burst) has photographs in two splits ({counted(len(splits_of), 'group')}).{rest}"
+    names = ", ".join(plain(name) for name in shared[:MAX_SHOWN])
+    more = " …" if len(shared) > MAX_SHOWN else ""
     have = "has" if len(shared) == 1 else "have"
     return (
-        f"{count(len(shared))} of {counted(len(places), 'group')} (tree, site, burst) {have} photographs in more than "
-        f"one split, so the test is not independent of the training: {names}{more}.{rest}"
+        f"{count(len(shared))} of {counted(len(splits_of), 'group')} (tree, site, burst) {have} photographs in more "
+        f"than one split, so the splits are not independent: {names}{more}.{rest}"
     )
 
 
 def leaks_sentence(data: RunData) -> str:
-    """Which photographs of one split are in another as well."""
+    """Say which photographs of one split have a duplicate or a photograph of the same burst in another."""
     if data.leaks is None:
         return ""
     if not data.leaks:
         return (
-            "No photograph of one split was found again in another, neither the same nor nearly the same nor one of "
-            "the same burst."
+            "The search for leaks found no photograph with an exact duplicate, a near duplicate or a photograph of the "
+            "same burst in another split."
         )
-    words = {"exact": "the same as", "near": "nearly the same as", "burst": "of the same burst as"}
+    matches = {"exact": "an exact duplicate", "near": "a near duplicate", "burst": "a photograph of the same burst"}
     counts = Counter((row["kind"], row["split"], row["partner_split"]) for row in data.leaks)
-    told = "; ".join(
-        f"{count(n)} of {plain(split)} {words.get(kind, plain(kind))} one of {plain(partner)}"
+    listed = "; ".join(
+        f"{count(n)} of {plain(split)} with {matches.get(kind, plain(kind))} in {plain(partner)}"
         for (kind, split, partner), n in counts.items()
     )
-    return f"Photographs are in two splits, so the figures here are too good: {told} (leaks.csv names them)."
+    return f"The splits share photographs, so the metrics here are optimistic: {listed} (listed in leaks.csv)."
 
 
 def unit_sentence(data: RunData) -> str:
-    """What is counted, and how the photographs were divided."""
+    """State the unit of analysis, and how the photographs were assigned to splits."""
     fold = data.setting("data", "fold")
     if fold:
-        how = f"the folds of a manifest: fold {fold} is val, and the other folds are train"
+        how = f"the folds of a manifest (fold {fold} is val, the other folds are train)"
     elif data.setting("data", "manifest"):
         how = "the splits of a manifest"
     else:
         fractions = " and ".join(filter(None, (data.setting("data", k) for k in ("val_fraction", "test_fraction"))))
-        how = "split folders where there are such, else by a hash of each photograph’s name"
+        how = "folder (train, val, test) where such folders exist, otherwise by a hash of each photograph’s name"
         how += f" (fractions for val and test: {fractions or 'not stated'})"
-    return f"The unit of analysis is the photograph. They were divided by {how}."
+    return f"The unit of analysis is the photograph. Photographs were assigned to splits by {how}."
 
 
-def excluded(data: RunData) -> Table | None:
-    """Photographs that were left out, and why; None where there are none."""
+def excluded_table(data: RunData) -> Table | None:
+    """Return the excluded photographs with the reason; None where there are none."""
     found = [("the run", row) for row in data.excluded]
     for evaluation in (*data.evaluations, *data.unlabelled):
         found += [(plain(evaluation.name), row) for row in evaluation.excluded]
     if not found:
         return None
     lines = [[plain(row["path"]), name, plain(row["reason"])] for name, row in found]
-    rows = tuple(tuple(Entry(cell) for cell in line) for line in lines[:SHOWN])
-    header = ("Photograph", "Left out of", "Reason")
+    rows = tuple(tuple(Entry(cell) for cell in line) for line in lines[:MAX_SHOWN])
+    header = ("Photograph", "Excluded from", "Reason")
     caption = f"{counted(len(found), 'photograph')} could not be used."
-    return Table("excluded", caption, header, rows, (header, lines), left_out=max(0, len(found) - SHOWN))
+    return Table("excluded", caption, header, rows, (header, lines), left_out=max(0, len(found) - MAX_SHOWN))
 
 
 def difference_sentences(data: RunData, evaluation: Evaluation) -> list[str]:
-    """Sentences on how an external set differs from the training photographs."""
+    """Return sentences on how an external set differs from the training photographs."""
     if evaluation.role in ROLES.values():
         return []
     training = [row for row in data.photographs if row.split == "train"]
@@ -130,21 +138,21 @@ def difference_sentences(data: RunData, evaluation: Evaluation) -> list[str]:
     if near is not None:
         are = "is" if near == 1 else "are"
         found.append(
-            f"{count(near)} of them {are} nearly the same as a photograph of training or validation."
+            f"{count(near)} of them {are} near duplicates of training or validation photographs."
             if near
-            else "None of them is nearly the same as a photograph of training or validation."
+            else "None of them is a near duplicate of a training or validation photograph."
         )
     return [plain(text) for text in found] or [
-        "How these photographs differ from those of the training is not recorded."
+        "How these photographs differ from the training photographs is not recorded."
     ]
 
 
-def cameras(data: RunData) -> tuple[Table | None, str]:
-    """Photographs by camera, split and class, and a sentence on when they were taken."""
+def cameras_table(data: RunData) -> tuple[Table | None, str]:
+    """Return the photographs by camera, split and class, and a sentence on their dates."""
     known = [row for row in data.photographs if row.camera]
     dates = _dates(data)
     if not known:
-        return None, f"Which cameras took the photographs is not known. {dates}"
+        return None, f"The cameras are not known. {dates}"
     negative, positive = data.classes.names
     cells = Counter((row.camera, row.split, row.true_class) for row in data.photographs)
     splits = [split for split in SPLITS if any(row.split == split for row in data.photographs)]
@@ -155,11 +163,11 @@ def cameras(data: RunData) -> tuple[Table | None, str]:
     ]
     header = ("Camera", *(plain(f"{split}, {label}") for split in splits for label in (positive, negative)))
     caption = (
-        "Photographs by camera, split and class, as their files say. Where a class has cameras of its own, a "
-        "classifier may learn the camera and not the leaf."
+        "Photographs by camera, split and class, according to their metadata. If the classes were photographed with "
+        "different cameras, a classifier may learn the camera instead of the leaf."
     )
     table = simple("cameras", caption, header, rows)
-    return replace(table, rows=table.rows[:SHOWN], left_out=max(0, len(rows) - SHOWN)), dates
+    return replace(table, rows=table.rows[:MAX_SHOWN], left_out=max(0, len(rows) - MAX_SHOWN)), dates
 
 
 def _dates(data: RunData) -> str:
@@ -170,20 +178,20 @@ def _dates(data: RunData) -> str:
     }
     dated = {split: one for split, one in found.items() if one.first}
     if not dated:
-        return "When they were taken is not known."
-    told = "; ".join(
+        return "The dates of the photographs are not known."
+    listed = "; ".join(
         f"{split} {f'from {one.first} to {one.last}' if one.first else 'at an unknown time'}{some_dated(one)}"
         for split, one in found.items()
     )
     verdict = ""
     if "train" in dated and "test" in dated:
         later = dated["test"].first > dated["train"].last
-        verdict = " The test is later than the training." if later else " The test is of the same time as the training."
-    return f"When they were taken: {told}.{verdict}"
+        verdict = f" The test photographs are {'' if later else 'not '}all later than the training photographs."
+    return f"Dates: {listed}.{verdict}"
 
 
-def files(data: RunData) -> Table:
-    """The files from which this report can be made again, with their hashes."""
+def files_table(data: RunData) -> Table:
+    """Return the files from which this report can be written again, with their hashes."""
     run = data.run
     paths = [run.config, run.environment, run.splits, run.history, run.best_checkpoint]
     for evaluation in (*data.evaluations, *data.unlabelled):
@@ -193,7 +201,7 @@ def files(data: RunData) -> Table:
         for path in paths
         if path.is_file()
     ]
-    caption = "Files from which every number here can be computed again."
+    caption = "Files from which every number in this report can be recomputed."
     return simple("files", caption, ("File", "Bytes", "SHA-256"), rows)
 
 

@@ -15,14 +15,14 @@ ESTIMATE_COLUMNS = ("value", "low", "high", "method")
 
 @dataclass(frozen=True)
 class Entry:
-    """A cell as it is shown.
+    """A table cell as pages show it.
 
     Args:
-        text: What it says.
-        detail: What stands smaller below it.
-        mark: Letter of the footnote that it refers to.
-        look: "missing" for what nobody stated, "faint" for what is from too few photographs, "apart" for what tells two
-            runs apart, "" for all else.
+        text: Its text.
+        detail: Text below it, in smaller type.
+        mark: Letter of its footnote.
+        look: "missing" for a value that nobody stated, "faint" for one from too few photographs, "significant" for an
+            adjusted p value that is significant, "" for any other.
     """
 
     text: str
@@ -36,13 +36,13 @@ class Table:
     """A table of a report, a comparison or an audit.
 
     Args:
-        name: Of its files, and of its place on the page.
+        name: Name of its files, and part of its HTML id.
         caption: One or two sentences.
         header: Titles of the columns.
         rows: Cells; the first of each row is its title.
-        raw: Header and rows of the CSV file, numbers in full.
-        notes: (mark, text) below it.
-        left_out: Rows that only the CSV file has.
+        raw: Header and rows of the CSV file, numbers in full precision.
+        notes: (letter, text) of each footnote.
+        left_out: Number of rows that only the CSV file has.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Table:
 
 
 class Footnotes:
-    """Gives each text a letter, in the order in which they come.
+    """Footnotes of a table; each different text gets a letter, in order of first use.
 
     >>> notes = Footnotes()
     >>> notes.mark("Wilson"), notes.mark("DeLong"), notes.mark("Wilson"), notes.mark("")
@@ -66,7 +66,7 @@ class Footnotes:
         self._marks: dict[str, str] = {}
 
     def mark(self, text: str) -> str:
-        """Letter of a text."""
+        """Return the letter of a text; empty for an empty text."""
         if not text:
             return ""
         letters = string.ascii_lowercase
@@ -75,12 +75,12 @@ class Footnotes:
 
     @property
     def all(self) -> tuple[tuple[str, str], ...]:
-        """Letters and texts."""
+        """Letter and text of each footnote."""
         return tuple((mark, text) for text, mark in self._marks.items())
 
 
 def simple(name: str, caption: str, header: Sequence[str], rows: Sequence[Sequence[str | int | Entry | None]]) -> Table:
-    """A table whose CSV file says what the page says.
+    """Return a table whose CSV file has the same texts as the page.
 
     >>> simple("n", "Photographs.", ["Split", "n"], [["train", 1200]]).rows[0][1].text
     '1,200'
@@ -99,7 +99,7 @@ def _entry(cell: str | int | Entry | None) -> Entry:
 
 
 def count(value: int) -> str:
-    """Return a count with its thousands apart.
+    """Return a count with thousands separators.
 
     >>> count(10000)
     '10,000'
@@ -108,7 +108,7 @@ def count(value: int) -> str:
 
 
 def fine(value: float | None, digits: int = 3, *, sign: bool = False) -> str:
-    """Return a number; one between 0 and 1 with so many decimals that rounding does not turn it into either.
+    """Return a number with enough decimals that one between 0 and 1 is not rounded to 0 or 1.
 
     >>> fine(0.25), fine(0.99996), fine(0.00004), fine(1.0), fine(None)
     ('0.250', '0.99996', '0.00004', '1.000', 'not estimable')
@@ -122,7 +122,7 @@ def fine(value: float | None, digits: int = 3, *, sign: bool = False) -> str:
 
 
 def bounds(estimate: Estimate, *, sign: bool = False) -> str:
-    """Return the interval in brackets; empty where there is none.
+    """Return the interval in brackets; empty where the estimate has none.
 
     >>> from bldml.metrics.estimates import Interval
     >>> bounds(Estimate(0.5, Interval(0.25, 0.75, "Wilson")))
@@ -134,13 +134,13 @@ def bounds(estimate: Estimate, *, sign: bool = False) -> str:
 
 
 def of_estimate(estimate: Estimate, notes: Footnotes, fraction: str = "", *, sign: bool = False) -> Entry:
-    """Return a figure as a cell, with its interval and the footnote of its method.
+    """Return an estimate as a cell, with its interval and the footnote of its method.
 
     Args:
-        estimate: The figure.
-        notes: Takes up the method, or why there is no figure.
-        fraction: Such as 40/45, before the interval.
-        sign: Whether a number above 0 has a plus, as a difference has.
+        estimate: The estimate.
+        notes: Footnotes of the table; the method, or the reason for a missing value, is added.
+        fraction: Text before the interval, such as 40/45.
+        sign: Whether a number above 0 gets a plus sign, as in a difference.
     """
     if estimate.value is None:
         return Entry("not estimable", fraction, notes.mark(estimate.note))
@@ -150,7 +150,7 @@ def of_estimate(estimate: Estimate, notes: Footnotes, fraction: str = "", *, sig
 
 
 def raw_estimate(estimate: Estimate) -> list[Cell]:
-    """Value, limits and method, as in `ESTIMATE_COLUMNS`; without a value the method says why."""
+    """Return value, limits and method, as in `ESTIMATE_COLUMNS`; without an interval, the reason as the method."""
     interval = estimate.interval
     if interval is None:
         return [estimate.value, None, None, estimate.note]
@@ -161,7 +161,7 @@ def write_tables(folder: Path, tables: Sequence[Table]) -> None:
     """Write each table as `<name>.csv` and `<name>.tex`.
 
     Raises:
-        RunError: They cannot be written there.
+        RunError: The files cannot be written.
     """
     make_folder(folder)
     for table in tables:
@@ -171,13 +171,13 @@ def write_tables(folder: Path, tables: Sequence[Table]) -> None:
 
 
 def table_csv(table: Table) -> str:
-    """The table as CSV, numbers in full."""
+    """Return the table as CSV, numbers in full precision."""
     header, rows = table.raw
     return csv_text([with_apostrophe(plain(title)) for title in header], rows)
 
 
 def table_tex(table: Table) -> str:
-    """The table as LaTeX, as the page shows it, with its notes in the caption."""
+    """Return the table as LaTeX with the texts of the page, its footnotes in the caption."""
     rows = [[_flat(entry) for entry in row] for row in table.rows]
     notes = " ".join(f"{mark}: {text}." for mark, text in table.notes)
     return latex_table(table.header, rows, caption=f"{table.caption} {notes}".strip())

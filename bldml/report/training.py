@@ -1,15 +1,15 @@
-"""What a report says of the model, its training, its operating point and the machine."""
+"""Tables of a report on the model, its training, its operating point, its evaluations and the machine."""
 
 import json
 import shlex
 from collections.abc import Sequence
 
-from bldml.io.text import number, plain
+from bldml.io.text import counted, number, plain
 from bldml.metrics.bootstrap import bootstrap, has_groups
 from bldml.metrics.estimates import Interval
 from bldml.metrics.operating_point import TEMPERATURE_RANGE, choose_threshold
+from bldml.report.evaluation_tables import best_epoch
 from bldml.report.figures import unfreeze_epochs
-from bldml.report.scores import best_epoch
 from bldml.report.tables import Entry, Table, count, fine, simple
 from bldml.run.costs import duration
 from bldml.run.files import text_at
@@ -19,102 +19,105 @@ from bldml.run.reader import Evaluation, RunData
 MISSING = Entry("Not stated", look="missing")
 SETTINGS = (
     ("Backbone", "model", "backbone"),
-    ("Weights at the start", "model", "weights"),
-    ("Image size in pixels", "model", "image_size"),
+    ("Initial weights", "model", "weights"),
+    ("Image size (pixels)", "model", "image_size"),
     ("Learning rate", "model", "lr"),
-    ("Share of it for the backbone", "model", "backbone_lr_factor"),
+    ("Backbone learning-rate factor", "model", "backbone_lr_factor"),
     ("Weight decay", "model", "weight_decay"),
-    ("Weight of positives in the loss", "model", "pos_weight"),
+    ("Positive class weight in the loss", "model", "pos_weight"),
     ("BatchNorm frozen", "model", "freeze_batchnorm"),
     ("Batch size", "data", "batch_size"),
-    ("Epochs at most", "trainer", "max_epochs"),
-    ("Precision", "trainer", "precision"),
-    ("Best checkpoint chosen by", "monitor"),
-    ("Early stopping after epochs without progress", "early_stopping", "patience"),
+    ("Maximum epochs", "trainer", "max_epochs"),
+    ("Numerical precision", "trainer", "precision"),
+    ("Monitored metric (chooses the best checkpoint)", "monitor"),
+    ("Early stopping: epochs without improvement", "early_stopping", "patience"),
 )
 
 
-def settings(data: RunData) -> Table:
-    """How the model was trained."""
+def settings_table(data: RunData) -> Table:
+    """Return the settings of the model and of its training, with what the training took."""
     rows: list[list[str | int | Entry | None]] = [
         [title, data.setting(*keys) or _default(data, keys)] for title, *keys in SETTINGS
     ]
-    fractions = [fraction for row in data.epochs if (fraction := row.get("trainable_share")) is not None]
+    fractions = [value for row in data.epochs if (value := row.get("trainable_share")) is not None]
     unfrozen, best = unfreeze_epochs(data), best_epoch(data)
     costs = data.costs()
     rows += [
         ["Parameters", costs.parameters or MISSING],
         ["Training time", duration(costs.training_seconds) if costs.training_seconds else MISSING],
         ["Epochs trained", len(data.epochs) if data.epochs else MISSING],
-        ["Best epoch, counted from 0", best if best is not None else MISSING],
+        ["Best epoch (counted from 0)", best if best is not None else MISSING],
         ["Layers unfrozen at epoch", ", ".join(map(str, unfrozen)) or "never"],
         ["Fraction of parameters trained, first to last epoch",
          f"{number(fractions[0])} to {number(fractions[-1])}" if fractions else MISSING],
-        ["Seed", text_at(data.environment, "seed") or data.setting("seed_everything") or MISSING],
+        ["Random seed", text_at(data.environment, "seed") or data.setting("seed_everything") or MISSING],
     ]  # fmt: skip
-    caption = "Model and training. All settings are in config.yaml."
+    caption = "Model and training. config.yaml contains all settings."
     return simple("training", caption, ("Setting", "Value"), rows)
 
 
 def _default(data: RunData, keys: Sequence[str]) -> str | Entry:
-    """What stands where a setting is null or missing."""
+    """Return the text for a setting that is null or missing."""
     block = data.config.get(keys[0])
     known = keys[-1] in block if isinstance(block, dict) and len(keys) > 1 else False
-    return "the backbone’s own" if known and keys[-1] == "image_size" else "none" if known else MISSING
+    return "default of the backbone" if known and keys[-1] == "image_size" else "none" if known else MISSING
 
 
 def threshold_interval(data: RunData, validation: Evaluation) -> Interval | None:
-    """Interval of the threshold: the choice made again on resampled validation photographs; None where it was fixed."""
-    criterion = data.criterion
+    """Return the interval of the threshold, chosen again on resampled validation photographs.
+
+    None where the threshold was fixed, or the validation photographs are of one class.
+    """
+    goal = data.goal
     labels, probabilities = validation.labels(data.classes), validation.probabilities
-    if criterion is None or criterion.threshold is not None or labels.min() == labels.max():
+    if goal is None or goal.threshold is not None or labels.min() == labels.max():
         return None
     groups = [row.group for row in validation.rows]
     return bootstrap(
-        lambda index: choose_threshold(labels[index], probabilities[index], criterion),
+        lambda index: choose_threshold(labels[index], probabilities[index], goal),
         labels,
         groups if has_groups(groups) else None,
     )
 
 
-def operating_point(data: RunData) -> tuple[Table | None, list[str]]:
-    """How probabilities become calls, and warnings; no table without an evaluation."""
-    criterion, validation, warnings = data.criterion, data.of_role("validation"), []
+def operating_point_table(data: RunData) -> tuple[Table | None, list[str]]:
+    """Return threshold and temperature with their origin, and warnings; no table without an evaluation."""
+    goal, validation, warnings = data.goal, data.of_role("validation"), []
     evaluation = validation or next(iter(data.evaluations), None)
     if evaluation is None or evaluation.threshold is None:
         return None, []
     rows: list[list[str | int | Entry | None]] = [
-        ["Threshold criterion, set before training", str(criterion) if criterion else MISSING],
-        ["Threshold: least probability that is called positive", fine(evaluation.threshold)],
+        ["Threshold criterion (set in the configuration before training)", str(goal) if goal else MISSING],
+        ["Decision threshold (lowest probability that is predicted positive)", fine(evaluation.threshold)],
     ]
     if validation is not None:
         labels, probabilities = validation.labels(data.classes), validation.probabilities
         positives = int(labels.sum())
         n = f"{count(labels.size)} ({count(positives)} positive)"
-        is_fixed = criterion is not None and criterion.threshold is not None
-        rows.append(["Validation photographs that chose it", "none: it was fixed" if is_fixed else n])
+        is_fixed = goal is not None and goal.threshold is not None
+        rows.append(["Validation photographs used to choose it", "none (fixed threshold)" if is_fixed else n])
         interval = threshold_interval(data, validation)
         if interval is not None:
             limits = f"[{fine(interval.low)}, {fine(interval.high)}]"
             rows.append(["95 % interval of the chosen threshold", Entry(limits, interval.method)])
-        again = choose_threshold(labels, probabilities, criterion) if criterion else evaluation.threshold
-        if abs(again - evaluation.threshold) > 1e-6:
+        recomputed = choose_threshold(labels, probabilities, goal) if goal else evaluation.threshold
+        if abs(recomputed - evaluation.threshold) > 1e-6:
             warnings.append(
-                f"Chosen anew from the predictions in evaluations/{plain(validation.name)} the threshold would be "
-                f"{fine(again)}: those photographs are not the ones that chose it, or the criterion in config.yaml is "
-                "another now."
+                f"Chosen again from the predictions in evaluations/{plain(validation.name)}, the threshold would be "
+                f"{fine(recomputed)}. Either it was chosen on other photographs, or the threshold criterion in "
+                "config.yaml has been changed."
             )
     else:
-        rows.append(["Validation photographs that chose it", MISSING])
-    rows.append(["Temperature: divides the logit, 1 changes nothing", _temperature(data, evaluation)])
+        rows.append(["Validation photographs used to choose it", MISSING])
+    rows.append(["Calibration temperature (divides the logit; 1: no change)", _temperature(data, evaluation)])
     warnings += [
-        f"The evaluation {plain(other.name)} was made with another threshold, {fine(other.threshold)}: it is of "
-        "another checkpoint."
+        f"The evaluation {plain(other.name)} used another threshold, {fine(other.threshold)}, so it belongs to another "
+        "checkpoint."
         for other in data.evaluations
         if abs((other.threshold or 0) - evaluation.threshold) > 1e-12
     ]
-    caption = "From a probability to a call. Test photographs had no part in this."
-    return simple("operating_point", caption, ("What", "Value"), rows), warnings
+    caption = "Operating point: how a probability becomes a prediction. It was chosen without test photographs."
+    return simple("operating_point", caption, ("Item", "Value"), rows), warnings
 
 
 def _temperature(data: RunData, evaluation: Evaluation) -> Entry:
@@ -122,22 +125,24 @@ def _temperature(data: RunData, evaluation: Evaluation) -> Entry:
     assert value is not None
     if value != 1:
         at_limit = min(abs(value - limit) for limit in TEMPERATURE_RANGE) < 1e-9
-        return Entry(number(value), "at the limit of what is allowed" if at_limit else "fitted on validation")
+        return Entry(
+            number(value), "at the limit of the allowed range" if at_limit else "fitted on the validation split"
+        )
     if validation is None:
         return Entry(number(value), "not fitted")
     labels, probabilities = validation.labels(data.classes), validation.probabilities
-    yes, no = probabilities[labels == 1], probabilities[labels == 0]
-    if not yes.size or not no.size:
-        return Entry(number(value), "not fitted because validation has one class only")
-    if yes.min() > no.max() or no.min() > yes.max():
-        return Entry(number(value), "not fitted because validation is separable: a threshold parts it without error")
+    positive, negative = probabilities[labels == 1], probabilities[labels == 0]
+    if not positive.size or not negative.size:
+        return Entry(number(value), "not fitted: the validation split has one class only")
+    if positive.min() > negative.max() or negative.min() > positive.max():
+        return Entry(number(value), "not fitted: a threshold separates the validation classes without error")
     return Entry(number(value), "not fitted")
 
 
-def looks(data: RunData) -> tuple[Table | None, list[str]]:
-    """How often each set was evaluated, and how many runs were tried on the same validation photographs."""
+def evaluation_history(data: RunData) -> tuple[Table | None, list[str]]:
+    """Return how often each set was evaluated, and how many runs used the same validation photographs."""
     entries = read_ledger(data.run)
-    # The same photographs under another name are the same photographs.
+    # The same photographs evaluated under two names count as one set.
     by_set: dict[str, list[LedgerEntry]] = {}
     for entry in entries:
         by_set.setdefault(entry.dataset_fingerprint or f"only {entry.evaluation}", []).append(entry)
@@ -146,15 +151,15 @@ def looks(data: RunData) -> tuple[Table | None, list[str]]:
         names, times = dict.fromkeys(entry.evaluation for entry in found), [entry.time for entry in found]
         digest = found[0].dataset_fingerprint[:12] or None
         rows.append([plain(", ".join(names)), digest, len(times), plain(min(times)), plain(max(times))])
-    caption = "Evaluations of this run. A set that is looked at again and again is no longer a test."
-    header = ("Evaluation", "Fingerprint begins", "Times evaluated", "First", "Last")
-    sentences = [] if entries else ["How often each set was evaluated is not recorded for this run."]
+    caption = "Evaluations of this run. Repeated evaluation on a test set biases its metrics."
+    header = ("Evaluation", "Dataset digest (first 12 digits)", "Times evaluated", "First", "Last")
+    sentences = [] if entries else ["The evaluations of this run are not recorded."]
     siblings = _siblings(data)
     if siblings is not None:
-        others = "is 1 other" if siblings == 1 else f"are {count(siblings)} others"
+        runs = f"{counted(siblings, 'other run')} in the same folder {'uses' if siblings == 1 else 'use'}"
         sentences.append(
-            f"Beside this run there {others} in the same folder, chosen on the same "
-            "validation photographs. The more were tried, the more the best one’s validation figures flatter it."
+            f"{runs} the same validation photographs. The more runs are tried, the more optimistic are the validation "
+            "metrics of the best one."
         )
     return (simple("ledger", caption, header, rows) if rows else None), sentences
 
@@ -177,12 +182,12 @@ def _siblings(data: RunData) -> int | None:
 
 
 def environment_table(data: RunData) -> Table:
-    """Software and hardware."""
+    """Return the software and hardware of the training."""
     found = data.environment
     rows: list[list[str | int | Entry | None]] = []
     for title, key in (
-        ("Run begun", "created"),
-        ("Commit of the program", "git_commit"),
+        ("Run started", "created"),
+        ("Git commit of the program", "git_commit"),
         ("Device", "device"),
         ("GPU", "gpu"),
         ("CUDA", "cuda"),
@@ -191,23 +196,23 @@ def environment_table(data: RunData) -> Table:
         ("Slurm job", "slurm_job"),
     ):
         rows.append([title, text_at(found, key) or ("none" if key in found else MISSING)])
-    again = found.get("continued")
-    rows.append(["Times that the run was continued", len(again) if isinstance(again, list) else 0])
+    resumed = found.get("continued")
+    rows.append(["Times resumed", len(resumed) if isinstance(resumed, list) else 0])
     versions = found.get("versions")
     if isinstance(versions, dict):
         rows += [[plain(str(name)), text_at(versions, name)] for name in versions]
-    return simple("environment", "Software and hardware of the training.", ("What", "Value"), rows)
+    return simple("environment", "Software and hardware used for training.", ("Item", "Value"), rows)
 
 
 def commands(data: RunData) -> list[tuple[str, str]]:
-    """What was typed, and what to type to do it again."""
+    """Return (title, command) of what was run, and of what to run to repeat it."""
     found = [("Training", _command(data.environment.get("command") or ()))]
     found += [
         (f"Evaluation {plain(evaluation.name)}", _command(evaluation.provenance.command))
         for evaluation in (*data.evaluations, *data.unlabelled)
     ]
-    found.append(("To train again", "python -m bldml fit --config config.yaml"))
-    found.append(("To write this report again", f"python -m bldml report {shlex.quote(str(data.run.path))}"))
+    found.append(("To repeat the training", "python -m bldml fit --config config.yaml"))
+    found.append(("To rewrite this report", f"python -m bldml report {shlex.quote(str(data.run.path))}"))
     return [(title, plain(text)) for title, text in found if text]
 
 

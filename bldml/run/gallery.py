@@ -150,7 +150,7 @@ def read_gallery(folder: Path) -> list[GalleryPicture]:
 
 
 def advice(data: RunData) -> str:
-    """Say which evaluations have no pictures and how to get them; empty where all have."""
+    """Return which evaluations have no pictures and how to create them; empty where all have some."""
     without = [one for one in with_pictures(data) if not read_gallery(one.folder)]
     if not without:
         return ""
@@ -162,7 +162,7 @@ def advice(data: RunData) -> str:
     if len(commands) < len(without):
         commands.append("  and `python -m bldml test` on the other photographs, as before\n")
     names = plain(", ".join(one.name for one in without))
-    return f"There are no pictures of the photographs of {names}. To get them:\n{''.join(dict.fromkeys(commands))}"
+    return f"No pictures are stored of the photographs of {names}. To create them:\n{''.join(dict.fromkeys(commands))}"
 
 
 def with_pictures(data: RunData) -> list[Evaluation]:

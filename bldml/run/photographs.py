@@ -151,22 +151,22 @@ def differences(training: Sequence[PhotographRow], other: Sequence[PhotographRow
         return []
     here, there = describe(other, positive_class), describe(training, positive_class)
     return [
-        f"{_share(here.n_positive, here.n)} of these photographs are {positive_class}; in training "
-        f"{_share(there.n_positive, there.n)}.",
+        f"{_percent(here.n_positive, here.n)} of these photographs are {positive_class}; in training "
+        f"{_percent(there.n_positive, there.n)}.",
         _sizes(here, there),
         _cameras(here, there),
         _dates(here, there),
     ]
 
 
-def _share(part: int, whole: int) -> str:
+def _percent(part: int, whole: int) -> str:
     return f"{100 * part / whole:.0f} % ({part} of {whole})"
 
 
 def _sizes(here: Description, there: Description) -> str:
     if here.megapixels is None or there.megapixels is None:
         return "Their sizes are not known."
-    return f"They have {here.megapixels:.1f} megapixels (median); in training {there.megapixels:.1f}."
+    return f"Their median size is {here.megapixels:.1f} megapixels; in training {there.megapixels:.1f}."
 
 
 def _cameras(here: Description, there: Description) -> str:
@@ -174,29 +174,29 @@ def _cameras(here: Description, there: Description) -> str:
     new = [(name, count) for name, count in here.cameras if name and name not in known]
     unknown = dict(here.cameras).get("", 0)
     if unknown == here.n:
-        return "Their files do not say which camera took them."
+        return "Their files do not record the camera."
     if not known:
-        return "The files of the training photographs do not say which camera took them."
+        return "The files of the training photographs do not record the camera."
     listed = ", ".join(f"{name} ({count})" for name, count in new[:SHOWN])
     more = f" and {len(new) - SHOWN} more" if len(new) > SHOWN else ""
     taken_by = (
-        f"{_share(sum(count for _, count in new), here.n)} were taken by cameras that took no training photograph: "
+        f"{_percent(sum(count for _, count in new), here.n)} were taken with cameras that took no training photograph: "
         f"{listed}{more}."
         if new
-        else "All cameras that are known took training photographs too."
+        else "All known cameras also took training photographs."
     )
-    return taken_by + (f" Of {_share(unknown, here.n)} the camera is not known." if unknown else "")
+    return taken_by + (f" The camera is not known for {_percent(unknown, here.n)}." if unknown else "")
 
 
 def _dates(here: Description, there: Description) -> str:
     if not here.first or not there.first:
         is_partial = any(0 < one.n_dated < one.n for one in (here, there))
-        told = f" ({_dated(here)}; of the training photographs {_dated(there)})" if is_partial else ""
-        return f"Whether they were taken at another time is not known: files do not say when{told}."
+        dated = f" ({_dated(here)}; training photographs: {_dated(there)})" if is_partial else ""
+        return f"Whether they were taken at another time is not known: the files do not record the date{dated}."
     apart = here.first > there.last or here.last < there.first
     return (
         f"They were taken from {here.first} to {here.last}{some_dated(here)}; the training photographs from "
-        f"{there.first} to {there.last}{some_dated(there)}: {'at another time' if apart else 'the times overlap'}."
+        f"{there.first} to {there.last}{some_dated(there)}: the periods {'do not overlap' if apart else 'overlap'}."
     )
 
 

@@ -200,7 +200,7 @@ def test_no_failure_of_pictures_or_report_fails_a_fit(
     command = ("fit", *SMALL, "--data.root", leaves, "--run_name=r", "--trainer.max_epochs=1", "--report=true")
     outcome = bldml(*command)
     assert outcome.code == 0, outcome.err
-    assert outcome.err.count("There are no pictures") == 2
+    assert outcome.err.count("No pictures were stored") == 2
     assert outcome.err.count("RuntimeError: out of memory, say") == 3
     assert "python -m bldml report lightning_logs/r" in outcome.err.replace(f"{Path.cwd()}/", "")
     folder = Path("lightning_logs/r/evaluations/test")

@@ -265,23 +265,23 @@ def test_the_page_says_what_the_tables_say(whole: RunFolder, page: Page) -> None
             limits = f"[{float(row['low']):.3f}, {float(row['high']):.3f}]".replace("-", "−")
             assert re.search(rf"{re.escape(value)}\s*\w*\s*(\d+/\d+)?\s*{re.escape(limits)}", page.words), row
     sensitivity = read(whole.path / "tables" / "test" / "scores.csv")[0]
-    assert f"a sensitivity of {100 * float(sensitivity['value']):.1f} % (95 % interval " in page.words
+    assert f"(sensitivity {100 * float(sensitivity['value']):.1f} %, 95 % interval " in page.words
     assert page.source.count('<dd><strong class="missing">Not stated</strong></dd>') == len(TITLES) - 1
     assert "Screening.\nNever alone." in page.text
     for text in (
-        "BLD or No_BLD? A classifier of photographs by resnet50",
+        "BLD or No_BLD? Report on a photograph classifier (resnet50)",
         "run whole",
         "2026-05-01T09:00:00+00:00",
         "bldml 0.1.0",
-        "the 80 photographs of the test split, which had no part in training",
+        "the 80 photographs of the test split, which was not used for training",
         "Results: ohio_2024",
-        "External set: none of its photographs is one of the run's own.",
+        "External set: none of its photographs belongs to this run.",
         "20 % (10 of 50) of these photographs are BLD; in training 50 % (30 of 60)."
-        " They have 8.0 megapixels (median); in training 12.0.",
-        "The test is later than the training.",
+        " Their median size is 8.0 megapixels; in training 12.0.",
+        "The test photographs are all later than the training photographs.",
         "python -m bldml fit --config 'my config.yaml'",
         "Layers unfrozen at epoch 2",
-        "Best epoch, counted from 0 2",
+        "Best epoch (counted from 0) 2",
     ):
         assert text in page.words, text
 
@@ -319,19 +319,19 @@ def test_photographs_are_counted(whole: RunFolder, page: Page) -> None:
     rows = {row["Set"]: row for row in read(whole.path / "tables" / "run" / "photographs.csv")}
     assert (rows["train"]["BLD"], rows["train"]["No_BLD"], rows["train"]["All"]) == ("30", "30", "60")
     assert (rows["test"]["All"], rows["test"]["Groups"], rows["val"]["Groups"]) == ("80", "20", "not known")
-    assert rows["test"]["Fingerprint (SHA-256)"] == "cc" * 32
+    assert rows["test"]["Dataset digest (SHA-256)"] == "cc" * 32
     assert rows["ohio_2024 (external)"]["All"] == "50"
     assert (
-        "Of 20 groups (tree, site, burst) none has photographs in two splits. 120 photographs have no group."
+        "No group (tree, site, burst) has photographs in two splits (20 groups). 120 photographs have no group."
         in page.words
     )
 
 
 def test_operating_point_with_the_interval_of_its_choice(whole: RunFolder, page: Page) -> None:
-    rows = {row["What"]: row["Value"] for row in read(whole.path / "tables" / "run" / "operating_point.csv")}
-    assert rows["Threshold criterion, set before training"] == "greatest F1"
-    assert rows["Threshold: least probability that is called positive"] == "0.400"
-    assert rows["Validation photographs that chose it"] == "60 (30 positive)"
+    rows = {row["Item"]: row["Value"] for row in read(whole.path / "tables" / "run" / "operating_point.csv")}
+    assert rows["Threshold criterion (set in the configuration before training)"] == "greatest F1"
+    assert rows["Decision threshold (lowest probability that is predicted positive)"] == "0.400"
+    assert rows["Validation photographs used to choose it"] == "60 (30 positive)"
     predictions = read_predictions(whole.evaluation("val") / "predictions.csv")
     truth = np.array([row.true_class == "BLD" for row in predictions])
     probability = np.array([row.probability for row in predictions])
@@ -372,10 +372,10 @@ def test_groups_are_listed_and_small_ones_are_grey(whole: RunFolder, page: Page)
 
 def test_what_the_number_of_photographs_can_show(page: Page) -> None:
     z2 = norm.ppf(0.975) ** 2
-    told = "even without a single error the sensitivity would only be shown to be"
-    assert f"With 30 positives, {told} {30 / (30 + z2):.3f}" in page.words
+    text = "even a classifier without errors would only be shown to have a sensitivity of at least"
+    assert f"With 30 positives, {text} {30 / (30 + z2):.3f}" in page.words
     # Of twenty groups, ten are of positives: each group is of one class.
-    assert f"With 40 positives of 10 groups, {told} {10 / (10 + z2):.3f}" in page.words
+    assert f"With 40 positives from 10 groups, {text} {10 / (10 + z2):.3f}" in page.words
 
 
 def test_gallery_shows_the_right_pictures_in_order(whole: RunFolder, page: Page) -> None:
@@ -391,14 +391,14 @@ def test_gallery_shows_the_right_pictures_in_order(whole: RunFolder, page: Page)
             assert base64.b64decode(content) == b"\xff\xd8\xff" + name.encode() + b"x" * 50
             assert row.path in str(picture["alt"])
     errors = [row for kind, row in chosen if kind == "error"]
-    assert f"Errors, the most certain first ({len(errors)})" in page.words
-    assert f"{len(errors)} photographs were called wrongly at the operating point. Left the photograph" in page.words
+    assert f"Errors, most certain first ({len(errors)})" in page.words
+    assert f"{len(errors)} photographs were misclassified at the operating point. Left: the photograph" in page.words
 
 
 def test_earlier_evaluations_are_counted(whole: RunFolder, page: Page) -> None:
     (row,) = read(whole.path / "tables" / "run" / "ledger.csv")
     assert (row["Evaluation"], row["Times evaluated"]) == ("test", "3")
-    assert "there are 0 others in the same folder" in page.words
+    assert "0 other runs in the same folder use the same validation photographs" in page.words
 
 
 def test_figures_and_tables_lie_beside_it(whole: RunFolder) -> None:
@@ -444,9 +444,9 @@ def test_same_run_same_bytes(whole: RunFolder, page: Page, quick: None, monkeypa
 
 def test_without_a_test_set(tmp_path: Path, bare: None) -> None:
     page = Page(write_report(write_run(tmp_path / "run", {"val": rows_of(40, 1)})))
-    assert "Caution: the classifier was trained or chosen on these very photographs" in page.words
-    assert "Test set. The run has no evaluation of its test split." in page.words
-    assert "How often each set was evaluated is not recorded" in page.words
+    assert "Caution: the classifier was trained or chosen on these photographs" in page.words
+    assert "Test set. The test split of this run was not evaluated." in page.words
+    assert "The evaluations of this run are not recorded" in page.words
 
 
 def test_what_photographs_are_is_said_by_their_role(tmp_path: Path, bare: None) -> None:
@@ -460,9 +460,11 @@ def test_what_photographs_are_is_said_by_their_role(tmp_path: Path, bare: None) 
     say("site", "test")
     say("val", "unknown")
     page = Page(write_report(run))
-    assert "Mixed set: 20 of the training split, 4 of the test split, 16 that the run does not have." in page.words
-    assert "On the 30 photographs of the test split, which had no part in training, it found" in page.words
-    assert "What these photographs are to the run is not recorded." in page.words
+    assert (
+        "Mixed set: 20 from the training split, 4 from the test split, 16 that do not belong to this run." in page.words
+    )
+    assert "On the 30 photographs of the test split, which was not used for training, it detected" in page.words
+    assert "How these photographs relate to the run is not recorded." in page.words
     assert "Caution" not in page.words
     headings = re.findall(r"Results: (\w+)", page.words)
     assert headings[:3] == headings[3:] == ["site", "test", "val"]
@@ -470,19 +472,19 @@ def test_what_photographs_are_is_said_by_their_role(tmp_path: Path, bare: None) 
     shutil.rmtree(run.evaluation("site"))
     page = Page(write_report(run))
     assert "Caution: the classifier was trained or chosen on some of these photographs" in page.words
-    assert "Test set. The run has no evaluation of its test split." in page.words
+    assert "Test set. The test split of this run was not evaluated." in page.words
 
 
 def test_without_any_evaluation(tmp_path: Path, bare: None) -> None:
     page = Page(write_report(write_run(tmp_path / "run", {})))
-    assert "It has not been evaluated, so nothing can be said of how good it is." in page.words
-    assert "There is no evaluation." in page.words
+    assert "It has not been evaluated, so its performance is unknown." in page.words
+    assert "No evaluation is stored." in page.words
 
 
 def test_nothing_but_a_configuration(tmp_path: Path, quick: None) -> None:
     (tmp_path / "config.yaml").write_text(CONFIG)
     page = Page(write_report(RunFolder(tmp_path)))
-    assert "Which photograph was in which split is not recorded." in page.words
+    assert "The split of each photograph is not recorded." in page.words
     assert "date not stated" in page.words
 
 
@@ -493,30 +495,30 @@ def test_one_error_and_none(tmp_path: Path, bare: None) -> None:
     write_evaluation(run.path, "val", perfect, temperature=1.0)
     write_evaluation(run.path, "test", one, temperature=1.0)
     page = Page(write_report(run))
-    assert "1 photographs were called wrongly" not in page.words
-    assert "One photograph was called wrongly at the operating point." in page.words
-    assert "No photograph was called wrongly at the operating point." in page.words
-    assert "not fitted because validation is separable" in page.words
-    assert "it found 20 of 20 BLD, a sensitivity of 100.0 % (95 % interval 83.9 % to 100.0 %)" in page.words
+    assert "1 photographs were misclassified" not in page.words
+    assert "One photograph was misclassified at the operating point." in page.words
+    assert "No photograph was misclassified at the operating point." in page.words
+    assert "not fitted: a threshold separates the validation classes without error" in page.words
+    assert "it detected 20 of 20 BLD photographs (sensitivity 100.0 %, 95 % interval 83.9 % to 100.0 %)" in page.words
 
 
 def test_one_class_alone(tmp_path: Path, bare: None) -> None:
     only = [row for row in rows_of(40, 1) if row.true_class == "BLD"]
     page = Page(write_report(write_run(tmp_path / "run", {"val": rows_of(40, 2), "test": only})))
     assert "All photographs are of one class" in page.words
-    assert "There are no negatives, so nothing can be said of the specificity." in page.words
+    assert "There are no negatives, so the specificity cannot be estimated." in page.words
     assert "not estimable" in page.words
     assert not re.search(r"\b(nan|inf|None)\b", page.text)
 
 
-def test_guessing_is_said(tmp_path: Path, bare: None) -> None:
+def test_performance_at_chance_is_reported(tmp_path: Path, bare: None) -> None:
     generator = np.random.default_rng(0)
     rows = [
         Prediction(f"{i}.jpg", "", ("No_BLD", "BLD")[i % 2], ("No_BLD", "BLD")[p >= THRESHOLD], p)
         for i, p in enumerate(map(float, generator.uniform(size=60)))
     ]
     page = Page(write_report(write_run(tmp_path / "run", {"test": rows})))
-    assert "do not even show that the probabilities are better than guessing" in page.words
+    assert "includes 0.5: performance is not distinguishable from chance." in page.words
 
 
 def test_groups_in_two_splits_are_said(tmp_path: Path, bare: None) -> None:
@@ -532,7 +534,7 @@ def test_unlabelled_predictions_and_left_out_photographs(tmp_path: Path, bare: N
     write_predictions(run.evaluation("field") / "predictions.csv", rows)
     run.excluded.write_text("path,reason\nBLD/broken.jpg,truncated\n")
     page = Page(write_report(run))
-    assert "Predictions without labels, of which nothing can be counted: field, 7 photographs." in page.words
+    assert "Predictions without labels, for which no metrics can be computed: field, 7 photographs." in page.words
     assert "1 photograph could not be used." in page.words
     assert "BLD/broken.jpg the run truncated" in page.words
 
@@ -545,11 +547,11 @@ def test_one_is_said_as_one(tmp_path: Path, bare: None) -> None:
     run.excluded.write_text("\n".join(["path,reason", *names]) + "\n")
     write_run(tmp_path / "other", {"test": rows})
     page = Page(write_report(run))
-    assert "nothing can be counted: field, 1 photograph." in page.words
+    assert "no metrics can be computed: field, 1 photograph." in page.words
     assert "1 more row is in the CSV file." in page.words
-    assert "30 photographs of 1 group," in page.words
-    assert "There is only 1 group: intervals from so few are not reliable." in page.words
-    assert "there is 1 other in the same folder, chosen on the same validation photographs" in page.words
+    assert "30 photographs from 1 group," in page.words
+    assert "There is only 1 group; intervals based on fewer than 10 groups are not reliable." in page.words
+    assert "1 other run in the same folder uses the same validation photographs" in page.words
     for wrong in ("1 groups", "1 photographs", "1 more rows", "are 1 "):
         assert not re.search(rf"(?<![\d,.]){wrong}", page.words)
 
@@ -563,7 +565,7 @@ def test_ten_thousand_photographs(tmp_path: Path, quick: None) -> None:
     assert place.stat().st_size < 30 * 10**6
     page = Page(place)
     assert len(page.all("img")) > 100
-    assert "The page is full" in page.words
+    assert "Pictures omitted to limit the size of this page" in page.words
     assert "1900 more rows are in the CSV file" in page.words
     assert len(read(run.path / "tables" / "test" / "groups.csv")) == 2000
 
@@ -617,7 +619,7 @@ LEAF = "(BLD/leaf_00003.jpg)"
         ("../../config.yaml", lambda t: t + "}", "config.yaml is no configuration"),
         ("../../config.yaml", lambda _: "text", "config.yaml is no configuration"),
         ("../../config.yaml", lambda t: t.replace("maximize: f1", "maximize: f1, recall: 1"), "operating_point in"),
-        ("../../config.yaml", lambda t: t.replace("sensitivity: null", "sensitivity: 0.9"), "takes one criterion"),
+        ("../../config.yaml", lambda t: t.replace("sensitivity: null", "sensitivity: 0.9"), "takes one goal"),
     ],
 )  # fmt: skip
 def test_damage_is_a_message(tmp_path: Path, bare: None, file: str, change: Callable[[str], str], told: str) -> None:
@@ -681,10 +683,9 @@ def test_a_real_run(run: Path, bldml: Bldml, quick: None) -> None:
     page = Page(write_report(RunFolder(run)))
     metrics = json.loads((run / "evaluations" / "test" / "metrics.json").read_text())
     counts = metrics["at_threshold"]
-    assert f"it found {counts['tp']} of {counts['tp'] + counts['fn']} BLD" in page.words
+    assert f"it detected {counts['tp']} of {counts['tp'] + counts['fn']} BLD" in page.words
     assert "Layers unfrozen at epoch 1, 2" in page.words
-    assert "these are not the ones that chose it" not in page.words
-    assert "Chosen anew" not in page.words
+    assert "Chosen again from the predictions" not in page.words
     rows = {row["Set"]: row for row in read(run / "tables" / "run" / "photographs.csv")}
     assert int(rows["test"]["All"]) == metrics["n"]
     assert not re.search(r"\b(nan|inf|None)\b", page.text)

@@ -1,4 +1,4 @@
-"""The tables of one evaluation: scores with their intervals, predictive values, groups, and all sets side by side."""
+"""Tables of one evaluation (metrics with intervals, predictive values, groups), and the table of all sets."""
 
 from collections.abc import Sequence
 
@@ -27,20 +27,20 @@ from bldml.run.reader import Evaluation, RunData
 
 Assessed = tuple[Evaluation, Assessment]
 
-FEW = 10  # fewer photographs than this say nothing of a group
+SMALL_GROUP = 10  # a group of fewer photographs is too small to judge
 GROUPS_SHOWN = 100
-KINDS: dict[Role, str] = {
+ROLE_LABELS: dict[Role, str] = {
     "training": "training split",
-    "validation": "validation split, chose the threshold",
+    "validation": "validation split, used to choose the threshold",
     "test": "test split",
     "external": "external",
     "mixed": "mixed",
-    "unknown": "not recorded what it is",
+    "unknown": "relation to the run not recorded",
 }
 
 
-def scores(assessment: Assessment) -> Table:
-    """Scores at the operating point and at 0.5."""
+def threshold_metrics_table(assessment: Assessment) -> Table:
+    """Return the metrics that need a threshold, at the operating point and at 0.5."""
     notes = Footnotes()
     points = (
         ("operating point", assessment.threshold, assessment.at_threshold, assessment.counts),
@@ -53,133 +53,135 @@ def scores(assessment: Assessment) -> Table:
             cells = (of_estimate(at[name], notes, metric.fraction(counts)) for _, _, at, counts in points)
             rows.append((Entry(metric.title), *cells))
             raw += [[name, point, threshold, *raw_estimate(at[name])] for point, threshold, at, _ in points]
-    header = ("Score", f"At the operating point {fine(assessment.threshold)}", "At 0.5")
-    caption = "Scores that depend on a threshold, with 95 % intervals in brackets."
+    header = ("Metric", f"At the operating point {fine(assessment.threshold)}", "At 0.5")
+    caption = "Metrics that depend on a threshold, with 95 % intervals in brackets."
     names = ("score", "at", "threshold", *ESTIMATE_COLUMNS)
     return Table("scores", caption, header, tuple(rows), (names, raw), notes.all)
 
 
-def overall(assessment: Assessment) -> Table:
-    """Scores of the probabilities themselves."""
+def probability_metrics_table(assessment: Assessment) -> Table:
+    """Return the metrics of the probabilities, which need no threshold."""
     notes = Footnotes()
     shown = [metric for metric in shown_in("report") if not metric.needs_threshold]
     rows = tuple((Entry(metric.title), of_estimate(assessment.overall[metric.name], notes)) for metric in shown)
     raw = [[metric.name, *raw_estimate(assessment.overall[metric.name])] for metric in shown]
     prevalence = number(assessment.n_positive / assessment.n)
     caption = (
-        "Scores that need no threshold, with 95 % intervals in brackets. The average precision of guessing is the "
-        f"share of positives, {prevalence}."
+        "Metrics that need no threshold, with 95 % intervals in brackets. The average precision expected by chance is "
+        f"the proportion of positives, {prevalence}."
     )
-    return Table("overall", caption, ("Score", "Value"), rows, (("score", *ESTIMATE_COLUMNS), raw), notes.all)
+    return Table("overall", caption, ("Metric", "Value"), rows, (("score", *ESTIMATE_COLUMNS), raw), notes.all)
 
 
 def confusion_table(assessment: Assessment, classes: Classes) -> Table:
-    """Counts of true and predicted classes with their margins, at both thresholds."""
+    """Return the counts of true and predicted classes with their margins, at the operating point and at 0.5."""
     negative, positive = map(plain, classes.names)
     rows: list[list[str | int]] = []
     for where, n in (("operating point", assessment.counts), ("0.5", assessment.counts_at_half)):
         for name, yes, no in ((positive, n["tp"], n["fn"]), (negative, n["fp"], n["tn"])):
             rows.append([f"{name}, at {where}", yes, no, yes + no])
         rows.append([f"All, at {where}", n["tp"] + n["fp"], n["fn"] + n["tn"], sum(n.values())])
-    header = ("True class", f"Called {positive}", f"Called {negative}", "All")
+    header = ("True class", f"Predicted {positive}", f"Predicted {negative}", "All")
     return simple("confusion", "Photographs by true and predicted class.", header, rows)
 
 
-def by_prevalence(assessment: Assessment) -> Table:
-    """PPV and NPV where the share of diseased leaves is another."""
+def predictive_values_table(assessment: Assessment) -> Table:
+    """Return PPV and NPV at several prevalences."""
     notes = Footnotes()
     rows = [
-        (Entry(f"{100 * share:g} %"), of_estimate(ppv, notes), of_estimate(npv, notes))
-        for share, ppv, npv in assessment.prevalences
+        (Entry(f"{100 * prevalence:g} %"), of_estimate(ppv, notes), of_estimate(npv, notes))
+        for prevalence, ppv, npv in assessment.prevalences
     ]
     raw = [
-        [share, name, *raw_estimate(value)]
-        for share, ppv, npv in assessment.prevalences
+        [prevalence, name, *raw_estimate(value)]
+        for prevalence, ppv, npv in assessment.prevalences
         for name, value in (("ppv", ppv), ("npv", npv))
     ]
-    header = ("Share of positives in the field", "Positive predictive value", "Negative predictive value")
-    caption = "What a call is worth where the share of positives is another, at the operating point (Bayes’ rule)."
+    header = ("Prevalence", "Positive predictive value (PPV)", "Negative predictive value (NPV)")
+    caption = "Predictive values at other prevalences (proportions of positives), at the operating point (Bayes’ rule)."
     names = ("prevalence", "score", *ESTIMATE_COLUMNS)
     return Table("predictive_values", caption, header, tuple(rows), (names, raw), notes.all)
 
 
-def by_group(assessment: Assessment, evaluation: Evaluation) -> Table | None:
-    """How each group fared, worst first; None where photographs have no groups."""
+def groups_table(assessment: Assessment, evaluation: Evaluation) -> Table | None:
+    """Return accuracy and errors of each group, least accurate first; None where no photograph has a group."""
     members: dict[str, list[int]] = {}
     for index, row in enumerate(evaluation.rows):
         if row.group:
             members.setdefault(row.group, []).append(index)
     if not members:
         return None
-    called = assessment.probabilities >= assessment.threshold
+    predicted = assessment.probabilities >= assessment.threshold
     found: list[tuple[str, int, int, int, int, Estimate]] = []
     for name, indices in members.items():
-        label, call = assessment.labels[indices], called[indices]
-        right = int(np.sum(label == call))
-        missed, alarms = int(np.sum((label == 1) & ~call)), int(np.sum((label == 0) & call))
-        found.append((name, len(indices), int(label.sum()), missed, alarms, proportion(right, len(indices))))
-    found.sort(key=lambda group: (group[1] < FEW, group[5].value, group[0]))
+        label, is_positive = assessment.labels[indices], predicted[indices]
+        correct = int(np.sum(label == is_positive))
+        missed, alarms = int(np.sum((label == 1) & ~is_positive)), int(np.sum((label == 0) & is_positive))
+        found.append((name, len(indices), int(label.sum()), missed, alarms, proportion(correct, len(indices))))
+    found.sort(key=lambda group: (group[1] < SMALL_GROUP, group[5].value, group[0]))
     rows = []
     for name, n, positive, missed, alarms, accuracy in found[:GROUPS_SHOWN]:
-        look = "faint" if n < FEW else ""
-        share = Entry(fine(accuracy.value), f"{n - missed - alarms}/{n} {bounds(accuracy)}", "", look)
-        rows.append((Entry(plain(name), look=look), *(Entry(count(k), look=look) for k in (n, positive)), share,
+        look = "faint" if n < SMALL_GROUP else ""
+        cell = Entry(fine(accuracy.value), f"{n - missed - alarms}/{n} {bounds(accuracy)}", "", look)
+        rows.append((Entry(plain(name), look=look), *(Entry(count(k), look=look) for k in (n, positive)), cell,
                      *(Entry(count(k), look=look) for k in (missed, alarms))))  # fmt: skip
     raw = [
         [n, k, positive, *raw_estimate(accuracy), missed, alarms] for n, k, positive, missed, alarms, accuracy in found
     ]
     caption = (
-        "Groups (tree, site, burst), the least accurate first, with 95 % intervals (Wilson, photographs of one group "
-        f"taken as independent). Groups of fewer than {FEW} photographs come last and are grey: they say little."
+        "Groups (tree, site, burst), least accurate first, with 95 % intervals (Wilson, photographs of one group "
+        f"treated as independent). Groups of fewer than {SMALL_GROUP} photographs are listed last, in grey: they are "
+        "too small to judge."
     )
     header = ("Group", "Photographs", "Positive", "Accuracy", "Missed", "False alarms")
     names = ("group", "n", "n_positive", *ESTIMATE_COLUMNS, "missed", "false_alarms")
     return Table("groups", caption, header, tuple(rows), (names, raw), left_out=len(found) - len(rows))
 
 
-def sample_size(assessment: Assessment) -> str:
-    """What the number of photographs can show at best."""
+def sample_size_sentences(assessment: Assessment) -> str:
+    """Return the lowest sensitivity and specificity that this sample size can exclude at best."""
     parts = []
     for name, value, score in (("positives", 1, "sensitivity"), ("negatives", 0, "specificity")):
         mask = assessment.labels == value
         n = int(mask.sum())
         if not n:
-            parts.append(f"There are no {name}, so nothing can be said of the {score}.")
+            parts.append(f"There are no {name}, so the {score} cannot be estimated.")
             continue
         if assessment.groups is None:
-            best, of_groups = proportion(n, n), ""
+            best, from_groups = proportion(n, n), ""
         else:
             groups = [group for group, inside in zip(assessment.groups, mask, strict=True) if inside]
-            best, of_groups = (
+            best, from_groups = (
                 clustered_proportion(np.ones(n, dtype=bool), groups),
-                f" of {counted(len(set(groups)), 'group')}",
+                f" from {counted(len(set(groups)), 'group')}",
             )
         low = best.interval.low if best.interval else None
         parts.append(
-            f"With {count(n)} {name}{of_groups}, even without a single error the {score} would only be shown to be "
-            f"{number(low)} or better (lower 95 % limit, Wilson)."
+            f"With {count(n)} {name}{from_groups}, even a classifier without errors would only be shown to have a "
+            f"{score} of at least {number(low)} (lower 95 % limit, Wilson)."
         )
     return " ".join(parts)
 
 
-def side_by_side(data: RunData, assessed: Sequence[Assessed]) -> Table:
-    """Training, validation, test and external sets beside each other."""
+def sets_table(data: RunData, assessed: Sequence[Assessed]) -> Table:
+    """Return the metrics of training, validation, test and external sets, one row per set."""
     notes = Footnotes()
     metrics = shown_in("sets")
     rows: list[tuple[Entry, ...]] = []
     raw: list[list[Cell]] = []
     for evaluation, assessment in assessed:
-        kind = KINDS[evaluation.role]
+        role = ROLE_LABELS[evaluation.role]
         estimates = assessment.estimates(metrics)
         cells = [of_estimate(estimates[m.name], notes, m.fraction(assessment.counts)) for m in metrics]
         n = Entry(count(assessment.n), f"{count(assessment.n_positive)} positive")
-        rows.append((Entry(plain(evaluation.name), kind), n, *cells))
+        rows.append((Entry(plain(evaluation.name), role), n, *cells))
         raw += [[evaluation.name, assessment.n, key, *raw_estimate(value)] for key, value in estimates.items()]
-    training = {} if data.of_role("training") else _training(data)
+    training = {} if data.of_role("training") else _training_metrics(data)
     if training:
         n_train = sum(row["split"] == "train" for row in data.splits)
         note = notes.mark(
-            "measured during the best epoch, at 0.5, on photographs changed at random, while the weights still moved"
+            "measured during the best epoch, at threshold 0.5, on augmented photographs, while the weights were still "
+            "changing"
         )
         values = [training.get(f"train_{metric.name}") for metric in metrics]
         shown = [Entry("–") if value is None else Entry(number(value), mark=note) for value in values]
@@ -190,19 +192,19 @@ def side_by_side(data: RunData, assessed: Sequence[Assessed]) -> Table:
             if metric.is_shown("history")
         ]
     header = ("Set", "Photographs", *(metric.label for metric in metrics))
-    caption = "All sets side by side, at the operating point, with 95 % intervals in brackets."
+    caption = "Metrics of all sets at the operating point, with 95 % intervals in brackets."
     return Table("sets", caption, header, tuple(rows), (("set", "n", "score", *ESTIMATE_COLUMNS), raw), notes.all)
 
 
 def best_epoch(data: RunData) -> int | None:
-    """The epoch whose weights were evaluated, counted from 0; None where nothing says so."""
+    """Return the epoch whose weights were evaluated, counted from 0; None where it is not recorded."""
     for evaluation in data.evaluations:
         if evaluation.provenance.epoch is not None:
             return evaluation.provenance.epoch
     return None
 
 
-def _training(data: RunData) -> dict[str, float | None]:
+def _training_metrics(data: RunData) -> dict[str, float | None]:
     epoch = best_epoch(data)
     row = next((row for row in data.epochs if row["epoch"] == epoch), {})
     return row if any(key.startswith("train_") and value is not None for key, value in row.items()) else {}
