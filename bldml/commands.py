@@ -44,9 +44,9 @@ def compare(runs: list[Path], evaluation: str | None = None, output: Path = Path
     """Compare runs on the same photographs: intervals, paired differences and tests.
 
     Args:
-        runs: Run folders, two or more.
-        evaluation: Name of the evaluation that all of them have; each run's test split if null.
-        output: Folder for comparison.html, comparison.csv, differences.csv, comparison.tex and figures/.
+        runs: Run folders (two or more).
+        evaluation: Name of an evaluation that every run has; null uses the test split of each run.
+        output: Output folder for comparison.html, comparison.csv, differences.csv, comparison.tex and figures/.
     """
     from bldml.report.compare import compare_runs
     from bldml.report.compare_page import write_comparison
@@ -56,10 +56,10 @@ def compare(runs: list[Path], evaluation: str | None = None, output: Path = Path
 
 
 def report(run: Path) -> None:
-    """Write the report of a run again, from what lies in its folder.
+    """Rewrite the report of a run from the files in its folder.
 
     Args:
-        run: The run folder.
+        run: Run folder.
     """
     from bldml.report.page import write_report
     from bldml.run.folder import RunFolder

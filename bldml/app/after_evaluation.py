@@ -31,7 +31,7 @@ from bldml.run.folder import RunFolder
 from bldml.run.ledger import LedgerEntry, append_entry
 from bldml.run.photographs import read_photograph_table
 from bldml.run.predictions import Prediction, read_predictions
-from bldml.run.provenance import DIGITS, ROLES, Provenance, count_known, role_of
+from bldml.run.provenance import DIGEST_DIGITS, ROLES, Provenance, count_known, role_of
 from bldml.training.checkpoint import Checkpoint, software_versions
 from bldml.training.data.datamodule import LeafDataModule
 from bldml.training.module import LeafClassifier
@@ -84,7 +84,7 @@ def _count_known(digests: Iterable[str], checkpoint: Checkpoint) -> dict[str, in
         if run is not None and (known := count_known(digests, read_photograph_table(run.photographs))) is not None:
             return known
     seen = seen_by(checkpoint)
-    return {"seen": sum(digest[:DIGITS] in seen for digest in digests)} if seen else None
+    return {"seen": sum(digest[:DIGEST_DIGITS] in seen for digest in digests)} if seen else None
 
 
 def enter_in_ledger(
@@ -174,14 +174,14 @@ def make_pictures(
         RunError: The predictions cannot be read, or the pictures not be written; earlier pictures stay.
     """
     header = checkpoint.header
-    chosen = gallery.choose(read_predictions(folder / "predictions.csv"), header.threshold)
+    chosen = gallery.choose_photographs(read_predictions(folder / "predictions.csv"), header.threshold)
     paths = {sample.name: sample.path for sample in samples}
     names: dict[str, tuple[str, str]] = {}
     left_out: dict[str, str] = {}
     hidden = folder / f".bldml-{secrets.token_hex(8)}.tmp"
     make_folder(hidden)
     try:
-        rows: list[tuple[gallery.Kind, Prediction, str, str]] = []
+        rows: list[tuple[gallery.GalleryKind, Prediction, str, str]] = []
         for kind, row in tqdm(chosen, desc="Pictures", unit="photo", leave=False, disable=None):
             check()
             if row.path not in names and row.path not in left_out:

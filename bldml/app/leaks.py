@@ -27,7 +27,7 @@ from bldml.errors import DatasetError
 from bldml.io.atomic import write_atomically
 from bldml.io.text import counted
 from bldml.run.folder import RunFolder
-from bldml.run.provenance import DIGITS
+from bldml.run.provenance import DIGEST_DIGITS
 from bldml.training.checkpoint import Checkpoint
 from bldml.training.data.prepared import PreparedData
 
@@ -146,7 +146,7 @@ def check_external(data: PreparedData, run: RunFolder | None, on_leak: str) -> i
 def seen_by(checkpoint: Checkpoint) -> set[str]:
     """Return the beginnings of the SHA-256 of training and validation photographs; empty if the checkpoint has none."""
     seen = checkpoint.header.seen
-    return {seen[start : start + DIGITS] for start in range(0, len(seen), DIGITS)}
+    return {seen[start : start + DIGEST_DIGITS] for start in range(0, len(seen), DIGEST_DIGITS)}
 
 
 def check_unseen(data: PreparedData, checkpoint: Checkpoint) -> None:
@@ -157,7 +157,7 @@ def check_unseen(data: PreparedData, checkpoint: Checkpoint) -> None:
     """
     known = seen_by(checkpoint)
     digests, samples = data.contents.digests, chain(*data.collection.splits.values())
-    found = [sample.name for sample, digest in zip(samples, digests, strict=True) if digest[:DIGITS] in known]
+    found = [sample.name for sample, digest in zip(samples, digests, strict=True) if digest[:DIGEST_DIGITS] in known]
     if found:
         are = "is one of" if len(found) == 1 else "are those of"
         raise DatasetError(

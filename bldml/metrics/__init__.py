@@ -1,1 +1,1 @@
-"""Arrays in, estimates with intervals out; knows no file."""
+"""Compute metrics with intervals from arrays; reads and writes no file."""

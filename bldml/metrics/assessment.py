@@ -1,4 +1,4 @@
-"""All metrics of one evaluation: their values, as metrics.json has them, and with intervals, as pages print them."""
+"""All metrics of one evaluation: their values for metrics.json, and estimates with intervals for pages."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -29,12 +29,12 @@ class EvaluationMetrics:
     """The content of metrics.json.
 
     Attributes:
-        n: Photographs.
-        n_positive: Those of the positive class.
+        n: Number of photographs.
+        n_positive: Number of the positive class.
         threshold: The operating threshold, in [0, 1].
-        temperature: Divided the logits.
-        overall: Metrics that need no threshold, by name; None where not defined.
-        at_threshold: `tp`, `fp`, `fn`, `tn` and the metrics that follow from them, at the operating threshold.
+        temperature: The calibration temperature, by which the logits were divided.
+        overall: Metrics that need no threshold, by name; None if not defined.
+        at_threshold: `tp`, `fp`, `fn`, `tn` and the metrics computed from them, at the operating threshold.
         at_half: The same at 0.5.
     """
 
@@ -47,7 +47,7 @@ class EvaluationMetrics:
     at_half: Values
 
     def to_plain(self) -> dict[str, Any]:
-        """As it is written."""
+        """Return the mapping that is written to metrics.json."""
         return {
             "schema": SCHEMA,
             "n": self.n,
@@ -61,13 +61,13 @@ class EvaluationMetrics:
 
     @classmethod
     def from_plain(cls, plain: Any) -> "EvaluationMetrics":
-        """From what was written, by 0.1 too: that has no schema, and some metrics have other names.
+        """Return the metrics from the content of metrics.json, also of version 0.1 (no schema, some other names).
 
         Raises:
-            ValueError: It is nothing of the kind, or written by a newer version.
+            ValueError: It is not the content of a metrics.json, or a newer version wrote it.
         """
         if not isinstance(plain, dict):
-            raise ValueError("it is no mapping")
+            raise ValueError("it is not a mapping")
         if plain.get("schema", 0) not in (0, SCHEMA):
             raise ValueError(f"its schema is {plain['schema']!r}, this version of bldml reads {SCHEMA}")
         own = ("n", "n_positive", "threshold", "temperature", "at_threshold", "at_0.5")
@@ -76,7 +76,7 @@ class EvaluationMetrics:
         values = {key: plain[key] for key in own}
         at_threshold, at_half = values.pop("at_threshold"), values.pop("at_0.5")
         if not isinstance(at_threshold, dict) or not isinstance(at_half, dict):
-            raise ValueError("at_threshold and at_0.5 must hold metrics")
+            raise ValueError("at_threshold and at_0.5 must contain metrics")
         overall = {key: value for key, value in plain.items() if key not in (*own, "schema")}
         return cls(**values, overall=_renamed(overall), at_threshold=_renamed(at_threshold), at_half=_renamed(at_half))
 
@@ -86,11 +86,11 @@ def _renamed(values: Values) -> Values:
 
 
 def evaluate(labels: ArrayLike, probabilities: ArrayLike, operating_point: OperatingPoint) -> EvaluationMetrics:
-    """Compute what metrics.json holds.
+    """Compute the content of metrics.json.
 
     Args:
         labels: 1 for the positive class, (n,).
-        probabilities: The calibrated ones, (n,): `to_probabilities(logits, operating_point.temperature)`. The loss
+        probabilities: Calibrated probabilities, (n,): `to_probabilities(logits, operating_point.temperature)`. The loss
             depends on the temperature; AUROC, average precision and the metrics at 0.5 do not (rounding aside).
         operating_point: Threshold and temperature.
 
@@ -117,20 +117,20 @@ def evaluate(labels: ArrayLike, probabilities: ArrayLike, operating_point: Opera
 
 @dataclass(frozen=True)
 class Assessment:
-    """Figures of one evaluation.
+    """All metrics of one evaluation, with intervals.
 
     Attributes:
         labels: 1 for the positive class, (n,), in the order of the table.
         probabilities: Calibrated, of the positive class, (n,).
-        groups: Groups of the photographs, (n,), where every photograph has one; else None.
+        groups: Group of each photograph, (n,); None if the photographs are treated as independent.
         threshold: The operating threshold.
-        overall: Figures that need no threshold.
-        at_threshold: Figures at the operating threshold.
+        overall: Metrics that need no threshold, by name.
+        at_threshold: Metrics at the operating threshold, by name.
         at_half: The same at 0.5.
         counts: `tp`, `fp`, `fn`, `tn` at the operating threshold.
         counts_at_half: The same at 0.5.
         prevalences: (prevalence, PPV, NPV) at the operating threshold.
-        warnings: What a reader must know of the intervals.
+        warnings: Sentences on the limits of the intervals.
     """
 
     labels: Labels
@@ -157,11 +157,11 @@ class Assessment:
 
     @property
     def n_groups(self) -> int:
-        """Number of groups; 0 where photographs have none."""
+        """Number of groups; 0 if the photographs are treated as independent."""
         return len(set(self.groups)) if self.groups else 0
 
     def estimates(self, metrics: Iterable[Metric]) -> dict[str, Estimate]:
-        """Some metrics by name, those with a threshold at the operating point."""
+        """Return the estimates of some metrics by name; those with a threshold at the operating point."""
         return {m.name: (self.at_threshold if m.needs_threshold else self.overall)[m.name] for m in metrics}
 
 
@@ -172,14 +172,14 @@ def assess(
     threshold: float,
     prevalences: Sequence[float] = PREVALENCES,
 ) -> Assessment:
-    """Compute every figure of an evaluation with its 95 % interval.
+    """Compute all metrics of an evaluation with their 95 % intervals.
 
     Args:
         labels: 1 for the positive class, (n,).
         probabilities: Calibrated, of the positive class, (n,).
-        groups: Of the photographs, (n,); they count where every photograph has one.
+        groups: Group of each photograph, (n,), empty if it has none; used only if `has_groups`.
         threshold: Operating threshold, in [0, 1].
-        prevalences: At which PPV and NPV are to be stated, in (0, 1).
+        prevalences: Prevalences for PPV and NPV, in (0, 1).
     """
     known = tuple(groups) if has_groups(groups) else None
     scored, half = (Scored(labels, probabilities, point, known) for point in (threshold, 0.5))

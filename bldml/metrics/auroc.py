@@ -1,4 +1,4 @@
-"""The area under the ROC curve: its interval, and the test of two on the same photographs."""
+"""The area under the ROC curve: its interval, and the test of two areas on the same photographs."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from bldml.metrics.checked import checked_pair
 from bldml.metrics.estimates import Estimate, Interval, Z, undefined
 
-# A variance that is nothing but rounding.
+# A smaller variance is due to rounding.
 NO_VARIANCE = 1e-20
 
 Floats = NDArray[np.float64]
@@ -19,13 +19,13 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class PairedAuroc:
-    """Two areas on the same photographs.
+    """Two areas on the same photographs, and the test of their difference.
 
     Args:
         first: Area of the first, in [0, 1]; None with one class only.
         second: Area of the second.
         difference: First minus second, with DeLong's interval.
-        z: Test statistic; None where the difference has no variance that can be estimated.
+        z: Test statistic; None if the variance of the difference cannot be estimated.
         p: Two-sided p, in (0, 1]; None like z.
     """
 
@@ -39,8 +39,8 @@ class PairedAuroc:
 def estimate_auroc(labels: ArrayLike, scores: ArrayLike) -> Estimate:
     """Return the area with its interval: DeLong's variance on the logit of the area.
 
-    On the logit the interval keeps its coverage near 1, where the plain one loses it. Where the area is 0 or 1, or the
-    variance 0, DeLong's method gives nothing; there it is Newcombe's method 5 (Newcombe 2006).
+    On the logit scale the interval keeps its coverage near 1, where the untransformed interval loses it. Where the area
+    is 0 or 1, or the variance 0, DeLong's method has no interval; Newcombe's method 5 (Newcombe 2006) is used there.
 
     >>> estimate = estimate_auroc([0] * 71 + [1] * 45, [0.1] * 71 + [0.9] * 45)
     >>> estimate.value, round(estimate.interval.low, 3), estimate.interval.high
@@ -65,11 +65,12 @@ def clustered_auroc(labels: ArrayLike, scores: ArrayLike, groups: Sequence[str])
 
     Newcombe's method 5 with both sizes divided by the design effect (Rao and Scott 1992): the variance between groups
     (Obuchowski 1997) over DeLong's, at least 1 and at most the mean size of a group. Where it cannot be estimated, as
-    for an area of 1, each group counts as one photograph. The percentile cluster bootstrap covers too seldom near 1.
+    for an area of 1, each group counts as one photograph. The coverage of the percentile cluster bootstrap is too
+    low near 1.
 
     Args:
         labels: 0 or 1, (n,).
-        scores: Finite, greater for the positive class, (n,).
+        scores: Finite scores, higher for the positive class, (n,).
         groups: Group of each photograph, n names.
 
     >>> trees = [name for name in "abcdef" for _ in range(4)]
@@ -79,7 +80,7 @@ def clustered_auroc(labels: ArrayLike, scores: ArrayLike, groups: Sequence[str])
     """
     score, label = checked_pair(scores, labels, "scores")
     if len(groups) != label.size:
-        raise ValueError(f"One group for each photograph: {len(groups)} groups, {label.size} labels.")
+        raise ValueError(f"Each photograph needs one group: found {len(groups)} groups and {label.size} labels.")
     if not label.size or label.min() == label.max():
         return undefined("needs photographs of both classes")
     names, group = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
@@ -87,11 +88,11 @@ def clustered_auroc(labels: ArrayLike, scores: ArrayLike, groups: Sequence[str])
     area = float(of_positives.mean())
     sizes = [float(of_positives.size), float(of_negatives.size)]
     counts = [np.unique(group[label == value]).size for value in (1, 0)]
-    apart = _variance([of_positives], [of_negatives])[0, 0]
-    if min(counts) > 1 and apart > NO_VARIANCE:
+    independent = _variance([of_positives], [of_negatives])[0, 0]
+    if min(counts) > 1 and independent > NO_VARIANCE:
         between = _variance_between(of_positives - area, of_negatives - area, label, group)
         most = max(size / count for size, count in zip(sizes, counts, strict=True))
-        effect = min(max(1.0, between / float(apart)), most)
+        effect = min(max(1.0, between / float(independent)), most)
         sizes = [size / effect for size in sizes]
     else:
         sizes = [float(count) for count in counts]
@@ -102,10 +103,10 @@ def clustered_auroc(labels: ArrayLike, scores: ArrayLike, groups: Sequence[str])
 def paired_auroc(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> PairedAuroc:
     """Test whether two areas on the same photographs differ (DeLong, DeLong and Clarke-Pearson 1988).
 
-    Midranks as by Sun and Xu (2014). Equal areas without variance, such as two perfect ones, give z = 0 and p = 1;
-    different ones without variance, such as a perfect and a constant score, give no test. Without
+    Midranks as in Sun and Xu (2014). Equal areas without variance, such as two perfect ones, give z = 0 and p = 1;
+    different areas without variance, such as those of a perfect and a constant score, give no test. Without
     variance the interval of the difference is that of two areas on different photographs (MOVER, Zou and Donner 2008):
-    wider than it need be, but not empty.
+    wider than necessary, but not empty.
 
     >>> paired_auroc([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9], [0.2, 0.1, 0.7, 0.6]).p
     1.0
@@ -122,9 +123,9 @@ def paired_auroc(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> Pair
     if few < 2 or variance <= NO_VARIANCE:
         no_difference = few > 1 and abs(difference) < 1e-12
         note = "" if no_difference else "no variance to be estimated from these photographs"
-        apart = _as_if_unpaired(estimate_auroc(label, one), estimate_auroc(label, two))
+        interval = _as_if_unpaired(estimate_auroc(label, one), estimate_auroc(label, two))
         z, p = (0.0, 1.0) if no_difference else (None, None)
-        return PairedAuroc(first_area, second_area, Estimate(difference, apart, note), z, p)
+        return PairedAuroc(first_area, second_area, Estimate(difference, interval, note), z, p)
     spread = math.sqrt(variance)
     z = difference / spread
     interval = Interval(max(-1.0, difference - Z * spread), min(1.0, difference + Z * spread), "DeLong")
@@ -133,7 +134,7 @@ def paired_auroc(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> Pair
 
 
 def _as_if_unpaired(first: Estimate, second: Estimate) -> Interval | None:
-    """Interval of first minus second, as of independent areas."""
+    """Return the interval of first minus second, treating the areas as independent."""
     if first.value is None or second.value is None or first.interval is None or second.interval is None:
         return None
     a, b, one, two = first.value, second.value, first.interval, second.interval
@@ -143,14 +144,14 @@ def _as_if_unpaired(first: Estimate, second: Estimate) -> Interval | None:
 
 
 def _midranks(values: Floats) -> Floats:
-    """Ranks from 1, those of equal values averaged."""
+    """Return ranks from 1; equal values get their mean rank."""
     _, position, count = np.unique(values, return_inverse=True, return_counts=True)
     ranks: Floats = (np.cumsum(count) - (count - 1) / 2)[position]
     return ranks
 
 
 def _placements(label: NDArray[np.int64], score: Floats) -> tuple[Floats, Floats]:
-    """For each positive the share of negatives below it, for each negative the share of positives above; ties half."""
+    """Return per positive the proportion of negatives below, per negative that of positives above; ties count half."""
     positive, negative = label == 1, label == 0
     ranks = _midranks(score)
     below = (ranks[positive] - _midranks(score[positive])) / int(negative.sum())
@@ -159,7 +160,7 @@ def _placements(label: NDArray[np.int64], score: Floats) -> tuple[Floats, Floats
 
 
 def _variance(of_positives: Sequence[Floats], of_negatives: Sequence[Floats]) -> Floats:
-    """DeLong's covariance (k, k) of the areas of k classifiers; a class of one photograph adds nothing."""
+    """Return DeLong's covariance (k, k) of the areas of k classifiers; a class of one photograph adds nothing."""
     covariance = np.zeros((len(of_positives), len(of_positives)))
     for placements in (of_positives, of_negatives):
         size = placements[0].size
@@ -171,7 +172,7 @@ def _variance(of_positives: Sequence[Floats], of_negatives: Sequence[Floats]) ->
 def _variance_between(
     of_positives: Floats, of_negatives: Floats, label: NDArray[np.int64], group: NDArray[np.int64]
 ) -> float:
-    """Obuchowski's variance of an area from its residual placements, at least two groups in each class."""
+    """Return Obuchowski's variance of an area from its residual placements; needs two groups in each class."""
     n_groups = int(group.max()) + 1
     sums, variance = [], 0.0
     for residuals, value in ((of_positives, 1), (of_negatives, 0)):
@@ -184,13 +185,13 @@ def _variance_between(
 
 
 def _delong(label: NDArray[np.int64], scores: Floats) -> tuple[Floats, Floats]:
-    """Areas (k,) and their covariance (k, k) of k classifiers' scores (k, n)."""
+    """Return areas (k,) and their covariance (k, k) for the scores (k, n) of k classifiers."""
     of_positives, of_negatives = zip(*(_placements(label, score) for score in scores), strict=True)
     return np.array([placements.mean() for placements in of_positives]), _variance(of_positives, of_negatives)
 
 
 def _newcombe(area: float, n_positive: float, n_negative: float, method: str = "Newcombe, method 5") -> Interval:
-    """Newcombe's method 5: the score interval with the variance of Hanley and McNeil, sizes replaced by their mean."""
+    """Return Newcombe's method 5: score interval, variance of Hanley and McNeil, sizes replaced by their mean."""
     half = (n_positive + n_negative) / 2 - 1
 
     def variance(value: float) -> float:
@@ -198,7 +199,7 @@ def _newcombe(area: float, n_positive: float, n_negative: float, method: str = "
         return value * (1 - value) * (1 + half * (first + second)) / (n_positive * n_negative)
 
     def limit(outside: float) -> float:
-        """Bisect for the value at which the area is just Z standard errors away."""
+        """Find by bisection the value that is Z standard errors from the area."""
         inside = area
         for _ in range(60):  # below the resolution of float64
             middle = (outside + inside) / 2

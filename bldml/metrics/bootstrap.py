@@ -1,4 +1,4 @@
-"""Intervals by resampling photographs, or the groups that they came in."""
+"""Intervals by resampling photographs, or whole groups of photographs."""
 
 import math
 from collections import Counter
@@ -19,11 +19,11 @@ Statistic = Callable[[Index], float | None]
 
 @dataclass(frozen=True)
 class PairedBootstrap:
-    """A difference on the same photographs.
+    """Interval and p value of a difference on the same photographs.
 
     Args:
         interval: Percentile interval of the difference.
-        p: Two-sided, in (0, 1].
+        p: Two-sided p value, in (0, 1].
     """
 
     interval: Interval
@@ -31,7 +31,7 @@ class PairedBootstrap:
 
 
 def has_groups(groups: Sequence[str]) -> bool:
-    """Whether every photograph has a group and at least two photographs share one.
+    """Return whether every photograph has a group and at least two photographs share one.
 
     >>> has_groups(["a", "a", "b"]), has_groups(["a", "b"]), has_groups(["a", "a", ""])
     (True, False, False)
@@ -49,20 +49,19 @@ def bootstrap(
 ) -> Interval | None:
     """Return the percentile interval of a statistic (Efron 1981).
 
-    Photographs are drawn anew within each class. Where they come in groups (tree, site, burst), whole groups are drawn,
-    within the strata of groups of positives alone, of negatives alone and of both (Field and Welsh 2007), because
-    photographs of one tree are alike and say less than as many of different trees.
+    Photographs are drawn with replacement within each class. If they have groups (tree, site, burst), whole groups are
+    drawn, within three strata: groups of positives only, of negatives only and of both (Field and Welsh 2007), because
+    photographs of one tree are alike and carry less information than as many of different trees.
 
     Args:
-        statistic: Of the index of the drawn photographs, int64 (m,); None (or not finite) where it is not
-            defined.
+        statistic: Function of the indices of the drawn photographs, int64 (m,); None (or not finite) if not defined.
         labels: 0 or 1, (n,).
-        groups: Group of each photograph, or None where they are independent.
+        groups: Group of each photograph, or None if they are independent.
         replicates: Number of draws.
-        seed: Of the draws.
+        seed: Random seed of the draws.
 
     Returns:
-        The interval; None where not one draw, or fewer than half of them, defined the statistic.
+        The interval; None if no draw, or fewer than half of the draws, defined the statistic.
 
     >>> values = np.arange(10.0)
     >>> bootstrap(lambda index: float(values[index].mean()), [1] * 10, replicates=100).method
@@ -80,18 +79,18 @@ def paired_bootstrap(
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> PairedBootstrap | None:
-    """Return the interval of a difference and the p of its being 0; the draws are those of `bootstrap`.
+    """Return the interval of a difference and the p value of the hypothesis that it is 0; draws as in `bootstrap`.
 
     Args:
-        statistic: The difference, of the index of the drawn photographs.
+        statistic: Function that returns the difference for the indices of the drawn photographs.
         labels: 0 or 1, (n,).
         groups: Group of each photograph, or None.
         replicates: Number of draws.
-        seed: Of the draws.
+        seed: Random seed of the draws.
 
     Returns:
-        None as for `bootstrap`. p is twice the smaller share of draws on either side of 0, counting 0 for both, with
-        one draw added (Davison and Hinkley 1997), so it is never 0.
+        None as for `bootstrap`. p is twice the smaller proportion of draws on either side of 0, counting 0 for both,
+        with one draw added (Davison and Hinkley 1997), so it is never 0.
 
     >>> difference = np.array([0.0, 0.0, 0.0])
     >>> paired_bootstrap(lambda index: float(difference[index].mean()), [0, 1, 1], replicates=50).p
@@ -101,7 +100,7 @@ def paired_bootstrap(
     interval = _interval(drawn, skipped, np.size(labels), groups)
     if interval is None:
         return None
-    # Sums in another order differ by a rounding: a difference as small as that is none.
+    # Sums in another order differ by rounding: so small a difference counts as 0.
     below, above = int(np.sum(drawn <= 1e-12)), int(np.sum(drawn >= -1e-12))
     return PairedBootstrap(interval, min(1.0, 2 * (min(below, above) + 1) / (drawn.size + 1)))
 
@@ -111,7 +110,7 @@ def _draw(
 ) -> tuple[NDArray[np.float64], int]:
     label = np.asarray(labels)
     if groups is not None and len(groups) != label.size:
-        raise ValueError(f"One group for each photograph: {len(groups)} groups, {label.size} labels.")
+        raise ValueError(f"Each photograph needs one group: found {len(groups)} groups and {label.size} labels.")
     if not label.size:
         return np.empty(0), replicates
     strata = _strata(label, groups)
@@ -126,7 +125,7 @@ def _draw(
 
 
 def _resample(stratum: Index | list[Index], generator: np.random.Generator) -> list[Index]:
-    """As many as there are, with replacement: photographs of an array, or groups of a list."""
+    """Draw as many as there are, with replacement: photographs of an array, or groups of a list."""
     chosen = generator.integers(0, len(stratum), len(stratum))
     return [stratum[chosen]] if isinstance(stratum, np.ndarray) else [stratum[i] for i in chosen]
 

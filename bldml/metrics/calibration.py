@@ -1,4 +1,4 @@
-"""Whether probabilities are what they claim to be: pure functions on arrays.
+"""Calibration: do predicted probabilities agree with observed proportions? Pure functions on arrays.
 
 `labels` and `probabilities` are as in `bldml.metrics.scores`.
 """
@@ -12,7 +12,7 @@ from bldml.metrics.checked import checked_pair
 
 BINS = 10
 _EPSILON = 1e-12  # a probability of 0 or 1 has no logit
-_FAR = 30.0  # a coefficient beyond it means that classes are separated
+_MAX_COEFFICIENT = 30.0  # a greater coefficient means that the classes are separable
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Coefficient:
 
     Args:
         value: The estimate.
-        standard_error: By the information matrix (Wald), greater than 0.
+        standard_error: From the information matrix (Wald), greater than 0.
     """
 
     value: float
@@ -30,13 +30,13 @@ class Coefficient:
 
 @dataclass(frozen=True)
 class Bin:
-    """Photographs of about equal probability.
+    """Photographs with predicted probabilities in one bin.
 
     Args:
-        low: Least probability of the bin, inclusive.
-        high: Greatest probability, exclusive but for the last bin.
-        n: Photographs in it.
-        n_positive: Positive ones.
+        low: Lower limit of the bin, inclusive.
+        high: Upper limit, exclusive except in the last bin.
+        n: Number of photographs in it.
+        n_positive: Number of positive photographs in it.
         mean: Mean probability.
     """
 
@@ -48,7 +48,7 @@ class Bin:
 
 
 def reliability(labels: ArrayLike, probabilities: ArrayLike, bins: int = BINS) -> list[Bin]:
-    """Return the bins of equal width that hold any photograph.
+    """Return the bins of equal width that contain photographs.
 
     >>> [(b.n, b.n_positive, b.mean) for b in reliability([0, 1, 1], [0.1, 0.9, 1.0], bins=2)]
     [(1, 0, 0.1), (2, 2, 0.95)]
@@ -73,8 +73,8 @@ def reliability(labels: ArrayLike, probabilities: ArrayLike, bins: int = BINS) -
 def calibration_error(labels: ArrayLike, probabilities: ArrayLike, bins: int = BINS) -> float | None:
     """Return the expected calibration error over bins of equal width (Naeini et al. 2015), in [0, 1].
 
-    The mean, over photographs, of the distance between a bin's share of positives and its mean probability; None
-    without photographs. Its value for a perfect model is not 0: see `calibration_error_of_perfection`.
+    The mean, over photographs, of the absolute difference between the proportion of positives and the mean probability
+    of their bin; None without photographs. Its value for a perfect model is not 0: see `expected_calibration_error`.
 
     >>> calibration_error([0, 1, 1, 1], [0.25, 0.25, 0.75, 0.75], bins=2)
     0.25
@@ -85,15 +85,15 @@ def calibration_error(labels: ArrayLike, probabilities: ArrayLike, bins: int = B
     return _error(_bin_of(probability, bins), probability, label, bins)
 
 
-def calibration_error_of_perfection(
+def expected_calibration_error(
     probabilities: ArrayLike, bins: int = BINS, *, replicates: int = 1000, seed: int = 0
 ) -> tuple[float, float] | None:
-    """Return mean and 95th percentile of the calibration error that a perfectly calibrated model shows by chance.
+    """Return mean and 95th percentile of the calibration error of a perfectly calibrated model, which is due to chance.
 
-    Labels are drawn with the very probabilities given (consistency resampling, Bröcker and Smith 2007), so the
-    number of photographs and where their probabilities lie are those of the data. None without photographs.
+    Labels are drawn with the given probabilities (consistency resampling, Bröcker and Smith 2007), so the number of
+    photographs and the distribution of their probabilities are those of the data. None without photographs.
 
-    >>> calibration_error_of_perfection([0.0, 1.0, 1.0])
+    >>> expected_calibration_error([0.0, 1.0, 1.0])
     (0.0, 0.0)
     """
     probability, _ = checked_pair(probabilities, np.zeros(np.shape(probabilities)), "probabilities", in_unit_range=True)
@@ -109,12 +109,12 @@ def calibration_error_of_perfection(
 def calibration_line(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Coefficient, Coefficient] | None:
     """Return slope and intercept-in-the-large of the logistic calibration (Van Calster et al. 2016).
 
-    The slope is that of the labels on the logit of the probability: 1 is ideal, less means probabilities that are too
-    extreme. The intercept is that with the slope held at 1: 0 is ideal, more means probabilities that are too low.
+    The slope of the labels on the logit of the probability: 1 is ideal; below 1, probabilities are too extreme. The
+    intercept with the slope held at 1: 0 is ideal; above 0, probabilities are too low.
 
     Returns:
-        Slope and intercept; None where the data do not determine them: one class only, the same probability for all,
-        or classes that a threshold separates (the slope is then infinite).
+        Slope and intercept; None if the data do not determine them: one class only, equal probabilities, or classes
+        that a threshold separates (the slope is then infinite).
 
     >>> slope, intercept = calibration_line([0, 0, 0, 1, 0, 1, 1, 1], [0.2] * 4 + [0.8] * 4)
     >>> round(slope.value, 3), round(abs(intercept.value), 3)
@@ -136,7 +136,7 @@ def calibration_line(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Coeff
 def _logistic(
     design: NDArray[np.float64], label: NDArray[np.int64], offset: NDArray[np.float64]
 ) -> list[Coefficient] | None:
-    """Maximum likelihood by Newton's method with halved steps; None where there is no finite maximum."""
+    """Maximise the likelihood by Newton's method with step halving; return None if there is no finite maximum."""
     beta = np.zeros(design.shape[1])
     likelihood = _log_likelihood(design @ beta + offset, label)
     for _ in range(200):
@@ -150,7 +150,7 @@ def _logistic(
         ).max() > 1e-12:
             step = step / 2
         beta, likelihood = beta + step, new
-        if np.abs(beta).max() > _FAR:
+        if np.abs(beta).max() > _MAX_COEFFICIENT:
             return None
         if np.abs(step).max() < 1e-10:
             errors = np.sqrt(np.diag(np.linalg.inv(information)))

@@ -1,4 +1,4 @@
-"""What is computed with: arrays as the formulas need them, or an error that says what was found; the two classes."""
+"""Input of the formulas: checked arrays, or an error that says what was found; the two classes."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ class Classes:
 
     Args:
         negative: Name of the class with label 0.
-        positive: Name of the class with label 1, the one that is to be found.
+        positive: Name of the class with label 1, which the classifier is to detect.
     """
 
     negative: str
@@ -24,10 +24,10 @@ class Classes:
         return self.negative, self.positive
 
     def predicted(self, probability: float, threshold: float) -> str:
-        """Name of the predicted class.
+        """Return the name of the predicted class.
 
         Args:
-            probability: Of the positive class, in [0, 1].
+            probability: Probability of the positive class, in [0, 1].
             threshold: Operating threshold, in [0, 1].
 
         >>> Classes("No_BLD", "BLD").predicted(0.4, 0.4)
@@ -37,7 +37,7 @@ class Classes:
 
 
 def checked_scores(values: ArrayLike, name: str) -> NDArray[np.float64]:
-    """Scores as float64 (n,); ValueError if they are not finite or of another shape."""
+    """Return scores as float64 (n,); raise ValueError if they are not finite or have another shape."""
     score = np.asarray(values, dtype=np.float64)
     if score.ndim != 1:
         raise ValueError(f"The {name} must have the shape (n,), found {score.shape}.")
@@ -49,10 +49,10 @@ def checked_scores(values: ArrayLike, name: str) -> NDArray[np.float64]:
 def checked_pair(
     values: ArrayLike, labels: ArrayLike, name: str, *, in_unit_range: bool = False
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Scores and labels of the same shape (n,), labels 0 or 1; ValueError if they are not."""
+    """Return scores and labels of the same shape (n,), labels 0 or 1; raise ValueError if they are not."""
     score, label = checked_scores(values, name), np.asarray(labels)
     if label.shape != score.shape:
-        raise ValueError(f"One label for each of the {name}: labels {label.shape}, {name} {score.shape}.")
+        raise ValueError(f"Labels and {name} must have the same shape, found {label.shape} and {score.shape}.")
     if in_unit_range and score.size and (score.min() < 0 or score.max() > 1):
         raise ValueError(f"The {name} must lie in [0, 1], found {score.min()} to {score.max()}.")
     if not np.isin(label, (0, 1)).all():

@@ -14,7 +14,7 @@ class Interval:
     Args:
         low: Lower limit.
         high: Upper limit.
-        method: How it was computed, as it is to be printed.
+        method: Method by which it was computed, as printed in footnotes.
     """
 
     low: float
@@ -24,12 +24,12 @@ class Interval:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its interval.
+    """A value with its interval.
 
     Args:
-        value: The figure; None where the data do not define it.
-        interval: None where there is none.
-        note: Why there is no figure or no interval.
+        value: The value; None if the data do not define it.
+        interval: The interval; None if there is none.
+        note: Reason why the value or the interval is missing.
     """
 
     value: float | None
@@ -38,7 +38,7 @@ class Estimate:
 
 
 def undefined(note: str) -> Estimate:
-    """An estimate that cannot be had, and why.
+    """Return an estimate without a value, with the reason.
 
     >>> undefined("no photograph").value is None
     True

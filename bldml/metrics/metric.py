@@ -1,4 +1,4 @@
-"""What a metric is, what it is computed of, and the rules by which its interval is found.
+"""The definition of a metric, the data that it is computed from, and the rules for its interval.
 
 Throughout, `labels` is an integer array of shape (n,) with 1 for the positive class, `probabilities` a float array of
 shape (n,) for the positive class, and counts are photographs: tp, fp, fn, tn.
@@ -29,21 +29,21 @@ CELLS = ("tp", "fp", "fn", "tn")
 Value = float | None
 Rule = Callable[["Metric", "Scored"], Estimate]
 Better = Literal["higher", "lower", "neither"]
-# metrics.json and metrics.csv of an evaluation; its section of the report; the report's table of all sets; the
-# terminal; the comparison of runs; the history of a training, which --monitor can name.
-Place = Literal["evaluation", "report", "sets", "terminal", "comparison", "history"]
-EVERYWHERE: tuple[Place, ...] = get_args(Place)
+# metrics.json and metrics.csv of an evaluation; its section of the report; the table of all sets in the report; the
+# terminal; the comparison of runs; the training history, from which --monitor chooses.
+Output = Literal["evaluation", "report", "sets", "terminal", "comparison", "history"]
+EVERYWHERE: tuple[Output, ...] = get_args(Output)
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Photographs with labels and probabilities, of which a metric is computed.
+    """Labels and probabilities of photographs, from which a metric is computed.
 
     Args:
         labels: 1 for the positive class, (n,).
-        probabilities: Of the positive class, in [0, 1], (n,).
-        threshold: Least probability that is predicted positive.
-        groups: Groups of the photographs, (n,); None where they are independent.
+        probabilities: Probabilities of the positive class, in [0, 1], (n,).
+        threshold: Lowest probability that is predicted positive.
+        groups: Group of each photograph, (n,); None if they are independent.
     """
 
     labels: NDArray[np.int64]
@@ -55,7 +55,7 @@ class Scored:
     def checked(
         cls, labels: ArrayLike, probabilities: ArrayLike, threshold: float = 0.5, groups: Sequence[str] | None = None
     ) -> "Scored":
-        """What may be wrong, checked.
+        """Return checked input.
 
         Raises:
             ValueError: Wrong shapes, labels, probabilities or threshold; the message says which.
@@ -67,40 +67,41 @@ class Scored:
 
     @cached_property
     def cells(self) -> NDArray[np.int64]:
-        """For each photograph the place of its cell in `CELLS`, (n,)."""
+        """Index of the cell of each photograph in `CELLS`, (n,)."""
         predicted = self.probabilities >= self.threshold
         cells: NDArray[np.int64] = np.where(self.labels == 1, np.where(predicted, 0, 2), np.where(predicted, 1, 3))
         return cells
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        """Photographs in each cell: tp, fp, fn, tn."""
+        """Number of photographs in each cell: tp, fp, fn, tn."""
         return dict(zip(CELLS, np.bincount(self.cells, minlength=4).tolist(), strict=True))
 
-    def are(self, cells: Iterable[str]) -> NDArray[np.bool_]:
-        """Which photographs lie in these cells, (n,)."""
+    def are_in(self, cells: Iterable[str]) -> NDArray[np.bool_]:
+        """Return which photographs are in these cells, (n,)."""
         return np.isin(self.cells, [CELLS.index(cell) for cell in cells])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A metric: a row of the registry. It is computed in one of three ways: `part`, `of_counts`, `of_probabilities`.
+    """A metric, one row of the registry. It is computed in one of three ways: `part`, `of_counts`, `of_probabilities`.
 
     Args:
-        name: Its name in every file and on the command line.
-        title: What pages call it.
-        short: The same where there is little room; empty for the title.
-        definition: A formula or half a sentence, for the documents.
-        part: For a proportion of photographs: cells that are counted, cells among which they are counted, both of `tp`,
+        name: Its name in files and on the command line.
+        title: Its name on pages.
+        short: Its short name, for table headers; empty to use the title.
+        definition: A formula or half a sentence, for the documentation.
+        part: For a proportion of photographs: the cells of the numerator and those of the denominator, out of `tp`,
             `fp`, `fn`, `tn`. Function, interval and range follow from it.
-        of_counts: Function of tp, fp, fn, tn; None where they do not define it.
-        of_probabilities: Function of labels and probabilities; None where they do not define it.
-        interval: How its 95 % interval is found: `resampled` suits most, others stand below; or `no_interval` with why.
-        better: Which values are better: higher, lower, neither, or a number that is ideal.
-        range: Least and greatest value that it can have.
-        undefined: Said where it is not defined.
-        shown: Where it appears; by default everywhere.
-        aliases: Names that it had before.
+        of_counts: Function of tp, fp, fn, tn; returns None if they do not define the metric.
+        of_probabilities: Function of labels and probabilities; returns None if they do not define the metric.
+        interval: Rule for its 95 % interval: `resampled` suits most metrics, other rules are defined below; or
+            `no_interval` with the reason.
+        better: Which values are better: higher, lower, neither, or the ideal value.
+        range: Lowest and highest possible value.
+        undefined: Reason that is printed if it is not defined.
+        shown: Outputs in which it appears; by default all.
+        aliases: Its former names.
     """
 
     name: str = ""
@@ -114,12 +115,12 @@ class Metric:
     better: Better | float | None = None
     range: tuple[float, float] | None = None
     undefined: str = "not defined by these counts"
-    shown: tuple[Place, ...] = EVERYWHERE
+    shown: tuple[Output, ...] = EVERYWHERE
     aliases: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
-        """What it is called where there is little room."""
+        """Its short name, or its title if it has none."""
         return self.short or self.title
 
     @property
@@ -129,7 +130,7 @@ class Metric:
 
     @property
     def limits(self) -> tuple[float, float]:
-        """Least and greatest value."""
+        """Lowest and highest possible value."""
         return self.range or (0.0, 1.0)
 
     @property
@@ -138,12 +139,12 @@ class Metric:
         low, high = self.limits
         return high if self.better == "lower" else low
 
-    def is_shown(self, place: Place) -> bool:
-        """Whether it appears there."""
-        return place in self.shown
+    def is_shown_in(self, output: Output) -> bool:
+        """Return whether it appears in an output."""
+        return output in self.shown
 
     def from_counts(self, tp: float, fp: float, fn: float, tn: float) -> Value:
-        """Its value of counts, for a metric that needs a threshold."""
+        """Return its value for these counts; for a metric that needs a threshold."""
         if self.part is not None:
             of = dict(zip(CELLS, (tp, fp, fn, tn), strict=True))
             counted, among = (sum(of[cell] for cell in cells) for cells in self.part)
@@ -152,7 +153,7 @@ class Metric:
         return self.of_counts(tp, fp, fn, tn)
 
     def value(self, scored: Scored) -> Value:
-        """Its value, a plain float; None where it is not defined."""
+        """Return its value as a float; None if it is not defined."""
         if self.of_probabilities is None:
             value = self.from_counts(**scored.counts)
         else:
@@ -160,22 +161,22 @@ class Metric:
         return None if value is None else float(value)
 
     def estimate(self, scored: Scored) -> Estimate:
-        """Its value with the interval, or why there is none."""
+        """Return its value with the interval, or with the reason why it is missing."""
         rule = wilson if self.part is not None else self.interval
         assert rule is not None
         return rule(self, scored)
 
     def fraction(self, counts: dict[str, int]) -> str:
-        """A proportion as it was counted, such as 40/45; empty for any other metric."""
+        """Return numerator and denominator of a proportion, such as 40/45; empty for any other metric."""
         if self.part is None:
             return ""
         return "/".join(str(sum(counts[cell] for cell in cells)) for cells in self.part)
 
     def lacking(self) -> Iterable[str]:
-        """What the row lacks, each in half a sentence; nothing for a whole one."""
+        """Yield half a sentence for each thing that the row lacks; nothing for a complete row."""
         for name in (self.name, *self.aliases):
             if not name.isidentifier() or name != name.lower():
-                yield f"the name {name!r} must be of small letters, digits and underscores"
+                yield f"the name {name!r} must consist of lower-case letters, digits and underscores"
         for field in ("title", "definition"):
             if not getattr(self, field):
                 yield f"it has no {field}"
@@ -188,13 +189,13 @@ class Metric:
             yield "it has no direction: set better to higher, lower, neither or the ideal value"
         if self.range is None and self.part is None:
             yield "it has no range"
-        if self.is_shown("history") and not (self.better in ("higher", "lower") and math.isfinite(self.worst)):
+        if self.is_shown_in("history") and not (self.better in ("higher", "lower") and math.isfinite(self.worst)):
             yield "it cannot be shown in history: there an undefined value counts as the worst, and its range has none"
         if sum(way is not None for way in ways) == 1:
             yield from self._outside()
 
     def _outside(self) -> Iterable[str]:
-        """The first value of a few samples that is outside the range; tests draw many more."""
+        """Yield the first value outside the range, for a few samples; tests draw many more."""
         low, high = self.limits
         labels = np.array([1, 1, 1, 0, 0, 0])
         for probabilities in (labels * 0.8 + 0.1, 0.9 - labels * 0.8, np.array([0.9, 0.6, 0.2, 0.7, 0.3, 0.1])):
@@ -204,22 +205,27 @@ class Metric:
                 return
 
 
-# Rules: how an interval is found.
+# Rules for intervals.
 
 
 def wilson(metric: Metric, scored: Scored) -> Estimate:
-    """Wilson's interval of a proportion; for photographs in groups that of as many as they are worth."""
+    """Return a proportion with Wilson's interval; for photographs in groups, of the effective sample size."""
     assert metric.part is not None
-    return _share(scored, *metric.part)
+    return _proportion(scored, *metric.part)
 
 
 def of_sensitivity_and_specificity(formula: Callable[[Estimate, Estimate], Estimate]) -> Rule:
-    """A rule for what follows from the estimates of both, by MOVER."""
-    return lambda _, scored: formula(_share(scored, ("tp",), ("tp", "fn")), _share(scored, ("tn",), ("tn", "fp")))
+    """Return a rule for a metric that is computed from both estimates, by MOVER."""
+    return lambda _, scored: formula(
+        _proportion(scored, ("tp",), ("tp", "fn")), _proportion(scored, ("tn",), ("tn", "fp"))
+    )
 
 
 def resampled(metric: Metric, scored: Scored) -> Estimate:
-    """The bootstrap; for a metric of counts, where a cell is empty and it would collapse, Jeffreys-Dirichlet."""
+    """Return a value with its bootstrap interval; for a metric of counts with an empty cell, with Jeffreys-Dirichlet's.
+
+    With an empty cell the bootstrap interval would be too narrow or a single point.
+    """
     value = metric.value(scored)
     if value is None:
         return undefined(metric.undefined)
@@ -238,14 +244,14 @@ def resampled(metric: Metric, scored: Scored) -> Estimate:
 
 
 def delong(metric: Metric, scored: Scored) -> Estimate:
-    """DeLong's interval of the area under the ROC curve, or Newcombe's; of photographs in groups the latter."""
+    """Return the area under the ROC curve with DeLong's or, for photographs in groups, Newcombe's interval."""
     if scored.groups is None:
         return estimate_auroc(scored.labels, scored.probabilities)
     return clustered_auroc(scored.labels, scored.probabilities, scored.groups)
 
 
 def wald(which: Literal[0, 1]) -> Rule:
-    """Wald's interval of the slope (0) or the intercept (1) of the calibration."""
+    """Return a rule: Wald's interval of the slope (0) or the intercept (1) of the calibration."""
 
     def rule(metric: Metric, scored: Scored) -> Estimate:
         line = calibration_line(scored.labels, scored.probabilities)
@@ -258,10 +264,10 @@ def wald(which: Literal[0, 1]) -> Rule:
 
 
 def no_interval(reason: str) -> Rule:
-    """A rule for a metric without an interval.
+    """Return a rule for a metric without an interval.
 
     Args:
-        reason: Why it has none, as a page says it.
+        reason: Why it has none, as printed in footnotes.
     """
 
     def rule(metric: Metric, scored: Scored) -> Estimate:
@@ -271,8 +277,8 @@ def no_interval(reason: str) -> Rule:
     return rule
 
 
-def _share(scored: Scored, counted: Iterable[str], among: Iterable[str]) -> Estimate:
-    hits, chosen = scored.are(counted), scored.are(among)
+def _proportion(scored: Scored, counted: Iterable[str], among: Iterable[str]) -> Estimate:
+    hits, chosen = scored.are_in(counted), scored.are_in(among)
     if scored.groups is None:
         return proportion(int(hits.sum()), int(chosen.sum()))
     groups = [group for group, is_chosen in zip(scored.groups, chosen, strict=True) if is_chosen]

@@ -1,4 +1,4 @@
-"""What turns a logit into a decision: temperature and threshold, chosen on validation data, never on test data.
+"""The operating point, temperature and threshold: chosen on validation data, never on test data.
 
 `labels`, `logits` and `probabilities` are as in `bldml.metrics.scores`.
 """
@@ -23,8 +23,8 @@ class OperatingPoint:
     """Threshold and temperature.
 
     Args:
-        threshold: least calibrated probability that is predicted positive, in [0, 1].
-        temperature: divides the logit before the sigmoid, greater than 0; 1 leaves it as it is.
+        threshold: Lowest calibrated probability that is predicted positive, in [0, 1].
+        temperature: Divides the logit before the sigmoid, greater than 0; 1 changes nothing.
     """
 
     threshold: float
@@ -33,13 +33,13 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class ThresholdCriterion:
-    """Criterion by which the decision threshold is chosen on the validation photographs: one of these; default best F1.
+    """Criterion for choosing the threshold on the validation photographs. Set one at most; the default is the best F1.
 
     Args:
-        maximize: Score to maximise: f1, or youden (sensitivity + specificity - 1).
-        sensitivity: Minimum sensitivity, in (0, 1]; among thresholds that reach it, specificity is maximised.
-        specificity: Minimum specificity, in (0, 1]; among thresholds that reach it, sensitivity is maximised.
-        threshold: Fixed threshold, in [0, 1]; nothing is chosen.
+        maximize: Metric to maximise: f1, or youden (sensitivity + specificity - 1).
+        sensitivity: Minimum sensitivity, in (0, 1]; the specificity is then maximised.
+        specificity: Minimum specificity, in (0, 1]; the sensitivity is then maximised.
+        threshold: Fixed threshold, in [0, 1]; nothing is then chosen.
     """
 
     maximize: Literal["f1", "youden"] | None = None
@@ -48,13 +48,13 @@ class ThresholdCriterion:
     threshold: float | None = None
 
     def __post_init__(self) -> None:
-        """Check that at most one is set, in its range."""
-        given = {key: value for key, value in vars(self).items() if value is not None}
-        if len(given) > 1:
-            message = f"operating_point takes one criterion, not {' and '.join(given)}. Leave the others out."
-            raise ConfigError(message, "criterion-ambiguous", found=[*given])
+        """Check that at most one criterion is set, in its range."""
+        criteria = {key: value for key, value in vars(self).items() if value is not None}
+        if len(criteria) > 1:
+            message = f"operating_point takes one threshold criterion, not {' and '.join(criteria)}. Remove the others."
+            raise ConfigError(message, "criterion-ambiguous", found=[*criteria])
         for key in ("sensitivity", "specificity", "threshold"):
-            value, least = given.get(key), 0.0
+            value, least = criteria.get(key), 0.0
             if value is None:
                 continue
             above = value >= least if key == "threshold" else value > least
@@ -67,15 +67,15 @@ class ThresholdCriterion:
         """Return the criterion in words.
 
         >>> str(ThresholdCriterion()), str(ThresholdCriterion(sensitivity=0.95))
-        ('greatest F1', 'sensitivity of at least 0.95')
+        ('highest F1', 'sensitivity of at least 0.95')
         """
         if self.threshold is not None:
-            return f"threshold fixed beforehand at {self.threshold:g}"
+            return f"threshold fixed in advance at {self.threshold:g}"
         if self.sensitivity is not None:
             return f"sensitivity of at least {self.sensitivity:g}"
         if self.specificity is not None:
             return f"specificity of at least {self.specificity:g}"
-        return "greatest Youden's J" if self.maximize == "youden" else "greatest F1"
+        return "highest Youden's J" if self.maximize == "youden" else "highest F1"
 
 
 BEST_F1 = ThresholdCriterion()
@@ -93,13 +93,13 @@ def to_probabilities(logits: ArrayLike, temperature: float = 1.0) -> Floats:
 
 
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float | None:
-    """Return the temperature in [0.25, 10] with the least mean negative log-likelihood (Guo et al. 2017).
+    """Return the temperature in [0.25, 10] with the lowest mean negative log-likelihood (Guo et al. 2017).
 
-    With beta = 1 / temperature and margin = logit for a positive, -logit for a negative image, the loss
+    With beta = 1 / temperature and margin = logit for a positive, -logit for a negative photograph, the loss
     mean(log(1 + exp(-beta * margin))) is convex in beta, so bisection on its slope finds the one minimum.
 
     Returns:
-        The temperature, or None where the data do not determine it: no image, one class only, every logit 0,
+        The temperature, or None if the data do not determine it: no photograph, one class only, every logit 0,
         or classes that a threshold separates without error (a fit would only make the model overconfident).
 
     >>> round(fit_temperature([4.0, 4.0, 4.0, -4.0, -4.0, -4.0], [1, 1, 0, 0, 0, 1]), 3)
@@ -120,7 +120,7 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float | None:
 
     lowest, highest = TEMPERATURE_RANGE
     low, high = 1 / highest, 1 / lowest
-    # The interval is then below the resolution of float64; a minimum outside the range ends at its near end.
+    # 60 halvings reach the resolution of float64; a minimum outside the range gives the nearer limit.
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if slope(middle) < 0 else (low, middle)
@@ -130,10 +130,10 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float | None:
 def choose_threshold(labels: ArrayLike, probabilities: ArrayLike, criterion: ThresholdCriterion = BEST_F1) -> float:
     """Return the threshold that meets the criterion best, in [0, 1].
 
-    Every score is constant for all thresholds between two neighbouring distinct probabilities, also from 0 to the
-    least one, and from the greatest one to 1, where no image is predicted positive; the middle of the best such
+    Every metric is constant for all thresholds between two neighbouring distinct probabilities, also from 0 to the
+    lowest one, and from the highest one to 1, where no photograph is predicted positive; the middle of the best such
     interval is returned. Of several equally good intervals, the one whose middle is closest to 0.5 is taken, and of two
-    equally close ones the lower (it misses fewer positives). If a class is absent, no threshold can be chosen: 0.5.
+    equally close ones the lower (it misses fewer positives). If a class is absent, the threshold is 0.5.
 
     >>> choose_threshold([0, 0, 1, 1], [0.1, 0.25, 0.75, 0.875])
     0.5
@@ -148,12 +148,12 @@ def choose_threshold(labels: ArrayLike, probabilities: ArrayLike, criterion: Thr
     n_positive = int(label.sum())
     if n_positive in (0, label.size):
         return 0.5
-    score, true_positives, predicted = counts_from_the_top(probability, label)
+    score, true_positives, predicted = counts_by_threshold(probability, label)
     below = np.append(score[1:], 0.0)
     middle = below + (score - below) / 2
-    # Scores one rounding step apart have no middle, and at the lower score more images would be predicted positive.
+    # Scores one rounding step apart have no middle, and the lower score would predict more photographs positive.
     middle = np.where(middle > below, middle, score)
-    if score[0] < 1:  # a threshold at which no image is predicted positive
+    if score[0] < 1:  # a threshold at which no photograph is predicted positive
         above = score[0] + (1 - score[0]) / 2
         middle = np.append(above if above > score[0] else 1.0, middle)
         true_positives, predicted = np.append(0, true_positives), np.append(0, predicted)
@@ -167,7 +167,7 @@ def choose_threshold(labels: ArrayLike, probabilities: ArrayLike, criterion: Thr
 def choose_operating_point(
     logits: ArrayLike, labels: ArrayLike, criterion: ThresholdCriterion = BEST_F1
 ) -> OperatingPoint:
-    """Fit the temperature (1 where not estimable), then choose the threshold on the calibrated probabilities.
+    """Fit the temperature (1 if not estimable), then choose the threshold on the calibrated probabilities.
 
     >>> choose_operating_point([-1.0, -2.0, 1.0, 2.0], [0, 0, 1, 1])
     OperatingPoint(threshold=0.5, temperature=1.0)
@@ -177,10 +177,10 @@ def choose_operating_point(
     return OperatingPoint(choose_threshold(labels, to_probabilities(logits, temperature), criterion), temperature)
 
 
-def counts_from_the_top(
+def counts_by_threshold(
     probability: Floats, label: NDArray[np.int64]
 ) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
-    """Distinct probabilities, greatest first, with the true positives and all positives predicted at each."""
+    """Return the distinct probabilities, highest first, and at each the true positives and all predicted positives."""
     order = np.argsort(-probability, kind="stable")
     score, label = probability[order], label[order]
     last_of_its_score = np.append(np.flatnonzero(np.diff(score)), score.size - 1)
@@ -188,9 +188,9 @@ def counts_from_the_top(
 
 
 def roc_points(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Floats, Floats] | None:
-    """Return the false-positive rate and the sensitivity at every threshold, from the greatest down, each (m,).
+    """Return the false-positive rate and the sensitivity at every threshold, highest first, each (m,).
 
-    Both begin with 0 and end with 1; equal probabilities are one step. None unless both classes are present.
+    Both start with 0 and end with 1; equal probabilities are one step. None unless both classes are present.
 
     >>> rate, sensitivity = roc_points([0, 1, 1], [0.2, 0.2, 0.9])
     >>> rate.tolist(), sensitivity.tolist()
@@ -200,13 +200,13 @@ def roc_points(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Floats, Flo
     n_positive = int(label.sum())
     if n_positive in (0, label.size):
         return None
-    _, hits, predicted = counts_from_the_top(probability, label)
+    _, hits, predicted = counts_by_threshold(probability, label)
     alarms = (predicted - hits) / (label.size - n_positive)
     return np.concatenate([[0.0], alarms]), np.concatenate([[0.0], hits / n_positive])
 
 
 def precision_recall_points(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Floats, Floats] | None:
-    """Return recall and precision as steps, each (2m,), below which lies the average precision.
+    """Return recall and precision as steps, each (2m,); the area below them is the average precision.
 
     None without positives.
 
@@ -218,18 +218,18 @@ def precision_recall_points(labels: ArrayLike, probabilities: ArrayLike) -> tupl
     n_positive = int(label.sum())
     if not n_positive:
         return None
-    _, hits, predicted = counts_from_the_top(probability, label)
+    _, hits, predicted = counts_by_threshold(probability, label)
     return np.repeat(np.concatenate([[0.0], hits / n_positive]), 2)[1:-1], np.repeat(hits / predicted, 2)
 
 
 def _objectives(
     criterion: ThresholdCriterion, tp: NDArray[np.int64], predicted: NDArray[np.int64], n_positive: int, n_negative: int
 ) -> tuple[Floats, Floats]:
-    """Return the score to maximise at each threshold, and a second one for ties. Ties of fractions are exact."""
+    """Return the objective at each threshold and a second one for ties. Ties of fractions are exact."""
     none = np.zeros(tp.size)
     sensitivity, specificity = tp / n_positive, (n_negative - (predicted - tp)) / n_negative
     if criterion.sensitivity is not None:
-        # The small tolerance is needed because 0.95 is not a binary fraction: 19 of 20 reach it.
+        # The tolerance is needed because 0.95 is not a binary fraction: 19 of 20 must reach it.
         reached = sensitivity >= criterion.sensitivity * (1 - 1e-12)
         return np.where(reached, specificity, -1.0), sensitivity
     if criterion.specificity is not None:
@@ -242,6 +242,6 @@ def _objectives(
 
 
 def _sigmoid(logit: Floats) -> Floats:
-    """Sigmoid through exp(-|logit|), which cannot overflow and keeps the small tail precise."""
+    """Return the sigmoid through exp(-|logit|), which cannot overflow and keeps the small tail precise."""
     tail = np.exp(-np.abs(logit))
     return np.where(logit >= 0, 1.0, tail) / (1.0 + tail)

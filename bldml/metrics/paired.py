@@ -13,9 +13,9 @@ class McNemar:
     """McNemar's test.
 
     Args:
-        b: Photographs that only the first gets right.
-        c: Photographs that only the second gets right.
-        exact: Two-sided p of the exact test, in (0, 1].
+        b: Number of photographs that only the first classifies correctly.
+        c: Number of photographs that only the second classifies correctly.
+        exact: Two-sided p value of the exact test, in (0, 1].
         mid: Two-sided mid-p, less conservative (Fagerland, Lydersen and Laake 2013), in (0, 1].
     """
 
@@ -25,19 +25,19 @@ class McNemar:
     mid: float
 
 
-def mcnemar(first_right: ArrayLike, second_right: ArrayLike) -> McNemar:
+def mcnemar(first_correct: ArrayLike, second_correct: ArrayLike) -> McNemar:
     """Test whether two classifiers err equally often on the same photographs (McNemar 1947).
 
     Args:
-        first_right: Boolean (n,), whether the first got each photograph right.
-        second_right: The same for the second.
+        first_correct: Boolean (n,), whether the first classified each photograph correctly.
+        second_correct: The same for the second.
 
     >>> mcnemar([True] * 5, [False] * 5)
     McNemar(b=5, c=0, exact=0.0625, mid=0.03125)
     >>> mcnemar([True], [True]).exact
     1.0
     """
-    first, second = np.asarray(first_right, dtype=bool), np.asarray(second_right, dtype=bool)
+    first, second = np.asarray(first_correct, dtype=bool), np.asarray(second_correct, dtype=bool)
     if first.shape != second.shape or first.ndim != 1:
         raise ValueError(f"Both must have the same shape (n,), found {first.shape} and {second.shape}.")
     b, c = int(np.sum(first & ~second)), int(np.sum(~first & second))
@@ -51,7 +51,7 @@ def mcnemar(first_right: ArrayLike, second_right: ArrayLike) -> McNemar:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust the p values of one family of tests (Holm 1979); in the order given, each at most 1.
+    """Return the adjusted p values of one family of tests (Holm 1979), in the same order, each at most 1.
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
@@ -65,14 +65,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def letters(names: Sequence[str], different: set[frozenset[str]]) -> dict[str, str]:
-    """Give letters to names so that two share one exactly where they cannot be told apart (Piepho 2004).
+def significance_letters(names: Sequence[str], different: set[frozenset[str]]) -> dict[str, str]:
+    """Return letters such that two names share one exactly if they do not differ significantly (Piepho 2004).
 
     Args:
         names: Best first; the best gets the letter a.
-        different: The pairs that can be told apart.
+        different: The pairs that differ significantly.
 
-    >>> letters(["x", "y", "z"], {frozenset("xz")})
+    >>> significance_letters(["x", "y", "z"], {frozenset("xz")})
     {'x': 'a', 'y': 'ab', 'z': 'b'}
     """
     groups = [frozenset(names)]
@@ -90,5 +90,5 @@ def _letter(number: int) -> str:
 
 
 def _binomial(k: int, n: int) -> float:
-    """Probability of k heads of n throws of a fair coin."""
+    """Return the probability of k heads in n tosses of a fair coin."""
     return math.exp(math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2))

@@ -1,4 +1,4 @@
-"""Proportions, their differences and what follows from sensitivity and specificity, with closed intervals."""
+"""Proportions, their differences, and metrics computed from sensitivity and specificity, with closed-form intervals."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -26,10 +26,10 @@ def proportion(successes: int, n: int) -> Estimate:
 
 
 def clustered_proportion(hits: ArrayLike, groups: Sequence[str]) -> Estimate:
-    """Return the share of hits with Wilson's interval for n / design effect photographs (Rao and Scott 1992).
+    """Return the proportion of hits with Wilson's interval for n / design effect photographs (Rao and Scott 1992).
 
     The design effect is the variance of the ratio estimate between groups over that of independent photographs, not
-    less than 1. Where all or none are hits it cannot be estimated: then each group counts as one photograph.
+    less than 1. If all or none are hits it cannot be estimated: then each group counts as one photograph.
 
     Args:
         hits: Boolean (n,).
@@ -41,19 +41,19 @@ def clustered_proportion(hits: ArrayLike, groups: Sequence[str]) -> Estimate:
     """
     hit = np.asarray(hits, dtype=np.float64)
     if hit.shape != (len(groups),):
-        raise ValueError(f"One group for each photograph: {hit.shape} and {len(groups)}.")
+        raise ValueError(f"Each photograph needs one group: found shape {hit.shape} and {len(groups)} groups.")
     if not hit.size:
         return undefined(NO_PHOTOGRAPH)
     _, index = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
-    sizes, share, n = np.bincount(index), float(hit.mean()), hit.size
+    sizes, rate, n = np.bincount(index), float(hit.mean()), hit.size
     n_groups = sizes.size
     method = f"Wilson, {n_groups} group{'' if n_groups == 1 else 's'}"
-    if share in (0.0, 1.0) or n_groups == 1:
-        return Estimate(share, _wilson(share, n_groups, method))
-    residual = np.bincount(index, weights=hit) - share * sizes
+    if rate in (0.0, 1.0) or n_groups == 1:
+        return Estimate(rate, _wilson(rate, n_groups, method))
+    residual = np.bincount(index, weights=hit) - rate * sizes
     variance = n_groups / (n_groups - 1) * float(np.sum(residual**2)) / n**2
-    effect = max(1.0, variance / (share * (1 - share) / n))
-    return Estimate(share, _wilson(share, n / effect, method))
+    effect = max(1.0, variance / (rate * (1 - rate) / n))
+    return Estimate(rate, _wilson(rate, n / effect, method))
 
 
 def balanced_accuracy(sensitivity: Estimate, specificity: Estimate) -> Estimate:
@@ -109,7 +109,7 @@ def complement(estimate: Estimate) -> Estimate:
 def predictive_values(sensitivity: Estimate, specificity: Estimate, prevalence: float) -> tuple[Estimate, Estimate]:
     """Return PPV and NPV at a prevalence in (0, 1) by Bayes' theorem.
 
-    The limits are those with both at their lower and both at their upper limit: a band, wider than 95 %.
+    The lower limit takes both at their lower limits, the upper limit both at their upper: a band wider than 95 %.
 
     >>> ppv, npv = predictive_values(proportion(45, 45), proportion(67, 71), 0.01)
     >>> round(ppv.value, 3), npv.value
@@ -133,7 +133,7 @@ def predictive_values(sensitivity: Estimate, specificity: Estimate, prevalence: 
 
 
 def difference(first: int, n_first: int, second: int, n_second: int) -> Estimate:
-    """Return first / n_first - second / n_second of different photographs (Newcombe 1998, method 10 of two).
+    """Return first / n_first - second / n_second for different photographs (Newcombe 1998, method 10 of two).
 
     >>> estimate = difference(56, 70, 48, 80)
     >>> round(estimate.value, 2), round(estimate.interval.low, 4), round(estimate.interval.high, 4)
@@ -150,10 +150,10 @@ def paired_difference(both: int, first_only: int, second_only: int, neither: int
     """Return the difference of two proportions on the same photographs (Newcombe 1998, paired method 10).
 
     Args:
-        both: Photographs that both get right.
-        first_only: Those that only the first gets right.
-        second_only: Those that only the second gets right.
-        neither: Those that none gets right.
+        both: Photographs that both classify correctly.
+        first_only: Photographs that only the first classifies correctly.
+        second_only: Photographs that only the second classifies correctly.
+        neither: Photographs that neither classifies correctly.
 
     >>> estimate = paired_difference(36, 12, 2, 0)
     >>> round(estimate.value, 2), round(estimate.interval.low, 4), round(estimate.interval.high, 4)
@@ -168,7 +168,7 @@ def paired_difference(both: int, first_only: int, second_only: int, neither: int
     phi = 0.0
     if margins:
         product = float(both * neither - first_only * second_only)
-        # Edwards' correction for continuity, where the correlation is positive.
+        # Edwards' continuity correction, if the correlation is positive.
         product = max(product - n / 2, 0.0) if product > 0 else product
         phi = product / math.sqrt(margins)
     down, up = (p - first.low, second.high - q), (first.high - p, q - second.low)
@@ -189,7 +189,7 @@ def dirichlet_interval(
 ) -> Interval | None:
     """Return an interval from draws of the four cells with Jeffreys' prior (Goutte and Gaussier 2005).
 
-    Unlike the bootstrap it does not collapse where a cell is empty.
+    Unlike the bootstrap interval, it does not collapse if a cell is empty.
 
     Args:
         measure: Function of tp, fp, fn and tn, such as F1.
@@ -198,10 +198,10 @@ def dirichlet_interval(
         fn: False negatives.
         tn: True negatives.
         draws: Number of draws.
-        seed: Of the draws.
+        seed: Random seed of the draws.
 
     Returns:
-        The interval; None where the counts themselves do not define the measure.
+        The interval; None if the counts do not define the measure.
 
     >>> interval = dirichlet_interval(lambda tp, fp, fn, tn: 2 * tp / (2 * tp + fp + fn), 45, 0, 0, 71)
     >>> interval.low < 1.0
@@ -214,15 +214,15 @@ def dirichlet_interval(
     drawn = np.random.default_rng(seed).dirichlet(cells + 0.5, draws) * cells.sum()
     values = [value for row in drawn.tolist() if (value := measure(*row)) is not None]
     low, high = (float(limit) for limit in np.quantile(values, [0.025, 0.975]))
-    # At the edge of the range the prior alone would put the interval beside the figure.
+    # At the edge of the range the prior could place the interval beside the estimate.
     return Interval(min(low, observed), max(high, observed), "Jeffreys-Dirichlet")
 
 
-def _wilson(share: float, n: float, method: str) -> Interval:
-    spread = Z * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
-    middle, scale = share + Z * Z / (2 * n), 1 + Z * Z / n
-    low = 0.0 if share == 0 else max(0.0, (middle - spread) / scale)
-    high = 1.0 if share == 1 else min(1.0, (middle + spread) / scale)
+def _wilson(rate: float, n: float, method: str) -> Interval:
+    spread = Z * math.sqrt(rate * (1 - rate) / n + Z * Z / (4 * n * n))
+    middle, scale = rate + Z * Z / (2 * n), 1 + Z * Z / n
+    low = 0.0 if rate == 0 else max(0.0, (middle - spread) / scale)
+    high = 1.0 if rate == 1 else min(1.0, (middle + spread) / scale)
     return Interval(low, high, method)
 
 
@@ -254,6 +254,6 @@ def _ratio(a: Estimate, b: Estimate) -> Estimate:
     return Estimate(x / y, Interval(max(0.0, min(low, x / y)), high, "MOVER, Wilson"))
 
 
-def _bayes(hit: float, right: float, prevalence: float) -> float | None:
-    called = hit * prevalence + (1 - right) * (1 - prevalence)
-    return hit * prevalence / called if called else None
+def _bayes(sensitivity: float, specificity: float, prevalence: float) -> float | None:
+    predicted = sensitivity * prevalence + (1 - specificity) * (1 - prevalence)
+    return sensitivity * prevalence / predicted if predicted else None

@@ -1,8 +1,8 @@
 """Every metric is one row of this file. To add one, add a `register(Metric(…))` at its end.
 
-From here it goes into metrics.json, the report, comparisons, the terminal, the history of a training, --monitor and
-docs/metrics.md. A row that lacks something is refused when the file is imported, with a sentence that says what;
-`Metric` says what its fields mean.
+It then appears in metrics.json, the report, comparisons, the terminal, the training history, --monitor and
+docs/metrics.md. An incomplete row is refused when this file is imported, with a sentence on what is missing; `Metric`
+describes the fields.
 """
 
 import math
@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bldml.metrics import proportions, scores
-from bldml.metrics.calibration import calibration_error, calibration_error_of_perfection, calibration_line
+from bldml.metrics.calibration import calibration_error, calibration_line, expected_calibration_error
 from bldml.metrics.metric import (
     CELLS,
     Metric,
-    Place,
+    Output,
     Value,
     delong,
     no_interval,
@@ -25,7 +25,7 @@ from bldml.metrics.metric import (
     wald,
 )
 
-PAGES: tuple[Place, ...] = ("evaluation", "report")
+PAGES: tuple[Output, ...] = ("evaluation", "report")
 NOT_ESTIMABLE = "not estimable: one class only, equal probabilities, or classes separated without error"
 ONE_CLASS = "one class only"
 METRICS: dict[str, Metric] = {}
@@ -35,10 +35,10 @@ _TAKEN = {*CELLS, "n", "n_positive", "threshold", "temperature", "at_threshold",
 
 
 def register(metric: Metric) -> None:
-    """Add a row.
+    """Add a metric to the registry.
 
     Raises:
-        ValueError: It lacks something, or its values leave its range; the message says what to add.
+        ValueError: It is incomplete, or a value is outside its range; the message says what to add.
     """
     lacking = list(metric.lacking())
     lacking += [
@@ -54,7 +54,7 @@ def register(metric: Metric) -> None:
 
 
 def canonical(name: str) -> str:
-    """The name of today of a metric, or of a column of a history, that had another one before; any other as it is.
+    """Return the current name of a metric, or of a history column, that had another name; any other name unchanged.
 
     >>> canonical("recall"), canonical("val_recall"), canonical("val_loss"), canonical("epoch")
     ('sensitivity', 'val_sensitivity', 'val_loss', 'epoch')
@@ -65,13 +65,13 @@ def canonical(name: str) -> str:
     return _NAMES.get(name, name)
 
 
-def shown_in(place: Place) -> list[Metric]:
-    """Metrics that appear there, in the order of the registry.
+def shown_in(output: Output) -> list[Metric]:
+    """Return the metrics that appear in an output, in the order of the registry.
 
     >>> [metric.name for metric in shown_in("comparison")]
     ['sensitivity', 'specificity', 'accuracy', 'auroc']
     """
-    return [metric for metric in METRICS.values() if metric.is_shown(place)]
+    return [metric for metric in METRICS.values() if metric.is_shown_in(output)]
 
 
 def _ratio(part: float, whole: float) -> Value:
@@ -296,7 +296,7 @@ register(
         better="lower",
         range=(0, math.inf),
         undefined="no photograph",
-        # The history has the training's own, see bldml/training/scores.py.
+        # The history has the loss of the training instead, see bldml/training/scores.py.
         shown=(*PAGES, "terminal"),
     )
 )
@@ -351,7 +351,7 @@ register(
         title="ECE that a perfectly calibrated model would show",
         short="ECE of a perfect model",
         definition="mean ECE when labels are drawn with the predicted probabilities (Bröcker and Smith 2007)",
-        of_probabilities=lambda _, probabilities: (calibration_error_of_perfection(probabilities) or (None,))[0],
+        of_probabilities=lambda _, probabilities: (expected_calibration_error(probabilities) or (None,))[0],
         interval=no_interval("no interval: reference value for the ECE"),
         better="neither",
         range=(0, 1),

@@ -1,7 +1,7 @@
-"""Formulas of metrics that are computed of probabilities: pure functions on arrays.
+"""Formulas of metrics that are computed from probabilities: pure functions on arrays.
 
 Throughout, `labels` is an integer array of shape (n,) with 1 for the positive class, `logits` and `probabilities` are
-float arrays of shape (n,) for the positive class. A score that the data do not define (0/0) is None, never nan. Wrong
+float arrays of shape (n,) for the positive class. A metric that the data do not define (0/0) is None, never nan. Wrong
 shapes or values raise ValueError.
 """
 
@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bldml.metrics.checked import checked_pair
-from bldml.metrics.operating_point import counts_from_the_top
+from bldml.metrics.operating_point import counts_by_threshold
 
 
 def auroc(labels: ArrayLike, probabilities: ArrayLike) -> float | None:
     """Return the area under the ROC curve, in [0, 1]; None unless both classes are present.
 
-    It is the share of (positive, negative) pairs in which the positive image has the greater probability,
-    ties counting one half, computed from mean ranks (Mann-Whitney U; Hanley and McNeil 1982).
+    It is the proportion of (positive, negative) pairs in which the positive photograph has the higher probability, ties
+    counting one half, computed from mean ranks (Mann-Whitney U; Hanley and McNeil 1982).
 
     >>> auroc([0, 1, 0, 1], [0.1, 0.4, 0.4, 0.8])
     0.875
@@ -35,7 +35,7 @@ def auroc(labels: ArrayLike, probabilities: ArrayLike) -> float | None:
 def average_precision(labels: ArrayLike, probabilities: ArrayLike) -> float | None:
     """Return the mean precision weighted by the gain in recall, in [0, 1]; None without positives.
 
-    The sum over the distinct probabilities, greatest first, of (recall - previous recall) * precision, not
+    The sum over the distinct probabilities, highest first, of (recall - previous recall) * precision, not
     interpolated (as scikit-learn's `average_precision_score`).
 
     >>> average_precision([0, 1, 0, 1], [0.1, 0.4, 0.6, 0.8])
@@ -45,16 +45,16 @@ def average_precision(labels: ArrayLike, probabilities: ArrayLike) -> float | No
     n_positive = int(label.sum())
     if not n_positive:
         return None
-    _, true_positives, called = counts_from_the_top(probability, label)
+    _, true_positives, predicted = counts_by_threshold(probability, label)
     gain = np.diff(true_positives, prepend=0)
-    return float(np.sum(gain * (true_positives / called)) / n_positive)
+    return float(np.sum(gain * (true_positives / predicted)) / n_positive)
 
 
 def log_loss(labels: ArrayLike, probabilities: ArrayLike) -> float | None:
-    """Return the mean binary cross-entropy in nats, 0 or greater; None without images.
+    """Return the mean binary cross-entropy in nats, 0 or greater; None without photographs.
 
     Probabilities are kept one float64 epsilon away from 0 and 1 (as scikit-learn's `log_loss` does), so that
-    one certain mistake costs 36 and not infinity.
+    one error at full certainty adds 36 and not infinity.
 
     >>> round(log_loss([0, 1], [0.5, 0.25]), 4)
     1.0397
@@ -68,7 +68,7 @@ def log_loss(labels: ArrayLike, probabilities: ArrayLike) -> float | None:
 
 
 def brier_score(labels: ArrayLike, probabilities: ArrayLike) -> float | None:
-    """Return the mean squared distance of probability and label (Brier 1950), in [0, 1]; None without images.
+    """Return the mean squared difference between probability and label (Brier 1950), in [0, 1]; None if empty.
 
     >>> brier_score([0, 1], [0.5, 0.75])
     0.15625
@@ -78,7 +78,7 @@ def brier_score(labels: ArrayLike, probabilities: ArrayLike) -> float | None:
 
 
 def brier_skill(labels: ArrayLike, probabilities: ArrayLike) -> float | None:
-    """Return 1 - Brier score / that of always saying the prevalence, 1 or less; None unless both classes are there.
+    """Return 1 - Brier score / that of always predicting the prevalence, at most 1; None with one class only.
 
     >>> brier_skill([0, 1], [0.5, 0.75])
     0.375

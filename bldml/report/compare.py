@@ -19,7 +19,7 @@ from bldml.metrics.auroc import paired_auroc
 from bldml.metrics.bootstrap import paired_bootstrap
 from bldml.metrics.checked import Classes
 from bldml.metrics.estimates import Estimate
-from bldml.metrics.paired import McNemar, holm, letters, mcnemar
+from bldml.metrics.paired import McNemar, holm, mcnemar, significance_letters
 from bldml.metrics.proportions import paired_difference
 from bldml.metrics.scores import auroc as area
 from bldml.run.folder import RunFolder
@@ -185,8 +185,8 @@ def compare_evaluations(chosen: Sequence[tuple[str, RunData, Evaluation]]) -> Co
     differences = _adjust([_difference(a, b, groups) for a, b in combinations(ranked, 2)])
     names = [run.name for run in ranked]
     by_area = [run.name for run in sorted(ranked, key=lambda run: -(_area(run).value or 0))]
-    accuracy_letters = letters(names, _significant_pairs((d, d.accuracy_adjusted) for d in differences))
-    area_letters = letters(by_area, _significant_pairs((d, d.auroc_adjusted) for d in differences))
+    accuracy_letters = significance_letters(names, _significant_pairs((d, d.accuracy_adjusted) for d in differences))
+    area_letters = significance_letters(by_area, _significant_pairs((d, d.auroc_adjusted) for d in differences))
     return Comparison(
         evaluation=evaluation.name,
         classes=data.classes,

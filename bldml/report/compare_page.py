@@ -8,7 +8,16 @@ from bldml.io.text import Cell, counted, number, p_value, plain
 from bldml.metrics.registry import shown_in
 from bldml.report.compare import ALPHA, Comparison
 from bldml.report.html import page_template
-from bldml.report.tables import Entry, Footnotes, Table, of_estimate, raw_estimate, simple, table_csv, table_tex
+from bldml.report.tables import (
+    Entry,
+    Footnotes,
+    Table,
+    estimate_cells,
+    estimate_entry,
+    table_csv,
+    table_tex,
+    text_table,
+)
 from bldml.run.costs import duration
 
 
@@ -71,7 +80,7 @@ def runs_table(comparison: Comparison) -> Table:
         rows.append(
             (
                 Entry(run.name, backbone),
-                *(of_estimate(estimates[one.name], footnotes, one.fraction(counts)) for one in metrics),
+                *(estimate_entry(estimates[one.name], footnotes, one.fraction(counts)) for one in metrics),
                 Entry(ranked.accuracy_letters or "–"),
                 Entry(ranked.auroc_letters or "–"),
             )
@@ -79,7 +88,7 @@ def runs_table(comparison: Comparison) -> Table:
         line: list[Cell] = [run.name, backbone, run.evaluation.name, comparison.n, comparison.n_positive]
         line += [comparison.n_groups or None, *(counts[key] for key in ("tp", "fp", "fn", "tn"))]
         for estimate in estimates.values():
-            line += raw_estimate(estimate)
+            line += estimate_cells(estimate)
         costs = run.data.costs(run.evaluation)
         line += [ranked.accuracy_letters, ranked.auroc_letters, costs.parameters, costs.checkpoint_bytes]
         raw.append([*line, costs.images_per_second, costs.device, costs.training_seconds])
@@ -112,7 +121,7 @@ def costs_table(comparison: Comparison) -> Table:
             ]
         )
     header = ("Run", "Parameters", "Checkpoint", "Photographs/s", "Training time")
-    return simple("costs", "Costs of each run, as far as they were recorded.", header, rows)
+    return text_table("costs", "Costs of each run, as far as they were recorded.", header, rows)
 
 
 def differences_table(comparison: Comparison) -> Table:
@@ -128,17 +137,31 @@ def differences_table(comparison: Comparison) -> Table:
         rows.append(
             (
                 Entry(pair.first, f"minus {pair.second}"),
-                of_estimate(pair.accuracy, footnotes, sign=True),
+                estimate_entry(pair.accuracy, footnotes, sign=True),
                 Entry(f"{test.b}\u00a0/\u00a0{test.c}"),
                 *(Entry(p_value(p)) for p in (test.exact, test.mid)),
                 adjusted(pair.accuracy_adjusted),
-                of_estimate(pair.auroc, footnotes, sign=True),
+                estimate_entry(pair.auroc, footnotes, sign=True),
                 Entry(p_value(pair.auroc_p)),
                 adjusted(pair.auroc_adjusted),
             )
         )
-        line: list[Cell] = [pair.first, pair.second, *raw_estimate(pair.accuracy), test.b, test.c, test.exact, test.mid]
-        line += [pair.accuracy_p, pair.accuracy_adjusted, *raw_estimate(pair.auroc), pair.auroc_p, pair.auroc_adjusted]
+        line: list[Cell] = [
+            pair.first,
+            pair.second,
+            *estimate_cells(pair.accuracy),
+            test.b,
+            test.c,
+            test.exact,
+            test.mid,
+        ]
+        line += [
+            pair.accuracy_p,
+            pair.accuracy_adjusted,
+            *estimate_cells(pair.auroc),
+            pair.auroc_p,
+            pair.auroc_adjusted,
+        ]
         raw.append(line)
     parts = ("difference", "low", "high", "method")
     names = ["first", "second", *(f"accuracy_{part}" for part in parts), "b", "c", "mcnemar_exact_p", "mcnemar_mid_p"]

@@ -15,12 +15,12 @@ from bldml.report.tables import (
     Entry,
     Footnotes,
     Table,
-    bounds,
     count,
-    fine,
-    of_estimate,
-    raw_estimate,
-    simple,
+    estimate_cells,
+    estimate_entry,
+    interval_text,
+    precise_number,
+    text_table,
 )
 from bldml.run.provenance import Role
 from bldml.run.reader import Evaluation, RunData
@@ -50,10 +50,10 @@ def threshold_metrics_table(assessment: Assessment) -> Table:
     for metric in shown_in("report"):
         if metric.needs_threshold:
             name = metric.name
-            cells = (of_estimate(at[name], notes, metric.fraction(counts)) for _, _, at, counts in points)
+            cells = (estimate_entry(at[name], notes, metric.fraction(counts)) for _, _, at, counts in points)
             rows.append((Entry(metric.title), *cells))
-            raw += [[name, point, threshold, *raw_estimate(at[name])] for point, threshold, at, _ in points]
-    header = ("Metric", f"At the operating point {fine(assessment.threshold)}", "At 0.5")
+            raw += [[name, point, threshold, *estimate_cells(at[name])] for point, threshold, at, _ in points]
+    header = ("Metric", f"At the operating point {precise_number(assessment.threshold)}", "At 0.5")
     caption = "Metrics that depend on a threshold, with 95 % intervals in brackets."
     names = ("score", "at", "threshold", *ESTIMATE_COLUMNS)
     return Table("scores", caption, header, tuple(rows), (names, raw), notes.all)
@@ -63,8 +63,8 @@ def probability_metrics_table(assessment: Assessment) -> Table:
     """Return the metrics of the probabilities, which need no threshold."""
     notes = Footnotes()
     shown = [metric for metric in shown_in("report") if not metric.needs_threshold]
-    rows = tuple((Entry(metric.title), of_estimate(assessment.overall[metric.name], notes)) for metric in shown)
-    raw = [[metric.name, *raw_estimate(assessment.overall[metric.name])] for metric in shown]
+    rows = tuple((Entry(metric.title), estimate_entry(assessment.overall[metric.name], notes)) for metric in shown)
+    raw = [[metric.name, *estimate_cells(assessment.overall[metric.name])] for metric in shown]
     prevalence = number(assessment.n_positive / assessment.n)
     caption = (
         "Metrics that need no threshold, with 95 % intervals in brackets. The average precision expected by chance is "
@@ -82,18 +82,18 @@ def confusion_table(assessment: Assessment, classes: Classes) -> Table:
             rows.append([f"{name}, at {where}", yes, no, yes + no])
         rows.append([f"All, at {where}", n["tp"] + n["fp"], n["fn"] + n["tn"], sum(n.values())])
     header = ("True class", f"Predicted {positive}", f"Predicted {negative}", "All")
-    return simple("confusion", "Photographs by true and predicted class.", header, rows)
+    return text_table("confusion", "Photographs by true and predicted class.", header, rows)
 
 
 def predictive_values_table(assessment: Assessment) -> Table:
     """Return PPV and NPV at several prevalences."""
     notes = Footnotes()
     rows = [
-        (Entry(f"{100 * prevalence:g} %"), of_estimate(ppv, notes), of_estimate(npv, notes))
+        (Entry(f"{100 * prevalence:g} %"), estimate_entry(ppv, notes), estimate_entry(npv, notes))
         for prevalence, ppv, npv in assessment.prevalences
     ]
     raw = [
-        [prevalence, name, *raw_estimate(value)]
+        [prevalence, name, *estimate_cells(value)]
         for prevalence, ppv, npv in assessment.prevalences
         for name, value in (("ppv", ppv), ("npv", npv))
     ]
@@ -122,11 +122,12 @@ def groups_table(assessment: Assessment, evaluation: Evaluation) -> Table | None
     rows = []
     for name, n, positive, missed, alarms, accuracy in found[:GROUPS_SHOWN]:
         look = "faint" if n < SMALL_GROUP else ""
-        cell = Entry(fine(accuracy.value), f"{n - missed - alarms}/{n} {bounds(accuracy)}", "", look)
+        cell = Entry(precise_number(accuracy.value), f"{n - missed - alarms}/{n} {interval_text(accuracy)}", "", look)
         rows.append((Entry(plain(name), look=look), *(Entry(count(k), look=look) for k in (n, positive)), cell,
                      *(Entry(count(k), look=look) for k in (missed, alarms))))  # fmt: skip
     raw = [
-        [n, k, positive, *raw_estimate(accuracy), missed, alarms] for n, k, positive, missed, alarms, accuracy in found
+        [n, k, positive, *estimate_cells(accuracy), missed, alarms]
+        for n, k, positive, missed, alarms, accuracy in found
     ]
     caption = (
         "Groups (tree, site, burst), least accurate first, with 95 % intervals (Wilson, photographs of one group "
@@ -172,10 +173,10 @@ def sets_table(data: RunData, assessed: Sequence[Assessed]) -> Table:
     for evaluation, assessment in assessed:
         role = ROLE_LABELS[evaluation.role]
         estimates = assessment.estimates(metrics)
-        cells = [of_estimate(estimates[m.name], notes, m.fraction(assessment.counts)) for m in metrics]
+        cells = [estimate_entry(estimates[m.name], notes, m.fraction(assessment.counts)) for m in metrics]
         n = Entry(count(assessment.n), f"{count(assessment.n_positive)} positive")
         rows.append((Entry(plain(evaluation.name), role), n, *cells))
-        raw += [[evaluation.name, assessment.n, key, *raw_estimate(value)] for key, value in estimates.items()]
+        raw += [[evaluation.name, assessment.n, key, *estimate_cells(value)] for key, value in estimates.items()]
     training = {} if data.of_role("training") else _training_metrics(data)
     if training:
         n_train = sum(row["split"] == "train" for row in data.splits)
@@ -189,7 +190,7 @@ def sets_table(data: RunData, assessed: Sequence[Assessed]) -> Table:
         raw += [
             ["train", n_train, metric.name, value, None, None, "training epoch, at 0.5"]
             for metric, value in zip(metrics, values, strict=True)
-            if metric.is_shown("history")
+            if metric.is_shown_in("history")
         ]
     header = ("Set", "Photographs", *(metric.label for metric in metrics))
     caption = "Metrics of all sets at the operating point, with 95 % intervals in brackets."

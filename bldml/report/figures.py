@@ -9,7 +9,7 @@ from bldml.io.text import counted, number, plain
 from bldml.metrics.assessment import Assessment
 from bldml.metrics.checked import Classes
 from bldml.report.evaluation_tables import best_epoch
-from bldml.report.tables import fine
+from bldml.report.tables import precise_number
 from bldml.run.reader import Evaluation, RunData
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def evaluation_figures(
             "Probabilities by class",
             plots.probabilities(labels, probabilities, assessment.threshold, classes),
             f"Distribution of the predicted probability of {positive} in each class. Dashed line: decision threshold "
-            f"{fine(assessment.threshold)}.",
+            f"{precise_number(assessment.threshold)}.",
         ),
         (
             "roc",

@@ -16,7 +16,7 @@ from bldml.report import summary as report_summary
 from bldml.report import training as report_training
 from bldml.report.figures import ReportFigure, evaluation_figures, training_figure
 from bldml.report.html import page_template
-from bldml.report.tables import Table, fine, write_tables
+from bldml.report.tables import Table, precise_number, write_tables
 from bldml.run.card import read_card
 from bldml.run.files import text_at
 from bldml.run.folder import RunFolder
@@ -185,7 +185,7 @@ def _photograph(picture: GalleryPicture, budget: PictureBudget) -> ShownPhotogra
     path, true_class, predicted_class = plain(row.path), plain(row.true_class), plain(row.predicted_class)
     texts = (f"Photograph {path}: {true_class}, predicted {predicted_class}", f"Grad-CAM heat map of {path}")
     embedded = tuple(zip(urls, texts, strict=False))
-    return ShownPhotograph(path, true_class, predicted_class, fine(row.probability), embedded)
+    return ShownPhotograph(path, true_class, predicted_class, precise_number(row.probability), embedded)
 
 
 def _plain_lines(text: str) -> str:
@@ -202,7 +202,7 @@ def _run_tables(data: RunData, assessed: list[evaluation_tables.Assessed]) -> di
     return {
         "photographs": (report_photographs.counts_table(data), photographs),
         "cameras": (cameras, [dates]),
-        "excluded": (report_photographs.excluded_table(data), []),
+        "excluded": (report_photographs.excluded_photographs_table(data), []),
         "training": (report_training.settings_table(data), []),
         "operating_point": report_training.operating_point_table(data),
         "sets": (evaluation_tables.sets_table(data, assessed), []),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bldml.errors import RunError
 from bldml.io.text import counted, number, plain
-from bldml.report.tables import Entry, Table, count, simple
+from bldml.report.tables import Entry, Table, count, text_table
 from bldml.run.files import text_at
 from bldml.run.photographs import describe, differences, some_dated
 from bldml.run.provenance import ROLES
@@ -46,7 +46,7 @@ def counts_table(data: RunData) -> Table:
         "Dataset digest (SHA-256)",
     )
     caption = "Photographs of each set by class. The dataset digest identifies the photographs’ contents and classes."
-    return simple("photographs", caption, header, rows)
+    return text_table("photographs", caption, header, rows)
 
 
 def _row(name: str, yes: int, no: int, total: int, groups: int, digest: str) -> list[str | int | Entry | None]:
@@ -114,7 +114,7 @@ def unit_sentence(data: RunData) -> str:
     return f"The unit of analysis is the photograph. Photographs were assigned to splits by {how}."
 
 
-def excluded_table(data: RunData) -> Table | None:
+def excluded_photographs_table(data: RunData) -> Table | None:
     """Return the excluded photographs with the reason; None where there are none."""
     found = [("the run", row) for row in data.excluded]
     for evaluation in (*data.evaluations, *data.unlabelled):
@@ -166,7 +166,7 @@ def cameras_table(data: RunData) -> tuple[Table | None, str]:
         "Photographs by camera, split and class, according to their metadata. If the classes were photographed with "
         "different cameras, a classifier may learn the camera instead of the leaf."
     )
-    table = simple("cameras", caption, header, rows)
+    table = text_table("cameras", caption, header, rows)
     return replace(table, rows=table.rows[:MAX_SHOWN], left_out=max(0, len(rows) - MAX_SHOWN)), dates
 
 
@@ -202,7 +202,7 @@ def files_table(data: RunData) -> Table:
         if path.is_file()
     ]
     caption = "Files from which every number in this report can be recomputed."
-    return simple("files", caption, ("File", "Bytes", "SHA-256"), rows)
+    return text_table("files", caption, ("File", "Bytes", "SHA-256"), rows)
 
 
 def _sha256(path: Path) -> str:

@@ -79,10 +79,12 @@ class Footnotes:
         return tuple((mark, text) for text, mark in self._marks.items())
 
 
-def simple(name: str, caption: str, header: Sequence[str], rows: Sequence[Sequence[str | int | Entry | None]]) -> Table:
+def text_table(
+    name: str, caption: str, header: Sequence[str], rows: Sequence[Sequence[str | int | Entry | None]]
+) -> Table:
     """Return a table whose CSV file has the same texts as the page.
 
-    >>> simple("n", "Photographs.", ["Split", "n"], [["train", 1200]]).rows[0][1].text
+    >>> text_table("n", "Photographs.", ["Split", "n"], [["train", 1200]]).rows[0][1].text
     '1,200'
     """
     shown = tuple(tuple(_entry(cell) for cell in row) for row in rows)
@@ -107,12 +109,18 @@ def count(value: int) -> str:
     return f"{value:,}"
 
 
-def fine(value: float | None, digits: int = 3, *, sign: bool = False) -> str:
+def precise_number(value: float | None, digits: int = 3, *, sign: bool = False) -> str:
     """Return a number with enough decimals that one between 0 and 1 is not rounded to 0 or 1.
 
-    >>> fine(0.25), fine(0.99996), fine(0.00004), fine(1.0), fine(None)
+    >>> (
+    ...     precise_number(0.25),
+    ...     precise_number(0.99996),
+    ...     precise_number(0.00004),
+    ...     precise_number(1.0),
+    ...     precise_number(None),
+    ... )
     ('0.250', '0.99996', '0.00004', '1.000', 'not estimable')
-    >>> fine(-0.00004, sign=True), fine(0.25, sign=True)
+    >>> precise_number(-0.00004, sign=True), precise_number(0.25, sign=True)
     ('−0.00004', '+0.250')
     """
     if value is not None and 0 < abs(value) < 1:
@@ -121,11 +129,11 @@ def fine(value: float | None, digits: int = 3, *, sign: bool = False) -> str:
     return number(value, digits, sign=sign)
 
 
-def bounds(estimate: Estimate, *, sign: bool = False) -> str:
+def interval_text(estimate: Estimate, *, sign: bool = False) -> str:
     """Return the interval in brackets; empty where the estimate has none.
 
     >>> from bldml.metrics.estimates import Interval
-    >>> bounds(Estimate(0.5, Interval(0.25, 0.75, "Wilson")))
+    >>> interval_text(Estimate(0.5, Interval(0.25, 0.75, "Wilson")))
     '[0.250, 0.750]'
     """
     if estimate.interval is None:
@@ -133,7 +141,7 @@ def bounds(estimate: Estimate, *, sign: bool = False) -> str:
     return f"[{number(estimate.interval.low, sign=sign)}, {number(estimate.interval.high, sign=sign)}]"
 
 
-def of_estimate(estimate: Estimate, notes: Footnotes, fraction: str = "", *, sign: bool = False) -> Entry:
+def estimate_entry(estimate: Estimate, notes: Footnotes, fraction: str = "", *, sign: bool = False) -> Entry:
     """Return an estimate as a cell, with its interval and the footnote of its method.
 
     Args:
@@ -145,11 +153,11 @@ def of_estimate(estimate: Estimate, notes: Footnotes, fraction: str = "", *, sig
     if estimate.value is None:
         return Entry("not estimable", fraction, notes.mark(estimate.note))
     method = estimate.interval.method if estimate.interval else ""
-    limits = bounds(estimate, sign=sign)
-    return Entry(fine(estimate.value, sign=sign), f"{fraction} {limits}".strip(), notes.mark(method))
+    limits = interval_text(estimate, sign=sign)
+    return Entry(precise_number(estimate.value, sign=sign), f"{fraction} {limits}".strip(), notes.mark(method))
 
 
-def raw_estimate(estimate: Estimate) -> list[Cell]:
+def estimate_cells(estimate: Estimate) -> list[Cell]:
     """Return value, limits and method, as in `ESTIMATE_COLUMNS`; without an interval, the reason as the method."""
     interval = estimate.interval
     if interval is None:

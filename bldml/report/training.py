@@ -10,7 +10,7 @@ from bldml.metrics.estimates import Interval
 from bldml.metrics.operating_point import TEMPERATURE_RANGE, choose_threshold
 from bldml.report.evaluation_tables import best_epoch
 from bldml.report.figures import unfreeze_epochs
-from bldml.report.tables import Entry, Table, count, fine, simple
+from bldml.report.tables import Entry, Table, count, precise_number, text_table
 from bldml.run.costs import duration
 from bldml.run.files import text_at
 from bldml.run.ledger import LedgerEntry, read_ledger
@@ -53,7 +53,7 @@ def settings_table(data: RunData) -> Table:
         ["Random seed", text_at(data.environment, "seed") or data.setting("seed_everything") or MISSING],
     ]  # fmt: skip
     caption = "Model and training. config.yaml contains all settings."
-    return simple("training", caption, ("Setting", "Value"), rows)
+    return text_table("training", caption, ("Setting", "Value"), rows)
 
 
 def _default(data: RunData, keys: Sequence[str]) -> str | Entry:
@@ -68,13 +68,13 @@ def threshold_interval(data: RunData, validation: Evaluation) -> Interval | None
 
     None where the threshold was fixed, or the validation photographs are of one class.
     """
-    goal = data.goal
+    criterion = data.criterion
     labels, probabilities = validation.labels(data.classes), validation.probabilities
-    if goal is None or goal.threshold is not None or labels.min() == labels.max():
+    if criterion is None or criterion.threshold is not None or labels.min() == labels.max():
         return None
     groups = [row.group for row in validation.rows]
     return bootstrap(
-        lambda index: choose_threshold(labels[index], probabilities[index], goal),
+        lambda index: choose_threshold(labels[index], probabilities[index], criterion),
         labels,
         groups if has_groups(groups) else None,
     )
@@ -82,42 +82,42 @@ def threshold_interval(data: RunData, validation: Evaluation) -> Interval | None
 
 def operating_point_table(data: RunData) -> tuple[Table | None, list[str]]:
     """Return threshold and temperature with their origin, and warnings; no table without an evaluation."""
-    goal, validation, warnings = data.goal, data.of_role("validation"), []
+    criterion, validation, warnings = data.criterion, data.of_role("validation"), []
     evaluation = validation or next(iter(data.evaluations), None)
     if evaluation is None or evaluation.threshold is None:
         return None, []
     rows: list[list[str | int | Entry | None]] = [
-        ["Threshold criterion (set in the configuration before training)", str(goal) if goal else MISSING],
-        ["Decision threshold (lowest probability that is predicted positive)", fine(evaluation.threshold)],
+        ["Threshold criterion (set in the configuration before training)", str(criterion) if criterion else MISSING],
+        ["Decision threshold (lowest probability that is predicted positive)", precise_number(evaluation.threshold)],
     ]
     if validation is not None:
         labels, probabilities = validation.labels(data.classes), validation.probabilities
         positives = int(labels.sum())
         n = f"{count(labels.size)} ({count(positives)} positive)"
-        is_fixed = goal is not None and goal.threshold is not None
+        is_fixed = criterion is not None and criterion.threshold is not None
         rows.append(["Validation photographs used to choose it", "none (fixed threshold)" if is_fixed else n])
         interval = threshold_interval(data, validation)
         if interval is not None:
-            limits = f"[{fine(interval.low)}, {fine(interval.high)}]"
+            limits = f"[{precise_number(interval.low)}, {precise_number(interval.high)}]"
             rows.append(["95 % interval of the chosen threshold", Entry(limits, interval.method)])
-        recomputed = choose_threshold(labels, probabilities, goal) if goal else evaluation.threshold
+        recomputed = choose_threshold(labels, probabilities, criterion) if criterion else evaluation.threshold
         if abs(recomputed - evaluation.threshold) > 1e-6:
             warnings.append(
                 f"Chosen again from the predictions in evaluations/{plain(validation.name)}, the threshold would be "
-                f"{fine(recomputed)}. Either it was chosen on other photographs, or the threshold criterion in "
-                "config.yaml has been changed."
+                f"{precise_number(recomputed)}. Either it was chosen on other photographs, or the threshold criterion "
+                "in config.yaml has been changed."
             )
     else:
         rows.append(["Validation photographs used to choose it", MISSING])
     rows.append(["Calibration temperature (divides the logit; 1: no change)", _temperature(data, evaluation)])
     warnings += [
-        f"The evaluation {plain(other.name)} used another threshold, {fine(other.threshold)}, so it belongs to another "
-        "checkpoint."
+        f"The evaluation {plain(other.name)} used another threshold, {precise_number(other.threshold)}, so it belongs "
+        "to another checkpoint."
         for other in data.evaluations
         if abs((other.threshold or 0) - evaluation.threshold) > 1e-12
     ]
     caption = "Operating point: how a probability becomes a prediction. It was chosen without test photographs."
-    return simple("operating_point", caption, ("Item", "Value"), rows), warnings
+    return text_table("operating_point", caption, ("Item", "Value"), rows), warnings
 
 
 def _temperature(data: RunData, evaluation: Evaluation) -> Entry:
@@ -161,7 +161,7 @@ def evaluation_history(data: RunData) -> tuple[Table | None, list[str]]:
             f"{runs} the same validation photographs. The more runs are tried, the more optimistic are the validation "
             "metrics of the best one."
         )
-    return (simple("ledger", caption, header, rows) if rows else None), sentences
+    return (text_table("ledger", caption, header, rows) if rows else None), sentences
 
 
 def _siblings(data: RunData) -> int | None:
@@ -201,7 +201,7 @@ def environment_table(data: RunData) -> Table:
     versions = found.get("versions")
     if isinstance(versions, dict):
         rows += [[plain(str(name)), text_at(versions, name)] for name in versions]
-    return simple("environment", "Software and hardware used for training.", ("Item", "Value"), rows)
+    return text_table("environment", "Software and hardware used for training.", ("Item", "Value"), rows)
 
 
 def commands(data: RunData) -> list[tuple[str, str]]:

@@ -79,7 +79,7 @@ assert list(TITLES) == [field.name for field in fields(Card)]
 
 
 def read_card(config: Mapping[str, Any]) -> dict[str, str | None]:
-    """Title and text of every item of a configuration's card; None where nothing is stated.
+    """Return title and text of every item of a configuration's card; None for an item that is not stated.
 
     Args:
         config: A configuration as read from YAML.

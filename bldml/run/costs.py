@@ -1,17 +1,17 @@
-"""What a run costs, as far as it was recorded: parameters, file size, speed, training time."""
+"""The costs of a run, as far as they were recorded: parameters, file size, speed, training time."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Each is None where the run does not say.
+    """Costs of a run; None or empty where they are not recorded.
 
     Args:
         parameters: Weights and biases of the network, > 0.
         checkpoint_bytes: Size of `best.ckpt`.
-        images_per_second: Photographs of the evaluation by its time, reading included.
-        device: What the evaluation was computed on, empty where unknown.
+        images_per_second: Photographs of the evaluation divided by its duration, which includes reading.
+        device: Device of the evaluation.
         training_seconds: Time in epochs, without pauses between interrupted parts.
     """
 
@@ -23,7 +23,7 @@ class Costs:
 
 
 def duration(seconds: float) -> str:
-    """Return a time as a reader says it.
+    """Return a duration as text, with two units at most.
 
     >>> duration(0.4), duration(75), duration(3 * 3600 + 125)
     ('< 1 s', '1 min 15 s', '3 h 2 min')

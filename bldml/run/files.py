@@ -1,4 +1,4 @@
-"""The files of a run folder as a report needs them: each is read whole, or refused with a message that names it."""
+"""Read the files of a run folder for reports: each is read completely, or refused with a message that names it."""
 
 import csv
 import math
@@ -14,13 +14,13 @@ from bldml.io.yaml import TextLoader, load_yaml
 from bldml.metrics.registry import canonical
 
 SCHEMA = 1
-"""The newest version of a JSON document that is understood; one without a number is of before 0.2."""
+"""The newest schema of a JSON document that is understood; documents written before 0.2 have none."""
 
 Row = dict[str, str]
 
 
 def text_at(values: object, *keys: str) -> str:
-    """A value inside nested mappings as text; empty where there is none.
+    """Return a value inside nested mappings as text; empty where there is none.
 
     >>> text_at({"model": {"lr": 0.1}}, "model", "lr"), text_at({}, "model", "lr")
     ('0.1', '')
@@ -31,7 +31,7 @@ def text_at(values: object, *keys: str) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A mapping from a JSON file; empty where there is no such file.
+    """Return the mapping in a JSON file; empty if the file does not exist.
 
     Raises:
         RunError: The file is damaged, or of a newer version of bldml.
@@ -46,7 +46,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A configuration, every scalar of it text or None; empty where there is no such file.
+    """Return a configuration, every scalar of it text or None; empty if the file does not exist.
 
     Raises:
         RunError: It is damaged.
@@ -60,20 +60,20 @@ def read_config(path: Path) -> dict[str, Any]:
             f"Cannot read {path}: {error.strerror}.", "run-config-unreadable", path=path, reason=error.strerror
         ) from error
     except (ValueError, yaml.YAMLError) as error:
-        message = f"{path} is no configuration: {error}. Put the file back as it was."
+        message = f"{path} is not a configuration: {error}. Restore the original file."
         raise RunError(message, "run-config-damaged", path=path, reason=str(error)) from error
     if not isinstance(value, dict):
-        message = f"{path} is no configuration: it holds no settings. Put the file back as it was."
+        message = f"{path} is not a configuration: it contains no settings. Restore the original file."
         raise RunError(message, "run-config-no-mapping", path=path)
     return value
 
 
 def read_table(path: Path, columns: tuple[str, ...]) -> tuple[Row, ...]:
-    """A table from a CSV file; empty where there is no such file.
+    """Return the rows of a CSV file; none if the file does not exist.
 
     Args:
         path: The file.
-        columns: Those that it must have.
+        columns: Required columns.
 
     Raises:
         RunError: The file is damaged.
@@ -89,17 +89,17 @@ def read_table(path: Path, columns: tuple[str, ...]) -> tuple[Row, ...]:
             f"Cannot read {path}: {error.strerror}.", "run-table-unreadable", path=path, reason=error.strerror
         ) from error
     except (UnicodeDecodeError, csv.Error) as error:
-        message = f"{path} is no CSV in UTF-8: {error}. Put the file back as it was."
+        message = f"{path} is not CSV in UTF-8: {error}. Restore the original file."
         raise RunError(message, "run-table-damaged", path=path, reason=str(error)) from error
     missing = [column for column in columns if column not in (reader.fieldnames or ())]
     if missing:
-        message = f"{path} has no column {', '.join(missing)}. Put the file back as it was."
+        message = f"{path} has no column {', '.join(missing)}. Restore the original file."
         raise RunError(message, "run-table-column-missing", path=path, expected=missing)
     return tuple(rows)
 
 
 def read_epochs(path: Path) -> tuple[dict[str, float | None], ...]:
-    """The numbers of a history, also one of 0.1, by the names of today; None where a cell is empty or not finite.
+    """Return the numbers of a history, also of version 0.1, by current names; None if a cell is empty or not finite.
 
     Raises:
         RunError: The file is damaged.
@@ -111,12 +111,12 @@ def read_epochs(path: Path) -> tuple[dict[str, float | None], ...]:
             try:
                 value = float(cell) if cell else None
             except ValueError as error:
-                message = f"{path}, row {line}: {key} is {cell!r}, which is no number. Mend the row."
+                message = f"{path}, row {line}: {key} is {cell!r}, which is not a number. Correct the row."
                 raise RunError(message, "cell-no-number", path=path, row=line, key=key, found=cell) from error
             values[canonical(key)] = value if value is not None and math.isfinite(value) else None
         if values["epoch"] is None:
             raise RunError(
-                f"{path}, row {line}: there is no epoch. Mend the row.", "epoch-missing", path=path, row=line
+                f"{path}, row {line}: the epoch is missing. Correct the row.", "epoch-missing", path=path, row=line
             )
         epochs.append(values)
     return tuple(epochs)

@@ -1,6 +1,6 @@
-"""What a run folder holds, `lightning_logs/<run>/`: read it and write it.
+"""The run folder, `lightning_logs/<run>/`: the paths of its files, and its creation.
 
-Every file is written beside its place and then renamed, so that a kill leaves the old file or the new one.
+Every file is written under a temporary name and then renamed, so that a killed process leaves the old or the new file.
 """
 
 import errno
@@ -18,17 +18,17 @@ from bldml.io.atomic import check_name, write_atomically
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of one run and the places of what it holds; a place need not exist yet.
+    """The folder of one run and the paths of its files, which need not exist yet.
 
     Args:
-        path: the folder, `lightning_logs/<run>`.
+        path: The folder, `lightning_logs/<run>`.
     """
 
     path: Path
 
     @property
     def config(self) -> Path:
-        """The configuration that the run was started with."""
+        """The configuration with which the run was started."""
         return self.path / "config.yaml"
 
     @property
@@ -38,23 +38,23 @@ class RunFolder:
 
     @property
     def history(self) -> Path:
-        """One row per epoch: history.csv, or metrics.csv in a run that 0.1 started, which goes on in it."""
+        """One row per epoch: history.csv, or metrics.csv in a run that version 0.1 started and that continues it."""
         new, old = self.path / "history.csv", self.path / "metrics.csv"
         return old if old.is_file() and not new.exists() else new
 
     @property
     def training_time(self) -> Path:
-        """Seconds spent in training."""
+        """Duration of the training in seconds."""
         return self.path / "training_time.json"
 
     @property
     def splits(self) -> Path:
-        """Which photograph was in which split."""
+        """The split of each photograph."""
         return self.path / "splits.csv"
 
     @property
     def excluded(self) -> Path:
-        """Photographs that were not used, and why."""
+        """Photographs that were not used, with the reason."""
         return self.path / "excluded.csv"
 
     @property
@@ -64,7 +64,7 @@ class RunFolder:
 
     @property
     def leaks(self) -> Path:
-        """Photographs of one split that are in another as well; no file where that was not looked for."""
+        """Photographs with a duplicate or a photograph of the same burst in another split; missing without a search."""
         return self.path / "leaks.csv"
 
     @property
@@ -74,7 +74,7 @@ class RunFolder:
 
     @property
     def ledger(self) -> Path:
-        """Every evaluation that was made."""
+        """Every evaluation with labels."""
         return self.path / "ledger.csv"
 
     @property
@@ -89,17 +89,17 @@ class RunFolder:
 
     @property
     def last_checkpoint(self) -> Path:
-        """Where the run goes on from."""
+        """The checkpoint from which the run is resumed."""
         return self.checkpoints / "last.ckpt"
 
     @property
     def next_checkpoint(self) -> Path:
-        """A whole checkpoint that has not taken the place of `last_checkpoint` yet."""
+        """A complete checkpoint that has not replaced `last_checkpoint` yet."""
         return self.checkpoints / "next.ckpt"
 
     @property
     def previous_checkpoint(self) -> Path:
-        """The one before `last_checkpoint`, should that be damaged."""
+        """The checkpoint before `last_checkpoint`, used if that one is damaged."""
         return self.checkpoints / "previous.ckpt"
 
     def evaluation(self, name: str) -> Path:
@@ -111,17 +111,17 @@ class RunFolder:
     def create(
         cls, logs: Path, name: str, *, unique: bool = False, content: Mapping[str, str] | None = None
     ) -> "RunFolder":
-        """Make the folder of a new run; at every moment it is not there, or there with its first content.
+        """Create the folder of a new run together with its first files in one step.
 
         Args:
-            logs: folder of all runs, made where it is missing.
-            name: name of the run.
-            unique: where the name is taken, take `<name>-2`, `<name>-3`, … instead (for automatic names);
-                safe when several jobs start at once, because a folder appears in one step.
-            content: text of the files that it holds from the beginning, by name.
+            logs: Folder of all runs, created if missing.
+            name: Name of the run.
+            unique: If the name is taken, use `<name>-2`, `<name>-3`, … instead (for automatic names); safe when several
+                jobs start at once, because the folder is created in one step.
+            content: Text of its first files, by name.
 
         Raises:
-            RunError: the name is taken or is no name, or the folder cannot be made; nothing is left behind.
+            RunError: The name is taken or not valid, or the folder cannot be created; nothing is left behind.
         """
         check_name(name, "run")
         missing: list[Path] = []
@@ -130,7 +130,7 @@ class RunFolder:
             logs.mkdir(parents=True, exist_ok=True)
             for number in itertools.count(1):
                 path = logs / (name if number == 1 else f"{name}-{number}")
-                if _appear(path, content or {}):
+                if _create_with_content(path, content or {}):
                     return cls(path)
                 if not unique:
                     break
@@ -139,34 +139,34 @@ class RunFolder:
                 with suppress(OSError):
                     folder.rmdir()
             raise RunError(
-                f"Cannot make the run folder {logs / name}: {error.strerror} ({error.filename}). "
+                f"Cannot create the run folder {logs / name}: {error.strerror} ({error.filename}). "
                 "Use a folder that you may write to.",
                 "run-folder-not-makable",
                 path=logs / name,
                 reason=error.strerror,
             ) from error
-        message = f"{path} exists already and is left as it is. Give another --run_name, or move it away."
+        message = f"{path} already exists and was not changed. Set another --run_name, or move the folder away."
         raise RunError(message, "run-folder-exists", path=path)
 
     @classmethod
     def of_checkpoint(cls, checkpoint: Path) -> "RunFolder | None":
-        """Return the run that a checkpoint `<run>/checkpoints/<name>` lies in, or None outside a run."""
+        """Return the run of a checkpoint `<run>/checkpoints/<name>`; None for a checkpoint outside a run."""
         # A link to a checkpoint leads to its run; but a run's checkpoints may be a link to another disk.
-        for place in (checkpoint.resolve(), checkpoint.absolute()):
-            run = cls(place.parent.parent)
-            if place.parent == run.checkpoints and run.config.is_file():
+        for path in (checkpoint.resolve(), checkpoint.absolute()):
+            run = cls(path.parent.parent)
+            if path.parent == run.checkpoints and run.config.is_file():
                 return run
         return None
 
 
-def _appear(path: Path, content: Mapping[str, str]) -> bool:
-    """Make a folder with its content in one step; False if there is something of that name."""
+def _create_with_content(path: Path, content: Mapping[str, str]) -> bool:
+    """Create a folder with its content in one step; return False if the name is taken."""
     if not content:
         with suppress(FileExistsError):
             path.mkdir()
             return True
         return False
-    if path.exists():  # a rename would take the place of an empty folder
+    if path.exists():  # a rename would replace an empty folder
         return False
     hidden = path.with_name(f".bldml-{secrets.token_hex(8)}.tmp")
     hidden.mkdir()
@@ -179,5 +179,5 @@ def _appear(path: Path, content: Mapping[str, str]) -> bool:
             return False
         raise
     finally:
-        shutil.rmtree(hidden, ignore_errors=True)  # after the rename it is not there
+        shutil.rmtree(hidden, ignore_errors=True)  # after the rename it does not exist
     return True

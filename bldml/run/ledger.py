@@ -1,6 +1,6 @@
-"""The ledger of a run: every evaluation that was made of it, in `ledger.csv`.
+"""The ledger of a run: every evaluation with labels, in `ledger.csv`.
 
-A test set that is looked at again and again is no longer a test; the ledger lets a report say how often it was.
+Repeated evaluation on a test set biases its results; from the ledger a report counts the evaluations of each set.
 """
 
 import csv
@@ -19,12 +19,12 @@ class LedgerEntry:
     """One evaluation with labels.
 
     Attributes:
-        time: When it was made, ISO 8601 in UTC.
-        evaluation: Its name, that of the folder with its results.
-        split: The split that was evaluated: val or test (an external set is a test).
+        time: Time of the evaluation, ISO 8601 in UTC.
+        evaluation: Its name, which is also that of its folder.
+        split: The split that was evaluated: val or test (test for an external set).
         dataset_fingerprint: SHA-256 of the photographs' contents and classes (see `dataset.samples.dataset_digest`).
         n: Number of photographs.
-        checkpoint: The checkpoint, below the run folder where it lies there.
+        checkpoint: Path of the checkpoint, relative to the run folder if it is inside.
     """
 
     time: str
@@ -39,19 +39,19 @@ _COLUMNS = tuple(field.name for field in fields(LedgerEntry))
 
 
 def append_entry(run: RunFolder, entry: LedgerEntry) -> None:
-    """Add an evaluation to the run's ledger, making it where it is missing.
+    """Append an evaluation to the ledger of the run, which is created if it is missing.
 
-    The line is appended in one write, so that of two processes that evaluate at once none loses the other's.
+    The line is appended in one write, so that two processes that evaluate at once do not lose each other's line.
 
     Raises:
-        RunError: It cannot be written.
+        RunError: The ledger cannot be written.
     """
     header, line = _line(_COLUMNS), _line([with_apostrophe(str(cell)) for cell in astuple(entry)])
     try:
         descriptor = os.open(run.ledger, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             size = os.fstat(descriptor).st_size
-            # A line that a full disk has cut short is ended first.
+            # A line that was cut short by a full disk is terminated first.
             cut = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
             start = header if size == 0 else "\n" if cut else ""
             os.write(descriptor, (start + line).encode(errors="backslashreplace"))
@@ -64,9 +64,9 @@ def append_entry(run: RunFolder, entry: LedgerEntry) -> None:
 
 
 def read_ledger(run: RunFolder) -> list[LedgerEntry]:
-    """The evaluations made of a run, oldest first; nothing where there is no ledger.
+    """Return the evaluations of a run, oldest first; an empty list if there is no ledger.
 
-    A line that is no whole entry, such as one cut short, is left out.
+    An incomplete line, such as one cut short, is skipped.
 
     Raises:
         RunError: The ledger cannot be read.

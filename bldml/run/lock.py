@@ -6,21 +6,21 @@ from bldml.run.folder import RunFolder
 
 
 def lock_run(run: RunFolder, *, wait: float = 0.0) -> Lock:
-    """Keep other processes from training in this run, until the lock is closed or the process ends.
+    """Prevent other processes from training in this run until the lock is closed or the process ends.
 
     Args:
         run: The run.
         wait: Seconds to wait for a process that is about to end, or for a file server that notices late.
 
     Raises:
-        RunError: Another process holds it.
+        RunError: Another process holds the lock, or the run folder is not writable.
     """
     try:
         return Lock(run.path / ".lock", wait=wait)
     except Taken as error:
         raise RunError(
-            f"Another process is training in {run.path}. Two would mix their results: wait until it has ended, "
-            "or start a run of another --run_name.",
+            f"Another process is training in {run.path}. Two processes would mix their results. Wait until it has "
+            "ended, or start another run with --run_name.",
             "run-in-use",
             path=run.path,
         ) from error

@@ -1,4 +1,4 @@
-"""The table of photographs of a run or an external set, `photographs.csv`, and how two sets differ."""
+"""The table of photographs of a run or an external set, `photographs.csv`, and differences between two sets."""
 
 import csv
 import io
@@ -11,8 +11,7 @@ from statistics import median
 from bldml.errors import RunError
 from bldml.io.csvfile import with_apostrophe, without_apostrophe
 
-SHOWN = 5
-"""Names listed in a sentence, at most."""
+MAX_CAMERAS = 5  # listed in a sentence
 
 
 @dataclass(frozen=True)
@@ -22,8 +21,8 @@ class PhotographRow:
     Args:
         path: As in predictions.csv.
         split: `train`, `val`, `test`.
-        true_class: Class by its label.
-        group: What was photographed together; empty where unknown.
+        true_class: Class name of its label.
+        group: Group (tree, site, burst); empty if unknown.
         width: Pixels, upright; 0 where unknown.
         height: Pixels, upright; 0 where unknown.
         camera: Maker and model; empty where unknown.
@@ -44,16 +43,16 @@ class PhotographRow:
 
 @dataclass(frozen=True)
 class Description:
-    """What can be said of a set of photographs without looking at them.
+    """Description of a set of photographs by its table.
 
     Args:
-        n: Photographs.
-        n_positive: Of the positive class.
-        megapixels: Median; None where unknown.
-        cameras: Names with counts, most frequent first; unknown ones under the empty name.
-        first: First day, ISO 8601; empty where no time is known.
+        n: Number of photographs.
+        n_positive: Number of the positive class.
+        megapixels: Median size; None if unknown.
+        cameras: Names with counts, most frequent first; unknown cameras under the empty name.
+        first: First day, ISO 8601; empty if no date is known.
         last: Last day.
-        n_dated: Photographs whose time is known.
+        n_dated: Number of photographs with a date.
     """
 
     n: int
@@ -69,7 +68,7 @@ _COLUMNS = tuple(field.name for field in fields(PhotographRow))
 
 
 def photographs_text(rows: Iterable[PhotographRow]) -> str:
-    """The table as CSV; text that a spreadsheet would take for a formula is guarded."""
+    """Return the table as CSV; text that a spreadsheet would take for a formula gets an apostrophe in front."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
@@ -81,10 +80,10 @@ def photographs_text(rows: Iterable[PhotographRow]) -> str:
 
 
 def read_photograph_table(path: Path) -> list[PhotographRow]:
-    """Read what `photographs_text` gave.
+    """Read a table that `photographs_text` wrote.
 
     Raises:
-        RunError: No such file, or not such a table; the row is named.
+        RunError: The file is missing, or not such a table; the message names the row.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -95,11 +94,11 @@ def read_photograph_table(path: Path) -> list[PhotographRow]:
         ) from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise RunError(
-            f"{path} is no CSV in UTF-8: {error}.", "photograph-table-damaged", path=path, reason=str(error)
+            f"{path} is not CSV in UTF-8: {error}.", "photograph-table-damaged", path=path, reason=str(error)
         ) from error
     missing = [column for column in _COLUMNS if column not in header]
     if missing:
-        message = f"{path} is no table of photographs: column {', '.join(missing)} missing in row 1."
+        message = f"{path} is not a table of photographs: column {', '.join(missing)} missing in row 1."
         raise RunError(message, "photograph-table-foreign", path=path, expected=missing)
     found = []
     for number, cells in enumerate(rows, 2):
@@ -110,7 +109,7 @@ def read_photograph_table(path: Path) -> list[PhotographRow]:
             texts |= {key: row[key] for key in ("path", "split", "taken", "sha256")}
             found.append(PhotographRow(width=width, height=height, **texts))
         except (KeyError, ValueError) as error:
-            message = f"{path}, row {number}, cannot be read. Mend the row or take the file away."
+            message = f"{path}, row {number}, cannot be read. Correct the row or remove the file."
             raise RunError(message, "photograph-row-wrong", path=path, row=number) from error
     return found
 
@@ -140,7 +139,7 @@ def describe(rows: Sequence[PhotographRow], positive_class: str) -> Description:
 
 
 def differences(training: Sequence[PhotographRow], other: Sequence[PhotographRow], positive_class: str) -> list[str]:
-    """Say in sentences how a set differs from the photographs that a classifier was trained on.
+    """Return sentences on how a set differs from the training photographs.
 
     Args:
         training: The training split.
@@ -177,8 +176,8 @@ def _cameras(here: Description, there: Description) -> str:
         return "Their files do not record the camera."
     if not known:
         return "The files of the training photographs do not record the camera."
-    listed = ", ".join(f"{name} ({count})" for name, count in new[:SHOWN])
-    more = f" and {len(new) - SHOWN} more" if len(new) > SHOWN else ""
+    listed = ", ".join(f"{name} ({count})" for name, count in new[:MAX_CAMERAS])
+    more = f" and {len(new) - MAX_CAMERAS} more" if len(new) > MAX_CAMERAS else ""
     taken_by = (
         f"{_percent(sum(count for _, count in new), here.n)} were taken with cameras that took no training photograph: "
         f"{listed}{more}."
@@ -193,15 +192,15 @@ def _dates(here: Description, there: Description) -> str:
         is_partial = any(0 < one.n_dated < one.n for one in (here, there))
         dated = f" ({_dated(here)}; training photographs: {_dated(there)})" if is_partial else ""
         return f"Whether they were taken at another time is not known: the files do not record the date{dated}."
-    apart = here.first > there.last or here.last < there.first
+    relation = "do not overlap" if here.first > there.last or here.last < there.first else "overlap"
     return (
         f"They were taken from {here.first} to {here.last}{some_dated(here)}; the training photographs from "
-        f"{there.first} to {there.last}{some_dated(there)}: the periods {'do not overlap' if apart else 'overlap'}."
+        f"{there.first} to {there.last}{some_dated(there)}: the periods {relation}."
     )
 
 
 def some_dated(description: Description) -> str:
-    """How many of a set are dated, in brackets behind a space, where it is not all of them."""
+    """Return a space and, in brackets, how many photographs of a set have a date; empty if all have one."""
     return "" if description.n_dated == description.n else f" ({_dated(description)})"
 
 

@@ -1,4 +1,4 @@
-"""The tables of an evaluation, `predictions.csv` and `metrics.json` with its CSV: read them and write them."""
+"""Read and write the tables of an evaluation: `predictions.csv`, and `metrics.json` with its CSV."""
 
 import csv
 import io
@@ -19,11 +19,11 @@ class Prediction:
     """One row of `predictions.csv`.
 
     Args:
-        path: the photograph, as text that is safe in a CSV cell.
-        group: what was photographed together (tree, site); empty where unknown.
-        true_class: empty where unknown.
-        predicted_class: the class on this probability's side of the operating threshold.
-        probability: calibrated probability of the positive class, in [0, 1].
+        path: Path of the photograph, as text that is safe in a CSV cell.
+        group: Group (tree, site, burst); empty if unknown.
+        true_class: True class; empty if unknown.
+        predicted_class: Predicted class: the positive one if the probability is at least the operating threshold.
+        probability: Calibrated probability of the positive class, in [0, 1].
     """
 
     path: str
@@ -37,15 +37,15 @@ _COLUMNS = tuple(field.name for field in fields(Prediction))
 
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
-    """Write `predictions.csv`, making its folder where it is missing.
+    """Write `predictions.csv`, and create its folder if it is missing.
 
-    Probabilities read back as the same float64. Groups and class names that a spreadsheet would run as a
-    formula get an apostrophe in front (OWASP, "CSV injection"), which `read_predictions` takes off. Lone
-    surrogates, which are not text, become a backslash and their number.
+    Probabilities are read back as the same float64. Groups and class names that a spreadsheet would run as a formula
+    get an apostrophe in front (OWASP, "CSV injection"), which `read_predictions` removes. Lone surrogates, which are
+    not text, become a backslash and their number.
 
     Raises:
-        ValueError: a probability is nan or outside [0, 1]; the message names the photograph.
-        RunError: the file cannot be written.
+        ValueError: A probability is nan or outside [0, 1]; the message names the photograph.
+        RunError: The file cannot be written.
     """
     text = io.StringIO()
     plain = csv.writer(text, lineterminator="\n")
@@ -56,7 +56,7 @@ def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
         if not 0 <= row.probability <= 1:
             raise ValueError(f"The probability of {row.path} must lie in [0, 1], found {row.probability}.")
         names = [with_apostrophe(name) for name in (row.group, row.true_class, row.predicted_class)]
-        cells = [row.path, *names, repr(float(row.probability))]  # float: numpy's repr is no number
+        cells = [row.path, *names, repr(float(row.probability))]  # float: numpy's repr is not a number
         writer = quoted if any("\r" in cell for cell in cells) else plain
         writer.writerow(cells)
     make_folder(path.parent)
@@ -64,10 +64,10 @@ def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """Read what `write_predictions` wrote, also after a spreadsheet has added or reordered columns.
+    """Read a table that `write_predictions` wrote, also after a spreadsheet has added or reordered columns.
 
     Raises:
-        RunError: no such file, no such table, or a row that cannot be read (the header is row 1).
+        RunError: The file is missing or not such a table, or a row cannot be read (the header is row 1).
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:  # a spreadsheet may add a byte order mark
@@ -76,31 +76,31 @@ def read_predictions(path: Path) -> list[Prediction]:
         message = f"Cannot read {path}: {error.strerror}. Run the evaluation that writes it."
         raise RunError(message, "predictions-unreadable", path=path, reason=error.strerror) from error
     except (UnicodeDecodeError, csv.Error) as error:
-        message = f"{path} is no CSV in UTF-8: {error}. Run the evaluation again."
+        message = f"{path} is not CSV in UTF-8: {error}. Repeat the evaluation."
         raise RunError(message, "predictions-damaged", path=path, reason=str(error)) from error
     missing = [column for column in _COLUMNS if column not in header]
     if missing:
         raise RunError(
-            f"{path} is no table of predictions: column {', '.join(missing)} missing in row 1, "
+            f"{path} is not a table of predictions: column {', '.join(missing)} missing in row 1, "
             f"found {', '.join(header) or 'nothing'}. Give a predictions.csv, separated by commas.",
             "predictions-foreign",
             path=path,
             found=header,
             expected=missing,
         )
-    # An empty line is no row.
+    # An empty line is not a row.
     return [_to_prediction(path, number, header, cells) for number, cells in enumerate(rows, 2) if cells]
 
 
 def write_metrics(folder: Path, metrics: EvaluationMetrics) -> None:
     """Write the metrics of an evaluation as `metrics.json` and `metrics.csv`.
 
-    The folder is made where it is missing. The CSV has one row for the chosen operating point and one for
-    0.5; an undefined score is an empty cell.
+    The folder is created if it is missing. The CSV has one row for the chosen operating point and one for 0.5; an
+    undefined metric is an empty cell.
 
     Raises:
-        ValueError: a number is nan or infinite; nothing is written.
-        RunError: the files cannot be written.
+        ValueError: A number is nan or infinite; nothing is written.
+        RunError: The files cannot be written.
     """
     document = json.dumps(metrics.to_plain(), indent=2, allow_nan=False) + "\n"
     shared = {"n": metrics.n, "n_positive": metrics.n_positive, **metrics.overall, "temperature": metrics.temperature}
@@ -115,10 +115,10 @@ def write_metrics(folder: Path, metrics: EvaluationMetrics) -> None:
 
 
 def read_metrics(folder: Path) -> EvaluationMetrics:
-    """Read `metrics.json` of an evaluation folder, also one that 0.1 wrote.
+    """Read `metrics.json` of an evaluation folder, also one that version 0.1 wrote.
 
     Raises:
-        RunError: no such file, or not the metrics of an evaluation.
+        RunError: The file is missing, or does not contain the metrics of an evaluation.
     """
     path = folder / "metrics.json"
     try:
@@ -128,18 +128,18 @@ def read_metrics(folder: Path) -> EvaluationMetrics:
         raise RunError(message, "metrics-unreadable", path=path, reason=error.strerror) from error
     except ValueError as error:
         raise RunError(
-            f"{path} is not JSON: {error}. Run the evaluation again.", "metrics-damaged", path=path, reason=str(error)
+            f"{path} is not JSON: {error}. Repeat the evaluation.", "metrics-damaged", path=path, reason=str(error)
         ) from error
     try:
         return EvaluationMetrics.from_plain(metrics)
     except ValueError as error:
-        message = f"{path} holds no metrics of an evaluation: {error}. Run the evaluation again."
+        message = f"{path} does not contain the metrics of an evaluation: {error}. Repeat the evaluation."
         raise RunError(message, "metrics-foreign", path=path, reason=str(error)) from error
 
 
 def _to_prediction(path: Path, number: int, header: list[str], cells: list[str]) -> Prediction:
     if len(cells) != len(header):
-        message = f"{path}, row {number}: {len(cells)} cells, the header has {len(header)}. Mend the row."
+        message = f"{path}, row {number}: {len(cells)} cells, the header has {len(header)}. Correct the row."
         raise RunError(message, "prediction-cells-wrong", path=path, row=number, found=len(cells), expected=len(header))
     row = dict(zip(header, cells, strict=True))
     try:
@@ -148,7 +148,7 @@ def _to_prediction(path: Path, number: int, header: list[str], cells: list[str])
         probability = math.nan
     if not 0 <= probability <= 1:
         found = repr(row["probability"])
-        message = f"{path}, row {number}: the probability is {found}, give a number in [0, 1]."
+        message = f"{path}, row {number}: the probability is {found}, but must be a number in [0, 1]."
         raise RunError(message, "probability-wrong", path=path, row=number, found=found)
     return Prediction(
         path=row["path"],

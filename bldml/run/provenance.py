@@ -1,4 +1,4 @@
-"""What an evaluation was made of, `provenance.json`, and what its photographs are to the run."""
+"""The origin of an evaluation, `provenance.json`, and its role: how its photographs relate to the run."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -9,21 +9,21 @@ from bldml.run.photographs import PhotographRow
 
 Role = Literal["training", "validation", "test", "external", "mixed", "unlabelled", "unknown"]
 ROLES: dict[str, Role] = {"train": "training", "val": "validation", "test": "test"}
-"""What the photographs of each split are to the run that it was divided for."""
-DIGITS = 16  # of a SHA-256 in hexadecimal: 64 bits tell 100,000 photographs apart
+"""The role of each split."""
+DIGEST_DIGITS = 16  # hexadecimal digits of a SHA-256: 64 bits distinguish 100,000 photographs
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """One evaluation: its photographs, its checkpoint, how it was made. Empty or None where that is not recorded.
+    """The origin of one evaluation: photographs, checkpoint, command. A value is empty or None if it is not recorded.
 
     Args:
-        role: What the photographs are to the run, by their contents. `training`, `validation`, `test`: photographs of
-            that split. `external`: none is one of the run's. `mixed`: of several of these. `unlabelled`: photographs
-            without labels, whatever else they are. `unknown`: not recorded.
-        known: How many of the photographs the run's `train`, `val` and `test` have, by content; a checkpoint outside
-            its run tells `seen` alone, those of train or val. None where there was nothing to compare with.
-        split: `train`, `val`, `test` or `predict`, as the command asked.
+        role: How the photographs relate to the run, by their contents. `training`, `validation`, `test`: photographs of
+            that split. `external`: none belongs to the run. `mixed`: a mixture of these. `unlabelled`: photographs
+            without labels, of any origin. `unknown`: not recorded.
+        known: Number of the photographs that are in `train`, `val` and `test` of the run, by content; for a checkpoint
+            outside its run only `seen`, those in train or val. None if there was nothing to compare with.
+        split: `train`, `val`, `test` or `predict`, as requested by the command.
         dataset_fingerprint: SHA-256 over the photographs' contents and classes.
         created: ISO 8601, UTC.
         command: The command line.
@@ -31,14 +31,14 @@ class Provenance:
         epoch: Epoch of the checkpoint, counted from 0.
         root: Absolute path of the folder with the photographs.
         manifest: Absolute path of the manifest, if any.
-        fold: Fold of the manifest that was val, if any.
-        seconds: Time that the evaluation took.
-        device: What it was computed on.
-        near_training_photographs: How many look nearly the same as a photograph of training or validation.
-        ignored: Files that are no photographs, by suffix.
-        excluded: Photographs that could not be used.
-        versions: Of the software.
-        schema: Version of the document; 0 for one of before 0.2.
+        fold: Fold of the manifest that was used as val, if any.
+        seconds: Duration of the evaluation.
+        device: Device of the evaluation.
+        near_training_photographs: Number of near duplicates of training or validation photographs.
+        ignored: Number of files that are not photographs, by suffix.
+        excluded: Number of photographs that could not be used.
+        versions: Software versions.
+        schema: Version of the document; 0 for a document written before 0.2.
     """
 
     role: Role = "unknown"
@@ -62,7 +62,7 @@ class Provenance:
 
 
 def to_provenance(document: Mapping[str, Any]) -> Provenance:
-    """Read what provenance.json holds; a value of a wrong type counts as not recorded.
+    """Return the content of provenance.json; a value of a wrong type counts as not recorded.
 
     >>> to_provenance({"role": "test", "seconds": -1}).seconds is None
     True
@@ -88,25 +88,25 @@ def to_provenance(document: Mapping[str, Any]) -> Provenance:
 
 
 def count_known(digests: Iterable[str], photographs: Iterable[PhotographRow]) -> dict[str, int] | None:
-    """Count the photographs that each split of a run has too, by content.
+    """Count the photographs that are also in each split of a run, by content.
 
     Args:
         digests: SHA-256 of the photographs, hexadecimal.
-        photographs: The run's own.
+        photographs: Photographs of the run.
 
     Returns:
-        Counts of train, val and test, each photograph counted once; None where the run tells no contents.
+        Counts of train, val and test, each photograph counted once; None if the run records no contents.
 
     >>> row = PhotographRow("a.jpg", "val", "BLD", "", 0, 0, "", "", "ab" * 32)
     >>> count_known(["ab" * 32, "cd" * 32], [row])
     {'train': 0, 'val': 1, 'test': 0}
     """
-    rows = {split: {row.sha256[:DIGITS] for row in photographs if row.split == split} - {""} for split in ROLES}
+    rows = {split: {row.sha256[:DIGEST_DIGITS] for row in photographs if row.split == split} - {""} for split in ROLES}
     if not any(rows.values()):
         return None
     found = dict.fromkeys(ROLES, 0)
     for digest in digests:
-        split = next((split for split, contents in rows.items() if digest[:DIGITS] in contents), None)
+        split = next((split for split, contents in rows.items() if digest[:DIGEST_DIGITS] in contents), None)
         if split is not None:
             found[split] += 1
     return found
@@ -121,15 +121,15 @@ def role_of(
     *,
     own: bool = False,
 ) -> Role:
-    """Say what the photographs of an evaluation are to the run: by their contents, never by a name.
+    """Return how the photographs of an evaluation relate to the run: by their contents, never by a name.
 
     Args:
-        split: `train`, `val`, `test` or `predict`, as the command asked; empty where that is not recorded.
-        digest: Dataset fingerprint of the evaluation; empty where that is not recorded.
-        own_digests: Those of the run's splits.
-        n: Photographs.
-        known: How many of them each split of the run has; see `Provenance`.
-        own: Whether the command asked for a split of the run's own photographs. Such a set may have grown since.
+        split: `train`, `val`, `test` or `predict`, as requested by the command; empty if not recorded.
+        digest: Dataset digest of the evaluation; empty if not recorded.
+        own_digests: Dataset digests of the splits of the run.
+        n: Number of photographs.
+        known: Number of them in each split of the run; see `Provenance`.
+        own: Whether the command requested a split of the run. The photographs of that split may have changed since.
 
     >>> role_of("test", "", {}, 10, {"train": 5, "val": 0, "test": 0}), role_of("test", "", {}, 10, {"train": 0})
     ('mixed', 'external')
@@ -142,7 +142,7 @@ def role_of(
         if digest and own_digests.get(name) == digest:
             return role
     if known is None:
-        # Without other folders, train and val are always the run's own; a test may be of any photographs.
+        # train and val are always splits of the run; a test may be of any photographs.
         return ROLES[split] if split in ("train", "val") else "unknown"
     found = [name for name, count in known.items() if count]
     if not found:
@@ -153,7 +153,7 @@ def role_of(
 
 
 def positive_number(value: object) -> float | None:
-    """A finite number above 0, or None; true is no number."""
+    """Return a finite number above 0; None for any other value, also for True."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if math.isfinite(value) and value > 0 else None

@@ -1,6 +1,6 @@
-"""The only reader of a run folder: report and comparison are made from what it returns.
+"""The only reader of a run folder, for report and comparison.
 
-Each file is read whole, or refused with a message that names it. A file that is missing says nothing.
+Each file is read completely, or refused with a message that names it. A missing file counts as not recorded.
 """
 
 import math
@@ -25,8 +25,8 @@ from bldml.run.photographs import PhotographRow, read_photograph_table
 from bldml.run.predictions import Prediction, read_metrics, read_predictions
 from bldml.run.provenance import Provenance, Role, count_known, positive_number, role_of, to_provenance
 
-ORDER: tuple[Role, ...] = ("test", "external", "mixed", "unknown", "validation", "training", "unlabelled")
-"""From what says most of new photographs to what says least."""
+ROLE_ORDER: tuple[Role, ...] = ("test", "external", "mixed", "unknown", "validation", "training", "unlabelled")
+"""From the strongest to the weakest evidence for new photographs."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,15 @@ class Evaluation:
     """One evaluation of a run.
 
     Attributes:
-        name: Of its folder; what its photographs are is said by `provenance.role` alone.
+        name: Name of its folder; only `provenance.role` states how its photographs relate to the run.
         folder: Its folder.
         rows: The predictions.
         threshold: The operating threshold; None for photographs without labels.
         temperature: Divides the logit; None for photographs without labels.
         metrics: metrics.json; None for photographs without labels.
-        provenance: From where the photographs came and what they are to the run.
-        photographs: What their files say, where that was recorded for this set alone.
-        excluded: Photographs left out, with the reason.
+        provenance: Origin of the photographs and of the evaluation.
+        photographs: Rows of its own photographs.csv; empty if it has none.
+        excluded: Excluded photographs, with the reason.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Evaluation:
 
     @property
     def role(self) -> Role:
-        """What the photographs are to the run."""
+        """How the photographs relate to the run."""
         return self.provenance.role
 
     @property
@@ -70,7 +70,7 @@ class Evaluation:
         return np.array([row.true_class == classes.positive for row in self.rows], dtype=np.int64)
 
     def assess(self, classes: Classes) -> Assessment:
-        """All figures of a labelled evaluation, the same for a report and a comparison."""
+        """Return all metrics of a labelled evaluation with their intervals, the same for report and comparison."""
         assert self.threshold is not None
         groups = [row.group for row in self.rows]
         return assess(self.labels(classes), self.probabilities, groups, self.threshold)
@@ -78,20 +78,21 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class RunData:
-    """All that a run folder holds.
+    """The content of a run folder.
 
     Attributes:
         run: The folder.
-        config: config.yaml; every scalar is text or None. Empty where there is none.
-        environment: environment.json; empty where there is none.
-        training_time: training_time.json; empty where there is none.
+        config: config.yaml; every scalar is text or None. Empty if the file is missing.
+        environment: environment.json; empty if the file is missing.
+        training_time: training_time.json; empty if the file is missing.
         epochs: Rows of history.csv.
         splits: Rows of splits.csv.
         excluded: Rows of excluded.csv.
         photographs: Rows of photographs.csv.
-        leaks: Rows of leaks.csv; None where it was not looked for.
-        evaluations: Labelled ones by role, in `ORDER`; of one role those of the best checkpoint first, then the oldest.
-        unlabelled: Those without labels.
+        leaks: Rows of leaks.csv; None if leaks were not searched for.
+        evaluations: Labelled evaluations by role, in `ROLE_ORDER`; within a role, those of the best checkpoint first,
+            then the oldest.
+        unlabelled: Evaluations without labels.
         classes: The two classes.
     """
 
@@ -114,19 +115,19 @@ class RunData:
         return plain(self.run.path.resolve().name)
 
     def of_role(self, role: Role) -> Evaluation | None:
-        """The first labelled evaluation of this role."""
+        """Return the first labelled evaluation with this role; None if there is none."""
         return next((evaluation for evaluation in self.evaluations if evaluation.role == role), None)
 
     def setting(self, *keys: str) -> str:
-        """A value of the configuration as text; empty where there is none.
+        """Return a value of the configuration as text; empty if it is missing.
 
         Args:
-            keys: Where it stands, from the outermost key.
+            keys: The keys that lead to it, outermost first.
         """
         return text_at(self.config, *keys)
 
     def costs(self, evaluation: Evaluation | None = None) -> Costs:
-        """What the run costs, and how fast it was in an evaluation."""
+        """Return the costs of the run, and its speed in an evaluation."""
         parameters, checkpoint = positive_number(self.environment.get("parameters")), self.run.best_checkpoint
         provenance = evaluation.provenance if evaluation else Provenance()
         seconds = provenance.seconds
@@ -140,18 +141,18 @@ class RunData:
 
     @property
     def criterion(self) -> ThresholdCriterion | None:
-        """What the threshold was chosen for; None without a configuration.
+        """The criterion by which the threshold was chosen; None without a configuration.
 
         Raises:
-            RunError: The configuration names none that there is.
+            RunError: The criterion in the configuration is not valid.
         """
         if not self.config:
             return None
         block = self.config.get("operating_point")
-        given = {key: value for key, value in block.items() if value is not None} if isinstance(block, dict) else {}
+        values = {key: value for key, value in block.items() if value is not None} if isinstance(block, dict) else {}
         try:
-            numbers = {key: float(value) for key, value in given.items() if key != "maximize"}
-            return ThresholdCriterion(**given | numbers)
+            numbers = {key: float(value) for key, value in values.items() if key != "maximize"}
+            return ThresholdCriterion(**values | numbers)
         except (TypeError, ValueError, ConfigError) as error:
             message = f"operating_point in {self.run.config} cannot be understood: {error}."
             raise RunError(message, "run-criterion-wrong", path=self.run.config, reason=str(error)) from error
@@ -161,26 +162,28 @@ def read_run(run: RunFolder) -> RunData:
     """Read a run folder.
 
     Raises:
-        RunError: It is no run folder, or one of its files is damaged; the message says which.
+        RunError: It is not a run folder, or one of its files is damaged; the message names the file.
     """
     if not run.path.is_dir():
-        message = f"There is no run folder {plain(str(run.path))}. Give a folder such as lightning_logs/<run>."
+        message = (
+            f"The run folder {plain(str(run.path))} does not exist. Set a run folder such as lightning_logs/<run>."
+        )
         raise RunError(message, "run-folder-missing", path=run.path)
     config, environment = read_config(run.config), read_json(run.environment)
     splits = read_table(run.splits, ("path", "label", "split"))
     photographs = _photographs(run.photographs)
-    place = run.path / "evaluations"
+    folder = run.path / "evaluations"
     try:
-        folders = sorted(path for path in place.iterdir() if path.is_dir()) if place.is_dir() else []
+        folders = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     except OSError as error:
         raise RunError(
-            f"Cannot read {place}: {error.strerror}.", "run-file-unreadable", path=place, reason=error.strerror
+            f"Cannot read {folder}: {error.strerror}.", "run-file-unreadable", path=folder, reason=error.strerror
         ) from error
     found = [_evaluation(folder) for folder in folders if (folder / "predictions.csv").is_file()]
     if not config and not found:
         raise RunError(
-            f"{plain(str(run.path))} has no config.yaml and no evaluation. Give the folder of a run, "
-            "lightning_logs/<run>.",
+            f"{plain(str(run.path))} is not a run folder: it has no config.yaml and no evaluation. "
+            "Set a run folder such as lightning_logs/<run>.",
             "run-folder-empty",
             path=run.path,
         )
@@ -188,7 +191,7 @@ def read_run(run: RunFolder) -> RunData:
     found = [_with_role(one, digests if isinstance(digests, dict) else {}, photographs) for one in found]
     found.sort(
         key=lambda one: (
-            *(ORDER.index(one.role), Path(one.provenance.checkpoint).name != run.best_checkpoint.name),
+            *(ROLE_ORDER.index(one.role), Path(one.provenance.checkpoint).name != run.best_checkpoint.name),
             *(one.provenance.created, one.name),
         )
     )
@@ -224,7 +227,7 @@ def _evaluation(folder: Path) -> Evaluation:
         threshold, temperature = metrics.threshold, metrics.temperature
         for key, value, greatest in (("threshold", threshold, 1.0), ("temperature", temperature, math.inf)):
             if not isinstance(value, int | float) or not 0 <= value <= greatest or value == math.inf:
-                message = f"{folder / 'metrics.json'}: the {key} is {value!r}. Run the evaluation again."
+                message = f"{folder / 'metrics.json'}: the {key} is {value!r}. Repeat the evaluation."
                 raise RunError(message, "metrics-value-wrong", path=folder / "metrics.json", key=key, found=value)
     return Evaluation(
         name=folder.name,
@@ -240,40 +243,42 @@ def _evaluation(folder: Path) -> Evaluation:
 
 
 def _with_role(one: Evaluation, digests: dict[str, str], photographs: tuple[PhotographRow, ...]) -> Evaluation:
-    """The role of an evaluation that does not tell it, as those of before 0.2: from what else is recorded."""
-    told = one.provenance
-    if told.role != "unknown":
+    """Return an evaluation with its role; where it is not recorded, as before 0.2, by the digests and contents."""
+    provenance = one.provenance
+    if provenance.role != "unknown":
         return one
     contents = [row.sha256 for row in one.photographs]
     known = count_known(contents, photographs) if contents and all(contents) else None
-    split = told.split if one.threshold is not None else "predict"
-    role = role_of(split, told.dataset_fingerprint, digests, len(one.rows), known)
-    return replace(one, provenance=replace(told, role=role, known=known))
+    split = provenance.split if one.threshold is not None else "predict"
+    role = role_of(split, provenance.dataset_fingerprint, digests, len(one.rows), known)
+    return replace(one, provenance=replace(provenance, role=role, known=known))
 
 
 def _classes(run: RunFolder, positive: str, splits: tuple[Row, ...], evaluations: list[Evaluation]) -> Classes:
-    """The classes of a run.
+    """Return the classes of a run.
 
-    The positive class is the one that the configuration names. Where it names none, it is the predicted class of a
-    photograph whose probability reaches the threshold; where none does, the class that is never predicted. The negative
-    class is the most frequent other one, so that one mistyped label is not taken for it.
+    The positive class is the one that the configuration names. If it names none, it is the predicted class of a
+    photograph whose probability reaches the threshold; if there is none, the class that is never predicted. The
+    negative class is the most frequent other class, so that one mistyped label is not taken for it.
 
     Raises:
-        RunError: The positive class is not to be told, or is none of several classes that the tables have.
+        RunError: The positive class cannot be determined, or is not among the several classes of the tables.
     """
     names = Counter(row["label"] for row in splits)
     names.update(name for e in evaluations for row in e.rows for name in (row.true_class, row.predicted_class) if name)
     rows = [(row, row.probability >= (e.threshold or 0)) for e in evaluations for row in e.rows]
     if not positive:
-        positive = next((row.predicted_class for row, is_called in rows if is_called), "")
+        positive = next((row.predicted_class for row, is_positive in rows if is_positive), "")
     if not positive:
         never = set(names) - {row.predicted_class for row, _ in rows}
         positive = never.pop() if len(never) == 1 else ""
     if not positive or (len(names) > 1 and positive not in names):
-        found = f"the tables have {', '.join(sorted(map(plain, names)))}" if names else "and there is no table of them"
+        found = (
+            f"the tables contain {', '.join(sorted(map(plain, names)))}" if names else "and no table contains classes"
+        )
         raise RunError(
-            f"Which class is the positive one in {plain(str(run.path))} cannot be told: config.yaml has "
-            f"data.positive_class {plain(positive) or 'missing'}, {found}. Set data.positive_class there.",
+            f"The positive class of {plain(str(run.path))} cannot be determined: in config.yaml data.positive_class is "
+            f"{plain(positive) or 'missing'}, {found}. Set data.positive_class there.",
             "positive-class-unclear",
             path=run.path,
             found=positive,
@@ -283,11 +288,11 @@ def _classes(run: RunFolder, positive: str, splits: tuple[Row, ...], evaluations
 
 
 def _check(evaluation: Evaluation, classes: Classes) -> None:
-    """Refuse predictions that were changed by hand, naming the row."""
+    """Raise RunError if the predictions contradict the metrics or themselves, as after a change by hand."""
     file = plain(str(evaluation.folder / "predictions.csv"))
-    again = "The table was changed by hand, or is of another run: run the evaluation again."
+    remedy = "The table was changed by hand or belongs to another run. Repeat the evaluation."
     if not evaluation.rows:
-        raise RunError(f"{file} has no row. Run the evaluation again.", "predictions-empty", path=file)
+        raise RunError(f"{file} has no rows. Repeat the evaluation.", "predictions-empty", path=file)
     seen: set[str] = set()
     assert evaluation.threshold is not None
     for number, row in enumerate(evaluation.rows, 2):
@@ -295,36 +300,36 @@ def _check(evaluation: Evaluation, classes: Classes) -> None:
         for what, name in (("true class", row.true_class), ("predicted class", row.predicted_class)):
             if name not in classes.names:
                 known = " and ".join(map(plain, classes.names))
-                message = f"{place}: the {what} is {plain(name)!r}, known are {known}. {again}"
+                message = f"{place}: the {what} is {plain(name)!r}, but the classes are {known}. {remedy}"
                 raise RunError(message, "class-unknown", path=place, found=name, expected=known)
         if row.path in seen:
-            raise RunError(f"{place}: the photograph has a row already. {again}", "prediction-twice", path=place)
+            raise RunError(f"{place}: the photograph already has a row. {remedy}", "prediction-twice", path=place)
         seen.add(row.path)
-        called = classes.predicted(row.probability, evaluation.threshold)
-        if row.predicted_class != called:
+        predicted = classes.predicted(row.probability, evaluation.threshold)
+        if row.predicted_class != predicted:
             raise RunError(
                 f"{place}: the predicted class is {plain(row.predicted_class)}, but the probability {row.probability} "
-                f"and the threshold {evaluation.threshold} make it {plain(called)}. {again}",
+                f"and the threshold {evaluation.threshold} make it {plain(predicted)}. {remedy}",
                 "prediction-contradicts-threshold",
                 path=place,
                 found=row.predicted_class,
-                expected=called,
+                expected=predicted,
             )
     point = OperatingPoint(evaluation.threshold, evaluation.temperature or 0)
     found = evaluate(evaluation.labels(classes), evaluation.probabilities, point)
     assert evaluation.metrics is not None
-    for score, here, there in _unequal(found.to_plain(), evaluation.metrics.to_plain()):
-        message = f"{file} gives {score} = {here}, metrics.json beside it has {there!r}. {again}"
+    for score, here, there in _differing(found.to_plain(), evaluation.metrics.to_plain()):
+        message = f"According to {file}, {score} is {here}, but metrics.json in the same folder has {there!r}. {remedy}"
         raise RunError(message, "metrics-contradict-predictions", path=file, key=score, found=there, expected=here)
 
 
-def _unequal(found: dict[str, Any], told: dict[str, Any], within: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Scores that are not those told: name, found, told. A score that is not told, by an older version, is none."""
-    for name, here in found.items():
-        there = told.get(name, here)
+def _differing(computed: dict[str, Any], stored: dict[str, Any], within: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield name, computed and stored value of each metric that differs; one that is not stored does not differ."""
+    for name, here in computed.items():
+        there = stored.get(name, here)
         if isinstance(here, dict):
             if isinstance(there, dict):
-                yield from _unequal(here, there, f"{name} ")
+                yield from _differing(here, there, f"{name} ")
             else:
                 yield within + name, "scores", there
         elif isinstance(here, float) and isinstance(there, int | float):

@@ -24,7 +24,7 @@ from bldml.inference.explain import predict_with_map as real_predict
 from bldml.inference.gradcam import GradCam
 from bldml.report import page as report
 from bldml.run.folder import RunFolder
-from bldml.run.gallery import choose, read_gallery
+from bldml.run.gallery import choose_photographs, read_gallery
 from bldml.run.ledger import read_ledger
 from bldml.run.predictions import read_metrics, read_predictions
 from bldml.training.checkpoint import Checkpoint, read_checkpoint
@@ -64,7 +64,7 @@ def test_after_a_fit_the_pictures_are_those_of_the_photographs_named(run: Path, 
     folder = run / "evaluations" / split
     rows, threshold = read_predictions(folder / "predictions.csv"), read_metrics(folder).threshold
     gallery = read_gallery(folder)
-    assert [(shown.kind, shown.prediction) for shown in gallery] == choose(rows, threshold)
+    assert [(shown.kind, shown.prediction) for shown in gallery] == choose_photographs(rows, threshold)
     assert gallery
     for shown in gallery:
         picture = np.asarray(Image.open(shown.photograph), dtype=np.float64)

@@ -69,7 +69,7 @@ def write_evaluation(run: RunFolder, name: str, seed: int, *, groups: bool) -> N
     (folder / "provenance.json").write_text(json.dumps(provenance))
     shown = []
     (folder / gallery.FOLDER).mkdir()
-    for number, (kind, row) in enumerate(gallery.choose(rows, POINT.threshold)):
+    for number, (kind, row) in enumerate(gallery.choose_photographs(rows, POINT.threshold)):
         files = (f"{number:03}.jpg", f"{number:03}_seen.jpg")
         for shade, file in enumerate(files):
             (folder / gallery.FOLDER / file).write_bytes(picture(40 + 3 * number % 200 + shade))

@@ -89,12 +89,12 @@ def test_bins_are_those_of_scikit_learn(bins: int) -> None:
 def test_a_perfect_model_of_116_photographs_shows_an_error_too() -> None:
     # Published for such a size: about .08 for probabilities all over the range.
     probabilities = np.random.default_rng(7).random(116)
-    found = calibration.calibration_error_of_perfection(probabilities)
+    found = calibration.expected_calibration_error(probabilities)
     assert found is not None
     mean, high = found
     assert 0.06 < mean < 0.10
     assert mean < high < 0.15
-    many = calibration.calibration_error_of_perfection(np.random.default_rng(7).random(10_000), replicates=100)
+    many = calibration.expected_calibration_error(np.random.default_rng(7).random(10_000), replicates=100)
     assert many is not None
     assert 0.008 < many[0] < 0.012
 
@@ -102,5 +102,5 @@ def test_a_perfect_model_of_116_photographs_shows_an_error_too() -> None:
 def test_one_photograph_and_none() -> None:
     assert calibration.calibration_error([1], [0.75]) == 0.25
     assert calibration.calibration_error([], []) is None
-    assert calibration.calibration_error_of_perfection([]) is None
+    assert calibration.expected_calibration_error([]) is None
     assert calibration.reliability([], []) == []

@@ -130,7 +130,7 @@ def test_places_of_the_registry() -> None:
     assert {metric.name for metric in registry.shown_in("history")} == {
         *("sensitivity", "specificity", "ppv", "accuracy", "balanced_accuracy", "f1", "auroc", "average_precision"),
     }
-    assert all(metric.is_shown("report") for metric in registry.METRICS.values())
+    assert all(metric.is_shown_in("report") for metric in registry.METRICS.values())
 
 
 def test_page_of_the_documents_is_made_from_the_registry() -> None:
@@ -144,7 +144,7 @@ def test_a_whole_row_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "METRICS", dict(registry.METRICS))
     monkeypatch.setattr(registry, "_NAMES", dict(registry._NAMES))
     registry.register(Metric(**F2, aliases=("f_two",)))
-    assert registry.METRICS["f2"].is_shown("history")
+    assert registry.METRICS["f2"].is_shown_in("history")
     assert registry.canonical("val_f_two") == "val_f2"
     with pytest.raises(ValueError, match="the name f2 is taken by f2"):
         registry.register(Metric(**F2))
@@ -156,8 +156,8 @@ def test_a_whole_row_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"name": "recall"}, "the name recall is taken by sensitivity"),
         ({"name": "tp"}, "the name tp is taken"),
         ({"aliases": ("precision",)}, "the name precision is taken by ppv"),
-        ({"name": ""}, r"The metric \(no name\) .* the name '' must be of small letters"),
-        ({"name": "F-2"}, "the name 'F-2' must be of small letters, digits and underscores"),
+        ({"name": ""}, r"The metric \(no name\) .* the name '' must consist of lower-case letters"),
+        ({"name": "F-2"}, "the name 'F-2' must consist of lower-case letters, digits and underscores"),
         ({"title": ""}, "it has no title"),
         ({"definition": ""}, "it has no definition"),
         ({"of_counts": None}, "it needs exactly one of part, of_counts and of_probabilities"),

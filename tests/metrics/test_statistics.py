@@ -162,7 +162,7 @@ def test_letters_are_shared_exactly_where_nothing_tells_apart() -> None:
     pairs = [frozenset(pair) for pair in ("ab", "ac", "ad", "bc", "bd", "cd")]
     for chosen in product([False, True], repeat=6):
         different = {pair for pair, told in zip(pairs, chosen, strict=True) if told}
-        found = paired.letters(names, different)
+        found = paired.significance_letters(names, different)
         for pair in pairs:
             one, other = pair
             assert (not set(found[one]) & set(found[other])) == (pair in different)

@@ -260,9 +260,9 @@ def test_mcnemar_of_nothing_and_of_other_shapes() -> None:
 
 
 def test_letters_of_none_of_one_and_of_thirty() -> None:
-    assert paired.letters([], set()) == {}
-    assert paired.letters(["x"], set()) == {"x": "a"}
+    assert paired.significance_letters([], set()) == {}
+    assert paired.significance_letters(["x"], set()) == {"x": "a"}
     names = [str(i) for i in range(30)]
     every = {frozenset((a, b)) for a in names for b in names if a != b}
-    assert len(set(paired.letters(names, every).values())) == 30
-    assert set(paired.letters(names, set()).values()) == {"a"}
+    assert len(set(paired.significance_letters(names, every).values())) == 30
+    assert set(paired.significance_letters(names, set()).values()) == {"a"}

@@ -233,21 +233,21 @@ def test_other_groups_are_refused(tmp_path: Path, bldml: Bldml) -> None:
     [
         ("one", "needs two runs or more"),
         ("twice", "given more than once"),
-        ("nowhere", "There is no run folder"),
+        ("nowhere", "does not exist"),
         ("evaluation", "has no evaluation 'ohio'; it has test (test)"),
         ("no role", "has no evaluation of its test split; it has test (unknown)"),
         ("newer", "was written by a newer version of bldml (schema 2)"),
         ("no metrics", "Cannot read"),
-        ("other metrics", "metrics.json beside it has"),
+        ("other metrics", "metrics.json in the same folder has"),
         ("no labels", "has no labels"),
         ("separator", "path separator"),
-        ("damaged", "no table of predictions"),
+        ("damaged", "not a table of predictions"),
         ("probability", "row 3: the probability is 'high'"),
-        ("empty", "has no row"),
+        ("empty", "has no rows"),
         ("unlabelled", "the true class is ''"),
-        ("double", "the photograph has a row already"),
-        ("three", "the true class is 'Rust', known are No_BLD and BLD"),
-        ("positive", "Which class is the positive one"),
+        ("double", "the photograph already has a row"),
+        ("three", "the true class is 'Rust', but the classes are No_BLD and BLD"),
+        ("positive", "The positive class of"),
         ("side", "the predicted class is BLD, but the probability 0.001"),
         ("other positive", "Compare runs that look for the same class"),
     ],
@@ -317,7 +317,7 @@ def test_no_configuration_is_needed(paper: list[Path], bldml: Bldml) -> None:
     for command in (["compare", *paper[:2]], ["report", paper[1]]):
         refused = bldml(*command)
         assert refused.code == 1
-        assert "config.yaml is no configuration" in refused.err
+        assert "config.yaml is not a configuration" in refused.err
 
 
 class Page(HTMLParser):

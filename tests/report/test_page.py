@@ -34,7 +34,7 @@ from bldml.report import page as report
 from bldml.report.page import write_report
 from bldml.run.card import TITLES
 from bldml.run.folder import RunFolder
-from bldml.run.gallery import FOLDER, TABLE, choose, gallery_text
+from bldml.run.gallery import FOLDER, TABLE, choose_photographs, gallery_text
 from bldml.run.ledger import LedgerEntry, append_entry
 from bldml.run.photographs import PhotographRow, photographs_text
 from bldml.run.predictions import Prediction, read_predictions, write_metrics, write_predictions
@@ -143,7 +143,7 @@ def write_photographs(run: RunFolder) -> None:
 def write_gallery(run: RunFolder, name: str, content: bytes) -> list[tuple[str, Prediction]]:
     folder = run.evaluation(name) / FOLDER
     folder.mkdir()
-    chosen = choose(read_predictions(run.evaluation(name) / "predictions.csv"), THRESHOLD)
+    chosen = choose_photographs(read_predictions(run.evaluation(name) / "predictions.csv"), THRESHOLD)
     lines = []
     for index, (kind, row) in enumerate(chosen):
         names = (f"{index}.jpg", f"{index}_cam.jpg")
@@ -329,7 +329,7 @@ def test_photographs_are_counted(whole: RunFolder, page: Page) -> None:
 
 def test_operating_point_with_the_interval_of_its_choice(whole: RunFolder, page: Page) -> None:
     rows = {row["Item"]: row["Value"] for row in read(whole.path / "tables" / "run" / "operating_point.csv")}
-    assert rows["Threshold criterion (set in the configuration before training)"] == "greatest F1"
+    assert rows["Threshold criterion (set in the configuration before training)"] == "highest F1"
     assert rows["Decision threshold (lowest probability that is predicted positive)"] == "0.400"
     assert rows["Validation photographs used to choose it"] == "60 (30 positive)"
     predictions = read_predictions(whole.evaluation("val") / "predictions.csv")
@@ -379,7 +379,7 @@ def test_what_the_number_of_photographs_can_show(page: Page) -> None:
 
 
 def test_gallery_shows_the_right_pictures_in_order(whole: RunFolder, page: Page) -> None:
-    chosen = choose(read_predictions(whole.evaluation("test") / "predictions.csv"), THRESHOLD)
+    chosen = choose_photographs(read_predictions(whole.evaluation("test") / "predictions.csv"), THRESHOLD)
     pictures = page.all("img")
     assert len(pictures) == 2 * len(chosen) > 40
     for index, (_, row) in enumerate(chosen):
@@ -599,27 +599,27 @@ LEAF = "(BLD/leaf_00003.jpg)"
         ("predictions.csv", line(5, lambda c: [*c[:2], "Rust", *c[3:]]), f"row 5 {LEAF}: the true class is 'Rust'"),
         ("predictions.csv", line(2, lambda c: [*c[:2], "BDL", *c[3:]]), "leaf_00000.jpg): the true class is 'BDL'"),
         ("predictions.csv", line(5, lambda c: [*c[:3], "No_BLD", c[4]]), f"row 5 {LEAF}: the predicted class"),
-        ("predictions.csv", line(5, lambda c: ["No_BLD/leaf_00000.jpg", *c[1:]]), "the photograph has a row"),
-        ("predictions.csv", line(5, lambda c: [*c[:2], "No_BLD", *c[3:]]), "gives n_positive = 19, metrics.json"),
-        ("predictions.csv", line(5, lambda c: [*c[:4], "0.999"]), "metrics.json beside it has"),
+        ("predictions.csv", line(5, lambda c: ["No_BLD/leaf_00000.jpg", *c[1:]]), "the photograph already has a row"),
+        ("predictions.csv", line(5, lambda c: [*c[:2], "No_BLD", *c[3:]]), "n_positive is 19, but metrics.json"),
+        ("predictions.csv", line(5, lambda c: [*c[:4], "0.999"]), "metrics.json in the same folder has"),
         ("predictions.csv", lambda t: t[: t.index("\n") + 1], "predictions.csv"),
-        ("predictions.csv", lambda _: "\x00nothing", "no table of predictions"),
+        ("predictions.csv", lambda _: "\x00nothing", "not a table of predictions"),
         ("metrics.json", lambda t: t[:-20], "metrics.json is not JSON"),
-        ("metrics.json", lambda _: "[]", "holds no metrics"),
+        ("metrics.json", lambda _: "[]", "does not contain the metrics"),
         ("metrics.json", lambda t: t.replace('"threshold": 0.4', '"threshold": "x"'), "the threshold is 'x'"),
         ("metrics.json", lambda t: t.replace('"threshold": 0.4', '"threshold": 7'), "the threshold is 7"),
-        ("metrics.json", lambda t: re.sub('"auroc": [^,]*', '"auroc": 1.0', t), "metrics.json beside it has 1.0"),
+        ("metrics.json", lambda t: re.sub('"auroc": [^,]*', '"auroc": 1.0', t), "same folder has 1.0"),
         ("provenance.json", lambda t: t[:-5], "provenance.json is not JSON"),
         ("../../environment.json", lambda t: t[:-5], "environment.json is not JSON"),
         ("../../environment.json", lambda _: "[1]", "environment.json must hold a mapping"),
         ("../../history.csv", line(3, lambda c: ["x", *c[1:]]), "history.csv, row 3: epoch is 'x'"),
         ("../../history.csv", lambda t: t.replace("epoch", "age"), "history.csv has no column epoch"),
         ("../../splits.csv", lambda t: t.replace("label", "kind"), "splits.csv has no column label"),
-        ("../../splits.csv", lambda t: t + '"', "splits.csv is no CSV"),
-        ("../../config.yaml", lambda t: t + "}", "config.yaml is no configuration"),
-        ("../../config.yaml", lambda _: "text", "config.yaml is no configuration"),
+        ("../../splits.csv", lambda t: t + '"', "splits.csv is not CSV"),
+        ("../../config.yaml", lambda t: t + "}", "config.yaml is not a configuration"),
+        ("../../config.yaml", lambda _: "text", "config.yaml is not a configuration"),
         ("../../config.yaml", lambda t: t.replace("maximize: f1", "maximize: f1, recall: 1"), "operating_point in"),
-        ("../../config.yaml", lambda t: t.replace("sensitivity: null", "sensitivity: 0.9"), "takes one goal"),
+        ("../../config.yaml", lambda t: t.replace("sensitivity: null", "sensitivity: 0.9"), "one threshold criterion"),
     ],
 )  # fmt: skip
 def test_damage_is_a_message(tmp_path: Path, bare: None, file: str, change: Callable[[str], str], told: str) -> None:
@@ -641,7 +641,7 @@ def test_missing_files_are_not_stated(tmp_path: Path, bare: None, missing: str) 
 
 
 def test_no_run_folder_is_a_message(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="no run folder"):
+    with pytest.raises(RunError, match="none does not exist"):
         write_report(RunFolder(tmp_path / "none"))
     with pytest.raises(RunError, match=r"no config\.yaml and no evaluation"):
         write_report(RunFolder(tmp_path))

@@ -149,7 +149,7 @@ def test_create_makes_the_folder_and_its_parents(tmp_path: Path) -> None:
 def test_create_refuses_an_existing_run_and_leaves_it_alone(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path, "beech")
     run.config.write_text("old")
-    with pytest.raises(RunError, match=r"beech exists already .* another --run_name"):
+    with pytest.raises(RunError, match=r"beech already exists .* another --run_name"):
         RunFolder.create(tmp_path, "beech")
     assert run.config.read_text() == "old"
     assert list(tmp_path.iterdir()) == [run.path]
@@ -483,8 +483,8 @@ def test_metrics_that_are_not_finite_are_not_written(tmp_path: Path) -> None:
     [
         (b"{", "is not JSON"),
         (b"\xff", "is not JSON"),
-        (b"[]", "holds no metrics"),
-        (json.dumps({"n": 3}).encode(), "holds no metrics of an evaluation: n_positive, threshold"),
+        (b"[]", "does not contain the metrics"),
+        (json.dumps({"n": 3}).encode(), "does not contain the metrics of an evaluation: n_positive, threshold"),
         (json.dumps({"schema": 2, "n": 3}).encode(), "its schema is 2, this version of bldml reads 1"),
     ],
 )

@@ -11,7 +11,7 @@ from bldml.errors import RunError
 from bldml.metrics.assessment import evaluate
 from bldml.metrics.operating_point import OperatingPoint
 from bldml.run.folder import RunFolder
-from bldml.run.gallery import Kind, advice, certainty, choose, gallery_text, read_gallery
+from bldml.run.gallery import GalleryKind, advice, certainty, choose_photographs, gallery_text, read_gallery
 from bldml.run.ledger import LedgerEntry, append_entry, read_ledger
 from bldml.run.predictions import Prediction, write_metrics, write_predictions
 from bldml.run.reader import read_run
@@ -28,7 +28,7 @@ def many(count: int = 400, seed: int = 0) -> list[Prediction]:
     return [prediction(f"{i:04}.jpg", draw.choice(("BLD", "No_BLD")), draw.random()) for i in range(count)]
 
 
-def of(kind: Kind, chosen: list[tuple[Kind, Prediction]]) -> list[Prediction]:
+def of(kind: GalleryKind, chosen: list[tuple[GalleryKind, Prediction]]) -> list[Prediction]:
     return [row for found, row in chosen if found == kind]
 
 
@@ -36,7 +36,7 @@ def test_the_most_certain_errors_come_first_and_no_more_than_48() -> None:
     rows = many()
     wrong = [row for row in rows if row.true_class != row.predicted_class]
     assert len(wrong) > 48
-    shown = of("error", choose(rows, THRESHOLD))
+    shown = of("error", choose_photographs(rows, THRESHOLD))
     assert len(shown) == 48
     expected = sorted(
         wrong, key=lambda r: -((r.probability - 0.3) / 0.7 if r.probability >= 0.3 else (0.3 - r.probability) / 0.3)
@@ -46,19 +46,19 @@ def test_the_most_certain_errors_come_first_and_no_more_than_48() -> None:
 
 def test_every_error_is_shown_where_there_are_few() -> None:
     rows = [prediction("a", "BLD", 0.1), prediction("b", "No_BLD", 0.9), prediction("c", "BLD", 0.8)]
-    assert [row.path for row in of("error", choose(rows, THRESHOLD))] == ["b", "a"]
+    assert [row.path for row in of("error", choose_photographs(rows, THRESHOLD))] == ["b", "a"]
 
 
 def test_least_certain_ones_are_nearest_to_the_threshold_errors_too() -> None:
     rows = many()
-    shown = of("uncertain", choose(rows, THRESHOLD))
+    shown = of("uncertain", choose_photographs(rows, THRESHOLD))
     assert shown == sorted(rows, key=lambda row: certainty(row.probability, THRESHOLD))[:12]
     assert any(row.predicted_class != row.true_class for row in shown)
 
 
 def test_correct_ones_are_of_both_classes_and_of_every_certainty() -> None:
     rows = many()
-    shown = of("correct", choose(rows, THRESHOLD))
+    shown = of("correct", choose_photographs(rows, THRESHOLD))
     assert len({row.path for row in shown}) == 12
     for name in ("BLD", "No_BLD"):
         own = [row for row in shown if row.true_class == name]
@@ -73,16 +73,16 @@ def test_correct_ones_are_of_both_classes_and_of_every_certainty() -> None:
 def test_one_class_makes_up_for_the_other(sick: int, healthy: int, expected: int) -> None:
     rows = [prediction(f"s{i}", "BLD", 0.9 - i / 100) for i in range(sick)]
     rows += [prediction(f"h{i:02}", "No_BLD", 0.2 - i / 1000) for i in range(healthy)]
-    shown = of("correct", choose(rows, THRESHOLD))
+    shown = of("correct", choose_photographs(rows, THRESHOLD))
     assert len({row.path for row in shown}) == len(shown) == expected
     assert sum(row.true_class == "BLD" for row in shown) == sick
 
 
 def test_nothing_is_chosen_without_labels_and_the_order_of_the_rows_does_not_matter() -> None:
     rows = [prediction(str(i), "", 0.5) for i in range(5)]
-    assert choose(rows, THRESHOLD) == []
+    assert choose_photographs(rows, THRESHOLD) == []
     ties = [prediction(f"{i:02}", "BLD", 0.9) for i in range(40)]
-    assert choose(ties[::-1], THRESHOLD) == choose(ties, THRESHOLD)
+    assert choose_photographs(ties[::-1], THRESHOLD) == choose_photographs(ties, THRESHOLD)
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1.0, 1e-300, 0.5])

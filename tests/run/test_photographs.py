@@ -43,27 +43,27 @@ def test_how_a_set_differs() -> None:
     ]
     assert differences(training, other, "BLD") == [
         "0 % (0 of 2) of these photographs are BLD; in training 75 % (3 of 4).",
-        "They have 2.0 megapixels (median); in training 12.0.",
-        "50 % (1 of 2) were taken by cameras that took no training photograph: NIKON D90 (1). Of 50 % (1 of 2) the "
-        "camera is not known.",
-        "They were taken from 2024-07-01 to 2024-07-03; the training photographs from 2023-06-01 to 2023-06-01: at "
-        "another time.",
+        "Their median size is 2.0 megapixels; in training 12.0.",
+        "50 % (1 of 2) were taken with cameras that took no training photograph: NIKON D90 (1). The camera is not "
+        "known for 50 % (1 of 2).",
+        "They were taken from 2024-07-01 to 2024-07-03; the training photographs from 2023-06-01 to 2023-06-01: the "
+        "periods do not overlap.",
     ]
     assert differences(training, [], "BLD") == []
 
 
-def test_what_files_do_not_say_is_said() -> None:
+def test_what_files_do_not_record_is_stated() -> None:
     bare = [replace(ROW, width=0, height=0, camera="", taken="")]
     said = " ".join(differences([ROW], bare, "BLD"))
     assert "sizes are not known" in said
-    assert "do not say which camera" in said
-    assert "files do not say when" in said
+    assert "do not record the camera" in said
+    assert "the files do not record the date" in said
     assert describe(bare, "BLD").megapixels is None
     some = " ".join(differences([ROW], [ROW, *bare], "BLD"))
-    assert "All cameras that are known took training photographs too. Of 50 % (1 of 2) the camera is not known." in some
+    assert "All known cameras also took training photographs. The camera is not known for 50 % (1 of 2)." in some
     day = "from 2023-06-01 to 2023-06-01"
-    assert f"They were taken {day} (1 of 2 dated); the training photographs {day}: the times overlap." in some
+    assert f"They were taken {day} (1 of 2 dated); the training photographs {day}: the periods overlap." in some
     some = " ".join(differences([ROW, ROW, *bare], [ROW], "BLD"))
-    assert f"They were taken {day}; the training photographs {day} (2 of 3 dated): the times overlap." in some
+    assert f"They were taken {day}; the training photographs {day} (2 of 3 dated): the periods overlap." in some
     none = " ".join(differences([ROW, *bare], bare, "BLD"))
-    assert "not known: files do not say when (0 of 1 dated; of the training photographs 1 of 2 dated)." in none
+    assert "not known: the files do not record the date (0 of 1 dated; training photographs: 1 of 2 dated)." in none

@@ -8,7 +8,7 @@ from bldml.audit.findings import AuditFinding, split_command
 from bldml.audit.reading import Row
 from bldml.dataset.samples import SPLITS, Collection
 from bldml.io.text import counted, number, plain
-from bldml.report.tables import Table, simple
+from bldml.report.tables import Table, text_table
 
 FEW = 10  # photographs of a class in a split; with fewer, its metrics are unreliable
 MAX_ROWS = 15  # of a table on the page
@@ -55,7 +55,7 @@ def splits_table(rows: Sequence[Row], units: Sequence[int]) -> Table:
         "photograph."
     )
     header = ("Split", *map(plain, names), "Total", "Groups", "Independent")
-    return simple("splits", caption, header, lines)
+    return text_table("splits", caption, header, lines)
 
 
 def by_class(name: str, title: str, caption: str, rows: Sequence[Row], key: Callable[[Row], str]) -> Table:
@@ -77,7 +77,7 @@ def by_class(name: str, title: str, caption: str, rows: Sequence[Row], key: Call
         fractions = [number(count / sum(counts), 2) for count in counts]
         lines.append([plain(value) or "not known", sum(counts), *counts, *fractions])
     header = (title, "Total", *map(plain, names), *(f"Fraction {plain(class_name)}" for class_name in names))
-    table = simple(name, caption, header, lines)
+    table = text_table(name, caption, header, lines)
     left_out = max(0, len(lines) - MAX_ROWS)
     return Table(table.name, table.caption, table.header, table.rows[:MAX_ROWS], table.raw, left_out=left_out)
 

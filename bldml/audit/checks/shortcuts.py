@@ -13,7 +13,7 @@ from bldml.audit.reading import Row
 from bldml.io.text import number, plain
 from bldml.metrics.auroc import clustered_auroc, estimate_auroc
 from bldml.metrics.estimates import Estimate, undefined
-from bldml.report.tables import Entry, Table, bounds, fine
+from bldml.report.tables import Entry, Table, interval_text, precise_number
 
 FOLDS = 5
 MIN_PER_CLASS = 10  # independent photographs; with fewer, shortcuts are not tested
@@ -141,7 +141,7 @@ def _finding(shortcut: Shortcut, by_name: dict[str, Shortcut], positive_class: s
     if name == "metadata":
         families = [by_name[family].source.phrase for family in FAMILIES if by_name[family].low > WARNING_ABOVE]
         text += f" Most predictive: {', '.join(families)}." if families else ""
-    auroc = f"AUROC {number(shortcut.estimate.value, 2)} {bounds(shortcut.estimate)}, chance 0.5"
+    auroc = f"AUROC {number(shortcut.estimate.value, 2)} {interval_text(shortcut.estimate)}, chance 0.5"
     title = f"{plain(positive_class)} can be predicted from {shortcut.source.phrase} alone ({auroc})"
     return AuditFinding(_severity(shortcut), f"shortcut_{name}", title, text, advice)
 
@@ -206,8 +206,8 @@ def shortcuts_table(shortcuts: Sequence[Shortcut]) -> Table:
         (
             Entry(shortcut.source.title),
             Entry(
-                fine(shortcut.estimate.value) if shortcut.estimate.value is not None else "–",
-                bounds(shortcut.estimate),
+                precise_number(shortcut.estimate.value) if shortcut.estimate.value is not None else "–",
+                interval_text(shortcut.estimate),
             ),
             Entry(shortcut_verdict(shortcut)),
         )

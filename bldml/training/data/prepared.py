@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bldml.dataset.contents import Contents
 from bldml.dataset.samples import Collection, Sample, dataset_digest
-from bldml.run.provenance import DIGITS
+from bldml.run.provenance import DIGEST_DIGITS
 
 
 @dataclass(frozen=True)
@@ -55,4 +55,4 @@ class PreparedData:
     def seen_digests(self) -> str:
         """The training and validation photographs by the beginnings of their SHA-256, in one string."""
         digests = (digest for split in ("train", "val") for digest in self.contents_of(split).digests)
-        return "".join(sorted(digest[:DIGITS] for digest in digests))
+        return "".join(sorted(digest[:DIGEST_DIGITS] for digest in digests))
