@@ -53,7 +53,7 @@ def average_precision(labels: ArrayLike, probabilities: ArrayLike) -> float | No
 def log_loss(labels: ArrayLike, probabilities: ArrayLike) -> float | None:
     """Return the mean binary cross-entropy in nats, 0 or greater; None without photographs.
 
-    Probabilities are kept one float64 epsilon away from 0 and 1 (as scikit-learn's `log_loss` does), so that
+    Probabilities are clipped one float64 epsilon away from 0 and 1 (as scikit-learn's `log_loss` does), so that
     one error at full certainty adds 36 and not infinity.
 
     >>> round(log_loss([0, 1], [0.5, 0.25]), 4)

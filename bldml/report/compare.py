@@ -149,14 +149,14 @@ def compare_runs(paths: Sequence[Path], evaluation: str | None = None) -> Compar
     """
     if len(paths) < 2:
         found = plain(str(paths[0])) if paths else "none"
-        message = f"A comparison needs two runs or more, found {found}. Give run folders, lightning_logs/<run>."
+        message = f"A comparison needs two runs or more, found {found}. Set run folders such as lightning_logs/<run>."
         raise RunError(message, "runs-too-few", found=found, expected=2)
     same = [path for path, count in Counter(path.resolve() for path in paths).items() if count > 1]
     if same:
         message = f"The run {plain(str(same[0]))} is given more than once. Name each run once."
         raise RunError(message, "run-given-twice", path=same[0])
     if evaluation is not None:
-        RunFolder(paths[0]).evaluation(evaluation)  # refuses what is no name
+        RunFolder(paths[0]).evaluation(evaluation)  # refuses an invalid name
     chosen: list[tuple[str, RunData, Evaluation]] = []
     for path, name in zip(paths, _names(paths), strict=True):
         data = read_run(RunFolder(path))
@@ -217,13 +217,13 @@ def _chosen(data: RunData, name: str | None) -> Evaluation:
     if any(one.name == name for one in data.unlabelled):
         message = f"The evaluation {wanted} of {run} has no labels. Compare evaluations of labelled photographs."
         raise RunError(message, "evaluation-unlabelled", path=run, found=wanted)
-    there = ", ".join(f"{plain(one.name)} ({one.role})" for one in (*data.evaluations, *data.unlabelled))
+    available = ", ".join(f"{plain(one.name)} ({one.role})" for one in (*data.evaluations, *data.unlabelled))
     raise RunError(
-        f"The run {run} has no evaluation {wanted}; it has {there or 'none at all'}. Give --evaluation NAME for one "
+        f"The run {run} has no evaluation {wanted}; it has {available or 'no evaluation'}. Set --evaluation to one "
         "that every run has, or evaluate the run: bldml test --ckpt_path <run>/checkpoints/best.ckpt.",
         "evaluation-missing",
         path=run,
-        found=there,
+        found=available,
         expected=wanted,
     )
 
@@ -267,38 +267,40 @@ def _matched_to(first: ComparedRun, name: str, data: RunData, evaluation: Evalua
 def _check_same(first: ComparedRun, other: ComparedRun) -> None:
     """Raise RunError unless both evaluations are of the same photographs with the same classes and groups."""
     a, b = first.rows, other.rows
-    told = [f"{plain(path)}: only in {first.name}" for path in sorted(a.keys() - b.keys())]
-    told += [f"{plain(path)}: only in {other.name}" for path in sorted(b.keys() - a.keys())]
+    differences = [f"{plain(path)}: only in {first.name}" for path in sorted(a.keys() - b.keys())]
+    differences += [f"{plain(path)}: only in {other.name}" for path in sorted(b.keys() - a.keys())]
     for path in sorted(a.keys() & b.keys()):
         for what, one, two in (
             ("class", a[path].true_class, b[path].true_class),
             ("group", a[path].group, b[path].group),
-            ("content", *_both(first.contents.get(path), other.contents.get(path))),
+            ("content", *_first_digits(first.contents.get(path), other.contents.get(path))),
         ):
             if one != two:
-                told.append(f"{plain(path)}: {what} {plain(one)!r} in {first.name}, {plain(two)!r} in {other.name}")
-    if told:
-        more = f"\n  and {len(told) - MAX_LISTED} more" if len(told) > MAX_LISTED else ""
+                differences.append(
+                    f"{plain(path)}: {what} {plain(one)!r} in {first.name}, {plain(two)!r} in {other.name}"
+                )
+    if differences:
+        more = f"\n  and {len(differences) - MAX_LISTED} more" if len(differences) > MAX_LISTED else ""
         raise RunError(
             f"The runs {first.name} and {other.name} were not evaluated on the same photographs (evaluation "
-            f"{plain(first.evaluation.name)!r}: {len(a)} and {len(b)}), so they cannot be compared. {len(told)} "
+            f"{plain(first.evaluation.name)!r}: {len(a)} and {len(b)}), so they cannot be compared. {len(differences)} "
             "differences:\n  "
-            + "\n  ".join(told[:MAX_LISTED])
+            + "\n  ".join(differences[:MAX_LISTED])
             + f"{more}\nEvaluate all runs on one folder: bldml test --ckpt_path … --data.root FOLDER --name NAME.",
             "evaluations-differ",
-            found=told,
+            found=differences,
         )
     ours, theirs = first.data.classes.positive, other.data.classes.positive
     if ours != theirs:
         raise RunError(
             f"The positive class of {first.name} is {plain(ours)!r}, that of {other.name} {plain(theirs)!r}. Compare "
-            "runs that look for the same class.",
+            "runs with the same positive class.",
             "positive-classes-differ",
             found=[ours, theirs],
         )
 
 
-def _both(one: str | None, two: str | None) -> tuple[str, str]:
+def _first_digits(one: str | None, two: str | None) -> tuple[str, str]:
     """Return the first 12 digits of two SHA-256 values; two empty texts where one is not known."""
     return (one[:12], two[:12]) if one and two else ("", "")
 

@@ -140,7 +140,7 @@ def groups_table(assessment: Assessment, evaluation: Evaluation) -> Table | None
 
 
 def sample_size_sentences(assessment: Assessment) -> str:
-    """Return the lowest sensitivity and specificity that this sample size can exclude at best."""
+    """Return the lower limits of sensitivity and specificity that a classifier without errors would have."""
     parts = []
     for name, value, score in (("positives", 1, "sensitivity"), ("negatives", 0, "specificity")):
         mask = assessment.labels == value

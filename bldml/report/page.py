@@ -121,7 +121,7 @@ class PictureBudget:
             try:
                 contents.append(path.read_bytes())
             except OSError as error:
-                message = f"Cannot read {path}: {error.strerror}. Run the evaluation again."
+                message = f"Cannot read {path}: {error.strerror}. Repeat the evaluation."
                 raise RunError(message, "report-source-unreadable", path=path, reason=error.strerror) from error
         media_types = [_media_type(content) for content in contents]
         size = sum(map(len, contents))

@@ -38,7 +38,7 @@ class RunFolder:
 
     @property
     def history(self) -> Path:
-        """One row per epoch: history.csv, or metrics.csv in a run that version 0.1 started and that continues it."""
+        """One row per epoch: history.csv, or metrics.csv in a run that version 0.1 started, also after resuming."""
         new, old = self.path / "history.csv", self.path / "metrics.csv"
         return old if old.is_file() and not new.exists() else new
 

@@ -1,4 +1,4 @@
-"""The lock that keeps two processes from training in one run."""
+"""The lock that prevents two processes from training in one run."""
 
 from bldml.errors import RunError
 from bldml.io.locks import Lock, Taken

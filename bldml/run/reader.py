@@ -296,22 +296,22 @@ def _check(evaluation: Evaluation, classes: Classes) -> None:
     seen: set[str] = set()
     assert evaluation.threshold is not None
     for number, row in enumerate(evaluation.rows, 2):
-        place = f"{file}, row {number} ({plain(row.path)})"
+        location = f"{file}, row {number} ({plain(row.path)})"
         for what, name in (("true class", row.true_class), ("predicted class", row.predicted_class)):
             if name not in classes.names:
                 known = " and ".join(map(plain, classes.names))
-                message = f"{place}: the {what} is {plain(name)!r}, but the classes are {known}. {remedy}"
-                raise RunError(message, "class-unknown", path=place, found=name, expected=known)
+                message = f"{location}: the {what} is {plain(name)!r}, but the classes are {known}. {remedy}"
+                raise RunError(message, "class-unknown", path=location, found=name, expected=known)
         if row.path in seen:
-            raise RunError(f"{place}: the photograph already has a row. {remedy}", "prediction-twice", path=place)
+            raise RunError(f"{location}: the photograph already has a row. {remedy}", "prediction-twice", path=location)
         seen.add(row.path)
         predicted = classes.predicted(row.probability, evaluation.threshold)
         if row.predicted_class != predicted:
             raise RunError(
-                f"{place}: the predicted class is {plain(row.predicted_class)}, but the probability {row.probability} "
-                f"and the threshold {evaluation.threshold} make it {plain(predicted)}. {remedy}",
+                f"{location}: the predicted class is {plain(row.predicted_class)}, but the probability "
+                f"{row.probability} and the threshold {evaluation.threshold} make it {plain(predicted)}. {remedy}",
                 "prediction-contradicts-threshold",
-                path=place,
+                path=location,
                 found=row.predicted_class,
                 expected=predicted,
             )

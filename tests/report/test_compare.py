@@ -249,7 +249,7 @@ def test_other_groups_are_refused(tmp_path: Path, bldml: Bldml) -> None:
         ("three", "the true class is 'Rust', but the classes are No_BLD and BLD"),
         ("positive", "The positive class of"),
         ("side", "the predicted class is BLD, but the probability 0.001"),
-        ("other positive", "Compare runs that look for the same class"),
+        ("other positive", "Compare runs with the same positive class"),
     ],
 )
 def test_mistakes_are_messages(change: str, told: str, paper: list[Path], bldml: Bldml) -> None:
