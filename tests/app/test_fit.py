@@ -313,7 +313,7 @@ def test_two_goals_for_one_threshold_are_refused(leaves: Path, bldml: Bldml) -> 
     options = ("--operating_point.sensitivity=0.9", "--operating_point.maximize=youden")
     result = bldml("fit", *SMALL, f"--data.root={leaves}", *options)
     assert result.code == 2
-    assert "one criterion, not maximize and sensitivity" in result.err
+    assert "one threshold criterion, not maximize and sensitivity" in result.err
     assert "Traceback" not in result.err
     assert not Path("lightning_logs").exists()
 

@@ -249,7 +249,7 @@ def test_fixed_threshold_is_taken_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"maximize": "f1", "sensitivity": 0.9}, "one criterion, not maximize and sensitivity"),
+        ({"maximize": "f1", "sensitivity": 0.9}, "one threshold criterion, not maximize and sensitivity"),
         ({"sensitivity": 0.0}, r"sensitivity must lie in \(0, 1\], not 0"),
         ({"specificity": 1.5}, "specificity must lie in"),
         ({"threshold": math.nan}, "threshold must lie in"),
@@ -372,7 +372,7 @@ SCORES = (
 @pytest.mark.parametrize(
     ("labels", "probabilities", "message"),
     [
-        ([0, 1], [0.5], r"labels \(2,\), probabilities \(1,\)"),
+        ([0, 1], [0.5], r"same shape, found \(2,\) and \(1,\)"),
         ([0], [[0.5]], r"shape \(n,\), found \(1, 1\)"),
         ([0, 2], [0.5, 0.5], r"0 or 1, found \[0, 2\]"),
         ([0.5, 1], [0.5, 0.5], r"0 or 1, found \[0.5, 1.0\]"),

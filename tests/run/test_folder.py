@@ -172,7 +172,7 @@ def test_unique_names_of_parallel_jobs(tmp_path: Path, processes: ProcessPoolExe
 @pytest.mark.parametrize("unique", [False, True])
 def test_create_where_nothing_may_be_written(read_only_folder: Path, unique: bool) -> None:
     for logs in (read_only_folder, read_only_folder / "new" / "logs"):
-        with pytest.raises(RunError, match=r"Cannot make the run folder .*beech: Permission denied"):
+        with pytest.raises(RunError, match=r"Cannot create the run folder .*beech: Permission denied"):
             RunFolder.create(logs, "beech", unique=unique)
     assert [folder.name for folder in read_only_folder.iterdir()] == ["run"]
 
@@ -181,7 +181,7 @@ def test_create_where_nothing_may_be_written(read_only_folder: Path, unique: boo
 def test_create_with_a_file_in_the_way(tmp_path: Path, unique: bool) -> None:
     (tmp_path / "file").write_text("old")
     for logs in (tmp_path / "file", tmp_path / "file" / "logs"):
-        with pytest.raises(RunError, match=r"Cannot make the run folder .*/file"):
+        with pytest.raises(RunError, match=r"Cannot create the run folder .*/file"):
             RunFolder.create(logs, "beech", unique=unique)
     assert (tmp_path / "file").read_text() == "old"
 
@@ -386,9 +386,9 @@ def test_table_that_went_through_a_spreadsheet(tmp_path: Path) -> None:
         (HEADER.encode() + b"a,,,x,nan\n", "row 2: the probability is 'nan'"),
         (HEADER.encode() + b"a,,,x,0.5\nb,,\n", "row 3: 3 cells, the header has 5"),
         (HEADER.encode() + b"a,b,,,x,0.5\n", "row 2: 6 cells, the header has 5"),
-        (HEADER.encode() + b"\xff,,,x,0.5\n", "no CSV in UTF-8"),
-        (HEADER.encode() + b'"cut off,,', "no CSV in UTF-8: unexpected end of data"),
-        (HEADER.encode() + b"a" * 200_000, "no CSV in UTF-8: field larger than"),
+        (HEADER.encode() + b"\xff,,,x,0.5\n", "not CSV in UTF-8"),
+        (HEADER.encode() + b'"cut off,,', "not CSV in UTF-8: unexpected end of data"),
+        (HEADER.encode() + b"a" * 200_000, "not CSV in UTF-8: field larger than"),
     ],
 )
 def test_table_that_cannot_be_read(tmp_path: Path, content: bytes, message: str) -> None:
