@@ -37,7 +37,7 @@ POINT = OperatingPoint(threshold=0.4, temperature=1.3)
 
 
 def predictions(seed: int, groups: bool) -> list[Prediction]:
-    """60 photographs; those with hostile names are called wrongly, and so are a few others."""
+    """60 photographs; those with hostile names are misclassified, and so are a few others."""
     generator = np.random.default_rng(seed)
     rows = []
     for number in range(60):

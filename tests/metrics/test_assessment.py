@@ -94,7 +94,7 @@ def test_groups_widen_what_they_must_and_are_counted() -> None:
 
 
 def test_what_a_reader_must_know_is_said() -> None:
-    assert "taken as independent" in assess(table(), "BLD", 0.5).warnings[0]
+    assert "treated as independent" in assess(table(), "BLD", 0.5).warnings[0]
     assert "only 4 groups" in assess(table(groups=4), "BLD", 0.5).warnings[0]
     healthy = [Prediction(f"{i}", "", "No_BLD", "", 0.1 * i) for i in range(5)]
     assert any("one class" in warning for warning in assess(healthy, "BLD", 0.5).warnings)

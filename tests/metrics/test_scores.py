@@ -396,7 +396,7 @@ def test_wrong_input_is_named(
     [
         ([1.0, math.nan], [0, 1], "logits must be finite, 1 of 2"),
         ([1.0, -math.inf], [0, 1], "logits must be finite, 1 of 2"),
-        ([1.0, 2.0], [0, 1, 1], r"labels \(3,\), logits \(2,\)"),
+        ([1.0, 2.0], [0, 1, 1], r"same shape, found \(3,\) and \(2,\)"),
         ([1.0, 2.0], [0, 3], r"found \[0, 3\]"),
     ],
 )
