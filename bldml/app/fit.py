@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from jsonargparse import Namespace
@@ -18,22 +18,19 @@ from bldml.app.options import mode_of
 from bldml.app.photographs import TABLE, photographs_table
 from bldml.app.resume import (
     RUN_VARIABLE,
-    check_same,
-    choose_checkpoint,
+    ResumePlan,
     default_run_name,
-    note_continuation,
-    place_of_runs,
     read_same_photographs,
+    record_resume,
+    runs_directory,
+    set_damaged_aside,
 )
 from bldml.dataset.duplicates.leaks import Leak
 from bldml.dataset.files import escape_path
 from bldml.dataset.manifest import to_manifest
 from bldml.errors import RunError
 from bldml.io.atomic import check_name, write_atomically
-from bldml.io.locks import Lock
-from bldml.io.text import counted
 from bldml.run.folder import RunFolder
-from bldml.run.lock import lock_run
 from bldml.training.data.datamodule import LeafDataModule
 from bldml.training.data.prepared import PreparedData
 from bldml.training.finetuning import check_depth
@@ -56,35 +53,34 @@ class Start:
         config: The fit's configuration.
         signals: Where the signals that stop a fit raise their flags.
         job: The Slurm job that this process runs in.
+        plan: Which run to resume; None for a new one.
+        hold: Locks a run until the command ends.
 
     Attributes:
         folder: The run folder, once it is there; None for a `fast_dev_run`, which writes nothing.
         data: The photographs, once they were read.
-        progress: Where a run that goes on stands; None for one that begins.
+        progress: Where the run to resume stands; None for one that starts at its beginning.
     """
 
     def __init__(
         self, trainer: Trainer, model: LeafClassifier, datamodule: LeafDataModule, config: Namespace,
-        signals: InterruptSignals, job: SlurmJob | None,
+        signals: InterruptSignals, job: SlurmJob | None, plan: ResumePlan | None, hold: Callable[[RunFolder], None],
     ) -> None:  # fmt: skip
         self.trainer, self.model, self.datamodule, self.config = trainer, model, datamodule, config
-        self.signals, self.job = signals, job
+        self.signals, self.job, self.plan, self.hold = signals, job, plan, hold
         # With several processes none may leave before all are there: the others would wait for it in vain. They stop
         # together before the first batch.
         self.check = signals.check if trainer.world_size == 1 else lambda: None
         self.folder: RunFolder | None = None
-        self.progress: Progress | None = None
+        self.progress: Progress | None = plan.progress if plan else None
         self.data: PreparedData
         self.leaks: list[Leak] | None = None
-        self._lock: Lock | None = None
 
-    def run(self, config_text: str, defaults_text: str, continued: RunFolder | None) -> None:
+    def run(self, config_text: str) -> None:
         """Do it, in the order in which it can fail.
 
         Args:
             config_text: The configuration as YAML, for the run folder.
-            defaults_text: All defaults, for a run of an older version that goes on.
-            continued: The run to go on with; None for a new one.
 
         Raises:
             ConfigError, TrainingError, DatasetError, RunError, CheckpointError: What the user asked for cannot be;
@@ -92,10 +88,10 @@ class Start:
             Interrupted: A signal came.
         """
         self.check()
-        logs = place_of_runs(self.config)
+        logs = runs_directory(self.config)
         name = self.config.run_name or default_run_name(self.config, self.job)
-        if continued is not None:
-            self._continue(continued, config_text, defaults_text)
+        if self.plan is not None:
+            self._resume(self.plan)
         else:
             check_name(name, "run")
             if self.trainer.is_global_zero and self.config.run_name and (logs / name).exists():
@@ -117,57 +113,36 @@ class Start:
         if self.config.trainer.fast_dev_run:
             self.trainer.callbacks.append(Interruption(self.signals))  # type: ignore[attr-defined]
             return
-        if continued is None:
+        if self.plan is None:
             self.folder = RunFolder(logs / name)
             if self.trainer.is_global_zero:
                 content = self._content(config_text)
                 self.folder = RunFolder.create(logs, name, unique=self.config.run_name is None, content=content)
-                self._lock = lock_run(self.folder)
+                self.hold(self.folder)
         assert self.folder is not None
         if self.trainer.is_global_zero and not self.folder.phashes.is_file():
             write_phashes(self.folder, self.data)
         self.data.contents.forget_phashes()
-        # On every rank, which must all come to the same barriers; only the first one writes.
-        if self._lock is not None and not self._lock.is_real:
-            say_warning("This file system has no locks: nothing keeps a second process from training in the same run.")
         # What a killed process has logged behind its checkpoint is logged again: TensorBoard forgets the first.
-        step = self.progress.next_log_step if self.progress else 0 if continued else None
+        step = self.progress.next_log_step if self.progress else 0 if self.plan else None
+        # On every rank, which must all come to the same barriers; only the first one writes.
         attach(self.trainer, self.folder, self.config, self.signals, self.progress, step)
+        # For the processes that Lightning starts; the session takes it away.
         os.environ[RUN_VARIABLE] = str(self.folder.path.absolute())
         rank_zero_info(f"Run folder: {self.folder.path}")
 
-    def close(self) -> None:
-        """Let go of the run."""
-        os.environ.pop(RUN_VARIABLE, None)
-        if self._lock is not None:
-            self._lock.close()
-
-    def _continue(self, run: RunFolder, config_text: str, defaults_text: str) -> None:
-        check_same(run, config_text, defaults_text)
-        if self.trainer.is_global_zero:
-            # The process that ended may still be ending, and a file server may notice late that its node is dead.
-            self._lock = lock_run(run, wait=120.0 if self.job and self.job.restarts else 0.0)
-        self.folder = run
-        self.progress = choose_checkpoint(run)
-        self.model.has_weights = self.progress is not None
-        if self.progress is None:
+    def _resume(self, plan: ResumePlan) -> None:
+        set_damaged_aside(plan)
+        plan.check_processes(self.trainer.world_size)
+        self.folder = plan.run
+        self.model.has_weights = plan.progress is not None
+        if plan.progress is None:
             self.model.load_pretrained()
-        elif self.progress.world_size != self.trainer.world_size:
-            now, are = self.trainer.world_size, "is" if self.trainer.world_size == 1 else "are"
-            processes = counted(self.progress.world_size, "process", "processes")
-            raise RunError(
-                f"{run.path} was trained by {processes} and can go on only so; now there {are} {now}. Set "
-                "--trainer.devices and --trainer.num_nodes as before.",
-                "processes-differ",
-                path=run.path,
-                found=now,
-                expected=self.progress.world_size,
-            )
-        self.data = read_same_photographs(run, self.datamodule, self.check)
+        self.data = read_same_photographs(plan, self.datamodule, self.check)
         if self.trainer.is_global_zero:
-            note_continuation(run, self.job, self.progress)
-        where = f"epoch {self.progress.epoch}, step {self.progress.step}" if self.progress else "its beginning"
-        rank_zero_info(f"Continuing {run.path} from {where}.")
+            record_resume(plan, self.job)
+        where = f"epoch {plan.progress.epoch}, step {plan.progress.step}" if plan.progress else "its beginning"
+        rank_zero_info(f"Continuing {plan.run.path} from {where}.")
 
     def _describe(self) -> None:
         """Tell the user what is trained on what, and the model what its checkpoints are to say."""

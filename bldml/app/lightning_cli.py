@@ -2,6 +2,7 @@
 
 import os
 import re
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,11 +27,12 @@ from bldml.app.options import (
     with_present_options,
     without,
 )
-from bldml.app.resume import RUN_VARIABLE, recorded, run_to_continue, with_config_of_run
+from bldml.app.resume import RUN_VARIABLE, ResumePlan, make_plan, with_config_of_run
 from bldml.app.trainer import TRAINER_DEFAULTS, hush, trainer_settings
 from bldml.dataset.files import shell_word
 from bldml.errors import BldmlError, ConfigError
 from bldml.run.folder import RunFolder
+from bldml.run.lock import lock_run
 from bldml.training.checkpoint import Checkpoint, read_checkpoint
 from bldml.training.data.datamodule import LeafDataModule
 from bldml.training.finetuning import TrainingConditions
@@ -38,7 +40,7 @@ from bldml.training.lightning_internals import disarm, forget_hyper_parameters, 
 from bldml.training.module import LeafClassifier
 from bldml.training.process import keep_freed_memory
 from bldml.training.resume.job import SlurmJob
-from bldml.training.resume.signals import Interrupted, InterruptSignals
+from bldml.training.resume.signals import Interrupted, InterruptSignals, is_first_process
 from bldml.training.resume.slurm import RequeueEnvironment, leave
 
 DESCRIPTIONS = {
@@ -68,7 +70,8 @@ class LeafCLI(LightningCLI):
         self.signals = signals
         self.is_child = RUN_VARIABLE in os.environ
         self.job = SlurmJob.current()
-        self.continued: RunFolder | None = None
+        self.plan: ResumePlan | None = None
+        self.held = ExitStack()
         self.environment: RequeueEnvironment | None = None
         self.checkpoint: Checkpoint | None = None
         self.external = False
@@ -82,22 +85,23 @@ class LeafCLI(LightningCLI):
         check_files(args)
         self.parsers: dict[str, LightningArgumentParser] = {}
         self.verb = args[0] if args else ""
-        super().__init__(
-            model_class or LeafClassifier,
-            LeafDataModule,
-            save_config_callback=None,
-            # After the callbacks of unfreezing and plateau, whose decisions it logs.
-            trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [TrainingConditions()]},
-            seed_everything_default=42,
-            parser_kwargs={
-                "prog": "bldml",
-                **{verb: {"description": DESCRIPTIONS[verb]} for verb in self.subcommands()},
-            },
-            parser_class=Parser,
-            args=args,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-        )
+        with self.held:
+            super().__init__(
+                model_class or LeafClassifier,
+                LeafDataModule,
+                save_config_callback=None,
+                # After the callbacks of unfreezing and plateau, whose decisions it logs.
+                trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [TrainingConditions()]},
+                seed_everything_default=42,
+                parser_kwargs={
+                    "prog": "bldml",
+                    **{verb: {"description": DESCRIPTIONS[verb]} for verb in self.subcommands()},
+                },
+                parser_class=Parser,
+                args=args,
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+            )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # static in Lightning, which asks an object
         """The verb that was typed, else all, and the arguments of the trainer's methods that are not to be typed.
@@ -165,11 +169,24 @@ class LeafCLI(LightningCLI):
         check_nulls(self.parsers[verb], config[verb])
         seed = config[verb].seed_everything
         if verb == "fit" and not config.fit.trainer.fast_dev_run:
-            self.continued = run_to_continue(config.fit, self.job)
-            if self.continued is not None and seed is True:  # drawn when the run was started
-                seed = recorded(self.continued).get("seed", seed)
+            self.plan = make_plan(config.fit, self.job, self.parsers["fit"], self.hold)
+            if seed is True and self.plan is not None and self.plan.seed is not None:  # drawn when the run was started
+                seed = self.plan.seed
         config[verb].seed_everything = checked_seed(seed)
         return config
+
+    def hold(self, run: RunFolder, wait: float = 0.0) -> None:
+        """Keep other commands from training in a run until this one ends; the first process does so for all.
+
+        Args:
+            run: The run.
+            wait: Seconds to wait for a process that holds it.
+
+        Raises:
+            RunError: Another process trains in it.
+        """
+        if is_first_process() and not self.held.enter_context(lock_run(run, wait=wait)).is_real:
+            say_warning("This file system has no locks: nothing keeps a second process from training in the same run.")
 
     def instantiate_classes(self) -> None:
         """As LightningCLI does; a value that a class refuses is the user's mistake."""
@@ -210,13 +227,11 @@ class LeafCLI(LightningCLI):
         """Train, then evaluate the best checkpoint."""
         config = self.config["fit"]
         self.model.criterion = self.config_init["fit"]["operating_point"]
-        start = Start(self.trainer, self.model, self.datamodule, config, self.signals, self.job)
-        parser = self.parsers["fit"]
-        text, defaults = (
-            parser.dump(without(values, "resume"), skip_unset=False) for values in (config, parser.get_defaults())
-        )
+        start = Start(
+            self.trainer, self.model, self.datamodule, config, self.signals, self.job, self.plan, self.hold
+        )  # fmt: skip
         try:
-            start.run(text, defaults, self.continued)
+            start.run(self.parsers["fit"].dump(without(config, "resume"), skip_unset=False))
             # Lightning takes a path that begins with http for an address.
             path = start.progress.path.absolute() if start.progress else None
             self.trainer.fit(model, datamodule=datamodule, ckpt_path=path, weights_only=True)
@@ -232,9 +247,7 @@ class LeafCLI(LightningCLI):
                 )
                 start.folder.previous_checkpoint.unlink(missing_ok=True)
         except Interrupted as interrupted:
-            self._leave(interrupted, start.folder or self.continued)
-        finally:
-            start.close()
+            self._leave(interrupted, start.folder or (self.plan.run if self.plan else None))
 
     def _leave(self, interrupted: Interrupted, run: RunFolder | None) -> NoReturn:
         if self.is_child:

@@ -1,22 +1,24 @@
-"""A run that goes on: which one, from which checkpoint, and whether it is still the same run."""
+"""ResumePlan: which run a fit resumes, from which checkpoint, and whether it is still the same run."""
 
 import csv
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import yaml
-from jsonargparse import Namespace
+from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.utilities import rank_zero_info
 
-from bldml.app.options import load_configuration, values_of
+from bldml.app.options import load_configuration, values_of, without
 from bldml.dataset.files import shell_word, show_path
 from bldml.errors import CheckpointError, ConfigError, DatasetError, RunError
 from bldml.io.atomic import check_name, write_atomically
 from bldml.io.documents import mapping_or_nothing
+from bldml.io.text import counted
 from bldml.metrics.registry import canonical
 from bldml.run.folder import RunFolder
 from bldml.training.data.datamodule import LeafDataModule
@@ -28,7 +30,7 @@ from bldml.training.resume.state import DamagedCheckpoint, Progress, read_progre
 LOGS = "lightning_logs"
 # Processes that Lightning starts beside the first one are told its run by this variable.
 RUN_VARIABLE = "BLDML_RUN"
-# What may be different when a run goes on, because no result depends on it.
+# What may differ when a run is resumed, because no result depends on it.
 FREE = (
     "run_name",
     "test_after_fit",
@@ -47,6 +49,72 @@ FREE = (
     "trainer.enable_progress_bar",
     "trainer.default_root_dir",
 )
+
+
+# Why this run: --resume names it, the process that trains it has started this one, or its Slurm job was requeued.
+Reason = Literal["option", "child", "job"]
+
+
+class Differences(NamedTuple):
+    """How the settings of a run differ from those that it is to be resumed with.
+
+    Attributes:
+        allowed: Settings that may differ: recorded and current value.
+        added: Settings that the run's version did not have, with their defaults, which it counts as having had.
+        refused: Settings that must not differ: recorded and current value.
+        unknown: Those of `refused` that only one of the two versions of bldml has.
+    """
+
+    allowed: dict[str, tuple[Any, Any]]
+    added: dict[str, Any]
+    refused: dict[str, tuple[Any, Any]]
+    unknown: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ResumePlan:
+    """Which run a fit resumes and from where: made once, when the command line is parsed, and only read afterwards.
+
+    Attributes:
+        run: The run.
+        reason: Why it is this run.
+        seed: The seed that its environment.json records; None where that is missing or damaged.
+        differences: How the configuration differs from the recorded one; nothing is refused.
+        progress: Where the run stands in the checkpoint to resume from, last.ckpt or previous.ckpt; None where there is
+            no checkpoint yet, and the run starts at its beginning.
+        damage: What is wrong with a newer checkpoint, which is passed over; None where there is none.
+    """
+
+    run: RunFolder
+    reason: Reason
+    seed: int | None
+    differences: Differences
+    progress: Progress | None
+    damage: str | None
+
+    @property
+    def manifest(self) -> Path:
+        """The photographs to train on: those that the run was started with."""
+        return self.run.splits
+
+    def check_processes(self, found: int) -> None:
+        """Refuse another number of processes than the checkpoint was written by.
+
+        Raises:
+            RunError: It differs.
+        """
+        if self.progress is None or self.progress.world_size == found:
+            return
+        are = "is" if found == 1 else "are"
+        processes = counted(self.progress.world_size, "process", "processes")
+        raise RunError(
+            f"{self.run.path} was trained by {processes} and can go on only so; now there {are} {found}. Set "
+            "--trainer.devices and --trainer.num_nodes as before.",
+            "processes-differ",
+            path=self.run.path,
+            found=found,
+            expected=self.progress.world_size,
+        )
 
 
 def with_config_of_run(arguments: list[str]) -> list[str]:
@@ -68,8 +136,8 @@ def with_config_of_run(arguments: list[str]) -> list[str]:
     return ["fit", "--config", str(run.config), *arguments[1:]]
 
 
-def place_of_runs(config: Namespace) -> Path:
-    """The folder in which the run folders lie."""
+def runs_directory(config: Namespace) -> Path:
+    """Return the directory of the run folders."""
     return Path(config.trainer.default_root_dir or Path.cwd()).expanduser() / LOGS
 
 
@@ -80,23 +148,56 @@ def default_run_name(config: Namespace, job: SlurmJob | None) -> str:
     return f"{config.model.backbone}{fold}_{when}"
 
 
-def run_to_continue(config: Namespace, job: SlurmJob | None) -> RunFolder | None:
-    """The run that a fit goes on with; None for a new one.
+def make_plan(
+    config: Namespace, job: SlurmJob | None, parser: ArgumentParser, hold: Callable[[RunFolder, float], None]
+) -> ResumePlan | None:
+    """Decide once which run a fit resumes and from where. Changes nothing.
 
     Args:
-        config: The fit's configuration.
-        job: The Slurm job that this process runs in.
+        config: The parsed configuration of the fit.
+        job: The Slurm job of this process.
+        parser: The parser of the configuration.
+        hold: Locks the run, waiting at most so many seconds. Called before any checkpoint is read: a process that is
+            still ending would otherwise write a newer one afterwards.
+
+    Returns:
+        The plan; None for a new run.
 
     Raises:
-        RunError: The name given is no name.
+        ConfigError: The configuration differs from the run's in what must be the same.
+        RunError: The name of the run is not valid, or another process trains in it.
+        CheckpointError: The run has checkpoints, and none of them can be resumed from.
     """
+    found = _find_run(config, job)
+    if found is None:
+        return None
+    run, reason = found
+    record = recorded(run)
+    seed = record.get("seed")
+    config = without(config, "resume")
+    if config.seed_everything is True and seed is not None:  # drawn when the run was started
+        config.seed_everything = seed
+    now, defaults = (
+        load_configuration(parser.dump(values, skip_unset=False))
+        for values in (config, without(parser.get_defaults(), "resume"))
+    )
+    differences = compare_settings(_flat(_read_config(run)), _flat(now), _flat(defaults))
+    if differences.refused:
+        raise _refusal(run, differences)
+    # The process that ended may still be ending, and a file server may notice late that its node is dead.
+    hold(run, 120.0 if job and job.restarts else 0.0)
+    progress, damage = choose_checkpoint(run)
+    return ResumePlan(run, reason, seed, differences, progress, damage)
+
+
+def _find_run(config: Namespace, job: SlurmJob | None) -> tuple[RunFolder, Reason] | None:
     if config.resume is not None:
-        return RunFolder(Path(config.resume))
-    if told := os.environ.get(RUN_VARIABLE):
-        return RunFolder(Path(told))
+        return RunFolder(Path(config.resume)), "option"
+    if inherited := os.environ.get(RUN_VARIABLE):
+        return RunFolder(Path(inherited)), "child"
     if job is None or job.interactive:
         return None
-    logs = place_of_runs(config)
+    logs = runs_directory(config)
     if config.run_name:
         check_name(config.run_name, "run")
         candidates = [logs / config.run_name]
@@ -104,92 +205,102 @@ def run_to_continue(config: Namespace, job: SlurmJob | None) -> RunFolder | None
         # A folder of that name may be another cluster's; then the job's own has a number behind it.
         name = default_run_name(config, job)
         candidates = [logs / name, *sorted(logs.glob(f"{name}-[0-9]*"))]
-    return next((RunFolder(path) for path in candidates if recorded(RunFolder(path)).get("slurm_job") == job.key), None)
+    runs = (RunFolder(path) for path in candidates)
+    return next(((run, "job") for run in runs if recorded(run).get("slurm_job") == job.key), None)
 
 
 def recorded(run: RunFolder) -> dict[str, Any]:
-    """The run's environment.json; nothing where there is none."""
+    """Read the run's environment.json; empty where there is none."""
     return mapping_or_nothing(run.environment)
 
 
-def check_same(run: RunFolder, config_text: str, defaults_text: str) -> None:
-    """Refuse to go on with another configuration than the run was started with.
-
-    Args:
-        run: The run.
-        config_text: The configuration as YAML.
-        defaults_text: All defaults. A key that the run's version did not have yet counts as its default, which does
-            what was done before there was the key.
-
-    Raises:
-        ConfigError: It differs; the message says in what.
-    """
+def _read_config(run: RunFolder) -> Any:
     try:
-        before = _flat(load_configuration(run.config.read_text(encoding="utf-8")))
+        return load_configuration(run.config.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         message = f"The configuration {run.config} cannot be read: {error}"
         raise ConfigError(message, "config-unreadable", path=run.config, reason=str(error)) from error
-    before |= {key: canonical(before[key]) for key in ("monitor",) if isinstance(before.get(key), str)}
-    before = _added(before, _flat(load_configuration(defaults_text))) | before
-    now = _flat(load_configuration(config_text))
-    different = sorted(
+
+
+def compare_settings(before: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[str, Any]) -> Differences:
+    """Compare the settings of a run with those that it is to be resumed with.
+
+    Args:
+        before: Recorded settings, by dotted key.
+        now: Settings of this command.
+        defaults: All defaults. A key that the run's version did not have yet counts as its default, which does what was
+            done before there was the key.
+
+    >>> compare_settings(
+    ...     {"data.root": "a", "model.lr": 1}, {"data.root": "b", "model.lr": 2, "model.head": 3}, {"model.head": 3}
+    ... )
+    Differences(allowed={'data.root': ('a', 'b')}, added={'model.head': 3}, refused={'model.lr': (1, 2)}, unknown=())
+    """
+    before = {**before}
+    if isinstance(before.get("monitor"), str):
+        before["monitor"] = canonical(before["monitor"])
+    added = _added(before, defaults)
+    before = added | before
+    keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    free = {key for key in keys if any(key == name or key.startswith(f"{name}.") for name in FREE)}
+    pairs = {key: (before.get(key), now.get(key)) for key in keys}
+    # A setting that only one of the two has; with keys of its own, or null, it is there and differs.
+    unknown = tuple(
         key
-        for key in before.keys() | now.keys()
-        if before.get(key) != now.get(key) and not any(key == free or key.startswith(f"{free}.") for free in FREE)
+        for key in keys
+        if key not in free
+        and (key in before) != (key in now)
+        and key.count(".") == 1
+        and key.startswith(("model.", "data."))
+        and not any(other.startswith(f"{key}.") for other in before.keys() | now.keys())
     )
-    if different:
-        # A setting that only one of the two has; with keys of its own, or null, it is there and differs.
-        missing = [
-            key
-            for key in different
-            if (key in before) != (key in now)
-            and key.count(".") == 1
-            and key.startswith(("model.", "data."))
-            and not any(other.startswith(f"{key}.") for other in before.keys() | now.keys())
-        ]
-        if missing:
-            raise ConfigError(
-                f"The run {show_path(run.path)} was started by another version of bldml, whose settings were not these "
-                f"({', '.join(missing)}). Go on with that version, which {show_path(run.environment)} names, or start "
-                "anew with another --run_name.",
-                "resume-other-version",
-                path=run.path,
-                found=missing,
-            )
-        lines = [f"  {key}: {before.get(key)} at its start, {now.get(key)} now" for key in different]
-        raise ConfigError(
-            f"The run {show_path(run.path)} was started with another configuration:\n" + "\n".join(lines) + "\n"
-            f"To go on with its own: python -m bldml fit --resume {shell_word(run.path)}\n"
-            "To start anew with this one, give another --run_name.",
-            "resume-config-differs",
+    return Differences(
+        {key: pair for key, pair in pairs.items() if key in free},
+        added,
+        {key: pair for key, pair in pairs.items() if key not in free},
+        unknown,
+    )
+
+
+def _refusal(run: RunFolder, differences: Differences) -> ConfigError:
+    if differences.unknown:
+        return ConfigError(
+            f"The run {show_path(run.path)} was started by another version of bldml, whose settings were not these "
+            f"({', '.join(differences.unknown)}). Go on with that version, which {show_path(run.environment)} names, "
+            "or start anew with another --run_name.",
+            "resume-other-version",
             path=run.path,
-            found=lines,
+            found=list(differences.unknown),
         )
+    lines = [f"  {key}: {before} at its start, {now} now" for key, (before, now) in differences.refused.items()]
+    return ConfigError(
+        f"The run {show_path(run.path)} was started with another configuration:\n" + "\n".join(lines) + "\n"
+        f"To go on with its own: python -m bldml fit --resume {shell_word(run.path)}\n"
+        "To start anew with this one, give another --run_name.",
+        "resume-config-differs",
+        path=run.path,
+        found=lines,
+    )
 
 
-def choose_checkpoint(run: RunFolder) -> Progress | None:
-    """The newest checkpoint that is whole; None if the run has not come to write one.
+def choose_checkpoint(run: RunFolder) -> tuple[Progress | None, str | None]:
+    """Find the newest checkpoint that is whole.
+
+    Returns:
+        Its progress, None if the run has written no checkpoint yet; and what is wrong with a newer one, if it is
+        damaged.
 
     Raises:
         CheckpointError: There are checkpoints, and none of them is whole, or one cannot be read.
     """
-    problems = []
-    # Without a last.ckpt the process ended between two renames, and the next one is the newest.
-    newest = run.last_checkpoint if run.last_checkpoint.exists() else run.next_checkpoint
-    for path in (newest, run.previous_checkpoint):
+    problems: list[str] = []
+    for path in (_newest(run), run.previous_checkpoint):
         if not path.exists():
             continue
         try:
-            progress = read_progress(path)
+            return read_progress(path), problems[0] if problems else None
         except DamagedCheckpoint as error:
             problems.append(str(error))
-            continue
-        if problems:
-            rank_zero_info(f"Warning: {problems[0]} Going on from the one before, {path.name}.")
-            if is_first_process():
-                # Otherwise the next save would let it take the place of the good one.
-                newest.replace(run.checkpoints / "damaged.ckpt")
-        return progress
     if problems:
         raise CheckpointError(
             "\n".join(problems) + "\nThe run cannot go on; its best.ckpt can still be tested. To begin again, remove "
@@ -198,26 +309,39 @@ def choose_checkpoint(run: RunFolder) -> Progress | None:
             path=run.checkpoints,
             found=problems,
         )
-    return None
+    return None, None
 
 
-def read_same_photographs(run: RunFolder, datamodule: LeafDataModule, check: Any) -> PreparedData:
+def set_damaged_aside(plan: ResumePlan) -> None:
+    """Rename a damaged checkpoint: otherwise the next save would let it take the place of the good one."""
+    if plan.damage is not None and plan.progress is not None:
+        rank_zero_info(f"Warning: {plan.damage} Going on from the one before, {plan.progress.path.name}.")
+        if is_first_process():
+            _newest(plan.run).replace(plan.run.checkpoints / "damaged.ckpt")
+
+
+def _newest(run: RunFolder) -> Path:
+    # Without a last.ckpt the process ended between two renames, and the next one is the newest.
+    return run.last_checkpoint if run.last_checkpoint.exists() else run.next_checkpoint
+
+
+def read_same_photographs(plan: ResumePlan, datamodule: LeafDataModule, check: Callable[[], None]) -> PreparedData:
     """Read the photographs that the run was started with, whatever has been added since.
 
     Args:
-        run: The run.
+        plan: The run to resume.
         datamodule: Where they are.
         check: Called now and then; may raise to stop.
 
     Raises:
         DatasetError: One is missing or has changed.
     """
-    excluded = []
+    run, excluded = plan.run, []
     if run.excluded.is_file():
         with run.excluded.open(encoding="utf-8", newline="") as file:
             excluded = [(row["path"], row["reason"]) for row in csv.DictReader(file)]
     try:
-        data = datamodule.read_for_fit(check, manifest=run.splits, excluded=excluded)
+        data = datamodule.read_for_fit(check, manifest=plan.manifest, excluded=excluded)
     except DatasetError as error:
         message = f"{error}\nIf the photographs have moved, say where to: --data.root FOLDER."
         raise DatasetError(message, "resume-photographs-missing", path=run.path) from error
@@ -234,12 +358,13 @@ def read_same_photographs(run: RunFolder, datamodule: LeafDataModule, check: Any
     return data
 
 
-def note_continuation(run: RunFolder, job: SlurmJob | None, progress: Progress | None) -> None:
-    """Add to environment.json when, where and from which step the run goes on.
+def record_resume(plan: ResumePlan, job: SlurmJob | None) -> None:
+    """Add to environment.json when, where, from which step and with which other settings the run is resumed.
 
     Raises:
         RunError: It cannot be written.
     """
+    run, progress = plan.run, plan.progress
     record = recorded(run)
     if not record:
         message = f"{run.environment} is missing or damaged: {show_path(run.path)} is no run that can go on."
@@ -251,6 +376,7 @@ def note_continuation(run: RunFolder, job: SlurmJob | None, progress: Progress |
         "host": os.uname().nodename,
         "epoch": progress.epoch if progress else 0,
         "step": progress.step if progress else 0,
+        "changed": {key: now for key, (_, now) in plan.differences.allowed.items()},
     }
     record["continued"] = [*record.get("continued", []), note]
     write_atomically(run.environment, json.dumps(record, indent=2) + "\n")

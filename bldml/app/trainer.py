@@ -11,7 +11,13 @@ from jsonargparse import Namespace
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    LearningRateFinder,
+    ModelCheckpoint,
+    ProgressBar,
+    WeightAveraging,
+)
 from lightning.pytorch.utilities import rank_zero_info
 
 from bldml.errors import ConfigError
@@ -85,6 +91,13 @@ def trainer_settings(config: Namespace, verb: str) -> dict[str, Any]:
             "WeightAveraging and EMAWeightAveraging cannot be used here: best.ckpt would hold averaged weights, and an "
             "interrupted run could not be resumed exactly. Outside this command line, Trainer.fit takes them.",
             "averaging-unsupported",
+        )
+    if any(isinstance(callback, BatchSizeFinder | LearningRateFinder) for callback in callbacks):
+        raise ConfigError(
+            "BatchSizeFinder and LearningRateFinder cannot be used here: the configuration of the run would name "
+            "another batch size or learning rate than it was trained with, and an interrupted run could not be resumed "
+            "exactly. Use them in Python with Trainer.fit, then set --data.batch_size and --model.lr to their results.",
+            "finder-unsupported",
         )
     if config["overfit_batches"]:
         message = "trainer.overfit_batches replaces the order of the photographs; give limit_train_batches."

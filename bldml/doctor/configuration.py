@@ -82,6 +82,7 @@ def read_configuration(arguments: list[str]) -> Configuration:
 
 def _read(arguments: list[str], files: tuple[Path, ...]) -> Configuration:
     from bldml.app.lightning_cli import LeafCLI
+    from bldml.run.folder import RunFolder
     from bldml.training.finetuning import check_depth
     from bldml.training.lightning_internals import parse_only
     from bldml.training.resume.signals import InterruptSignals
@@ -92,6 +93,9 @@ def _read(arguments: list[str], files: tuple[Path, ...]) -> Configuration:
 
         def instantiate_classes(self) -> None:
             """Do nothing yet: an error in the trainer must not hide the parsed settings."""
+
+        def hold(self, run: RunFolder, wait: float = 0.0) -> None:
+            """Do nothing: a run that another process trains may be looked at."""
 
         def create(self) -> None:
             """Create what `fit` creates before it starts."""

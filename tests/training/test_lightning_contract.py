@@ -157,9 +157,7 @@ def test_a_checkpoint_without_description_says_why(split_leaves: Path, tmp_path:
 
 
 @pytest.mark.filterwarnings("ignore:The number of training batches")
-def test_finders_of_learning_rate_and_batch_size(
-    leaves: Path, split_leaves: Path, bldml: Bldml, tmp_path: Path
-) -> None:
+def test_finders_of_learning_rate_and_batch_size(leaves: Path, tmp_path: Path) -> None:
     model, photographs = classifier(), data(leaves, batch_size=1)
     finder = LearningRateFinder(max_lr=1e-2, num_training_steps=20, early_stop_threshold=None)
     trainer(tmp_path, finder, BatchSizeFinder(max_trials=2, steps_per_trial=1)).fit(model, datamodule=photographs)
@@ -169,12 +167,18 @@ def test_finders_of_learning_rate_and_batch_size(
     rates = [group["lr"] for group in saved["optimizer_states"][0]["param_groups"]]
     assert rates == [model.lr, *[model.lr * model.backbone_lr_factor] * (len(rates) - 1)]
 
-    options = "{class_path: lightning.pytorch.callbacks.LearningRateFinder, init_args: {num_training_steps: 6}}"
+
+@pytest.mark.parametrize("finder", ["LearningRateFinder", "BatchSizeFinder"])
+def test_our_command_line_refuses_finders(finder: str, split_leaves: Path, bldml: Bldml) -> None:
+    """The recorded configuration would lie about the run, and a resumed run would search again."""
     outcome = bldml(
-        "fit", *SMALL, "--data.root", split_leaves, "--run_name=r", "--trainer.max_epochs=1", "--trust_config",
-        f"--trainer.callbacks+={options}", "--test_after_fit=false",
+        "fit", *SMALL, "--data.root", split_leaves, "--trust_config",
+        f"--trainer.callbacks+=lightning.pytorch.callbacks.{finder}",
     )  # fmt: skip
-    assert outcome.code == 0, outcome.err
+    assert outcome.code == 2
+    assert outcome.error is not None
+    assert outcome.error.code == "finder-unsupported"
+    assert not Path("lightning_logs").exists()
 
 
 def test_averaged_weights(split_leaves: Path, bldml: Bldml, tmp_path: Path) -> None:
