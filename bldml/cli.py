@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_type_hints
 
 from bldml import __version__
+from bldml.app.session import Session
 from bldml.commands import COMMANDS
 from bldml.errors import BldmlError, RunError, TrainingError, UsageError
 
@@ -30,6 +31,8 @@ DOCTOR = "check before submitting a job that a fit with these options would run"
 def main(argv: Sequence[str] | None = None, model_class: "type[LeafClassifier] | None" = None) -> int:
     """Run a command line.
 
+    Called from Python with `argv`, it leaves the process as it was (`bldml.app.session`).
+
     Args:
         argv: Without the program's name; the process's own if None.
         model_class: A classifier of your own for fit, validate, test and predict, in place of LeafClassifier.
@@ -40,7 +43,10 @@ def main(argv: Sequence[str] | None = None, model_class: "type[LeafClassifier] |
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _run(arguments, model_class, is_process=argv is None)
+        if argv is None:
+            return _run(arguments, model_class, None)
+        with Session() as session:
+            return _run(arguments, model_class, session)
     except BldmlError as error:
         return show_mistake(error, arguments[0])
     except KeyboardInterrupt as stop:
@@ -53,7 +59,7 @@ def show_mistake(error: BldmlError, command: str) -> int:
     return _fail(str(error).replace("--data.", "--") if command in COMMANDS else str(error), error.exit_code)
 
 
-def _run(arguments: list[str], model_class: "type[LeafClassifier] | None", *, is_process: bool) -> int:
+def _run(arguments: list[str], model_class: "type[LeafClassifier] | None", session: Session | None) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         sys.stdout.write(overview())
         return 0
@@ -68,7 +74,7 @@ def _run(arguments: list[str], model_class: "type[LeafClassifier] | None", *, is
 
         return doctor(arguments[1:])
     if name in VERBS or name.startswith("--print_completion"):
-        return _run_verb(arguments, model_class, is_process=is_process)
+        return _run_verb(arguments, model_class, session)
     if name.startswith("-"):
         message = f"The command comes first, then its options: bldml fit {name} …\n{overview()}"
         raise UsageError(message, "command-not-first", found=name)
@@ -116,28 +122,29 @@ def _run_command(function: Callable[..., None], arguments: list[str]) -> int:
     return 0
 
 
-def _run_verb(arguments: list[str], model_class: "type[LeafClassifier] | None", *, is_process: bool) -> int:
+def _run_verb(arguments: list[str], model_class: "type[LeafClassifier] | None", session: Session | None) -> int:
     """Run a Lightning verb; what must be in place before torch is loaded, which takes seconds, comes first.
 
     Args:
         arguments: The command line.
         model_class: See `main`.
-        is_process: Whether the process ends with the command. Then the handlers stay: a signal that comes when all is
-            done must not make a finished job a failed one.
+        session: Restores the process; None if the process ends with the command. Then the signal handlers stay: a
+            signal that comes when all is done must not make a finished job a failed one.
     """
     from bldml.training.process import wait_briefly
     from bldml.training.resume.signals import InterruptSignals
 
     wait_briefly()
     signals = InterruptSignals()
-    if arguments[0] != "fit":
-        return _run_lightning(arguments, signals, model_class)
-    signals.install()
-    try:
-        return _run_lightning(arguments, signals, model_class)
-    finally:
-        if not is_process:
-            signals.restore()
+    if arguments[0] == "fit":
+        signals.install()
+        if session is not None:
+            session.callback(signals.restore)
+    from bldml.app import lightning_cli  # noqa: F401  # loads torch
+
+    if session is not None:
+        session.keep_libraries()
+    return _run_lightning(arguments, signals, model_class)
 
 
 def _run_lightning(

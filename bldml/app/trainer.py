@@ -20,6 +20,7 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.utilities import rank_zero_info
 
+from bldml.app.session import LOGGERS
 from bldml.errors import ConfigError
 from bldml.training.lightning_internals import check_srun_shape, cpu_has_bf16
 from bldml.training.resume.slurm import RequeueEnvironment
@@ -42,7 +43,7 @@ NOISE = ("💡", "Restor", "GPU available", "TPU available", "`Trainer.fit` stop
 
 def hush() -> None:
     """Keep Lightning's advertisements and notes on its own inside from the user's screen."""
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
+    for name in LOGGERS:
         logging.getLogger(name).addFilter(lambda record: not record.getMessage().startswith(NOISE))
     # What is logged is the same on all ranks already.
     warnings.filterwarnings("ignore", r"It is recommended to use `self\.log\(.*sync_dist=True\)`")

@@ -71,10 +71,12 @@ def read_configuration(arguments: list[str]) -> Configuration:
     if not arguments:
         return Configuration(findings=(skip(NAME),))
     from bldml.app.options import config_files
+    from bldml.app.session import Session
 
     files = tuple(config_files(arguments))
     try:
-        return _read(arguments, files)
+        with Session():
+            return _read(arguments, files)
     # SystemExit: an option such as --print_config, which prints and exits while it is parsed.
     except (Exception, SystemExit) as error:
         return Configuration(files=files, findings=(_refused(NAME, error),))

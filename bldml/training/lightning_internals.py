@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from torchmetrics import Metric
 
 CLI = TypeVar("CLI", bound="LightningCLI")
+# Where jsonargparse keeps what set_loader is given.
+LOADING = ("loaders", "loader_exceptions", "loader_json_superset", "loader_params")
 
 
 def disarm(trainer: "Trainer") -> "Trainer":
@@ -206,6 +208,30 @@ def forget_import_rules() -> None:
     from jsonargparse._common import default_import_path_denylist, parsing_settings
 
     parsing_settings["import_path_verdicts"] = dict.fromkeys(default_import_path_denylist, False)
+
+
+def parsing_state() -> tuple[Any, ...]:
+    """What `set_parsing_settings` and `set_loader` of jsonargparse and the functions beside this one change."""
+    from jsonargparse import _loaders_dumpers, _optionals, _stubs_resolver
+    from jsonargparse._common import parsing_settings
+
+    loading = (getattr(_loaders_dumpers, name) for name in LOADING)
+    return (
+        dict(parsing_settings), [dict(table) for table in loading], _optionals._config_read_mode,
+        _stubs_resolver.stubs_resolver,
+    )  # fmt: skip
+
+
+def put_parsing_state(state: tuple[Any, ...]) -> None:
+    """Put back what `parsing_state` gave."""
+    from jsonargparse import _loaders_dumpers, _optionals, _stubs_resolver
+    from jsonargparse._common import parsing_settings
+
+    settings, loading, _optionals._config_read_mode, _stubs_resolver.stubs_resolver = state
+    for name, before in (("", settings), *zip(LOADING, loading, strict=True)):
+        table = getattr(_loaders_dumpers, name) if name else parsing_settings
+        table.clear()
+        table.update(before)
 
 
 def may_import_anything() -> bool:

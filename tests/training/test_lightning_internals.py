@@ -21,6 +21,15 @@ from bldml.training import lightning_internals
 
 CONNECTORS = "lightning.pytorch.trainer.connectors"
 LOOPS = "lightning.pytorch.loops"
+PARSING = (
+    "jsonargparse._common:parsing_settings",
+    "jsonargparse._loaders_dumpers:loaders",
+    "jsonargparse._loaders_dumpers:loader_exceptions",
+    "jsonargparse._loaders_dumpers:loader_json_superset",
+    "jsonargparse._loaders_dumpers:loader_params",
+    "jsonargparse._optionals:_config_read_mode",
+    "jsonargparse._stubs_resolver:stubs_resolver",
+)
 # Of each function, where its private names are: a module and what is in it, or what an object of it has.
 NEEDED: dict[str, tuple[str, ...]] = {
     "disarm": (
@@ -64,6 +73,8 @@ NEEDED: dict[str, tuple[str, ...]] = {
         "jsonargparse._common:default_import_path_denylist",
         "jsonargparse._common:parsing_settings",
     ),
+    "parsing_state": PARSING,
+    "put_parsing_state": PARSING,
     "may_import_anything": ("jsonargparse._common:parsing_settings",),
     "look_up_stubs_in": (
         "jsonargparse._stubs_resolver:StubsResolver",
