@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_type_hints
 
 from bldml import __version__
-from bldml.app.session import Session
 from bldml.commands import COMMANDS
 from bldml.errors import BldmlError, RunError, TrainingError, UsageError
+from bldml.training.process import Session, wait_briefly
 
 if TYPE_CHECKING:
     from bldml.training.module import LeafClassifier
@@ -31,7 +31,7 @@ DOCTOR = "check before submitting a job that a fit with these options would run"
 def main(argv: Sequence[str] | None = None, model_class: "type[LeafClassifier] | None" = None) -> int:
     """Run a command line.
 
-    Called from Python with `argv`, it leaves the process as it was (`bldml.app.session`).
+    Called from Python with `argv`, it leaves the process as it was (`bldml.training.process`).
 
     Args:
         argv: Without the program's name; the process's own if None.
@@ -131,7 +131,6 @@ def _run_verb(arguments: list[str], model_class: "type[LeafClassifier] | None", 
         session: Restores the process; None if the process ends with the command. Then the signal handlers stay: a
             signal that comes when all is done must not make a finished job a failed one.
     """
-    from bldml.training.process import wait_briefly
     from bldml.training.resume.signals import InterruptSignals
 
     wait_briefly()

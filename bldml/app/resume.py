@@ -151,7 +151,7 @@ def default_run_name(config: Namespace, job: SlurmJob | None) -> str:
 def make_plan(
     config: Namespace, job: SlurmJob | None, parser: ArgumentParser, hold: Callable[[RunFolder, float], None]
 ) -> ResumePlan | None:
-    """Decide once which run a fit resumes and from where. Changes nothing.
+    """Decide once which run a fit resumes and from where; None for a new run. Changes nothing.
 
     Args:
         config: The parsed configuration of the fit.
@@ -159,9 +159,6 @@ def make_plan(
         parser: The parser of the configuration.
         hold: Locks the run, waiting at most so many seconds. Called before any checkpoint is read: a process that is
             still ending would otherwise write a newer one afterwards.
-
-    Returns:
-        The plan; None for a new run.
 
     Raises:
         ConfigError: The configuration differs from the run's in what must be the same.
@@ -287,8 +284,7 @@ def choose_checkpoint(run: RunFolder) -> tuple[Progress | None, str | None]:
     """Find the newest checkpoint that is whole.
 
     Returns:
-        Its progress, None if the run has written no checkpoint yet; and what is wrong with a newer one, if it is
-        damaged.
+        Its progress, None if there is no checkpoint yet; and what is wrong with a newer one, if it is damaged.
 
     Raises:
         CheckpointError: There are checkpoints, and none of them is whole, or one cannot be read.

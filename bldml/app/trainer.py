@@ -20,9 +20,9 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.utilities import rank_zero_info
 
-from bldml.app.session import LOGGERS
 from bldml.errors import ConfigError
 from bldml.training.lightning_internals import check_srun_shape, cpu_has_bf16
+from bldml.training.process import LOGGERS
 from bldml.training.resume.slurm import RequeueEnvironment
 from bldml.training.resume.writing import AtomicCheckpointIO
 

@@ -71,7 +71,7 @@ def read_configuration(arguments: list[str]) -> Configuration:
     if not arguments:
         return Configuration(findings=(skip(NAME),))
     from bldml.app.options import config_files
-    from bldml.app.session import Session
+    from bldml.training.process import Session
 
     files = tuple(config_files(arguments))
     try:

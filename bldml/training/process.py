@@ -1,4 +1,6 @@
-"""Settings of the process before training: keep freed memory, and let threads wait only briefly. Loads no torch.
+"""Settings of the process: keep freed memory, let threads wait only briefly; and Session, which restores the process.
+
+Loads no torch by itself.
 
 By default glibc maps separate pages for every block above 32 MiB (128 KiB at first) and unmaps them when the block is
 freed, and it trims the top of its heap. The pages of the next tensor must then be mapped and zeroed again.
@@ -9,9 +11,19 @@ operation. Loader processes and other programs then compete with the thread that
 """
 
 import ctypes
+import logging
 import os
+import random
 import sys
+import warnings
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any, Self
 
+from bldml.training.lightning_internals import parsing_state, put_parsing_state
+
+# Lightning's loggers, whose messages `hush` filters.
+LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero")
 # From malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 # Fits an int, and larger than any process here.
@@ -52,3 +64,75 @@ def wait_briefly() -> None:
 def default_seed() -> int:
     """The seed of `lightning.seed_everything`; 0 where that was not called."""
     return int(os.environ.get("PL_GLOBAL_SEED", "0"))
+
+
+class Session(ExitStack):
+    """Restore the state of the process at the end of a command, however it ends.
+
+    Restored are the environment variables, the filters of warnings and of Lightning's loggers, jsonargparse's settings
+    and torch's, the states of the random generators, and what was registered by `callback` (signal handlers).
+
+    Not restored: the setting of the C library for freed memory (`keep_freed_memory`), which it cannot report; how long
+    threads of OpenMP spin, which is read once, when torch is loaded; and modules that were imported.
+
+    A process that ends with its command needs no session.
+    """
+
+    def __enter__(self) -> Self:
+        """Take the state of the process, and that of the libraries that are loaded."""
+        super().__enter__()
+        self.callback(_put_environment, dict(os.environ))
+        self.enter_context(warnings.catch_warnings())
+        for name in LOGGERS:
+            logger = logging.getLogger(name)
+            self.callback(setattr, logger, "filters", list(logger.filters))
+        self._kept: set[str] = set()
+        self.keep_libraries()
+        return self
+
+    def keep_libraries(self) -> None:
+        """Take the state of those libraries that have been loaded since; to be called before a command changes it."""
+        for name, keep in (("jsonargparse", _keep_parsing), ("torch", _keep_torch), ("numpy", _keep_random)):
+            if name in sys.modules and name not in self._kept:
+                self._kept.add(name)
+                keep(self)
+
+
+def _put_environment(before: dict[str, str]) -> None:
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
+
+
+def _keep_parsing(session: Session) -> None:
+    session.callback(put_parsing_state, parsing_state())
+
+
+def _keep_random(session: Session) -> None:
+    import numpy as np
+
+    session.callback(random.setstate, random.getstate())
+    session.callback(np.random.set_state, np.random.get_state())
+
+
+def _keep_torch(session: Session) -> None:
+    import torch
+
+    settings: list[tuple[Callable[[], Any], Callable[[Any], Any]]] = [
+        (torch.get_rng_state, torch.set_rng_state),
+        (torch.get_num_threads, torch.set_num_threads),
+        (torch.get_default_dtype, torch.set_default_dtype),
+        (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+        (torch.is_grad_enabled, torch.set_grad_enabled),
+    ]
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # a process without a GPU in use must not begin
+        settings.append((torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all))
+    for take, put in settings:
+        session.callback(put, take())
+    session.callback(
+        torch.use_deterministic_algorithms,
+        torch.are_deterministic_algorithms_enabled(),
+        warn_only=torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    for name in ("benchmark", "deterministic"):
+        session.callback(setattr, torch.backends.cudnn, name, getattr(torch.backends.cudnn, name))

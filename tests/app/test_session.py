@@ -18,9 +18,9 @@ import torch
 from jsonargparse import _stubs_resolver
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from bldml.app.session import LOGGERS, Session
 from bldml.training.lightning_internals import may_import_anything, parsing_state
-from bldml.training.resume.signals import STOPPING
+from bldml.training.process import LOGGERS, Session
+from bldml.training.resume.signals import INTERRUPTING
 from tests.support import SMALL, Bldml
 
 
@@ -48,7 +48,7 @@ def state() -> dict[str, Any]:
         "parser": parsing_state(),
         "loader": jsonargparse.get_loader("yaml"),
         "stubs": _stubs_resolver.stubs_resolver,
-        "signals": {signum: signal.getsignal(signum) for signum in STOPPING},
+        "signals": {signum: signal.getsignal(signum) for signum in INTERRUPTING},
         "random": random.getstate(),
         "numpy": (numbers[0], numbers[1].tolist(), *numbers[2:]),
         "torch": torch.get_rng_state().tolist(),
