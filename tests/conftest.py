@@ -3,10 +3,12 @@
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import tests.three_layers  # noqa: F401  # adds the row before any test file imports the names of the backbones
 from bldml.errors import BldmlError
 from tests.support import SHARED, SMALL, Bldml, Outcome
 
@@ -47,6 +49,16 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def coarse_figures() -> Iterator[int]:
+    """Figures of few pixels, which are drawn sooner; gives the dots per inch that a user's figures have."""
+    from bldml.figures import style
+
+    shipped, style.DPI = style.DPI, 50
+    yield shipped
+    style.DPI = shipped
 
 
 @pytest.fixture(scope="session", autouse=True)

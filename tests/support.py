@@ -20,6 +20,8 @@ SMALL = (
     "--trainer.accelerator=cpu",
     "--report=false",
 )
+# The same of a network that only tests have: see three_layers.py.
+THREE_LAYERS = ("--model.backbone=three_layers", *SMALL[1:])
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bldml.dataset.synthetic.leaves import write_leaves
-from tests.support import SMALL, Bldml
+from tests.support import SMALL, THREE_LAYERS, Bldml
 
 
 def copy(leaves: Path, tmp_path: Path) -> Path:
@@ -72,7 +72,7 @@ def test_folder(
 ) -> None:
     root = copy(leaves, tmp_path)
     spoil(root)
-    outcome = bldml("fit", *SMALL, "--data.root", root)
+    outcome = bldml("fit", *THREE_LAYERS, "--data.root", root)
     assert (outcome.code, outcome.mistake) == (1, code)
     assert outcome.fields | fields == outcome.fields
     assert_clean(outcome.err)
@@ -132,7 +132,7 @@ def test_option(options: list[str], code: str, words: list[str], leaves: Path, b
 def test_manifest(rows: list[str], words: list[str], leaves: Path, tmp_path: Path, bldml: Bldml) -> None:
     manifest = tmp_path / "manifest.csv"
     manifest.write_text("\n".join(rows) + "\n")
-    outcome = bldml("fit", *SMALL, "--data.root", leaves, "--data.manifest", manifest)
+    outcome = bldml("fit", *THREE_LAYERS, "--data.root", leaves, "--data.manifest", manifest)
     assert outcome.code == 1
     for word in words:
         assert word in outcome.err
@@ -142,7 +142,7 @@ def test_manifest(rows: list[str], words: list[str], leaves: Path, tmp_path: Pat
 def test_run_name_that_exists(leaves: Path, bldml: Bldml) -> None:
     taken = Path("lightning_logs/mine")
     taken.mkdir(parents=True)
-    outcome = bldml("fit", *SMALL, "--data.root", leaves, "--run_name=mine")
+    outcome = bldml("fit", *THREE_LAYERS, "--data.root", leaves, "--run_name=mine")
     assert outcome.code == 1
     assert "exists already" in outcome.err
     assert list(taken.iterdir()) == []
@@ -150,7 +150,7 @@ def test_run_name_that_exists(leaves: Path, bldml: Bldml) -> None:
 
 def test_output_folder_that_cannot_be_written(leaves: Path, bldml: Bldml) -> None:
     # Nobody, root included, can make a folder there.
-    outcome = bldml("fit", *SMALL, "--data.root", leaves, "--trainer.default_root_dir=/proc")
+    outcome = bldml("fit", *THREE_LAYERS, "--data.root", leaves, "--trainer.default_root_dir=/proc")
     assert outcome.code == 1
     assert "/proc" in outcome.err
     assert_clean(outcome.err)
@@ -242,7 +242,7 @@ def test_positive_class_that_is_not_the_checkpoints(run: Path, bldml: Bldml) -> 
 
 def test_empty_test_split_of_a_run_without_one(leaves: Path, bldml: Bldml) -> None:
     fit = bldml(
-        "fit", *SMALL, "--data.root", leaves, "--data.test_fraction=0", "--trainer.max_epochs=1", "--run_name=r"
+        "fit", *THREE_LAYERS, "--data.root", leaves, "--data.test_fraction=0", "--trainer.max_epochs=1", "--run_name=r"
     )
     assert fit.code == 0
     assert not Path("lightning_logs/r/evaluations/test").exists()
@@ -297,7 +297,7 @@ def test_yaml_of_a_colleague(leaves: Path, bldml: Bldml) -> None:
     }
     for text, words in cases.items():
         Path("colleague.yaml").write_text(text + "\n")
-        outcome = bldml("fit", *SMALL, "--data.root", leaves, "--config=colleague.yaml")
+        outcome = bldml("fit", *THREE_LAYERS, "--data.root", leaves, "--config=colleague.yaml")
         assert outcome.code == 2, text
         assert words in outcome.err, text
         assert_clean(outcome.err)
@@ -339,7 +339,7 @@ def test_zip_is_no_checkpoint(tmp_path: Path, bldml: Bldml) -> None:
 )
 def test_configuration_that_would_be_misunderstood(text: str, words: str, leaves: Path, bldml: Bldml) -> None:
     Path("mine.yaml").write_text(text + "\n")
-    outcome = bldml("fit", *SMALL, "--data.root", leaves, "--config=mine.yaml")
+    outcome = bldml("fit", *THREE_LAYERS, "--data.root", leaves, "--config=mine.yaml")
     assert outcome.code == 2
     assert words in outcome.err
     assert_clean(outcome.err)
@@ -351,7 +351,7 @@ def test_run_folder_given_as_checkpoint_and_option_before_the_command(run: Path,
 
 
 def test_training_without_validation_says_that_there_is_no_best_checkpoint(leaves: Path, bldml: Bldml) -> None:
-    outcome = bldml("fit", *SMALL, "--data.root", leaves, "--run_name=r", "--trainer.max_epochs=0")
+    outcome = bldml("fit", *THREE_LAYERS, "--data.root", leaves, "--run_name=r", "--trainer.max_epochs=0")
     assert outcome.code == 1
     assert "no validation took place" in outcome.err
     assert "Best checkpoint:" not in outcome.out
@@ -364,7 +364,7 @@ def test_fit_without_the_unreadable_lists_them_and_says_so_at_the_end(
     damaged(root)
     before = {path: path.read_bytes() for path in root.rglob("*.jpg")}
     options = ("--data.unreadable=exclude", "--run_name=r", "--trainer.max_epochs=1")
-    outcome = bldml("fit", *SMALL, "--data.root", root, *options)
+    outcome = bldml("fit", *THREE_LAYERS, "--data.root", root, *options)
     assert outcome.code == 0
     run = Path("lightning_logs/r")
     listed = {line.split(",")[0] for line in (run / "excluded.csv").read_text().splitlines()[1:]}

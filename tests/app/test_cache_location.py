@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bldml.dataset.cache.writer import ShardWriter
-from tests.support import SMALL, Bldml
+from tests.support import THREE_LAYERS, Bldml
 
 TRIAL = ("--trainer.fast_dev_run=1",)
 
@@ -23,7 +23,7 @@ def files(folder: Path) -> set[Path]:
 @pytest.mark.parametrize("place", ["", "BLD", "BLD/deep/down", "pixels", ".pixels"])
 def test_among_the_photographs(place: str, data: Path, bldml: Bldml) -> None:
     before = files(data)
-    outcome = bldml("fit", *SMALL, *TRIAL, f"--data.root={data}", f"--data.cache_dir={data / place}")
+    outcome = bldml("fit", *THREE_LAYERS, *TRIAL, f"--data.root={data}", f"--data.cache_dir={data / place}")
     assert outcome.code == 1
     assert f"data.cache_dir {data / place} {'lies in' if place else 'is'} a folder of the photographs" in outcome.err
     assert f"such as --data.cache_dir {data.parent / '.bldml_cache'}, or leave it out" in outcome.err
@@ -34,22 +34,22 @@ def test_among_the_photographs(place: str, data: Path, bldml: Bldml) -> None:
 def test_by_a_link_or_the_environment(data: Path, bldml: Bldml, monkeypatch: pytest.MonkeyPatch) -> None:
     before = files(data)
     Path("link").symlink_to(data / "No_BLD")
-    outcome = bldml("fit", *SMALL, *TRIAL, f"--data.root={data}", "--data.cache_dir=link/pixels")
+    outcome = bldml("fit", *THREE_LAYERS, *TRIAL, f"--data.root={data}", "--data.cache_dir=link/pixels")
     assert outcome.code == 1
     assert f"data.cache_dir link/pixels lies in a folder of the photographs themselves, {data}; " in outcome.err
     monkeypatch.setenv("BLDML_CACHE", str(data / "BLD"))
-    outcome = bldml("fit", *SMALL, *TRIAL, f"--data.root={data}")
+    outcome = bldml("fit", *THREE_LAYERS, *TRIAL, f"--data.root={data}")
     assert outcome.code == 1
     assert f"The environment variable BLDML_CACHE {data / 'BLD'} lies in a folder of the photographs" in outcome.err
     assert "or unset the variable" in outcome.err
     assert files(data) == before
-    outcome = bldml("fit", *SMALL, *TRIAL, f"--data.root={data}", "--data.cache=off")
+    outcome = bldml("fit", *THREE_LAYERS, *TRIAL, f"--data.root={data}", "--data.cache=off")
     assert outcome.code == 0, outcome.err
 
 
 def test_a_folder_around_the_photographs_or_beside_them(data: Path, bldml: Bldml) -> None:
     for place in (data.parent, data.parent / "data_pixels", Path("pixels")):
-        outcome = bldml("fit", *SMALL, *TRIAL, f"--data.root={data}", f"--data.cache_dir={place}")
+        outcome = bldml("fit", *THREE_LAYERS, *TRIAL, f"--data.root={data}", f"--data.cache_dir={place}")
         assert outcome.code == 0, outcome.err
         assert list(place.glob("*px-*"))
 
@@ -59,7 +59,7 @@ def test_a_manifest_may_start_from_a_folder_that_holds_more(data: Path, bldml: B
     splits = ("train", "val", "test")
     text = "".join(f"{row},{splits[number % 3]}\n" for number, row in enumerate(rows))
     (data.parent / "all.csv").write_text(f"path,label,split\n{text}")
-    options = [*SMALL, *TRIAL, f"--data.manifest={data.parent / 'all.csv'}"]
+    options = [*THREE_LAYERS, *TRIAL, f"--data.manifest={data.parent / 'all.csv'}"]
     for place in (data / "BLD" / "pixels", data.parent):
         outcome = bldml("fit", *options, f"--data.cache_dir={place}")
         assert outcome.code == 1
@@ -70,7 +70,7 @@ def test_a_manifest_may_start_from_a_folder_that_holds_more(data: Path, bldml: B
 
 def test_why_images_are_not_cached_names_the_folder(data: Path, bldml: Bldml, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder that goes while it is written to, a file of that name, a disk without room."""
-    fit = ["fit", *SMALL, *TRIAL, f"--data.root={data}", "--data.cache_dir=pixels/here"]
+    fit = ["fit", *THREE_LAYERS, *TRIAL, f"--data.root={data}", "--data.cache_dir=pixels/here"]
 
     def warning(message: str) -> str:
         lines = [line for line in message.splitlines() if "decoded images are not cached" in line]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from bldml.app.leaks import read_phashes
 from bldml.run.folder import RunFolder
-from tests.support import SMALL, Bldml
+from tests.support import THREE_LAYERS, Bldml
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -31,7 +31,7 @@ def leaky(split_leaves: Path, tmp_path: Path) -> Path:
     return root
 
 
-FIT = ("fit", *SMALL, "--trainer.max_epochs=1", "--unfreezing.stages=0")
+FIT = ("fit", *THREE_LAYERS, "--trainer.max_epochs=1", "--unfreezing.stages=0")
 
 
 def test_a_fit_names_them_and_writes_them_down(leaky: Path, bldml: Bldml) -> None:

@@ -13,6 +13,7 @@ from bldml.doctor.checks import Finding
 from bldml.doctor.folders import check_group, check_home, check_modes, check_scratch, writable_by
 from bldml.doctor.storage import check_folder, check_quota, check_writing, checkpoint_size, read_quota, time_writing
 from bldml.training.backbones import BACKBONES, build
+from tests import three_layers
 
 REMEDY = "export PLACE=FOLDER"
 QUOTA = """\
@@ -79,7 +80,7 @@ def test_nothing_is_written_where_there_is_no_room(tmp_path: Path) -> None:
 def test_checkpoint_holds_three_numbers_a_parameter() -> None:
     count = sum(parameter.numel() for parameter in build("mobilenet_v2_x0_35").parameters())
     assert checkpoint_size("mobilenet_v2_x0_35") == 12 * count
-    assert all(checkpoint_size(name) > 10**6 for name in BACKBONES)
+    assert all(checkpoint_size(name) > 10**6 for name in BACKBONES if name != three_layers.NAME)
 
 
 def test_quota_is_read() -> None:

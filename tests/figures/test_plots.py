@@ -163,7 +163,10 @@ def test_learning_curves_mark_unfreezing_and_leave_gaps() -> None:
 # Files.
 
 
-def test_files_have_300_dpi_and_their_size(tmp_path: Path) -> None:
+def test_files_have_300_dpi_and_their_size(
+    tmp_path: Path, coarse_figures: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures, "DPI", coarse_figures)
     figure = plots.roc([("a", LABELS, PROBABILITIES)])
     png, pdf = plots.save(figure, tmp_path / "figures", "roc")
     assert [place.name for place in sorted((tmp_path / "figures").iterdir())] == ["roc.pdf", "roc.png"]
