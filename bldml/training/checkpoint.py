@@ -1,4 +1,4 @@
-"""A checkpoint describes itself: what is written beside the weights, and how it is read back safely."""
+"""The header that a checkpoint holds beside its weights, and the safe reading of a checkpoint."""
 
 import math
 import platform
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 KEY = "bldml"
 FORMAT = 1
-# What of a header the classifier cannot know by itself.
+# Fields of a header that the classifier cannot know by itself.
 DESCRIBED = ("class_names", "positive_class", "fingerprints", "seen", "versions", "settings")
 
 PACKAGES = (
@@ -42,21 +42,21 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Header:
-    """What a checkpoint says of itself, in plain types that load with `weights_only=True`.
+    """Description of a classifier in its checkpoint, in plain types that load with `weights_only=True`.
 
     Attributes:
         backbone: A key of `backbones.BACKBONES`.
         image_size: Side in pixels.
-        mean: Mean of each channel that inputs were normalised with.
-        std: Standard deviation of each channel.
+        mean: Mean of each channel, for the normalisation of inputs.
+        std: Standard deviation of each channel, for the same.
         class_names: Both names, in alphabetical order.
-        positive_class: The one whose probability the model gives.
-        threshold: Calibrated probability from which a photograph counts as positive; chosen on validation.
-        temperature: What logits are divided by before the sigmoid; chosen on validation.
-        fingerprints: SHA-256 of each split's contents and classes.
-        seen: Beginnings of the SHA-256 of every training and validation photograph, 16 hexadecimal digits each.
+        positive_class: The class whose probability the model predicts.
+        threshold: Decision threshold on the calibrated probability; chosen on the validation split.
+        temperature: Calibration temperature, by which logits are divided; chosen on the validation split.
+        fingerprints: Dataset digest of each split: SHA-256 of its contents and classes.
+        seen: First 16 hexadecimal digits of the SHA-256 of every training and validation photograph.
         versions: Versions of the software that wrote it.
-        settings: Data settings and precision of the run, for evaluations without a config.
+        settings: Data settings and precision of the run, for evaluations without a configuration.
         format: Version of this description.
     """
 
@@ -76,7 +76,7 @@ class Header:
 
     @property
     def negative_class(self) -> str:
-        """The other class."""
+        """Name of the negative class."""
         return next(name for name in self.class_names if name != self.positive_class)
 
     @property
@@ -85,19 +85,19 @@ class Header:
         return OperatingPoint(self.threshold, self.temperature)
 
     def to_plain(self) -> dict[str, Any]:
-        """As a dict of plain types."""
+        """Return the header as a dict of plain types."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was read and checked.
+    """A checked checkpoint.
 
     Attributes:
         path: The file.
-        header: What it says of itself.
+        header: Its description.
         state_dict: Parameters and buffers of the module, on the CPU.
-        epoch: Epoch at whose end it was written, counted from 0.
+        epoch: Epoch, counted from 0, after which it was written.
     """
 
     path: Path
@@ -113,33 +113,33 @@ class _Photographs(Protocol):
 
 
 class DescribedData(Protocol):
-    """What the classifier asks of a data module (`LeafDataModule`, which it does not know)."""
+    """The part of a data module (such as `LeafDataModule`) that the classifier uses."""
 
     image_size: int | None
 
     @property
     def photographs(self) -> _Photographs:
-        """What was read."""
+        """The photographs that were read."""
 
     def describe(self) -> dict[str, Any]:
-        """The part of a checkpoint's `Header` that is about the photographs."""
+        """Return the fields of a `Header` that describe the photographs."""
 
 
 def described_photographs(trainer: "Trainer") -> DescribedData | None:
-    """The trainer's data module, if it can say what it holds."""
-    found: Any = getattr(trainer, "datamodule", None)
-    return found if hasattr(found, "photographs") and hasattr(found, "describe") else None
+    """Return the trainer's data module if it can describe its photographs, otherwise None."""
+    datamodule: Any = getattr(trainer, "datamodule", None)
+    return datamodule if hasattr(datamodule, "photographs") and hasattr(datamodule, "describe") else None
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint without running anything in it.
+    """Read a checkpoint without running code from it.
 
     Args:
         path: A `.ckpt` file that `bldml fit` wrote.
 
     Raises:
-        CheckpointError: There is no such file, it is damaged, holds more than tensors and plain values, or was not
-            written by bldml. There is no fallback to an unsafe load.
+        CheckpointError: The file is missing, damaged, holds more than tensors and plain values, or was not written by
+            bldml. There is no fallback to an unsafe load.
     """
     if (best := path / "checkpoints" / "best.ckpt").is_file():
         raise CheckpointError(
@@ -154,28 +154,28 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except Exception as error:  # a damaged or hostile file raises whatever its bytes happen to trigger
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"The checkpoint {path} is refused: it is damaged or holds more than tensors and plain values "
+            f"The checkpoint {path} is refused: it is damaged or contains more than tensors and plain values "
             f"({type(error).__name__}: {first_line})",
             "checkpoint-damaged",
             path=path,
             reason=first_line,
         ) from error
     if not isinstance(content, dict) or KEY not in content or "state_dict" not in content:
-        message = f"The file {path} is no checkpoint of bldml: it does not describe its classifier."
+        message = f"{path} is not a bldml checkpoint (header missing)."
         raise CheckpointError(message, "checkpoint-foreign", path=path)
     state_dict = content["state_dict"]
     if not isinstance(state_dict, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in state_dict.items()
     ):
-        raise CheckpointError(f"The checkpoint {path} holds no weights.", "checkpoint-without-weights", path=path)
+        raise CheckpointError(f"The checkpoint {path} contains no weights.", "checkpoint-without-weights", path=path)
     try:
         return Checkpoint(path, header_of(content[KEY]), state_dict, int(content.get("epoch", -1)))
     except (TypeError, ValueError, KeyError, OverflowError) as error:
-        message = f"The checkpoint {path} describes itself wrongly: {error}"
+        message = f"The header of the checkpoint {path} is invalid: {error}"
         raise CheckpointError(message, "checkpoint-header-wrong", path=path, reason=str(error)) from error
 
 
-# What an evaluation takes from the data settings, and of which type each may be.
+# Data settings that an evaluation takes from a checkpoint, with the allowed types.
 _SETTINGS: dict[str, tuple[type, ...]] = {
     "root": (str, type(None)),
     "manifest": (str, type(None)),
@@ -200,10 +200,10 @@ def _are_settings(data: Any) -> bool:
 
 
 def header_of(plain: Any) -> Header:
-    """Check what a checkpoint says of itself.
+    """Return the checked header of a checkpoint.
 
     Raises:
-        TypeError, ValueError, KeyError: It says something wrong, or not everything.
+        TypeError, ValueError, KeyError: A field is missing or has an invalid value.
     """
     if not isinstance(plain, dict):
         raise TypeError(f"the description is {type(plain).__name__}, not a table")
@@ -214,7 +214,7 @@ def header_of(plain: Any) -> Header:
         raise ValueError(f"its format is {found!r}; this version of bldml reads {FORMAT}")
     missing = [f.name for f in fields(Header) if f.name not in plain]
     if missing:
-        raise KeyError(f"{', '.join(missing)} not given")
+        raise KeyError(f"{', '.join(missing)} missing")
     known: dict[str, Any] = {f.name: plain[f.name] for f in fields(Header)}
     header = Header(**known | {name: tuple(known[name]) for name in ("mean", "std", "class_names")})
     numbers = (header.threshold, header.temperature)
@@ -223,7 +223,7 @@ def header_of(plain: Any) -> Header:
         "image_size": isinstance(header.image_size, int) and 1 <= header.image_size <= 4096,
         "class_names": len(set(header.class_names)) == 2 and all(isinstance(n, str) for n in header.class_names),
         "positive_class": header.positive_class in header.class_names,
-        # The one normalisation that this version has; another would silently give wrong probabilities.
+        # This version has one normalisation; another would silently give wrong probabilities.
         "mean or std": (header.mean, header.std) == (MEAN, STD),
         "threshold or temperature": all(isinstance(n, float) and math.isfinite(n) for n in numbers)
         and 0 <= header.threshold <= 1
@@ -235,14 +235,14 @@ def header_of(plain: Any) -> Header:
     }
     wrong = [name for name, good in checks.items() if not good]
     if wrong:
-        raise ValueError(f"{', '.join(wrong)} cannot be right")
+        raise ValueError(f"{', '.join(wrong)} invalid")
     return header
 
 
 def rename_monitors(checkpoint: dict[str, Any]) -> None:
-    """Give the states of callbacks the keys of today, where 0.1 monitored a metric under another name.
+    """Rename the states of callbacks that monitored a metric under its name of version 0.1.
 
-    A callback finds its state by a key that holds the name, and would forget the best value.
+    A callback finds its state by a key that contains the metric's name, and would otherwise lose the best value.
 
     Args:
         checkpoint: As Lightning reads it; changed in place.
@@ -253,7 +253,7 @@ def rename_monitors(checkpoint: dict[str, Any]) -> None:
 
 
 def software_versions() -> dict[str, str]:
-    """Versions of this program, of what it stands on and of Python."""
+    """Return the versions of bldml, its dependencies and Python."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

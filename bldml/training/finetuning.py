@@ -1,4 +1,4 @@
-"""Callbacks of transfer learning: when stages thaw, when learning rates fall."""
+"""Callbacks of transfer learning: when stages are unfrozen, when learning rates are lowered."""
 
 import math
 from typing import Any, Literal
@@ -16,18 +16,18 @@ from bldml.training.module import LeafClassifier
 
 
 class ProgressiveUnfreezing(Callback):
-    """Trains the head alone first, then thaws the backbone's stages or blocks from the head downwards.
+    """Train only the head first, then unfreeze the backbone's stages or blocks, beginning with those nearest the head.
 
-    What is unfrozen is a pure function of the epoch, set anew at the start of each.
+    The unfrozen part is a pure function of the epoch and is set at the start of each epoch.
 
     Args:
         start_epoch: First epoch, counted from 0, in which the backbone is trained.
-        stages: How many stages to thaw, those nearest the head; 0 for never.
-        every_n_epochs: Epochs from one stage or block to the next; 0 thaws all of them at once.
-        blocks: How many blocks to thaw; then `stages` does not count. They are the smaller parts of the scripts behind
-            the BLD-ML paper, such as one of the three bottlenecks of ResNet50's last stage.
-        reset_optimizer: Begin anew at each thaw, with the first learning rates, no moments, and nothing counted by the
-            plateau.
+        stages: Number of stages to unfreeze, those nearest the head; 0 trains only the head.
+        every_n_epochs: Epochs between one stage or block and the next; 0 unfreezes all of them at once.
+        blocks: Number of blocks to unfreeze, instead of `stages`. Blocks are the smaller parts that the scripts of the
+            BLD-ML paper unfreeze, such as one of the three bottlenecks of ResNet50's last stage.
+        reset_optimizer: Reset the optimizer at each unfreezing: initial learning rates, no moments, plateau counters at
+            zero.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class ProgressiveUnfreezing(Callback):
         self.deepest, self.unit = deepest(stages, blocks)
 
     def depth(self, epoch: int) -> int:
-        """Number of unfrozen stages or blocks in an epoch, counted from 0.
+        """Return the number of unfrozen stages or blocks in an epoch, counted from 0.
 
         >>> [ProgressiveUnfreezing(2, 3).depth(epoch) for epoch in range(4)]
         [0, 0, 3, 3]
@@ -62,14 +62,14 @@ class ProgressiveUnfreezing(Callback):
         return min(self.deepest, 1 + (epoch - self.start_epoch) // self.every_n_epochs)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Thaw everything for now: DDP synchronises only what is trainable at the moment when it wraps the module."""
+        """Unfreeze everything for now: DDP synchronises only what is trainable when it wraps the module."""
         if stage == "fit":
             classifier(pl_module).unfreeze()
             if isinstance(trainer.strategy, DDPStrategy):
                 let_ddp_skip_parameters(trainer.strategy)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set what the first epoch trains; one that a resumed run goes on in does not start again."""
+        """Set what the first epoch trains; an epoch that is resumed has no `on_train_epoch_start`."""
         classifier(pl_module).unfreeze(self.depth(trainer.current_epoch), self.unit)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -92,15 +92,15 @@ def _reset(trainer: Trainer, module: LeafClassifier) -> None:
 
 
 class PlateauLR(Callback):
-    """Lowers every group's learning rate when the monitored metric has stopped improving.
+    """Lower every group's learning rate when the monitored metric has stopped improving.
 
     Args:
-        factor: What learning rates are multiplied by, in (0, 1).
-        patience: Validations (one an epoch) without improvement that are waited for.
+        factor: Factor for the learning rates, in (0, 1).
+        patience: Validations (one per epoch) without improvement before the learning rates are lowered.
         threshold: Smallest relative change that counts as an improvement.
-        min_lr: Learning rate that is not gone below.
-        monitor: Logged metric (taken from monitor).
-        mode: Whether a smaller or a larger value is better (taken from monitor).
+        min_lr: Minimum learning rate.
+        monitor: Logged metric (set by monitor).
+        mode: Whether a smaller or a larger value is better (set by monitor).
     """
 
     def __init__(
@@ -128,18 +128,18 @@ class PlateauLR(Callback):
         self._resumed: dict[str, Any] | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take hold of the optimizer."""
+        """Attach to the optimizer; restore the counters of a resumed run."""
         self.restart(trainer)
         if self._resumed is not None:
             assert self._scheduler is not None
             self._scheduler.load_state_dict(self._resumed)
 
     def restart(self, trainer: Trainer) -> None:
-        """Forget what was counted."""
+        """Reset the counters and the best value."""
         self._scheduler = ReduceLROnPlateau(trainer.optimizers[0], **self._arguments)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the metric after each validation."""
+        """Evaluate the monitored metric after each validation."""
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking or self._scheduler is None:
             return
         value = trainer.callback_metrics.get(self.monitor)
@@ -147,21 +147,22 @@ class PlateauLR(Callback):
             self._scheduler.step(float(value))
 
     def state_dict(self) -> dict[str, Any]:
-        """Counters and best value, in plain types."""
+        """Return counters and best value, in plain types."""
         if self._scheduler is None:
             return {}
         state = self._scheduler.state_dict()
         return {k: v for k, v in state.items() if isinstance(v, int | float | str | bool)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the counters until the optimizer is there."""
+        """Store the counters until the optimizer exists."""
         self._resumed = state_dict
 
 
 class TrainingConditions(Callback):
-    """Logs each group's learning rate and the trainable share of the parameters, as they were during the epoch.
+    """Log each group's learning rate and the trainable fraction of the parameters, as they were during the epoch.
 
-    Noted at the epoch's start and logged at its end, because what Lightning holds for logging is not in a checkpoint.
+    They are read at the start of an epoch and logged at its end, because values that wait in Lightning for logging are
+    not in a checkpoint.
     """
 
     def __init__(self) -> None:
@@ -169,7 +170,7 @@ class TrainingConditions(Callback):
         self._conditions: dict[str, float] = {}
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note them."""
+        """Read them."""
         rates = {f"lr_{group['name']}": float(group["lr"]) for group in trainer.optimizers[0].param_groups}
         self._conditions = {**rates, "trainable_share": classifier(pl_module).trainable_fraction()}
 
@@ -179,16 +180,16 @@ class TrainingConditions(Callback):
             pl_module.log(name, torch.tensor(value, dtype=torch.float64))
 
     def state_dict(self) -> dict[str, float]:
-        """What was noted."""
+        """Return the values of this epoch."""
         return dict(self._conditions)
 
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
-        """Go on with what was noted."""
+        """Restore the values of the resumed epoch."""
         self._conditions = dict(state_dict)
 
 
 def deepest(stages: int, blocks: int | None) -> tuple[int, Unit]:
-    """How much is unfrozen in the end, and in which parts it is counted.
+    """Return how many parts are unfrozen at most, and their unit.
 
     >>> deepest(2, None), deepest(2, 3)
     ((2, 'stages'), (3, 'blocks'))
@@ -197,20 +198,20 @@ def deepest(stages: int, blocks: int | None) -> tuple[int, Unit]:
 
 
 def check_depth(module: LeafClassifier, unfreezing: Any) -> None:
-    """Refuse a depth that the backbone does not have, before anything is trained.
+    """Check, before training, that the backbone has as many stages or blocks as are to be unfrozen.
 
     Args:
-        module: The classifier; as it was afterwards, its backbone frozen.
+        module: The classifier; its backbone is frozen afterwards, as before.
         unfreezing: The settings of `ProgressiveUnfreezing`.
 
     Raises:
-        TrainingError: There are not so many stages or blocks.
+        TrainingError: The backbone has fewer stages or blocks.
     """
     module.unfreeze(*deepest(unfreezing.stages, unfreezing.blocks)).unfreeze(0)
 
 
 def classifier(module: LightningModule) -> LeafClassifier:
-    """The module as what it is; these callbacks work with no other."""
+    """Return the module as a LeafClassifier; these callbacks need one."""
     if not isinstance(module, LeafClassifier):
         raise TypeError(f"expected a LeafClassifier, got {type(module).__name__}")
     return module

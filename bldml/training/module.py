@@ -1,4 +1,4 @@
-"""LeafClassifier: a backbone with one logit, its loss, its metrics, its parameter groups and its unfreezing."""
+"""LeafClassifier: backbone with one logit, loss, metrics, parameter groups and unfreezing."""
 
 import math
 from collections.abc import Mapping
@@ -44,27 +44,27 @@ class Batch(TypedDict):
 
 
 class LeafClassifier(LightningModule):
-    """A pretrained backbone whose head gives one logit: is this leaf diseased?
+    """Binary classifier: a pretrained backbone with a head that outputs one logit (is this leaf diseased?).
 
     Args:
-        backbone: Which architecture.
-        weights: imagenet (torchvision's, cached or downloaded once), none (random), or a file with a state dict.
-        image_size: Side in pixels; null for the backbone's own.
+        backbone: Architecture.
+        weights: Initial weights: imagenet (torchvision's, downloaded once), none (random), or a file with a state dict.
+        image_size: Side of the input image in pixels; null for the backbone's default.
         lr: Learning rate of the head.
-        backbone_lr_factor: Learning rate of the backbone's stages as a share of the head's.
+        backbone_lr_factor: Learning rate of the backbone divided by that of the head.
         weight_decay: Weight decay of AdamW.
-        pos_weight: Weight of positive photographs in the loss: none, auto (negatives per positive in the training
-            split), or a number.
-        head: What is trained as the head from the first epoch: the new last layer (last_layer), or with it the linear
-            layer before it, which mobilenet_v3_large alone has (whole_classifier).
-        frozen_mode: Mode of frozen stages in training: eval, or train, in which dropout and stochastic depth act and,
-            with freeze_batchnorm false, BatchNorm uses and learns the statistics of each batch.
-        freeze_batchnorm: Hold the backbone's BatchNorm layers in evaluation mode always, so that their running
-            statistics stay those of the pretrained weights.
+        pos_weight: Positive class weight in the loss: none, auto (negatives per positive in the training split), or a
+            number.
+        head: Layers trained from the first epoch: the new last layer (last_layer), or also the linear layer before it
+            (whole_classifier; only mobilenet_v3_large has one).
+        frozen_mode: Mode of frozen stages during training: eval, or train. In train mode, dropout and stochastic depth
+            are active, and with freeze_batchnorm false BatchNorm uses batch statistics and updates its running ones.
+        freeze_batchnorm: Always keep the backbone's BatchNorm layers in evaluation mode, with the running statistics of
+            the pretrained weights.
         feature_cache: Memory in GiB, at least 0, for caching the frozen backbone's output on the validation
-            photographs, which is the same in every epoch until more is unfrozen. 0 turns the cache off.
-        compile: Let torch.compile make the network faster; the first epoch after each thaw then takes a minute longer.
-        seed: Seed of dropout and stochastic depth (taken from seed_everything).
+            photographs, which is the same in every epoch until more layers are unfrozen. 0 turns the cache off.
+        compile: Use torch.compile; the first epoch, and the first after each unfreezing, takes a minute longer.
+        seed: Seed of dropout and stochastic depth (set by seed_everything).
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class LeafClassifier(LightningModule):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        # By these load_from_checkpoint makes the same network; plain values, so that it may ask for weights_only.
+        # load_from_checkpoint builds the same network from these. Plain values, so that it can use weights_only.
         self.save_hyperparameters(logger=False)
         self.seed = default_seed() if seed is None else seed
         plain = {"weights": str(weights), "seed": self.seed}
@@ -94,7 +94,7 @@ class LeafClassifier(LightningModule):
         if self.image_size < self.row.min_size:
             size, least = self.image_size, self.row.min_size
             message = f"model.image_size {size} is too small for {backbone}: at least {least} px "
-            message += f"(its own size is {self.row.image_size})."
+            message += f"(default {self.row.image_size})."
             raise ConfigError(message, "image-size-too-small", found=size, expected=least)
         numbers = {"lr": lr, "backbone_lr_factor": backbone_lr_factor, "weight_decay": weight_decay}
         for name, value in (numbers | {"feature_cache": feature_cache}).items():
@@ -119,38 +119,38 @@ class LeafClassifier(LightningModule):
         self.scores = nn.ModuleDict({f"{stage}_": EpochScores(stage) for stage in STAGES})
         self.operating_point = OperatingPoint(threshold=0.5, temperature=1.0)
         self.description: dict[str, Any] = {}
-        self._is_told = False
-        # Pretrained ones, or those of a checkpoint.
+        self._is_described = False
+        # Whether weights were loaded: pretrained ones, or those of a checkpoint.
         self.has_weights = weights == "none"
         self.unfreeze(0)
 
     def load_pretrained(self) -> None:
-        """Lay the pretrained weights on the backbone; they may have to be downloaded."""
+        """Load the pretrained weights into the backbone; download them if they are missing."""
         load_pretrained(self.network, self.backbone, self.weights)
         self.has_weights = True
 
     def describe(self, **description: Any) -> None:
-        """Say what the module cannot know: class names, positive class and the rest of a checkpoint's `Header`.
+        """Set what the module cannot know: class names, positive class and the other data fields of a `Header`.
 
-        Whoever trains with a `LeafDataModule` need not: the module then asks it.
+        Not needed with a `LeafDataModule`: the module then asks it.
         """
-        self.description, self._is_told = {"versions": software_versions(), **description}, True
+        self.description, self._is_described = {"versions": software_versions(), **description}, True
 
     def setup(self, stage: str) -> None:
-        """Take from the data module what `describe` and `balance` were not told; check that all fits together.
+        """Get from the data module what `describe` and `balance` did not set; check that all parts fit together.
 
         Args:
             stage: fit, validate, test or predict, of Lightning.
 
         Raises:
-            TrainingError: Data module or callbacks do not fit; the pretrained weights cannot be had.
-            CheckpointError: What checkpoints would say of themselves is wrong.
+            TrainingError: Data module or callbacks do not fit, or the pretrained weights are not available.
+            CheckpointError: The header that checkpoints would have is invalid.
         """
         photographs = described_photographs(self.trainer)
         if photographs is not None and photographs.image_size not in (None, self.image_size):
             raise TrainingError(
-                f"The classifier takes images of {self.image_size} px, and the data module makes them "
-                f"{photographs.image_size} px. Give both the same image_size, or the data module none.",
+                f"The classifier needs images of {self.image_size} px, but the data module makes images of "
+                f"{photographs.image_size} px. Set the same image_size for both, or none for the data module.",
                 "image-sizes-differ",
                 found=photographs.image_size,
                 expected=self.image_size,
@@ -160,20 +160,21 @@ class LeafClassifier(LightningModule):
         check_callbacks(self.trainer)
         if not self.has_weights:
             self.load_pretrained()
-        if photographs is not None and not self._is_told:
-            about = photographs.describe()
-            about["settings"] |= {"precision": str(self.trainer.precision), "operating_point": vars(self.criterion)}
-            self.description = {"versions": software_versions(), **about}
+        if photographs is not None and not self._is_described:
+            description = photographs.describe()
+            own = {"precision": str(self.trainer.precision), "operating_point": vars(self.criterion)}
+            description["settings"] |= own
+            self.description = {"versions": software_versions(), **description}
             self.balance(*photographs.photographs.class_counts())
         if self.description:
             try:
                 header_of(self.header().to_plain())
             except (TypeError, ValueError, KeyError) as error:
-                message = f"Checkpoints would describe this classifier wrongly: {error}."
+                message = f"The header of this classifier's checkpoints would be invalid: {error}."
                 raise CheckpointError(message, "description-wrong", reason=str(error)) from error
 
     def balance(self, negatives: int, positives: int) -> None:
-        """Set the loss's weight of positive photographs by `pos_weight`.
+        """Set the positive class weight of the loss by the rule `pos_weight`.
 
         Args:
             negatives: Number of negative training photographs.
@@ -184,13 +185,13 @@ class LeafClassifier(LightningModule):
         self.pos_weight.fill_(value)
 
     def unfreeze(self, depth: int | None = None, unit: Unit = "stages") -> "LeafClassifier":
-        """Thaw the parts nearest the head and freeze the others; set every module's mode.
+        """Unfreeze the parts nearest the head and freeze the others; set every module's mode.
 
-        Stateless: what is unfrozen afterwards depends on the arguments alone, so a resumed run has nothing to repair.
+        Stateless: the result depends only on the arguments, so a resumed run has nothing to restore.
 
         Args:
-            depth: Number of parts to thaw, from 0 (head alone) to all of them; None for all.
-            unit: Which parts: stages, or the smaller blocks.
+            depth: Number of parts to unfreeze, from 0 (only the head is trained) to all of them; None for all.
+            unit: Kind of parts: stages, or the smaller blocks.
         """
         parts = self.row.parts(unit)
         depth = len(parts) if depth is None else depth
@@ -200,8 +201,8 @@ class LeafClassifier(LightningModule):
         self.network.train().requires_grad_(True)
         for number, part in enumerate(parts):
             for path in part:
-                unfrozen = number < depth
-                self.network.get_submodule(path).requires_grad_(unfrozen).train(unfrozen or self.frozen_mode == "train")
+                trains = number < depth
+                self.network.get_submodule(path).requires_grad_(trains).train(trains or self.frozen_mode == "train")
         if self.freeze_batchnorm:
             for module in self.network.modules():
                 if is_batchnorm(module):
@@ -210,14 +211,14 @@ class LeafClassifier(LightningModule):
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits float32 (n,) of images (n, 3, s, s): uint8, or floating point and normalised already."""
+        """Return logits float32 (n,) of images (n, 3, s, s): uint8, or floating point and already normalised."""
         logits: Tensor = self.network(self.prepared(images))
         return logits.squeeze(1).float()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of a batch."""
-        # Dropout and stochastic depth depend on the batch alone, not on what drew random numbers before. One step may
-        # gather several batches.
+        """Return the loss of a batch."""
+        # Dropout and stochastic depth depend only on the batch, not on random numbers drawn before. One step may
+        # accumulate several batches.
         entropy = np.random.SeedSequence([self.seed, self.global_step, batch_idx, self.global_rank])
         torch.manual_seed(int(entropy.generate_state(1)[0]))
         logits = self.trunk.logits(self.trunk.features(self.prepared(batch["image"]))).squeeze(1).float()
@@ -225,7 +226,7 @@ class LeafClassifier(LightningModule):
         return weighted_loss(logits, batch["label"], self.pos_weight)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Logits float32 (n,)."""
+        """Return logits float32 (n,)."""
         trainer = attached_trainer(self)
         if trainer is not None and trainer.state.fn == TrainerFn.FITTING:
             logits = self.trunk.logits(self._features(batch)).squeeze(1).float()
@@ -235,17 +236,17 @@ class LeafClassifier(LightningModule):
         return logits
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Logits float32 (n,)."""
+        """Return logits float32 (n,)."""
         logits: Tensor = self(batch["image"])
         self._scores("test").keep(logits, batch["label"])
         return logits
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Logits float32 (n,)."""
+        """Return logits float32 (n,)."""
         return self.forward(batch["image"])
 
     def on_train_epoch_start(self) -> None:
-        """Forget the operating point: it belongs to the weights of the epoch before."""
+        """Reset the operating point: it belongs to the weights of the previous epoch."""
         self.operating_point = OperatingPoint(threshold=0.5, temperature=1.0)
 
     def on_train_epoch_end(self) -> None:
@@ -255,27 +256,27 @@ class LeafClassifier(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics and choose the operating point."""
         epoch = self._log_scores("val")
-        # A diverged model has none; early stopping ends such a run.
+        # A diverged model has no operating point; early stopping ends such a run.
         self.operating_point = OperatingPoint(threshold=0.5, temperature=1.0)
         if bool(epoch.logits.isfinite().all()):
-            found, truth = epoch.logits.cpu().numpy(), epoch.labels.cpu().numpy()
-            self.operating_point = choose_operating_point(found, truth, self.criterion)
+            logits, labels = epoch.logits.cpu().numpy(), epoch.labels.cpu().numpy()
+            self.operating_point = choose_operating_point(logits, labels, self.criterion)
 
     def on_test_epoch_end(self) -> None:
         """Log the test metrics."""
         self._log_scores("test")
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW with one named group for the head and one for each stage, from the first step to the last."""
+        """Return AdamW with one named group for the head and one for each stage, the same in all epochs."""
         return adamw(self.network, self.row, self.lr, self.backbone_lr_factor, self.weight_decay)
 
     def trainable_fraction(self) -> float:
-        """Share of the parameters that are being trained, in (0, 1]."""
+        """Return the fraction of the parameters that is being trained, in (0, 1]."""
         trained = sum(p.numel() for p in self.network.parameters() if p.requires_grad)
         return trained / sum(p.numel() for p in self.network.parameters())
 
     def header(self) -> Header:
-        """What a checkpoint written now says of itself."""
+        """Return the header of a checkpoint written now."""
         return Header(
             backbone=self.backbone,
             image_size=self.image_size,
@@ -287,7 +288,7 @@ class LeafClassifier(LightningModule):
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Let the checkpoint describe itself."""
+        """Add the header to the checkpoint."""
         if self.description:
             checkpoint[KEY] = self.header().to_plain()
         else:
@@ -298,10 +299,10 @@ class LeafClassifier(LightningModule):
             }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the operating point, and what the checkpoint says of itself where nothing else was said.
+        """Restore the operating point, and the description unless `describe` has set one.
 
         Raises:
-            CheckpointError: Its positive class is not that of the photographs.
+            CheckpointError: The checkpoint's positive class is not that of the photographs.
         """
         rename_monitors(checkpoint)
         plain = checkpoint[KEY]
@@ -318,29 +319,29 @@ class LeafClassifier(LightningModule):
             raise CheckpointError(message, "positive-class-of-other-checkpoint", found=positive, expected=known)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As torch does it; the pretrained weights are not laid over these when fitting starts."""
+        """Load a state dict like torch; a fit then does not replace it with the pretrained weights."""
         self.has_weights = True
         return super().load_state_dict(state_dict, strict, assign)
 
     def on_train_start(self) -> None:
-        """Give every group its own learning rate again where LearningRateFinder has set one for all of them."""
+        """Set each group's own learning rate if LearningRateFinder has set the same one for all groups."""
         groups = self.trainer.optimizers[0].param_groups
         if all(group["lr"] == self.lr for group in groups):
             for group in groups[1:]:
                 group["lr"] = self.lr * self.backbone_lr_factor
 
     def on_fit_end(self) -> None:
-        """Give the memory back."""
+        """Free the memory of the feature cache."""
         self.feature_cache.clear()
 
     def prepared(self, images: Tensor) -> Tensor:
-        """Images (n, 3, s, s) as the network takes them: normalised here, on the device, if they are uint8."""
+        """Return images (n, 3, s, s) as the network needs them: uint8 ones are normalised here, on the device."""
         images = images.contiguous(memory_format=torch.channels_last)
-        # The buffer's type is that of the weights, whatever trainer.precision made them.
+        # The buffer has the type of the weights, which trainer.precision sets.
         return images if images.is_floating_point() else self.normalization(images).to(self.pos_weight.dtype)
 
     def _features(self, batch: Batch) -> Tensor:
-        """Output of the frozen part, computed once until more is unfrozen."""
+        """Return the output of the frozen part, computed once until more layers are unfrozen."""
         images = batch["image"]
         if not self.trunk.frozen:
             return self.prepared(images)
@@ -352,7 +353,7 @@ class LeafClassifier(LightningModule):
 
     def _log_scores(self, stage: Stage) -> Epoch:
         epoch = self._scores(stage).finish(self.pos_weight)
-        for name, value in epoch.values.items():  # those of all ranks already
+        for name, value in epoch.values.items():  # already reduced over all ranks
             self.log(name, value, prog_bar=name in ("val_loss", "val_auroc"))
         return epoch
 
@@ -360,14 +361,14 @@ class LeafClassifier(LightningModule):
 def adamw(
     network: nn.Module, row: Backbone, lr: float, backbone_lr_factor: float, weight_decay: float
 ) -> torch.optim.AdamW:
-    """AdamW over all parameters, frozen ones too, which it passes over as long as they have no gradient.
+    """Return AdamW over all parameters; frozen ones are skipped as long as they have no gradient.
 
     Args:
-        network: The network of that row.
-        row: Where its stages are; all else is its head.
+        network: The network.
+        row: The backbone's row, which names its stages; all other parameters belong to the head.
         lr: Learning rate of the head.
-        backbone_lr_factor: That of the stages as a share of the head's.
-        weight_decay: Of all groups.
+        backbone_lr_factor: Learning rate of the stages divided by that of the head.
+        weight_decay: Weight decay of all groups.
     """
     groups: list[dict[str, Any]] = [{"name": "head", "lr": lr, "params": []}]
     for stage in row.stages:
@@ -375,22 +376,22 @@ def adamw(
         groups.append({"name": stage[0], "lr": lr * backbone_lr_factor, "params": parameters})
     in_stages = {id(p) for group in groups for p in group["params"]}
     groups[0]["params"] = [p for p in network.parameters() if id(p) not in in_stages]
-    # One kernel over all parameters instead of several for each.
+    # Fused: one kernel over all parameters instead of several for each.
     optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
     leave_scaling(optimizer)
     return optimizer
 
 
 def check_callbacks(trainer: Trainer) -> None:
-    """Refuse callbacks that would spoil a classifier without a word.
+    """Refuse callbacks that would silently damage a classifier.
 
     Raises:
-        TrainingError: There is one.
+        TrainingError: There is such a callback.
     """
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
     if any(isinstance(callback, StochasticWeightAveraging) for callback in callbacks):
         raise TrainingError(
-            "StochasticWeightAveraging cannot be used: it computes the statistics of BatchNorm layers anew, which this "
-            "classifier holds as they were pretrained.",
+            "StochasticWeightAveraging cannot be used: it recomputes the statistics of BatchNorm layers, which this "
+            "classifier keeps as pretrained.",
             "averaging-refused",
         )

@@ -1,4 +1,4 @@
-"""From an upright photograph to the pixels that a backbone sees: one geometry for training and for everything after."""
+"""From an upright photograph to the input of a backbone: one geometry for training and evaluation."""
 
 import math
 from collections.abc import Sequence
@@ -16,48 +16,49 @@ from bldml.dataset.pixels import ResizedImage, resize_to_square
 from bldml.errors import ConfigError
 
 Box = tuple[float, float, float, float]
-"""Left, top, right, bottom in [0, 1], as shares of the frame."""
+"""Left, top, right, bottom in [0, 1], as fractions of the frame."""
 
 Range = tuple[float, float]
 
-# ImageNet's, which all of torchvision's weights expect; Inception rescales from it inside (transform_input).
+# Mean and standard deviation of ImageNet, which all of torchvision's weights expect; Inception rescales from them
+# internally (transform_input).
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 FILL = (round(255 * MEAN[0]), round(255 * MEAN[1]), round(255 * MEAN[2]))
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 
-# Its threads would not survive the fork of a loader process, and one picture is too small for several.
+# OpenCV's threads would not survive the fork of a loader process, and one image is too small for several.
 cv2.setNumThreads(0)
 
-# Width to height of the widest photographs that phones take; of wider ones a crop may be enlarged a little.
+# Aspect ratio of the widest phone photographs; crops of wider ones may be enlarged a little.
 _WIDEST = 16 / 9
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training pictures vary. Every draw is a pure function of seed, epoch and photograph.
+    """Training augmentation. Every random draw is a pure function of seed, epoch and photograph.
 
     Args:
-        crop_area: Smallest and largest share of the photograph's area that a random crop keeps, in (0, 1].
-        crop_aspect: Smallest and largest factor on the photograph's own aspect ratio, or, without
-            `crop_aspect_relative`, aspect ratio (width to height) of the crop itself.
-        crop_aspect_relative: Crops in the photograph's own proportions (true), or with the aspect ratio of
-            torchvision's RandomResizedCrop (false), which with these ranges does not fit into photographs of 3:2 and
-            then is one centre crop.
-        flip: Mirror with probability one half: left-right and top-bottom, each by itself (true), one of them
+        crop_area: Smallest and largest fraction of the photograph's area in a random crop, in (0, 1].
+        crop_aspect: Smallest and largest factor on the photograph's aspect ratio; without `crop_aspect_relative`, the
+            aspect ratio (width to height) of the crop itself.
+        crop_aspect_relative: Whether `crop_aspect` is relative to the photograph's aspect ratio (true), or absolute as
+            in torchvision's RandomResizedCrop (false). With these ranges an absolute crop does not fit into a 3:2
+            photograph and becomes one centre crop.
+        flip: Mirror with probability one half: left-right and top-bottom, independently (true), one of them
             (horizontal is left-right, vertical is top-bottom), or neither (false).
-        rotation: Largest rotation to either side, degrees.
-        translate: Largest shift along each side, as a share of the side, in [0, 1).
+        rotation: Largest rotation to either side, in degrees.
+        translate: Largest shift along each side, as a fraction of the side, in [0, 1).
         scale: Smallest and largest factor by which the crop is enlarged about its centre.
-        surroundings: What is seen beyond the edge of a crop that was turned, shifted or made smaller: the photograph
-            around it, as far as it goes, or at once the fill.
-        fill: Red, green and blue, 0 to 255, beyond the photograph or the crop; ImageNet's mean.
+        surroundings: What appears beyond the edge of a crop that was rotated, shifted or made smaller: the photograph
+            around the crop and then the fill, or only the fill.
+        fill: Fill colour (red, green, blue, 0 to 255); default is ImageNet's mean.
         brightness: Largest relative change, in [0, 1].
         contrast: Largest relative change, in [0, 1].
         saturation: Largest relative change, in [0, 1].
-        hue: Largest change as a share of the colour circle, in [0, 0.5].
-        grayscale: Probability of a picture without colours, in [0, 1].
+        hue: Largest change as a fraction of the colour circle, in [0, 0.5].
+        grayscale: Probability of conversion to grey, in [0, 1].
     """
 
     crop_area: tuple[float, float] = (0.8, 1.0)
@@ -100,12 +101,12 @@ def _out_of_range(name: str, expected: str, found: object) -> ConfigError:
 
 
 def normalize(pixels: Tensor, mean: Tensor | None = None, std: Tensor | None = None) -> Tensor:
-    """Uint8 (…, 3, s, s) to float32 of ImageNet's mean 0 and standard deviation 1.
+    """Return uint8 (…, 3, s, s) as float32, normalised by the mean and standard deviation of ImageNet.
 
     Args:
-        pixels: On any device.
-        mean: ImageNet's, (3, 1, 1), where it lies on the device already.
-        std: The same of the standard deviation.
+        pixels: Pixels on any device.
+        mean: Mean (3, 1, 1) on the same device; created if None.
+        std: Standard deviation (3, 1, 1) on the same device; created if None.
     """
     mean = torch.tensor(MEAN, device=pixels.device).view(3, 1, 1) if mean is None else mean
     std = torch.tensor(STD, device=pixels.device).view(3, 1, 1) if std is None else std
@@ -113,7 +114,7 @@ def normalize(pixels: Tensor, mean: Tensor | None = None, std: Tensor | None = N
 
 
 class Normalization(nn.Module):
-    """`normalize` with its constants on the device, so that no step waits for a copy; in no checkpoint."""
+    """`normalize` with its constants on the device, so that no step waits for a copy; not in checkpoints."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,32 +124,32 @@ class Normalization(nn.Module):
         self.std: Tensor
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Uint8 (n, 3, s, s) to float32."""
+        """Return uint8 (n, 3, s, s) as normalised float32."""
         return normalize(pixels, self.mean, self.std)
 
 
 def evaluation_image(image: Image.Image | ResizedImage, size: int) -> Tensor:
-    """What validation, test, predict, explain and export see: the whole frame, squashed to a square.
+    """Return the input of validation, test, predict, explain and export: the whole frame, resized to a square.
 
     Args:
-        image: Upright RGB photograph; one that is such a square already stays what it is.
+        image: Upright RGB photograph; an image of that size already is not changed.
         size: Side of the result in pixels.
 
     Returns:
-        uint8 (3, size, size), its channels last in memory.
+        uint8 (3, size, size), with the channels last in memory.
     """
     return _tensor(np.array(resize_to_square(image, size)))
 
 
 def resized_side(size: int, augmentation: Augmentation | None) -> int:
-    """Side of the square that a photograph is shrunk to before anything else, and that a cache keeps, in pixels.
+    """Return the side, in pixels, of the resized image that is made first from a photograph and is cached.
 
-    For training it is so much larger that the smallest crop need not be enlarged, but at most twice as large: a JPEG
-    may have been decoded to no more than that.
+    For training it is larger, so that the smallest crop need not be enlarged, but at most twice as large, because a
+    JPEG may have been decoded at no more than that.
 
     Args:
-        size: Side of the picture that the backbone sees.
-        augmentation: How training pictures vary; None for evaluation.
+        size: Side of the backbone's input image.
+        augmentation: Training augmentation; None for evaluation.
 
     >>> resized_side(384, None), resized_side(384, Augmentation())
     (384, 453)
@@ -159,7 +160,7 @@ def resized_side(size: int, augmentation: Augmentation | None) -> int:
     least = augmentation.crop_area[0] * min(narrow, 1 / wide)
     if augmentation.crop_aspect_relative:
         smallest = math.sqrt(min(1.0, least))
-    else:  # or the centre crop of a photograph that is wider, or higher, than any crop may be
+    else:  # or the centre crop of a photograph that is wider, or higher, than any allowed crop
         smallest = min(1.0, math.sqrt(least / _WIDEST), wide / _WIDEST, 1 / (narrow * _WIDEST))
     return math.ceil(size * min(2.0, 1 / smallest))
 
@@ -171,26 +172,26 @@ def training_image(
     generator: np.random.Generator,
     aspect: float = 1.0,
 ) -> Tensor:
-    """What training sees: a random crop, squashed, mirrored, turned and recoloured.
+    """Return the input of training: a random crop, resized, mirrored, rotated, with changed colours.
 
-    The photograph is squashed first, then all geometry is one resampling and all colours are one matrix, so that what
-    is done in each epoch costs little and acts on a small picture that a cache can hold. Where a turned crop looks
-    over the photograph's edge it sees the fill.
+    The photograph is resized first. Then all geometry is one resampling and all colours are one matrix, so that the
+    work in each epoch is cheap and starts from a small image that can be cached. Beyond the photograph's edge, a
+    rotated crop shows the fill.
 
     Args:
-        image: Upright RGB photograph, or its square of `resized_side`, which gives the same.
+        image: Upright RGB photograph, or its resized image of side `resized_side`; both give the same result.
         size: Side of the result in pixels.
-        augmentation: How far pictures may vary.
+        augmentation: Ranges of the augmentation.
         generator: Source of every draw.
-        aspect: Width of the photograph to its height; of use without `crop_aspect_relative`.
+        aspect: Aspect ratio (width to height) of the photograph; used without `crop_aspect_relative`.
 
     Returns:
-        uint8 (3, size, size), its channels last in memory.
+        uint8 (3, size, size), with the channels last in memory.
     """
     a = augmentation
-    square = resize_to_square(image, resized_side(size, a))
+    resized = resize_to_square(image, resized_side(size, a))
     box = random_box(a, generator, aspect)
-    # All draws are made whatever the other settings, so that changing one of them leaves the others' values alone.
+    # All draws are made whatever the settings, so that changing one setting does not change the others' values.
     mirror_x, mirror_y = (bool(draw < 0.5) for draw in generator.random(2))
     mirror = (mirror_x and a.flip in (True, "horizontal"), mirror_y and a.flip in (True, "vertical"))
     angle, brightness, contrast, saturation, hue = (float(draw) for draw in generator.uniform(-1.0, 1.0, 5))
@@ -198,11 +199,11 @@ def training_image(
     shift = generator.uniform(-a.translate, a.translate, 2) * size
     scale = float(generator.uniform(*a.scale))
     if a.surroundings == "fill":
-        square, box = cut(square, box)
-    view = view_of(square.shape[:2], size, box, mirror, math.radians(angle * a.rotation), scale, shift)
-    # A quarter of the time that PIL takes.
+        resized, box = cut(resized, box)
+    view = view_of(resized.shape[:2], size, box, mirror, math.radians(angle * a.rotation), scale, shift)
+    # OpenCV needs a quarter of the time of PIL.
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    pixels = cv2.warpAffine(square, view, (size, size), flags=flags, borderValue=a.fill)
+    pixels = cv2.warpAffine(resized, view, (size, size), flags=flags, borderValue=a.fill)
     if a.brightness or a.contrast or a.saturation or a.hue or is_gray:
         factors = (1 + brightness * a.brightness, 1 + contrast * a.contrast, 1 + saturation * a.saturation)
         matrix = _colours(np.array(cv2.mean(pixels)[:3]), *factors, hue * a.hue)
@@ -217,12 +218,12 @@ def _tensor(pixels: NDArray[Any]) -> Tensor:
 def _colours(
     mean: NDArray[np.float64], brightness: float, contrast: float, saturation: float, hue: float
 ) -> NDArray[np.float64]:
-    """Brightness, contrast about the mean grey, saturation and hue as one matrix (3, 4).
+    """Return brightness, contrast about the mean grey, saturation and hue as one matrix (3, 4).
 
-    The hue is turned about the axis of greys, so that a third of the circle makes red green, green blue and blue red. A
-    colour is cut to [0, 255] once, at the end, and not after each step.
+    The hue is rotated about the axis of greys, so that a third of the circle makes red green, green blue and blue red.
+    A colour is clipped to [0, 255] once, at the end, and not after each step.
     """
-    # Shares of red, green and blue in a third of the circle each. Greys stay what they are: the shares sum to 1.
+    # Weights of red, green and blue, a third of the circle apart. They sum to 1, so greys do not change.
     r, g, b = ((1 + 2 * math.cos(2 * math.pi * (hue + shift))) / 3 for shift in (0, 1 / 3, -1 / 3))
     turned = np.array([[r, g, b], [b, r, g], [g, b, r]])
     matrix = np.empty((3, 4))
@@ -232,12 +233,12 @@ def _colours(
 
 
 def random_box(augmentation: Augmentation, generator: np.random.Generator, aspect: float = 1.0) -> Box:
-    """A random crop in the photograph's own relative coordinates.
+    """Return a random crop in relative coordinates of the photograph.
 
     Args:
-        augmentation: How it may vary.
+        augmentation: Ranges of the crop.
         generator: Source of every draw.
-        aspect: Width of the photograph to its height; of use without `crop_aspect_relative`.
+        aspect: Aspect ratio (width to height) of the photograph; used without `crop_aspect_relative`.
     """
     a = augmentation
     if a.crop_aspect_relative:
@@ -246,33 +247,33 @@ def random_box(augmentation: Augmentation, generator: np.random.Generator, aspec
 
 
 def crop_in_proportion(area: Range, aspect: Range, generator: np.random.Generator) -> Box:
-    """A random crop in the proportions of the frame, whatever those are. Every draw succeeds.
+    """Return a random crop whose aspect ratio is relative to the frame's. Every draw succeeds.
 
     Args:
-        area: Smallest and largest share of the frame's area.
-        aspect: Smallest and largest factor on the frame's own aspect ratio.
+        area: Smallest and largest fraction of the frame's area.
+        aspect: Smallest and largest factor on the frame's aspect ratio.
         generator: Source of every draw.
     """
-    share, factor = generator.uniform(*area), _ratio(aspect, generator)
-    width, height = min(1.0, math.sqrt(share * factor)), min(1.0, math.sqrt(share / factor))
+    fraction, factor = generator.uniform(*area), _ratio(aspect, generator)
+    width, height = min(1.0, math.sqrt(fraction * factor)), min(1.0, math.sqrt(fraction / factor))
     return _placed(width, height, *generator.random(2))
 
 
 def crop_of_ratio(area: Range, ratio: Range, frame: float, generator: np.random.Generator) -> Box:
-    """The random crop that torchvision's RandomResizedCrop takes, but for its rounding to whole pixels.
+    """Return the random crop of torchvision's RandomResizedCrop, without its rounding to whole pixels.
 
-    The first of ten draws that fits into the frame; else, in the middle, the largest crop of a ratio that is allowed.
+    It is the first of ten draws that fits into the frame; if none fits, the largest centre crop of an allowed ratio.
 
     Args:
-        area: Smallest and largest share of the frame's area.
+        area: Smallest and largest fraction of the frame's area.
         ratio: Smallest and largest ratio of the crop's width to its height.
         frame: Ratio of the frame's width to its height.
         generator: Source of every draw.
     """
     draws = [(generator.uniform(*area), _ratio(ratio, generator)) for _ in range(10)]
     x, y = generator.random(2)
-    for share, drawn in draws:
-        width, height = math.sqrt(share * drawn / frame), math.sqrt(share * frame / drawn)
+    for fraction, drawn in draws:
+        width, height = math.sqrt(fraction * drawn / frame), math.sqrt(fraction * frame / drawn)
         if width <= 1 and height <= 1:
             return _placed(width, height, x, y)
     narrow, wide = ratio
@@ -285,22 +286,22 @@ def _ratio(limits: Range, generator: np.random.Generator) -> float:
 
 
 def _placed(width: float, height: float, x: float, y: float) -> Box:
-    """A crop at these shares of the way from left to right and from top to bottom."""
+    """Return a crop of this size; x and y in [0, 1] are its position between left and right, top and bottom."""
     left, top = float(x) * (1.0 - width), float(y) * (1.0 - height)
-    # Rounding may put the far side a hair outside, which PIL refuses.
+    # Rounding may put the far side slightly outside, which PIL refuses.
     return left, top, min(1.0, left + width), min(1.0, top + height)
 
 
-def cut(square: ResizedImage, box: Box) -> tuple[ResizedImage, Box]:
-    """A crop of whole pixels by itself, so that nothing is seen around it.
+def cut(resized: ResizedImage, box: Box) -> tuple[ResizedImage, Box]:
+    """Cut out a crop of whole pixels, so that nothing around it can appear.
 
     Returns:
-        Its pixels (height, width, 3), and the box that is all of them.
+        Its pixels (height, width, 3), and the box that contains all of them.
     """
-    side = len(square)
+    side = len(resized)
     left, top, right, bottom = (round(edge * side) for edge in box)
     left, top = min(left, side - 1), min(top, side - 1)
-    return square[top : max(bottom, top + 1), left : max(right, left + 1)], (0.0, 0.0, 1.0, 1.0)
+    return resized[top : max(bottom, top + 1), left : max(right, left + 1)], (0.0, 0.0, 1.0, 1.0)
 
 
 def view_of(
@@ -312,18 +313,18 @@ def view_of(
     scale: float,
     shift: Sequence[float] | NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """From a pixel of the result to the place in the picture that it shows: matrix (2, 3), pixels at integers.
+    """Return the matrix (2, 3) from a pixel of the result to its location in the image; pixel centres are integers.
 
-    Backwards through what is done: shifted back, turned and scaled back, mirrored back, then looked up in the crop.
+    It inverts the operations in reverse order: shift, rotation and scale, mirror, then position in the crop.
 
     Args:
-        shape: Height and width of the picture in pixels.
+        shape: Height and width of the image in pixels.
         size: Side of the result in pixels.
         box: The crop.
         mirror: Left-right, top-bottom.
-        angle: Of the rotation about the crop's centre, radians.
+        angle: Rotation about the crop's centre, in radians.
         scale: Factor by which the crop is enlarged about its centre.
-        shift: To the right and down, in pixels of the result.
+        shift: Shift to the right and down, in pixels of the result.
     """
     height, width = shape
     left, top, right, bottom = box

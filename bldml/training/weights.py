@@ -159,7 +159,7 @@ def _file_state(file: Path) -> dict[str, Tensor]:
     except Exception as error:  # a damaged file raises whatever its bytes happen to trigger
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise TrainingError(
-            f"The weights file {file} cannot be loaded: {first_line} It is damaged or holds more than tensors; "
+            f"The weights file {file} cannot be loaded: {first_line} It is damaged or contains more than tensors; "
             "remove it and fetch it again.",
             "weights-not-loadable",
             path=file,

@@ -200,7 +200,7 @@ def test_checkpoint_that_is_not_one(run: Path, tmp_path: Path, bldml: Bldml) -> 
         ("empty", lambda: path.write_bytes(b""), "damaged"),
         ("text", lambda: path.write_text("hello"), "damaged"),
         ("hostile", lambda: torch.save({"state_dict": Evil()}, path), "more than tensors"),
-        ("foreign", lambda: torch.save({"state_dict": {}}, path), "no checkpoint of bldml"),
+        ("foreign", lambda: torch.save({"state_dict": {}}, path), "not a bldml checkpoint"),
     ]
     for name, write, words in cases:
         write()

@@ -1,4 +1,4 @@
-"""A checkpoint's description of itself: written, read back, and refused where it cannot be right."""
+"""A checkpoint's description of itself: written, read back, and refused if it is invalid."""
 
 import math
 from collections.abc import Callable
@@ -82,18 +82,18 @@ def test_negative_class_is_the_other_one(positive: str, tmp_path: Path) -> None:
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"format": 2}, "its format is 2; this version of bldml reads 1"),
     ({"format": None}, "its format is None"),
-    ({"backbone": "vit"}, "backbone cannot be right"),
-    ({"backbone": None}, "backbone cannot be right"),
-    ({"image_size": 224.0}, "image_size cannot be right"),
-    ({"image_size": 0}, "image_size cannot be right"),
-    ({"image_size": 10**6}, "image_size cannot be right"),
+    ({"backbone": "vit"}, "backbone invalid"),
+    ({"backbone": None}, "backbone invalid"),
+    ({"image_size": 224.0}, "image_size invalid"),
+    ({"image_size": 0}, "image_size invalid"),
+    ({"image_size": 10**6}, "image_size invalid"),
     ({"class_names": ("a",)}, "class_names"),
     ({"class_names": ("BLD", "BLD")}, "class_names"),
     ({"class_names": ("BLD", "b", "c")}, "class_names"),
     ({"class_names": ("BLD", 1)}, "class_names"),
     ({"class_names": 2}, "not iterable"),
-    ({"positive_class": "bld"}, "positive_class cannot be right"),
-    ({"mean": (0.5, 0.5)}, "mean or std cannot be right"),
+    ({"positive_class": "bld"}, "positive_class invalid"),
+    ({"mean": (0.5, 0.5)}, "mean or std invalid"),
     ({"mean": 0.5}, "not iterable"),
     ({"mean": ("0.5", 0.5, 0.5)}, "mean or std"),
     ({"std": (0.2, 0.0, 0.2)}, "mean or std"),
@@ -105,12 +105,12 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"threshold": torch.tensor(0.5)}, "threshold"),
     ({"temperature": 0.0}, "temperature"),
     ({"temperature": math.inf}, "temperature"),
-    ({"settings": {}}, "settings cannot be right"),
-    ({"settings": {"data": None}}, "settings cannot be right"),
-    ({"settings": None}, "settings cannot be right"),
-    ({"fingerprints": None}, "fingerprints cannot be right"),
-    ({"versions": []}, "versions cannot be right"),
-    ({"backbone": "vit", "fingerprints": 3}, "backbone, fingerprints cannot be right"),
+    ({"settings": {}}, "settings invalid"),
+    ({"settings": {"data": None}}, "settings invalid"),
+    ({"settings": None}, "settings invalid"),
+    ({"fingerprints": None}, "fingerprints invalid"),
+    ({"versions": []}, "versions invalid"),
+    ({"backbone": "vit", "fingerprints": 3}, "backbone, fingerprints invalid"),
 ]
 
 
@@ -119,7 +119,7 @@ def test_wrong_description_is_refused(change: dict[str, Any], words: str, tmp_pa
     path = saved(tmp_path, content(**change))
     with pytest.raises(CheckpointError) as caught:
         read_checkpoint(path)
-    assert f"The checkpoint {path} describes itself wrongly" in str(caught.value)
+    assert f"The header of the checkpoint {path} is invalid" in str(caught.value)
     assert words in str(caught.value)
 
 
@@ -127,25 +127,25 @@ def test_wrong_description_is_refused(change: dict[str, Any], words: str, tmp_pa
 def test_no_field_may_be_missing(field: str, tmp_path: Path) -> None:
     whole = content()
     del whole[KEY][field]
-    with pytest.raises(CheckpointError, match=rf"its format is None|{field} not given"):
+    with pytest.raises(CheckpointError, match=rf"its format is None|{field} missing"):
         read_checkpoint(saved(tmp_path, whole))
 
 
 @pytest.mark.parametrize(
     ("what", "words"),
     [
-        (WEIGHTS, "is no checkpoint of bldml"),
-        ({"state_dict": WEIGHTS}, "is no checkpoint of bldml"),
-        ({KEY: HEADER.to_plain()}, "is no checkpoint of bldml"),
-        ([1, 2], "is no checkpoint of bldml"),
-        (torch.zeros(3), "is no checkpoint of bldml"),
+        (WEIGHTS, "is not a bldml checkpoint"),
+        ({"state_dict": WEIGHTS}, "is not a bldml checkpoint"),
+        ({KEY: HEADER.to_plain()}, "is not a bldml checkpoint"),
+        ([1, 2], "is not a bldml checkpoint"),
+        (torch.zeros(3), "is not a bldml checkpoint"),
         (content() | {KEY: "resnet50"}, "the description is str, not a table"),
-        (content() | {"state_dict": [1]}, "holds no weights"),
-        (content() | {"state_dict": {"network.fc.weight": 1.0}}, "holds no weights"),
-        (content() | {"state_dict": {0: torch.zeros(1)}}, "holds no weights"),
-        (content() | {"epoch": "last"}, "describes itself wrongly"),
-        (content() | {"epoch": None}, "describes itself wrongly"),
-        (content() | {"epoch": math.inf}, "describes itself wrongly"),
+        (content() | {"state_dict": [1]}, "contains no weights"),
+        (content() | {"state_dict": {"network.fc.weight": 1.0}}, "contains no weights"),
+        (content() | {"state_dict": {0: torch.zeros(1)}}, "contains no weights"),
+        (content() | {"epoch": "last"}, "is invalid"),
+        (content() | {"epoch": None}, "is invalid"),
+        (content() | {"epoch": math.inf}, "is invalid"),
     ],
 )  # fmt: skip
 def test_something_else_is_refused(what: object, words: str, tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ class Hostile:
 def test_hostile_pickle_does_not_run(place: str, zipped: bool, tmp_path: Path) -> None:
     trace, path = tmp_path / "was_here", tmp_path / "best.ckpt"
     torch.save(content() | {place: Hostile(trace)}, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(CheckpointError, match="is refused: it is damaged or holds more than tensors and plain values"):
+    with pytest.raises(CheckpointError, match="it is damaged or contains more than tensors and plain values"):
         read_checkpoint(path)
     assert not trace.exists()
     # It would have run:

@@ -154,5 +154,5 @@ def test_photograph_that_has_become_unreadable(damage: str, workers: int, sample
         list(loader)
     assert caught.value.code == "photograph-changed"
     assert caught.value.fields["path"] == path
-    assert str(caught.value).startswith("A photograph has become unreadable")
+    assert str(caught.value).startswith("A photograph became unreadable")
     assert "Traceback" not in str(caught.value)

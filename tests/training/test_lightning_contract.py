@@ -126,7 +126,7 @@ def test_pretrained_weights_are_laid_on_when_fitting_starts_and_never_else(split
 
 
 def test_image_sizes_that_differ_are_refused(split_leaves: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"takes images of 64 px, and the data module makes them 96 px"):
+    with pytest.raises(TrainingError, match=r"needs images of 64 px, but the data module makes images of 96 px"):
         trainer(tmp_path).fit(classifier(), datamodule=data(split_leaves, image_size=96))
 
 
@@ -142,7 +142,7 @@ def test_a_wrong_description_is_found_before_training(split_leaves: Path, tmp_pa
     for wrong, complaint in (({"positive_class": "x"}, "class_names"), ({"colour": "red"}, "colour")):
         model = classifier()
         model.describe(**wrong)
-        with pytest.raises(CheckpointError, match=f"Checkpoints would describe this classifier wrongly: .*{complaint}"):
+        with pytest.raises(CheckpointError, match=f"checkpoints would be invalid: .*{complaint}"):
             trainer(tmp_path).fit(model, datamodule=data(split_leaves))
     assert not (tmp_path / "own.ckpt").exists()
 
@@ -182,7 +182,7 @@ def test_our_command_line_refuses_finders(finder: str, split_leaves: Path, bldml
 
 
 def test_averaged_weights(split_leaves: Path, bldml: Bldml, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="StochasticWeightAveraging cannot be used: it computes"):
+    with pytest.raises(TrainingError, match="StochasticWeightAveraging cannot be used: it recomputes"):
         trainer(tmp_path, StochasticWeightAveraging(1e-3)).fit(classifier(), datamodule=data(split_leaves))
     trainer(tmp_path, EMAWeightAveraging()).fit(classifier(), datamodule=data(split_leaves))
     assert read_checkpoint(tmp_path / "own.ckpt").header.positive_class == "BLD"

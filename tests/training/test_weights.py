@@ -187,7 +187,7 @@ def test_damaged_or_hostile_file_is_refused(case: str, tmp_path: Path) -> None:
     with pytest.raises(TrainingError) as caught:
         load_pretrained(build("mobilenet_v2_x0_35"), "mobilenet_v2_x0_35", str(file))
     assert f"The weights file {file} cannot be loaded" in str(caught.value)
-    assert "damaged or holds more than tensors" in str(caught.value)
+    assert "damaged or contains more than tensors" in str(caught.value)
     assert not trace.exists()
 
 

@@ -1,1 +1,1 @@
-"""Photographs on disk become batches."""
+"""From photographs on disk to batches."""

@@ -1,4 +1,4 @@
-"""LeafDataModule: photographs on disk to batches."""
+"""LeafDataModule: from photographs on disk to batches."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -30,38 +30,38 @@ from bldml.training.resume.signals import is_first_process
 from bldml.training.transforms import Augmentation, resized_side
 
 DEFAULT_AUGMENTATION = Augmentation()
-# What of the data settings an evaluation takes from the checkpoint where the command line is silent.
+# Data settings that an evaluation takes from the checkpoint unless the command line sets them.
 DATA_SETTINGS = ("fold", "class_aliases", "val_fraction", "test_fraction", "unreadable", "batch_size")
 
 
 class LeafDataModule(LightningDataModule):
-    """The photographs: where they are, what they are called, how they are divided and fed.
+    """Photographs: location, class names, splits and loading.
 
     Args:
-        root: Folder with train/val/test folders of class folders, or with one folder a class (then divided by a fixed
-            rule), or where a manifest's paths start.
-        manifest: CSV with the columns path, label, split and perhaps group, instead of the folders.
-        fold: Number in the manifest's column fold: this fold becomes val, all others outside test train.
-        positive_class: Name of the class that is to be found, such as BLD.
-        class_aliases: Class name for a folder's name or a manifest's label, where they differ, such as {1_BLD: BLD}.
-        val_fraction: Share of a flat folder that becomes the validation split, in (0, 1).
-        test_fraction: Share of a flat folder that becomes the test split, in [0, 1); 0 for none.
-        unreadable: What to do when a photograph cannot be decoded: stop with the full list (error), or leave them out
-            and list them in the run folder (exclude).
-        on_leak: What to do when photographs of one split are in another as well, the same, nearly the same or of the
-            same burst, or those of an external set in training: warn, stop (error), or not look for them (off).
+        root: Folder with train/val/test folders of class folders; or with one folder per class, which a fixed rule
+            then splits; or the folder that a manifest's paths are relative to.
+        manifest: CSV with the columns path, label, split and, optionally, group; replaces the folder layout.
+        fold: Number in the manifest's column fold: this fold becomes val, all others except test become train.
+        positive_class: Name of the positive class, such as BLD.
+        class_aliases: Class names for folder names or manifest labels that differ from them, such as {1_BLD: BLD}.
+        val_fraction: Fraction of a flat folder that becomes the validation split, in (0, 1).
+        test_fraction: Fraction of a flat folder that becomes the test split, in [0, 1); 0 for none.
+        unreadable: What to do if photographs cannot be decoded: end with an error that lists them all (error), or
+            exclude them and list them in the run folder (exclude).
+        on_leak: What to do if a photograph, a near duplicate of it or its burst is in two splits, or in an external set
+            and the training data: warn, end with an error (error), or do not search (off).
         batch_size: Photographs in a training batch.
-        num_workers: Processes that load photographs; auto takes the CPUs that this job was granted, at most 16.
-        augmentation: How training pictures vary; null for not at all.
-        cache: Cache decoded images on disk for the next epochs and runs, where there is room (auto), or not (off).
-        cache_dir: Folder for them; null for that of the environment variable BLDML_CACHE, else .bldml_cache beside the
-            data folder, else in the working directory.
-        image_size: Side in pixels (taken from the model).
-        seed: Seed of order and augmentation (taken from seed_everything).
+        num_workers: Processes that load photographs; auto uses the CPUs allocated to this job, at most 16.
+        augmentation: Training augmentation; null turns it off.
+        cache: Cache decoded images on disk for later epochs and runs if there is space (auto), or never (off).
+        cache_dir: Folder of the cache; null for the one in the environment variable BLDML_CACHE, else .bldml_cache
+            beside the data folder, else in the working directory.
+        image_size: Side of the input image in pixels (set by the model).
+        seed: Seed of order and augmentation (set by seed_everything).
 
     Attributes:
-        prepared: The photographs, once they were read; `setup` reads them where nobody has before.
-        validated: The split that a validation looks at.
+        prepared: The photographs; None until `setup` or one of the `read_` methods has read them.
+        validated: The split that a validation uses.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class LeafDataModule(LightningDataModule):
         if num_workers != "auto" and num_workers < 0:
             message = f"data.num_workers must be auto, 0 or more, not {num_workers}."
             raise ConfigError(message, "workers-wrong", found=num_workers)
-        # No shell has looked at a YAML file; outside the command line a path may be a text.
+        # No shell expands ~ in a YAML file; outside the command line a path may be a str.
         self.root = None if root is None else Path(root).expanduser()
         self.manifest, self.fold = None if manifest is None else Path(manifest).expanduser(), fold
         self.positive_class = positive_class
@@ -115,13 +115,13 @@ class LeafDataModule(LightningDataModule):
         self.validated = "val"
 
     def setup(self, stage: str) -> None:
-        """Read the photographs of this stage, unless somebody has read them before.
+        """Read the photographs of this stage, unless they have been read already.
 
         Args:
             stage: fit, validate, test or predict, of Lightning.
 
         Raises:
-            DatasetError: They cannot be used.
+            DatasetError: The photographs cannot be used.
         """
         split = {"fit": "train", "validate": self.validated}.get(stage, stage)
         module: Any = self.trainer.lightning_module if self.trainer else None
@@ -132,15 +132,15 @@ class LeafDataModule(LightningDataModule):
         if stage == "fit":
             self.read_for_fit()
         else:
-            known = getattr(module, "description", {})
-            self.positive_class = known.get("positive_class", self.positive_class)
-            self.read_for_evaluation(split, tuple(known.get("class_names", ())))
+            description = getattr(module, "description", {})
+            self.positive_class = description.get("positive_class", self.positive_class)
+            self.read_for_evaluation(split, tuple(description.get("class_names", ())))
 
     def find_for_fit(self) -> PreparedData:
-        """Find the photographs of all splits and check the classes, without reading a file.
+        """Find the photographs of all splits and check the classes, without reading any photograph.
 
         Raises:
-            DatasetError: A fit cannot use them.
+            DatasetError: The photographs cannot be used for training.
         """
         return self._found(self._read(whole=False))
 
@@ -153,12 +153,12 @@ class LeafDataModule(LightningDataModule):
         """Find the photographs of all splits, check the classes, and decode every file once.
 
         Args:
-            check: Called after each photograph; may raise to stop.
-            manifest: The division of a run that goes on; its class names are those after aliases.
-            excluded: Photographs that such a run had left out.
+            check: Called after each photograph; may raise an exception to interrupt.
+            manifest: Split assignments of a resumed run; aliases have already been applied to its class names.
+            excluded: Photographs that the resumed run excluded, with reasons.
 
         Raises:
-            DatasetError: Something about the photographs does not allow a training run.
+            DatasetError: The photographs cannot be used for training.
         """
         if manifest is None:
             found = self.find_for_fit()
@@ -176,12 +176,12 @@ class LeafDataModule(LightningDataModule):
     def read_for_evaluation(
         self, split: str, class_names: tuple[str, ...] = (), *, whole: bool = False
     ) -> PreparedData:
-        """Find and decode the photographs of one split, with a checkpoint's classes.
+        """Find and decode the photographs of one split, with the classes of a checkpoint.
 
         Args:
             split: `val`, `test`, or `predict` for every photograph below the root, labelled or not.
-            class_names: The checkpoint's class names; empty for those that are found.
-            whole: Take a flat folder undivided, as an external test set.
+            class_names: The checkpoint's class names; empty to use those of the photographs.
+            whole: Use a flat folder without splitting it, as an external test set.
 
         Raises:
             DatasetError: The split is empty, its classes are not the checkpoint's, or a file cannot be decoded.
@@ -191,9 +191,9 @@ class LeafDataModule(LightningDataModule):
             raise DatasetError(no_photographs(collection), "photographs-none", path=collection.root)
         if not collection.splits.get(split):
             raise DatasetError(
-                f"The {split} split in {show_path(collection.root)} is empty; there is: "
-                f"{', '.join(f'{len(v)} in {k}' for k, v in collection.splits.items())}. Another labelled folder can "
-                "be given with --data.root.",
+                f"The {split} split in {show_path(collection.root)} is empty. Photographs found: "
+                f"{', '.join(f'{len(v)} in {k}' for k, v in collection.splits.items())}. Set another labelled "
+                "folder with --data.root.",
                 "split-empty",
                 path=collection.root,
                 split=split,
@@ -203,7 +203,7 @@ class LeafDataModule(LightningDataModule):
         if unknown:
             raise DatasetError(
                 f"The classes in {show_path(collection.root)} are {', '.join(collection.class_names)}; the checkpoint "
-                f"knows {', '.join(class_names)}. Match them by --data.class_aliases "
+                f"has {', '.join(class_names)}. Match them with --data.class_aliases "
                 f"'{{{unknown[0]}: {class_names[0]}, …}}'.",
                 "classes-of-other-checkpoint",
                 path=collection.root,
@@ -223,17 +223,17 @@ class LeafDataModule(LightningDataModule):
 
     @property
     def photographs(self) -> PreparedData:
-        """What was read.
+        """The photographs that were read.
 
         Raises:
-            RuntimeError: Nothing yet.
+            RuntimeError: No photographs have been read yet.
         """
         if self.prepared is None:
             raise RuntimeError("read_for_fit, read_for_evaluation or setup comes first")
         return self.prepared
 
     def describe(self) -> dict[str, Any]:
-        """What a checkpoint says of the photographs: that part of its `Header`."""
+        """Return the fields of a checkpoint's `Header` that describe the photographs."""
         data = self.photographs
         settings = {key: getattr(self, key) for key in DATA_SETTINGS}
         for key in ("root", "manifest"):
@@ -248,23 +248,23 @@ class LeafDataModule(LightningDataModule):
         }
 
     def train_dataloader(self) -> DataLoader[Item]:
-        """Augmented batches in the order of the epoch."""
+        """Return the loader of augmented training batches, in the order of the epoch."""
         rank, world_size = self._ranks()
         sampler = EpochSampler(len(self.photographs.samples("train")), self.seed, rank, world_size)
-        # Lightning tells the sampler too late for a run that goes on: its first iterator is made before.
+        # Lightning sets the epoch too late for a resumed run: the first iterator is created before.
         sampler.set_epoch(self.trainer.current_epoch if self.trainer else 0)
         return self._loader("train", sampler, self.augmentation, self.batch_size)
 
     def val_dataloader(self) -> DataLoader[Item]:
-        """Validation batches, or those of `validated`, without augmentation and in the order listed."""
+        """Return the loader of the split `validated`, without augmentation, in the listed order."""
         return self._evaluation_loader(self.validated)
 
     def test_dataloader(self) -> DataLoader[Item]:
-        """Test batches, in the order listed."""
+        """Return the loader of test batches, in the listed order."""
         return self._evaluation_loader("test")
 
     def predict_dataloader(self) -> DataLoader[Item]:
-        """Batches without labels, in the order listed."""
+        """Return the loader of batches without labels, in the listed order."""
         return self._evaluation_loader("predict")
 
     def _require_root(self) -> Path:
@@ -319,7 +319,7 @@ class LeafDataModule(LightningDataModule):
 
     def _evaluation_loader(self, split: str) -> DataLoader[Item]:
         sampler = EvaluationSampler(len(self.photographs.samples(split)), *self._ranks())
-        # Without gradients twice as many photographs need less memory than a training batch.
+        # Without gradients, twice as many photographs need less memory than a training batch.
         return self._loader(split, sampler, None, 2 * self.batch_size)
 
     def _ranks(self) -> tuple[int, int]:
@@ -329,11 +329,17 @@ class LeafDataModule(LightningDataModule):
         self, split: str, sampler: Sampler[tuple[int, int]], augmentation: Augmentation | None, batch_size: int
     ) -> DataLoader[Item]:
         data = self.photographs
-        # Only now: at the start of training this process waited for the first one, which fills the cache.
-        side, found, folders = resized_side(self._side, augmentation), data.contents_of(split), data.cache_folders
-        known = CachedImages(folders, side, self._side, found.digests) if folders else None
+        # Only now: at the start of training this process waited for the first process, which fills the cache.
+        side, contents, folders = resized_side(self._side, augmentation), data.contents_of(split), data.cache_folders
+        cached = CachedImages(folders, side, self._side, contents.digests) if folders else None
         dataset: Dataset[Item] = LeafDataset(
-            data.samples(split), data.class_names, self._side, augmentation, self.seed, known, found.metadata.aspects()
+            data.samples(split),
+            data.class_names,
+            self._side,
+            augmentation,
+            self.seed,
+            cached,
+            contents.metadata.aspects(),
         )
         if split != "predict":
             assert data.positive_class is not None

@@ -32,16 +32,16 @@ class Item(TypedDict):
 
 
 class LeafDataset(Dataset[Item]):
-    """Photographs as tensors; labels are positions in `class_names`.
+    """Photographs as tensors; labels are indices of `class_names`.
 
     Args:
-        samples: The photographs; many of them as `Samples`, which processes that are forked do not copy.
+        samples: The photographs; for many of them a `Samples`, which forked processes do not copy.
         class_names: Names in the order of their labels.
         image_size: Side in pixels.
-        augmentation: How training pictures vary; None for evaluation.
-        seed: Seed of the run, for the augmentation.
-        cached: The photographs' cached images; those without one are decoded each time.
-        aspects: Width to height of each photograph, which its cached image does not show.
+        augmentation: Training augmentation; None for evaluation.
+        seed: Seed of the run, used for the augmentation.
+        cached: Cached images of the photographs; a photograph without one is decoded each time.
+        aspects: Aspect ratio (width to height) of each photograph, which its cached image does not contain.
     """
 
     def __init__(
@@ -62,11 +62,11 @@ class LeafDataset(Dataset[Item]):
         self._warned = False
 
     def __len__(self) -> int:
-        """Number of photographs."""
+        """Return the number of photographs."""
         return len(self.labels)
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
-        """The photograph at (epoch, index)."""
+        """Return the photograph at (epoch, index)."""
         epoch, index = key
         sample, image = self.samples[index], self._photograph(index)
         if self.augmentation is None:
@@ -77,15 +77,15 @@ class LeafDataset(Dataset[Item]):
         return {"image": pixels, "label": int(self.labels[index]), "path": sample.name, "group": sample.group}
 
     def _photograph(self, index: int) -> Image.Image | ResizedImage:
-        """The photograph, or the square of it that is all that is needed."""
+        """Return the photograph, or its cached resized image."""
         if self.cached is None:
             return self._decoded(index)
         try:
-            square = self.cached.read(index)
-            return self._decoded(index) if square is None else square
+            resized = self.cached.read(index)
+            return self._decoded(index) if resized is None else resized
         except DamagedRow as damaged:
             if not self._warned:
-                rank_zero_info(f"Warning: cached images are damaged in {damaged}; they are made again.")
+                rank_zero_info(f"Warning: cached images are damaged in {damaged}; they are created again.")
             self._warned = True
             photograph = self._decoded(index)
             self.cached.repair(index, photograph)
@@ -96,8 +96,8 @@ class LeafDataset(Dataset[Item]):
         try:
             return load_rgb(path, self.image_size)
         except UnreadableImage as error:
-            # All were decoded before training: this one has changed since, and nothing may take its place.
-            message = f"A photograph has become unreadable during the run. {error}"
+            # All were decoded before training: this file has changed since, and must not be replaced by another.
+            message = f"A photograph became unreadable during the run. {error}"
             raise DatasetError(message, "photograph-changed", path=path, reason=error.reason) from error
 
     def _generator(self, epoch: int, name: str) -> np.random.Generator:
@@ -106,7 +106,7 @@ class LeafDataset(Dataset[Item]):
 
 
 class FlipLabels(Dataset[Item]):
-    """A dataset whose positive class is 1, whichever place its folder has in the alphabet.
+    """A dataset whose positive class has the label 1, whatever the alphabetical order of its class names.
 
     Args:
         dataset: A dataset with labels 0 and 1 in the order of `class_names`.
@@ -119,11 +119,11 @@ class FlipLabels(Dataset[Item]):
         self.flip = class_names.index(positive_class) == 0
 
     def __len__(self) -> int:
-        """Number of photographs."""
+        """Return the number of photographs."""
         return len(self.dataset)
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
-        """The photograph at (epoch, index)."""
+        """Return the photograph at (epoch, index)."""
         item = self.dataset[key]
         if self.flip and item["label"] != UNLABELLED:
             item["label"] = 1 - item["label"]

@@ -1,4 +1,4 @@
-"""What reading the photographs gave: facts that training, evaluations and the doctor share."""
+"""PreparedData: photographs that were read and checked, for training, evaluations and the doctor."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ class PreparedData:
 
     Attributes:
         collection: Without the photographs that cannot be read.
-        contents: What their files hold, split after split.
-        class_names: Both classes in alphabetical order; the classifier's where it is evaluated.
-        positive_class: The one that is to be found; None for photographs without labels.
+        contents: Data of their files, split after split.
+        class_names: Both classes in alphabetical order; in an evaluation those of the classifier.
+        positive_class: The positive class; None for photographs without labels.
         excluded: Name and reason of each photograph that cannot be read.
-        unlisted: Photographs below the root that the manifest does not name.
-        cache_folders: Where cached images are, best first; empty for none.
+        unlisted: Photographs below the root that the manifest does not list.
+        cache_folders: Folders of cached images, best first; empty without a cache.
     """
 
     collection: Collection
@@ -33,26 +33,26 @@ class PreparedData:
     cache_folders: tuple[Path, ...] = ()
 
     def samples(self, split: str) -> Sequence[Sample]:
-        """The photographs of a split."""
+        """Return the photographs of a split."""
         return self.collection.splits[split]
 
     def contents_of(self, split: str) -> Contents:
-        """What the files of a split hold, in the order of its samples."""
+        """Return the data of a split's files, in the order of its samples."""
         lengths = {name: len(samples) for name, samples in self.collection.splits.items()}
         start = sum(lengths[name] for name in list(lengths)[: list(lengths).index(split)])
         return self.contents[start : start + lengths[split]]
 
     @cached_property
     def dataset_digests(self) -> dict[str, str]:
-        """SHA-256 of each split's contents and classes."""
+        """Dataset digest of each split: SHA-256 of its contents and classes."""
         return {k: dataset_digest(v, self.contents_of(k).digests) for k, v in self.collection.splits.items()}
 
     def class_counts(self) -> tuple[int, int]:
-        """Number of negative and positive training photographs."""
+        """Return the numbers of negative and positive training photographs."""
         positive = sum(sample.class_name == self.positive_class for sample in self.samples("train"))
         return len(self.samples("train")) - positive, positive
 
     def seen_digests(self) -> str:
-        """The training and validation photographs by the beginnings of their SHA-256, in one string."""
+        """Return the first digits of the SHA-256 of all training and validation photographs, in one string."""
         digests = (digest for split in ("train", "val") for digest in self.contents_of(split).digests)
         return "".join(sorted(digest[:DIGEST_DIGITS] for digest in digests))

@@ -1,4 +1,4 @@
-"""Every photograph read once before training or an evaluation: what can be used, what it is, its image cached."""
+"""Read every photograph once before training or an evaluation: check it, collect its data, cache its image."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from bldml.io.system import processors
 
 @dataclass(frozen=True)
 class Storage:
-    """How images are cached.
+    """Settings of the image cache.
 
     Attributes:
-        folders: Of the cache, best first; empty for none.
-        sides: Side of the cached images in pixels, by split, where it is not the image size.
-        write: Whether to add what is missing.
+        folders: Folders of the cache, best first; empty without a cache.
+        sides: Side of the cached images in pixels, by split, if it differs from the image size.
+        write: Whether to add missing images.
     """
 
     folders: Sequence[Path]
@@ -34,12 +34,12 @@ class Storage:
 
 @dataclass(frozen=True)
 class Reading:
-    """What was read.
+    """Result of reading.
 
     Attributes:
         collection: Without the photographs that cannot be used.
-        contents: What their files hold, split after split.
-        excluded: Name and reason of those that cannot be used.
+        contents: Data of their files, split after split.
+        excluded: Name and reason of each photograph that cannot be used.
     """
 
     collection: Collection
@@ -50,18 +50,18 @@ class Reading:
 def read_photographs(
     collection: Collection, image_size: int, workers: int, storage: Storage, check: Callable[[], None], *, exclude: bool
 ) -> Reading:
-    """Read, and where they are not cached decode, all photographs.
+    """Read all photographs, and decode those that are not cached.
 
     Args:
-        collection: Which.
-        image_size: Side in pixels that training asks for.
+        collection: The photographs.
+        image_size: Side of the input image in pixels.
         workers: Number of threads.
-        storage: How images are cached.
-        check: Called after each photograph; may raise to stop. What was cached until then stays.
-        exclude: Leave out those that cannot be decoded, instead of raising.
+        storage: Settings of the image cache.
+        check: Called after each photograph; may raise an exception to interrupt. Images cached by then stay.
+        exclude: Exclude photographs that cannot be decoded, instead of raising an error.
 
     Raises:
-        DatasetError: Photographs cannot be decoded; all are named.
+        DatasetError: Photographs cannot be decoded; the message lists all of them.
     """
     bad: list[tuple[str, str]] = []
     total = sum(len(samples) for samples in collection.splits.values())
@@ -76,7 +76,7 @@ def read_photographs(
         raise DatasetError(
             f"{len(bad)} of {total} photographs in {show_path(collection.root)} cannot be read:\n"
             + "\n".join(f"  {show_path(name)}: {reason}" for name, reason in bad)
-            + "\nReplace or remove them, or leave them out with --data.unreadable exclude.",
+            + "\nReplace or remove them, or exclude them with --data.unreadable exclude.",
             "photographs-unreadable",
             path=collection.root,
             found=bad,
@@ -87,7 +87,7 @@ def read_photographs(
 def _results(
     splits: Mapping[str, Sequence[Sample]], image_size: int, workers: int, storage: Storage, check: Callable[[], None]
 ) -> Iterator[Verified]:
-    """One result a photograph; splits whose images have one size share a shard."""
+    """Yield one result per photograph; splits whose images have the same size share a shard."""
     sides = [storage.sides.get(split, image_size) for split in splits]
     caches: dict[int, ImageCache] = {}
     try:
@@ -101,16 +101,16 @@ def _results(
                     check()
                     yield result
             finally:
-                results.close()  # the threads that write have come to their end
+                results.close()  # ends the threads that write
             if side in caches and side not in sides[number + 1 :]:
-                caches[side].close()  # now, for it holds something of each photograph
+                caches[side].close()  # now, because it holds data of each photograph
     finally:
         for cache in caches.values():
             cache.close()
-    _say(caches.values())
+    _report(caches.values())
 
 
-def _say(caches: Iterable[ImageCache]) -> None:
+def _report(caches: Iterable[ImageCache]) -> None:
     for cache in caches:
         if cache.trouble:
             rank_zero_info(
