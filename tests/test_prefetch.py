@@ -260,7 +260,7 @@ def test_next_command_goes_on(bldml: Bldml, server: Server, cache: Path) -> None
     outcome = bldml("prefetch", "--backbone=resnet50")
     assert outcome.code == 1
     assert "ended after 0 of" in outcome.err
-    assert "goes on from there" in outcome.err
+    assert "to resume it" in outcome.err
     file = place(server, cache)
     part = file.with_name(f"{file.name}.part")
     assert not file.exists()
@@ -314,7 +314,7 @@ def test_wrong_content_is_not_kept(bldml: Bldml, server: Server, cache: Path, mo
     server.content = b"<html>Log in first</html>"
     outcome = bldml("prefetch", "--backbone=resnet50")
     assert outcome.code == 1
-    assert "what came is not the file" in outcome.err
+    assert "the SHA-256 of the downloaded file does not begin" in outcome.err
     assert url in outcome.err
     assert len(server.asked) == 1
     assert not left_in(cache)
@@ -424,7 +424,7 @@ def test_nobody_there(bldml: Bldml, server: Server, cache: Path) -> None:
 
 def test_fetch_says_what_is_wrong(server: Server, tmp_path: Path) -> None:
     server.status = 404
-    with pytest.raises(TrainingError, match=r"net-.*\.pth cannot be downloaded: the answer is 404 Not Found"):
+    with pytest.raises(TrainingError, match=r"net-.*\.pth cannot be downloaded: the server answered 404 Not Found"):
         fetch(server.url(), tmp_path / "net.pth")
     assert len(server.asked) == 1
     with pytest.raises(TrainingError, match="unknown url type"):

@@ -1,6 +1,6 @@
-"""What follows an evaluation: where it came from, its line in the ledger, pictures of its errors, its run's report.
+"""Steps after an evaluation: its origin, its line in the ledger, images of its errors, the report of its run.
 
-Pictures and report are a help. Where they cannot be made, that is said and nothing else fails.
+Images and report are optional results. If they cannot be made, a warning is printed and nothing else fails.
 """
 
 import io
@@ -37,20 +37,20 @@ from bldml.training.data.datamodule import LeafDataModule
 from bldml.training.module import LeafClassifier
 
 LONGEST = 320
-"""Longer side of a picture in pixels, at most."""
+"""Maximum of an image's longer side, in pixels."""
 QUALITY = 85
 
 
 def describe_evaluation(
     datamodule: LeafDataModule, checkpoint: Checkpoint, split: str, *, external: bool = False
 ) -> Provenance:
-    """What an evaluation was made of, and what its photographs are to the run.
+    """Return the origin of an evaluation and its role: what its photographs are to the run.
 
     Args:
-        datamodule: The photographs, read.
+        datamodule: Data module that has read the photographs.
         checkpoint: The classifier.
         split: `train`, `val`, `test` or `predict`.
-        external: Whether the command named other photographs than those that the run was divided from.
+        external: Whether the command names photographs other than those of the run's data set.
     """
     data = datamodule.photographs
     collection, digests, header = data.collection, data.contents_of(split).digests, checkpoint.header
@@ -78,9 +78,9 @@ def describe_evaluation(
 
 
 def _count_known(digests: Iterable[str], checkpoint: Checkpoint) -> dict[str, int] | None:
-    """How many photographs are the run's own: by its table, or, without one, by what the checkpoint has seen."""
+    """Count the photographs that belong to the run: by its table or, without one, by the digests in the checkpoint."""
     run = RunFolder.of_checkpoint(checkpoint.path)
-    with suppress(RunError):  # a run of an older version, or one whose table is gone
+    with suppress(RunError):  # a run of an older version, or one without its table
         if run is not None and (known := count_known(digests, read_photograph_table(run.photographs))) is not None:
             return known
     seen = seen_by(checkpoint)
@@ -88,67 +88,67 @@ def _count_known(digests: Iterable[str], checkpoint: Checkpoint) -> dict[str, in
 
 
 def enter_in_ledger(
-    run: RunFolder | None, checkpoint: Checkpoint, name: str, split: str, fingerprint: str | None, n: int
+    run: RunFolder | None, checkpoint: Checkpoint, name: str, split: str, digest: str | None, n: int
 ) -> None:
-    """Note in the run's ledger that an evaluation was made; nothing for a checkpoint outside a run.
+    """Add an evaluation to the run's ledger; do nothing for a checkpoint outside a run.
 
     Args:
         run: The checkpoint's run.
-        checkpoint: What was evaluated.
+        checkpoint: The evaluated checkpoint.
         name: Name of the evaluation.
         split: `val` or `test`.
-        fingerprint: Of the photographs.
+        digest: Dataset digest of the photographs.
         n: Number of photographs.
     """
     if run is None:
         return
     path = checkpoint.path.absolute()
-    place = path.relative_to(run.path.absolute()) if path.is_relative_to(run.path.absolute()) else path
+    shown = path.relative_to(run.path.absolute()) if path.is_relative_to(run.path.absolute()) else path
     now = datetime.now(UTC).isoformat(timespec="seconds")
     try:
-        append_entry(run, LedgerEntry(now, name, split, fingerprint or "", n, escape_path(place)))
+        append_entry(run, LedgerEntry(now, name, split, digest or "", n, escape_path(shown)))
     except RunError as error:
-        say_warning(f"This evaluation is not in the ledger of its run. {error}")
+        say_warning(f"This evaluation was not added to the ledger of its run. {error}")
 
 
-def picture(
+def draw_images(
     model: LeafClassifier,
     checkpoint: Checkpoint,
     evaluated: Mapping[Path, Iterable[Sample]],
     device: torch.device,
     check: Callable[[], None] = lambda: None,
 ) -> None:
-    """Make the pictures of evaluations; what goes wrong is said as a warning.
+    """Make the images of evaluations; errors become warnings.
 
     Args:
-        model: With the checkpoint's weights; on the CPU afterwards.
+        model: Model with the checkpoint's weights; it is on the CPU afterwards.
         checkpoint: The classifier.
-        evaluated: The photographs of each evaluation's folder.
-        device: Where to compute.
-        check: Called between photographs; may raise to stop.
+        evaluated: Evaluation folders and their photographs.
+        device: Device of the computation.
+        check: Called between photographs; may raise an exception to interrupt.
     """
     for folder, samples in evaluated.items():
         try:
             with GradCam(model.to(device)) as gradcam:
                 left_out = make_pictures(gradcam, checkpoint, folder, samples, check)
             if left_out:
-                say_warning(f"There is no picture of {counted(len(left_out), 'photograph')}, first {left_out[0]}.")
-        except Exception as error:  # whatever it is, the evaluation itself is done
-            say_warning(f"No pictures were stored of the photographs in {show_path(folder)}: {_reason(error)}")
+                say_warning(f"No images were stored of {counted(len(left_out), 'photograph')}, first {left_out[0]}.")
+        except Exception as error:  # whatever the error, the evaluation itself is complete
+            say_warning(f"No images were stored for {show_path(folder)}: {_reason(error)}")
         finally:
             model.cpu()
 
 
 def report_run(run: RunFolder) -> None:
-    """Write the report of a run; what goes wrong is said as a warning."""
+    """Write the report of a run; errors become warnings."""
     try:
-        # Matplotlib and Jinja2 are wanted here alone.
+        # Here because only the report needs Matplotlib and Jinja2.
         from bldml.report.page import write_report
 
         sys.stdout.write(f"Report: {show_path(write_report(run))}\n")
     except Exception as error:
-        again = f"python -m bldml report {shell_word(run.path)}"
-        say_warning(f"The report could not be written: {_reason(error)}\nTo try again: {again}")
+        command = f"python -m bldml report {shell_word(run.path)}"
+        say_warning(f"The report could not be written: {_reason(error)}\nTo try again: {command}")
 
 
 def make_pictures(
@@ -158,20 +158,20 @@ def make_pictures(
     samples: Iterable[Sample],
     check: Callable[[], None] = lambda: None,
 ) -> list[str]:
-    """Make small pictures of the photographs that a report shows, in `explanations/`, in the place of earlier ones.
+    """Make small images of the photographs that a report shows, in `explanations/`; they replace previous ones.
 
     Args:
-        gradcam: Entered, with the checkpoint's weights.
+        gradcam: Active Grad-CAM context with the checkpoint's weights.
         checkpoint: The classifier.
         folder: `evaluations/<name>`, with its predictions.
-        samples: Where the photographs are.
-        check: Called between photographs; may raise to stop.
+        samples: The photographs.
+        check: Called between photographs; may raise an exception to interrupt.
 
     Returns:
-        The photographs that cannot be read any more, with the reason.
+        The photographs that can no longer be read, with the reason.
 
     Raises:
-        RunError: The predictions cannot be read, or the pictures not be written; earlier pictures stay.
+        RunError: The predictions cannot be read, or the images cannot be written; previous images stay.
     """
     header = checkpoint.header
     chosen = gallery.choose_photographs(read_predictions(folder / "predictions.csv"), header.threshold)
@@ -201,31 +201,31 @@ def make_pictures(
         message = f"Cannot write in {show_path(folder)}: {error.strerror}."
         raise RunError(message, "gallery-not-writable", path=folder, reason=error.strerror) from error
     finally:
-        shutil.rmtree(hidden, ignore_errors=True)  # after the rename it is not there
+        shutil.rmtree(hidden, ignore_errors=True)  # does not exist after the rename
     return list(left_out.values())
 
 
 def remove_pictures(folder: Path) -> None:
-    """Remove the pictures of an earlier evaluation; they vanish in one step.
+    """Remove the images of a previous evaluation in one step.
 
     Args:
         folder: `evaluations/<name>`.
 
     Raises:
-        RunError: `explanations/` holds something else, or cannot be removed.
+        RunError: `explanations/` contains something else, or cannot be removed.
     """
-    place = folder / gallery.FOLDER
-    if not place.exists():
+    images = folder / gallery.FOLDER
+    if not images.exists():
         return
-    if not (place / gallery.TABLE).is_file():
-        message = f"{show_path(place)} was not made by an evaluation and is left as it is. Move it away."
-        raise RunError(message, "gallery-foreign", path=place)
+    if not (images / gallery.TABLE).is_file():
+        message = f"{show_path(images)} was not made by an evaluation and is not changed. Move it away."
+        raise RunError(message, "gallery-foreign", path=images)
     old = folder / f".bldml-{secrets.token_hex(8)}.tmp"
     try:
-        place.rename(old)
+        images.rename(old)
     except OSError as error:
-        message = f"Cannot remove {show_path(place)}: {error.strerror}."
-        raise RunError(message, "gallery-not-removable", path=place, reason=error.strerror) from error
+        message = f"Cannot remove {show_path(images)}: {error.strerror}."
+        raise RunError(message, "gallery-not-removable", path=images, reason=error.strerror) from error
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -239,7 +239,7 @@ def _draw(gradcam: GradCam, path: Path, temperature: float, folder: Path, number
 
 def _jpeg(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    # Pixels alone: load_rgb has left the photograph's metadata behind.
+    # Only pixels: load_rgb drops the photograph's metadata.
     picture.save(buffer, format="JPEG", quality=QUALITY, optimize=True)
     return buffer.getvalue()
 

@@ -1,7 +1,7 @@
-"""What a configuration may name without being trusted: these classes, with plain values. Nothing else is imported.
+"""The classes that an untrusted configuration may name, with plain values. Nothing else is imported.
 
-The boundary is what a thing may be, not where it comes from: torch and Lightning hold functions that run text as code,
-write any file or fetch from any address, and a `class_path` calls whatever it names.
+The list contains classes, not packages: torch and Lightning have functions that run text as code, write any file or
+download from any URL, and a `class_path` calls whatever it names.
 """
 
 import re
@@ -29,7 +29,7 @@ from bldml.errors import ConfigError
 from bldml.training.resume.slurm import RequeueEnvironment
 from bldml.training.transforms import Augmentation
 
-# Where a class may stand, what it must be there, and which ones were tried with bldml (tests/app/test_allowed.py).
+# Key of the configuration, its base class, and allowed classes, each tested with bldml (tests/app/test_allowed.py).
 ALLOWED: dict[str, tuple[type, tuple[type, ...]]] = {
     "data.augmentation": (Augmentation, (Augmentation,)),
     "trainer.callbacks": (
@@ -47,7 +47,7 @@ ALLOWED: dict[str, tuple[type, tuple[type, ...]]] = {
     "trainer.profiler": (Profiler, (AdvancedProfiler, SimpleProfiler)),
     "trainer.strategy": (Strategy, (DDPStrategy,)),
 }
-# Text that Lightning and torch take as the name of a class of theirs; what is left out here is another one.
+# Texts that Lightning and torch interpret as names of their classes; others are not allowed.
 CHOICES: dict[str, tuple[str, ...]] = {
     "trainer.accelerator": ("auto", "cpu", "gpu", "cuda", "mps"),
     "trainer.strategy": ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false"),
@@ -58,26 +58,26 @@ CHOICES: dict[str, tuple[str, ...]] = {
     ),
     "trainer.model_registry": (),
 }
-# Text for people, and names of classes of leaves; nothing opens it.
+# Text for readers, and class names of leaves; nothing opens it as a file or URL.
 FREE_TEXT = ("card", "data.positive_class", "data.class_aliases")
 RISK = "It can then run any program with your rights: trust only what you wrote yourself or have read line by line."
-# `https://…`, `s3://…`, and `https:/…`, which is what a path makes of the first. What begins with a scheme and what is
-# chained to another file system (`a::b`, `data:…`) are fsspec's; Lightning takes the paths of its trainer there.
+# `https://…`, `s3://…`, and `https:/…`, which pathlib makes of the first. A scheme or a chained file system (`a::b`,
+# `data:…`) is fsspec's syntax; Lightning opens the paths of its trainer with fsspec.
 _ADDRESS = re.compile(r"://|^\s*[A-Za-z][\w+.-]+:/|^\s*[A-Za-z][\w+.-]*::|^\s*data:", re.ASCII)
-# The text of a class's settings. One is a template for str.format (a checkpoint's name), into others variables of the
-# environment are put (TensorBoardLogger's folder): no brackets, no dollar, no colon but in {name:.2f}.
+# Text in the settings of a class. Some is a template for str.format (a checkpoint's name), some gets environment
+# variables inserted (TensorBoardLogger's folder): no brackets, no dollar, no colon except in {name:.2f}.
 _SETTING = re.compile(r"(?:[\w ./,=+@~-]|\{[A-Za-z_]\w*(?::0?\d{0,2}(?:\.\d{1,2})?[dfeg]?)?\})*")
-# Each may keep plain values only, which no constructor calls.
+# Types of plain values, which no constructor calls.
 _PLAIN = (bool, int, float, timedelta, type(None))
 
 
 def allowed_paths() -> list[str]:
-    """Every path by which an allowed class can be named."""
+    """Return every import path of an allowed class."""
     return [path for _, classes in ALLOWED.values() for cls in classes for path in paths_of(cls)]
 
 
 def paths_of(cls: type) -> list[str]:
-    """The path of a class, and those of the packages above that give it the same name.
+    """Return the import paths of a class: of its module, and of the packages above that export it.
 
     >>> paths_of(LearningRateMonitor)[-1]
     'lightning.pytorch.callbacks.LearningRateMonitor'
@@ -88,18 +88,18 @@ def paths_of(cls: type) -> list[str]:
 
 
 def refusal(message: str, *, trusted: bool) -> str | None:
-    """What to say where jsonargparse complains that it may not import something; None for other complaints."""
+    """Return the message for jsonargparse's refusal of an import; None for its other errors."""
     name = re.search(r"Importing '([^']+)' is not allowed", message)
     if name is None:
         return None
     if trusted:
-        return f"{name[1]} is on the parser's own list of what no configuration may name, trusted or not."
+        return f"{name[1]} is on the parser's list of names that no configuration may use, trusted or not."
     key = re.search(r'key "([\w.]+)"', message)
     return _refusal(key[1] if key else "A configuration", name[1])
 
 
 def _refusal(key: str, what: str) -> str:
-    rows = (f"  {place}: {', '.join(c.__name__ for c in classes)}" for place, (_, classes) in ALLOWED.items())
+    rows = (f"  {name}: {', '.join(c.__name__ for c in classes)}" for name, (_, classes) in ALLOWED.items())
     return (
         f"{key} may not name {what}. Without --trust_config a configuration may name these classes, with numbers and "
         "text as their settings:\n" + "\n".join(rows) + f"\nWith --trust_config it may name others. {RISK}"
@@ -107,14 +107,14 @@ def _refusal(key: str, what: str) -> str:
 
 
 def check_allowed(config: Namespace) -> None:
-    """Check a configuration that was parsed and of which nothing was instantiated.
+    """Check a parsed configuration before any of its classes is instantiated.
 
     Args:
-        config: That of one verb.
+        config: Configuration of one verb.
 
     Raises:
-        ConfigError: It names a class that is not allowed there; a value is neither number nor text; an address stands
-            where a file or a name belongs.
+        ConfigError: It names a class that is not allowed there, a value is neither a number nor text, or a file or name
+            is a URL.
     """
     for key, value in vars(config).items():
         _check(value, key)
@@ -142,7 +142,7 @@ def _check_text(text: str, key: str) -> None:
         known = " or ".join(filter(None, (", ".join(CHOICES[key][:-1]), *CHOICES[key][-1:]))) or "null"
         raise ConfigError(f"{key} must be {known}, not {text}.", "choice-unknown", key=key, found=text)
     if not any(key == free or key.startswith(f"{free}.") for free in FREE_TEXT) and _ADDRESS.search(text):
-        message = f"{key} is an address, {text}: bldml reads and writes files of this machine only."
+        message = f"{key} is a URL, {text}: bldml reads and writes only files of this machine."
         raise ConfigError(message, "address-refused", key=key, found=text)
     if ".init_args." in key and not _SETTING.fullmatch(text):
         raise ConfigError(

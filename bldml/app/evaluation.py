@@ -13,7 +13,7 @@ from jsonargparse import Namespace
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer
 
-from bldml.app.after_evaluation import describe_evaluation, enter_in_ledger, picture, remove_pictures, report_run
+from bldml.app.after_evaluation import describe_evaluation, draw_images, enter_in_ledger, remove_pictures, report_run
 from bldml.app.fit import write_excluded
 from bldml.app.leaks import check_external, check_unseen
 from bldml.app.messages import device_name, format_metrics, report_data, report_excluded, say_warning
@@ -44,19 +44,19 @@ def evaluate_after_fit(
     *,
     report: bool,
 ) -> None:
-    """Evaluate the best checkpoint on one device and say where everything is.
+    """Evaluate the best checkpoint on one device, and print the paths of the results.
 
     Args:
-        trainer: The one that trained; its kind of device and precision are used.
-        model: Takes the best checkpoint's weights.
-        datamodule: With the photographs of the fit.
+        trainer: The trainer of the fit; its kind of device and its precision are used.
+        model: Model that gets the best checkpoint's weights.
+        datamodule: Data module with the photographs of the fit.
         run: The run folder.
-        splits: Which splits to evaluate, where there are photographs in them.
-        signals: Where the signals that stop a fit raise their flags.
-        report: Whether to make pictures and write the report.
+        splits: Splits to evaluate; empty ones are skipped.
+        signals: Flags of the signals that interrupt a fit.
+        report: Whether to make images and write the report.
 
     Raises:
-        Interrupted: A signal came; what was evaluated by then stays.
+        Interrupted: A signal was received; finished evaluations stay.
     """
     if not run.best_checkpoint.is_file():
         message = f"No best checkpoint was written in {run.path}: no validation took place."
@@ -86,7 +86,7 @@ def evaluate_after_fit(
                 if split != "train":
                     evaluated[run.evaluation(split)] = data.samples(split)
         if report:
-            picture(model, checkpoint, evaluated, trainer.strategy.root_device, signals.check)
+            draw_images(model, checkpoint, evaluated, trainer.strategy.root_device, signals.check)
             signals.check()
     if report:
         report_run(run)
@@ -106,27 +106,27 @@ def evaluate_checkpoint(
     output: Path | None,
     report: bool,
 ) -> None:
-    """Evaluate a checkpoint on a split of its own photographs, on other labelled ones, or on unlabelled ones.
+    """Evaluate a checkpoint on a split of its own photographs, on another labelled set, or on unlabelled photographs.
 
     Args:
-        trainer: Without loggers.
-        model: Takes the checkpoint's weights.
-        datamodule: Where the photographs are.
+        trainer: Trainer without loggers.
+        model: Model that gets the checkpoint's weights.
+        datamodule: Data module of the photographs.
         checkpoint: The classifier.
         split: `val`, `test` or `predict`.
-        external: Whether the photographs are others than those that the run was divided from.
-        name: Name of the evaluation; None for the split's or the folder's.
+        external: Whether the photographs are not those of the run's data set.
+        name: Name of the evaluation; None for the name of the split or folder.
         output: Folder for the results; None for the run folder's `evaluations/<name>`.
-        report: Whether to make pictures and write the report of the run that the checkpoint lies in.
+        report: Whether to make images and write the report of the checkpoint's run.
 
     Raises:
-        CheckpointError, DatasetError, RunError: What was asked for cannot be; nothing was written.
+        CheckpointError, DatasetError, RunError: The evaluation is not possible; nothing was written.
     """
     header = checkpoint.header
     if name in OWN_NAMES and (external or split == "predict"):
-        message = f"The name {name} is that of a split of the run itself. Give another --name."
+        message = f"{name} is the name of a split of the run. Set another --name."
         raise RunError(message, "evaluation-name-reserved", found=name)
-    folder = output or _place(checkpoint.path, name or _default_name(datamodule, split, external=external))
+    folder = output or _output_folder(checkpoint.path, name or _default_name(datamodule, split, external=external))
     _check_same(folder, split, datamodule)
     load_weights(model, checkpoint)
     data = datamodule.read_for_evaluation(split, header.class_names, whole=external)
@@ -137,8 +137,8 @@ def evaluate_checkpoint(
     near = check_external(data, run, datamodule.on_leak) if external and split == "test" else None
     known = header.fingerprints.get(split)
     if not external and known and data.dataset_digests[split] != known:
-        how = "some were added, removed, changed or relabelled since"
-        say_warning(f"The photographs of the {split} split are not those of the training run: {how}.")
+        how = "photographs were added, removed, changed or relabelled"
+        say_warning(f"The photographs of the {split} split differ from those of the training run: {how}.")
     run_evaluation(trainer, model, datamodule, checkpoint, split, folder, external=external, near=near)
     if external and split == "test":
         compare_with_training(data, folder, run)
@@ -146,7 +146,7 @@ def evaluate_checkpoint(
     report_excluded(data, folder / "excluded.csv")
     if report and split != "predict":
         evaluated = {folder: data.samples(split)}
-        picture(model, checkpoint, evaluated, trainer.strategy.root_device)
+        draw_images(model, checkpoint, evaluated, trainer.strategy.root_device)
         if run:
             report_run(run)
     sys.stdout.write(f"Results: {show_path(folder)}\n")
@@ -163,17 +163,17 @@ def run_evaluation(
     external: bool = False,
     near: int | None = None,
 ) -> None:
-    """Run the model over a split; write predictions, metrics and their provenance; print the scores.
+    """Run the model on a split; write predictions, metrics and provenance.json; print the metrics.
 
     Args:
-        trainer: Without loggers.
-        model: With the checkpoint's weights.
-        datamodule: With the photographs.
+        trainer: Trainer without loggers.
+        model: Model with the checkpoint's weights.
+        datamodule: Data module that has read the photographs.
         checkpoint: The classifier.
         split: `train`, `val`, `test` or `predict`.
-        folder: Where to write.
-        external: Whether the command named other photographs than those that the run was divided from.
-        near: How many are nearly the same as a photograph of training or validation; None where that is not known.
+        folder: Output folder.
+        external: Whether the command names photographs other than those of the run's data set.
+        near: Number of photographs with a near duplicate in training or validation; None if unknown.
     """
     made, data = _make(folder), datamodule.photographs
     recorder = PredictionRecorder(folder, checkpoint.header)
@@ -192,13 +192,13 @@ def run_evaluation(
         recorder.write(len(data.samples(split)))
     finally:
         if made:
-            with suppress(OSError):  # only empty ones go
+            with suppress(OSError):  # removes only empty folders
                 folder.rmdir()
                 folder.parent.rmdir()
-    told = describe_evaluation(datamodule, checkpoint, split, external=external)
-    told = replace(told, seconds=seconds, device=device, near_training_photographs=near)
-    write_atomically(folder / "provenance.json", json.dumps(asdict(told), indent=2) + "\n")
-    with suppress(RunError):  # of an earlier evaluation; what stays does not fit these predictions and is not shown
+    provenance = describe_evaluation(datamodule, checkpoint, split, external=external)
+    provenance = replace(provenance, seconds=seconds, device=device, near_training_photographs=near)
+    write_atomically(folder / "provenance.json", json.dumps(asdict(provenance), indent=2) + "\n")
+    with suppress(RunError):  # images of a previous evaluation that remain do not match and are not shown
         remove_pictures(folder)
     if recorder.metrics is not None:
         run = RunFolder.of_checkpoint(checkpoint.path)
@@ -207,22 +207,22 @@ def run_evaluation(
 
 
 def load_weights(model: LeafClassifier, checkpoint: Checkpoint) -> None:
-    """Lay a checkpoint's weights on the model.
+    """Load a checkpoint's weights into the model.
 
     Raises:
-        CheckpointError: They are not those of the architecture that it names.
+        CheckpointError: The weights do not fit the architecture that the checkpoint names.
     """
     try:
         model.load_state_dict(checkpoint.state_dict)
     except RuntimeError as error:
         expected, reason = checkpoint.header.backbone, str(error)
-        message = f"The weights in {checkpoint.path} are not those of {expected}, the backbone that it names."
+        message = f"The weights in {checkpoint.path} do not fit {expected}, the backbone in its header."
         raise CheckpointError(
             message, "weights-of-other-backbone", path=checkpoint.path, expected=expected, reason=reason
         ) from error
 
 
-def _place(checkpoint: Path, name: str) -> Path:
+def _output_folder(checkpoint: Path, name: str) -> Path:
     check_name(name, "evaluation")
     run = RunFolder.of_checkpoint(checkpoint)
     return (run or RunFolder(checkpoint.absolute().parent)).evaluation(name)
@@ -240,9 +240,9 @@ def _default_name(datamodule: LeafDataModule, split: str, *, external: bool) -> 
 
 
 def _check_same(folder: Path, split: str, datamodule: LeafDataModule) -> None:
-    """Refuse to write over the evaluation of other photographs, or predictions over one with labels."""
+    """Refuse to overwrite the evaluation of other photographs, or a labelled evaluation by predictions."""
     if split == "predict" and (folder / "metrics.json").exists():
-        message = f"{folder} holds an evaluation with labels. Give these predictions another --name."
+        message = f"{folder} contains an evaluation with labels. Set another --name for these predictions."
         raise RunError(message, "evaluation-has-labels", path=folder)
     before = mapping_or_nothing(folder / "provenance.json")
     if not before:
@@ -253,7 +253,7 @@ def _check_same(folder: Path, split: str, datamodule: LeafDataModule) -> None:
         if key != "split" and value is not None and found is not None:
             value, found = Path(value).resolve(), Path(found).resolve()
         if value is not None and found != value:
-            message = f"{folder} holds the evaluation of another {key}: {found}. Give this one another --name."
+            message = f"{folder} contains the evaluation of another {key}: {found}. Set another --name."
             raise RunError(message, "evaluation-of-other-photographs", path=folder, key=key, found=found)
 
 
@@ -263,7 +263,7 @@ def _make(folder: Path) -> bool:
     try:
         folder.mkdir(parents=True)
     except OSError as error:
-        message = f"The folder {folder} cannot be made: {error.strerror}. Give another with --output."
+        message = f"Cannot create the folder {folder}: {error.strerror}. Set another one with --output."
         raise RunError(message, "output-not-makable", path=folder, reason=error.strerror) from error
     return True
 

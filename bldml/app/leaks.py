@@ -32,8 +32,8 @@ from bldml.training.checkpoint import Checkpoint
 from bldml.training.data.prepared import PreparedData
 
 COLUMNS = ("kind", "photograph", "split", "partner", "partner_split", "similarity")
-SHOWN = 5
-MANY = 5000  # photographs; a longer search is announced
+SHOWN = 5  # examples in a message
+MANY = 5000  # photographs; the search of more is announced
 WAY_OUT = "`python -m bldml audit` shows them; `python -m bldml split` keeps them in one split."
 
 
@@ -205,5 +205,5 @@ def read_phashes(run: RunFolder) -> tuple[list[str], PHashes] | None:
 
 def _report(text: str, on_leak: str, way_out: str) -> None:
     if on_leak == "error":
-        raise DatasetError(f"{text}\n{way_out} To go on all the same: --data.on_leak warn.", "leaks-found")
-    say_warning(f"{text}\nFigures on such photographs are too good. {way_out}")
+        raise DatasetError(f"{text}\n{way_out} To continue nevertheless: --data.on_leak warn.", "leaks-found")
+    say_warning(f"{text}\nMetrics on these photographs are too optimistic. {way_out}")

@@ -255,7 +255,7 @@ class LeafCLI(LightningCLI):
             raise SystemExit(0)
         if self.trainer.is_global_zero:
             report_interrupted(run)
-        how = f"Go on by: python -m bldml fit --resume {shell_word(run.path)}" if run else "Start the command again."
+        how = f"Resume: python -m bldml fit --resume {shell_word(run.path)}" if run else "Start the command again."
         leave(interrupted, self.job, self.signals, self.environment, how)
 
     def validate(self, model: LightningModule, datamodule: LightningDataModule) -> None:

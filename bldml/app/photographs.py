@@ -1,4 +1,4 @@
-"""The table of photographs that a run or an external evaluation leaves behind."""
+"""photographs.csv: the table of the photographs of a run or an external evaluation."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,29 +15,29 @@ TABLE = "photographs.csv"
 
 
 def rows_of(data: PreparedData) -> Iterator[PhotographRow]:
-    """A row for each photograph."""
+    """Yield one row per photograph."""
     for split, samples in data.collection.splits.items():
         contents = data.contents_of(split)
-        for sample, found, digest in zip(samples, contents.metadata, contents.digests, strict=True):
+        for sample, metadata, digest in zip(samples, contents.metadata, contents.digests, strict=True):
             width, height, camera, taken = (
-                (found.width, found.height, found.camera, found.taken) if found else (0, 0, "", "")
+                (metadata.width, metadata.height, metadata.camera, metadata.taken) if metadata else (0, 0, "", "")
             )
-            known = (sample.name, split, sample.class_name, sample.group, width, height, camera, taken)
-            yield PhotographRow(*known, digest)
+            fields = (sample.name, split, sample.class_name, sample.group, width, height, camera, taken)
+            yield PhotographRow(*fields, digest)
 
 
 def photographs_table(data: PreparedData) -> str:
-    """The table as CSV."""
+    """Return the table as CSV."""
     return photographs_text(rows_of(data))
 
 
 def compare_with_training(data: PreparedData, folder: Path, run: RunFolder | None) -> None:
-    """Write the table of an external set and say how it differs from the training photographs.
+    """Write the table of an external set, and print how it differs from the training photographs.
 
     Args:
         data: The external photographs.
         folder: `evaluations/<name>`.
-        run: The run of the classifier; None where its checkpoint lies elsewhere.
+        run: The run of the classifier; None if its checkpoint is outside a run folder.
 
     Raises:
         RunError: The table cannot be written.
@@ -49,7 +49,7 @@ def compare_with_training(data: PreparedData, folder: Path, run: RunFolder | Non
     try:
         training = [row for row in read_photograph_table(run.path / TABLE) if row.split == "train"]
     except RunError as error:
-        rank_zero_info(f"How these photographs differ from those of the training is not known. {error}")
+        rank_zero_info(f"These photographs were not compared with the training photographs. {error}")
         return
     for sentence in differences(training, list(rows_of(data)), data.positive_class):
         rank_zero_info(sentence)

@@ -1,4 +1,4 @@
-"""The trainer: what is set that Lightning would do otherwise, and what of its talk is kept from the user's screen."""
+"""Settings of the Lightning trainer, and the Lightning messages that are hidden."""
 
 import logging
 import os
@@ -30,11 +30,11 @@ TRAINER_DEFAULTS = {
     "max_epochs": 100,
     "precision": "16-mixed",
     "gradient_clip_val": 1.0,
-    # The photographs were all decoded before; a sanity check would only draw numbers and fill metrics.
+    # All photographs were decoded before; a sanity check would only draw random numbers and fill metrics.
     "num_sanity_val_steps": 0,
-    # The samplers share photographs out among processes themselves, without Lightning's padding.
+    # Our samplers distribute photographs over processes, without Lightning's padding.
     "use_distributed_sampler": False,
-    # Nothing is logged between the ends of epochs; a larger number only brings a warning.
+    # Values are logged only at the end of an epoch; a larger number only causes a warning.
     "log_every_n_steps": 1,
     "enable_model_summary": False,
 }
@@ -42,30 +42,30 @@ NOISE = ("💡", "Restor", "GPU available", "TPU available", "`Trainer.fit` stop
 
 
 def hush() -> None:
-    """Keep Lightning's advertisements and notes on its own inside from the user's screen."""
+    """Hide Lightning's advertisements and notes on its internals."""
     for name in LOGGERS:
         logging.getLogger(name).addFilter(lambda record: not record.getMessage().startswith(NOISE))
-    # What is logged is the same on all ranks already.
+    # Logged values are already the same on all ranks.
     warnings.filterwarnings("ignore", r"It is recommended to use `self\.log\(.*sync_dist=True\)`")
     warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")  # they are frozen
     warnings.filterwarnings("ignore", r"This DataLoader will create \d+ worker processes")  # as the user asked
-    warnings.filterwarnings("ignore", r"The `srun` command is available")  # on a login node it need not be used
-    warnings.filterwarnings("ignore", r"Checkpoint directory .* exists and is not empty")  # of a run that goes on
-    # Every split has both classes; the few batches of a fast_dev_run may not.
+    warnings.filterwarnings("ignore", r"The `srun` command is available")  # not needed on a login node
+    warnings.filterwarnings("ignore", r"Checkpoint directory .* exists and is not empty")  # of a resumed run
+    # Every split has both classes; the few batches of fast_dev_run may not.
     warnings.filterwarnings("ignore", r"No (positive|negative) samples (in targets|found in target)")
     # https://github.com/Lightning-AI/pytorch-lightning/issues/21326
     warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
 
 
 def trainer_settings(config: Namespace, verb: str) -> dict[str, Any]:
-    """What a verb passes to the trainer instead of what the configuration says: loggers come with the run folder.
+    """Return the trainer settings of a verb that replace those of the configuration; loggers need the run folder first.
 
     Args:
-        config: The trainer's part of the configuration, instantiated.
+        config: Instantiated trainer part of the configuration.
         verb: fit, validate, test or predict.
 
     Raises:
-        ConfigError: The configuration asks for what cannot be.
+        ConfigError: A setting of the configuration is not supported.
     """
     callbacks = config["callbacks"] or []
     callbacks = list(callbacks) if isinstance(callbacks, list) else [callbacks]
@@ -83,9 +83,9 @@ def trainer_settings(config: Namespace, verb: str) -> dict[str, Any]:
         if not any(isinstance(callback, ModelCheckpoint) for callback in callbacks):
             settings["enable_checkpointing"] = False
     else:
-        # One process sees every photograph once; shared out, each would write its own part as the whole.
+        # One process sees every photograph once; of several, each would write its part as the whole.
         settings |= {"devices": 1, "num_nodes": 1, "strategy": "auto", "logger": False, "enable_checkpointing": False}
-        # The configuration may be that of a run with more checkpoints than ours.
+        # The configuration may be of a run with additional checkpoint callbacks.
         settings["callbacks"] = [c for c in callbacks if not isinstance(c, ModelCheckpoint)]
     if any(isinstance(callback, WeightAveraging) for callback in callbacks):
         raise ConfigError(
@@ -101,24 +101,24 @@ def trainer_settings(config: Namespace, verb: str) -> dict[str, Any]:
             "finder-unsupported",
         )
     if config["overfit_batches"]:
-        message = "trainer.overfit_batches replaces the order of the photographs; give limit_train_batches."
+        message = "trainer.overfit_batches would change the order of the photographs; use trainer.limit_train_batches."
         raise ConfigError(message, "trainer-option-unsupported", key="overfit_batches")
     if config["max_steps"] != -1:
-        # Lightning skips an epoch when such a run goes on from an epoch's end.
-        message = "trainer.max_steps is not supported; give trainer.max_epochs."
+        # Lightning skips an epoch if such a run is resumed at an epoch's end.
+        message = "trainer.max_steps is not supported; use trainer.max_epochs."
         raise ConfigError(message, "trainer-option-unsupported", key="max_steps")
     if not isinstance(config["val_check_interval"], int | float | None):
-        message = "trainer.val_check_interval must be a number of batches or a share of the epoch, not a time."
+        message = "trainer.val_check_interval must be a number of batches or a fraction of the epoch, not a time."
         raise ConfigError(message, "trainer-option-unsupported", key="val_check_interval")
     return settings
 
 
-def plugins(given: Any, verb: str) -> list[Any]:
-    """The trainer's plugins: those of the configuration, the writing of checkpoints, and where processes are found.
+def plugins(configured: Any, verb: str) -> list[Any]:
+    """Return the trainer's plugins: those of the configuration, checkpoint writing, and the cluster environment.
 
-    Lightning takes any process inside a Slurm job, a notebook too, for a task of srun; RequeueEnvironment looks closer.
+    Lightning treats any process in a Slurm job, even a notebook, as a task of srun; RequeueEnvironment checks more.
     """
-    found = [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
+    found = [] if configured is None else list(configured) if isinstance(configured, list | tuple) else [configured]
     in_step = RequeueEnvironment.detect()
     if in_step:
         try:
@@ -129,10 +129,10 @@ def plugins(given: Any, verb: str) -> list[Any]:
         found.append(AtomicCheckpointIO())
     elif in_step and os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1":
         raise ConfigError(
-            f"bldml {verb} is one process: start it by srun --ntasks=1.", "processes-too-many", found=verb
+            f"bldml {verb} runs in one process: start it with srun --ntasks=1.", "processes-too-many", found=verb
         )
     if verb != "fit" or not in_step:
-        # A configuration that was made for Slurm works on a laptop too.
+        # So a configuration for Slurm also works on a laptop.
         found = [plugin for plugin in found if not isinstance(plugin, RequeueEnvironment)]
     if not any(isinstance(plugin, ClusterEnvironment) for plugin in found):
         elastic = TorchElasticEnvironment.detect()
@@ -144,15 +144,15 @@ def plugins(given: Any, verb: str) -> list[Any]:
 
 
 def plain_precision(precision: Any, accelerator: str) -> Any:
-    """The precision that this machine has: a CPU computes in bf16 what a GPU computes in fp16, if it knows bf16.
+    """Return the precision that this machine supports: on a CPU, bf16 instead of fp16, or float32 if it has no bf16.
 
-    One that does not would imitate it: a step of mobilenet_v2_x0_35 then takes 10 to 14 times as long as in float32.
+    A CPU without bf16 emulates it: a step of mobilenet_v2_x0_35 then takes 10 to 14 times as long as in float32.
     """
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
     if on_cpu and precision in ("16-mixed", "16", 16):
         if not cpu_has_bf16():
-            rank_zero_info("No GPU is used, and this CPU has no 16-bit format of its own: computing in float32.")
+            rank_zero_info("No GPU is used, and this CPU does not support bf16: computing in float32.")
             return "32-true"
-        rank_zero_info("No GPU is used: computing in bf16, the CPU's 16-bit format, instead of fp16.")
+        rank_zero_info("No GPU is used: computing in bf16 instead of fp16.")
         return "bf16-mixed"
     return precision

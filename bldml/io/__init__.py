@@ -1,1 +1,1 @@
-"""Files and text: written whole or not at all, read strictly, shown in one way."""
+"""Files and text: atomic writing, strict reading, uniform formatting."""

@@ -1,4 +1,4 @@
-"""Files that are, at every moment, wholly the old one or wholly the new one, and names that a folder may have."""
+"""Atomic writing of files, and names allowed for folders."""
 
 import os
 import secrets
@@ -8,15 +8,15 @@ from pathlib import Path
 
 from bldml.errors import RunError
 
-_LONGEST_NAME = 200  # bytes; file systems allow 255, and a unique name gets a number behind it
+_LONGEST_NAME = 200  # bytes; file systems allow 255, and a number is appended to make a name unique
 
 
 def check_name(name: str, what: str) -> None:
-    """Raise RunError unless `name` can safely name a folder.
+    """Raise RunError unless `name` is safe as the name of a folder.
 
     Args:
         name: name of a run or an evaluation, as the user typed it.
-        what: what it names, for the message: "run", "evaluation".
+        what: what it is the name of, for the message: "run", "evaluation".
 
     >>> check_name("resnet50-4711", "run")
     """
@@ -24,31 +24,31 @@ def check_name(name: str, what: str) -> None:
         problem = "is empty"
     elif "/" in name or "\\" in name:
         problem = "has a path separator"
-    elif name.startswith((".", "-")):  # hidden, or taken for an option; covers "." and ".."
+    elif name.startswith((".", "-")):  # hidden, or parsed as an option; covers "." and ".."
         problem = f"starts with {name[0]!r}"
-    elif "$" in name or "`" in name:  # TensorBoard would put a variable of the environment there
+    elif "$" in name or "`" in name:  # TensorBoard would insert an environment variable
         problem = "has a $ or `"
     elif any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name):
         problem = "has control characters or characters that are not text"
     elif len(name.encode()) > _LONGEST_NAME:
-        problem = f"is {len(name.encode())} bytes long, {_LONGEST_NAME} are allowed"
+        problem = f"is {len(name.encode())} bytes long; {_LONGEST_NAME} are allowed"
     else:
         return
-    message = f"The {what} name {name!r} {problem}. Give a plain name such as resnet50-2."
+    message = f"The {what} name {name!r} {problem}. Use a plain name such as resnet50-2."
     raise RunError(message, "name-refused", what=what, found=name, reason=problem)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that it holds, at every moment, the whole old or the whole new content.
+    """Write a file so that it contains, at every moment, the whole old or the whole new content.
 
     Text is encoded as UTF-8. Several processes may write the same file at once: the last one wins. The
     file's mode follows the umask, so that a group's shared folder stays readable for the group.
 
     Raises:
-        RunError: the file cannot be written there; an old file is unchanged and nothing is left beside it.
+        RunError: the file cannot be written; an old file is unchanged, and no temporary file is left.
     """
     data = content.encode() if isinstance(content, str) else content
-    # A short name, because that of `path` may be as long as allowed; "x" never opens another writer's file.
+    # A short name, because the name of `path` may have the maximum length; "x" never opens another writer's file.
     temporary = path.with_name(f".bldml-{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -58,8 +58,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         temporary.replace(path)
     except OSError as error:
         raise RunError(
-            f"Cannot write {path}: {error.strerror}. The file is as it was before. Check that its folder "
-            "exists, that you may write to it and that there is space left.",
+            f"Cannot write {path}: {error.strerror}. The file is unchanged. Check that its folder "
+            "exists, that you have write permission, and that there is free space.",
             "file-not-writable",
             path=path,
             reason=error.strerror,
@@ -70,13 +70,13 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and its parents where they are missing.
+    """Create a folder, and its parents if they are missing.
 
     Raises:
-        RunError: It cannot be made.
+        RunError: It cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        message = f"Cannot make {folder}: {error.strerror}. Check that you may write there."
+        message = f"Cannot create {folder}: {error.strerror}. Check your write permission."
         raise RunError(message, "folder-not-makable", path=folder, reason=error.strerror) from error

@@ -1,11 +1,11 @@
-"""One rule for text in a CSV cell that a spreadsheet would run as a formula (OWASP, "CSV injection")."""
+"""Guard for text in a CSV cell that a spreadsheet would run as a formula (OWASP, "CSV injection")."""
 
-# The full-width ones count for spreadsheets in East Asian settings.
+# Spreadsheets with East Asian settings accept the full-width characters.
 _STARTS = tuple("=+-@＝＋－＠")  # noqa: RUF001  # they are meant
 
 
 def looks_like_formula(text: str) -> bool:
-    r"""Whether a spreadsheet would run it: some skip white space, and a tab or a line break may begin a new cell.
+    r"""Return whether a spreadsheet would run a text: some skip white space, and a tab or line break may begin a cell.
 
     >>> [looks_like_formula(text) for text in ("=1+1", "\t=1", " @x", "\tleaf", "leaf.jpg", "")]
     [True, True, True, True, False, False]
@@ -14,7 +14,7 @@ def looks_like_formula(text: str) -> bool:
 
 
 def with_apostrophe(text: str) -> str:
-    """Guard a formula; a text that looks guarded gets one more, so that reading takes off just one.
+    """Guard a formula by an apostrophe; a text that looks guarded gets one more, so that reading removes exactly one.
 
     >>> with_apostrophe("=1+1"), with_apostrophe("'=1+1"), with_apostrophe("leaf.jpg")
     ("'=1+1", "''=1+1", 'leaf.jpg')
@@ -23,7 +23,7 @@ def with_apostrophe(text: str) -> str:
 
 
 def without_apostrophe(text: str) -> str:
-    """What `with_apostrophe` was given.
+    """Return the text that `with_apostrophe` guarded.
 
     >>> without_apostrophe("'=1+1"), without_apostrophe("''=1+1"), without_apostrophe("'tis")
     ('=1+1', "'=1+1", "'tis")

@@ -11,7 +11,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     """Read a JSON document.
 
     Raises:
-        RunError: There is none, or it is damaged; the message names the file.
+        RunError: The file is missing or damaged; the message names it.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -27,7 +27,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 def mapping_or_nothing(path: Path) -> dict[str, Any]:
-    """Read a JSON document that nothing hangs on: empty where there is none, or a damaged one."""
+    """Read an optional JSON document; return an empty mapping if it is missing or damaged."""
     try:
         return read_mapping(path)
     except RunError:

@@ -1,4 +1,4 @@
-"""One lock on a file: held by one process at a time, freed by the system when that process ends, however it ends."""
+"""File lock: held by one process at a time, released by the system when that process ends."""
 
 import errno
 import fcntl
@@ -17,15 +17,15 @@ class Taken(Exception):
 class Lock:
     """A lock file that is held until `close`, or until the process ends.
 
-    It is `lockf`, so neither threads nor child processes hold it: a `flock` would stay with the processes of a loader
-    after the one that trains has been killed. Any process that opens and closes the same file lets go of its lock.
+    It uses `lockf`, so neither threads nor child processes hold it: a `flock` would stay with the workers of a loader
+    after the training process was killed. Any process that opens and closes the same file releases its lock.
 
     Args:
-        path: The file, which is made where it is missing; its content stays.
+        path: The lock file; it is created if missing, and its content stays.
         wait: Seconds to wait for another process; None for as long as it takes.
 
     Attributes:
-        is_real: Whether the file system knows locks. Where it does not, nobody is kept out.
+        is_real: Whether the file system supports locks. If not, no other process is kept out.
 
     Raises:
         Taken: Another process holds it.
@@ -41,15 +41,15 @@ class Lock:
             raise
 
     def close(self) -> None:
-        """Let go."""
+        """Release the lock."""
         self._file.close()
 
     def __enter__(self) -> "Lock":
-        """Itself."""
+        """Return the lock."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let go."""
+        """Release the lock."""
         self.close()
 
     def _take(self, wait: float | None) -> bool:

@@ -1,4 +1,4 @@
-"""What the operating system says: processors, and what files hold."""
+"""Number of usable CPUs, and SHA-256 of files and paths."""
 
 import hashlib
 import os
@@ -6,23 +6,23 @@ from pathlib import Path
 
 
 def processors() -> int:
-    """How many this process may use: a job's share of them, not the machine's."""
+    """Return the number of CPUs that this process may use: those allocated to its job, not all of the machine."""
     # Not on every system: macOS has no affinity.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's content, hexadecimal.
+    """Return the SHA-256 of a file's content, in hexadecimal digits.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hash_of_path(path: Path) -> str:
-    """What stands for a real path in files that are passed on, where the path itself must not: 24 digits.
+    """Return a hash of 24 digits that replaces a real path in files that are shared with others.
 
     >>> hash_of_path(Path("/")) == hash_of_path(Path("/.."))
     True

@@ -1,4 +1,4 @@
-"""Numbers and outside text as a reader meets them: on a page, in a CSV cell, in a LaTeX table."""
+"""Formatting of numbers and foreign text: for a page, a CSV cell, a LaTeX table."""
 
 import csv
 import io
@@ -15,18 +15,18 @@ _LATEX = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     '"': r"{\char34}",  # active in some languages
-    "[": "{[}",  # after a line's end it would be the length of a gap
+    "[": "{[}",  # after a line break it would be read as a length
     "]": "{]}",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
-_UNSEEN = ("Cc", "Cs", "Zl", "Zp")
-_TURNING = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_NOT_PRINTABLE = ("Cc", "Cs", "Zl", "Zp")
+_DIRECTION_MARKS = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 Cell = str | int | float | None
 
 
 def plain(text: str) -> str:
-    r"""Return a text in one line, with backslash escapes for what is not text or changes how its surroundings read.
+    r"""Return a text in one line, with backslash escapes for characters that are not printable or change the layout.
 
     These are control characters, lone surrogates, line separators and marks of the writing direction.
 
@@ -35,14 +35,14 @@ def plain(text: str) -> str:
     """
     return "".join(
         character.encode("unicode_escape").decode()
-        if character in _TURNING or unicodedata.category(character) in _UNSEEN
+        if character in _DIRECTION_MARKS or unicodedata.category(character) in _NOT_PRINTABLE
         else character
         for character in text
     )
 
 
 def number(value: float | None, digits: int = 3, *, sign: bool = False) -> str:
-    """Return a number with a fixed count of decimals; None is "not estimable". A rounded zero has no minus.
+    """Return a number with a fixed number of decimals; None is "not estimable". A rounded zero has no minus sign.
 
     >>> number(0.96552), number(-0.0004), number(0.08, sign=True), number(None)
     ('0.966', '0.000', '+0.080', 'not estimable')
@@ -54,7 +54,7 @@ def number(value: float | None, digits: int = 3, *, sign: bool = False) -> str:
 
 
 def counted(value: int, noun: str, several: str = "") -> str:
-    """Return so many of something, with thousands apart; its plural has an s unless it is given.
+    """Return a count with its noun, with thousands separators; the plural has an s unless `several` is set.
 
     >>> counted(1, "photograph"), counted(1200, "photograph"), counted(2, "process", "processes")
     ('1 photograph', '1,200 photographs', '2 processes')
@@ -92,7 +92,7 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
 
 
 def latex(text: str) -> str:
-    r"""Return a text with LaTeX's own characters escaped.
+    r"""Return a text with the special characters of LaTeX escaped.
 
     >>> latex("a_b & 5 %")
     'a\\_b \\& 5 \\%'
@@ -101,7 +101,7 @@ def latex(text: str) -> str:
 
 
 def latex_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str) -> str:
-    r"""Return a table that needs no package; first column to the left, the others centred. All text is escaped.
+    r"""Return a LaTeX table that needs no package; first column left-aligned, others centred. All text is escaped.
 
     >>> print(latex_table(["run"], [["a_1"]], caption="All"))
     \begin{table}

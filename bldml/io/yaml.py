@@ -1,4 +1,4 @@
-"""YAML read strictly: no key twice, no infinite number, text that looks like text."""
+"""Strict YAML: no duplicate keys, no infinite numbers, and `No` or `0123` is text."""
 
 import math
 import re
@@ -7,25 +7,25 @@ from typing import Any, ClassVar
 import yaml
 from yaml.constructor import ConstructorError
 
-_LARGEST, _DEEPEST = 100_000, 50  # values, and levels; a configuration has some hundreds on six
+_LARGEST, _DEEPEST = 100_000, 50  # values and levels; a configuration has some hundreds on six levels
 
 
 class StrictLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML of the 1.2 core schema in what users meet: `No`, `on` and `0123` are text; only true and false are bools.
+    """YAML 1.2 core schema, as far as users need it: `No`, `on` and `0123` are text; only true and false are bools.
 
-    Duplicate keys and numbers that are not finite are refused. Keys are always text, so a class folder may be named 0.
+    Duplicate keys and infinite numbers are refused. Keys are always text, so a class folder may be named 0.
     """
 
     yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping with unique text keys."""
+        """Return a mapping with unique text keys."""
         seen: set[str] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise ConstructorError(None, None, "a key is not plain text", key.start_mark)
             if key.value in seen:
-                raise ConstructorError(None, None, f"the key {key.value!r} is given twice", key.start_mark)
+                raise ConstructorError(None, None, f"the key {key.value!r} occurs twice", key.start_mark)
             seen.add(key.value)
             if key.tag != "tag:yaml.org,2002:merge":
                 key.tag = "tag:yaml.org,2002:str"
@@ -33,7 +33,7 @@ class StrictLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: igno
         return mapping
 
     def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
-        """A finite number."""
+        """Return a finite number."""
         value = float(super().construct_yaml_float(node))
         if not math.isfinite(value):
             raise ConstructorError(None, None, f"{node.value} is not a finite number", node.start_mark)
@@ -54,7 +54,7 @@ for _tag, _pattern, _first in (
 
 
 class TextLoader(StrictLoader):
-    """As strict, but every scalar is text, or None for null: `0.50` and `true` are shown as they were written."""
+    """Strict loader whose scalars are text, or None for null: `0.50` and `true` stay as written."""
 
 
 TextLoader.yaml_implicit_resolvers = {
@@ -71,7 +71,7 @@ def load_yaml(text: str, loader: type[StrictLoader] = StrictLoader) -> Any:
         loader: `TextLoader` for text instead of numbers and bools.
 
     Raises:
-        yaml.YAMLError: It is not YAML, holds a key twice or a number that is not finite, or is too large or deep.
+        yaml.YAMLError: It is not YAML, has a duplicate key or an infinite number, or is too large or nested too deeply.
 
     >>> load_yaml("{positive_class: No, lr: 1.0e-3, folder: 0123}")
     {'positive_class': 'No', 'lr': 0.001, 'folder': '0123'}
@@ -88,13 +88,13 @@ def load_yaml(text: str, loader: type[StrictLoader] = StrictLoader) -> Any:
 
 
 def _size(value: Any, above: tuple[int, ...], known: dict[int, int]) -> int:
-    """Number of values, those that aliases stand for counted each time; a few lines of them can be billions."""
+    """Return the number of values, with aliases expanded; a few lines of aliases can be billions of values."""
     if not isinstance(value, list | dict):
         return 1
-    place = id(value)
-    if place in above or len(above) > _DEEPEST:
-        raise yaml.YAMLError("it is nested too deeply, or holds itself")
-    if place not in known:
+    key = id(value)
+    if key in above or len(above) > _DEEPEST:
+        raise yaml.YAMLError("it is nested too deeply, or contains itself")
+    if key not in known:
         items = value.values() if isinstance(value, dict) else value
-        known[place] = 1 + sum(_size(item, (*above, place), known) for item in items)
-    return known[place]
+        known[key] = 1 + sum(_size(item, (*above, key), known) for item in items)
+    return known[key]

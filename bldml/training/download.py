@@ -1,4 +1,4 @@
-"""One file from the network: by one process, resumed where it broke, verified before it is there."""
+"""Download of a file: by one process, resumable, verified before it gets its final name."""
 
 import os
 import queue
@@ -22,43 +22,43 @@ from bldml.errors import TrainingError
 from bldml.io.locks import Lock, Taken
 from bldml.io.system import sha256_of
 
-ANSWER_S = 10.0  # for looking up the name, all its addresses, the proxy, TLS and the first answer together
-READ_S = 30.0  # of silence in the middle of a download
+ANSWER_S = 10.0  # for name resolution, all addresses, the proxy, TLS and the first response together
+READ_S = 30.0  # without data during a download
 ATTEMPTS = 5
 PAUSE_S = 1.0  # between attempts
-CHUNK = 1 << 16  # bytes; what a connection that breaks can lose
+CHUNK = 1 << 16  # bytes; at most this much is lost if a connection breaks
 
 
 class Broken(Exception):
-    """A connection ended before the file did; another one may go on from there."""
+    """The connection ended before the file was complete; another connection may resume the download."""
 
 
 def fetch(url: str, file: Path) -> bool:
-    """Download a file unless it is there and whole. Of several processes one downloads and the others wait for it.
+    """Download a file unless it exists and is complete. Of several processes one downloads and the others wait.
 
-    At every moment the file is the old one or the whole new one. What has come of it lies beside it as `<name>.part`,
-    and the next call goes on from there.
+    At every moment the file is the old one or the whole new one. A partial download is kept beside it as `<name>.part`,
+    and the next call resumes it.
 
     Args:
-        url: From where; the proxies of the environment are used.
-        file: Where to.
+        url: URL of the file; the proxies of the environment are used.
+        file: Path of the downloaded file; its name ends with the first digits of the SHA-256.
 
     Returns:
-        Whether it was downloaded now, by this process.
+        Whether this call downloaded the file.
 
     Raises:
-        TrainingError: It cannot be had or written; without a network this takes `ANSWER_S` seconds at most.
+        TrainingError: The file cannot be downloaded or written; without a network after at most `ANSWER_S` seconds.
     """
-    opener = build_opener()  # a new one, because urlopen keeps the proxies of its first call
+    opener = build_opener()  # a new one, because urlopen reuses the proxies of its first call
     try:
         if file.is_file() and matches(file, file.name):
             return False
-        probe(url, ANSWER_S)  # before the lock: all ranks of a job notice at once, not one after the other
+        probe(url, ANSWER_S)  # before the lock, so that all ranks of a job fail together, not one after the other
         file.parent.mkdir(parents=True, exist_ok=True)
         with _one_process(file) as locked:
             if file.is_file() and matches(file, file.name):
                 return False
-            # Where nobody can be kept out, nobody else may write into the same part.
+            # Without a lock, each process writes a partial file of its own.
             own = "" if locked else f".{secrets.token_hex(4)}"
             part = file.with_name(f"{file.name}{own}.part")
             try:
@@ -80,13 +80,13 @@ def fetch(url: str, file: Path) -> bool:
 
 @dataclass
 class Download:
-    """One file on its way: as many connections as it takes.
+    """Download of one file, over several connections if needed.
 
     Args:
-        opener: Knows the proxies.
-        url: From where.
-        part: What has come so far, perhaps of an earlier process.
-        etag: The server's name for the version that the part is of; empty if unknown.
+        opener: Opener with the proxies.
+        url: URL of the file.
+        part: The partial file, perhaps from a previous process.
+        etag: The server's identifier of the partial file's version; empty if unknown.
     """
 
     opener: OpenerDirector
@@ -95,45 +95,45 @@ class Download:
     etag: str = ""
 
     def run(self, name: str) -> None:
-        """Go on until the part is whole.
+        """Download until the partial file is complete.
 
         Args:
-            name: File name with the beginning of the SHA-256.
+            name: File name that contains the first digits of the SHA-256.
 
         Raises:
-            TrainingError: It cannot be had; what has come stays for the next time, unless it is wrong.
-            OSError: It cannot be written.
+            TrainingError: The download failed; the partial file stays for the next call, unless its content is wrong.
+            OSError: The partial file cannot be written.
         """
-        earlier = self.part.exists()
-        if earlier and matches(self.part, name):
+        existed = self.part.exists()
+        if existed and matches(self.part, name):
             return
         sys.stderr.write(f"Downloading {self.url}\n")
         reason = ""
         for attempt in range(ATTEMPTS):
             time.sleep(PAUSE_S if attempt else 0)
             try:
-                self._go_on()
+                self._receive()
             except Broken as error:
                 reason = str(error)
                 continue
             if matches(self.part, name):
                 return
             self.part.unlink()
-            reason = f"what came is not the file: its SHA-256 does not begin with {digits(name)}. It was removed"
-            if not earlier:
+            reason = f"the SHA-256 of the downloaded file does not begin with {digits(name)}. The file was removed"
+            if not existed:
                 raise TrainingError(
                     f"{self.url} cannot be downloaded: {reason}.", "download-refused", path=self.url, reason=reason
                 )
-            earlier = False  # the old bytes may have been the wrong ones: once more from nothing
+            existed = False  # the old bytes may have been wrong: once more from the beginning
         raise TrainingError(
-            f"{self.url} cannot be downloaded: {reason}; {ATTEMPTS} attempts. The same command goes on from there.",
+            f"{self.url} cannot be downloaded: {reason}; {ATTEMPTS} attempts. Run the same command again to resume it.",
             "download-broken",
             path=self.url,
             reason=reason,
             found=ATTEMPTS,
         )
 
-    def _go_on(self) -> None:
+    def _receive(self) -> None:
         """Receive the rest over one connection."""
         old = self.part.stat().st_size if self.part.exists() else 0
         with self._ask(old) as response:
@@ -141,13 +141,13 @@ class Download:
             start = old if response.status == 206 else 0  # one that ignores Range sends everything again
             if start and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
                 self.part.unlink()
-                raise Broken("the server sent another range than was asked for")
-            length = response.length or 0  # of this answer, in bytes; 0 if unknown
+                raise Broken("the server sent another range than requested")
+            length = response.length or 0  # of this response, in bytes; 0 if unknown
             free = shutil.disk_usage(self.part.parent).free + old - start
             if length > free:
                 raise TrainingError(
                     f"There is not enough space for {self.url}: {length / 1e6:.1f} MB are needed and "
-                    f"{free / 1e6:.1f} MB free in {self.part.parent}. TORCH_HOME chooses another folder.",
+                    f"{free / 1e6:.1f} MB free in {self.part.parent}. Set TORCH_HOME to another folder.",
                     "space-too-small",
                     path=self.part.parent,
                     found=free,
@@ -174,8 +174,8 @@ class Download:
             response: HTTPResponse = self.opener.open(Request(self.url, headers=headers), timeout=READ_S)
         except HTTPError as error:
             error.close()
-            reason = f"the answer is {error.code} {error.reason}"
-            if error.code == 416:  # the part is longer than the file
+            reason = f"the server answered {error.code} {error.reason}"
+            if error.code == 416:  # the partial file is longer than the file
                 self.part.unlink(missing_ok=True)
             elif error.code < 500 and error.code not in (408, 429):
                 raise TrainingError(
@@ -188,7 +188,7 @@ class Download:
 
 
 def _chunks(response: HTTPResponse) -> Iterator[bytes]:
-    """The content; only what goes wrong in the network is `Broken`, not what the receiver does with it."""
+    """Yield the content; only network errors become `Broken`, not errors of the receiver."""
     try:
         while chunk := response.read(CHUNK):
             yield chunk
@@ -197,10 +197,10 @@ def _chunks(response: HTTPResponse) -> Iterator[bytes]:
 
 
 def probe(url: str, seconds: float) -> None:
-    """Make sure that somebody answers, by the proxies of the environment too.
+    """Check that a server answers, through the proxies of the environment if they are set.
 
     Raises:
-        TrainingError: Nobody does, within so many seconds.
+        TrainingError: There was no answer within this many seconds.
     """
     answers: queue.Queue[Exception | None] = queue.Queue()
 
@@ -208,14 +208,14 @@ def probe(url: str, seconds: float) -> None:
         try:
             build_opener().open(Request(url, method="HEAD"), timeout=seconds).close()
             answers.put(None)
-        except HTTPError as error:  # an answer nevertheless; the download will say what is wrong
+        except HTTPError as error:  # an answer nevertheless; the download will report the error
             error.close()
             answers.put(None)
         except Exception as error:
             answers.put(error)
 
-    # In a thread that nobody waits for: a compute node drops packets instead of refusing them, a time limit holds for
-    # each address of a host anew, and looking its name up has none at all.
+    # In a thread that is not joined: a compute node drops packets instead of refusing them, a timeout applies to each
+    # address of a host separately, and name resolution has none.
     threading.Thread(target=ask, daemon=True).start()
     try:
         error = answers.get(timeout=seconds)
@@ -229,11 +229,11 @@ def probe(url: str, seconds: float) -> None:
 
 @contextmanager
 def _one_process(file: Path) -> Iterator[bool]:
-    """Keep other processes from fetching the same file; False where the file system knows no locks."""
+    """Prevent other processes from downloading the same file; yield False if the file system has no locks."""
     path = file.with_name(f"{file.name}.lock")
     with _lock(path, file.name) as lock:
         yield lock.is_real
-        # Not after an error: whoever still waits for this lock, or makes a new one, must find a whole file.
+        # Not after an error: a process that still waits for this lock, or creates a new one, must find a whole file.
         with suppress(OSError):
             path.unlink()
 
@@ -242,14 +242,14 @@ def _lock(path: Path, name: str) -> Lock:
     try:
         return Lock(path)
     except Taken:
-        sys.stderr.write(f"Another process downloads {name}; waiting for it.\n")
+        sys.stderr.write(f"Another process is downloading {name}; waiting.\n")
         return Lock(path, wait=None)
 
 
 def digits(name: str) -> str:
-    """What a file's SHA-256 begins with, by torchvision's custom of writing it behind the last dash of the name.
+    """Return the first digits of a file's SHA-256, which torchvision writes after the last dash of the name.
 
-    Eight digits find damage; that nobody exchanged the file is the business of TLS.
+    Eight digits detect damage; TLS protects against a replaced file.
 
     >>> digits("resnet50-11ad3fa6.pth"), digits("resnet50-small.pth")
     ('11ad3fa6', '')
@@ -259,7 +259,7 @@ def digits(name: str) -> str:
 
 
 def matches(file: Path, name: str) -> bool:
-    """Whether the SHA-256 of a file begins with the `digits` of a name; True where that has none."""
+    """Return whether the SHA-256 of a file begins with the `digits` of a name; True if the name has none."""
     return sha256_of(file).startswith(digits(name))
 
 

@@ -1,8 +1,8 @@
-"""Every private name of Lightning, torchmetrics, torch and jsonargparse that bldml touches, each with its reason.
+"""All private names of Lightning, torchmetrics, torch and jsonargparse that bldml uses, each with its reason.
 
-A new version may move any of them without a word; `tests/training/test_lightning_internals.py` then says which, and who
-needs it. Nothing is imported before it is asked for, so that the plain commands stay light and `doctor` can look at an
-installation in which something is missing.
+A new version may change any of them without notice; `tests/training/test_lightning_internals.py` then reports which one
+and who needs it. Imports are inside the functions, so that the plain commands stay light and `doctor` can examine an
+incomplete installation.
 """
 
 import sys
@@ -27,9 +27,9 @@ LOADING = ("loaders", "loader_exceptions", "loader_json_superset", "loader_param
 
 
 def disarm(trainer: "Trainer") -> "Trainer":
-    """Switch off what Lightning does by itself with signals and with checkpoints that lie around; it has no option.
+    """Turn off Lightning's signal handlers and its search for checkpoints, for which it has no option.
 
-    Its handlers save nothing at SIGTERM, and run in loader workers too. And it loads a hpc_ckpt_1.ckpt that any other
+    Its handlers save nothing at SIGTERM, and run in loader workers too. It also loads a hpc_ckpt_1.ckpt that another
     job has left in the folder.
     """
     from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
@@ -48,15 +48,15 @@ def disarm(trainer: "Trainer") -> "Trainer":
 
 
 def attached_trainer(module: "LightningModule") -> "Trainer | None":
-    """The trainer of a module; None outside one, where `module.trainer` raises."""
+    """Return the trainer of a module; None without one, when `module.trainer` raises an error."""
     trainer: Trainer | None = module._trainer
     return trainer
 
 
 def is_between_steps(trainer: "Trainer") -> bool:
-    """Whether, at the end of a training batch, neither gradients wait to be applied nor a validation comes now.
+    """Return whether, at the end of a training batch, no gradients wait to be applied and no validation follows.
 
-    Lightning decides that in its loops, from many settings, and tells no callback.
+    Lightning decides this in its loops, from many settings, and does not pass it to callbacks.
     """
     loop = trainer.fit_loop
     fetcher = loop._data_fetcher
@@ -65,37 +65,37 @@ def is_between_steps(trainer: "Trainer") -> bool:
 
 
 def has_gradients_waiting(trainer: "Trainer") -> bool:
-    """Whether gradients of earlier batches wait to be applied; they are in no checkpoint."""
+    """Return whether gradients of previous batches wait to be applied; checkpoints do not contain them."""
     return bool(trainer.fit_loop._should_accumulate())
 
 
 def can_end_early(trainer: "Trainer") -> bool:
-    """Whether a training that shall stop may do so now, past `min_epochs` and `min_steps`."""
+    """Return whether training may stop early now, after `min_epochs` and `min_steps`."""
     return bool(trainer.fit_loop._can_stop_early)
 
 
 def batches_logged(checkpoint: Mapping[str, Any]) -> int:
-    """The step of what is logged next, which a checkpoint keeps in the state of the loop and nowhere else."""
+    """Return the next step to be logged, which a checkpoint contains only in the state of the loop."""
     return int(checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"])
 
 
 def let_ddp_skip_parameters(strategy: "DDPStrategy") -> None:
-    """Keep DDP from waiting for gradients of frozen stages; its constructor takes that, but was called long before."""
+    """Make DDP not wait for gradients of frozen stages: a constructor argument, set on an existing object."""
     strategy._ddp_kwargs["find_unused_parameters"] = True
 
 
 def is_started_by_fork(trainer: "Trainer") -> bool:
-    """Whether the strategy starts its processes by fork or spawn, where signals do not reach them."""
+    """Return whether the strategy starts its processes by fork or spawn; then signals do not reach them."""
     from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 
     return isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
 
 
 def check_srun_shape() -> None:
-    """Lightning's own check of srun's variables, which it makes only later and in the middle of a traceback.
+    """Run Lightning's check of srun's variables, which otherwise comes later and with a traceback.
 
     Raises:
-        RuntimeError: There is --ntasks in place of --ntasks-per-node.
+        RuntimeError: --ntasks was used instead of --ntasks-per-node.
     """
     from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
@@ -103,82 +103,82 @@ def check_srun_shape() -> None:
 
 
 def forget_hyper_parameters(cls: "type[CLI]") -> "type[CLI]":
-    """Keep a checkpoint's hyper-parameters from changing a configuration that was checked; Lightning has no option."""
+    """Prevent a checkpoint's hyper-parameters from changing a checked configuration; Lightning has no option for it."""
     return _replaced(cls, _parse_ckpt_path=lambda self: None)
 
 
 def parse_only(cls: "type[CLI]") -> "type[CLI]":
-    """Let a command line be parsed whole, with its verb, and neither run nor draw a seed; `run=False` knows no verb."""
+    """Parse the whole command line with its verb, without running it or drawing a seed; `run=False` has no verbs."""
     return _replaced(cls, _run_subcommand=lambda self, subcommand: None, _set_seed=lambda self: None)
 
 
 def metric_state(metric: "Metric") -> dict[str, Any]:
-    """What a metric has gathered; its own `state_dict` leaves out what is not persistent, and the count always."""
+    """Return the state of a metric; its `state_dict` omits states that are not persistent, and the update count."""
     return {"updates": metric._update_count, "state": {name: getattr(metric, name) for name in metric._defaults}}
 
 
 def put_metric_state(metric: "Metric", state: Mapping[str, Any]) -> None:
-    """Put back what `metric_state` gave, and forget a value that was computed from something else."""
+    """Restore a result of `metric_state`, and drop a value that was computed from another state."""
     for name, value in state["state"].items():
         setattr(metric, name, value)
     metric._update_count, metric._computed = state["updates"], None
 
 
 def is_batchnorm(module: "torch.nn.Module") -> bool:
-    """Whether a layer is a BatchNorm of any dimension; torch names only each."""
+    """Return whether a layer is a BatchNorm of any dimension; torch has no public common class."""
     from torch.nn.modules.batchnorm import _BatchNorm
 
     return isinstance(module, _BatchNorm)
 
 
 def is_dropout(module: "torch.nn.Module") -> bool:
-    """Whether a layer is a dropout of any kind; torch names only each."""
+    """Return whether a layer is a dropout of any kind; torch has no public common class."""
     from torch.nn.modules.dropout import _DropoutNd
 
     return isinstance(module, _DropoutNd)
 
 
 def version_of(tensor: "torch.Tensor") -> int:
-    """A number that grows with each change of a tensor in place; autograd's own, which nothing public tells."""
+    """Return autograd's version of a tensor, which grows with each in-place change; there is no public access."""
     return tensor._version
 
 
 def leave_scaling(optimizer: "torch.optim.Optimizer") -> None:
-    """Keep a fused optimizer from undoing the gradient scaler's factor by itself: Lightning could not clip before."""
+    """Prevent a fused optimizer from unscaling gradients itself, because then Lightning cannot clip them."""
     optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
 
 
 def cpu_has_bf16() -> bool:
-    """Whether this CPU computes in bf16 itself; torch would otherwise imitate it."""
+    """Return whether this CPU supports bf16; otherwise torch emulates it."""
     import torch
 
     return bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def built_architectures() -> tuple[str, ...]:
-    """GPUs that torch was built for; `torch.cuda.get_arch_list` is empty where there is no GPU."""
+    """Return the GPU architectures that torch was built for; `torch.cuda.get_arch_list` is empty without a GPU."""
     import torch
 
-    # A build for the CPU does not have it.
+    # A CPU build does not have this function.
     flags = getattr(torch._C, "_cuda_getArchFlags", lambda: "")() or ""
     return tuple(flags.split())
 
 
 class SentMistake:
-    """Stands where torch keeps the class of what a loader's process raised, and makes the mistake itself."""
+    """Replacement for the exception class that torch sends from a loader's worker; a call returns the error."""
 
     def __init__(self, error: BldmlError) -> None:
         self.error, self.__name__ = error, type(error).__name__
 
     def __call__(self, text: str) -> BldmlError:
-        """The mistake, whatever torch's text with the traceback is."""
+        """Return the error; torch's text with the traceback is ignored."""
         return self.error
 
 
 def send_mistakes_whole() -> None:
-    """In a loader's process: let a mistake be raised in the main process with its code and fields, without a traceback.
+    """In a loader's worker: raise a BldmlError in the main process with its code and fields, without a traceback.
 
-    torch sends the class of what was raised and a text, and only that.
+    torch sends only the class of an exception and a text.
     """
     from torch._utils import ExceptionWrapper
     from torch.utils.data._utils import worker
@@ -194,17 +194,17 @@ def send_mistakes_whole() -> None:
 
 
 def actions_of(parser: "ArgumentParser") -> "list[Action]":
-    """The options of a parser; argparse lists them nowhere else."""
+    """Return the options of a parser; argparse has no public list."""
     return parser._actions
 
 
 def type_of_option(action: "Action") -> Any:
-    """The type that jsonargparse checks an option against; None where it checks none."""
+    """Return the type that jsonargparse checks an option against; None if there is none."""
     return getattr(action, "_typehint", None)
 
 
 def forget_import_rules() -> None:
-    """Undo what this process has allowed and denied before; jsonargparse only ever adds to its own list of denials."""
+    """Reset what this process has allowed and denied before; jsonargparse only adds to its list of denials."""
     from jsonargparse._common import default_import_path_denylist, parsing_settings
 
     parsing_settings["import_path_verdicts"] = dict.fromkeys(default_import_path_denylist, False)
@@ -235,14 +235,14 @@ def put_parsing_state(state: tuple[Any, ...]) -> None:
 
 
 def may_import_anything() -> bool:
-    """Whether jsonargparse was not told to deny all imports but some."""
+    """Return whether jsonargparse may import anything, that is, has no rule that denies imports by default."""
     from jsonargparse._common import parsing_settings
 
     return "*" not in parsing_settings["import_path_verdicts"]
 
 
 def look_up_stubs_in(paths: list[Path]) -> None:
-    """Say where packages lie: jsonargparse would run `python -c` to learn it, in the folder of a configuration."""
+    """Set the folders of packages: jsonargparse would find them by `python -c` in the folder of a configuration."""
     from jsonargparse import _stubs_resolver
     from typeshed_client import get_search_context
 
@@ -251,7 +251,7 @@ def look_up_stubs_in(paths: list[Path]) -> None:
 
 
 def plain_help() -> "type[HelpFormatter]":
-    """How --help of a plain command is written: as jsonargparse does it, which shows a path as `<class 'Path'>`."""
+    """Return the formatter of --help of a plain command: jsonargparse's, with PATH instead of `<class 'Path'>`."""
     import jsonargparse
 
     class Formatter(jsonargparse.DefaultHelpFormatter):
@@ -264,7 +264,7 @@ def plain_help() -> "type[HelpFormatter]":
 
 def _replaced(cls: type[CLI], **methods: Callable[..., None]) -> type[CLI]:
     for name, method in methods.items():
-        if not hasattr(cls, name):  # or the new one would lie there, and the old one act under another name
+        if not hasattr(cls, name):  # otherwise the new method would have no effect
             raise AttributeError(f"{cls.__name__} has no {name} any more: see {__name__}")
         setattr(cls, name, method)
     return cls

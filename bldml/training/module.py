@@ -222,7 +222,7 @@ class LeafClassifier(LightningModule):
         entropy = np.random.SeedSequence([self.seed, self.global_step, batch_idx, self.global_rank])
         torch.manual_seed(int(entropy.generate_state(1)[0]))
         logits = self.trunk.logits(self.trunk.features(self.prepared(batch["image"]))).squeeze(1).float()
-        self._scores("train").keep(logits, batch["label"])
+        self._scores("train").add(logits, batch["label"])
         return weighted_loss(logits, batch["label"], self.pos_weight)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -232,13 +232,13 @@ class LeafClassifier(LightningModule):
             logits = self.trunk.logits(self._features(batch)).squeeze(1).float()
         else:
             logits = self(batch["image"])
-        self._scores("val").keep(logits, batch["label"])
+        self._scores("val").add(logits, batch["label"])
         return logits
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return logits float32 (n,)."""
         logits: Tensor = self(batch["image"])
-        self._scores("test").keep(logits, batch["label"])
+        self._scores("test").add(logits, batch["label"])
         return logits
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a run writes down: the table of epochs, predictions of an evaluation, the environment."""
+"""Files that a run writes: history.csv, predictions of an evaluation, the environment."""
 
 import csv
 import io
@@ -31,24 +31,24 @@ from bldml.training.module import Batch
 from bldml.training.resume.job import SlurmJob
 
 Row = dict[str, float | int]
-SHOWN = ("train_loss", "val_loss", "val_auroc", "val_balanced_accuracy", "lr_head", "trainable_share")
+ECHOED = ("train_loss", "val_loss", "val_auroc", "val_balanced_accuracy", "lr_head", "trainable_share")
 
 
 class Curves(TensorBoardLogger):
-    """TensorBoard's event files, without the hparams.yaml that Lightning adds: config.yaml says it all."""
+    """TensorBoard's event files, without Lightning's hparams.yaml, which config.yaml makes redundant."""
 
     @rank_zero_only
     def save(self) -> None:
-        """Bring what was logged to the disk."""
+        """Write logged values to the disk."""
         self.experiment.flush()
 
 
 class EpochTable(Logger):
-    """Writes history.csv, one row an epoch; the whole file anew each time, so a kill leaves a whole table.
+    """Write history.csv, one row per epoch. The whole file is rewritten each time, so a kill leaves a whole table.
 
     Args:
         path: The file.
-        echo: Say a line an epoch, for a job's log file, where a progress bar would fill pages.
+        echo: Whether to print a line per epoch, for a job's log file, which a progress bar would fill.
     """
 
     def __init__(self, path: Path, *, echo: bool = False) -> None:
@@ -58,13 +58,13 @@ class EpochTable(Logger):
 
     @property
     def rows(self) -> list[Row]:
-        """What was logged so far, by epoch."""
+        """Values logged so far, one row per epoch."""
         return [self._rows[epoch] for epoch in sorted(self._rows)]
 
     def restore(self, rows: Iterable[Row]) -> None:
-        """Take up the rows of a run that goes on; whatever else the file holds will be computed again.
+        """Restore the rows of a resumed run; other rows of the file will be computed again.
 
-        Columns that 0.1 called otherwise get their names of today: the file is written anew as a whole.
+        Columns with a name of version 0.1 get their present name: the whole file is rewritten.
         """
         self._rows = {int(row["epoch"]): {canonical(name): value for name, value in row.items()} for row in rows}
 
@@ -79,19 +79,19 @@ class EpochTable(Logger):
         return ""
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Nothing: config.yaml has them."""
+        """Do nothing: config.yaml contains them."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Add values to the row of their epoch. Lightning calls this after validation and at the epoch's end."""
         values = dict(metrics)
         if "epoch" not in values:
-            return  # a callback's own, between epochs
+            return  # logged by a callback between epochs
         epoch = int(values.pop("epoch"))
         row = self._rows.setdefault(epoch, {"epoch": epoch})
         row.update({"step": step or 0, **values})
         if self.echo and "train_loss" in values:
-            shown = "  ".join(f"{name} {row[name]:.4g}" for name in SHOWN if name in row)
+            shown = "  ".join(f"{name} {row[name]:.4g}" for name in ECHOED if name in row)
             rank_zero_info(f"epoch {epoch}: {shown}")
 
     @rank_zero_only
@@ -106,11 +106,11 @@ class EpochTable(Logger):
 
 
 class PredictionRecorder(Callback):
-    """Collects the logits of one evaluation and writes predictions.csv and, where labels are known, its metrics.
+    """Collect the logits of one evaluation; write predictions.csv and, if labels are known, the metrics.
 
     Args:
         folder: `evaluations/<name>`.
-        header: The checkpoint's own description: class names and operating point.
+        header: Header of the checkpoint, with class names and operating point.
     """
 
     def __init__(self, folder: Path, header: Header) -> None:
@@ -131,47 +131,47 @@ class PredictionRecorder(Callback):
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *args: Any
     ) -> None:
-        """Keep a batch's logits."""
+        """Collect the logits of a batch."""
         self._record(outputs, batch)
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *args: Any
     ) -> None:
-        """Keep a batch's logits."""
+        """Collect the logits of a batch."""
         self._record(outputs, batch)
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *args: Any
     ) -> None:
-        """Keep a batch's logits."""
+        """Collect the logits of a batch."""
         self._record(outputs, batch)
 
     def write(self, expected: int) -> None:
-        """Write what was collected.
+        """Write predictions and metrics.
 
         Args:
-            expected: Number of photographs of which there must be a logit.
+            expected: Number of photographs that must have a logit.
 
         Raises:
-            RunError: There are fewer; nothing was written.
-            CheckpointError: The classifier gives no numbers; nothing was written.
+            RunError: Logits are missing; nothing was written.
+            CheckpointError: A logit is not finite; nothing was written.
         """
         if len(self._names) != expected:
             raise RunError(
-                f"Only {len(self._names)} of {expected} photographs were evaluated. Leave trainer.limit_…_batches and "
-                "trainer.fast_dev_run out: part of a split must not pass for the whole.",
+                f"Only {len(self._names)} of {expected} photographs were evaluated. Do not set trainer.limit_…_batches "
+                "or trainer.fast_dev_run: an evaluation must contain the whole split.",
                 "evaluation-incomplete",
                 found=len(self._names),
                 expected=expected,
             )
         point, logits = self.header, torch.cat(self._logits)
-        sick = int((~logits.isfinite()).sum())
-        if sick:
+        not_finite = int((~logits.isfinite()).sum())
+        if not_finite:
             raise CheckpointError(
-                f"For {sick} of {len(logits)} photographs this classifier's logit is not a finite number: it has "
-                "diverged in training. Train anew with a smaller --model.lr.",
+                f"For {not_finite} of {len(logits)} photographs this classifier's logit is not a finite number: it has "
+                "diverged in training. Train again with a smaller --model.lr.",
                 "model-diverged",
-                found=sick,
+                found=not_finite,
                 expected=0,
             )
         probabilities = to_probabilities(logits.numpy(), point.temperature)
@@ -197,13 +197,13 @@ class PredictionRecorder(Callback):
 def record_environment(
     seed: int, device: torch.device, dataset_digests: Mapping[str, str], parameters: int | None = None
 ) -> dict[str, Any]:
-    """The content of environment.json: what is needed to say, or to repeat, under what conditions a run was made.
+    """Return the content of environment.json: the conditions of a run, for reporting and repeating it.
 
     Args:
         seed: Seed of the run.
-        device: Device that was computed on.
+        device: Device of the computation.
         dataset_digests: Dataset digest of each split (see `dataset.samples.dataset_digest`).
-        parameters: Weights and biases of the network.
+        parameters: Number of weights and biases of the network.
     """
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
@@ -219,17 +219,17 @@ def record_environment(
         "cuda": torch.version.cuda if gpu else None,
         "platform": platform.platform(),
         "cpu_threads": torch.get_num_threads(),
-        # By it a requeued job finds its run again.
+        # A requeued job finds its run by this.
         "slurm_job": job.key if (job := SlurmJob.current()) else None,
         "dataset_fingerprint": dict(dataset_digests),
     }
 
 
 def git_commit() -> str | None:
-    """Commit of the checkout that this code runs from, with `+changes` if it was edited; None outside one."""
+    """Return the commit of the checkout that contains this code, with `+changes` if edited; None outside a checkout."""
     folder = Path(__file__).resolve().parent
     try:
-        # The check keeps an installed package from naming the commit of whatever repository its venv lies in.
+        # The check prevents an installed package from reporting the commit of a repository that contains its venv.
         tracked = ["git", "-C", str(folder), "ls-files", "--error-unmatch", Path(__file__).name]
         subprocess.run(tracked, capture_output=True, check=True, timeout=10)
         show = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*"]

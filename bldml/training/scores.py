@@ -1,4 +1,4 @@
-"""Metrics that are followed during training: of all logits of an epoch at once."""
+"""Metrics during training, computed from all logits of an epoch at once."""
 
 import math
 from typing import NamedTuple
@@ -13,10 +13,10 @@ from bldml.metrics.registry import shown_in
 
 
 class Epoch(NamedTuple):
-    """What an epoch of a stage came to.
+    """Results of an epoch of one stage.
 
     Attributes:
-        values: Each metric by its logged name.
+        values: Metrics by logged name.
         logits: float32 (n,), of all ranks.
         labels: int64 (n,).
     """
@@ -27,30 +27,30 @@ class Epoch(NamedTuple):
 
 
 class EpochScores(nn.Module):
-    """Keeps the logits of an epoch; its metrics are computed at its end, so that no step waits for a number.
+    """Collect the logits of an epoch; metrics are computed at its end, so that no step waits for a number.
 
     Args:
-        stage: train, val or test; begins the names of the metrics.
+        stage: train, val or test; prefix of the metric names.
     """
 
     def __init__(self, stage: str) -> None:
         super().__init__()
         self.stage = stage
-        # By default torchmetrics drops nan, and a diverged model would look sound.
+        # By default torchmetrics drops nan, which would hide a diverged model.
         self.logits, self.labels = CatMetric("disable"), CatMetric("disable")
 
-    def keep(self, logits: Tensor, labels: Tensor) -> None:
+    def add(self, logits: Tensor, labels: Tensor) -> None:
         """Add a batch: logits (n,), labels (n,) with 1 for positive."""
         self.logits.update(logits.detach())
         self.labels.update(labels)
 
     def finish(self, pos_weight: Tensor) -> Epoch:
-        """Compute all metrics over all ranks, and begin anew.
+        """Compute all metrics over all ranks, and reset.
 
         Args:
-            pos_weight: The loss's weight of positive photographs.
+            pos_weight: Positive class weight of the loss.
         """
-        # Of a single photograph torchmetrics gives no axis.
+        # For a single photograph torchmetrics returns no axis.
         logits, labels = self.logits.compute().reshape(-1), self.labels.compute().long().reshape(-1)
         self.logits.reset()
         self.labels.reset()
@@ -60,24 +60,24 @@ class EpochScores(nn.Module):
 
 
 def metrics_of(logits: Tensor, labels: Tensor, *, diverged: bool) -> dict[str, float]:
-    """Every metric that a training follows, at 0.5 where it needs a threshold.
+    """Return every metric of the history, at the threshold 0.5 if it needs one.
 
-    One that these photographs do not define, such as the PPV where none is predicted positive, has the worst value of
-    its range: it has to be comparable where it chooses the best epoch.
+    A metric that is undefined for these photographs, such as the PPV if none is predicted positive, gets the worst
+    value of its range, because values must be comparable when they choose the best epoch.
 
     Args:
         logits: (n,).
         labels: 1 for positive, (n,).
-        diverged: The loss is no finite number. Then all are nan, so that a diverged model never becomes the best.
+        diverged: Whether the loss is not finite. Then all metrics are nan, so that a diverged model is never the best.
     """
-    followed = shown_in("history")
+    metrics = shown_in("history")
     if diverged:
-        return dict.fromkeys((metric.name for metric in followed), math.nan)
+        return dict.fromkeys((metric.name for metric in metrics), math.nan)
     scored = Scored(labels.cpu().numpy(), to_probabilities(logits.cpu().numpy()))
-    values = ((metric, metric.value(scored)) for metric in followed)
+    values = ((metric, metric.value(scored)) for metric in metrics)
     return {metric.name: metric.worst if value is None else value for metric, value in values}
 
 
 def weighted_loss(logits: Tensor, labels: Tensor, pos_weight: Tensor) -> Tensor:
-    """Mean binary cross-entropy of logits (n,), positive photographs weighted by `pos_weight` ()."""
+    """Return the mean binary cross-entropy of logits (n,), with positive photographs weighted by `pos_weight` ()."""
     return binary_cross_entropy_with_logits(logits, labels.float(), pos_weight=pos_weight)

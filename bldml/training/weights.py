@@ -1,4 +1,4 @@
-"""Pretrained weights: where they lie, how they get there, and how they are laid on a network."""
+"""Pretrained weights: their files, the download, and loading them into a network."""
 
 import shlex
 import sys
@@ -15,15 +15,15 @@ from bldml.training.download import digits, fetch, matches
 
 
 def load_pretrained(network: nn.Module, name: BackboneName, weights: str) -> None:
-    """Lay pretrained weights on a network, its head excepted.
+    """Load pretrained weights into a network, except its head.
 
     Args:
-        network: What `build(name)` made.
-        name: Which backbone it is.
-        weights: `imagenet` (torchvision's, from its cache or downloaded once), `none`, or a file with a state dict.
+        network: Result of `build(name)`.
+        name: Name of the backbone.
+        weights: `imagenet` (torchvision's, downloaded once), `none`, or a file with a state dict.
 
     Raises:
-        TrainingError: The weights cannot be had or do not fit.
+        TrainingError: The weights are not available or do not fit.
     """
     if weights == "none":
         return
@@ -32,7 +32,7 @@ def load_pretrained(network: nn.Module, name: BackboneName, weights: str) -> Non
     left_out = (f"{row.head}.", *row.dropped)
     state = {key: value for key, value in state.items() if not key.startswith(left_out)}
     expected = {key: value for key, value in network.state_dict().items() if not key.startswith(left_out)}
-    # Files made before PyTorch 0.4.1 or converted from elsewhere lack this counter, which nothing here reads.
+    # Files made before PyTorch 0.4.1 or converted from other programs lack this counter, which bldml does not use.
     for key in expected.keys() - state.keys():
         if key.endswith("num_batches_tracked"):
             state[key] = expected[key]
@@ -42,7 +42,7 @@ def load_pretrained(network: nn.Module, name: BackboneName, weights: str) -> Non
         raise TrainingError(
             f"The weights {weights} do not fit {name}: {len(wrong)} of {len(names)} tensors differ in name or "
             f"shape, first {wrong[0]!r} (expected {_shape(expected.get(wrong[0]))}, found "
-            f"{_shape(state.get(wrong[0]))}). Give the file of this very architecture.",
+            f"{_shape(state.get(wrong[0]))}). Give a file of the same architecture.",
             "weights-do-not-fit",
             path=weights,
             found=wrong,
@@ -52,17 +52,17 @@ def load_pretrained(network: nn.Module, name: BackboneName, weights: str) -> Non
 
 
 def weights_url(name: BackboneName) -> str | None:
-    """Where torchvision's ImageNet weights of a backbone are downloaded from; None where it has none."""
+    """Return the URL of torchvision's ImageNet weights of a backbone; None if there are none."""
     row = BACKBONES[name]
     return None if row.weights is None else str(torchvision.models.get_model_weights(row.model)[row.weights].url)
 
 
 def weights_file(name: BackboneName, home: Path | None = None) -> Path | None:
-    """Where torchvision's ImageNet weights of a backbone lie once they are fetched; None where it has none.
+    """Return the path of torchvision's ImageNet weights of a backbone after download; None if there are none.
 
     Args:
         name: A key of `BACKBONES`.
-        home: What TORCH_HOME will be; None for torch's own cache as it is now.
+        home: Value of TORCH_HOME; None for torch's present cache.
     """
     url = weights_url(name)
     hub = Path(torch.hub.get_dir()) if home is None else home / "hub"
@@ -70,16 +70,16 @@ def weights_file(name: BackboneName, home: Path | None = None) -> Path | None:
 
 
 def verify_weights(file: Path) -> bool:
-    """Whether the SHA-256 of a file begins with the digits in its name; True where its name has none."""
+    """Return whether the SHA-256 of a file begins with the digits in its name; True if its name has none."""
     return matches(file, file.name)
 
 
 def fetch_weights(backbone: str = "all", to: Path | None = None) -> None:
-    """Fetch ImageNet weights and say on stdout where they are.
+    """Download ImageNet weights and print their paths.
 
     Args:
         backbone: Name of a backbone, or `all` for each that has ImageNet weights.
-        to: Folder that becomes TORCH_HOME; torch's own cache if None.
+        to: Folder that becomes TORCH_HOME; None for torch's cache.
 
     Raises:
         TrainingError: There is no such backbone, or some could not be fetched; all others were.
@@ -113,14 +113,14 @@ def fetch_weights(backbone: str = "all", to: Path | None = None) -> None:
 
 
 def _imagenet_file(name: BackboneName) -> Path:
-    """Torchvision's file, fetched if it is missing."""
+    """Return the path of torchvision's file, downloaded if it is missing."""
     file, url = weights_file(name), weights_url(name)
     if file is None or url is None:
         message = f"Torchvision has no ImageNet weights for {name}: give a file, --model.weights FILE."
         raise TrainingError(message, "weights-not-published", found=name)
     remedy = (
-        f"Where there is internet (a login node), run\n  python -m bldml prefetch --backbone {name}\nwith the same "
-        "TORCH_HOME as here (it says where the cache lies; a folder that both see). Or give a file with "
+        f"With internet access (on a login node), run\n  python -m bldml prefetch --backbone {name}\nwith the "
+        "same TORCH_HOME as here (the folder of the cache; both machines must see it). Or give a file with "
         "--model.weights FILE, or train from random weights with --model.weights none."
     )
     if not file.is_file():

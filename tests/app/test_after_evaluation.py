@@ -200,7 +200,7 @@ def test_no_failure_of_pictures_or_report_fails_a_fit(
     command = ("fit", *SMALL, "--data.root", leaves, "--run_name=r", "--trainer.max_epochs=1", "--report=true")
     outcome = bldml(*command)
     assert outcome.code == 0, outcome.err
-    assert outcome.err.count("No pictures were stored") == 2
+    assert outcome.err.count("No images were stored for") == 2
     assert outcome.err.count("RuntimeError: out of memory, say") == 3
     assert "python -m bldml report lightning_logs/r" in outcome.err.replace(f"{Path.cwd()}/", "")
     folder = Path("lightning_logs/r/evaluations/test")
@@ -233,7 +233,7 @@ def test_a_stop_between_two_pictures_leaves_the_old_ones(own: RunFolder, leaves:
 
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     with pytest.raises(Interrupted):
-        reporting.picture(model, checkpoint, {folder: samples}, model.device, check)
+        reporting.draw_images(model, checkpoint, {folder: samples}, model.device, check)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 

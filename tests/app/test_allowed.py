@@ -366,12 +366,12 @@ def test_a_refusal_says_what_is_allowed_and_how_to_trust(leaves: Path, bldml: Bl
     err = bldml(
         "fit", *SMALL, "--data.root", leaves, "--trainer.logger=CSVLogger", f"--trainer.logger.save_dir={ADDRESS}"
     ).err
-    assert f"trainer.logger.init_args.save_dir is an address, {ADDRESS}" in err
+    assert f"trainer.logger.init_args.save_dir is a URL, {ADDRESS}" in err
 
 
 def test_what_is_never_allowed_is_said_so(leaves: Path, bldml: Bldml) -> None:
     err = bldml("fit", *SMALL, "--data.root", leaves, "--trainer.callbacks=os.system", "--trust_config").err
-    assert "os.system is on the parser's own list of what no configuration may name, trusted or not" in err
+    assert "os.system is on the parser's list of names that no configuration may use, trusted or not" in err
 
 
 def test_an_address_in_the_card_is_text(options: Options, watched: None) -> None:

@@ -372,5 +372,5 @@ def test_fit_without_the_unreadable_lists_them_and_says_so_at_the_end(
     used = {line.split(",")[0] for line in (run / "splits.csv").read_text().splitlines()[1:]}
     assert len(used) == 58
     assert not used & listed
-    assert "2 photographs could not be read and were left out" in outcome.err.splitlines()[-1]
+    assert "2 photographs could not be read and were excluded" in outcome.err.splitlines()[-1]
     assert {path: path.read_bytes() for path in root.rglob("*.jpg")} == before

@@ -163,7 +163,7 @@ def test_unreadable_photographs_stop_or_are_listed(bare: Path, leaves: Path, tmp
 
     excluded = bldml("predict", *options, "--data.unreadable=exclude")
     assert excluded.code == 0
-    assert "2 photographs could not be read and were left out" in excluded.err
+    assert "2 photographs could not be read and were excluded" in excluded.err
     result = bare.parent / "evaluations" / "field"
     assert len(read_predictions(result / "predictions.csv")) == 28
     listed = (result / "excluded.csv").read_text().splitlines()

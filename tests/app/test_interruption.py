@@ -108,7 +108,7 @@ def test_every_moment(moments: list[str], steady: Path, leaves: Path, bldml: Bld
 
 
 def test_after_every_second_batch(steady: Path, leaves: Path, bldml: Bldml) -> None:
-    """Stopped so often that each start goes on from another kind of place."""
+    """Interrupted so often that each start resumes from another kind of position."""
     moments = [f"train {epoch} {batch}" for epoch in range(3) for batch in (1, 3)]
     assert_same(stop_and_go_on(bldml, leaves, moments), steady)
 
@@ -159,7 +159,7 @@ def test_other_settings(options: list[str], moments: list[str], leaves: Path, bl
 
 
 def test_an_early_stop_is_not_forgotten(leaves: Path, bldml: Bldml) -> None:
-    """Stopped in the evaluation that follows, it must not train another epoch."""
+    """Interrupted in the evaluation that follows, it must not train another epoch."""
     options = ("--early_stopping.patience=1", "--trainer.max_epochs=30")
     assert bldml("fit", *OPTIONS, "--data.root", leaves, "--run_name=steady", *options).code == 0
     assert len(Path("lightning_logs/steady/history.csv").read_text().splitlines()) < 30

@@ -96,7 +96,7 @@ def test_a_fit_with_a_fold(data: Path, bldml: Bldml) -> None:
     checkpoint = run / "checkpoints" / "best.ckpt"
     outcome = bldml("validate", "--ckpt_path", checkpoint, "--report=false")
     assert outcome.code == 0, outcome.err
-    assert "are not those of the training run" not in outcome.out + outcome.err
+    assert "differ from those of the training run" not in outcome.out + outcome.err
     outcome = bldml("validate", "--ckpt_path", checkpoint, "--data.fold=2")
     assert outcome.code == 2
     assert (outcome.mistake, outcome.fields["key"]) == ("splits-differ", "fold")

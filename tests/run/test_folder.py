@@ -408,9 +408,9 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
 
 def test_unwritable_folder_is_named(read_only_folder: Path) -> None:
     for folder in (read_only_folder / "test", read_only_folder / "run" / "old.csv"):
-        with pytest.raises(RunError, match=rf"Cannot make {folder}: "):
+        with pytest.raises(RunError, match=rf"Cannot create {folder}: "):
             write_predictions(folder / "predictions.csv", [])
-        with pytest.raises(RunError, match=rf"Cannot make {folder}: "):
+        with pytest.raises(RunError, match=rf"Cannot create {folder}: "):
             write_metrics(folder, metrics())
 
 

@@ -146,7 +146,7 @@ def without(state: dict[str, Tensor], key: str) -> dict[str, Tensor]:
 
 REFUSED: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
     "other architecture": (lambda _: state_of("mobilenet_v3_large"), "do not fit mobilenet_v2_x0_35"),
-    "prefixed": (lambda state: {f"module.{k}": v for k, v in state.items()}, "Give the file of this very architecture"),
+    "prefixed": (lambda state: {f"module.{k}": v for k, v in state.items()}, "Give a file of the same architecture"),
     "one missing": (lambda state: without(state, "features.3.conv.0.0.weight"), "'features.3.conv.0.0.weight'"),
     "one too many": (lambda state: state | {"features.99.weight": torch.ones(1)}, "expected None, found (1,)"),
     "one shape": (lambda state: state | {"features.0.0.weight": torch.ones(2, 2)}, "found (2, 2)"),

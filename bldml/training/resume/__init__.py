@@ -1,1 +1,1 @@
-"""A run that is interrupted and resumed: signals, safe points, Slurm, what last.ckpt holds."""
+"""Interrupting and resuming a run: signals, safe points, Slurm, the content of last.ckpt."""

@@ -1,4 +1,4 @@
-"""The callback that lets a run be stopped at any moment and go on exactly: safe points, agreement, last.ckpt."""
+"""Callback that interrupts a run at any moment so that it can be resumed exactly: safe points, last.ckpt."""
 
 import math
 import time
@@ -29,15 +29,15 @@ from bldml.training.resume.state import (
 
 
 class Interruption(Callback):
-    """Stops at the next safe point after a signal, with everything saved; saves from time to time without one.
+    """Save and interrupt the run at the next safe point after a signal; save at regular intervals without one.
 
     Safe points are the end of a training batch whose gradients were applied, the end of a validation batch, and the
-    time between two epochs. All ranks agree at each of them. What is saved replaces last.ckpt in one rename, and the
-    one before stays as previous.ckpt.
+    time between two epochs. At each of them all ranks agree. The new checkpoint replaces last.ckpt in one rename; the
+    previous one stays as previous.ckpt.
 
     Args:
-        signals: Where signals raise their flags.
-        run: The run folder; None for a trial run that leaves nothing.
+        signals: Flags of the signals received.
+        run: The run folder; None for a trial run without one.
         table: The rows of history.csv.
         best: The callback that writes best.ckpt.
         minutes: Minutes between two checkpoints within an epoch.
@@ -62,23 +62,23 @@ class Interruption(Callback):
         self._is_readable = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Open a channel between the ranks' CPUs, beside the GPUs' own, which would have to be waited for."""
+        """Create a process group on the CPUs of all ranks; the one on the GPUs would have to wait for them."""
         if trainer.world_size > 1 and self._group is None:
             self._group = torch.distributed.new_group(backend="gloo")
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Take up what Lightning does not.
+        """Restore the state that Lightning does not restore.
 
         Raises:
-            CheckpointError: The ranks go on from different checkpoints.
+            CheckpointError: The ranks loaded different checkpoints.
         """
         if KEY not in checkpoint:
-            return  # written by a callback that tries something out, and puts back what was before
+            return  # written by a callback that tries something and then restores the state before
         state = checkpoint[KEY]
         step = int(state["step"])
         largest, smallest = self._agree(torch.tensor([step, -step])).tolist()
         if largest != -smallest:
-            message = f"The processes go on from different steps, {-smallest} to {largest}: start again."
+            message = f"Ranks loaded different checkpoints (steps {-smallest} to {largest}). Start the command again."
             raise CheckpointError(message, "ranks-differ", found=[-smallest, largest])
         trainer.should_stop = state["should_stop"]
         self._metrics = state["metrics"][trainer.global_rank]
@@ -86,17 +86,17 @@ class Interruption(Callback):
         if self.best is not None:
             best = checkpoint["callbacks"][self.best.state_key]
             relocate(best, str(self.best.dirpath))
-            # The one thing of its state that it saves and does not load.
+            # The only part of its state that ModelCheckpoint saves and does not load.
             self.best.current_score = best["current_score"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put back the metrics of the epoch, now that the module is on its device."""
+        """Restore the metrics of the epoch, now that the module is on its device."""
         put_metrics(pl_module, self._metrics)
         self._metrics = {}
         self._saved_at = time.monotonic()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the epoch before, which has been logged by now."""
+        """Save the previous epoch, which has been logged by now."""
         loader(trainer).trained_on = 0
         if trainer.current_epoch > 0 and trainer.current_epoch != self._resumed_at:
             self._save(trainer, pl_module, "epoch")
@@ -105,20 +105,20 @@ class Interruption(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop or save here, unless gradients wait to be applied, or the validation or the epoch's end comes now."""
+        """Interrupt or save, unless gradients wait to be applied, or a validation or the epoch's end follows."""
         loader(trainer).trained_on = batch_idx + 1
         if is_between_steps(trainer) and not trainer.is_last_batch:
             self._interrupt_if_asked(trainer, pl_module, "batch")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find how many batches all ranks have: their shares of the photographs may differ by one."""
+        """Find how many batches all ranks have in common: their numbers of photographs may differ by one."""
         self._shared_batches = int(self._agree(torch.tensor([-int(trainer.num_val_batches[0])]))[0]) * -1
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
-        """Stop here; the validation will be run again as a whole, so its last batch rather leads to its end."""
+        """Interrupt, unless it is the last batch: the whole validation will be repeated, so it rather ends first."""
         if not (trainer.sanity_checking or has_gradients_waiting(trainer)) and batch_idx < self._shared_batches - 1:
             self._interrupt_if_asked(trainer, pl_module, "validation")
 
@@ -127,23 +127,23 @@ class Interruption(Callback):
         self._save(trainer, pl_module, "epoch")
 
     def _agree(self, values: Tensor) -> Tensor:
-        """The largest of all ranks' values."""
+        """Return the maximum over all ranks."""
         if self._group is not None:
             torch.distributed.all_reduce(values, torch.distributed.ReduceOp.MAX, group=self._group)
         return values
 
     def _interrupt_if_asked(self, trainer: Trainer, module: LightningModule, position: Position | None) -> None:
-        """Save if a signal or the clock asks for it, and stop if it was a signal.
+        """Save if a signal was received or a checkpoint is due; interrupt if a signal was received.
 
         Args:
             trainer: The trainer.
             module: The classifier.
-            position: Where the run stands; None where it was saved already or has done nothing yet.
+            position: Position of the run; None if it is saved already or nothing has been done yet.
 
         Raises:
-            Interrupted: By a signal, of which one rank at least has heard.
+            Interrupted: At least one rank received a signal.
         """
-        # Of different signals the largest number: SIGTERM before SIGUSR1, whose requeue could raise a cancelled job.
+        # Of different signals the largest number: SIGTERM before SIGUSR1, whose requeue could revive a cancelled job.
         due = position == "batch" and trainer.is_global_zero and time.monotonic() - self._saved_at >= self.seconds
         signum, save = self._agree(torch.tensor([self.signals.received or 0, int(due)])).tolist()
         if position is not None and (signum or save):
@@ -165,10 +165,10 @@ class Interruption(Callback):
             if not self._is_readable:
                 try:
                     read_progress(fresh)
-                except CheckpointError as error:  # better known now than when the run is to go on
+                except CheckpointError as error:  # better found now than when the run is resumed
                     raise CheckpointError(
-                        f"{error}\nA callback of the configuration returns from state_dict something that is no plain "
-                        "value. No run can go on from such a checkpoint.",
+                        f"{error}\nA callback of the configuration returns a value that is not plain from state_dict, "
+                        "so no run can be resumed from this checkpoint.",
                         "checkpoint-not-plain",
                         reason=str(error),
                     ) from error
@@ -178,14 +178,14 @@ class Interruption(Callback):
                     self.run.last_checkpoint.replace(self.run.previous_checkpoint)
                 fresh.replace(self.run.last_checkpoint)
             except OSError as error:
-                message = f"Cannot rename {fresh} to last.ckpt: {error.strerror}. It holds the run so far."
+                message = f"Cannot rename {fresh} to last.ckpt: {error.strerror}. It contains the state of the run."
                 raise RunError(message, "checkpoint-not-renamable", path=fresh, reason=error.strerror) from error
         trainer.strategy.barrier("last.ckpt")
         self._position = None
         self._saved_at = time.monotonic()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Complete a checkpoint of this callback's own; best.ckpt and others are not for going on from."""
+        """Complete a checkpoint of this callback; best.ckpt and others are not for resuming."""
         if self._position is None:
             return
         metrics = [take_metrics(pl_module)]
@@ -195,17 +195,17 @@ class Interruption(Callback):
         make_resumable(
             checkpoint,
             self._position,
-            # Within an epoch it may wait for min_epochs.
+            # Within an epoch, stopping may still have to wait for min_epochs.
             should_stop=trainer.should_stop and (self._position == "epoch" or not can_end_early(trainer)),
             rows=[] if self.table is None else self.table.rows, metrics=metrics,
         )  # fmt: skip
 
 
 class InterruptEvaluation(Callback):
-    """Stops an evaluation after a signal; there is nothing to save, it is run again.
+    """Interrupt an evaluation after a signal; there is nothing to save, it is repeated.
 
     Args:
-        signals: Where signals raise their flags.
+        signals: Flags of the signals received.
     """
 
     def __init__(self, signals: InterruptSignals) -> None:
@@ -213,17 +213,17 @@ class InterruptEvaluation(Callback):
         self.signals = signals
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Stop here."""
+        """Interrupt after a signal."""
         self.signals.check()
 
     def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Stop here."""
+        """Interrupt after a signal."""
         self.signals.check()
 
 
 def loader(trainer: Trainer) -> LeafLoader:
-    """The training loader as what it is."""
-    found = trainer.train_dataloader
-    if not isinstance(found, LeafLoader):
-        raise TypeError(f"expected a LeafLoader, got {type(found).__name__}")
-    return found
+    """Return the training loader as a LeafLoader."""
+    train_loader = trainer.train_dataloader
+    if not isinstance(train_loader, LeafLoader):
+        raise TypeError(f"expected a LeafLoader, got {type(train_loader).__name__}")
+    return train_loader

@@ -1,23 +1,23 @@
-"""Which Slurm job this process runs in, and whether a person works in it. Loads nothing heavy."""
+"""The Slurm job of this process, and whether it is interactive. Imports nothing heavy."""
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-# Names that srun and salloc give to a session in which a person types; Open OnDemand's begin with the other.
+# Names that srun and salloc give to an interactive session; the names of Open OnDemand begin with the other.
 INTERACTIVE_NAMES, DASHBOARD = ("bash", "interactive"), "sys/dashboard/"
 
 
 @dataclass(frozen=True)
 class SlurmJob:
-    """The job that this process runs in.
+    """The Slurm job of this process.
 
     Attributes:
-        id: As scontrol takes it: the job's number, or array and task (`4711_3`).
-        cluster: Name of the cluster; numbers of two clusters may be equal.
-        interactive: Whether a person types in it, or a notebook runs in it; it cannot be requeued.
-        restarts: How often Slurm has started it again.
+        id: Job number as scontrol needs it; for an array, array number and task (`4711_3`).
+        cluster: Name of the cluster; two clusters may use the same job number.
+        interactive: Whether a person works in it, in a terminal or a notebook; such a job cannot be requeued.
+        restarts: Number of times Slurm has restarted it.
     """
 
     id: str
@@ -27,7 +27,7 @@ class SlurmJob:
 
     @classmethod
     def current(cls, environment: Mapping[str, str] = os.environ) -> "SlurmJob | None":
-        """The job by its environment variables; None outside one.
+        """Return the job described by the environment variables; None outside a job.
 
         >>> SlurmJob.current({"SLURM_JOB_ID": "12", "SLURM_ARRAY_JOB_ID": "9", "SLURM_ARRAY_TASK_ID": "3"}).id
         '9_3'
@@ -46,15 +46,15 @@ class SlurmJob:
 
     @property
     def key(self) -> str:
-        """What a run folder notes of its job: the same before and after a requeue, different for every job."""
+        """Identifier of the job in a run folder: the same before and after a requeue, different for every job."""
         return f"{self.cluster}:{self.id}"
 
 
 def interactive_kind(environment: Mapping[str, str]) -> Literal["notebook", "terminal"] | None:
-    """Say in what a person works in this job; None for a batch job.
+    """Return how a person works in this job; None for a batch job.
 
-    The one definition, for fit and for doctor. A job in which a person works is neither resumed by its number nor put
-    into the queue again. Jupyter's own variables say nothing: a batch job that a notebook submits inherits them.
+    Fit and doctor both use this definition. An interactive job is neither resumed by its number nor requeued. Jupyter's
+    own variables are no evidence: a batch job that is submitted from a notebook inherits them.
 
     >>> interactive_kind({"SLURM_JOB_NAME": "sys/dashboard/sys/jupyter"}), interactive_kind({"SLURM_PTY_PORT": "4"})
     ('notebook', 'terminal')
@@ -62,5 +62,5 @@ def interactive_kind(environment: Mapping[str, str]) -> Literal["notebook", "ter
     name = environment.get("SLURM_JOB_NAME", "")
     if name.startswith(DASHBOARD):
         return "notebook"
-    # The last: srun --pty, whatever it runs.
+    # SLURM_PTY_PORT: srun --pty, whatever program it runs.
     return "terminal" if name in INTERACTIVE_NAMES or "SLURM_PTY_PORT" in environment else None

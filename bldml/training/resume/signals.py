@@ -1,7 +1,7 @@
-"""Signals that ask a run to stop: they raise a flag here, and the run stops at its next safe point.
+"""Signals that interrupt a run: they set a flag here, and the run is interrupted at its next safe point.
 
-Imports nothing heavy, so that the front door can catch signals before torch is loaded: a job that is preempted in its
-first seconds must not die of the default action either.
+Imports nothing heavy, so that `bldml.cli` can catch signals before torch is loaded: a job that is preempted in its
+first seconds must not be killed by the default action.
 """
 
 import multiprocessing
@@ -13,32 +13,32 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-# What a job script may ask Slurm to send when the wall time is near.
+# Signals that a job script may ask Slurm to send when the wall time is near.
 WALL_TIME = (signal.SIGUSR1, signal.SIGUSR2)
-# SIGTERM: preemption, scancel, shutdown. SIGINT: Ctrl-C. SIGHUP: the terminal has gone away.
+# SIGTERM: preemption, scancel, shutdown. SIGINT: Ctrl-C. SIGHUP: the terminal was closed.
 INTERRUPTING = (*WALL_TIME, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
 
 class Interrupted(BaseException):
-    """The run was asked to stop, and has stopped at a safe point.
+    """The run was interrupted by a signal, at a safe point.
 
     Not an Exception: like KeyboardInterrupt it must pass through code that catches errors.
 
     Args:
-        signum: The signal that asked.
+        signum: Number of the signal.
     """
 
     def __init__(self, signum: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        super().__init__(f"interrupted by {signal.Signals(signum).name}")
         self.signum = signum
 
 
 class InterruptSignals:
-    """Catches the stopping signals between `install` and `restore`; each only raises a flag.
+    """Catch interrupting signals between `install` and `restore`; each only sets a flag.
 
-    SIGINT and SIGHUP stay ignored where they were before (a background job of a shell, `nohup`).
+    SIGINT and SIGHUP stay ignored if they were ignored before (a background job of a shell, `nohup`).
     """
 
     def __init__(self) -> None:
@@ -51,58 +51,56 @@ class InterruptSignals:
             self.catch(signum)
 
     def restore(self) -> None:
-        """Put back what was there."""
+        """Restore the previous handlers."""
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
         self._before.clear()
 
     def catch(self, signum: int) -> None:
-        """Install the handler for one signal; nothing outside the main thread, where Python allows none."""
+        """Install the handler of one signal; do nothing outside the main thread, where Python does not allow it."""
         if threading.current_thread() is not threading.main_thread() or signum in self._before:
             return
         before = signal.getsignal(signum)
         if before is signal.SIG_IGN and signum in (signal.SIGINT, signal.SIGHUP):
             return
         self._before[signum] = signal.SIG_DFL if before is None else before
-        signal.signal(signum, self._raise_flag)
+        signal.signal(signum, self._set_flag)
 
     @property
     def received(self) -> int | None:
-        """The first signal that came; None as long as none did."""
+        """Number of the first signal received; None if there was none."""
         return self._received[0] if self._received else None
 
     def has(self, *signums: int) -> bool:
-        """Whether one of these signals came, first or later."""
+        """Return whether one of these signals was received, first or later."""
         return any(signum in self._received for signum in signums)
 
     def check(self) -> None:
-        """Stop here, where there is nothing to save, if a signal has come.
+        """Interrupt if a signal was received; for places where there is nothing to save.
 
         Raises:
-            Interrupted: One has.
+            Interrupted: A signal was received.
         """
         if self._received:
             raise Interrupted(self._received[0])
 
-    def _raise_flag(self, signum: int, frame: FrameType | None) -> None:
+    def _set_flag(self, signum: int, frame: FrameType | None) -> None:
         first = not self._received
         self._received.append(signum)
         if first and is_first_process():
-            # Not print or logging: their locks may be held by the very code that was interrupted.
-            text = (
-                f"\n{signal.Signals(signum).name} received: stopping at the next safe point (Ctrl-\\ quits at once).\n"
-            )
+            # Not print or logging: the interrupted code may hold their locks.
+            text = f"\n{signal.Signals(signum).name} received: saving at the next safe point (Ctrl-\\ quits at once).\n"
             os.write(2, text.encode())
 
 
 def is_first_process() -> bool:
-    """Whether this process speaks for all that train together, as far as the environment tells."""
+    """Return whether this process is the first of those that train together, by the environment variables."""
     return all(os.environ.get(name, "0") == "0" for name in ("SLURM_PROCID", "RANK", "LOCAL_RANK", "NODE_RANK"))
 
 
 @contextmanager
 def blocked() -> Iterator[None]:
-    """Hold signals back while child processes start, which so never see one before they have learnt to ignore it."""
+    """Block signals while child processes start, so that they receive none before they ignore them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTING)
     try:
         yield
@@ -111,10 +109,10 @@ def blocked() -> Iterator[None]:
 
 
 def ignore_in_worker(worker_id: int) -> None:
-    """Make a loader's process ignore what the main process answers: Slurm sends to all processes of a step.
+    """Make a loader's worker ignore the signals that the main process handles: Slurm signals all processes of a step.
 
-    Only its own parent may end it by SIGTERM, as at the end of a run. That is torch's rule too, but one that another
-    process sends ends the worker there, and the main process with it.
+    Only its parent may end it by SIGTERM, as at the end of a run. In torch, a SIGTERM from another process ends the
+    worker, and with it the main process.
     """
     for signum in INTERRUPTING:
         if signum != signal.SIGTERM:
@@ -123,12 +121,12 @@ def ignore_in_worker(worker_id: int) -> None:
     if parent is None or parent.pid is None or not hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTING)
         return
-    # SIGTERM stays blocked, as `blocked` has left it, so that a thread can take it and see who has sent it.
+    # SIGTERM stays blocked, as `blocked` left it, so that a thread can receive it together with its sender.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-    threading.Thread(target=_obey, args=(parent.pid,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(parent.pid,), daemon=True).start()
 
 
-def _obey(parent: int) -> None:
+def _end_with_parent(parent: int) -> None:
     while signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent:
         pass
     os._exit(0)

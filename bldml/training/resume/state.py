@@ -1,9 +1,9 @@
-"""What last.ckpt must hold so that a run goes on exactly where it was, and how it is read back.
+"""The content of last.ckpt from which a run is resumed exactly, and its reading.
 
-Lightning keeps weights, optimizer, gradient scaler, callbacks and the counters of its loops. Here are added the metrics
-gathered so far in the epoch, the rows of history.csv, and loop counters in a form from which Lightning 2.6 continues
-correctly: as it saves them itself, a stop inside the last batch skips the validation, and one at an epoch's start the
-epoch.
+Lightning saves weights, optimizer, gradient scaler, callbacks and the counters of its loops. Added here are the metrics
+collected so far in the epoch, the rows of history.csv, and loop counters in a form from which Lightning 2.6 resumes
+correctly: with the counters that it saves itself, an interruption in the last batch skips the validation, and one at
+the start of an epoch skips the epoch.
 """
 
 import zipfile
@@ -25,26 +25,26 @@ from bldml.training.recording import Row
 KEY = "bldml_resume"
 TRAIN_METRICS = "scores.train_."
 
-# Where a run can stop: between two epochs, after a training batch, or inside the validation, which is then run again
-# from its first batch.
+# Where a run can be interrupted: between two epochs, after a training batch, or within the validation, which is then
+# repeated from its first batch.
 Position = Literal["epoch", "batch", "validation"]
 
 
 class DamagedCheckpoint(CheckpointError):
-    """Not every byte of a checkpoint is as it was written."""
+    """A checkpoint does not contain the bytes that were written."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands.
+    """Progress of a run.
 
     Attributes:
         path: The checkpoint.
-        epoch: The epoch that goes on or comes next, counted from 0.
-        step: Optimizer steps done.
+        epoch: The epoch that is resumed or comes next, counted from 0.
+        step: Number of optimizer steps done.
         rows: The rows of history.csv.
-        next_log_step: What is logged from here on has this step or a later one.
-        world_size: How many processes trained together.
+        next_log_step: First step that is logged after resuming.
+        world_size: Number of processes of the training.
     """
 
     path: Path
@@ -63,14 +63,14 @@ def make_resumable(
     rows: list[Row],
     metrics: list[dict[str, Any]],
 ) -> None:
-    """Complete a checkpoint of Lightning's so that the run can go on from it exactly.
+    """Complete a Lightning checkpoint so that the run can be resumed from it exactly.
 
     Args:
-        checkpoint: As Lightning dumps it; changed in place.
-        position: Where the run stands.
+        checkpoint: Lightning's checkpoint; changed in place.
+        position: Position of the run.
         should_stop: Whether the training has ended before its last epoch.
         rows: The rows of history.csv so far.
-        metrics: What `take_metrics` gave, of each rank.
+        metrics: Result of `take_metrics` of each rank.
     """
     loops = checkpoint["loops"]["fit_loop"]
     epochs, logged = loops["epoch_progress"], batches_logged(checkpoint)
@@ -78,10 +78,10 @@ def make_resumable(
         done = epochs["current"]["processed"]
         for tracker in epochs.values():
             tracker |= dict.fromkeys(("ready", "started", "processed", "completed"), tracker["processed"])
-        # The epoch whose weights these are, not the one that comes.
+        # The epoch of these weights, not the next one.
         checkpoint["epoch"] = done - 1
     elif position == "validation":
-        # The form that Lightning takes for a validation that is to be finished; all of it, from its first batch.
+        # The form in which Lightning continues a validation; here from its first batch.
         batches = loops["epoch_loop.val_loop.batch_progress"]
         for key in ("total", "current"):
             batches[key] |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
@@ -92,14 +92,14 @@ def make_resumable(
         "step": checkpoint["global_step"],
         "should_stop": should_stop,
         "rows": [dict(row) for row in rows],
-        # After a training batch Lightning counts on only behind the place where this is written.
+        # After a training batch, Lightning increases its counter only after this checkpoint is written.
         "next_log_step": logged + 1 if position == "batch" else logged,
         "metrics": metrics,
     }
 
 
 def take_metrics(module: LightningModule) -> dict[str, Any]:
-    """The metrics of the running epoch as plain values and tensors on the CPU, by their place in the module."""
+    """Return the metrics of the current epoch as plain values and tensors on the CPU, by submodule name."""
     return {
         name: _map(metric_state(metric), "cpu")
         for name, metric in module.named_modules()
@@ -108,18 +108,18 @@ def take_metrics(module: LightningModule) -> dict[str, Any]:
 
 
 def put_metrics(module: LightningModule, taken: Mapping[str, Any]) -> None:
-    """Put back what `take_metrics` took."""
+    """Restore the metrics returned by `take_metrics`."""
     for name, metric in module.named_modules():
         if isinstance(metric, Metric) and name in taken:
             put_metric_state(metric, _map(taken[name], module.device))
 
 
 def relocate(state: dict[str, Any], folder: str) -> None:
-    """Let ModelCheckpoint go on in a run folder that has been moved; it would forget its best score.
+    """Adapt the state of ModelCheckpoint to a run folder that was moved; it would lose its best score otherwise.
 
     Args:
-        state: Its state; changed in place.
-        folder: Where the run's checkpoints lie now.
+        state: State of ModelCheckpoint; changed in place.
+        folder: Present folder of the run's checkpoints.
     """
     old = state["dirpath"]
     for key, value in state.items():
@@ -130,16 +130,16 @@ def relocate(state: dict[str, Any], folder: str) -> None:
 
 
 def read_progress(path: Path) -> Progress:
-    """Read where a run stands, after checking that every byte of the file is as it was written.
+    """Read the progress of a run, after verifying the checksums of the file.
 
     Raises:
-        DamagedCheckpoint: It is not.
-        CheckpointError: No run can go on from it.
+        DamagedCheckpoint: The file is damaged.
+        CheckpointError: A run cannot be resumed from it.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
-    except OSError as error:  # which says nothing of the file: another try may succeed
+    except OSError as error:  # not a sign of damage: another try may succeed
         raise CheckpointError(
             f"{path} cannot be read: {error.strerror}.", "checkpoint-unreadable", path=path, reason=error.strerror
         ) from error
@@ -153,7 +153,7 @@ def read_progress(path: Path) -> Progress:
     checkpoint: Checkpoint = read_checkpoint(path)
     plain = torch.load(path, map_location="cpu", weights_only=True, mmap=True).get(KEY)
     if not isinstance(plain, dict):
-        message = f"{path} is not a checkpoint that a run can go on from: take last.ckpt."
+        message = f"A run cannot be resumed from {path}: use last.ckpt."
         raise CheckpointError(message, "checkpoint-not-resumable", path=path)
     return Progress(
         checkpoint.path, plain["epoch"], plain["step"], tuple(plain["rows"]), plain["next_log_step"],

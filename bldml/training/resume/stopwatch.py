@@ -1,4 +1,4 @@
-"""How long a run has been trained, over all its interruptions."""
+"""Training time of a run, over all its interruptions."""
 
 import json
 import time
@@ -11,9 +11,9 @@ from bldml.run.folder import RunFolder
 
 
 class Stopwatch(Callback):
-    """Keeps training_time.json: seconds in training and its validations, without the pauses between processes.
+    """Write training_time.json: seconds of training and its validations, without the pauses of interruptions.
 
-    A file of its own: what is in a checkpoint or in history.csv must be the same whether a run was interrupted or not.
+    It is a separate file because checkpoints and history.csv must not depend on whether a run was interrupted.
 
     Args:
         run: The run folder.
@@ -25,19 +25,19 @@ class Stopwatch(Callback):
         self._before, self._start = 0.0, 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin; a run that goes on adds to what was measured before."""
+        """Start; a resumed run adds to the time measured before."""
         self._before, self._start = measured(self.run) or 0.0, time.monotonic()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write it down."""
+        """Write the time."""
         self._write(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write it down."""
+        """Write the time."""
         self._write(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Write it down; a signal arrives here too."""
+        """Write the time; an interruption ends here too."""
         if self._start:
             self._write(trainer)
 
@@ -48,7 +48,7 @@ class Stopwatch(Callback):
 
 
 def measured(run: RunFolder) -> float | None:
-    """Seconds so far; None where the file is missing or damaged."""
+    """Return the seconds so far; None if the file is missing or damaged."""
     try:
         return max(0.0, float(mapping_or_nothing(run.training_time)["training_seconds"]))
     except (ValueError, TypeError, KeyError):

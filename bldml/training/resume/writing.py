@@ -1,4 +1,4 @@
-"""A checkpoint is written whole, or the old file stays."""
+"""Atomic writing of checkpoints: the whole new file, or the old one stays."""
 
 import os
 from pathlib import Path
@@ -11,11 +11,11 @@ from bldml.errors import RunError
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it, so that a kill leaves the old file or the new one.
+    """Write a checkpoint beside its final path and rename it, so that a kill leaves the old file or the new one.
 
-    Lightning's own goes through the system's temporary folder, which usually lies on another disk: there a rename is a
-    copy, and a kill leaves half of it. And Lightning's removes whatever a checkpoint callback remembers, folders and
-    addresses too, which a checkpoint that is resumed from may have told it.
+    Lightning's own class writes to the system's temporary folder, usually on another disk: there a rename is a copy,
+    and a kill leaves half of it. It also removes any path that a checkpoint callback remembers, including folders and
+    URLs, and such a path may come from a checkpoint.
     """
 
     def __init__(self) -> None:
@@ -23,13 +23,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self._folders: set[Path] = set()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write it.
+        """Write a checkpoint.
 
         Raises:
-            RunError: It cannot be written; an old file is unchanged.
+            RunError: The file cannot be written; an old file is unchanged.
         """
         target = Path(path)
-        # Always the same name, so that what a kill has left is written over and not left for ever.
+        # Always the same name, so that a partial file left by a kill is overwritten.
         part = target.with_name(f".{target.name}.part")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -44,15 +44,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             part.unlink(missing_ok=True)
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             raise RunError(
-                f"Cannot write the checkpoint {target}: {reason}. The checkpoints before are as they were. Is there "
-                "space left, and may you write there?",
+                f"Cannot write the checkpoint {target}: {reason}. The previous checkpoints are unchanged. Check free "
+                "space and write permission.",
                 "checkpoint-not-writable",
                 path=target,
                 reason=reason,
             ) from error
 
     def remove_checkpoint(self, path: Any) -> None:
-        """Remove a checkpoint file, where this process has written others beside it; leave everything else alone."""
+        """Remove a checkpoint file from a folder that this process has written checkpoints to; nothing else."""
         file = Path(path)
         if file.suffix == ".ckpt" and file.is_file() and file.parent.resolve() in self._folders:
             file.unlink(missing_ok=True)
