@@ -134,14 +134,14 @@ def test_nothing_has_moved() -> None:
         (
             LightningCLI,
             "_parse_ckpt_path",
-            "_parse_ckpt_path any more; .*.forget_hyper_parameters needs it: Keep a",
+            "_parse_ckpt_path any more; .*.forget_hyper_parameters needs it: Prevent a",
         ),
         (
             checkpoint_connector,
             "_CheckpointConnector",
             "_hpc_resume_path any more; .*.disarm needs",
         ),
-        (Metric, "__init__", "torchmetrics 1.*Metric._update_count any more; .*.metric_state needs it: What a metric"),
+        (Metric, "__init__", "torchmetrics 1.*Metric._update_count any more; .*.metric_state needs it: Return the state"),
         (argparse._ActionsContainer, "__init__", "argparse.ArgumentParser._actions any more; .*.actions_of needs it"),
     ],
 )
