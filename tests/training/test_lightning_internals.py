@@ -141,7 +141,11 @@ def test_nothing_has_moved() -> None:
             "_CheckpointConnector",
             "_hpc_resume_path any more; .*.disarm needs",
         ),
-        (Metric, "__init__", "torchmetrics 1.*Metric._update_count any more; .*.metric_state needs it: Return the state"),
+        (
+            Metric,
+            "__init__",
+            "torchmetrics 1.*Metric._update_count any more; .*.metric_state needs it: Return the state",
+        ),
         (argparse._ActionsContainer, "__init__", "argparse.ArgumentParser._actions any more; .*.actions_of needs it"),
     ],
 )
