@@ -196,7 +196,7 @@ def test_to_another_home(bldml: Bldml, server: Server, cache: Path) -> None:
 )
 def test_backbone_without_weights(backbone: str, words: str, bldml: Bldml, server: Server, cache: Path) -> None:
     outcome = bldml("prefetch", "--backbone", backbone)
-    assert outcome.code == 1
+    assert outcome.code == 2
     assert words in outcome.err
     assert not server.asked
 
