@@ -76,7 +76,7 @@ def _run(arguments: list[str], model_class: "type[LeafClassifier] | None", sessi
     if name in VERBS or name.startswith("--print_completion"):
         return _run_verb(arguments, model_class, session)
     if name.startswith("-"):
-        message = f"The command comes first, then its options: bldml fit {name} …\n{overview()}"
+        message = f"Write the command before its options: bldml fit {name} …\n{overview()}"
         raise UsageError(message, "command-not-first", found=name)
     near = get_close_matches(name, [*VERBS, *COMMANDS, "doctor"], 1)
     hint = f" Did you mean {near[0]}?" if near else ""
@@ -100,7 +100,8 @@ def overview() -> str:
 def _run_command(function: Callable[..., None], arguments: list[str]) -> int:
     import jsonargparse
 
-    from bldml.training.lightning_internals import plain_help
+    from bldml.io.arguments import explain_mistake
+    from bldml.training.lightning_internals import actions_of, plain_help
 
     program = f"bldml {arguments[0]}"
     parser = jsonargparse.ArgumentParser(
@@ -114,7 +115,8 @@ def _run_command(function: Callable[..., None], arguments: list[str]) -> int:
     try:
         options = parser.instantiate(parser.parse_args(_switched(arguments[1:], switches)))
     except ArgumentError as error:
-        raise UsageError(f"{error}\nAll options: {program} --help", "option-wrong", reason=str(error)) from error
+        text = explain_mistake(str(error), [action.dest for action in actions_of(parser)])
+        raise UsageError(f"{text}\nAll options: {program} --help", "option-wrong", reason=str(error)) from error
     try:
         function(**options)
     except OSError as error:  # of a disk or a path, wherever it is met

@@ -23,7 +23,7 @@ def demo(folder: Path, images_per_class: int = 400, size: int = 256, seed: int =
 
     count = write_leaves(folder, images_per_class=images_per_class, size=size, seed=seed)
     sys.stdout.write(
-        f"Drew {count} leaves in {folder}. Next:\n"
+        f"Wrote {count} photographs of drawn leaves to {folder}. Next:\n"
         f"  python -m bldml fit --config configs/demo.yaml --data.root {shell_word(folder)}\n"
     )
 
@@ -87,7 +87,7 @@ def explain(
         device: Device to compute on; auto uses a GPU if there is one.
     """
     if ckpt_path is None:
-        raise UsageError("Which checkpoint? Give --ckpt_path FILE.", "checkpoint-not-given")
+        raise UsageError("--ckpt_path is required: the checkpoint to use.", "checkpoint-not-given")
     from bldml.app.explain import explain_folder
 
     explain_folder(ckpt_path, photographs, output, masks, device)
@@ -176,13 +176,13 @@ def audit(
         path, reason = error.filename or output, error.strerror or str(error)
         raise UsageError(f"{path}: {reason}", "file-failed", path=path, reason=reason) from error
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("interrupted; the same command goes on where it was") from None
+        raise KeyboardInterrupt("interrupted; run the same command again to resume") from None
     sys.stdout.write(text)
     if count := audited.counts()["error"]:
         sys.stdout.flush()
         # So that a job script stops here.
         page = output / "audit.html"
-        message = f"the audit found {count} error{'' if count == 1 else 's'}: see {page}"
+        message = f"The audit found {count} error{'' if count == 1 else 's'}. See {page}."
         raise DatasetError(message, "audit-errors-found", found=count, path=page)
 
 

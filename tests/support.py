@@ -1,9 +1,12 @@
 """Names that several test files use."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from bldml.errors import BldmlError
 
@@ -45,3 +48,12 @@ class Outcome:
 
 
 Bldml = Callable[..., Outcome]
+
+
+@contextmanager
+def mistake(code: str, **fields: Any) -> Iterator[pytest.ExceptionInfo[BldmlError]]:
+    """Expect a mistake with this code, and with these values among its fields."""
+    with pytest.raises(BldmlError) as raised:
+        yield raised
+    assert raised.value.code == code
+    assert {name: raised.value.fields.get(name) for name in fields} == fields

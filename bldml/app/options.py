@@ -1,12 +1,10 @@
 """Options and configurations of fit, validate, test and predict: definition, strict reading, names of version 0.1."""
 
 import os
-import re
 import secrets
 import sys
 from argparse import ArgumentTypeError
 from collections.abc import Sequence
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn, get_args
@@ -21,6 +19,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from bldml.app.allowed import refusal
 from bldml.errors import ConfigError
+from bldml.io.arguments import explain_mistake
 from bldml.io.yaml import load_yaml
 from bldml.metrics.operating_point import ThresholdCriterion
 from bldml.metrics.registry import METRICS, canonical, shown_in
@@ -55,7 +54,9 @@ class Parser(LightningArgumentParser):
         if refused := refusal(message, trusted=is_trusted()):
             raise ConfigError(refused, "class-refused", reason=message) from ex
         parser = getattr(ex, "subcommand_parser", None) or self
-        text = f"{explain_mistake(message, keys_of(parser))}\nAll options: {parser.prog} --help"
+        text = (
+            f"{explain_mistake(message, keys_of(parser))}\nAll options: {parser.prog.replace(' [options]', '')} --help"
+        )
         raise ConfigError(text, "option-wrong", reason=message) from ex
 
 
@@ -346,31 +347,6 @@ def _check_groups(path: Path, content: Any) -> None:
         if group in MONITORED and (own := {"monitor", "mode"} & keys.keys()):
             message = f"The configuration {path}: {group}.{min(own)} cannot be set. Set monitor once, for all."
             raise ConfigError(message, "config-key-reserved", path=path, key=f"{group}.{min(own)}")
-
-
-def explain_mistake(message: str, keys: list[str]) -> str:
-    """Add to a parser's complaint about an unknown key the nearest one that there is.
-
-    Args:
-        message: What the parser says.
-        keys: Every key that there is, dotted.
-
-    >>> explain_mistake("Group 'model' does not accept option 'lrr'", ["model.lr", "data.root"])
-    "Group 'model' does not accept option 'lrr'. Did you mean model.lr?"
-    """
-    message = re.sub(r"^Call to compute_fn of link .* failed: ", "", message)
-    unknown = re.search(r"does not accept (?:nested key|option) '([^']+)'", message)
-    unknown = unknown or re.search(r"Option '([^']+)' is not accepted", message)
-    group = re.search(r"(?:Group|key) '([^']+)' does not accept", message)
-    given = re.search(r"[Uu]nrecognized arguments: --([\w.]+)", message)
-    if given:
-        key = given[1]
-    elif unknown:
-        key = f"{group[1]}.{unknown[1]}" if group and not unknown[1].startswith(f"{group[1]}.") else unknown[1]
-    else:
-        return message
-    near = get_close_matches(key, keys, 1, 0.5)
-    return f"{message.rstrip('.')}. Did you mean {near[0]}?" if near else message
 
 
 def keys_of(parser: jsonargparse.ArgumentParser) -> list[str]:

@@ -49,7 +49,7 @@ def audit_photographs(
         RunError: A file cannot be written.
     """
     if workers is not None and workers < 1:
-        raise UsageError(f"--workers must be at least 1, not {workers}.", "workers-too-few", found=workers, expected=1)
+        raise UsageError(f"--workers must be auto or at least 1, not {workers}.", "workers-too-few", found=workers)
     workers = processors() if workers is None else workers
     require_folder(root)
     check_output(output, root)

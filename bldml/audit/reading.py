@@ -103,8 +103,8 @@ def _examine_missing(samples: Sequence[Sample], workers: int) -> Iterator[tuple[
             yield from zip(batch, future.result(), strict=True)
     except BrokenProcessPool as error:
         raise DatasetError(
-            "A process that reads photographs was killed, perhaps for want of memory. What was read is kept: run the "
-            "same command again, with fewer processes (--workers 1) if it happens again.",
+            "A worker process was killed, probably because memory ran out. Run the same command again to resume; if it "
+            "happens again, use fewer workers (--workers 1).",
             "worker-killed",
         ) from error
     finally:

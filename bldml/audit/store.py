@@ -93,7 +93,7 @@ class Store:
             self._file.write(_line(key, record))
             self._file.flush()
         except OSError as error:
-            message = f"Cannot write {show_path(self.path)}: {error.strerror}."
+            message = f"Cannot write {show_path(self.path)}: {error.strerror}. Run the same command again to resume."
             raise DatasetError(message, "audit-output-not-writable", path=self.path, reason=error.strerror) from error
 
     def _open(self) -> IO[bytes]:
@@ -121,7 +121,7 @@ class Store:
         except FileNotFoundError:
             return True
         except OSError as error:
-            message = f"Cannot read {show_path(self.path)}: {error.strerror}."
+            message = f"Cannot read {show_path(self.path)}: {error.strerror}. Choose another --output."
             raise DatasetError(message, "audit-output-unreadable", path=self.path, reason=error.strerror) from error
         return complete
 
@@ -180,8 +180,8 @@ def _lock(folder: Path) -> Lock:
     try:
         return Lock(folder / ".lock")
     except Taken as error:
-        message = f"Another audit writes to {show_path(folder)}. Wait until it has ended, or give another --output."
+        message = f"Another audit is writing to {show_path(folder)}. Wait until it ends, or choose another --output."
         raise DatasetError(message, "audit-running", path=folder) from error
     except OSError as error:
-        message = f"Cannot write in {show_path(folder)}: {error.strerror}. Give another --output."
+        message = f"Cannot write to {show_path(folder)}: {error.strerror}. Choose another --output."
         raise DatasetError(message, "audit-output-not-writable", path=folder, reason=error.strerror) from error

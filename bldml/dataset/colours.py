@@ -33,11 +33,11 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 def _to_eight_bits(image: Image.Image) -> Image.Image:
     """Scale 16-bit grey (white is 65535) to "L", or to "LA" if one value means transparent."""
     if image.mode == "F":
-        raise Refused("it holds floating-point values, whose white is unknown: export it as 8 or 16 bit")
+        raise Refused("floating-point values, whose white level is unknown: export the image with 8 or 16 bits")
     values = np.asarray(image)
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
-        raise Refused(f"its values run from {low} to {high}; only 0 to 65535 (16 bit) have a known white")
+        raise Refused(f"values from {low} to {high}; the white level is only known for 0 to 65535 (16 bits)")
     grey = Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
     if isinstance(transparent := image.info.get("transparency"), int):
         alpha = Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8))
@@ -70,5 +70,5 @@ def _transform_to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform 
 def _apply(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.Image:
     converted = ImageCms.applyTransform(image, transform)
     if converted is None:  # only with inPlace=True
-        raise Refused("its colours cannot be converted")
+        raise Refused("the colours cannot be converted to sRGB")
     return converted

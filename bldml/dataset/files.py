@@ -94,7 +94,7 @@ class Searcher:
                 found.ignored["broken link"] += 1
                 continue
             if not inside:
-                found.ignored["link that leads out of the data folder"] += 1
+                found.ignored["link to outside the data folder"] += 1
             elif stat.S_ISDIR(mode):
                 self._walk(path, found)
             else:
@@ -135,7 +135,7 @@ class Searcher:
         known = real in self.visited
         self.visited.add(real)
         if known:
-            found.ignored["link to something found already"] += 1
+            found.ignored["link to a file or folder already found"] += 1
         return known
 
 

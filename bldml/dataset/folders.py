@@ -48,14 +48,14 @@ def read_folders(
     ignored: Counter[str] = Counter()
     if present & set(SPLITS):
         if whole and "test" not in present:
-            message = f"{show_path(root)} has split folders ({', '.join(sorted(present))}) but no test folder."
+            message = f"{show_path(root)} has split folders ({', '.join(sorted(present))}) but no test folder. Add one."
             raise DatasetError(message, "test-folder-missing", path=root, found=sorted(present))
         misnamed = sorted(name for name in present if name.lower() in ("valid", "validation", "dev"))
         if "val" not in present and misnamed and not whole:
-            message = f"The validation folder in {show_path(root)} must be named val, not {misnamed[0]}."
+            message = f"{show_path(root)} has a folder named {misnamed[0]}. Rename it to val."
             raise DatasetError(message, "val-folder-misnamed", path=root, found=misnamed[0], expected="val")
         parts = {split: root / split for split in SPLITS if split in present}
-        ignored["folder that is no split"] += len(present - set(SPLITS))
+        ignored["folder that is not a split"] += len(present - set(SPLITS))
     else:
         parts = {"": root}
     found = {part: {folder: searcher.search(folder) for folder in subfolders(path)} for part, path in parts.items()}
@@ -132,13 +132,13 @@ def require_folder(root: Path) -> None:
     try:
         root.stat()
     except (FileNotFoundError, NotADirectoryError):
-        message = f"The data folder {show_path(root)} does not exist (looked from {show_path(Path.cwd())})."
+        message = f"The data folder {show_path(root)} does not exist (current folder: {show_path(Path.cwd())})."
         raise DatasetError(message, "data-folder-missing", path=root) from None
     except OSError as error:
         message = f"The data folder {show_path(root)} cannot be reached: {error.strerror}."
         raise DatasetError(message, "data-folder-unreachable", path=root, reason=error.strerror) from error
     if not is_folder(root):
-        raise DatasetError(f"The data folder {show_path(root)} is not a folder.", "data-folder-no-folder", path=root)
+        raise DatasetError(f"{show_path(root)} is not a folder.", "data-folder-no-folder", path=root)
 
 
 def _loose_files(folder: Path) -> Counter[str]:

@@ -141,7 +141,7 @@ def load_rgb(path: Path, target_size: int | None = None) -> Image.Image:
     try:
         # Checked before opening, because opening a pipe would wait for its writer forever.
         if not stat.S_ISREG(path.stat().st_mode):
-            raise Refused("it is not a regular file")
+            raise Refused("not a regular file")
         with path.open("rb") as file, _strict_decoding:
             image = _decode(file, target_size)
     except Refused as refusal:
@@ -160,7 +160,7 @@ def _decode(file: BinaryIO, target_size: int | None) -> Image.Image:
         limit = MAX_JPEG_PIXELS if file_format == "JPEG" else MAX_PIXELS
         if image.width * image.height > limit:
             raise Refused(
-                f"it has {image.width} x {image.height} = {image.width * image.height:,} pixels; "
+                f"too large: {image.width} x {image.height} = {image.width * image.height:,} pixels; "
                 f"the limit for {file_format} is {limit:,}"
             )
         if target_size is not None and file_format == "JPEG":
@@ -170,7 +170,7 @@ def _decode(file: BinaryIO, target_size: int | None) -> Image.Image:
             # PIL accepts a file whose rows are all filled, but a file without its end marker is truncated.
             file.seek(data_start)
             if _END_MARKS[file_format] not in file.read():
-                raise Refused("it is cut short: the end is missing")
+                raise Refused("truncated: the end of the file is missing")
         upright = to_srgb(image, image.info.get("icc_profile"))
         # After load(), because a PNG may have its EXIF after the pixels, and load() already rotates a TIFF.
         transposition = _transposition(image)
@@ -207,12 +207,12 @@ def parse_header(file: BinaryIO) -> ImageFile.ImageFile:
         return BmpImagePlugin.BmpImageFile(file)
     if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
         if not heif_available():
-            raise Refused("it is a HEIC picture: install bldml[heif], or export it as JPEG")
+            raise Refused("a HEIC file: install bldml[heif], or export it as JPEG")
         factory, _ = Image.OPEN["HEIF"]
         return factory(file, "")
     if not start:
         raise Refused("the file is empty")
-    raise Refused("its content is not that of a JPEG, PNG, TIFF, WebP, BMP or HEIC picture")
+    raise Refused("the content is not JPEG, PNG, TIFF, WebP, BMP or HEIC")
 
 
 def _transposition(image: Image.Image) -> Image.Transpose | None:
@@ -239,11 +239,11 @@ _PIL_MODULES = r"(PIL|pillow_heif)\."
 def _plain_reason(error: Exception) -> str:
     """Return an exception of the system or of PIL in plain words."""
     if isinstance(error, FileNotFoundError):
-        return "there is no such file"
+        return "the file does not exist"
     if isinstance(error, PermissionError):
-        return "there is no permission to read it"
+        return "no permission to read the file"
     if isinstance(error, MemoryError):
-        return "there is not enough memory to decode it"
+        return "not enough memory to decode the file"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return f"it cannot be decoded and is probably damaged or cut short ({type(error).__name__}: {error})"
+    return f"cannot be decoded, probably damaged or truncated ({type(error).__name__}: {error})"

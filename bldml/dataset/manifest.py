@@ -19,6 +19,7 @@ from bldml.io.text import counted
 COLUMNS = ("path", "label", "split")
 OPTIONAL = ("group", "fold", "sha256")
 MOST_ROWS_SHOWN = 20
+TOO_MANY_CELLS = ("too-many-cells", "more cells than row 1; put quotes around a cell that contains a comma")
 
 
 def read_manifest(
@@ -39,7 +40,7 @@ def read_manifest(
     """
     root = manifest.parent if root is None else root
     splits: dict[str, Samples] = {}
-    problems: list[str] = []
+    problems: list[tuple[int, str, str]] = []  # row, kind, text
     rows_of: dict[str, int] = {}
     names, digests, folds = Texts(), Texts(), Texts()
     for number, cells, is_too_wide in read_rows(manifest, COLUMNS, OPTIONAL):
@@ -48,17 +49,17 @@ def read_manifest(
         digest = row.get("sha256", "").lower()
         path = _find(root, cells["path"])
         if is_too_wide:
-            problems.append(f"row {number}: more cells than row 1; a cell with a comma in it needs quotes")
+            problems.append((number, *TOO_MANY_CELLS))
         elif path is None:
-            problems.append(f"row {number}: no file {show_path(text) or '(empty path)'}")
+            problems.append((number, "file-missing", f"file {show_path(text) or '(empty path)'} does not exist"))
         elif not label:
-            problems.append(f"row {number}: no label")
+            problems.append((number, "label-empty", "empty label"))
         elif split not in SPLITS:
-            problems.append(f"row {number}: unknown split {split!r} (known: {', '.join(SPLITS)})")
+            problems.append((number, "split-unknown", f"unknown split {split!r} (use {', '.join(SPLITS)})"))
         elif digest and not re.fullmatch(r"[0-9a-f]{64}", digest):
-            problems.append(f"row {number}: sha256 is not 64 hexadecimal digits")
+            problems.append((number, "sha256-wrong", "sha256 is not 64 hexadecimal digits"))
         elif (real := os.path.realpath(path)) in rows_of:
-            problems.append(f"row {number}: the same file as row {rows_of[real]} ({show_path(text)})")
+            problems.append((number, "file-twice", f"same file as row {rows_of[real]} ({show_path(text)})"))
         else:
             rows_of[real] = number
             name = escape_path(path.relative_to(root) if path.is_relative_to(root) else path)
@@ -69,15 +70,25 @@ def read_manifest(
             digests.append(digest)
             folds.append(row.get("fold", ""))
     if problems:
-        shown = problems[:MOST_ROWS_SHOWN]
-        more = f"\n  … and {len(problems) - len(shown)} more" if len(problems) > len(shown) else ""
-        rows = "\n  ".join(shown) + more
-        message = f"The manifest {show_path(manifest)} cannot be used (paths start from {show_path(root)}):\n  {rows}"
-        raise DatasetError(message, "manifest-rows-wrong", path=manifest, root=root, found=problems)
+        raise _wrong_rows(problems, manifest, root)
     rows_of.clear()  # first, to avoid fragmenting the memory
     ordered = {split: splits[split] for split in SPLITS if split in splits}
     collection = Collection(root, ordered, digests=_given(names, digests), folds=_given(names, folds))
     return collection if fold is None else with_fold(collection, fold, manifest)
+
+
+def _wrong_rows(problems: Sequence[tuple[int, str, str]], manifest: Path, root: Path) -> DatasetError:
+    shown = [f"row {number}: {text}" for number, _, text in problems[:MOST_ROWS_SHOWN]]
+    more = f"\n  … and {len(problems) - len(shown)} more" if len(problems) > len(shown) else ""
+    rows = "\n  ".join(shown) + more
+    return DatasetError(
+        f"The manifest {show_path(manifest)} has {counted(len(problems), 'error')} (paths are relative to "
+        f"{show_path(root)}):\n  {rows}\nCorrect these rows.",
+        "manifest-rows-wrong",
+        path=manifest,
+        root=root,
+        found=[(number, kind) for number, kind, _ in problems],
+    )
 
 
 def _given(names: Texts, texts: Texts) -> dict[str, str]:
@@ -98,21 +109,21 @@ def with_fold(collection: Collection, fold: int, manifest: Path) -> Collection:
     rest = [sample for split in ("train", "val") for sample in collection.splits.get(split, ())]
     known = sorted({collection.folds[s.name] for s in rest if s.name in collection.folds}, key=lambda f: (len(f), f))
     if str(fold) not in known:
-        found = f"Found: {', '.join(known[:MOST_ROWS_SHOWN])}." if known else "It has none outside its test split."
+        found = f"Found: {', '.join(known[:MOST_ROWS_SHOWN])}." if known else "No non-test photograph has a fold."
         raise DatasetError(
-            f"There is no fold {fold} in the manifest {show_path(manifest)}. {found} "
-            "python -m bldml split … --folds 5 writes the column fold, numbered from 0. The splits.csv of a run is "
-            "divided already: --data.fold null.",
+            f"The manifest {show_path(manifest)} has no fold {fold}. {found} To write the column fold: "
+            "python -m bldml split … --folds 5. For the splits.csv of a run, set --data.fold null.",
             "fold-unknown",
             path=manifest,
             found=fold,
+            known=known,
         )
     without = [s.name for s in rest if s.name not in collection.folds]
     if without:
-        are = "is" if len(without) == 1 else "are"
+        have = "has" if len(without) == 1 else "have"
         raise DatasetError(
-            f"{counted(len(without), 'photograph')} of the manifest {show_path(manifest)} {are} neither test nor in a "
-            f"fold: {', '.join(without[:5])}{', …' if len(without) > 5 else ''}. Fill the column fold.",
+            f"{counted(len(without), 'non-test photograph')} in the manifest {show_path(manifest)} {have} no fold: "
+            f"{', '.join(without[:5])}{', …' if len(without) > 5 else ''}. Fill the column fold.",
             "fold-incomplete",
             path=manifest,
             found=without,
@@ -150,9 +161,9 @@ def check_unchanged(collection: Collection, digests: Iterable[str]) -> None:
         more = f"\n  … and {len(changed) - MOST_ROWS_SHOWN} more" if len(changed) > MOST_ROWS_SHOWN else ""
         have = "has" if len(changed) == 1 else "have"
         raise DatasetError(
-            f"{len(changed)} of {count} photographs {have} changed since the manifest was written (their content "
-            f"is not that of its column sha256):{shown}{more}\nPut the old files back, or, if the new ones are right, "
-            "write the manifest again: python -m bldml split with the same --output keeps every photograph's place.",
+            f"{len(changed)} of {count} photographs {have} changed since the manifest was written (SHA-256 differs "
+            f"from the column sha256):{shown}{more}\nRestore the files. If the new ones are correct, run "
+            "python -m bldml split again with the same --output: it keeps the split assignments.",
             "photographs-changed-since-split",
             found=changed,
         )
@@ -223,18 +234,18 @@ def read_rows(
                 is_too_wide = any(cell.strip() for cell in cells[len(columns) :])
                 yield number, dict(zip(columns, padded, strict=False)), is_too_wide
     except csv.Error as error:
-        message = f"The {noun} {show_path(table)} is no CSV that can be read: {error}, after row {number}."
+        message = f"The {noun} {show_path(table)} is not a valid CSV file: {error} after row {number}. Correct it."
         raise DatasetError(message, "csv-damaged", path=table, row=number, reason=str(error)) from error
 
 
 def _check_columns(table: Path, columns: list[str], needed: Sequence[str], optional: Sequence[str], noun: str) -> None:
     missing = [column for column in needed if column not in columns]
     if missing:
-        also = ", and group if there is one" if "group" in optional else ""
+        also = " (group is optional)" if "group" in optional else ""
         raise DatasetError(
-            f"The {noun} {show_path(table)} has no column {', '.join(missing)} in row 1. Found: "
-            f"{show_path(', '.join(columns)) or 'nothing'}. Needed, in UTF-8 and with commas between: "
-            f"{', '.join(needed)}{also}.",
+            f"The {noun} {show_path(table)} has no column {', '.join(missing)}. Found in row 1: "
+            f"{show_path(', '.join(columns)) or 'nothing'}. Required columns: {', '.join(needed)}{also}. Save the file "
+            "as UTF-8 with commas between cells.",
             "column-missing",
             path=table,
             found=columns,
@@ -242,7 +253,7 @@ def _check_columns(table: Path, columns: list[str], needed: Sequence[str], optio
         )
     twice = [column for column in (*needed, *optional) if columns.count(column) > 1]
     if twice:
-        message = f"The {noun} {show_path(table)} has the column {', '.join(twice)} twice in row 1."
+        message = f"The {noun} {show_path(table)} has the column {', '.join(twice)} twice. Remove one."
         raise DatasetError(message, "column-twice", path=table, found=twice)
 
 

@@ -167,16 +167,16 @@ def check_trainable(collection: Collection) -> None:
         raise DatasetError(no_photographs(collection), "photographs-none", path=collection.root)
     if len(names) == 1:
         raise DatasetError(
-            f"Two classes are needed, one was found {where}: {names[0]}. Give each class a folder. "
-            f"Left out: {_left_out(collection)}.",
+            f"Found one class {where}: {names[0]}. Two classes are required, each in its own folder. "
+            f"Ignored: {_ignored(collection)}.",
             "classes-not-two",
             path=collection.root,
             found=[*names],
         )
     if len(names) > 2:
         raise DatasetError(
-            f"Two classes are needed, {len(names)} were found {where}: {', '.join(names)}. Move the others away, or "
-            "join them by data.class_aliases (for example {anthracnose: healthy}).",
+            f"Found {len(names)} classes {where}: {', '.join(names)}. Two classes are required. Move the other folders "
+            f"away, or merge classes, for example --data.class_aliases '{{{names[2]}: {names[1]}}}'.",
             "classes-not-two",
             path=collection.root,
             found=[*names],
@@ -184,8 +184,8 @@ def check_trainable(collection: Collection) -> None:
     for split in ("train", "val"):
         if split not in collection.splits:
             numbers = sorted(set(collection.folds.values()), key=lambda fold: (len(fold), fold))
-            hint = f"\nOf the manifest's folds one becomes val: --data.fold {numbers[0]}" if numbers else ""
-            message = f"There is no {split} split {where}; found: {', '.join(collection.splits)}.{hint}"
+            hint = f"\nTo use a fold as val: --data.fold {numbers[0]}." if numbers else ""
+            message = f"There is no {split} split {where}. Found: {', '.join(collection.splits)}.{hint}"
             raise DatasetError(message, "split-missing", path=collection.root, split=split, found=[*collection.splits])
     for split, count in collection.counts().items():
         if not count:
@@ -194,7 +194,7 @@ def check_trainable(collection: Collection) -> None:
             if not count[name]:
                 raise DatasetError(
                     f"Class {name} is missing from the {split} split {where} ({table}). "
-                    "Add photographs, or divide them yourself and give --data.manifest.",
+                    "Add photographs, or assign them to splits in a CSV file and set --data.manifest.",
                     "class-missing-in-split",
                     path=collection.root,
                     split=split,
@@ -204,13 +204,13 @@ def check_trainable(collection: Collection) -> None:
 
 def no_photographs(collection: Collection) -> str:
     """Return the message that no photograph was found, with the files that were ignored."""
-    return f"No photographs were found in {show_path(collection.root)}. Left out: {_left_out(collection)}."
+    return f"There are no photographs in {show_path(collection.root)}. Ignored: {_ignored(collection)}."
 
 
-def _left_out(collection: Collection) -> str:
+def _ignored(collection: Collection) -> str:
     counts = dict(collection.ignored)
     if collection.heif:
-        counts["HEIC photograph, for which the extra is needed: pip install 'bldml[heif]'"] = len(collection.heif)
+        counts["HEIC photograph (install support with pip install 'bldml[heif]')"] = len(collection.heif)
     return "; ".join(f"{count} × {reason}" for reason, count in counts.items()) or "nothing"
 
 
@@ -231,18 +231,18 @@ def check_positive_class(positive_class: str | None, class_names: tuple[str, ...
     if positive_class is None:
         if class_names == ("0", "1"):
             return "1"
-        message = f"Which class is the positive one (the disease)? Set --data.positive_class NAME. Found: {found}."
+        message = f"--data.positive_class is required: the name of the diseased class. Found: {found}."
         raise DatasetError(message, "positive-class-not-given", found=[*class_names])
     positive_class = class_name(positive_class)
     if positive_class not in class_names:
         near = get_close_matches(positive_class, class_names, 1, 0.3) or list(class_names[:1])
         raise DatasetError(
-            f"The positive class {positive_class!r} is not among the classes found: {found}. Give "
-            f"--data.positive_class {near[0]}, or rename by --data.class_aliases "
-            f"'{{{near[0]}: {positive_class}}}'.",
+            f"There is no class {positive_class!r}. Found: {found}. Set --data.positive_class {near[0]}, or rename "
+            f"the class with --data.class_aliases '{{{near[0]}: {positive_class}}}'.",
             "positive-class-unknown",
             found=positive_class,
             expected=[*class_names],
+            near=near[0],
         )
     return positive_class
 

@@ -72,7 +72,7 @@ def split_arguments(arguments: list[str]) -> Arguments:
             message = f"{option} needs a file: {option} FILE. All options: bldml doctor --help"
             raise UsageError(message, "doctor-option-empty", key=option)
         if option in own:
-            message = f"{option} is given twice. All options: bldml doctor --help"
+            message = f"{option} is set twice. All options: bldml doctor --help"
             raise UsageError(message, "doctor-option-twice", key=option)
         own[option] = Path(value)
     return Arguments(own.get("--sbatch"), own.get("--json"), fit)

@@ -29,7 +29,7 @@ def check_name(name: str, what: str) -> None:
     elif "$" in name or "`" in name:  # TensorBoard would insert an environment variable
         problem = "has a $ or `"
     elif any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name):
-        problem = "has control characters or characters that are not text"
+        problem = "contains control characters or invalid text"
     elif len(name.encode()) > _LONGEST_NAME:
         problem = f"is {len(name.encode())} bytes long; {_LONGEST_NAME} are allowed"
     else:

@@ -16,12 +16,14 @@ def read_mapping(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise RunError(f"Cannot read {path}: {error.strerror}.", "json-unreadable", path=path) from error
+        raise RunError(
+            f"Cannot read {path}: {error.strerror}. Check the path and your permissions.", "json-unreadable", path=path
+        ) from error
     except (ValueError, RecursionError) as error:
-        message = f"{path} is not JSON: {error}. Restore the file, or move it away."
+        message = f"{path} is not valid JSON: {error}. Restore the file, or move it away."
         raise RunError(message, "json-damaged", path=path) from error
     if not isinstance(value, dict):
-        message = f"{path} must hold a mapping. Restore the file, or move it away."
+        message = f"{path} must contain a JSON object. Restore the file, or move it away."
         raise RunError(message, "json-no-mapping", path=path, found=type(value).__name__)
     return value
 

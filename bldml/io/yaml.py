@@ -23,7 +23,7 @@ class StrictLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: igno
         seen: set[str] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise ConstructorError(None, None, "a key is not plain text", key.start_mark)
+                raise ConstructorError(None, None, "a key must be plain text", key.start_mark)
             if key.value in seen:
                 raise ConstructorError(None, None, f"the key {key.value!r} occurs twice", key.start_mark)
             seen.add(key.value)
@@ -83,7 +83,7 @@ def load_yaml(text: str, loader: type[StrictLoader] = StrictLoader) -> Any:
     except RecursionError as error:
         raise yaml.YAMLError("it is nested too deeply") from error
     if _size(content, (), {}) > _LARGEST:
-        raise yaml.YAMLError(f"its aliases stand for more than {_LARGEST:,} values")
+        raise yaml.YAMLError(f"with its aliases it has more than {_LARGEST:,} values")
     return content
 
 

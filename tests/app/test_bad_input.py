@@ -79,63 +79,19 @@ def test_folder(
 
 
 @pytest.mark.parametrize(
-    ("options", "code", "words"),
+    ("options", "code"),
     [
-        (["--data.positive_class=BDL"], "positive-class-unknown", []),
-        (["--data.positive_class=null"], "positive-class-not-given", []),
-        (["--model.backbone=resnet5"], "option-wrong", ["resnet50", "inception_v3", "mobilenet_v2_x0_35"]),
-        (["--model.lrr=0.1"], "option-wrong", ["model.lrr", "Did you mean model.lr?"]),
-        (["--early_stoping.patience=3"], "option-wrong", ["Did you mean early_stopping.patience?"]),
-        (["--trainer.max_epoch=3"], "option-wrong", ["Did you mean trainer.max_epochs?"]),
-        (["--model.lr=fast"], "option-wrong", ["model.lr", "float"]),
-        (["--model.lr=.inf"], "model-number-wrong", []),
-        (["--model.image_size=32"], "image-size-too-small", []),
-        (["--model.backbone=inception_v3", "--model.image_size=96"], "image-size-too-small", []),
-        (["--model.pos_weight=-1"], "pos-weight-wrong", []),
-        (["--unfreezing.stages=9"], "depth-too-large", []),
-        (["--monitor=val_roc"], "option-wrong", ["monitor", "val_auroc"]),
-        (["--seed_everything=-1"], "seed-wrong", []),
-        (["--data.batch_size=0"], "batch-size-too-small", []),
-        (["--data.val_fraction=0.9"], "fractions-wrong", []),
-        (["--model.weights=nowhere.pth"], "weights-missing", []),
-        (["--model.weights=imagenet"], "weights-not-published", []),
-        (["--run_name=a/b"], "name-refused", []),
-        (["--trainer.max_steps=9"], "trainer-option-unsupported", []),
-        (["--trainer.val_check_interval=00:00:10:00"], "trainer-option-unsupported", []),
-        (["--trainer.strategy=ddp_spawn"], "choice-unknown", ["trainer.strategy must be auto, ddp"]),
-        (["--trainer.strategy=fsdp"], "choice-unknown", ["strategy"]),
-        (["--trainer.accelerator=abacus"], "choice-unknown", ["abacus"]),
-        (["--config=missing.yaml"], "config-unreadable", []),
+        (["--early_stoping.patience=3"], "option-wrong"),
+        (["--trainer.max_epoch=3"], "option-wrong"),
+        (["--model.lr=.inf"], "model-number-wrong"),
+        (["--model.backbone=inception_v3", "--model.image_size=96"], "image-size-too-small"),
+        (["--trainer.strategy=ddp_spawn"], "choice-unknown"),
     ],
 )
-def test_option(options: list[str], code: str, words: list[str], leaves: Path, bldml: Bldml) -> None:
+def test_option(options: list[str], code: str, leaves: Path, bldml: Bldml) -> None:
+    """Beside those in tests/messages/fit.txt."""
     outcome = bldml("fit", *SMALL, "--data.root", leaves, *options)
     assert outcome.mistake == code
-    for word in words:
-        assert word in outcome.err
-    assert_clean(outcome.err)
-
-
-@pytest.mark.parametrize(
-    ("rows", "words"),
-    [
-        (["path,label", "BLD/leaf_0001.jpg,BLD"], ["no column split", "Found: path, label"]),
-        (["path,label,split", "BLD/leaf_0001.jpg,BLD,train", "BLD/gone.jpg,BLD,val"], ["row 3: no file BLD/gone.jpg"]),
-        (["path,label,split", "BLD/leaf_0001.jpg,BLD,dev"], ["row 2: unknown split 'dev'", "train, val, test"]),
-        (["path,label,split", "BLD/leaf_0001.jpg,,train"], ["row 2: no label"]),
-        (
-            ["path,label,split", "BLD/leaf_0001.jpg,BLD,train", "BLD/../BLD/leaf_0001.jpg,BLD,val"],
-            ["row 3: the same file as row 2"],
-        ),
-    ],
-)
-def test_manifest(rows: list[str], words: list[str], leaves: Path, tmp_path: Path, bldml: Bldml) -> None:
-    manifest = tmp_path / "manifest.csv"
-    manifest.write_text("\n".join(rows) + "\n")
-    outcome = bldml("fit", *THREE_LAYERS, "--data.root", leaves, "--data.manifest", manifest)
-    assert outcome.code == 1
-    for word in words:
-        assert word in outcome.err
     assert_clean(outcome.err)
 
 
@@ -143,8 +99,7 @@ def test_run_name_that_exists(leaves: Path, bldml: Bldml) -> None:
     taken = Path("lightning_logs/mine")
     taken.mkdir(parents=True)
     outcome = bldml("fit", *THREE_LAYERS, "--data.root", leaves, "--run_name=mine")
-    assert outcome.code == 1
-    assert "exists already" in outcome.err
+    assert outcome.mistake == "run-exists"
     assert list(taken.iterdir()) == []
 
 
@@ -284,22 +239,21 @@ def test_yaml_of_a_colleague(leaves: Path, bldml: Bldml) -> None:
     """Nothing outside the named packages is imported, duplicate keys and infinite numbers are refused."""
     Path("evil.py").write_text("open('evil_was_here', 'w')\nclass X: pass\n")
     cases = {
-        "trainer: {callbacks: [{class_path: evil.X}]}": "evil.X",
-        "trainer: {callbacks: [evil.X]}": "evil.X",
-        "trainer: {logger: {class_path: evil.X}}": "evil.X",
-        "trainer: {plugins: [{class_path: os.system}]}": "os.system",
-        "model: {lr: 0.1, lr: 0.2}": "given twice",
-        "model: {lr: .inf}": "not a finite number",
-        "model: {lr: .nan}": "not a finite number",
-        "model: {lrr: 0.1}": "Did you mean model.lr?",
-        "unfreezing: {start_epoc: 0}": "Did you mean unfreezing.start_epoch?",
-        "model: [1": "colleague.yaml",
+        "trainer: {callbacks: [{class_path: evil.X}]}": "class-refused",
+        "trainer: {callbacks: [evil.X]}": "class-refused",
+        "trainer: {logger: {class_path: evil.X}}": "class-refused",
+        "trainer: {plugins: [{class_path: os.system}]}": "class-refused",
+        "model: {lr: 0.1, lr: 0.2}": "config-not-yaml",
+        "model: {lr: .inf}": "config-not-yaml",
+        "model: {lr: .nan}": "config-not-yaml",
+        "model: {lrr: 0.1}": "option-wrong",
+        "unfreezing: {start_epoc: 0}": "option-wrong",
+        "model: [1": "config-not-yaml",
     }
-    for text, words in cases.items():
+    for text, code in cases.items():
         Path("colleague.yaml").write_text(text + "\n")
         outcome = bldml("fit", *THREE_LAYERS, "--data.root", leaves, "--config=colleague.yaml")
-        assert outcome.code == 2, text
-        assert words in outcome.err, text
+        assert outcome.mistake == code, text
         assert_clean(outcome.err)
     assert not Path("evil_was_here").exists()
 
@@ -319,35 +273,34 @@ def test_zip_is_no_checkpoint(tmp_path: Path, bldml: Bldml) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "code"),
     [
-        ("early_stopping: null", "early_stopping must hold keys"),
-        ("early_stopping: false", "early_stopping must hold keys"),
-        ("unfreezing: 2", "unfreezing must hold keys"),
-        ("trainer: null", "trainer must hold keys"),
-        ("early_stopping: {monitor: val_auroc}", "Set monitor once"),
-        ("model: {lr: null}", "model.lr must have a value"),
-        ("plateau: {factor: null}", "plateau.factor must have a value"),
-        ("monitor: null", "None cannot be monitored"),
-        ("monitor: val_roc", "val_roc cannot be monitored. Set monitor to one of val_loss,"),
-        ("data: {augmentation: {hue: 3}}", "hue"),
-        ("data: {augmentation: {rotaton: 5}}", "rotaton"),
-        ("data: {augmentation: {crop_area: [0.9, 0.5]}}", "crop_area"),
-        ("trainer: {overfit_batches: 1}", "limit_train_batches"),
-        ("trainer: {callbacks: [{class_path: EarlyStopping, init_args: {monitor: val_loss}}]}", "EarlyStopping"),
+        ("early_stopping: null", "config-group-no-mapping"),
+        ("early_stopping: false", "config-group-no-mapping"),
+        ("unfreezing: 2", "config-group-no-mapping"),
+        ("trainer: null", "config-group-no-mapping"),
+        ("early_stopping: {monitor: val_auroc}", "config-key-reserved"),
+        ("model: {lr: null}", "option-null"),
+        ("plateau: {factor: null}", "option-null"),
+        ("monitor: null", "option-wrong"),
+        ("monitor: val_roc", "option-wrong"),
+        ("data: {augmentation: {hue: 3}}", "settings-refused"),
+        ("data: {augmentation: {rotaton: 5}}", "option-wrong"),
+        ("data: {augmentation: {crop_area: [0.9, 0.5]}}", "settings-refused"),
+        ("trainer: {overfit_batches: 1}", "trainer-option-unsupported"),
+        ("trainer: {callbacks: [{class_path: EarlyStopping, init_args: {monitor: val_loss}}]}", "class-refused"),
     ],
 )
-def test_configuration_that_would_be_misunderstood(text: str, words: str, leaves: Path, bldml: Bldml) -> None:
+def test_configuration_that_would_be_misunderstood(text: str, code: str, leaves: Path, bldml: Bldml) -> None:
     Path("mine.yaml").write_text(text + "\n")
     outcome = bldml("fit", *THREE_LAYERS, "--data.root", leaves, "--config=mine.yaml")
-    assert outcome.code == 2
-    assert words in outcome.err
+    assert outcome.mistake == code
     assert_clean(outcome.err)
 
 
 def test_run_folder_given_as_checkpoint_and_option_before_the_command(run: Path, bldml: Bldml) -> None:
-    assert f"best checkpoint is {run / 'checkpoints' / 'best.ckpt'}" in bldml("test", "--ckpt_path", run).err
-    assert "The command comes first" in bldml("--trust_config", "fit").err
+    assert bldml("test", "--ckpt_path", run).mistake == "checkpoint-is-folder"
+    assert bldml("--trust_config", "fit").mistake == "command-not-first"
 
 
 def test_training_without_validation_says_that_there_is_no_best_checkpoint(leaves: Path, bldml: Bldml) -> None:

@@ -35,13 +35,13 @@ def test_by_a_link_or_the_environment(data: Path, bldml: Bldml, monkeypatch: pyt
     before = files(data)
     Path("link").symlink_to(data / "No_BLD")
     outcome = bldml("fit", *THREE_LAYERS, *TRIAL, f"--data.root={data}", "--data.cache_dir=link/pixels")
-    assert outcome.code == 1
-    assert f"data.cache_dir link/pixels lies in a folder of the photographs themselves, {data}; " in outcome.err
+    assert outcome.mistake == "cache-among-photographs"
+    assert (outcome.fields["path"], outcome.fields["root"]) == ("link/pixels", data)
     monkeypatch.setenv("BLDML_CACHE", str(data / "BLD"))
     outcome = bldml("fit", *THREE_LAYERS, *TRIAL, f"--data.root={data}")
-    assert outcome.code == 1
-    assert f"The environment variable BLDML_CACHE {data / 'BLD'} lies in a folder of the photographs" in outcome.err
-    assert "or unset the variable" in outcome.err
+    assert outcome.mistake == "cache-among-photographs"
+    assert outcome.fields["path"] == str(data / "BLD")
+    assert "unset the variable" in outcome.err
     assert files(data) == before
     outcome = bldml("fit", *THREE_LAYERS, *TRIAL, f"--data.root={data}", "--data.cache=off")
     assert outcome.code == 0, outcome.err

@@ -314,8 +314,7 @@ def test_a_second_run_without_val_takes_the_folds_that_there_are(data: Path, bld
     text = manifest.read_text()
     for options in (["--fresh"], ["--output=other.csv"]):
         outcome = bldml("split", data, "--val=0", *options)
-        assert (outcome.code, outcome.out) == (1, "")
-        assert "Give a share, or --folds 5" in outcome.err
+        assert (outcome.mistake, outcome.out) == ("val-empty", "")
     assert manifest.read_text() == text
     assert not Path("other.csv").exists()
 

@@ -151,7 +151,7 @@ def test_errors_of_the_disk_and_ctrl_c(flat: Path, bldml: Bldml, monkeypatch: py
     monkeypatch.setattr("bldml.audit.command.audit_page", stop)
     outcome = bldml("audit", flat)
     assert outcome.code == 130
-    assert "the same command goes on where it was" in outcome.err
+    assert "run the same command again to resume" in outcome.err
 
 
 def test_counts_are_said_rightly(flat: Path, bldml: Bldml) -> None:

@@ -608,8 +608,8 @@ def test_other_formats_are_refused_under_any_name(tmp_path: Path, plain: Image.I
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
-    assert refusal(tmp_path / "leaf.jpg") == "there is no such file"
-    assert refusal(tmp_path) == "it is not a regular file"
+    assert refusal(tmp_path / "leaf.jpg") == "the file does not exist"
+    assert refusal(tmp_path) == "not a regular file"
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
@@ -619,7 +619,7 @@ def test_a_pipe_does_not_hang(tmp_path: Path) -> None:
     thread = threading.Thread(target=lambda: reasons.append(refusal(tmp_path / "leaf.jpg")), daemon=True)
     thread.start()
     thread.join(timeout=10)
-    assert reasons == ["it is not a regular file"]
+    assert reasons == ["not a regular file"]
 
 
 def test_links(tmp_path: Path, photograph: Path, plain: Image.Image) -> None:
@@ -627,14 +627,14 @@ def test_links(tmp_path: Path, photograph: Path, plain: Image.Image) -> None:
     (tmp_path / "broken.jpg").symlink_to(tmp_path / "nothing.jpg")
     (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
     assert difference(load_rgb(tmp_path / "good.jpg"), plain) <= LOSSY
-    assert refusal(tmp_path / "broken.jpg") == "there is no such file"
+    assert refusal(tmp_path / "broken.jpg") == "the file does not exist"
     assert refusal(tmp_path / "loop.jpg")
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
 def test_forbidden_file(photograph: Path) -> None:
     photograph.chmod(0)
-    assert refusal(photograph) == "there is no permission to read it"
+    assert refusal(photograph) == "no permission to read the file"
 
 
 def test_the_error_leaves_a_loader_worker(tmp_path: Path) -> None:
@@ -666,7 +666,7 @@ def test_limit_of_other_formats(tmp_path: Path, plain: Image.Image) -> None:
     content = path.read_bytes()
     assert MAX_PIXELS == 10_000 * 10_000
     path.write_bytes(content[:18] + struct.pack("<ii", 10_000, 10_000) + content[26:])
-    assert "cut short" in refusal(path)
+    assert "truncated" in refusal(path)
     path.write_bytes(content[:18] + struct.pack("<ii", 10_000, 10_001) + content[26:])
     assert "10000 x 10001 = 100,010,000 pixels; the limit for BMP is 100,000,000" in refusal(path)
 
@@ -785,8 +785,8 @@ def test_heic_without_the_extra_says_what_to_do(tmp_path: Path) -> None:
 
 def test_reason_is_plain_for_damaged_content(photograph: Path) -> None:
     photograph.write_bytes(photograph.read_bytes()[:300])
-    assert "damaged or cut short" in refusal(photograph)
+    assert "damaged or truncated" in refusal(photograph)
     buffer = io.BytesIO()
     Image.new("RGB", (2, 2)).save(buffer, "PNG")
     photograph.write_bytes(buffer.getvalue()[:-6])
-    assert refusal(photograph) == "it is cut short: the end is missing"
+    assert refusal(photograph) == "truncated: the end of the file is missing"

@@ -7,7 +7,7 @@ import pytest
 from bldml.dataset.manifest import to_manifest
 from bldml.dataset.samples import Collection, Sample
 from bldml.dataset.splitting.previous import Assignment, KeptAssignments, keep_assignments, read_previous
-from bldml.errors import DatasetError
+from tests.support import mistake
 
 FILE = Path("splits.csv")
 
@@ -61,20 +61,20 @@ def test_no_file_is_no_division(tmp_path: Path) -> None:
 def test_what_is_no_division_is_not_touched(text: str, tmp_path: Path) -> None:
     path = tmp_path / "splits.csv"
     path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(DatasetError, match="no manifest that bldml split wrote"):
+    with mistake("previous-foreign", path=path):
         read_previous(path)
 
 
 def test_a_damaged_division(tmp_path: Path) -> None:
     path = tmp_path / "splits.csv"
     path.write_text("path,label,split,group,sha256\na.jpg,BLD,train,,\nb.jpg,BLD,training,,\n", encoding="utf-8")
-    with pytest.raises(DatasetError, match="unknown split 'training' in row 3"):
+    with mistake("previous-split-unknown", found="training", row=3):
         read_previous(path)
     assert read_previous(path, fresh=True) == []  # as the message advises
     path.write_text("path,label,split,group,fold,sha256\na.jpg,BLD,train,,one,\n", encoding="utf-8")
-    with pytest.raises(DatasetError, match="fold 'one' in row 2"):
+    with mistake("previous-fold-no-number", found="one", row=2):
         read_previous(path)
-    with pytest.raises(DatasetError, match="cannot be read: Is a directory"):
+    with mistake("previous-unreadable", path=tmp_path):
         read_previous(tmp_path)
 
 
@@ -131,7 +131,7 @@ def test_other_photographs_of_the_same_names() -> None:
     previous = [Assignment(name, "train", "", digest(name)) for name in "abcd"]
     half = {"a": digest("1"), "b": digest("2"), "c": digest("c"), "d": digest("d")}
     assert keep_assignments(previous, samples(*"abcd"), half, FILE).changed == ("a", "b")
-    with pytest.raises(DatasetError, match=r"3 of the 4 photographs .*another content: a, b, c\)"):
+    with mistake("previous-changed", found=[*"abc"]):
         keep_assignments(previous, samples(*"abcd"), half | {"c": digest("3")}, FILE)
     # Numbered anew they are the same still.
     anew = dict(zip("abcd", map(digest, "bcda"), strict=True))
@@ -140,7 +140,7 @@ def test_other_photographs_of_the_same_names() -> None:
 
 def test_other_photographs() -> None:
     previous = [Assignment("a", "train", "", digest("a"))]
-    with pytest.raises(DatasetError, match=r"Of 1 photograph in splits\.csv not one is here"):
+    with mistake("previous-of-other-data", path=FILE):
         keep_assignments(previous, samples("b"), {"b": digest("b")}, FILE)
     # One that cannot be read is known by its name.
     assert keep_assignments(previous, samples("a"), {}, FILE).assignments == {"a": previous[0]}

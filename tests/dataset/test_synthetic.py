@@ -12,7 +12,7 @@ from bldml.dataset.images import load_rgb
 from bldml.dataset.synthetic import leaves as synthetic
 from bldml.dataset.synthetic.drawing import draw_leaf
 from bldml.dataset.synthetic.leaves import write_leaves
-from bldml.errors import RunError, UsageError
+from tests.support import mistake
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -83,9 +83,9 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     note = tmp_path / "leaves" / "note.txt"
     note.parent.mkdir()
     note.write_text("mine")
-    with pytest.raises(RunError, match="leaves exists and is not an empty folder"):
+    with mistake("demo-folder-not-empty", path=note.parent):
         write_leaves(note.parent, images_per_class=1, size=16)
-    with pytest.raises(RunError, match="not an empty folder"):
+    with mistake("demo-folder-not-empty", path=note):
         write_leaves(note, images_per_class=1, size=16)
     assert contents(tmp_path) == {"leaves/note.txt": b"mine"}
 
@@ -107,23 +107,23 @@ def test_an_interruption_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "code"),
     [
-        ({"images_per_class": 0}, "images_per_class is 0"),
-        ({"size": 15}, "size is 15"),
-        ({"seed": -1}, "seed is -1"),
-        ({"class_names": ("BLD", "BLD")}, "Both classes"),
-        ({"class_names": ("../BLD", "No_BLD")}, "cannot be the name"),
-        ({"class_names": ("", "No_BLD")}, "cannot be the name"),
-        ({"class_names": ("..", "No_BLD")}, "cannot be the name"),
-        ({"splits": {"train": 0.6, "test": 0.2}}, "sum to 1"),
-        ({"splits": {"train": 1.2, "test": -0.2}}, "at least 0"),
-        ({"splits": {}}, "sum to 1"),
-        ({"splits": {"a/b": 1.0}}, "cannot be the name"),
+        ({"images_per_class": 0}, "demo-option-too-small"),
+        ({"size": 15}, "demo-option-too-small"),
+        ({"seed": -1}, "demo-option-too-small"),
+        ({"class_names": ("BLD", "BLD")}, "demo-classes-equal"),
+        ({"class_names": ("../BLD", "No_BLD")}, "demo-name-refused"),
+        ({"class_names": ("", "No_BLD")}, "demo-name-refused"),
+        ({"class_names": ("..", "No_BLD")}, "demo-name-refused"),
+        ({"splits": {"train": 0.6, "test": 0.2}}, "demo-splits-wrong"),
+        ({"splits": {"train": 1.2, "test": -0.2}}, "demo-splits-wrong"),
+        ({"splits": {}}, "demo-splits-wrong"),
+        ({"splits": {"a/b": 1.0}}, "demo-name-refused"),
     ],
 )
-def test_senseless_arguments_are_refused(tmp_path: Path, arguments: dict[str, object], complaint: str) -> None:
-    with pytest.raises(UsageError, match=complaint):
+def test_senseless_arguments_are_refused(tmp_path: Path, arguments: dict[str, object], code: str) -> None:
+    with mistake(code):
         write_leaves(tmp_path / "leaves", **arguments)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 

@@ -82,9 +82,9 @@ def test_bad_files_are_named_with_their_reason(tmp_path: Path) -> None:
 
     bad: dict[int, tuple[Callable[[Path], None], str]] = {
         0: (empty, "the file is empty"),
-        1: (text, "its content is not that of a JPEG"),
-        63: (cut, "cut short"),
-        64: (Path.unlink, "there is no such file"),
+        1: (text, "the content is not JPEG"),
+        63: (cut, "truncated"),
+        64: (Path.unlink, "the file does not exist"),
         65: (folder, "not a regular file"),
         100: (pipe, "not a regular file"),
         199: (loop, "Too many levels of symbolic links"),
@@ -113,7 +113,7 @@ def test_forbidden_file() -> None:
         if user == 0:
             os.seteuid(65534)
         try:
-            assert [r.reason for r in verify([sample], 64, 1)] == ["there is no permission to read it"]
+            assert [r.reason for r in verify([sample], 64, 1)] == ["no permission to read the file"]
         finally:
             os.seteuid(user)
 

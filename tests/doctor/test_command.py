@@ -144,7 +144,7 @@ def test_loader_runs_with_its_workers(doctor: Doctor, leaves: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--model.lrr=1"], "Did you mean model.lr?"),
+        (["--model.lrr=1"], "Did you mean --model.lr?"),
         (["--config=nosuch.yaml"], "nosuch.yaml cannot be read"),
         (["--print_config"], "an option that only prints"),
         (["--model.backbone=resnet51"], "resnet51"),
@@ -220,7 +220,7 @@ def test_names_from_other_systems(doctor: Doctor, leaves: Path, tmp_path: Path) 
         (["--data.root=nowhere"], "nowhere"),
         ([], "Where are the photographs?"),
         (["--data.manifest=none.csv"], "none.csv"),
-        (["--data.root=LEAVES", "--data.positive_class=blight"], "'blight' is not among the classes found"),
+        (["--data.root=LEAVES", "--data.positive_class=blight"], "There is no class 'blight'"),
     ],
 )
 def test_photographs_that_are_not_there(options: list[str], words: str, doctor: Doctor, leaves: Path) -> None:
@@ -255,8 +255,13 @@ def test_a_fold_becomes_val(doctor: Doctor, folds: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "name", "words", "remedy"),
     [
-        (["--data.fold=7"], "photographs", "There is no fold 7 in the manifest only.csv. Found: 0, 1, 2.", ""),
-        (["--data.manifest=none.csv"], "photographs", "There is no fold 1 in the manifest none.csv. It has none", ""),
+        (["--data.fold=7"], "photographs", "The manifest only.csv has no fold 7. Found: 0, 1, 2.", ""),
+        (
+            ["--data.manifest=none.csv"],
+            "photographs",
+            "The manifest none.csv has no fold 1. No non-test photograph",
+            "",
+        ),
         (["--data.fold=null"], "photographs", "There is no val split", "--data.fold 0"),
         (["--data.manifest=null"], "settings", "data.fold 1 needs a manifest", ""),
     ],
@@ -346,7 +351,7 @@ def test_check_that_breaks_is_a_row(doctor: Doctor, monkeypatch: pytest.MonkeyPa
         (["--sbatch"], "--sbatch needs a file"),
         (["--json="], "--json needs a file"),
         (["--sbatch", "--json", "a"], "--sbatch needs a file"),
-        (["--sbatch=a", "--sbatch=b"], "--sbatch is given twice"),
+        (["--sbatch=a", "--sbatch=b"], "--sbatch is set twice"),
     ],
 )
 def test_own_options_that_cannot_be_understood(arguments: list[str], words: str, bldml: Bldml) -> None:

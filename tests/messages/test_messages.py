@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 
 from tests.messages.world import build
-from tests.support import Bldml
+from tests.support import SMALL, Bldml
 
 HERE = Path(__file__).parent
-ON_CPU = "--trainer.accelerator=cpu --data.num_workers=0 --data.cache=off"
+OPTIONS = {
+    "$ON_CPU": "--trainer.accelerator=cpu --data.num_workers=0 --data.cache=off",
+    "$FIT": " ".join([*SMALL, "--data.cache=off", "--trainer.default_root_dir=logs"]),
+}
 
 
 @pytest.fixture(scope="session")
@@ -39,8 +42,10 @@ def test_page(
     for line in shown.splitlines():
         if not line.startswith("$ bldml"):
             continue
-        words = shlex.split(line.removeprefix("$ bldml").replace("$ON_CPU", ON_CPU))
-        outcome = bldml(*words)
+        command = line.removeprefix("$ bldml")
+        for name, options in OPTIONS.items():
+            command = command.replace(name, options)
+        outcome = bldml(*shlex.split(command))
         said = outcome.err[outcome.err.index("bldml: error:") :] if "bldml: error:" in outcome.err else outcome.err
         said = said.replace(str(world), "WORLD").replace(os.path.realpath(world), "WORLD")
         code = outcome.error.code if outcome.error else "none"

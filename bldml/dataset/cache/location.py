@@ -76,10 +76,10 @@ def check_place(given: Path | None, collection: Collection, *, by_folders: bool)
     Raises:
         DatasetError: It lies there; links are followed.
     """
-    told = os.environ.get(VARIABLE, "") if given is None else str(given)
-    if not told:
+    configured = os.environ.get(VARIABLE, "") if given is None else str(given)
+    if not configured:
         return
-    place, root = Path(os.path.realpath(Path(told).expanduser())), Path(os.path.realpath(collection.root))
+    place, root = Path(os.path.realpath(Path(configured).expanduser())), Path(os.path.realpath(collection.root))
     taken = {root}
     if not by_folders:
         parents = {sample.path.parent for samples in collection.splits.values() for sample in samples}
@@ -87,14 +87,14 @@ def check_place(given: Path | None, collection: Collection, *, by_folders: bool)
     around = next((folder for folder in (place, *place.parents) if folder in taken), root if place == root else None)
     if around is None:
         return
-    option = "data.cache_dir" if given is not None else f"The environment variable {VARIABLE}"
+    option = "--data.cache_dir" if given is not None else f"environment variable {VARIABLE}"
     beside = show_path(root.parent / FOLDER)
-    where = "is" if place == around else "lies in"
+    where = "is" if place == around else "is inside"
     raise DatasetError(
-        f"{option} {show_path(told)} {where} a folder of the photographs themselves, {show_path(around)}; cached "
-        f"images do not belong there. Give a folder outside, such as --data.cache_dir {beside}, or "
-        f"{'leave it out' if given is not None else 'unset the variable'}.",
+        f"The cache folder {show_path(configured)} ({option}) {where} the photograph folder {show_path(around)}. Use a "
+        f"folder outside it, such as --data.cache_dir {beside}, or "
+        f"{'omit --data.cache_dir' if given is not None else 'unset the variable'}.",
         "cache-among-photographs",
-        path=told,
+        path=configured,
         root=around,
     )

@@ -76,7 +76,7 @@ def split_photographs(
         DatasetError, RunError: The request cannot be met or the manifest cannot be written; no file was changed.
     """
     if not output.absolute().parent.is_dir():
-        message = f"The folder {show_path(output.absolute().parent)} for --output does not exist. Make it first."
+        message = f"The folder {show_path(output.absolute().parent)} for --output does not exist. Create it first."
         raise UsageError(message, "output-folder-missing", path=output.absolute().parent)
     previous = read_previous(output, fresh)
     requested, request = request, request.with_folds(resolve_folds(previous, request.folds))
@@ -90,7 +90,7 @@ def split_photographs(
         notes.append(f"The {request.folds} folds in {show_path(output)} are kept (--fresh starts over).")
     contents = _read(samples)
     if not any(contents.digests):
-        message = f"Of {counted(len(samples), 'photograph')} in {show_path(root)} not one can be read."
+        message = f"None of the {counted(len(samples), 'photograph')} in {show_path(root)} can be read."
         raise DatasetError(message, "photographs-all-unreadable", path=root, found=len(samples))
     digests = {name: digest for name, digest in zip(names, contents.digests, strict=True) if digest}
     kept = keep_assignments(previous, samples, digests, output) if previous else None
@@ -120,7 +120,7 @@ def _own_groups(group: str, names: Sequence[str], root: Path, gap_seconds: float
     kind, _, level = group.partition(":")
     if kind == "folder":
         if level and (not level.isdecimal() or int(level) < 1):
-            message = f"--group {group}: after the colon comes a number of folders, such as folder:1."
+            message = f"--group {group} is invalid. Write the number of folder levels, such as folder:1."
             raise UsageError(message, "group-level-wrong", found=group)
         has_splits = bool({folder.name for folder in subfolders(root)} & set(SPLITS))
         depth = 2 if has_splits else 1
@@ -129,7 +129,7 @@ def _own_groups(group: str, names: Sequence[str], root: Path, gap_seconds: float
     if group in ("burst", "none"):
         return [""] * len(names), notes
     if not Path(group).expanduser().is_file():
-        message = f"--group {show_path(group)} is neither burst, folder, none nor a file that is there."
+        message = f"--group must be burst, folder, none or an existing CSV file, not {show_path(group)!r}."
         raise UsageError(message, "group-unknown", found=group)
     groups, unknown = table_groups(Path(group).expanduser(), names)
     if not unknown:

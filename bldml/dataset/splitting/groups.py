@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from bldml.dataset.duplicates.graph import UnionFind
 from bldml.dataset.files import escape_text, show_path, unescape_path
-from bldml.dataset.manifest import MOST_ROWS_SHOWN, read_rows
+from bldml.dataset.manifest import MOST_ROWS_SHOWN, TOO_MANY_CELLS, read_rows
 from bldml.errors import DatasetError
 from bldml.io.csvfile import without_apostrophe
 from bldml.io.text import counted
@@ -82,16 +82,16 @@ def folder_groups(names: Sequence[str], depth: int, level: int | None = None) ->
     groups = ["/".join(parts[:level]) for parts in below]
     if names and not any(groups):
         raise DatasetError(
-            f"No photograph lies in a folder below its class folder, such as {PurePosixPath(names[0]).parent}/tree_1, "
-            "so folders say nothing about groups. Give --group burst, or a table of groups: --group FILE.csv.",
+            f"--group folder needs folders below the class folders, such as {PurePosixPath(names[0]).parent}/tree_1; "
+            "there are none. Use --group burst, or a table of groups: --group FILE.csv.",
             "group-folders-none",
         )
     deepest = max(map(len, below), default=0)
     if names and level is not None and level > deepest:
         example = next(name for name, parts in zip(names, below, strict=True) if len(parts) == deepest)
         raise DatasetError(
-            f"--group folder:{level} is deeper than the folders: below the class folders there {_levels(deepest)}, "
-            f"such as in {show_path(example)}. Give --group folder:{deepest}, or folder for all of them.",
+            f"--group folder:{level} is too deep: there {_levels(deepest)} below the class folders, for example in "
+            f"{show_path(example)}. Use --group folder:{deepest}, or --group folder for all levels.",
             "group-level-too-deep",
             found=level,
             expected=deepest,
@@ -100,7 +100,7 @@ def folder_groups(names: Sequence[str], depth: int, level: int | None = None) ->
 
 
 def _levels(number: int) -> str:
-    return "is 1 level of them" if number == 1 else f"are at most {number} levels of them"
+    return "is 1 folder level" if number == 1 else f"are at most {number} folder levels"
 
 
 def table_groups(table: Path, names: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -123,45 +123,54 @@ def table_groups(table: Path, names: Sequence[str]) -> tuple[list[str], list[str
     groups: dict[int, str] = {}
     ambiguous: set[int] = set()
     unknown: list[str] = []
-    problems: list[str] = []
+    problems: list[tuple[int, str, str]] = []  # row, kind, text
     for number, cells, is_too_wide in read_rows(table, ("path", "group"), noun="table of groups"):
         text, group = cells["path"].strip(), escape_text(without_apostrophe(cells["group"].strip()))
         found = lookup.find(text)
         if is_too_wide:
-            problems.append(f"row {number}: more cells than row 1; a cell with a comma in it needs quotes")
+            problems.append((number, *TOO_MANY_CELLS))
         elif not found:
-            unknown.append(show_path(text) or f"row {number}, without a path")
+            unknown.append(show_path(text) or f"row {number} (empty path)")
         elif len({PurePosixPath(names[i]).parent for i in found}) > 1:
             several = ", ".join(show_path(names[i]) for i in found[:MOST_NAMES])
-            problems.append(f"row {number}: {show_path(text)} may be {several}; give the path")
+            problems.append((number, "path-ambiguous", f"{show_path(text)} is ambiguous ({several}); write the path"))
             ambiguous.update(found)
             continue
         problems += [
-            f"row {number}: {show_path(names[i])} has two groups, {groups[i]} and {group}"
+            (number, "group-twice", f"{show_path(names[i])} has two groups, {groups[i]} and {group}")
             for i in found
             if groups.setdefault(i, group) != group
         ]
     listed = ambiguous.union(groups)
-    missing = [f"no group for {show_path(name)}" for i, name in enumerate(names) if i not in listed]
+    missing = [name for i, name in enumerate(names) if i not in listed]
     if problems or missing:
-        shown = (problems + missing)[:MOST_ROWS_SHOWN]
-        if more := len(problems) + len(missing) - len(shown):
-            shown.append(f"… and {more} more")
-        hint = f"\nIt names {len(unknown)} that are not there, first {unknown[0]}." if unknown and missing else ""
-        wrong = [f"{counted(len(problems), 'fault')} in it"] if problems else []
-        if missing:
-            verb = "is" if len(missing) == 1 else "are"
-            wrong.append(f"{len(missing)} of {counted(len(names), 'photograph')} {verb} not in it")
-        raise DatasetError(
-            f"The table of groups {show_path(table)} cannot be used: {', '.join(wrong)}.\n  "
-            + "\n  ".join(shown)
-            + f"{hint}\nPaths start from the data folder; a file's name or its stem "
-            "will do where it is the only one. A photograph by itself has a row with an empty group.",
-            "group-table-wrong",
-            path=table,
-            found=wrong,
-        )
+        raise _wrong_table(table, problems, missing, unknown, len(names))
     return [groups[i] for i in range(len(names))], unknown
+
+
+def _wrong_table(
+    table: Path, problems: Sequence[tuple[int, str, str]], missing: Sequence[str], unknown: Sequence[str], count: int
+) -> DatasetError:
+    rows = [f"row {number}: {text}" for number, _, text in problems]
+    rows += [f"no group for {show_path(name)}" for name in missing]
+    if len(rows) > MOST_ROWS_SHOWN:
+        rows[MOST_ROWS_SHOWN:] = [f"… and {len(rows) - MOST_ROWS_SHOWN} more"]
+    if unknown and missing:
+        verb = "matches" if len(unknown) == 1 else "match"
+        rows.append(f"{counted(len(unknown), 'path')} in the table {verb} no photograph, first {unknown[0]}")
+    wrong = [counted(len(problems), "wrong row")] if problems else []
+    wrong += [f"{len(missing)} of {counted(count, 'photograph')} missing"] if missing else []
+    return DatasetError(
+        f"The table of groups {show_path(table)} has errors: {', '.join(wrong)}.\n  "
+        + "\n  ".join(rows)
+        + "\nWrite one row per photograph: the path relative to the data folder (or the file name, with or without "
+        "suffix, where it is unique) and the group (empty for a photograph of its own).",
+        "group-table-wrong",
+        path=table,
+        found=[(number, kind) for number, kind, _ in problems],
+        missing=[*missing],
+        unknown=[*unknown],
+    )
 
 
 class _Lookup:

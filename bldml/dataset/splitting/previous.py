@@ -77,8 +77,8 @@ def read_previous(manifest: Path, fresh: bool = False) -> list[Assignment]:
     columns = [column.strip().strip('"') for column in first.split(",")]
     if [column for column in columns if column != FOLD] != list(COLUMNS):
         raise DatasetError(
-            f"{show_path(manifest)} is there already and is no manifest that bldml split wrote: its first line is not "
-            f"{','.join(COLUMNS)}. It stays as it is: give another --output.",
+            f"{show_path(manifest)} exists and was not written by bldml split (its first line is not "
+            f"{','.join(COLUMNS)}). It was not changed. Choose another --output.",
             "previous-foreign",
             path=manifest,
             expected=[*COLUMNS],
@@ -90,8 +90,8 @@ def read_previous(manifest: Path, fresh: bool = False) -> list[Assignment]:
         row = {column: cell.strip() for column, cell in cells.items()}
         if row["split"] not in SPLITS:
             raise DatasetError(
-                f"The manifest {show_path(manifest)}, which is there already, has the unknown split {row['split']!r} "
-                f"in row {number} (known: {', '.join(SPLITS)}). Correct it, or start over with --fresh.",
+                f"The existing manifest {show_path(manifest)} has the unknown split {row['split']!r} in row {number} "
+                f"(use {', '.join(SPLITS)}). Correct the row, or start over with --fresh.",
                 "previous-split-unknown",
                 path=manifest,
                 row=number,
@@ -100,8 +100,8 @@ def read_previous(manifest: Path, fresh: bool = False) -> list[Assignment]:
         fold = row.get(FOLD, "")
         if fold and not (fold.isascii() and fold.isdecimal()):
             raise DatasetError(
-                f"The manifest {show_path(manifest)}, which is there already, has the fold {fold!r} in row {number}, "
-                "which is no number. Correct it, or start over with --fresh.",
+                f"The existing manifest {show_path(manifest)} has the fold {fold!r} in row {number}; it must be a "
+                "number. Correct the row, or start over with --fresh.",
                 "previous-fold-no-number",
                 path=manifest,
                 row=number,
@@ -167,21 +167,21 @@ def _check_same(
     manifest: Path,
 ) -> None:
     """Check that the previous manifest is of these photographs."""
-    way_out = "Give another --output, or start over with --fresh."
+    way_out = "Choose another --output, or start over with --fresh."
     if previous and not kept:
         raise DatasetError(
-            f"Of {counted(len(previous), 'photograph')} in {show_path(manifest)} not one is here: it divides others, "
-            f"perhaps from another folder. {way_out}",
+            f"{show_path(manifest)} lists {counted(len(previous), 'photograph')}; none is in this data folder. The "
+            f"manifest belongs to other photographs. {way_out}",
             "previous-of-other-data",
             path=manifest,
         )
     # Cameras restart their numbering, so another data set may have the same names.
     if 2 * len(changed) > comparable:
-        are = "is another" if len(changed) == 1 else "are others"
+        have = "has" if len(changed) == 1 else "have"
         names = ", ".join(map(show_path, changed[:3])) + (", …" if len(changed) > 3 else "")
         raise DatasetError(
-            f"{len(changed)} of the {counted(comparable, 'photograph')} that {show_path(manifest)} has by name {are} "
-            f"now (another content: {names}). Perhaps it divides another data set with the same names. {way_out}",
+            f"{len(changed)} of {counted(comparable, 'photograph')} with a name in {show_path(manifest)} {have} other "
+            f"content ({names}). The manifest may belong to another dataset with the same names. {way_out}",
             "previous-changed",
             path=manifest,
             found=changed,
@@ -209,8 +209,8 @@ def resolve_folds(previous: Sequence[Assignment], folds: int | None) -> int | No
     if found is None or folds in (None, found):
         return found or folds
     raise DatasetError(
-        f"The earlier division has {found} folds; asked for are {folds}. Leave --folds out, give another --output, or "
-        "start over with --fresh.",
+        f"The existing manifest has {found} folds, --folds is {folds}. Omit --folds, choose another --output, or start "
+        "over with --fresh.",
         "folds-differ",
         found=folds,
         expected=found,

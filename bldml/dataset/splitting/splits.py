@@ -40,8 +40,8 @@ class SplitRequest:
     def __post_init__(self) -> None:
         if not (0 <= self.val < 1 and 0 <= self.test < 1 and self.val + self.test < 1):
             raise UsageError(
-                f"--val {self.val:g} and --test {self.test:g} must each be at least 0 and together below 1, so that "
-                "something is left for training.",
+                f"--val {self.val:g} and --test {self.test:g} must each be at least 0, and their sum below 1: the rest "
+                "is for training.",
                 "proportions-wrong",
                 val=self.val,
                 test=self.test,
@@ -64,7 +64,8 @@ class SplitRequest:
         """
         if self.val == 0 and folds is None:
             raise UsageError(
-                "--val 0 leaves nothing to choose the best epoch on. Give a share, or --folds 5.", "val-empty"
+                "--val 0 needs folds, because training selects the best epoch on val. Set --val above 0, or --folds 5.",
+                "val-empty",
             )
         return replace(self, folds=folds)
 
@@ -177,21 +178,22 @@ def _fixed_parts(
             f"{name} ({'' if label in SPLITS else 'fold '}{label})" for name, label in zip(first, distinct, strict=True)
         ]
         new = [show_path(samples[i].name) for i, label in zip(inside, found, strict=True) if not label]
-        between = f"; new between them: {', '.join(new[:MOST_SHOWN])}{', …' if len(new) > MOST_SHOWN else ''}"
+        between = f"; new in this group: {', '.join(new[:MOST_SHOWN])}{', …' if len(new) > MOST_SHOWN else ''}"
         listed.append("\n  " + ", ".join(examples) + (between if new else ""))
     if len(apart) > MOST_CONFLICTS:
         listed.append(f"\n  … and {len(apart) - MOST_CONFLICTS} more")
     # If no photograph of a group is new, the groups themselves have changed.
     others = sum(all(found) for _, found in apart)
-    remedy = "Remove the new ones, give" if not others else "Ask for the same --group (and --gap_seconds) as then, give"
-    because = f"In {others} of them no photograph is new: the groups are other ones than then. " if others else ""
+    remedy = "Use the previous --group and --gap_seconds, choose" if others else "Remove the new photographs, choose"
+    because = f"In {counted(others, 'group')} no photograph is new: the grouping has changed. " if others else ""
     joined = _joined(joins, {samples[i].name for inside, _ in apart for i in inside}).strip()
     raise DatasetError(
-        f"Photographs that must stay together lie apart in the earlier division, in {counted(len(apart), 'group')}:"
-        f"{''.join(listed)}\n{joined}{' ' if joined else ''}{because}"
-        f"Old photographs keep their places. {remedy} another --output, or start over with --fresh.",
+        f"In the existing manifest, photographs of one group are in different splits or folds "
+        f"({counted(len(apart), 'group')}):{''.join(listed)}\n{joined}{' ' if joined else ''}{because}"
+        f"Existing assignments are never changed. {remedy} another --output, or start over with --fresh.",
         "previous-groups-apart",
         found=len(apart),
+        without_new=others,
     )
 
 
@@ -203,13 +205,12 @@ def _check_possible(
         if len(holders) >= n_parts:
             continue
         first = ", ".join(
-            f"that of {show_path(groups.names[g])} with {counted(groups.counts[g, k], 'photograph')}"
-            for g in holders[:MOST_SHOWN]
+            f"{show_path(groups.names[g])}: {counted(groups.counts[g, k], 'photograph')}" for g in holders[:MOST_SHOWN]
         )
         raise DatasetError(
-            f"Class {show_path(name)} comes in {counted(len(holders), 'group')}"
-            f"{f' ({first})' if first else ''}; {what} need at least {n_parts}, because a group is never divided."
-            f"{_joined(joins)} Ask for fewer or larger parts, or for smaller groups, or add photographs.",
+            f"Class {show_path(name)} has {counted(len(holders), 'group')}"
+            f"{f' ({first})' if first else ''}; {what} need at least {n_parts}, because groups are never divided."
+            f"{_joined(joins)} Use fewer splits or folds, use smaller groups, or add photographs.",
             "class-in-too-few-groups",
             found=len(holders),
             expected=n_parts,
@@ -224,10 +225,9 @@ def _check_filled(
     if empty:
         listed = ", ".join(f"{show_path(class_names[k])} in {labels[p]}" for p, k in empty)
         raise DatasetError(
-            f"No division was found that leaves no class out of a part; missing: {listed}. Groups hold several "
-            "classes, or old photographs keep their places (--fresh starts over). Ask for fewer parts or smaller "
-            "groups.",
-            "division-impossible",
+            f"No split with both classes in every part was found. Missing: {listed}. Groups contain several classes, "
+            "or existing assignments leave no choice. Use fewer folds or smaller groups, or start over with --fresh.",
+            "split-impossible",
         )
 
 

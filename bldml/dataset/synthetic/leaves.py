@@ -43,7 +43,7 @@ def write_leaves(
     _check(images_per_class, size, seed, class_names, splits)
     root = Path(root)
     if root.exists() and not (root.is_dir() and next(root.iterdir(), None) is None):
-        message = f"{root} exists and is not an empty folder: name a new one, or remove it first."
+        message = f"{root} exists and is not an empty folder. Choose a new folder, or remove this one first."
         raise RunError(message, "demo-folder-not-empty", path=root)
     root.parent.mkdir(parents=True, exist_ok=True)
     # Written to a folder beside it and renamed at the end, so that `root` is never incomplete.
@@ -75,13 +75,17 @@ def _check(
         ("seed", seed, 0),
     ):
         if value < least:
-            message = f"{name} is {value}; it must be at least {least}."
+            message = f"--{name} must be at least {least}, not {value}."
             raise UsageError(message, "demo-option-too-small", key=name, found=value, expected=least)
     for name in (*class_names, *(splits or ())):
         if name in ("", "..") or Path(name).name != name:
-            raise UsageError(f"{name!r} cannot be the name of a folder.", "demo-name-refused", found=name)
+            raise UsageError(
+                f"{name!r} cannot be the name of a folder. Choose another.", "demo-name-refused", found=name
+            )
     if class_names[0] == class_names[1]:
-        raise UsageError(f"Both classes are called {class_names[0]!r}.", "demo-classes-equal", found=class_names[0])
+        raise UsageError(
+            f"Both classes have the name {class_names[0]!r}. Use two names.", "demo-classes-equal", found=class_names[0]
+        )
     if splits is not None and (abs(sum(splits.values()) - 1) > 1e-6 or min(splits.values(), default=0) < 0):
         message = f"The proportions of the splits must be at least 0 and sum to 1, not {splits}."
         raise UsageError(message, "demo-splits-wrong", found=splits)

@@ -1,0 +1,96 @@
+"""Messages of jsonargparse and argparse as plain sentences."""
+
+import ast
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+_TYPES = {
+    "<class 'float'>": "a number",
+    "<class 'int'>": "a whole number",
+    "<class 'bool'>": "true, false",
+    "<class 'str'>": "text",
+    "<class 'dict'>": "a mapping",
+    "<class 'list'>": "a list",
+    "<class 'tuple'>": "a list",
+    "<class 'NoneType'>": "null",
+}
+_CLASS = "a mapping with a class_path"  # of an option whose value is an object
+_RULES = {"v>0": "a number above 0", "v>=0": "a number of at least 0"}
+
+
+def explain_mistake(message: str, keys: Sequence[str]) -> str:
+    r"""Return a parser's message as a sentence; unchanged if it has an unknown form.
+
+    Args:
+        message: Message of jsonargparse or argparse.
+        keys: All options of the parser as dotted keys, for the nearest one to an unknown option.
+
+    >>> print(explain_mistake("Parser key \"val\":\n  Expected a <class 'float'>. Got value: many", []))
+    --val must be a number, not 'many'.
+    >>> explain_mistake("Group 'model' does not accept option 'lrr'", ["model.lr", "data.root"])
+    'Unknown option --model.lrr. Did you mean --model.lr?'
+    >>> explain_mistake("the following arguments are required: root", [])
+    'Missing argument: root.'
+    """
+    message = re.sub(r"^Call to compute_fn of link .* failed: ", "", message)
+    if missing := re.match(r"the following arguments are required: (.+)", message):
+        return f"Missing argument: {missing[1]}."
+    if no_value := re.match(r"argument (\S+): expected one argument", message):
+        return f"{no_value[1]} needs a value."
+    if unknown := _unknown_option(message):
+        near = get_close_matches(unknown.partition("=")[0].removeprefix("--"), keys, 1, 0.5)
+        return f"Unknown option {unknown}.{f' Did you mean --{near[0]}?' if near else ''}"
+    if other := re.match(r"[Uu]nrecognized arguments: (.+)", message):
+        return f"Unknown argument {other[1]}."
+    if own := re.match(r"argument \S+: (.+)", message, re.DOTALL):
+        return own[1]
+    return _wrong_value(message) or message
+
+
+def _unknown_option(message: str) -> str:
+    """Return the unknown option that a message is about, with its dashes; empty if it is about something else."""
+    if typed := re.match(r"[Uu]nrecognized arguments: (--\S+)", message):
+        return typed[1]
+    name = re.search(r"does not accept (?:nested key|option) '([^']+)'", message)
+    name = name or re.search(r"Option '([^']+)' is not accepted", message)
+    if name is None:
+        return ""
+    group = re.search(r"(?:Group|key) '([^']+)' does not accept", message) or re.match(r'Parser key "([^"]+)"', message)
+    prefix = f"{group[1]}." if group and not name[1].startswith(f"{group[1]}.") else ""
+    return f"--{prefix}{name[1]}"
+
+
+def _wrong_value(message: str) -> str:
+    """Return what an option must be and what it is; empty if the message does not tell."""
+    keys = re.findall(r'Parser key "([^"]+)"', message)
+    if not keys:
+        return ""
+    # A group of settings has a parser of its own, whose sentence is part of this message.
+    if part := re.search(
+        r"- (Unknown option )?--(\S+?)(\.| must be .+?)( Did you mean --(\S+))?$", message, re.MULTILINE
+    ):
+        near = f" Did you mean --{keys[0]}.{part[5]}" if part[5] else ""
+        return f"{part[1] or ''}--{keys[0]}.{part[2]}{part[3]}{near}"
+    first, last = keys[0], keys[-1]
+    key = last if last.startswith(first) else f"{first}.{last}"
+    body = message.rpartition(f'Parser key "{last}"')[2]
+    value = re.search(r"(?:Got value: |Given value: |Unable to load config \"|PositiveFloat: )(.*?)(?:\"| does not|$)",
+                      body, re.MULTILINE)  # fmt: skip
+    expected: list[str] = []
+    for kind in re.findall(r"Expected a (.+?)(?:\. Got value: .*)?$", body, re.MULTILINE):
+        if choices := re.fullmatch(r"typing\.Literal\[(.+)\]", kind):
+            expected += map(str, ast.literal_eval(f"[{choices[1]}]"))
+        elif kind.startswith("dot import path"):
+            expected.append(_CLASS)
+        elif kind in _TYPES:
+            expected += _TYPES[kind].split(", ")
+    expected += [text for rule, text in _RULES.items() if body.endswith(f"restriction {rule}")]
+    if "Unable to load config" in body:
+        expected.append("a mapping")
+    if not expected or value is None:
+        return ""
+    expected = [kind for kind in dict.fromkeys(expected) if kind != "null"] + ["null"] * ("null" in expected)
+    listed = ", ".join(expected[:-1]) + (" or " if expected[1:] else "") + expected[-1]
+    found = "null" if value[1] == "None" else repr(value[1])
+    return f"--{key} must be {listed}, not {found}."
