@@ -1,4 +1,4 @@
-"""The front door: says what there is, and loads what is asked for and nothing else."""
+"""The entry point: lists all commands, and imports only what the typed command needs."""
 
 import sys
 from argparse import ArgumentError
@@ -24,22 +24,22 @@ VERBS = {
 }
 
 
-# Takes the options of a fit beside its own, so it reads its arguments itself.
+# doctor accepts the options of fit beside its own, so it parses its arguments itself.
 DOCTOR = "check before submitting a job that a fit with these options would run"
 
 
 def main(argv: Sequence[str] | None = None, model_class: "type[LeafClassifier] | None" = None) -> int:
     """Run a command line.
 
-    Called from Python with `argv`, it leaves the process as it was (`bldml.training.process`).
+    Called from Python with `argv`, it restores the state of the process afterwards (`bldml.training.process.Session`).
 
     Args:
-        argv: Without the program's name; the process's own if None.
-        model_class: A classifier of your own for fit, validate, test and predict, in place of LeafClassifier.
+        argv: Arguments without the program's name; None for those of this process.
+        model_class: A classifier class of your own for fit, validate, test and predict; None for LeafClassifier.
 
     Returns:
-        The exit code: 0, 1 for something wrong with the data, the checkpoint or the disk, 2 for a command line or
-        configuration that cannot be understood.
+        The exit code: 0 for success, 1 for an error in data, checkpoint or disk, 2 for an invalid command line or
+        configuration, 130 after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -54,8 +54,8 @@ def main(argv: Sequence[str] | None = None, model_class: "type[LeafClassifier] |
 
 
 def show_mistake(error: BldmlError, command: str) -> int:
-    """Say on the error stream what the user can put right; return the exit code."""
-    # Where they are checked, options are named as fit has them.
+    """Print a user error to stderr and return its exit code."""
+    # Messages name the options of fit; plain commands have them without the group `data`.
     return _fail(str(error).replace("--data.", "--") if command in COMMANDS else str(error), error.exit_code)
 
 
@@ -84,7 +84,7 @@ def _run(arguments: list[str], model_class: "type[LeafClassifier] | None", sessi
 
 
 def overview() -> str:
-    """All verbs and commands with a line each."""
+    """Return all commands with one line each."""
     lines = [f"  {verb:10} {text}" for verb, text in VERBS.items()]
     for name, function in COMMANDS.items():
         first_line = _first_line(function)
@@ -109,7 +109,7 @@ def _run_command(function: Callable[..., None], arguments: list[str]) -> int:
     )
     lists = [name for name, kind in get_type_hints(function).items() if kind == list[Path]]
     parser.add_function_arguments(function, as_positional=True, skip=set(lists))
-    for name in lists:  # jsonargparse would have a list typed as JSON
+    for name in lists:  # jsonargparse would expect a list in JSON
         parser.add_argument(name, nargs="+", type=Path, help=_help_of(function, name))
     switches = {f"--{name}" for name, kind in get_type_hints(function).items() if kind is bool}
     try:
@@ -119,19 +119,19 @@ def _run_command(function: Callable[..., None], arguments: list[str]) -> int:
         raise UsageError(f"{text}\nAll options: {program} --help", "option-wrong", reason=str(error)) from error
     try:
         function(**options)
-    except OSError as error:  # of a disk or a path, wherever it is met
+    except OSError as error:  # an error of a disk or path, wherever it occurs
         raise RunError(str(error), "file-failed", path=error.filename, reason=error.strerror) from error
     return 0
 
 
 def _run_verb(arguments: list[str], model_class: "type[LeafClassifier] | None", session: Session | None) -> int:
-    """Run a Lightning verb; what must be in place before torch is loaded, which takes seconds, comes first.
+    """Run a Lightning command; settings that must precede the import of torch, which takes seconds, come first.
 
     Args:
         arguments: The command line.
         model_class: See `main`.
-        session: Restores the process; None if the process ends with the command. Then the signal handlers stay: a
-            signal that comes when all is done must not make a finished job a failed one.
+        session: Restores the process; None if the process ends with the command. Then the signal handlers stay, because
+            a late signal must not turn a finished job into a failed one.
     """
     from bldml.training.resume.signals import InterruptSignals
 
@@ -151,12 +151,12 @@ def _run_verb(arguments: list[str], model_class: "type[LeafClassifier] | None", 
 def _run_lightning(
     arguments: list[str], signals: "InterruptSignals", model_class: "type[LeafClassifier] | None"
 ) -> int:
-    """Run a verb; what Lightning refuses is the user's mistake too."""
+    """Run a Lightning command; a MisconfigurationException becomes a TrainingError."""
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     from bldml.app.lightning_cli import LeafCLI
 
-    # Lightning's own --print_config prints no comments unless told so.
+    # Lightning's --print_config prints comments only on request.
     with_comments = {"--print_config": "--print_config=comments"}
     try:
         LeafCLI([with_comments.get(argument, argument) for argument in arguments], signals, model_class)
@@ -166,7 +166,7 @@ def _run_lightning(
 
 
 def _switched(arguments: list[str], switches: set[str]) -> list[str]:
-    """Let a switch stand alone, where jsonargparse would have `--fresh true`."""
+    """Allow `--fresh` without a value, where jsonargparse requires `--fresh true`."""
     following = [*arguments[1:], ""]
     return [
         f"{argument}=true" if argument in switches and after.lower() not in ("true", "false") else argument
@@ -175,7 +175,7 @@ def _switched(arguments: list[str], switches: set[str]) -> list[str]:
 
 
 def _help_of(function: Callable[..., None], name: str) -> str:
-    """What the docstring says of an argument, in its own line."""
+    """Return the description of an argument in the docstring, if it is on one line."""
     lines = (line.strip() for line in (function.__doc__ or "").splitlines())
     return next((line.removeprefix(f"{name}:").strip() for line in lines if line.startswith(f"{name}:")), "")
 

@@ -1,4 +1,4 @@
-"""The plain commands: typed functions, whose docstrings are their help. Each loads what it needs when it is called."""
+"""The plain commands: typed functions whose docstrings are their help. Each imports what it needs when called."""
 
 import sys
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def prefetch(backbone: str = "all", to: Path | None = None) -> None:
 
     Args:
         backbone: Name of a backbone, or all.
-        to: Folder that becomes TORCH_HOME; torch's own cache if null.
+        to: Folder to save in, for use as TORCH_HOME; null uses torch's own cache.
     """
     from bldml.training.weights import fetch_weights as fetch
 
@@ -170,7 +170,7 @@ def audit(
             workers=None if workers == "auto" else workers,
         )
     except BldmlError as error:
-        error.exit_code = 2  # 1 is for what is wrong with the photographs
+        error.exit_code = 2  # 1 means errors in the photographs
         raise
     except OSError as error:
         path, reason = error.filename or output, error.strerror or str(error)
@@ -180,7 +180,7 @@ def audit(
     sys.stdout.write(text)
     if count := audited.counts()["error"]:
         sys.stdout.flush()
-        # So that a job script stops here.
+        # A non-zero exit code stops a job script here.
         page = output / "audit.html"
         message = f"The audit found {count} error{'' if count == 1 else 's'}. See {page}."
         raise DatasetError(message, "audit-errors-found", found=count, path=page)

@@ -44,22 +44,22 @@ from bldml.training.resume.stopwatch import Stopwatch
 
 
 class Start:
-    """Everything that comes before the first step of a fit, and what must be held until its last.
+    """Everything before the first step of a fit, and what is held until its last step.
 
     Args:
-        trainer: Without loggers and checkpoint callbacks of its own.
-        model: The classifier; gets its pretrained weights here.
-        datamodule: The photographs; found and decoded here.
-        config: The fit's configuration.
-        signals: Where the signals that stop a fit raise their flags.
-        job: The Slurm job that this process runs in.
-        plan: Which run to resume; None for a new one.
+        trainer: The trainer, without loggers and checkpoint callbacks.
+        model: The classifier; its pretrained weights are loaded here.
+        datamodule: The data module; its photographs are found and decoded here.
+        config: The configuration of the fit.
+        signals: Flags of the signals that interrupt a fit.
+        job: The Slurm job of this process.
+        plan: The run to resume; None for a new run.
         hold: Locks a run until the command ends.
 
     Attributes:
-        folder: The run folder, once it is there; None for a `fast_dev_run`, which writes nothing.
-        data: The photographs, once they were read.
-        progress: Where the run to resume stands; None for one that starts at its beginning.
+        folder: The run folder, after it was created; None for a `fast_dev_run`, which writes nothing.
+        data: The photographs, after they were read.
+        progress: Progress of the run to resume; None if it starts from its beginning.
     """
 
     def __init__(
@@ -68,8 +68,8 @@ class Start:
     ) -> None:  # fmt: skip
         self.trainer, self.model, self.datamodule, self.config = trainer, model, datamodule, config
         self.signals, self.job, self.plan, self.hold = signals, job, plan, hold
-        # With several processes none may leave before all are there: the others would wait for it in vain. They stop
-        # together before the first batch.
+        # With several processes, none may leave before all have started, because the others would wait for it forever.
+        # They stop together before the first batch.
         self.check = signals.check if trainer.world_size == 1 else lambda: None
         self.folder: RunFolder | None = None
         self.progress: Progress | None = plan.progress if plan else None
@@ -77,15 +77,15 @@ class Start:
         self.leaks: list[Leak] | None = None
 
     def run(self, config_text: str) -> None:
-        """Do it, in the order in which it can fail.
+        """Prepare the fit, in the order in which steps can fail.
 
         Args:
             config_text: The configuration as YAML, for the run folder.
 
         Raises:
-            ConfigError, TrainingError, DatasetError, RunError, CheckpointError: What the user asked for cannot be;
-                nothing was written.
-            Interrupted: A signal came.
+            ConfigError, TrainingError, DatasetError, RunError, CheckpointError: The fit cannot start; nothing was
+                written.
+            Interrupted: A signal arrived.
         """
         self.check()
         logs = runs_directory(self.config)
@@ -96,15 +96,15 @@ class Start:
             check_name(name, "run")
             if self.trainer.is_global_zero and self.config.run_name and (logs / name).exists():
                 raise RunError(
-                    f"The run {logs / name} exists already. Give another name with --run_name, or go on with it by "
-                    f"--resume {logs / name}.",
+                    f"The run {logs / name} already exists. Set another --run_name, or resume it with --resume "
+                    f"{logs / name}.",
                     "run-exists",
                     path=logs / name,
                 )
             check_depth(self.model, self.config.unfreezing)
             self.model.load_pretrained()
             self.data = self.datamodule.read_for_fit(self.check)
-            # One rank looks, unless what it finds is to stop all of them.
+            # One rank looks for leaks, unless a leak must stop all of them.
             everywhere = self.trainer.is_global_zero or self.datamodule.on_leak == "error"
             if everywhere and not self.config.trainer.fast_dev_run:
                 self.leaks = check_splits(self.data, self.datamodule.on_leak)
@@ -123,11 +123,11 @@ class Start:
         if self.trainer.is_global_zero and not self.folder.phashes.is_file():
             write_phashes(self.folder, self.data)
         self.data.contents.forget_phashes()
-        # What a killed process has logged behind its checkpoint is logged again: TensorBoard forgets the first.
+        # Steps that a killed process logged after its checkpoint are logged again; TensorBoard drops the first log.
         step = self.progress.next_log_step if self.progress else 0 if self.plan else None
-        # On every rank, which must all come to the same barriers; only the first one writes.
+        # On every rank, because all must reach the same barriers; only the first rank writes.
         attach(self.trainer, self.folder, self.config, self.signals, self.progress, step)
-        # For the processes that Lightning starts; the session takes it away.
+        # For the processes that Lightning starts; the session removes it.
         os.environ[RUN_VARIABLE] = str(self.folder.path.absolute())
         rank_zero_info(f"Run folder: {self.folder.path}")
 
@@ -142,10 +142,10 @@ class Start:
         if self.trainer.is_global_zero:
             record_resume(plan, self.job)
         where = f"epoch {plan.progress.epoch}, step {plan.progress.step}" if plan.progress else "its beginning"
-        rank_zero_info(f"Continuing {plan.run.path} from {where}.")
+        rank_zero_info(f"Resuming {plan.run.path} from {where}.")
 
     def _describe(self) -> None:
-        """Tell the user what is trained on what, and the model what its checkpoints are to say."""
+        """Print the model and its data, and pass the description for checkpoints to the model."""
         model = self.model
         model.balance(*self.data.class_counts())
         report_data(self.data, self.datamodule.fold)
@@ -159,7 +159,7 @@ class Start:
         model.describe(**about)
 
     def _content(self, config_text: str) -> dict[str, str]:
-        """The files that a run folder begins with."""
+        """Return the first files of a run folder, text by name."""
         parameters = sum(p.numel() for p in self.model.network.parameters())
         record = record_environment(
             self.model.seed, self.trainer.strategy.root_device, self.data.dataset_digests, parameters
@@ -185,7 +185,7 @@ def attach(
     progress: Progress | None,
     purge_step: int | None,
 ) -> None:
-    """Give the trainer what writes into the run folder: TensorBoard's curves if wanted, history.csv, checkpoints."""
+    """Add what writes into the run folder: TensorBoard's logger (if wanted), history.csv and checkpoints."""
     table = EpochTable(run.history, echo=trainer.progress_bar_callback is None)
     curves = []
     if config.trainer.logger is not False:
@@ -196,10 +196,10 @@ def attach(
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
     for callback in callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
-            # Not beside ours, whose last.ckpt its save_last would write over.
+            # Not beside ours, because its save_last would overwrite our last.ckpt.
             callback.dirpath = os.path.realpath(run.path / "more_checkpoints")
             say_warning(f"The configuration's own ModelCheckpoint writes to {run.path / 'more_checkpoints'}.")
-    # Checkpoint callbacks come last: they save what the others have decided in this epoch.
+    # Checkpoint callbacks come last, so that they save what the others decided in this epoch.
     best = ModelCheckpoint(
         run.checkpoints, "best", monitor=config.monitor, mode=mode_of(config.monitor), enable_version_counter=False
     )
@@ -207,7 +207,7 @@ def attach(
 
 
 def write_excluded(path: Path, data: PreparedData) -> None:
-    """List the photographs that could not be read, with the reason; no file where there are none."""
+    """Write the photographs that could not be read, with reasons; removes the file if there are none."""
     text = excluded_table(data)
     if text:
         write_atomically(path, text)
@@ -216,7 +216,7 @@ def write_excluded(path: Path, data: PreparedData) -> None:
 
 
 def excluded_table(data: PreparedData) -> str:
-    """The photographs that could not be read, with the reason, as CSV; empty where there are none."""
+    """Return the photographs that could not be read, with reasons, as CSV; empty if there are none."""
     collection = data.collection
     heif = ((escape_path(p.relative_to(collection.root)), "HEIC: needs bldml[heif]") for p in collection.heif)
     rows: Iterable[tuple[str, str]] = [*data.excluded, *heif]

@@ -47,18 +47,18 @@ DESCRIPTIONS = {
     "fit": "Train a classifier on labelled photographs; writes a run folder.",
     "validate": "Evaluate a checkpoint on its validation split.",
     "test": "Evaluate a checkpoint on its test split or on another labelled folder.",
-    "predict": "Classify photographs without labels, in a folder and all folders below it.",
+    "predict": "Classify unlabelled photographs in a folder and its subfolders.",
 }
 
 
 @forget_hyper_parameters
 class LeafCLI(LightningCLI):
-    """The four verbs.
+    """The commands fit, validate, test and predict.
 
     Args:
-        args: The command line without the program's name; `--trust_config` in it lifts the limits of `allowed`.
-        signals: Where the signals that stop a fit raise their flags.
-        model_class: A classifier of one's own; None for LeafClassifier.
+        args: The command line without the program's name; `--trust_config` lifts the limits of `allowed`.
+        signals: Flags of the signals that interrupt a fit.
+        model_class: The class of the classifier; None for LeafClassifier.
     """
 
     model: LeafClassifier
@@ -104,9 +104,9 @@ class LeafCLI(LightningCLI):
             )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # static in Lightning, which asks an object
-        """The verb that was typed, else all, and the arguments of the trainer's methods that are not to be typed.
+        """Return the command that was typed, or all, with the arguments of the Trainer's methods that are not options.
 
-        A parser takes long to make, and one is enough. All are wanted where none is named: for completion in the shell.
+        Making a parser is slow, so only one is made. Without a command all are needed, for tab completion.
         """
         hidden = {"model", "datamodule", "weights_only", "ckpt_path"}
         verbs = {
@@ -118,13 +118,13 @@ class LeafCLI(LightningCLI):
         return {verb: hides for verb, hides in verbs.items() if verb == self.verb or self.verb not in verbs}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Called once for each verb, in the order of `subcommands`."""
+        """Add our options; Lightning calls this once per command, in the order of `subcommands`."""
         verb = list(self.subcommands())[len(self.parsers)]
         self.parsers[verb] = parser
         add_arguments(parser, verb)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse; for an evaluation, a second time with the checkpoint's own settings as defaults."""
+        """Parse the command line; for an evaluation a second time, with the checkpoint's settings as defaults."""
         self.config = self._parsed(parser, args)
         verb = self.config.subcommand
         if verb == "fit":
@@ -132,13 +132,13 @@ class LeafCLI(LightningCLI):
         typed = self.config[verb]
         if not typed.ckpt_path:
             raise ConfigError(
-                f"Which classifier? Give --ckpt_path FILE, such as: bldml {verb} --ckpt_path "
+                f"--ckpt_path is required, for example: bldml {verb} --ckpt_path "
                 "lightning_logs/<run>/checkpoints/best.ckpt",
                 "checkpoint-not-given",
             )
         if verb == "predict" and (typed.data.root is None or typed.data.manifest is not None):
             raise ConfigError(
-                "Which photographs? predict takes a folder and no manifest: --data.root FOLDER.", "data-root-not-given"
+                "predict needs a folder of photographs and no manifest: --data.root FOLDER.", "data-root-not-given"
             )
         self.checkpoint = read_checkpoint(Path(typed.ckpt_path))
         header = self.checkpoint.header
@@ -148,7 +148,7 @@ class LeafCLI(LightningCLI):
         config = self.config[verb]
         if not self.external:
             check_division(config.data, header)
-        # What the classifier is, its checkpoint alone says, whatever a configuration file was written for.
+        # Only the checkpoint defines the classifier, whatever a configuration file says.
         config.model.backbone, config.model.image_size, config.model.weights = (
             header.backbone, header.image_size, "none",
         )  # fmt: skip
@@ -176,49 +176,49 @@ class LeafCLI(LightningCLI):
         return config
 
     def hold(self, run: RunFolder, wait: float = 0.0) -> None:
-        """Keep other commands from training in a run until this one ends; the first process does so for all.
+        """Lock a run until this command ends; the first process does so for all.
 
         Args:
             run: The run.
-            wait: Seconds to wait for a process that holds it.
+            wait: Seconds to wait for another process to release the lock.
 
         Raises:
-            RunError: Another process trains in it.
+            RunError: Another process trains in the run.
         """
         if is_first_process() and not self.held.enter_context(lock_run(run, wait=wait)).is_real:
-            say_warning("This file system has no locks: nothing keeps a second process from training in the same run.")
+            say_warning("File locking is not available here; make sure only one job writes to this run.")
 
     def instantiate_classes(self) -> None:
-        """As LightningCLI does; a value that a class refuses is the user's mistake."""
+        """Instantiate as LightningCLI does; a value that a class refuses becomes a ConfigError."""
         try:
             super().instantiate_classes()
         except (MisconfigurationException, ValueError) as error:
-            # Of a setting that may be null too, jsonargparse says first what is wrong with it and then much else.
+            # For an optional setting, jsonargparse lists the relevant error first and irrelevant ones after it.
             first = re.search(r"^Errors:\n  - (.*)", str(error), re.MULTILINE)
             reason = first[1] if first else str(error)
-            raise ConfigError(f"These settings cannot be used: {reason}", "settings-refused", reason=reason) from error
+            raise ConfigError(f"These settings are not valid: {reason}", "settings-refused", reason=reason) from error
 
     def before_instantiate_classes(self) -> None:
-        """Pass on the seed that was set, which may have been drawn."""
+        """Pass the seed, which may have been drawn, to model and data module."""
         config = self.config[self.subcommand]
         seed = config.seed_everything
         config.model.seed = config.data.seed = 0 if seed is False else int(seed)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """The trainer, without loggers and checkpoints: a fit gets them once its run folder is there."""
+        """Return the trainer without loggers and checkpoints; a fit adds them when its run folder exists."""
         settings = trainer_settings(self.config_init[self.subcommand]["trainer"], str(self.subcommand))
         self.environment = next((p for p in settings["plugins"] if isinstance(p, RequeueEnvironment)), None)
         try:
             trainer = disarm(super().instantiate_trainer(**settings, **kwargs))
         except BldmlError:
             raise
-        except Exception as error:  # of many kinds: Lightning looks at some settings by using them
+        except Exception as error:  # Lightning tries some settings out, which raises errors of many kinds
             raise ConfigError(
-                f"The trainer cannot be set up so: {error}", "trainer-refused", reason=str(error)
+                f"The trainer cannot be set up with these settings: {error}", "trainer-refused", reason=str(error)
             ) from error
         if trainer.strategy.root_device.type == "cpu":
             keep_freed_memory()
-        # Others share weights out among processes, or start them in a way in which signals do not reach them.
+        # Other strategies shard weights over processes, or start processes that signals do not reach.
         if is_started_by_fork(trainer) or type(trainer.strategy) not in (SingleDeviceStrategy, DDPStrategy):
             raise ConfigError("trainer.strategy must be auto or ddp.", "strategy-unsupported", expected=["auto", "ddp"])
         return trainer
@@ -232,11 +232,11 @@ class LeafCLI(LightningCLI):
         )  # fmt: skip
         try:
             start.run(self.parsers["fit"].dump(without(config, "resume"), skip_unset=False))
-            # Lightning takes a path that begins with http for an address.
+            # Lightning treats a path that begins with http as an address.
             path = start.progress.path.absolute() if start.progress else None
             self.trainer.fit(model, datamodule=datamodule, ckpt_path=path, weights_only=True)
             if torch.distributed.is_available() and torch.distributed.is_initialized():
-                # One process evaluates: its metrics must not wait for the others.
+                # One process evaluates; its metrics must not wait for the others.
                 torch.distributed.barrier()
                 torch.distributed.destroy_process_group()
             self.signals.check()
@@ -251,7 +251,7 @@ class LeafCLI(LightningCLI):
 
     def _leave(self, interrupted: Interrupted, run: RunFolder | None) -> NoReturn:
         if self.is_child:
-            # Started by the first process, which Lightning would kill at once if another ended with an error.
+            # Lightning would kill the first process at once if a process that it started ended with an error.
             raise SystemExit(0)
         if self.trainer.is_global_zero:
             report_interrupted(run)

@@ -28,7 +28,7 @@ from bldml.training.resume.signals import is_first_process
 from bldml.training.resume.state import DamagedCheckpoint, Progress, read_progress
 
 LOGS = "lightning_logs"
-# Processes that Lightning starts beside the first one are told its run by this variable.
+# By this variable the first process tells the other processes of a fit which run they train in.
 RUN_VARIABLE = "BLDML_RUN"
 # What may differ when a run is resumed, because no result depends on it.
 FREE = (
@@ -36,11 +36,11 @@ FREE = (
     "test_after_fit",
     "report",
     "checkpoint_minutes",
-    # Where the photographs are, not which: their contents are compared.
+    # The paths of the photographs; their contents are compared.
     "data.root",
     "data.manifest",
     "data.num_workers",
-    # Neither says what is trained on, or changes a number.
+    # These change neither the training data nor any number.
     "data.on_leak",
     "data.cache",
     "data.cache_dir",
@@ -51,18 +51,18 @@ FREE = (
 )
 
 
-# Why this run: --resume names it, the process that trains it has started this one, or its Slurm job was requeued.
+# The reason for resuming a run: the option --resume, a parent process that trains in it, or its requeued Slurm job.
 Reason = Literal["option", "child", "job"]
 
 
 class Differences(NamedTuple):
-    """How the settings of a run differ from those that it is to be resumed with.
+    """Differences between the recorded settings of a run and the settings of this command.
 
     Attributes:
         allowed: Settings that may differ: recorded and current value.
-        added: Settings that the run's version did not have, with their defaults, which it counts as having had.
+        added: Settings that the run's version of bldml did not have, with their defaults, which count as recorded.
         refused: Settings that must not differ: recorded and current value.
-        unknown: Those of `refused` that only one of the two versions of bldml has.
+        unknown: Settings in `refused` that only one of the two versions of bldml has.
     """
 
     allowed: dict[str, tuple[Any, Any]]
@@ -73,16 +73,16 @@ class Differences(NamedTuple):
 
 @dataclass(frozen=True)
 class ResumePlan:
-    """Which run a fit resumes and from where: made once, when the command line is parsed, and only read afterwards.
+    """Which run a fit resumes and from which checkpoint; made once, when the command line is parsed.
 
     Attributes:
         run: The run.
-        reason: Why it is this run.
-        seed: The seed that its environment.json records; None where that is missing or damaged.
-        differences: How the configuration differs from the recorded one; nothing is refused.
-        progress: Where the run stands in the checkpoint to resume from, last.ckpt or previous.ckpt; None where there is
-            no checkpoint yet, and the run starts at its beginning.
-        damage: What is wrong with a newer checkpoint, which is passed over; None where there is none.
+        reason: Why this run is resumed.
+        seed: The seed in its environment.json; None if that file is missing or damaged.
+        differences: Differences from the recorded configuration; none of them is refused.
+        progress: Progress in the checkpoint to resume from, last.ckpt or previous.ckpt; None if there is no checkpoint
+            yet and the run starts from its beginning.
+        damage: What is wrong with a newer checkpoint that is skipped; None if there is none.
     """
 
     run: RunFolder
@@ -94,22 +94,21 @@ class ResumePlan:
 
     @property
     def manifest(self) -> Path:
-        """The photographs to train on: those that the run was started with."""
+        """Manifest of the photographs that the run was started with."""
         return self.run.splits
 
     def check_processes(self, found: int) -> None:
-        """Refuse another number of processes than the checkpoint was written by.
+        """Check that the number of processes is that of the checkpoint.
 
         Raises:
-            RunError: It differs.
+            RunError: The numbers differ.
         """
         if self.progress is None or self.progress.world_size == found:
             return
-        are = "is" if found == 1 else "are"
         processes = counted(self.progress.world_size, "process", "processes")
         raise RunError(
-            f"{self.run.path} was trained by {processes} and can go on only so; now there {are} {found}. Set "
-            "--trainer.devices and --trainer.num_nodes as before.",
+            f"The run {show_path(self.run.path)} used {processes}; resume it with {self.progress.world_size} (found "
+            f"{found}). Set --trainer.devices and --trainer.num_nodes as before.",
             "processes-differ",
             path=self.run.path,
             found=found,
@@ -118,10 +117,10 @@ class ResumePlan:
 
 
 def with_config_of_run(arguments: list[str]) -> list[str]:
-    """Put a run's own configuration in front of the others where `--resume` is given.
+    """Insert a run's own configuration before all others if `--resume` is set.
 
     Raises:
-        ConfigError: There is no such run.
+        ConfigError: The run does not exist.
     """
     given = values_of(arguments, "--resume") if arguments[:1] == ["fit"] else []
     if not given:
@@ -131,7 +130,7 @@ def with_config_of_run(arguments: list[str]) -> list[str]:
         inside = RunFolder.of_checkpoint(run.path) if run.path.is_file() else None
         hint = f" Its run is {inside.path}." if inside else ""
         raise ConfigError(
-            f"--resume takes a run folder; {run.path} holds no config.yaml.{hint}", "resume-no-run", path=run.path
+            f"--resume needs a run folder; {run.path} has no config.yaml.{hint}", "resume-no-run", path=run.path
         )
     return ["fit", "--config", str(run.config), *arguments[1:]]
 
@@ -142,7 +141,7 @@ def runs_directory(config: Namespace) -> Path:
 
 
 def default_run_name(config: Namespace, job: SlurmJob | None) -> str:
-    """Backbone, fold if there is one, and Slurm job, else time."""
+    """Return the default run name: backbone, fold if any, and Slurm job or time."""
     fold = "" if config.data.fold is None else f"_fold-{config.data.fold}"
     when = job.id.replace("_", "-") if job else f"{datetime.now():%Y%m%d-%H%M%S}"
     return f"{config.model.backbone}{fold}_{when}"
@@ -151,19 +150,19 @@ def default_run_name(config: Namespace, job: SlurmJob | None) -> str:
 def make_plan(
     config: Namespace, job: SlurmJob | None, parser: ArgumentParser, hold: Callable[[RunFolder, float], None]
 ) -> ResumePlan | None:
-    """Decide once which run a fit resumes and from where; None for a new run. Changes nothing.
+    """Return which run a fit resumes and from where; None for a new run. Changes no file.
 
     Args:
         config: The parsed configuration of the fit.
         job: The Slurm job of this process.
         parser: The parser of the configuration.
-        hold: Locks the run, waiting at most so many seconds. Called before any checkpoint is read: a process that is
-            still ending would otherwise write a newer one afterwards.
+        hold: Locks the run, waiting at most the given seconds. Called before a checkpoint is read, because a process
+            that is still ending could otherwise write a newer one afterwards.
 
     Raises:
-        ConfigError: The configuration differs from the run's in what must be the same.
+        ConfigError: The configuration differs from the run's in settings that must not differ.
         RunError: The name of the run is not valid, or another process trains in it.
-        CheckpointError: The run has checkpoints, and none of them can be resumed from.
+        CheckpointError: The run has checkpoints, but all of them are damaged.
     """
     found = _find_run(config, job)
     if found is None:
@@ -181,7 +180,7 @@ def make_plan(
     differences = compare_settings(_flat(_read_config(run)), _flat(now), _flat(defaults))
     if differences.refused:
         raise _refusal(run, differences)
-    # The process that ended may still be ending, and a file server may notice late that its node is dead.
+    # The previous process may still be ending, and a file server may notice a dead node late.
     hold(run, 120.0 if job and job.restarts else 0.0)
     progress, damage = choose_checkpoint(run)
     return ResumePlan(run, reason, seed, differences, progress, damage)
@@ -199,7 +198,7 @@ def _find_run(config: Namespace, job: SlurmJob | None) -> tuple[RunFolder, Reaso
         check_name(config.run_name, "run")
         candidates = [logs / config.run_name]
     else:
-        # A folder of that name may be another cluster's; then the job's own has a number behind it.
+        # A folder of that name may belong to another cluster; then this job's folder has a number as suffix.
         name = default_run_name(config, job)
         candidates = [logs / name, *sorted(logs.glob(f"{name}-[0-9]*"))]
     runs = (RunFolder(path) for path in candidates)
@@ -207,7 +206,7 @@ def _find_run(config: Namespace, job: SlurmJob | None) -> tuple[RunFolder, Reaso
 
 
 def recorded(run: RunFolder) -> dict[str, Any]:
-    """Read the run's environment.json; empty where there is none."""
+    """Read the run's environment.json; empty if there is none."""
     return mapping_or_nothing(run.environment)
 
 
@@ -220,13 +219,13 @@ def _read_config(run: RunFolder) -> Any:
 
 
 def compare_settings(before: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[str, Any]) -> Differences:
-    """Compare the settings of a run with those that it is to be resumed with.
+    """Compare the recorded settings of a run with the settings of this command.
 
     Args:
         before: Recorded settings, by dotted key.
         now: Settings of this command.
-        defaults: All defaults. A key that the run's version did not have yet counts as its default, which does what was
-            done before there was the key.
+        defaults: All defaults. A key that the run's version did not have counts as its default, which keeps the
+            behaviour of that version.
 
     >>> compare_settings(
     ...     {"data.root": "a", "model.lr": 1}, {"data.root": "b", "model.lr": 2, "model.head": 3}, {"model.head": 3}
@@ -241,7 +240,7 @@ def compare_settings(before: Mapping[str, Any], now: Mapping[str, Any], defaults
     keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     free = {key for key in keys if any(key == name or key.startswith(f"{name}.") for name in FREE)}
     pairs = {key: (before.get(key), now.get(key)) for key in keys}
-    # A setting that only one of the two has; with keys of its own, or null, it is there and differs.
+    # A setting that only one version has. A group of keys, or null, counts as present and different.
     unknown = tuple(
         key
         for key in keys
@@ -262,18 +261,18 @@ def compare_settings(before: Mapping[str, Any], now: Mapping[str, Any], defaults
 def _refusal(run: RunFolder, differences: Differences) -> ConfigError:
     if differences.unknown:
         return ConfigError(
-            f"The run {show_path(run.path)} was started by another version of bldml, whose settings were not these "
-            f"({', '.join(differences.unknown)}). Go on with that version, which {show_path(run.environment)} names, "
-            "or start anew with another --run_name.",
+            f"The run {show_path(run.path)} was started by another version of bldml with other settings "
+            f"({', '.join(differences.unknown)}). Resume it with that version (see {show_path(run.environment)}), or "
+            "start a new run with --run_name.",
             "resume-other-version",
             path=run.path,
             found=list(differences.unknown),
         )
-    lines = [f"  {key}: {before} at its start, {now} now" for key, (before, now) in differences.refused.items()]
+    lines = [f"  {key}: {before} when the run started, {now} now" for key, (before, now) in differences.refused.items()]
     return ConfigError(
         f"The run {show_path(run.path)} was started with another configuration:\n" + "\n".join(lines) + "\n"
-        f"To go on with its own: python -m bldml fit --resume {shell_word(run.path)}\n"
-        "To start anew with this one, give another --run_name.",
+        f"To resume it with its own configuration: python -m bldml fit --resume {shell_word(run.path)}\n"
+        "To start a new run with this configuration, set --run_name.",
         "resume-config-differs",
         path=run.path,
         found=lines,
@@ -281,13 +280,13 @@ def _refusal(run: RunFolder, differences: Differences) -> ConfigError:
 
 
 def choose_checkpoint(run: RunFolder) -> tuple[Progress | None, str | None]:
-    """Find the newest checkpoint that is whole.
+    """Find the newest intact checkpoint.
 
     Returns:
-        Its progress, None if there is no checkpoint yet; and what is wrong with a newer one, if it is damaged.
+        Its progress, None if there is no checkpoint yet; and what is wrong with a newer checkpoint, if it is damaged.
 
     Raises:
-        CheckpointError: There are checkpoints, and none of them is whole, or one cannot be read.
+        CheckpointError: All checkpoints are damaged, or one cannot be read.
     """
     problems: list[str] = []
     for path in (_newest(run), run.previous_checkpoint):
@@ -299,8 +298,8 @@ def choose_checkpoint(run: RunFolder) -> tuple[Progress | None, str | None]:
             problems.append(str(error))
     if problems:
         raise CheckpointError(
-            "\n".join(problems) + "\nThe run cannot go on; its best.ckpt can still be tested. To begin again, remove "
-            f"these files from {show_path(run.checkpoints)}.",
+            "\n".join(problems) + "\nThis run cannot be resumed, but its best.ckpt can still be tested. To start over, "
+            f"remove these files from {show_path(run.checkpoints)}.",
             "resume-checkpoints-damaged",
             path=run.checkpoints,
             found=problems,
@@ -309,28 +308,28 @@ def choose_checkpoint(run: RunFolder) -> tuple[Progress | None, str | None]:
 
 
 def set_damaged_aside(plan: ResumePlan) -> None:
-    """Rename a damaged checkpoint: otherwise the next save would let it take the place of the good one."""
+    """Rename a damaged checkpoint; otherwise the next save would replace the intact one by it."""
     if plan.damage is not None and plan.progress is not None:
-        rank_zero_info(f"Warning: {plan.damage} Going on from the one before, {plan.progress.path.name}.")
+        rank_zero_info(f"Warning: {plan.damage} Resuming from the previous one, {plan.progress.path.name}.")
         if is_first_process():
             _newest(plan.run).replace(plan.run.checkpoints / "damaged.ckpt")
 
 
 def _newest(run: RunFolder) -> Path:
-    # Without a last.ckpt the process ended between two renames, and the next one is the newest.
+    # If there is no last.ckpt, the process ended between two renames, and next.ckpt is the newest.
     return run.last_checkpoint if run.last_checkpoint.exists() else run.next_checkpoint
 
 
 def read_same_photographs(plan: ResumePlan, datamodule: LeafDataModule, check: Callable[[], None]) -> PreparedData:
-    """Read the photographs that the run was started with, whatever has been added since.
+    """Read the photographs that the run was started with; photographs added since are ignored.
 
     Args:
         plan: The run to resume.
-        datamodule: Where they are.
-        check: Called now and then; may raise to stop.
+        datamodule: The data module with the paths of the photographs.
+        check: Called repeatedly; may raise to interrupt.
 
     Raises:
-        DatasetError: One is missing or has changed.
+        DatasetError: A photograph is missing or has changed.
     """
     run, excluded = plan.run, []
     if run.excluded.is_file():
@@ -339,14 +338,14 @@ def read_same_photographs(plan: ResumePlan, datamodule: LeafDataModule, check: C
     try:
         data = datamodule.read_for_fit(check, manifest=plan.manifest, excluded=excluded)
     except DatasetError as error:
-        message = f"{error}\nIf the photographs have moved, say where to: --data.root FOLDER."
+        message = f"{error}\nIf the photographs have moved, set their new folder with --data.root FOLDER."
         raise DatasetError(message, "resume-photographs-missing", path=run.path) from error
     before = recorded(run).get("dataset_fingerprint")
     changed = [split for split, digest in data.dataset_digests.items() if (before or {}).get(split) != digest]
     if before is not None and changed:
         raise DatasetError(
-            f"The photographs of the {' and '.join(changed)} split have changed since the run {show_path(run.path)} "
-            "was started; what it has learnt is of the others. Put them back, or start a run of another --run_name.",
+            f"The photographs of the {' and '.join(changed)} split changed since the run {show_path(run.path)} "
+            "started. Restore them, or start a new run with --run_name.",
             "resume-photographs-changed",
             path=run.path,
             found=changed,
@@ -355,15 +354,15 @@ def read_same_photographs(plan: ResumePlan, datamodule: LeafDataModule, check: C
 
 
 def record_resume(plan: ResumePlan, job: SlurmJob | None) -> None:
-    """Add to environment.json when, where, from which step and with which other settings the run is resumed.
+    """Record in environment.json when, where, from which step and with which changed settings a run is resumed.
 
     Raises:
-        RunError: It cannot be written.
+        RunError: The file is missing, damaged or cannot be written.
     """
     run, progress = plan.run, plan.progress
     record = recorded(run)
     if not record:
-        message = f"{run.environment} is missing or damaged: {show_path(run.path)} is no run that can go on."
+        message = f"The run {show_path(run.path)} cannot be resumed: environment.json is missing or damaged."
         raise RunError(message, "environment-missing", path=run.environment)
     note = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -379,7 +378,7 @@ def record_resume(plan: ResumePlan, job: SlurmJob | None) -> None:
 
 
 def _added(before: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The defaults of keys that a configuration lacks: neither they nor keys below them are there, but their group is.
+    """Return the defaults of keys that a configuration lacks, if it has other keys of the same group.
 
     >>> _added({"a.b": 1, "a.c.d": 2}, {"a.b": 0, "a.c": None, "a.e": 3, "f.g": 4})
     {'a.e': 3}

@@ -75,7 +75,7 @@ def stop_and_go_on(bldml: Bldml, leaves: Path, moments: list[str], *options: str
         outcome = bldml("fit", *(first if number == 0 else ("--trust_config", "--resume", run)))
         assert not signalling.PLAN, f"{moment} was not reached"
         assert outcome.code == (128 + kind if moment else 0), outcome.err
-        assert ("Continuing" in outcome.err) == (number > 0)
+        assert ("Resuming" in outcome.err) == (number > 0)
         assert "Traceback" not in outcome.err
         times.append(measured(RunFolder(run)) or 0.0)
     # Each process adds its time; one that finds all epochs done has none.
@@ -224,7 +224,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(how: str, steady: Pat
     outcome = bldml("fit", "--trust_config", "--resume", run.path)
     assert outcome.code == 0, outcome.err
     assert "last.ckpt is damaged" in outcome.err
-    assert "Going on from the one before, previous.ckpt" in outcome.err
+    assert "Resuming from the previous one, previous.ckpt" in outcome.err
     assert "epoch 2, step 10" in outcome.err
     assert_same(run.path, steady)
 
@@ -238,14 +238,14 @@ def test_with_both_checkpoints_damaged_nothing_is_begun_anew(leaves: Path, bldml
     before = sorted(path.name for path in run.checkpoints.iterdir())
     outcome = bldml("fit", "--trust_config", "--resume", run.path)
     assert outcome.code == 1
-    assert "The run cannot go on" in outcome.err
+    assert "This run cannot be resumed" in outcome.err
     assert sorted(path.name for path in run.checkpoints.iterdir()) == before
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--model.lr=0.5"], ["model.lr: 0.01 at its start, 0.5 now"]),
+        (["--model.lr=0.5"], ["model.lr: 0.01 when the run started, 0.5 now"]),
         (["--trainer.max_epochs=9", "--data.batch_size=4"], ["trainer.max_epochs: 3", "data.batch_size: 8"]),
         (["--unfreezing={start_epoch: 0, stages: 1}"], ["unfreezing.start_epoch: 1", "unfreezing.stages: 2"]),
     ],
@@ -327,7 +327,7 @@ def test_a_run_of_a_version_that_had_fewer_settings_goes_on(steady: Path, leaves
     config.write_text(yaml.safe_dump(content))
     outcome = bldml("fit", "--trust_config", "--resume=lightning_logs/hurt", "--model.frozen_mode=train")
     assert outcome.code == 2
-    assert "model.frozen_mode: eval at its start, train now" in outcome.err
+    assert "model.frozen_mode: eval when the run started, train now" in outcome.err
     assert bldml("fit", "--trust_config", "--resume=lightning_logs/hurt").code == 0
     assert_same(Path("lightning_logs/hurt"), steady)
 
@@ -486,7 +486,7 @@ def test_the_same_job_goes_on_and_another_does_not(
     in_job(monkeypatch, SLURM_CLUSTER_NAME="ceres")  # where numbers start at 1 too
     other = bldml(*command, "--trainer.max_epochs=1")
     assert other.code == (1 if name else 0)
-    assert "Continuing" not in other.err
+    assert "Resuming" not in other.err
 
 
 def test_another_run_of_the_same_job_is_another_run(
@@ -497,7 +497,7 @@ def test_another_run_of_the_same_job_is_another_run(
         command = ("--data.root", leaves, "--trainer.max_epochs=1", "--test_after_fit=false", f"--run_name={name}")
         outcome = bldml("fit", *OPTIONS, *command)
         assert outcome.code == 0
-        assert "Continuing" not in outcome.err
+        assert "Resuming" not in outcome.err
     assert len(list(Path("lightning_logs").iterdir())) == 2
     refused = bldml("fit", *OPTIONS, "--data.root", leaves, "--run_name=/absolute")
     assert refused.mistake == "name-refused"

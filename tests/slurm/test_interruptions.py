@@ -159,13 +159,13 @@ def undisturbed(fits: Fits) -> Path:
 
 def continued(fit: Fit) -> list[int]:
     """The steps from which a job went on, as its log says."""
-    return [int(number) for number in re.findall(r"^Continuing .* step (\d+)\.", fit.job.text, re.MULTILINE)]
+    return [int(number) for number in re.findall(r"^Resuming .* step (\d+)\.", fit.job.text, re.MULTILINE)]
 
 
 def test_a_run_that_nobody_interrupts_is_whole(fits: Fits, undisturbed: Path) -> None:
     (fit,) = fits(reference)
     assert fit.job.restarts == 0
-    assert "Continuing" not in fit.job.text
+    assert "Resuming" not in fit.job.text
     points = curves(undisturbed)
     assert [step for step, _ in points["val_loss"]] == [TRAIN_BATCHES * epoch - 1 for epoch in range(1, EPOCHS + 1)]
     assert checkpoint(undisturbed / "checkpoints" / "last.ckpt")["global_step"] == TRAIN_BATCHES * EPOCHS
