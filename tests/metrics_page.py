@@ -18,15 +18,16 @@ TP, FP, FN and TN count true and false positive and negative predictions. A phot
 probability is at least the threshold. A metric that the photographs do not define (0/0) is empty in a file and "not
 estimable" in a report.
 
-- `metrics.json`, `metrics.csv`, report and comparison: of the calibrated probabilities, at the operating threshold and
-  at 0.5.
+- `metrics.json`, `metrics.csv`, report and comparison: of the calibrated probabilities, at the threshold of
+  the operating point and at 0.5.
 - History of a training (`train_`, `val_`): at 0.5 and without temperature, from all logits of the epoch. Of a metric
   that an epoch does not define, the worst value of its range is logged. `loss` is the one that is minimised, weighted
   by `pos_weight`.
 - `--monitor` takes `val_loss` or any metric with "yes" in the last column, as `val_<name>`. Checkpoints, early stopping
   and plateau follow its direction.
 
-To add a metric, add a row to `bldml/metrics/registry.py`. It then appears everywhere, here too.
+To add a metric, add a row to `bldml/metrics/registry.py` and a second implementation to `tests/oracles.py`; then
+write this page again by `python -m tests.metrics_page`.
 
 | Name | Metric | Definition | Range | Better | 95 % interval | In training |
 |---|---|---|---|---|---|---|

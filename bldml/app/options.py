@@ -62,7 +62,9 @@ class Parser(LightningArgumentParser):
 
 def add_arguments(parser: LightningArgumentParser, verb: str) -> None:
     """Add the options outside model, data and trainer. All verbs accept all keys, so that one file fits all verbs."""
-    parser.add_argument("--run_name", type=str | None, help="Name of the run folder; null: backbone, fold and time.")
+    parser.add_argument(
+        "--run_name", type=str | None, help="Name of the run folder; null: backbone, fold, time or job."
+    )
     parser.add_argument(
         "--monitor",
         type=Monitor(),
@@ -162,7 +164,7 @@ class Monitor:
 @cache
 def hint_renamed(old: str, new: str) -> None:
     """Tell the user once that a name of version 0.1 has changed."""
-    rank_zero_info(f"Note: {old} is now called {new}. The next version will not accept the old name.")
+    rank_zero_info(f"Note: {old} was renamed {new}. The next version will not accept the old name.")
 
 
 def mode_of(monitor: str) -> str:

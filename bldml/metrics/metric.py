@@ -135,7 +135,7 @@ class Metric:
 
     @property
     def worst(self) -> float:
-        """The least favourable end of its range."""
+        """The least favourable end of its range, for a metric of which higher or lower is better."""
         low, high = self.limits
         return high if self.better == "lower" else low
 

@@ -158,8 +158,8 @@ def sample_size_sentences(assessment: Assessment) -> str:
             )
         low = best.interval.low if best.interval else None
         parts.append(
-            f"With {count(n)} {name}{from_groups}, even a classifier without errors would only be shown to have a "
-            f"{score} of at least {number(low)} (lower 95 % limit, Wilson)."
+            f"With {count(n)} {name}{from_groups}, even a classifier without errors only has a proven {score} of at "
+            f"least {number(low)} (lower 95 % limit, Wilson)."
         )
     return " ".join(parts)
 

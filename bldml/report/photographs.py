@@ -109,8 +109,10 @@ def unit_sentence(data: RunData) -> str:
         how = "the splits of a manifest"
     else:
         fractions = " and ".join(filter(None, (data.setting("data", k) for k in ("val_fraction", "test_fraction"))))
-        how = "folder (train, val, test) where such folders exist, otherwise by a hash of each photograph’s name"
-        how += f" (fractions for val and test: {fractions or 'not stated'})"
+        how = (
+            "their folder (train, val or test) if the data folder has such folders, otherwise by a hash of their names"
+        )
+        how += f" (fractions for val and test: {fractions or 'not stated'}); the run does not record which"
     return f"The unit of analysis is the photograph. Photographs were assigned to splits by {how}."
 
 
@@ -191,7 +193,7 @@ def _dates(data: RunData) -> str:
 
 
 def files_table(data: RunData) -> Table:
-    """Return the files from which this report can be written again, with their hashes."""
+    """Return the main files behind this report, with their hashes."""
     run = data.run
     paths = [run.config, run.environment, run.splits, run.history, run.best_checkpoint]
     for evaluation in (*data.evaluations, *data.unlabelled):
@@ -201,7 +203,7 @@ def files_table(data: RunData) -> Table:
         for path in paths
         if path.is_file()
     ]
-    caption = "Files from which every number in this report can be recomputed."
+    caption = "The main files behind this report."
     return text_table("files", caption, ("File", "Bytes", "SHA-256"), rows)
 
 

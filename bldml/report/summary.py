@@ -113,7 +113,7 @@ def summary(data: RunData, assessed: Sequence[Assessed]) -> list[str]:
         f"On the {counted(assessment.n, 'photograph')} of {source}, it detected {n['tp']:,} of {n['tp'] + n['fn']:,} "
         f"{positive} photographs (sensitivity {percent(at['sensitivity'])}) and correctly classified {n['tn']:,} of "
         f"{n['tn'] + n['fp']:,} {negative} photographs (specificity {percent(at['specificity'])}). A 95 % interval "
-        "is the range of true values compatible with these photographs; fewer photographs give a wider interval."
+        "shows the uncertainty due to the number of photographs: fewer photographs give a wider interval."
     )
     paragraphs = [task, performance, *_predictive_value(at["sensitivity"], at["specificity"], positive)]
     if area.interval is not None and area.interval.low <= 0.5:

@@ -116,7 +116,9 @@ def operating_point_table(data: RunData) -> tuple[Table | None, list[str]]:
         for other in data.evaluations
         if abs((other.threshold or 0) - evaluation.threshold) > 1e-12
     ]
-    caption = "Operating point: how a probability becomes a prediction. It was chosen without test photographs."
+    caption = "Operating point: how a probability becomes a prediction."
+    if validation is not None and not warnings:
+        caption += " It was chosen without test photographs."
     return text_table("operating_point", caption, ("Item", "Value"), rows), warnings
 
 
@@ -211,7 +213,7 @@ def commands(data: RunData) -> list[tuple[str, str]]:
         (f"Evaluation {plain(evaluation.name)}", _command(evaluation.provenance.command))
         for evaluation in (*data.evaluations, *data.unlabelled)
     ]
-    found.append(("To repeat the training", "python -m bldml fit --config config.yaml"))
+    found.append(("To repeat the training", "python -m bldml fit --config config.yaml --run_name NEW_NAME"))
     found.append(("To rewrite this report", f"python -m bldml report {shlex.quote(str(data.run.path))}"))
     return [(title, plain(text)) for title, text in found if text]
 

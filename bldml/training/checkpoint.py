@@ -125,7 +125,7 @@ class DescribedData(Protocol):
         """Return the fields of a `Header` that describe the photographs."""
 
 
-def described_photographs(trainer: "Trainer") -> DescribedData | None:
+def describing_datamodule(trainer: "Trainer") -> DescribedData | None:
     """Return the trainer's data module if it can describe its photographs, otherwise None."""
     datamodule: Any = getattr(trainer, "datamodule", None)
     return datamodule if hasattr(datamodule, "photographs") and hasattr(datamodule, "describe") else None

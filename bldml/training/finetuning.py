@@ -205,7 +205,7 @@ def check_depth(module: LeafClassifier, unfreezing: Any) -> None:
         unfreezing: The settings of `ProgressiveUnfreezing`.
 
     Raises:
-        TrainingError: The backbone has fewer stages or blocks.
+        ConfigError: The backbone has fewer stages or blocks.
     """
     module.unfreeze(*deepest(unfreezing.stages, unfreezing.blocks)).unfreeze(0)
 

@@ -18,7 +18,7 @@ from bldml.training.checkpoint import (
     DESCRIBED,
     KEY,
     Header,
-    described_photographs,
+    describing_datamodule,
     header_of,
     rename_monitors,
     software_versions,
@@ -120,7 +120,7 @@ class LeafClassifier(LightningModule):
         self.operating_point = OperatingPoint(threshold=0.5, temperature=1.0)
         self.description: dict[str, Any] = {}
         self._is_described = False
-        # Whether weights were loaded: pretrained ones, or those of a checkpoint.
+        # Whether the initial weights are in place: pretrained, of a checkpoint, or random as requested.
         self.has_weights = weights == "none"
         self.unfreeze(0)
 
@@ -146,13 +146,13 @@ class LeafClassifier(LightningModule):
             TrainingError: Data module or callbacks do not fit, or the pretrained weights are not available.
             CheckpointError: The header that checkpoints would have is invalid.
         """
-        photographs = described_photographs(self.trainer)
-        if photographs is not None and photographs.image_size not in (None, self.image_size):
+        datamodule = describing_datamodule(self.trainer)
+        if datamodule is not None and datamodule.image_size not in (None, self.image_size):
             raise TrainingError(
                 f"The classifier needs images of {self.image_size} px, but the data module makes images of "
-                f"{photographs.image_size} px. Set the same image_size for both, or none for the data module.",
+                f"{datamodule.image_size} px. Set the same image_size for both, or none for the data module.",
                 "image-sizes-differ",
-                found=photographs.image_size,
+                found=datamodule.image_size,
                 expected=self.image_size,
             )
         if stage != "fit":
@@ -160,12 +160,12 @@ class LeafClassifier(LightningModule):
         check_callbacks(self.trainer)
         if not self.has_weights:
             self.load_pretrained()
-        if photographs is not None and not self._is_described:
-            description = photographs.describe()
+        if datamodule is not None and not self._is_described:
+            description = datamodule.describe()
             own = {"precision": str(self.trainer.precision), "operating_point": vars(self.criterion)}
             description["settings"] |= own
             self.description = {"versions": software_versions(), **description}
-            self.balance(*photographs.photographs.class_counts())
+            self.balance(*datamodule.photographs.class_counts())
         if self.description:
             try:
                 header_of(self.header().to_plain())
@@ -192,6 +192,9 @@ class LeafClassifier(LightningModule):
         Args:
             depth: Number of parts to unfreeze, from 0 (only the head is trained) to all of them; None for all.
             unit: Kind of parts: stages, or the smaller blocks.
+
+        Raises:
+            ConfigError: The backbone has fewer parts.
         """
         parts = self.row.parts(unit)
         depth = len(parts) if depth is None else depth
@@ -311,8 +314,8 @@ class LeafClassifier(LightningModule):
             return
         self.description = self.description or {name: plain[name] for name in DESCRIBED}
         trainer = attached_trainer(self)
-        photographs = None if trainer is None else described_photographs(trainer)
-        positive = None if photographs is None else photographs.photographs.positive_class
+        datamodule = None if trainer is None else describing_datamodule(trainer)
+        positive = None if datamodule is None else datamodule.photographs.positive_class
         if positive not in (None, plain["positive_class"]):
             known = plain["positive_class"]
             message = f"The positive class is {known} in this checkpoint, {positive} in these photographs."

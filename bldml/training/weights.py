@@ -82,7 +82,8 @@ def fetch_weights(backbone: str = "all", to: Path | None = None) -> None:
         to: Folder that becomes TORCH_HOME; None for torch's cache.
 
     Raises:
-        TrainingError: There is no such backbone, or some could not be fetched; all others were.
+        UsageError: There is no such backbone, or it has no ImageNet weights.
+        TrainingError: Some weights could not be downloaded; all others were.
     """
     known = {str(name): name for name in BACKBONES}
     having = [name for name in BACKBONES if weights_url(name)]

@@ -23,13 +23,13 @@ class SplitRequest:
     """The requested splits and folds.
 
     Args:
-        val: Fraction of the validation split, in (0, 1), or 0 if there are folds (see `with_folds`).
+        val: Fraction of the validation split, in [0, 1); `with_folds` refuses 0 without folds.
         test: Fraction of the test split, in [0, 1); 0 for none.
         folds: Number of cross-validation folds of the non-test photographs, at least 2; None for no folds.
         seed: Random seed for ties.
 
     Raises:
-        DatasetError: A value is out of its range.
+        UsageError: A value is out of its range.
     """
 
     val: float = 0.2
@@ -60,7 +60,7 @@ class SplitRequest:
         """Return the request with this number of folds, as resolved against the previous manifest.
 
         Raises:
-            DatasetError: There is neither a validation split nor folds.
+            UsageError: There is neither a validation split nor folds.
         """
         if self.val == 0 and folds is None:
             raise UsageError(

@@ -1,4 +1,4 @@
-"""Callback that interrupts a run at any moment so that it can be resumed exactly: safe points, last.ckpt."""
+"""Callback that interrupts a run at the next safe point after a signal, so that it resumes exactly."""
 
 import math
 import time
@@ -53,18 +53,18 @@ class Interruption(Callback):
     ) -> None:
         super().__init__()
         self.signals, self.run, self.table, self.best, self.seconds = signals, run, table, best, 60 * minutes
-        self._group: Any = None  # a torch.distributed process group
+        self._process_group: Any = None
         self._saved_at = time.monotonic()
         self._resumed_at: int | None = None
         self._metrics: dict[str, Any] = {}
-        self._shared_batches = 0
+        self._fewest_batches = 0
         self._position: Position | None = None
         self._is_readable = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Create a process group on the CPUs of all ranks; the one on the GPUs would have to wait for them."""
-        if trainer.world_size > 1 and self._group is None:
-            self._group = torch.distributed.new_group(backend="gloo")
+        if trainer.world_size > 1 and self._process_group is None:
+            self._process_group = torch.distributed.new_group(backend="gloo")
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Restore the state that Lightning does not restore.
@@ -73,10 +73,10 @@ class Interruption(Callback):
             CheckpointError: The ranks loaded different checkpoints.
         """
         if KEY not in checkpoint:
-            return  # written by a callback that tries something and then restores the state before
+            return  # written by LearningRateFinder or BatchSizeFinder, which restore the state afterwards
         state = checkpoint[KEY]
         step = int(state["step"])
-        largest, smallest = self._agree(torch.tensor([step, -step])).tolist()
+        largest, smallest = self._maximum_over_ranks(torch.tensor([step, -step])).tolist()
         if largest != -smallest:
             message = f"Ranks loaded different checkpoints (steps {-smallest} to {largest}). Start the command again."
             raise CheckpointError(message, "ranks-differ", found=[-smallest, largest])
@@ -100,7 +100,7 @@ class Interruption(Callback):
         loader(trainer).trained_on = 0
         if trainer.current_epoch > 0 and trainer.current_epoch != self._resumed_at:
             self._save(trainer, pl_module, "epoch")
-        self._interrupt_if_asked(trainer, pl_module, None)
+        self._save_or_interrupt(trainer, pl_module, None)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -108,31 +108,31 @@ class Interruption(Callback):
         """Interrupt or save, unless gradients wait to be applied, or a validation or the epoch's end follows."""
         loader(trainer).trained_on = batch_idx + 1
         if is_between_steps(trainer) and not trainer.is_last_batch:
-            self._interrupt_if_asked(trainer, pl_module, "batch")
+            self._save_or_interrupt(trainer, pl_module, "batch")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find how many batches all ranks have in common: their numbers of photographs may differ by one."""
-        self._shared_batches = int(self._agree(torch.tensor([-int(trainer.num_val_batches[0])]))[0]) * -1
+        self._fewest_batches = int(self._maximum_over_ranks(torch.tensor([-int(trainer.num_val_batches[0])]))[0]) * -1
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
-        """Interrupt, unless it is the last batch: the whole validation will be repeated, so it rather ends first."""
-        if not (trainer.sanity_checking or has_gradients_waiting(trainer)) and batch_idx < self._shared_batches - 1:
-            self._interrupt_if_asked(trainer, pl_module, "validation")
+        """Interrupt, unless it is the last batch: an interrupted validation is repeated, so this one is finished."""
+        if not (trainer.sanity_checking or has_gradients_waiting(trainer)) and batch_idx < self._fewest_batches - 1:
+            self._save_or_interrupt(trainer, pl_module, "validation")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the last epoch."""
         self._save(trainer, pl_module, "epoch")
 
-    def _agree(self, values: Tensor) -> Tensor:
+    def _maximum_over_ranks(self, values: Tensor) -> Tensor:
         """Return the maximum over all ranks."""
-        if self._group is not None:
-            torch.distributed.all_reduce(values, torch.distributed.ReduceOp.MAX, group=self._group)
+        if self._process_group is not None:
+            torch.distributed.all_reduce(values, torch.distributed.ReduceOp.MAX, group=self._process_group)
         return values
 
-    def _interrupt_if_asked(self, trainer: Trainer, module: LightningModule, position: Position | None) -> None:
+    def _save_or_interrupt(self, trainer: Trainer, module: LightningModule, position: Position | None) -> None:
         """Save if a signal was received or a checkpoint is due; interrupt if a signal was received.
 
         Args:
@@ -143,9 +143,10 @@ class Interruption(Callback):
         Raises:
             Interrupted: At least one rank received a signal.
         """
-        # Of different signals the largest number: SIGTERM before SIGUSR1, whose requeue could revive a cancelled job.
+        # Of different signals the largest number counts: SIGTERM wins over SIGUSR1, whose requeue could revive a
+        # cancelled job.
         due = position == "batch" and trainer.is_global_zero and time.monotonic() - self._saved_at >= self.seconds
-        signum, save = self._agree(torch.tensor([self.signals.received or 0, int(due)])).tolist()
+        signum, save = self._maximum_over_ranks(torch.tensor([self.signals.received or 0, int(due)])).tolist()
         if position is not None and (signum or save):
             self._save(trainer, module, position)
         if signum:
@@ -189,9 +190,9 @@ class Interruption(Callback):
         if self._position is None:
             return
         metrics = [take_metrics(pl_module)]
-        if self._group is not None:
+        if self._process_group is not None:
             metrics *= trainer.world_size
-            torch.distributed.all_gather_object(metrics, metrics[0], group=self._group)
+            torch.distributed.all_gather_object(metrics, metrics[0], group=self._process_group)
         make_resumable(
             checkpoint,
             self._position,
