@@ -59,7 +59,7 @@ def test_help_of_each_verb(verb: str, bldml: Bldml) -> None:
     assert outcome.code == 0
     for option in ("--data.root", "--model.backbone", "--trainer.max_epochs", "--early_stopping.patience"):
         assert option in outcome.out
-    assert "Name of the class that is to be found" in " ".join(outcome.out.split())
+    assert "Name of the positive class" in " ".join(outcome.out.split())
 
 
 def test_print_config_is_commented_and_can_be_used(bldml: Bldml, leaves: Path) -> None:

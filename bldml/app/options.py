@@ -114,9 +114,7 @@ def add_arguments(parser: LightningArgumentParser, verb: str) -> None:
         parser.add_argument(
             "--ckpt_path", type=Path | None, help="Checkpoint to use (required), such as <run>/checkpoints/best.ckpt."
         )
-        parser.add_argument(
-            "--name", type=str | None, help="Name of this evaluation; null: that of the split or folder."
-        )
+        parser.add_argument("--name", type=str | None, help="Name of this evaluation; null: split or folder name.")
         parser.add_argument(
             "--output",
             type=Path | None,

@@ -134,7 +134,7 @@ def test_imagenet_weights_that_cannot_be_had(
 
 @pytest.mark.parametrize("verb", ["test", "predict", "validate"])
 def test_no_checkpoint(verb: str, tmp_path: Path, bldml: Bldml) -> None:
-    assert "--ckpt_path FILE" in bldml(verb).err
+    assert bldml(verb).mistake == "checkpoint-not-given"
     outcome = bldml(verb, "--ckpt_path", tmp_path / "best.ckpt", "--data.root", tmp_path)
     assert outcome.code == 1
     assert "There is no checkpoint" in outcome.err
@@ -174,7 +174,7 @@ def test_checkpoint_that_is_not_one(run: Path, tmp_path: Path, bldml: Bldml) -> 
         ({"temperature": float("nan")}, "temperature"),
         ({"image_size": 10**9}, "image_size"),
         ({"format": 99}, "format is 99"),
-        ({"backbone": "resnet50"}, "not those of resnet50"),
+        ({"backbone": "resnet50"}, "do not fit resnet50"),
     ],
 )
 def test_checkpoint_that_describes_itself_wrongly(

@@ -297,7 +297,7 @@ def test_what_cannot_be_resampled_is_none_and_what_is_skipped_is_said() -> None:
     assert bootstrap.paired_bootstrap(lambda index: None, [0, 1]) is None
     found = bootstrap.bootstrap(lambda index: 1.0 if index[0] else None, [1, 1, 1], replicates=100)
     assert found is not None
-    assert "draws without a value left out" in found.method
+    assert "undefined draws omitted" in found.method
     few = bootstrap.bootstrap(lambda index: 1.0, [1, 1, 1], ["a", "a", "b"])
     assert few is not None
     assert "unreliable" in few.method
