@@ -210,7 +210,7 @@ def test_failure_does_not_stop_the_others(
     outcome = bldml("prefetch")
     assert outcome.code == 1
     assert "resnet50: " in outcome.err
-    assert "its SHA-256 does not begin with 00000000" in outcome.err
+    assert "SHA-256 of the downloaded file does not begin with 00000000" in outcome.err
     assert outcome.out.count("downloaded") == 3
     assert left_in(cache) == {place(server, cache, name) for name in NAMES if name != "resnet50"}
 

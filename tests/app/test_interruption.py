@@ -533,7 +533,7 @@ def test_a_callback_whose_state_cannot_be_read_back_is_named_at_the_first_save(l
         "fit", *OPTIONS, "--data.root", leaves, "--run_name=r", "--trainer.callbacks+=tests.signalling.NotPlain"
     )
     assert outcome.code == 1
-    assert "returns from state_dict something that is no plain value" in outcome.err
+    assert "returns a value that is not plain from state_dict" in outcome.err
     assert "Traceback" not in outcome.err
 
 

@@ -114,7 +114,7 @@ def test_a_run_of_a_fold_says_so_and_repeats_itself(data: Path, bldml: Bldml) ->
     assert re.fullmatch(r"mobilenet_v2_x0_35_fold-0_\d{8}-\d{6}", run.name)
     assert bldml("report", run).code == 0
     page = (run / "report.html").read_text()
-    assert "divided by the folds of a manifest: fold 0 is val, and the other folds are train." in page
+    assert "the folds of a manifest (fold 0 is val, the other folds are train)." in page
     test = run / "evaluations" / "test"
     before = (test / "metrics.json").read_text()
     assert json.loads((test / "provenance.json").read_text())["fold"] == 0

@@ -467,7 +467,7 @@ def test_output_that_cannot_be_written_is_a_message(paper: list[Path], bldml: Bl
     Path("out").write_text("a file")
     outcome = bldml("compare", *paper, "--output", "out")
     assert outcome.code == 1
-    assert "Cannot make out" in outcome.err
+    assert "Cannot create out" in outcome.err
     assert Path("out").read_text() == "a file"
 
 
