@@ -372,7 +372,7 @@ def test_groups_are_listed_and_small_ones_are_grey(whole: RunFolder, page: Page)
 
 def test_what_the_number_of_photographs_can_show(page: Page) -> None:
     z2 = norm.ppf(0.975) ** 2
-    text = "even a classifier without errors would only be shown to have a sensitivity of at least"
+    text = "even a classifier without errors only has a proven sensitivity of at least"
     assert f"With 30 positives, {text} {30 / (30 + z2):.3f}" in page.words
     # Of twenty groups, ten are of positives: each group is of one class.
     assert f"With 40 positives from 10 groups, {text} {10 / (10 + z2):.3f}" in page.words
