@@ -302,7 +302,7 @@ def test_photographs_that_were_added_are_left_aside_and_one_that_changed_is_name
     shutil.copy(other, root / name)
     outcome = bldml("fit", "--trust_config", "--resume=lightning_logs/changed")
     assert outcome.code == 1
-    assert "The photographs of the train split have changed" in outcome.err
+    assert "The photographs of the train split changed" in outcome.err
     (root / name).unlink()
     outcome = bldml("fit", "--trust_config", "--resume=lightning_logs/changed")
     assert outcome.code == 1
@@ -429,9 +429,9 @@ def test_checkpoint_that_cannot_be_written(leaves: Path, bldml: Bldml) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--resume=nowhere"], "nowhere holds no config.yaml"),
+        (["--resume=nowhere"], "nowhere has no config.yaml"),
         (["--resume=lightning_logs/r/checkpoints/last.ckpt"], "Its run is"),
-        (["--resume=lightning_logs"], "holds no config.yaml"),
+        (["--resume=lightning_logs"], "has no config.yaml"),
         (["--checkpoint_minutes=0"], "checkpoint_minutes"),
         (["--checkpoint_minutes=-3"], "checkpoint_minutes"),
     ],
