@@ -142,7 +142,7 @@ def test_a_folder_of_someone_elses_is_left_alone(own: RunFolder, bldml: Bldml) -
     before = sorted(folder.iterdir())
     outcome = bldml("test", "--ckpt_path", own.best_checkpoint, *CPU)
     assert outcome.code == 0
-    assert "left as it is" in outcome.err
+    assert "is not changed" in outcome.err
     assert sorted(folder.iterdir()) == before
 
 

@@ -190,6 +190,8 @@ def test_no_option_calls_or_opens_what_a_configuration_names(options: Options, w
     assert len(keys) > 100
     wrong = []
     for key in keys:
+        if key == "resume":  # names a run folder, whose files are read to find out whether it can be resumed
+            continue
         for what, sentinel in SENTINELS.items():
             for value in (sentinel, [sentinel]):
                 if not options.feed(key, value):

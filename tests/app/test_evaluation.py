@@ -87,7 +87,7 @@ def test_external_set_in_a_run_says_how_it_differs(run: Path, tmp_path: Path, bl
     assert outcome.code == 0, outcome.err
     said = outcome.out + outcome.err
     assert "25 % (1 of 4) of these photographs are BLD; in training" in said
-    assert "do not say which camera" in said
+    assert "do not record the camera" in said
     rows = read_photograph_table(copy / "evaluations" / "ohio" / "photographs.csv")
     assert sorted((row.path, row.split, row.camera) for row in rows)[0] == ("BLD/one.jpg", "test", "=Camera")
     assert {row.taken for row in rows} == {""}
@@ -112,13 +112,13 @@ def test_how_many_are_dated_is_said_where_not_all_are(run: Path, tmp_path: Path,
     assert outcome.code == 0, outcome.err
     said = (
         "They were taken from 2024-06-02 to 2024-06-02 (1 of 4 dated); the training photographs from 2024-06-01 to "
-        f"2024-06-01 (5 of {len(split['train'])} dated): at another time."
+        f"2024-06-01 (5 of {len(split['train'])} dated): the periods do not overlap."
     )
     assert said in outcome.out + outcome.err
     page = (copy / "report.html").read_text()
     assert said in page
     assert (
-        f"When they were taken: train from 2024-06-01 to 2024-06-01 (5 of {len(split['train'])} dated); val from "
+        f"Dates: train from 2024-06-01 to 2024-06-01 (5 of {len(split['train'])} dated); val from "
         f"2024-06-01 to 2024-06-01; test at an unknown time (0 of {len(split['test'])} dated)." in page
     )
 
