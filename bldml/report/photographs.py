@@ -138,9 +138,9 @@ def difference_sentences(data: RunData, evaluation: Evaluation) -> list[str]:
     found = differences(training, evaluation.photographs, data.classes.positive)
     near = evaluation.provenance.near_training_photographs
     if near is not None:
-        are = "is" if near == 1 else "are"
+        are = "is a near duplicate" if near == 1 else "are near duplicates"
         found.append(
-            f"{count(near)} of them {are} near duplicates of training or validation photographs."
+            f"{count(near)} of them {are} of training or validation photographs."
             if near
             else "None of them is a near duplicate of a training or validation photograph."
         )

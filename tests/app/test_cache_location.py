@@ -25,8 +25,9 @@ def test_among_the_photographs(place: str, data: Path, bldml: Bldml) -> None:
     before = files(data)
     outcome = bldml("fit", *THREE_LAYERS, *TRIAL, f"--data.root={data}", f"--data.cache_dir={data / place}")
     assert outcome.code == 1
-    assert f"data.cache_dir {data / place} {'lies in' if place else 'is'} a folder of the photographs" in outcome.err
-    assert f"such as --data.cache_dir {data.parent / '.bldml_cache'}, or leave it out" in outcome.err
+    assert outcome.mistake == "cache-among-photographs"
+    assert f"(--data.cache_dir) {'is inside' if place else 'is'} the photograph folder" in outcome.err
+    assert f"such as --data.cache_dir {data.parent / '.bldml_cache'}, or omit --data.cache_dir" in outcome.err
     assert files(data) == before
     assert not Path("lightning_logs").exists()
 
@@ -63,7 +64,7 @@ def test_a_manifest_may_start_from_a_folder_that_holds_more(data: Path, bldml: B
     for place in (data / "BLD" / "pixels", data.parent):
         outcome = bldml("fit", *options, f"--data.cache_dir={place}")
         assert outcome.code == 1
-        assert "a folder of the photographs themselves" in outcome.err
+        assert outcome.mistake == "cache-among-photographs"
     outcome = bldml("fit", *options, f"--data.cache_dir={data.parent / 'pixels'}")
     assert outcome.code == 0, outcome.err
 

@@ -44,7 +44,7 @@ def test_a_fit_names_them_and_writes_them_down(leaky: Path, bldml: Bldml) -> Non
     assert set(rows) == {("exact", "val/BLD/again.jpg"), ("near", "val/BLD/mirrored.png")}
     assert {row["partner_split"] for row in rows.values()} == {"train"}
     page = Path("lightning_logs/r/report.html").read_text()
-    assert "Photographs are in two splits" in page
+    assert "The splits share photographs" in page
     assert "Duplicates and bursts across splits" not in page
 
 
@@ -62,7 +62,7 @@ def test_it_can_stop_or_not_look(leaky: Path, bldml: Bldml) -> None:
 
 def test_a_clean_division_has_an_empty_list(run: Path) -> None:
     assert read(run / "leaks.csv") == []
-    assert "No photograph of one split was found again" in (run / "report.html").read_text()
+    assert "The search for leaks found no photograph" in (run / "report.html").read_text()
 
 
 def test_photographs_of_training_in_an_external_set(run: Path, leaves: Path, tmp_path: Path, bldml: Bldml) -> None:
@@ -83,7 +83,7 @@ def test_photographs_of_training_in_an_external_set(run: Path, leaves: Path, tmp
     assert trained[0] in outcome.err
     provenance = json.loads((own / "evaluations/site/provenance.json").read_text())
     assert provenance["near_training_photographs"] == 1
-    assert "1 of them is nearly the same as a photograph of training" in (own / "report.html").read_text()
+    assert "1 of them is a near duplicate of training or validation photographs" in (own / "report.html").read_text()
     stopped = bldml(*command, "--name=other", "--data.on_leak=error")
     assert stopped.code == 1
     assert not (own / "evaluations/other").exists()

@@ -149,7 +149,7 @@ def test_resume_of_a_run_that_monitored_recall(old: Path, bldml: Bldml) -> None:
     hint_renamed.cache_clear()
     outcome = bldml("fit", "--resume=stopped", "--report=false", "--test_after_fit=false")
     assert outcome.code == 0, outcome.err
-    assert outcome.err.count("val_recall is now called val_sensitivity") == 1
+    assert outcome.err.count("val_recall was renamed val_sensitivity") == 1
     assert (old / "stopped/checkpoints/best.ckpt").read_bytes() == best
     after = torch.load(last, weights_only=True)["callbacks"]
     assert not [key for key in after if "val_recall" in key]
