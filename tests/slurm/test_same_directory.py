@@ -79,7 +79,7 @@ def test_of_two_with_the_same_name_one_is_refused(leaves: Path, tmp_path: Path) 
     first, second = outcomes(*(start(tmp_path, *options, f"--seed_everything={seed}") for seed in SEEDS))
     assert sorted((first[0], second[0])) == [0, 1], (first, second)
     winner, (_, said) = (SEEDS[0], second) if first[0] == 0 else (SEEDS[1], first)
-    assert "same exists already" in said
+    assert "same already exists" in said
     run = tmp_path / "lightning_logs" / "same"
     assert yaml.safe_load((run / "config.yaml").read_text())["seed_everything"] == winner
     assert len(list(run.glob("events.out.tfevents.*"))) == 1
