@@ -32,7 +32,7 @@ from bldml.errors import RunError
 from bldml.io.atomic import check_name, write_atomically
 from bldml.run.folder import RunFolder
 from bldml.training.data.datamodule import LeafDataModule
-from bldml.training.data.prepared import PreparedData
+from bldml.training.data.reading import PreparedData
 from bldml.training.finetuning import check_depth
 from bldml.training.module import LeafClassifier
 from bldml.training.recording import Curves, EpochTable, record_environment

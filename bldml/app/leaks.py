@@ -29,7 +29,7 @@ from bldml.io.text import counted
 from bldml.run.folder import RunFolder
 from bldml.run.provenance import DIGEST_DIGITS
 from bldml.training.checkpoint import Checkpoint
-from bldml.training.data.prepared import PreparedData
+from bldml.training.data.reading import PreparedData
 
 COLUMNS = ("kind", "photograph", "split", "partner", "partner_split", "similarity")
 SHOWN = 5  # examples in a message

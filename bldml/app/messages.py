@@ -12,7 +12,7 @@ from bldml.metrics.assessment import EvaluationMetrics
 from bldml.metrics.registry import shown_in
 from bldml.run.folder import RunFolder
 from bldml.training.checkpoint import Header
-from bldml.training.data.prepared import PreparedData
+from bldml.training.data.reading import PreparedData
 
 FEW = 10  # photographs of a class in a split
 

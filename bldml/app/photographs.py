@@ -9,7 +9,7 @@ from bldml.errors import RunError
 from bldml.io.atomic import write_atomically
 from bldml.run.folder import RunFolder
 from bldml.run.photographs import PhotographRow, differences, photographs_text, read_photograph_table
-from bldml.training.data.prepared import PreparedData
+from bldml.training.data.reading import PreparedData
 
 TABLE = "photographs.csv"
 

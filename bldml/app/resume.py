@@ -22,7 +22,7 @@ from bldml.io.text import counted
 from bldml.metrics.registry import canonical
 from bldml.run.folder import RunFolder
 from bldml.training.data.datamodule import LeafDataModule
-from bldml.training.data.prepared import PreparedData
+from bldml.training.data.reading import PreparedData
 from bldml.training.resume.job import SlurmJob
 from bldml.training.resume.signals import is_first_process
 from bldml.training.resume.state import DamagedCheckpoint, Progress, read_progress

@@ -15,7 +15,7 @@ from bldml.io.text import counted
 if TYPE_CHECKING:
     from bldml.dataset.samples import Collection, Sample
     from bldml.training.data.datamodule import LeafDataModule
-    from bldml.training.data.prepared import PreparedData
+    from bldml.training.data.reading import PreparedData
 
 NAME = "photographs"
 SAMPLE = 32

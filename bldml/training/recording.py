@@ -26,7 +26,7 @@ from bldml.metrics.operating_point import to_probabilities
 from bldml.metrics.registry import canonical
 from bldml.run.predictions import Prediction, write_metrics, write_predictions
 from bldml.training.checkpoint import Header, software_versions
-from bldml.training.data.leafdataset import UNLABELLED
+from bldml.training.data.loading import UNLABELLED
 from bldml.training.module import Batch
 from bldml.training.resume.job import SlurmJob
 

@@ -196,7 +196,7 @@ def test_loader_that_fails(doctor: Doctor, leaves: Path, monkeypatch: pytest.Mon
     def fail(self: object, place: object) -> None:
         raise RuntimeError("no more shared memory")
 
-    monkeypatch.setattr("bldml.training.data.leafdataset.LeafDataset.__getitem__", fail)
+    monkeypatch.setattr("bldml.training.data.loading.LeafDataset.__getitem__", fail)
     outcome, rows = doctor(*SMALL, "--data.root", leaves)
     assert outcome.code == 0
     assert statuses(rows, "loading") == ["WARN"]

@@ -20,7 +20,7 @@ from bldml.metrics.operating_point import OperatingPoint, choose_operating_point
 from bldml.metrics.registry import shown_in
 from bldml.training.backbones import BackboneName, image_size_of
 from bldml.training.checkpoint import KEY
-from bldml.training.data.leafdataset import Item
+from bldml.training.data.loading import Item
 from bldml.training.module import Batch, LeafClassifier
 from tests.oracles import second_opinion
 

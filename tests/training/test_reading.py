@@ -19,8 +19,7 @@ from bldml.dataset.images import load_rgb
 from bldml.dataset.metadata import read_metadata
 from bldml.errors import DatasetError
 from bldml.training.data.datamodule import LeafDataModule
-from bldml.training.data.leafdataset import LeafDataset
-from bldml.training.data.sampling import EpochSampler
+from bldml.training.data.loading import EpochSampler, LeafDataset
 from bldml.training.resume.signals import Interrupted
 from bldml.training.transforms import Augmentation, resized_side
 
@@ -100,7 +99,7 @@ def test_cached_images_change_nothing(
         auto = module(root, folder, augmentation=augmentation)
         auto.read_for_fit()
         with monkeypatch.context() as patch:
-            patch.setattr("bldml.training.data.leafdataset.load_rgb", None)  # no photograph is opened
+            patch.setattr("bldml.training.data.loading.load_rgb", None)  # no photograph is opened
             assert same(batches(auto), expected)
         assert auto.photographs.dataset_digests == off.photographs.dataset_digests
         assert list(auto.photographs.contents.metadata) == list(off.photographs.contents.metadata)
@@ -114,7 +113,8 @@ def test_crops_of_a_ratio_know_the_photographs_own(root: Path, folder: Path) -> 
     datamodule = module(root, folder, augmentation=Augmentation(crop_aspect_relative=False))
     datamodule.read_for_fit()
     dataset = datamodule.train_dataloader().dataset
-    aspects = dataset.dataset.aspects  # type: ignore[attr-defined]
+    assert isinstance(dataset, LeafDataset)
+    aspects = dataset.aspects
     expected = []
     for sample in datamodule.photographs.collection.splits["train"]:
         with Image.open(sample.path) as photograph:
@@ -147,7 +147,7 @@ def test_an_evaluation_uses_what_a_fit_has_cached_and_adds_nothing(
     expected = list(before.test_dataloader())
     module(root, folder).read_for_fit()
     kept = sorted(folder.iterdir())
-    monkeypatch.setattr("bldml.training.data.leafdataset.load_rgb", None)
+    monkeypatch.setattr("bldml.training.data.loading.load_rgb", None)
     monkeypatch.setattr("bldml.dataset.verify.load_rgb", None)
     after = module(root, folder)
     after.read_for_evaluation("test", ("BLD", "No_BLD"))
@@ -174,7 +174,7 @@ def test_only_the_first_process_writes(root: Path, folder: Path, monkeypatch: py
     monkeypatch.setenv("RANK", "0")
     module(root, folder).read_for_fit()
     # By now the first one has cached them, and the second opens them when it begins to train.
-    monkeypatch.setattr("bldml.training.data.leafdataset.load_rgb", None)
+    monkeypatch.setattr("bldml.training.data.loading.load_rgb", None)
     assert next(iter(second.train_dataloader()))["image"].shape == (4, 3, SIZE, SIZE)
 
 
@@ -203,6 +203,13 @@ def test_where_and_how_much_is_said_once(root: Path, folder: Path, said: list[st
     said.clear()
     module(root, folder).read_for_fit()
     assert said == []
+
+
+def test_an_image_size_that_nobody_has_set_is_said(root: Path, said: list[str]) -> None:
+    datamodule = LeafDataModule(root=root, positive_class="BLD", cache="off")
+    datamodule.read_for_evaluation("test")
+    assert said == ["The data module has no image_size and no model: its images have 224 px."]
+    assert datamodule.image_size is None  # a trainer's model may still set it
 
 
 def test_a_folder_that_cannot_be_had(root: Path, tmp_path: Path, said: list[str]) -> None:

@@ -21,7 +21,7 @@ from bldml.metrics.operating_point import OperatingPoint, to_probabilities
 from bldml.run.predictions import read_metrics, read_predictions
 from bldml.training import recording
 from bldml.training.checkpoint import Header, software_versions
-from bldml.training.data.leafdataset import UNLABELLED
+from bldml.training.data.loading import UNLABELLED
 from bldml.training.recording import EpochTable, PredictionRecorder, git_commit, record_environment
 from tests.support import REPOSITORY
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Dataset, Sampler
+from lightning.pytorch.utilities import rank_zero_info
+from torch.utils.data import DataLoader, Sampler
 
 from bldml.dataset.cache.location import check_place, find_folders
 from bldml.dataset.cache.reader import CachedImages
@@ -14,17 +15,10 @@ from bldml.dataset.contents import Contents
 from bldml.dataset.files import show_path
 from bldml.dataset.folders import read_folders, read_unlabelled
 from bldml.dataset.manifest import check_unchanged, read_manifest, unlisted
-from bldml.dataset.samples import (
-    Collection,
-    check_positive_class,
-    check_trainable,
-    no_photographs,
-)
+from bldml.dataset.samples import Collection, check_positive_class, check_trainable, no_photographs
 from bldml.errors import ConfigError, DatasetError
-from bldml.training.data.leafdataset import FlipLabels, Item, LeafDataset
-from bldml.training.data.prepared import PreparedData
-from bldml.training.data.reading import Storage, granted_cpus, read_photographs
-from bldml.training.data.sampling import EpochSampler, EvaluationSampler, leaf_loader
+from bldml.training.data.loading import EpochSampler, EvaluationSampler, Item, LeafDataset, leaf_loader
+from bldml.training.data.reading import PreparedData, granted_cpus, read_photographs
 from bldml.training.process import default_seed
 from bldml.training.resume.signals import is_first_process
 from bldml.training.transforms import Augmentation, resized_side
@@ -85,13 +79,9 @@ class LeafDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         if not (0 < val_fraction < 1 and 0 <= test_fraction < 1 and val_fraction + test_fraction < 1):
-            raise ConfigError(
-                f"data.val_fraction {val_fraction} and data.test_fraction {test_fraction} must lie in (0, 1) and "
-                "[0, 1) and leave something for training.",
-                "fractions-wrong",
-                val=val_fraction,
-                test=test_fraction,
-            )
+            message = f"data.val_fraction {val_fraction} and data.test_fraction {test_fraction} must lie in (0, 1) and "
+            message += "[0, 1) and leave something for training."
+            raise ConfigError(message, "fractions-wrong", val=val_fraction, test=test_fraction)
         if fold is not None and manifest is None:
             message = f"data.fold {fold} needs a manifest with the column fold: --data.manifest splits.csv."
             raise ConfigError(message, "fold-without-manifest", found=fold)
@@ -115,10 +105,7 @@ class LeafDataModule(LightningDataModule):
         self.validated = "val"
 
     def setup(self, stage: str) -> None:
-        """Read the photographs of this stage, unless they have been read already.
-
-        Args:
-            stage: fit, validate, test or predict, of Lightning.
+        """Read the photographs for Lightning's stage (fit, validate, test, predict), unless they have been read before.
 
         Raises:
             DatasetError: The photographs cannot be used.
@@ -190,21 +177,17 @@ class LeafDataModule(LightningDataModule):
         if not any(collection.splits.values()):
             raise DatasetError(no_photographs(collection), "photographs-none", path=collection.root)
         if not collection.splits.get(split):
-            raise DatasetError(
-                f"The {split} split in {show_path(collection.root)} is empty. Photographs found: "
-                f"{', '.join(f'{len(v)} in {k}' for k, v in collection.splits.items())}. Set another labelled "
-                "folder with --data.root.",
-                "split-empty",
-                path=collection.root,
-                split=split,
-            )
+            found = ", ".join(f"{len(samples)} in {name}" for name, samples in collection.splits.items())
+            message = f"The {split} split in {show_path(collection.root)} is empty. Photographs found: {found}. "
+            message += "Set another labelled folder with --data.root."
+            raise DatasetError(message, "split-empty", path=collection.root, split=split)
         collection = replace(collection, splits={split: collection.splits[split]})
         unknown = [name for name in collection.class_names if class_names and name not in class_names]
         if unknown:
             raise DatasetError(
                 f"The classes in {show_path(collection.root)} are {', '.join(collection.class_names)}; the checkpoint "
-                f"has {', '.join(class_names)}. Match them with --data.class_aliases "
-                f"'{{{unknown[0]}: {class_names[0]}, …}}'.",
+                f"has {', '.join(class_names)}. Match them with --data.class_aliases: for example "
+                f"'{{{unknown[0]}: {class_names[0]}}}', if {unknown[0]} means {class_names[0]}.",
                 "classes-of-other-checkpoint",
                 path=collection.root,
                 found=[*collection.class_names],
@@ -213,8 +196,7 @@ class LeafDataModule(LightningDataModule):
         if not class_names and split != "predict":
             class_names = collection.class_names
             self.positive_class = check_positive_class(self.positive_class, class_names)
-        found = PreparedData(collection, Contents(0), class_names, self.positive_class)
-        prepared = self._verified(found)
+        prepared = self._verified(PreparedData(collection, Contents(0), class_names, self.positive_class))
         if not prepared.samples(split):
             message = f"Not one photograph in {show_path(collection.root)} can be read."
             raise DatasetError(message, "photographs-all-unreadable", path=collection.root)
@@ -296,22 +278,16 @@ class LeafDataModule(LightningDataModule):
     def _verified(
         self, found: PreparedData, check: Callable[[], None] = lambda: None, *, fit: bool = False
     ) -> PreparedData:
-        collection = found.collection
-        folders = find_folders(self.cache_dir, collection.root) if self.cache == "auto" else []
+        if self.image_size is None:
+            rank_zero_info(f"The data module has no image_size and no model: its images have {self._side} px.")
+        if self.cache == "auto":
+            found = replace(found, cache_folders=tuple(find_folders(self.cache_dir, found.collection.root)))
         # An evaluation reads each photograph once: it uses cached images and adds none.
         sides = {"train": resized_side(self._side, self.augmentation)} if fit else {}
-        storage = Storage(folders, sides, write=fit and is_first_process())
-        reading = read_photographs(
-            collection, self._side, granted_cpus(), storage, check, exclude=self.unreadable == "exclude"
-        )
-        check_unchanged(reading.collection, reading.contents.digests)
-        return replace(
-            found,
-            collection=reading.collection,
-            contents=reading.contents,
-            excluded=(*found.excluded, *reading.excluded),
-            cache_folders=tuple(folders),
-        )
+        write, exclude = fit and is_first_process(), self.unreadable == "exclude"
+        prepared = read_photographs(found, self._side, sides, check, exclude=exclude, write=write)
+        check_unchanged(prepared.collection, prepared.contents.digests)
+        return prepared
 
     @property
     def _side(self) -> int:
@@ -328,21 +304,12 @@ class LeafDataModule(LightningDataModule):
     def _loader(
         self, split: str, sampler: Sampler[tuple[int, int]], augmentation: Augmentation | None, batch_size: int
     ) -> DataLoader[Item]:
-        data = self.photographs
+        data, contents = self.photographs, self.photographs.contents_of(split)
         # Only now: at the start of training this process waited for the first process, which fills the cache.
-        side, contents, folders = resized_side(self._side, augmentation), data.contents_of(split), data.cache_folders
+        side, folders = resized_side(self._side, augmentation), data.cache_folders
         cached = CachedImages(folders, side, self._side, contents.digests) if folders else None
-        dataset: Dataset[Item] = LeafDataset(
-            data.samples(split),
-            data.class_names,
-            self._side,
-            augmentation,
-            self.seed,
-            cached,
-            contents.metadata.aspects(),
+        aspects = contents.metadata.aspects()
+        dataset = LeafDataset(
+            data.samples(split), data.positive_class, self._side, augmentation, self.seed, cached, aspects
         )
-        if split != "predict":
-            assert data.positive_class is not None
-            assert isinstance(dataset, LeafDataset)
-            dataset = FlipLabels(dataset, data.class_names, data.positive_class)
         return leaf_loader(dataset, sampler, batch_size, self.num_workers, self.seed)

@@ -1,9 +1,11 @@
-"""Read every photograph once before training or an evaluation: check it, collect its data, cache its image."""
+"""PreparedData, and the reading that makes it: every photograph is checked once, before training or an evaluation."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info
 from tqdm import tqdm
@@ -11,62 +13,88 @@ from tqdm import tqdm
 from bldml.dataset.cache.writer import ImageCache, describe_cache
 from bldml.dataset.contents import Contents
 from bldml.dataset.files import show_path
-from bldml.dataset.samples import Collection, Sample
+from bldml.dataset.samples import Collection, Sample, dataset_digest
 from bldml.dataset.verify import Verified, verify
 from bldml.errors import DatasetError
 from bldml.io.system import processors
+from bldml.run.provenance import DIGEST_DIGITS
 
 
 @dataclass(frozen=True)
-class Storage:
-    """Settings of the image cache.
+class PreparedData:
+    """Photographs that were found, read and checked.
 
     Attributes:
-        folders: Folders of the cache, best first; empty without a cache.
-        sides: Side of the cached images in pixels, by split, if it differs from the image size.
-        write: Whether to add missing images.
-    """
-
-    folders: Sequence[Path]
-    sides: Mapping[str, int]
-    write: bool
-
-
-@dataclass(frozen=True)
-class Reading:
-    """Result of reading.
-
-    Attributes:
-        collection: Without the photographs that cannot be used.
+        collection: Without the photographs that cannot be read.
         contents: Data of their files, split after split.
-        excluded: Name and reason of each photograph that cannot be used.
+        class_names: Both classes in alphabetical order; in an evaluation those of the classifier.
+        positive_class: The positive class; None for photographs without labels.
+        excluded: Name and reason of each photograph that cannot be read.
+        unlisted: Photographs below the root that the manifest does not list.
+        cache_folders: Folders of cached images, best first; empty without a cache.
     """
 
     collection: Collection
     contents: Contents
-    excluded: list[tuple[str, str]]
+    class_names: tuple[str, ...]
+    positive_class: str | None
+    excluded: tuple[tuple[str, str], ...] = ()
+    unlisted: tuple[Path, ...] = ()
+    cache_folders: tuple[Path, ...] = ()
+
+    def samples(self, split: str) -> Sequence[Sample]:
+        """Return the photographs of a split."""
+        return self.collection.splits[split]
+
+    def contents_of(self, split: str) -> Contents:
+        """Return the data of a split's files, in the order of its samples."""
+        lengths = {name: len(samples) for name, samples in self.collection.splits.items()}
+        start = sum(lengths[name] for name in list(lengths)[: list(lengths).index(split)])
+        return self.contents[start : start + lengths[split]]
+
+    @cached_property
+    def dataset_digests(self) -> dict[str, str]:
+        """Dataset digest of each split: SHA-256 of its contents and classes."""
+        return {k: dataset_digest(v, self.contents_of(k).digests) for k, v in self.collection.splits.items()}
+
+    def class_counts(self) -> tuple[int, int]:
+        """Return the numbers of negative and positive training photographs."""
+        positive = sum(sample.class_name == self.positive_class for sample in self.samples("train"))
+        return len(self.samples("train")) - positive, positive
+
+    def seen_digests(self) -> str:
+        """Return the first digits of the SHA-256 of all training and validation photographs, in one string."""
+        digests = (digest for split in ("train", "val") for digest in self.contents_of(split).digests)
+        return "".join(sorted(digest[:DIGEST_DIGITS] for digest in digests))
 
 
 def read_photographs(
-    collection: Collection, image_size: int, workers: int, storage: Storage, check: Callable[[], None], *, exclude: bool
-) -> Reading:
-    """Read all photographs, and decode those that are not cached.
+    found: PreparedData,
+    image_size: int,
+    sides: Mapping[str, int],
+    check: Callable[[], None],
+    *,
+    exclude: bool,
+    write: bool,
+) -> PreparedData:
+    """Read all photographs found, and decode those that are not cached.
 
     Args:
-        collection: The photographs.
+        found: The photographs, not read yet.
         image_size: Side of the input image in pixels.
-        workers: Number of threads.
-        storage: Settings of the image cache.
+        sides: Side of the cached images in pixels, by split, if it differs from the image size.
         check: Called after each photograph; may raise an exception to interrupt. Images cached by then stay.
         exclude: Exclude photographs that cannot be decoded, instead of raising an error.
+        write: Add missing images to the cache.
 
     Raises:
         DatasetError: Photographs cannot be decoded; the message lists all of them.
     """
-    bad: list[tuple[str, str]] = []
+    collection, bad = found.collection, []
     total = sum(len(samples) for samples in collection.splits.values())
     contents, good = Contents(total), 0
-    for result in _progress(_results(collection.splits, image_size, workers, storage, check), total):
+    results = _results(found, image_size, sides, check, write=write)
+    for result in tqdm(results, total=total, desc="Checking photographs", unit="photo", leave=False, disable=None):
         if result.reason:
             bad.append((result.sample.name, result.reason))
         else:
@@ -81,56 +109,42 @@ def read_photographs(
             path=collection.root,
             found=bad,
         )
-    return Reading(collection.without(name for name, _ in bad), contents[:good], bad)
+    without = collection.without(name for name, _ in bad)
+    return replace(found, collection=without, contents=contents[:good], excluded=(*found.excluded, *bad))
 
 
 def _results(
-    splits: Mapping[str, Sequence[Sample]], image_size: int, workers: int, storage: Storage, check: Callable[[], None]
+    found: PreparedData, image_size: int, sides: Mapping[str, int], check: Callable[[], None], *, write: bool
 ) -> Iterator[Verified]:
     """Yield one result per photograph; splits whose images have the same size share a shard."""
-    sides = [storage.sides.get(split, image_size) for split in splits]
+    splits = found.collection.splits
+    waiting: Counter[int] = Counter()  # photographs by side
+    for split, samples in splits.items():
+        waiting[sides.get(split, image_size)] += len(samples)
     caches: dict[int, ImageCache] = {}
-    try:
-        for number, (side, samples) in enumerate(zip(sides, splits.values(), strict=True)):
-            if storage.folders and side not in caches:
-                expected = sum(len(s) for s, its_side in zip(splits.values(), sides, strict=True) if its_side == side)
-                caches[side] = ImageCache(storage.folders, side, image_size, expected, write=storage.write)
-            results = verify(samples, image_size, workers, caches.get(side))
-            try:
+    with ExitStack() as stack:
+        for split, samples in splits.items():
+            side = sides.get(split, image_size)
+            if found.cache_folders and side not in caches:
+                caches[side] = ImageCache(found.cache_folders, side, image_size, waiting[side], write=write)
+                stack.callback(caches[side].close)
+            # Closing it ends the threads that write.
+            with closing(verify(samples, image_size, granted_cpus(), caches.get(side))) as results:
                 for result in results:
                     check()
                     yield result
-            finally:
-                results.close()  # ends the threads that write
-            if side in caches and side not in sides[number + 1 :]:
+            waiting[side] -= len(samples)
+            if side in caches and not waiting[side]:
                 caches[side].close()  # now, because it holds data of each photograph
-    finally:
-        for cache in caches.values():
-            cache.close()
-    _report(caches.values())
-
-
-def _report(caches: Iterable[ImageCache]) -> None:
-    for cache in caches:
-        if cache.trouble:
-            rank_zero_info(
-                f"Warning: decoded images are not cached, so every epoch decodes the photographs again: "
-                f"{cache.trouble}. --data.cache_dir FOLDER sets another folder; --data.cache off hides this warning."
-            )
-            break
-    written = [cache.written for cache in caches if cache.written is not None]
-    if written:
+    if trouble := next((cache.trouble for cache in caches.values() if cache.trouble), None):
+        rank_zero_info(
+            "Warning: decoded images are not cached, so every epoch decodes the photographs again: "
+            f"{trouble}. --data.cache_dir FOLDER sets another folder; --data.cache off hides this warning."
+        )
+    if written := [cache.written for cache in caches.values() if cache.written is not None]:
         rank_zero_info(describe_cache(written))
 
 
-def _progress(results: Iterator[Verified], total: int) -> Iterable[Verified]:
-    progress: Callable[..., Any] = tqdm
-    shown: Iterable[Verified] = progress(
-        results, total=total, desc="Checking photographs", unit="photo", leave=False, disable=None
-    )
-    return shown
-
-
 def granted_cpus() -> int:
-    """CPUs that this process may use (a job's share, not the machine's), at most 16."""
+    """Return the number of CPUs that this process may use (a job's, not the machine's), at most 16."""
     return min(16, processors())

@@ -13,7 +13,7 @@ from torch import Tensor
 from bldml.errors import CheckpointError, RunError
 from bldml.io.text import counted
 from bldml.run.folder import RunFolder
-from bldml.training.data.sampling import LeafLoader
+from bldml.training.data.loading import LeafLoader
 from bldml.training.lightning_internals import can_end_early, has_gradients_waiting, is_between_steps
 from bldml.training.recording import EpochTable
 from bldml.training.resume.signals import Interrupted, InterruptSignals

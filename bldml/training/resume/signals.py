@@ -108,7 +108,7 @@ def blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def ignore_in_worker(worker_id: int) -> None:
+def ignore_in_worker() -> None:
     """Make a loader's worker ignore the signals that the main process handles: Slurm signals all processes of a step.
 
     Only its parent may end it by SIGTERM, as at the end of a run. In torch, a SIGTERM from another process ends the

@@ -1,0 +1,227 @@
+"""From samples to batches: photographs as tensors, the order of an epoch, the loader.
+
+The order depends only on seed and epoch, an augmentation only on seed, epoch and photograph.
+"""
+
+import gc
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+from bldml.dataset.cache.format import DamagedRow
+from bldml.dataset.cache.reader import CachedImages
+from bldml.dataset.images import UnreadableImage, load_rgb
+from bldml.dataset.pixels import ResizedImage
+from bldml.dataset.samples import Sample
+from bldml.errors import DatasetError
+from bldml.training.lightning_internals import send_mistakes_whole
+from bldml.training.resume.signals import blocked, ignore_in_worker
+from bldml.training.transforms import Augmentation, evaluation_image, training_image
+
+UNLABELLED = -1
+
+
+class Item(TypedDict):
+    """One sample: image uint8 (3, s, s), label (1 positive, 0 negative, -1 unknown), name and group."""
+
+    image: Tensor
+    label: int
+    path: str
+    group: str
+
+
+class LeafDataset(Dataset[Item]):
+    """Photographs as tensors; the keys are pairs (epoch, index).
+
+    Args:
+        samples: The photographs; for many of them a `Samples`, which forked processes do not copy.
+        positive_class: The class with the label 1; None if no photograph has a class.
+        image_size: Side in pixels.
+        augmentation: Training augmentation; None for evaluation.
+        seed: Seed of the run, used for the augmentation.
+        cached: Cached images of the photographs; a photograph without one is decoded each time.
+        aspects: Aspect ratio (width to height) of each photograph, which its cached image does not contain.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        positive_class: str | None,
+        image_size: int,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        cached: CachedImages | None = None,
+        aspects: NDArray[np.float64] | None = None,
+    ) -> None:
+        classes = (sample.class_name for sample in samples)
+        labels = (int(name == positive_class) if name else UNLABELLED for name in classes)
+        self.labels = np.fromiter(labels, np.int64, len(samples))
+        self.samples = samples
+        self.image_size, self.augmentation, self.seed, self.cached = image_size, augmentation, seed, cached
+        self.aspects = np.ones(len(samples)) if aspects is None else aspects
+        self._warned = False
+
+    def __len__(self) -> int:
+        """Return the number of photographs."""
+        return len(self.labels)
+
+    def __getitem__(self, key: tuple[int, int]) -> Item:
+        """Return the photograph at (epoch, index)."""
+        epoch, index = key
+        sample, image = self.samples[index], self._photograph(index)
+        if self.augmentation is None:
+            pixels = evaluation_image(image, self.image_size)
+        else:
+            name = hashlib.sha256(sample.name.encode("utf-8", "surrogateescape")).digest()
+            generator = np.random.default_rng([self.seed, epoch, int.from_bytes(name[:8], "big")])
+            aspect = float(self.aspects[index])
+            pixels = training_image(image, self.image_size, self.augmentation, generator, aspect)
+        return {"image": pixels, "label": int(self.labels[index]), "path": sample.name, "group": sample.group}
+
+    def _photograph(self, index: int) -> Image.Image | ResizedImage:
+        """Return the photograph, or its cached resized image."""
+        if self.cached is None:
+            return self._decoded(index)
+        try:
+            resized = self.cached.read(index)
+            return self._decoded(index) if resized is None else resized
+        except DamagedRow as damaged:
+            if not self._warned:
+                rank_zero_info(f"Warning: cached images are damaged in {damaged}; they are created again.")
+            self._warned = True
+            photograph = self._decoded(index)
+            self.cached.repair(index, photograph)
+            return photograph
+
+    def _decoded(self, index: int) -> Image.Image:
+        path = self.samples[index].path
+        try:
+            return load_rgb(path, self.image_size)
+        except UnreadableImage as error:
+            # All were decoded before training: this file has changed since, and must not be replaced by another.
+            message = f"A photograph became unreadable during the run. {error}"
+            raise DatasetError(message, "photograph-changed", path=path, reason=error.reason) from error
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Training order: a permutation that is a pure function of seed and epoch.
+
+    Yields pairs (epoch, index), so that a worker process that stays alive learns the epoch. Lightning calls `set_epoch`
+    at the start of each epoch. `start` skips that many samples, once.
+
+    Args:
+        length: Number of photographs.
+        seed: Seed of the run.
+        rank: Rank of this process.
+        world_size: Number of processes; the order is padded from its start so that all have equally many samples.
+    """
+
+    def __init__(self, length: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        self.length, self.seed, self.rank, self.world_size = length, seed, rank, world_size
+        self.epoch = self.start = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch, counted from 0."""
+        if epoch != self.epoch:
+            self.start = 0  # the skipped samples were of another epoch
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Return the number of samples of this process in an epoch."""
+        return -(-self.length // self.world_size)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Yield pairs (epoch, index)."""
+        epoch, start, self.start = self.epoch, self.start, 0
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.length)
+        whole = np.resize(order, len(self) * self.world_size)
+        yield from ((epoch, int(index)) for index in whole[self.rank :: self.world_size][start:])
+
+
+class EvaluationSampler(Sampler[tuple[int, int]]):
+    """Evaluation order: as listed, each of `length` photographs once, distributed over the ranks without padding."""
+
+    def __init__(self, length: int, rank: int = 0, world_size: int = 1) -> None:
+        self.indices = range(rank, length, world_size)
+
+    def __len__(self) -> int:
+        """Return the number of samples of this process."""
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Yield pairs (0, index)."""
+        return ((0, index) for index in self.indices)
+
+
+class LeafLoader(DataLoader[Any]):
+    """A loader whose worker processes ignore interrupting signals, and that can resume within an epoch.
+
+    Lightning saves and loads its state: the number of batches trained on, which is less than the number loaded.
+    """
+
+    trained_on = 0
+
+    def __iter__(self) -> Any:
+        """Start the worker processes with signals blocked from the beginning."""
+        # Garbage collection in the workers would touch, and so copy, the memory that they share with this process.
+        gc.freeze()
+        try:
+            with blocked():
+                return super().__iter__()
+        finally:
+            gc.unfreeze()
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the epoch and the number of its batches trained on."""
+        return {"epoch": getattr(self.sampler, "epoch", 0), "trained_on": self.trained_on}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Resume after the batches trained on."""
+        assert isinstance(self.sampler, EpochSampler)
+        assert self.batch_size is not None
+        self.trained_on = state["trained_on"]
+        # Before the first iterator is created: https://github.com/Lightning-AI/pytorch-lightning/issues/21938
+        self.sampler.set_epoch(state["epoch"])
+        self.sampler.start = state["trained_on"] * self.batch_size
+
+
+def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """Make a batch of samples; its images are (n, 3, s, s) with the channels last in memory, as the network needs them.
+
+    torch's own collation would put the channels first, which costs more than a copy, and then convert them back.
+    """
+    pixels: Tensor = default_collate([item["image"].permute(1, 2, 0) for item in items])
+    others = [{key: value for key, value in item.items() if key != "image"} for item in items]
+    return {"image": pixels.permute(0, 3, 1, 2), **default_collate(others)}
+
+
+def _start_worker(worker_id: int) -> None:
+    ignore_in_worker()
+    send_mistakes_whole()
+
+
+def leaf_loader(
+    dataset: Dataset[Any], sampler: Sampler[tuple[int, int]], batch_size: int, num_workers: int, seed: int
+) -> LeafLoader:
+    """Return the loader of a dataset whose keys are the pairs that the sampler yields."""
+    return LeafLoader(
+        dataset,
+        # By keyword: for prediction Lightning creates the loader again and would pass a second value.
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=num_workers,
+        collate_fn=collate,
+        worker_init_fn=_start_worker,
+        pin_memory=torch.cuda.is_available(),
+        # A generator of its own: so the global one does not depend on the number of workers.
+        generator=torch.Generator().manual_seed(seed),
+        persistent_workers=num_workers > 0,
+    )
