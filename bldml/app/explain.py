@@ -33,9 +33,8 @@ from bldml.inference.explain import (
 )
 from bldml.inference.gradcam import GradCam
 from bldml.io.atomic import make_folder, write_atomically
-from bldml.io.csvfile import with_apostrophe
 from bldml.io.system import processors
-from bldml.io.text import counted
+from bldml.io.text import counted, with_apostrophe
 from bldml.training.checkpoint import Checkpoint, read_checkpoint
 from bldml.training.module import LeafClassifier
 

@@ -25,7 +25,7 @@ from bldml.dataset.duplicates.phash import (
 from bldml.dataset.files import show_path
 from bldml.errors import DatasetError
 from bldml.io.atomic import write_atomically
-from bldml.io.text import counted
+from bldml.io.text import counted, first_few
 from bldml.run.folder import RunFolder
 from bldml.run.provenance import DIGEST_DIGITS
 from bldml.training.checkpoint import Checkpoint
@@ -90,13 +90,10 @@ def _check_labels(photographs: Sequence[KnownPhotograph], near_duplicates: list[
     digests = [p.digest for p in photographs]
     found = find_duplicates(names, classes, digests, near_duplicates=near_duplicates).two_classes
     if found:
-        named = "; ".join(
-            " and ".join(f"{show_path(names[i])} ({show_path(classes[i])})" for i in group) for group in found[:SHOWN]
-        )
-        more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        groups = [" and ".join(f"{show_path(names[i])} ({show_path(classes[i])})" for i in group) for group in found]
         say_warning(
             f"The same photograph is in two classes, {counted(len(found), 'time')}, so one label is wrong: "
-            f"{named}{more}. `python -m bldml audit` shows them."
+            f"{first_few(groups, SHOWN)}. `python -m bldml audit` shows them."
         )
 
 
@@ -131,12 +128,11 @@ def check_external(data: PreparedData, run: RunFolder | None, on_leak: str) -> i
     for pair in find_near_duplicates_between(phashes, data.contents.phashes):
         found.setdefault(pair.b, pair.a)
     if found:
-        named = "; ".join(f"{show_path(ours[b])} and {show_path(names[a])}" for b, a in list(found.items())[:SHOWN])
-        more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        pairs = [f"{show_path(ours[b])} and {show_path(names[a])}" for b, a in found.items()]
         have = "has" if len(found) == 1 else "have"
         _report(
             f"{len(found)} of {len(ours)} photographs {have} a near duplicate in the training or validation split.\n"
-            f"For example: {named}{more}.",
+            f"For example: {first_few(pairs, SHOWN)}.",
             on_leak,
             "Remove them from the set.",
         )

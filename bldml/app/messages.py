@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 
 from bldml.dataset.files import shell_word, show_path
-from bldml.io.text import counted
+from bldml.io.text import counted, first_few
 from bldml.metrics.assessment import EvaluationMetrics
 from bldml.metrics.registry import shown_in
 from bldml.run.folder import RunFolder
@@ -53,11 +53,10 @@ def report_data(data: PreparedData, fold: int | None = None) -> None:
         rank_zero_info(f"Validation split: fold {fold} of the manifest.")
     if collection.heif:
         are = "is" if len(collection.heif) == 1 else "are"
-        names = ", ".join(show_path(path.relative_to(collection.root)) for path in collection.heif[:10])
-        more = f" and {len(collection.heif) - 10} more" if len(collection.heif) > 10 else ""
+        names = [show_path(path.relative_to(collection.root)) for path in collection.heif]
         say_warning(
-            f"{counted(len(collection.heif), 'HEIC photograph')} {are} not read: {names}{more}. Install bldml[heif], "
-            "or export them as JPEG."
+            f"{counted(len(collection.heif), 'HEIC photograph')} {are} not read: "
+            f"{first_few(names, 10, ', ', ' and ')}. Install bldml[heif], or export them as JPEG."
         )
 
 

@@ -20,7 +20,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from bldml.app.allowed import refusal
 from bldml.errors import ConfigError
 from bldml.io.arguments import explain_mistake
-from bldml.io.yaml import load_yaml
+from bldml.io.documents import load_yaml
 from bldml.metrics.operating_point import ThresholdCriterion
 from bldml.metrics.registry import METRICS, canonical, shown_in
 from bldml.run.card import Card

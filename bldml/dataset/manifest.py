@@ -13,8 +13,7 @@ from bldml.dataset.files import Searcher, escape_path, escape_text, show_path, u
 from bldml.dataset.samples import SPLITS, Collection, Sample, Samples, class_name
 from bldml.dataset.texts import Texts
 from bldml.errors import DatasetError
-from bldml.io.csvfile import with_apostrophe, without_apostrophe
-from bldml.io.text import counted
+from bldml.io.text import counted, with_apostrophe, without_apostrophe
 
 COLUMNS = ("path", "label", "split")
 OPTIONAL = ("group", "fold", "sha256")

@@ -1,10 +1,17 @@
-"""JSON documents that hold a mapping, as all of bldml's do."""
+"""JSON documents that hold a mapping. Strict YAML: no key twice, no infinite number, and `No` or `0123` is text."""
 
 import json
+import math
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+import yaml
+from yaml.constructor import ConstructorError
 
 from bldml.errors import RunError
+
+_LARGEST, _DEEPEST = 100_000, 50  # values and levels; a configuration has some hundreds on six levels
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -34,3 +41,93 @@ def mapping_or_nothing(path: Path) -> dict[str, Any]:
         return read_mapping(path)
     except RunError:
         return {}
+
+
+class StrictLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML 1.2 core schema, as far as users need it: `No`, `on` and `0123` are text; only true and false are bools.
+
+    Duplicate keys and infinite numbers are refused. Keys are always text, so a class folder may be named 0.
+    """
+
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return a mapping with unique text keys."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise ConstructorError(None, None, "a key must be plain text", key.start_mark)
+            if key.value in seen:
+                raise ConstructorError(None, None, f"the key {key.value!r} occurs twice", key.start_mark)
+            seen.add(key.value)
+            if key.tag != "tag:yaml.org,2002:merge":
+                key.tag = "tag:yaml.org,2002:str"
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        """Return a finite number."""
+        value = float(super().construct_yaml_float(node))
+        if not math.isfinite(value):
+            raise ConstructorError(None, None, f"{node.value} is not a finite number", node.start_mark)
+        return value
+
+
+StrictLoader.add_constructor("tag:yaml.org,2002:float", StrictLoader.construct_yaml_float)
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?(?:0|[1-9][0-9]*)", "-+0123456789"),
+    # A dot or an exponent makes a float: 0123 has neither.
+    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
+     r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", "-+0123456789."),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("merge", r"<<", "<"),
+):  # fmt: skip
+    StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first))
+
+
+class TextLoader(StrictLoader):
+    """Strict loader whose scalars are text, or None for null: `0.50` and `true` stay as written."""
+
+
+TextLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.endswith((":null", ":merge"))]
+    for first, resolvers in StrictLoader.yaml_implicit_resolvers.items()
+}
+
+
+def load_yaml(text: str, loader: type[StrictLoader] = StrictLoader) -> Any:
+    """Read YAML strictly.
+
+    Args:
+        text: The YAML.
+        loader: `TextLoader` for text instead of numbers and bools.
+
+    Raises:
+        yaml.YAMLError: It is not YAML, has a duplicate key or an infinite number, or is too large or nested too deeply.
+
+    >>> load_yaml("{positive_class: No, lr: 1.0e-3, folder: 0123}")
+    {'positive_class': 'No', 'lr': 0.001, 'folder': '0123'}
+    >>> load_yaml("{lr: 1.0e-3, flip: true, weights: null, fill: [1, 2]}", TextLoader)
+    {'lr': '1.0e-3', 'flip': 'true', 'weights': None, 'fill': ['1', '2']}
+    """
+    try:
+        content = yaml.load(text, Loader=loader)
+    except RecursionError as error:
+        raise yaml.YAMLError("it is nested too deeply") from error
+    if _size(content, (), {}) > _LARGEST:
+        raise yaml.YAMLError(f"with its aliases it has more than {_LARGEST:,} values")
+    return content
+
+
+def _size(value: Any, above: tuple[int, ...], known: dict[int, int]) -> int:
+    """Return the number of values, with aliases expanded; a few lines of aliases can be billions of values."""
+    if not isinstance(value, list | dict):
+        return 1
+    key = id(value)
+    if key in above or len(above) > _DEEPEST:
+        raise yaml.YAMLError("it is nested too deeply, or contains itself")
+    if key not in known:
+        items = value.values() if isinstance(value, dict) else value
+        known[key] = 1 + sum(_size(item, (*above, key), known) for item in items)
+    return known[key]

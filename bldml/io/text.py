@@ -1,26 +1,29 @@
-"""Formatting of numbers and foreign text: for a page, a CSV cell, a LaTeX table."""
+"""Numbers, plurals, lists and foreign text: on a page, in a CSV cell that is no formula, in a LaTeX table."""
 
 import csv
 import io
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-from bldml.io.csvfile import with_apostrophe
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"{\char34}",  # active in some languages
-    "[": "{[}",  # after a line break it would be read as a length
-    "]": "{]}",
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-}
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        '"': r"{\char34}",  # active in some languages
+        "[": "{[}",  # after a line break it would be read as a length
+        "]": "{]}",
+        "\u2212": "$-$",
+        **{character: f"\\{character}" for character in "&%$#_{}"},
+    }
+)
 _NOT_PRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 _DIRECTION_MARKS = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+# What makes a spreadsheet run a cell as a formula (OWASP, "CSV injection"), in East Asian settings full-width too.
+_FORMULA_STARTS = tuple("=+-@＝＋－＠")  # noqa: RUF001  # they are meant
 
 Cell = str | int | float | None
 
@@ -62,6 +65,15 @@ def counted(value: int, noun: str, several: str = "") -> str:
     return f"{value:,} {noun if value == 1 else several or f'{noun}s'}"
 
 
+def first_few(texts: Sequence[str], most: int, joint: str = "; ", last: str = "; and ") -> str:
+    """Return the first texts, and how many more there are.
+
+    >>> first_few(["a", "b", "c"], 2), first_few(["a", "b"], 2, ", ", " and ")
+    ('a; b; and 1 more', 'a, b')
+    """
+    return joint.join(texts[:most]) + (f"{last}{len(texts) - most} more" if len(texts) > most else "")
+
+
 def p_value(p: float | None) -> str:
     """Return a p value, never as 0 and never rounded up to significance.
 
@@ -75,6 +87,33 @@ def p_value(p: float | None) -> str:
     if round(p, 3) == 0.05 and p != 0.05:
         return f"{p:.5f}"
     return "1" if p == 1 else f"{p:.3f}"
+
+
+def looks_like_formula(text: str) -> bool:
+    r"""Return whether a spreadsheet would run a text: some skip white space, and a tab or line break may begin a cell.
+
+    >>> [looks_like_formula(text) for text in ("=1+1", "\t=1", " @x", "\tleaf", "leaf.jpg", "")]
+    [True, True, True, True, False, False]
+    """
+    return text.startswith(("\t", "\r", "\n")) or text.lstrip().startswith(_FORMULA_STARTS)
+
+
+def with_apostrophe(text: str) -> str:
+    """Guard a formula by an apostrophe; a text that looks guarded gets one more, so that reading removes exactly one.
+
+    >>> with_apostrophe("=1+1"), with_apostrophe("'=1+1"), with_apostrophe("leaf.jpg")
+    ("'=1+1", "''=1+1", 'leaf.jpg')
+    """
+    return f"'{text}" if looks_like_formula(text.lstrip("'")) else text
+
+
+def without_apostrophe(text: str) -> str:
+    """Return the text that `with_apostrophe` guarded.
+
+    >>> without_apostrophe("'=1+1"), without_apostrophe("''=1+1"), without_apostrophe("'tis")
+    ('=1+1', "'=1+1", "'tis")
+    """
+    return text[1:] if text.startswith("'") and looks_like_formula(text.lstrip("'")) else text
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
@@ -92,47 +131,29 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
 
 
 def latex(text: str) -> str:
-    r"""Return a text with the special characters of LaTeX escaped.
-
-    >>> latex("a_b & 5 %")
-    'a\\_b \\& 5 \\%'
-    """
-    return "".join(_LATEX.get(character, character) for character in plain(text)).replace("\u2212", "$-$")
+    """Return a text with the special characters of LaTeX escaped."""
+    return plain(text).translate(_LATEX)
 
 
 def latex_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str) -> str:
     r"""Return a LaTeX table that needs no package; first column left-aligned, others centred. All text is escaped.
 
-    >>> print(latex_table(["run"], [["a_1"]], caption="All"))
+    >>> print(latex_table(["run", "F1"], [["a_1", "5 %"]], caption="All"))
     \begin{table}
     \caption{All}
     \centering
-    \begin{tabular}{l}
+    \begin{tabular}{lc}
     \hline
-    run \\
+    run & F1 \\
     \hline
-    a\_1 \\
+    a\_1 & 5 \% \\
     \hline
     \end{tabular}
     \end{table}
     <BLANKLINE>
     """
-    lines = [" & ".join(latex(cell) for cell in row) + r" \\" for row in rows]
-    columns = "l" + "c" * (len(header) - 1)
-    head = " & ".join(latex(cell) for cell in header) + r" \\"
-    return "\n".join(
-        [
-            r"\begin{table}",
-            rf"\caption{{{latex(caption)}}}",
-            r"\centering",
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\hline",
-            head,
-            r"\hline",
-            *lines,
-            r"\hline",
-            r"\end{tabular}",
-            r"\end{table}",
-            "",
-        ]
-    )
+    head, *body = (" & ".join(map(latex, row)) + r" \\" for row in (header, *rows))
+    begin = [r"\begin{table}", rf"\caption{{{latex(caption)}}}", r"\centering"]
+    begin.append(rf"\begin{{tabular}}{{l{'c' * (len(header) - 1)}}}")
+    rule, end = r"\hline", [r"\end{tabular}", r"\end{table}", ""]
+    return "\n".join([*begin, rule, head, rule, *body, rule, *end])

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bldml.io.atomic import check_name, make_folder, write_atomically
-from bldml.io.csvfile import with_apostrophe
-from bldml.io.text import Cell, csv_text, latex_table, number, plain
+from bldml.io.text import Cell, csv_text, latex_table, number, plain, with_apostrophe
 from bldml.metrics.estimates import Estimate
 
 ESTIMATE_COLUMNS = ("value", "low", "high", "method")

@@ -8,9 +8,8 @@ from typing import Any
 import yaml
 
 from bldml.errors import RunError
-from bldml.io.documents import read_mapping
+from bldml.io.documents import TextLoader, load_yaml, read_mapping
 from bldml.io.text import plain
-from bldml.io.yaml import TextLoader, load_yaml
 from bldml.metrics.registry import canonical
 
 SCHEMA = 1

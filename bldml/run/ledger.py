@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 
 from bldml.errors import RunError
-from bldml.io.csvfile import with_apostrophe, without_apostrophe
+from bldml.io.text import with_apostrophe, without_apostrophe
 from bldml.run.folder import RunFolder
 
 

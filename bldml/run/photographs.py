@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from bldml.errors import RunError
-from bldml.io.csvfile import with_apostrophe, without_apostrophe
+from bldml.io.text import with_apostrophe, without_apostrophe
 
 MAX_CAMERAS = 5  # listed in a sentence
 

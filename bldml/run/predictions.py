@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bldml.errors import RunError
 from bldml.io.atomic import make_folder, write_atomically
-from bldml.io.csvfile import with_apostrophe, without_apostrophe
+from bldml.io.text import with_apostrophe, without_apostrophe
 from bldml.metrics.assessment import EvaluationMetrics
 
 

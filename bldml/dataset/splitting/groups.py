@@ -11,8 +11,7 @@ from bldml.dataset.duplicates.graph import UnionFind
 from bldml.dataset.files import escape_text, show_path, unescape_path
 from bldml.dataset.manifest import MOST_ROWS_SHOWN, TOO_MANY_CELLS, read_rows
 from bldml.errors import DatasetError
-from bldml.io.csvfile import without_apostrophe
-from bldml.io.text import counted
+from bldml.io.text import counted, without_apostrophe
 
 if TYPE_CHECKING:
     from bldml.dataset.duplicates.find import Duplicates

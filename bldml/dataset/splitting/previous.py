@@ -9,8 +9,7 @@ from bldml.dataset.files import show_path
 from bldml.dataset.manifest import read_rows
 from bldml.dataset.samples import SPLITS, Sample, class_name
 from bldml.errors import DatasetError
-from bldml.io.csvfile import without_apostrophe
-from bldml.io.text import counted
+from bldml.io.text import counted, without_apostrophe
 
 COLUMNS = ("path", "label", "split", "group", "sha256")
 FOLD = "fold"
