@@ -31,8 +31,7 @@ from bldml.app.resume import RUN_VARIABLE, ResumePlan, make_plan, with_config_of
 from bldml.app.trainer import TRAINER_DEFAULTS, hush, trainer_settings
 from bldml.dataset.files import shell_word
 from bldml.errors import BldmlError, ConfigError
-from bldml.run.folder import RunFolder
-from bldml.run.lock import lock_run
+from bldml.run.folder import RunFolder, lock_run
 from bldml.training.checkpoint import Checkpoint, read_checkpoint
 from bldml.training.data.datamodule import LeafDataModule
 from bldml.training.finetuning import TrainingConditions

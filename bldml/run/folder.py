@@ -1,4 +1,4 @@
-"""The run folder, `lightning_logs/<run>/`: the paths of its files, and its creation.
+"""The run folder, `lightning_logs/<run>/`: the paths of its files, its creation and its lock.
 
 Every file is written under a temporary name and then renamed, so that a killed process leaves the old or the new file.
 """
@@ -14,6 +14,17 @@ from pathlib import Path
 
 from bldml.errors import RunError
 from bldml.io.atomic import check_name, write_atomically
+from bldml.io.locks import Lock, Taken
+
+
+class _Inside:
+    """The path of a file inside the run folder whose attribute this is."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, run: "RunFolder", owner: type) -> Path:
+        return run.path / self._name
 
 
 @dataclass(frozen=True)
@@ -26,15 +37,33 @@ class RunFolder:
 
     path: Path
 
-    @property
-    def config(self) -> Path:
-        """The configuration with which the run was started."""
-        return self.path / "config.yaml"
-
-    @property
-    def environment(self) -> Path:
-        """Software, hardware and the command."""
-        return self.path / "environment.json"
+    config = _Inside("config.yaml")
+    """The configuration with which the run was started."""
+    environment = _Inside("environment.json")
+    """Software, hardware and the command."""
+    training_time = _Inside("training_time.json")
+    """Duration of the training in seconds."""
+    splits = _Inside("splits.csv")
+    """The split of each photograph."""
+    excluded = _Inside("excluded.csv")
+    """Photographs that were not used, with the reason."""
+    photographs = _Inside("photographs.csv")
+    """Size, camera, time and content of each photograph."""
+    leaks = _Inside("leaks.csv")
+    """Photographs with a duplicate or a photograph of the same burst in another split; missing without a search."""
+    phashes = _Inside("phashes.npz")
+    """Perceptual hashes of the training and validation photographs, to find near duplicates in external sets."""
+    ledger = _Inside("ledger.csv")
+    """Every evaluation with labels."""
+    checkpoints = _Inside("checkpoints")
+    best_checkpoint = _Inside("checkpoints/best.ckpt")
+    """The epoch with the best monitored score."""
+    last_checkpoint = _Inside("checkpoints/last.ckpt")
+    """The checkpoint from which the run is resumed."""
+    next_checkpoint = _Inside("checkpoints/next.ckpt")
+    """A complete checkpoint that has not replaced `last_checkpoint` yet."""
+    previous_checkpoint = _Inside("checkpoints/previous.ckpt")
+    """The checkpoint before `last_checkpoint`, used if that one is damaged."""
 
     @property
     def history(self) -> Path:
@@ -42,83 +71,21 @@ class RunFolder:
         new, old = self.path / "history.csv", self.path / "metrics.csv"
         return old if old.is_file() and not new.exists() else new
 
-    @property
-    def training_time(self) -> Path:
-        """Duration of the training in seconds."""
-        return self.path / "training_time.json"
-
-    @property
-    def splits(self) -> Path:
-        """The split of each photograph."""
-        return self.path / "splits.csv"
-
-    @property
-    def excluded(self) -> Path:
-        """Photographs that were not used, with the reason."""
-        return self.path / "excluded.csv"
-
-    @property
-    def photographs(self) -> Path:
-        """Size, camera, time and content of each photograph."""
-        return self.path / "photographs.csv"
-
-    @property
-    def leaks(self) -> Path:
-        """Photographs with a duplicate or a photograph of the same burst in another split; missing without a search."""
-        return self.path / "leaks.csv"
-
-    @property
-    def phashes(self) -> Path:
-        """Perceptual hashes of the training and validation photographs, to find near duplicates in external sets."""
-        return self.path / "phashes.npz"
-
-    @property
-    def ledger(self) -> Path:
-        """Every evaluation with labels."""
-        return self.path / "ledger.csv"
-
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of the checkpoints."""
-        return self.path / "checkpoints"
-
-    @property
-    def best_checkpoint(self) -> Path:
-        """The epoch with the best monitored score."""
-        return self.checkpoints / "best.ckpt"
-
-    @property
-    def last_checkpoint(self) -> Path:
-        """The checkpoint from which the run is resumed."""
-        return self.checkpoints / "last.ckpt"
-
-    @property
-    def next_checkpoint(self) -> Path:
-        """A complete checkpoint that has not replaced `last_checkpoint` yet."""
-        return self.checkpoints / "next.ckpt"
-
-    @property
-    def previous_checkpoint(self) -> Path:
-        """The checkpoint before `last_checkpoint`, used if that one is damaged."""
-        return self.checkpoints / "previous.ckpt"
-
     def evaluation(self, name: str) -> Path:
         """Return the folder of one evaluation: `val`, `test` or the name of an external set."""
         check_name(name, "evaluation")
         return self.path / "evaluations" / name
 
     @classmethod
-    def create(
-        cls, logs: Path, name: str, *, unique: bool = False, content: Mapping[str, str] | None = None
-    ) -> "RunFolder":
+    def create(cls, logs: Path, name: str, content: Mapping[str, str], *, unique: bool = False) -> "RunFolder":
         """Create the folder of a new run together with its first files in one step.
 
         Args:
             logs: Folder of all runs, created if missing.
             name: Name of the run.
+            content: Text of its first files, by name; at least one.
             unique: If the name is taken, use `<name>-2`, `<name>-3`, … instead (for automatic names); safe when several
                 jobs start at once, because the folder is created in one step.
-            content: Text of its first files, by name.
 
         Raises:
             RunError: The name is taken or not valid, or the folder cannot be created; nothing is left behind.
@@ -130,7 +97,7 @@ class RunFolder:
             logs.mkdir(parents=True, exist_ok=True)
             for number in itertools.count(1):
                 path = logs / (name if number == 1 else f"{name}-{number}")
-                if _create_with_content(path, content or {}):
+                if _create_with_content(path, content):
                     return cls(path)
                 if not unique:
                     break
@@ -161,11 +128,6 @@ class RunFolder:
 
 def _create_with_content(path: Path, content: Mapping[str, str]) -> bool:
     """Create a folder with its content in one step; return False if the name is taken."""
-    if not content:
-        with suppress(FileExistsError):
-            path.mkdir()
-            return True
-        return False
     if path.exists():  # a rename would replace an empty folder
         return False
     hidden = path.with_name(f".bldml-{secrets.token_hex(8)}.tmp")
@@ -181,3 +143,27 @@ def _create_with_content(path: Path, content: Mapping[str, str]) -> bool:
     finally:
         shutil.rmtree(hidden, ignore_errors=True)  # after the rename it does not exist
     return True
+
+
+def lock_run(run: RunFolder, *, wait: float = 0.0) -> Lock:
+    """Prevent other processes from training in this run until the lock is closed or the process ends.
+
+    Args:
+        run: The run.
+        wait: Seconds to wait for a process that is about to end, or for a file server that notices late.
+
+    Raises:
+        RunError: Another process holds the lock, or the run folder is not writable.
+    """
+    try:
+        return Lock(run.path / ".lock", wait=wait)
+    except Taken as error:
+        raise RunError(
+            f"Another process is training in {run.path}. Two processes would mix their results. Wait until it has "
+            "ended, or start another run with --run_name.",
+            "run-in-use",
+            path=run.path,
+        ) from error
+    except OSError as error:
+        message = f"Cannot write in {run.path}: {error.strerror}. Check that you may write there."
+        raise RunError(message, "run-not-writable", path=run.path, reason=error.strerror) from error

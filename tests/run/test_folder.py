@@ -24,6 +24,7 @@ from bldml.metrics.operating_point import OperatingPoint
 from bldml.run.folder import RunFolder
 from bldml.run.predictions import Prediction, read_metrics, read_predictions, write_metrics, write_predictions
 
+FILES = {"config.yaml": "seed_everything: 1\n"}
 HEADER = "path,group,true_class,predicted_class,probability\n"
 
 
@@ -83,7 +84,7 @@ def mode(path: Path) -> int:
 @pytest.mark.parametrize("name", ["resnet50", "resnet50 2026-01-31 12:00", "Вяз_3", "榉树", "a.b", "x" * 200])
 def test_good_names(name: str, tmp_path: Path) -> None:
     check_name(name, "run")
-    assert RunFolder.create(tmp_path, name).path.is_dir()
+    assert RunFolder.create(tmp_path, name, FILES).path.is_dir()
 
 
 @pytest.mark.parametrize(
@@ -113,7 +114,7 @@ def test_bad_names(name: str, problem: str, tmp_path: Path) -> None:
     assert str(raised.value).startswith("The evaluation name ")
     assert str(raised.value).isprintable()
     with pytest.raises(RunError, match=problem):
-        RunFolder.create(tmp_path / "logs", name)
+        RunFolder.create(tmp_path / "logs", name, FILES)
     with pytest.raises(RunError, match=problem):
         RunFolder(tmp_path).evaluation(name)
     assert not list(tmp_path.iterdir())
@@ -140,30 +141,30 @@ def test_places_in_a_run() -> None:
 
 def test_create_makes_the_folder_and_its_parents(tmp_path: Path) -> None:
     with umask(0o002):
-        run = RunFolder.create(tmp_path / "a" / "lightning_logs", "beech")
+        run = RunFolder.create(tmp_path / "a" / "lightning_logs", "beech", FILES)
     assert run.path == tmp_path / "a" / "lightning_logs" / "beech"
-    assert list(run.path.iterdir()) == []
+    assert {path.name: path.read_text() for path in run.path.iterdir()} == FILES
     assert mode(run.path) == mode(run.path.parent) == 0o775
 
 
 def test_create_refuses_an_existing_run_and_leaves_it_alone(tmp_path: Path) -> None:
-    run = RunFolder.create(tmp_path, "beech")
+    run = RunFolder.create(tmp_path, "beech", FILES)
     run.config.write_text("old")
     with pytest.raises(RunError, match=r"beech already exists .* another --run_name"):
-        RunFolder.create(tmp_path, "beech")
+        RunFolder.create(tmp_path, "beech", FILES)
     assert run.config.read_text() == "old"
     assert list(tmp_path.iterdir()) == [run.path]
 
 
 def test_unique_names_are_numbered(tmp_path: Path) -> None:
     (tmp_path / "beech-3").write_text("a file has this name")
-    found = [RunFolder.create(tmp_path, "beech", unique=True).path.name for _ in range(3)]
+    found = [RunFolder.create(tmp_path, "beech", FILES, unique=True).path.name for _ in range(3)]
     assert found == ["beech", "beech-2", "beech-4"]
 
 
 def test_unique_names_of_parallel_jobs(tmp_path: Path, processes: ProcessPoolExecutor) -> None:
     logs = tmp_path / "lightning_logs"
-    create = partial(RunFolder.create, logs, unique=True)
+    create = partial(RunFolder.create, logs, content=FILES, unique=True)
     made = [run.path.name for run in processes.map(create, ["beech"] * 240, chunksize=60)]
     assert sorted(made) == sorted({"beech", *(f"beech-{number}" for number in range(2, 241))})
     assert {folder.name for folder in logs.iterdir()} == set(made)
@@ -173,7 +174,7 @@ def test_unique_names_of_parallel_jobs(tmp_path: Path, processes: ProcessPoolExe
 def test_create_where_nothing_may_be_written(read_only_folder: Path, unique: bool) -> None:
     for logs in (read_only_folder, read_only_folder / "new" / "logs"):
         with pytest.raises(RunError, match=r"Cannot create the run folder .*beech: Permission denied"):
-            RunFolder.create(logs, "beech", unique=unique)
+            RunFolder.create(logs, "beech", FILES, unique=unique)
     assert [folder.name for folder in read_only_folder.iterdir()] == ["run"]
 
 
@@ -182,21 +183,22 @@ def test_create_with_a_file_in_the_way(tmp_path: Path, unique: bool) -> None:
     (tmp_path / "file").write_text("old")
     for logs in (tmp_path / "file", tmp_path / "file" / "logs"):
         with pytest.raises(RunError, match=r"Cannot create the run folder .*/file"):
-            RunFolder.create(logs, "beech", unique=unique)
+            RunFolder.create(logs, "beech", FILES, unique=unique)
     assert (tmp_path / "file").read_text() == "old"
 
 
 def test_create_that_fails_leaves_no_parents_behind(tmp_path: Path) -> None:
     (tmp_path / "kept").mkdir()
     with pytest.raises(RunError, match="File name too long"):
-        RunFolder.create(tmp_path / "kept" / "new" / ("x" * 300), "beech")
+        RunFolder.create(tmp_path / "kept" / "new" / ("x" * 300), "beech", FILES)
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["kept"]
 
 
 def test_run_of_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = RunFolder.create(tmp_path, "beech")
+    run = RunFolder.create(tmp_path, "beech", FILES)
     run.checkpoints.mkdir()
     run.best_checkpoint.write_bytes(b"")
+    run.config.unlink()
     assert RunFolder.of_checkpoint(run.best_checkpoint) is None
     run.config.write_text("")
     assert RunFolder.of_checkpoint(run.best_checkpoint) == run
@@ -208,14 +210,12 @@ def test_run_of_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_run_of_a_checkpoint_behind_links(tmp_path: Path) -> None:
-    run = RunFolder.create(tmp_path, "beech")
-    run.config.write_text("")
+    run = RunFolder.create(tmp_path, "beech", FILES)
     (tmp_path / "scratch").mkdir()
     run.checkpoints.symlink_to(tmp_path / "scratch")
     run.best_checkpoint.write_bytes(b"")
     assert RunFolder.of_checkpoint(run.best_checkpoint) == run
-    other = RunFolder.create(tmp_path, "oak")
-    other.config.write_text("")
+    other = RunFolder.create(tmp_path, "oak", FILES)
     other.checkpoints.mkdir()
     other.best_checkpoint.write_bytes(b"")
     (tmp_path / "chosen.ckpt").symlink_to(other.best_checkpoint)
