@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support import REPOSITORY, SMALL
+from tests.support import REPOSITORY, THREE_LAYERS
 
 ROW = """
 register(
@@ -48,7 +48,7 @@ class Copy:
 
     def bldml(self, *arguments: str | Path) -> str:
         """Run a command that must succeed; what it says."""
-        found = self.python("-m", "bldml", *arguments)
+        found = self.python("-m", "tests.three_layers", *arguments)
         assert found.returncode == 0, found.stderr
         return found.stdout + found.stderr
 
@@ -58,7 +58,7 @@ def f2(tmp_path_factory: pytest.TempPathFactory, leaves: Path) -> Copy:
     """The copy with F2 after a fit that was steered by it."""
     copy = Copy(tmp_path_factory.mktemp("f2"), ROW)
     options = ("--monitor=val_f2", "--run_name=one", "--trainer.max_epochs=2", f"--data.root={leaves}")
-    said = copy.bldml("fit", *SMALL, *options, "--report=true")
+    said = copy.bldml("fit", *THREE_LAYERS, *options, "--report=true")
     assert "F2 " in said
     return copy
 
@@ -104,8 +104,12 @@ def test_it_is_in_the_report_with_its_own_interval(f2: Copy) -> None:
     else:  # photographs drawn again within each class
         hits, alarms = rng.binomial(tp + fn, tp / (tp + fn), 20_000), rng.binomial(fp + tn, fp / (fp + tn), 20_000)
         drawn = [f2_of(hit, alarm, tp + fn - hit) for hit, alarm in zip(hits, alarms, strict=True)]
-    expected = np.quantile(drawn, [0.025, 0.975])
-    assert (low, high) == pytest.approx((min(expected[0], f2_of(tp, fp, fn)), expected[1]), abs=0.03)
+    below, above = np.subtract(drawn, low), np.subtract(drawn, high)
+    # Few photographs, so few different values: one of them may hold more than a limit's share.
+    assert (below < -1e-9).mean() < 0.03
+    assert (below <= 1e-9).mean() > 0.02 or low == f2_of(tp, fp, fn)
+    assert (above > 1e-9).mean() < 0.03
+    assert (above >= -1e-9).mean() > 0.02
     assert (rows["mcc"]["low"], rows["mcc"]["high"]) != (rows["f2"]["low"], rows["f2"]["high"])
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "F2 (sensitivity counts more)" in page
