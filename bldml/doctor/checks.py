@@ -1,11 +1,15 @@
-"""Findings of the checks, their table, and the isolation of checks so that one that fails does not stop the others."""
+"""Findings of the checks and their table; a check that raises becomes a finding, so that the others still run."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Literal, ParamSpec, TypeVar
 
 Status = Literal["OK", "WARN", "FAIL", "SKIP"]
+Inputs = ParamSpec("Inputs")
+Value = TypeVar("Value")
 GIVE_CONFIG = "not checked: give --config"
+REPORT_IT = "the check itself failed, and a fit may still run; please report this line"
 
 
 @dataclass(frozen=True)
@@ -25,22 +29,9 @@ class Finding:
     remedy: str = ""
 
 
-Check = Callable[[], Iterable[Finding]]
-
-
-def ok(name: str, found: str) -> Finding:
-    """Return a finding that needs no action."""
-    return Finding("OK", name, found)
-
-
-def warn(name: str, found: str, remedy: str) -> Finding:
-    """Return a finding that the user should check."""
-    return Finding("WARN", name, found, remedy)
-
-
-def fail(name: str, found: str, remedy: str) -> Finding:
-    """Return a finding that would end the fit or lose its results."""
-    return Finding("FAIL", name, found, remedy)
+ok = partial(Finding, "OK")  # name, found
+warn = partial(Finding, "WARN")  # name, found, remedy
+fail = partial(Finding, "FAIL")  # name, found, remedy
 
 
 def skip(name: str, found: str = GIVE_CONFIG) -> Finding:
@@ -48,27 +39,53 @@ def skip(name: str, found: str = GIVE_CONFIG) -> Finding:
     return Finding("SKIP", name, found)
 
 
-def ok_or_warn(good: bool, name: str, found: str, remedy: str, *, otherwise: Status = "WARN") -> Finding:
+def ok_or(otherwise: Status, good: bool, name: str, found: str, remedy: str) -> Finding:
     """Return an OK finding if good, else one with the status `otherwise` and a remedy."""
-    return Finding("OK", name, found) if good else Finding(otherwise, name, found, remedy)
+    return ok(name, found) if good else Finding(otherwise, name, found, remedy)
 
 
-def run_check(name: str, check: Check) -> list[Finding]:
-    """Run one check; an unexpected exception becomes a row of its own, after the findings made before it.
-
-    >>> [finding.status for finding in run_check("device", lambda: [ok("device", "present"), 1 / 0])]
-    ['WARN']
-    """
-    findings: list[Finding] = []
-    try:
-        findings.extend(check())
-    # Whatever goes wrong on a machine, the other checks must still run.
-    except Exception as error:
-        findings.append(warn(name, f"could not be checked: {type(error).__name__}: {first_line(error)}", REPORT_IT))
-    return findings
+ok_or_warn = partial(ok_or, "WARN")
+ok_or_fail = partial(ok_or, "FAIL")
 
 
-REPORT_IT = "the check itself failed, and a fit may still run; please report this line"
+class Report:
+    """The findings so far, in the order of the checks."""
+
+    def __init__(self) -> None:
+        self.findings: list[Finding] = []
+
+    def check(
+        self,
+        name: str,
+        check: Callable[Inputs, Finding | Iterable[Finding]],
+        *inputs: Inputs.args,
+        **named: Inputs.kwargs,
+    ) -> None:
+        """Add the findings of a check; an exception becomes one more, after those made before it.
+
+        >>> report = Report()
+        >>> report.check("device", lambda: [ok("device", "present"), 1 / 0])
+        >>> [finding.status for finding in report.findings]
+        ['WARN']
+        """
+        try:
+            found = check(*inputs, **named)
+            self.findings.extend([found] if isinstance(found, Finding) else found)
+        # Whatever goes wrong on a machine, the other checks must still run.
+        except Exception as error:
+            self._add_failure(name, error)
+
+    def value(self, name: str, read: Callable[[], Value], otherwise: Value) -> Value:
+        """Return what `read` returns; if it raises, add a finding and return `otherwise`."""
+        try:
+            return read()
+        except Exception as error:
+            self._add_failure(name, error)
+            return otherwise
+
+    def _add_failure(self, name: str, error: Exception) -> None:
+        found = f"could not be checked: {type(error).__name__}: {first_line(error)}"
+        self.findings.append(warn(name, found, REPORT_IT))
 
 
 def first_line(error: object) -> str:
@@ -99,12 +116,10 @@ def format_report(findings: list[Finding]) -> str:
     lines = []
     for finding in findings:
         status = "–" if finding.status == "SKIP" else finding.status
-        found = " ".join(finding.found.split())
-        lines.append(f"{status:4}  {finding.name:{width}}  {found}".rstrip())
+        lines.append(f"{status:4}  {finding.name:{width}}  {' '.join(finding.found.split())}".rstrip())
         lines += [f"{'':{width + 8}}-> {line}" for line in finding.remedy.splitlines()]
-    count = {status: sum(f.status == status for f in findings) for status in ("OK", "WARN", "FAIL", "SKIP")}
-    verdict = "A fit would fail." if count["FAIL"] else "No problem found that would stop a fit."
-    lines.append(
-        f"\n{count['OK']} OK, {count['WARN']} WARN, {count['FAIL']} FAIL, {count['SKIP']} not checked. {verdict}"
-    )
+    statuses = [finding.status for finding in findings]
+    counts = ", ".join(f"{statuses.count(status)} {status}" for status in ("OK", "WARN", "FAIL"))
+    verdict = "A fit would fail." if "FAIL" in statuses else "No problem found that would stop a fit."
+    lines.append(f"\n{counts}, {statuses.count('SKIP')} not checked. {verdict}")
     return "\n".join(lines) + "\n"

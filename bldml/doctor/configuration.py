@@ -4,7 +4,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,18 +56,11 @@ class Configuration:
     files: tuple[Path, ...] = ()
     model: "LeafClassifier | None" = None
     datamodule: "LeafDataModule | None" = None
-    findings: tuple[Finding, ...] = field(default_factory=tuple)
+    findings: tuple[Finding, ...] = ()
 
 
 def read_configuration(arguments: list[str]) -> Configuration:
-    """Parse the options of a fit and create its model, data module and trainer.
-
-    Args:
-        arguments: The options, without `fit`.
-
-    Returns:
-        The parts that could be created; mistakes are among the findings.
-    """
+    """Parse the options of a fit and create its model, data module and trainer; mistakes are among the findings."""
     if not arguments:
         return Configuration(findings=(skip(NAME),))
     from bldml.app.options import config_files

@@ -1,4 +1,4 @@
-"""Python, packages and their oldest secure versions, packages that shadow them, and the encoding of file names."""
+"""Python, packages and their oldest secure versions, packages that shadow them, the encoding of file names."""
 
 import importlib
 import re
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from bldml.doctor.checks import Finding, fail, first_line, ok, ok_or_warn, warn
+from bldml.doctor.checks import Finding, fail, first_line, ok, ok_or_fail, ok_or_warn, warn
 
 OLDEST_PYTHON = (3, 11)
 # Package -> its oldest version without a known vulnerability, and the reason; pyproject.toml has the reasons too.
@@ -38,14 +38,8 @@ def check_python(found: tuple[int, int, int]) -> Finding:
     >>> check_python((3, 10, 4)).status
     'FAIL'
     """
-    text = ".".join(map(str, found))
-    return ok_or_warn(
-        found >= OLDEST_PYTHON,
-        "python",
-        f"{text} in {sys.prefix}",
-        "create the environment again with Python 3.11 or newer: python3.11 -m venv .venv",
-        otherwise="FAIL",
-    )
+    remedy = "create the environment again with Python 3.11 or newer: python3.11 -m venv .venv"
+    return ok_or_fail(found >= OLDEST_PYTHON, "python", f"{'.'.join(map(str, found))} in {sys.prefix}", remedy)
 
 
 def installed(package: str) -> str | None:
@@ -73,10 +67,9 @@ def check_version(package: str, found: str | None) -> Finding:
             f"{found} is malware (GHSA-w37p-236h-pfx3)",
             "change every password, token and SSH key that this account could read, then create the environment again",
         )
-    return ok_or_warn(
-        release(found) >= floor, package, f"{found}, at least {oldest} needed: {reason}"
-        if release(found) < floor else found, remedy, otherwise="FAIL",
-    )  # fmt: skip
+    if release(found) < floor:
+        return fail(package, f"{found}, at least {oldest} needed: {reason}", remedy)
+    return ok(package, found)
 
 
 def release(text: str) -> tuple[int, ...]:
@@ -97,14 +90,11 @@ def check_user_site(enabled: bool, folder: Path, environ: Mapping[str, str], pat
     packages = sorted(entry.name for entry in folder.glob("*.dist-info")) if folder.is_dir() else []
     if not packages or str(folder) not in path:
         return ok(name, f"none in {folder}")
-    return warn(
-        name,
-        f"{len(packages)} packages in {folder} may be used instead of those of the environment",
-        "export PYTHONNOUSERSITE=1     (in the shell and in the sbatch file)",
-    )
+    found = f"{len(packages)} packages in {folder} may be used instead of those of the environment"
+    return warn(name, found, "export PYTHONNOUSERSITE=1     (in the shell and in the sbatch file)")
 
 
-def check_imports() -> Iterable[Finding]:
+def check_imports() -> Finding:
     """Check that torch and torchvision can be imported together: builds for different devices cannot."""
     name = "torch, torchvision"
     try:
@@ -112,16 +102,11 @@ def check_imports() -> Iterable[Finding]:
         importlib.import_module("torchvision")
     # A mismatch raises RuntimeError, a missing library OSError, a broken install anything.
     except Exception as error:
-        yield fail(
-            name,
-            f"cannot be imported together: {type(error).__name__}: {first_line(error)}",
-            "install both in one command and from one index, so that they match: pip install --force-reinstall torch "
-            "torchvision",
-        )
-        return
-    yield ok(
-        name, f"can be imported together; built for {'CUDA ' + torch.version.cuda if torch.version.cuda else 'the CPU'}"
-    )
+        found = f"cannot be imported together: {type(error).__name__}: {first_line(error)}"
+        remedy = "install both in one command and from one index, so that they match: "
+        return fail(name, found, f"{remedy}pip install --force-reinstall torch torchvision")
+    cuda = torch.version.cuda
+    return ok(name, f"can be imported together; built for {f'CUDA {cuda}' if cuda else 'the CPU'}")
 
 
 def check_encoding(file_names: str, text: str) -> Finding:
@@ -131,9 +116,5 @@ def check_encoding(file_names: str, text: str) -> Finding:
     'WARN'
     """
     good = {encoding.lower().replace("-", "") for encoding in (file_names, text)} == {"utf8"}
-    return ok_or_warn(
-        good,
-        "locale",
-        f"file names {file_names}, text {text}",
-        "export LC_ALL=C.UTF-8 PYTHONUTF8=1     (otherwise names with accents are misread)",
-    )
+    remedy = "export LC_ALL=C.UTF-8 PYTHONUTF8=1     (otherwise names with accents are misread)"
+    return ok_or_warn(good, "locale", f"file names {file_names}, text {text}", remedy)

@@ -3,14 +3,13 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import NamedTuple
 
 TIMEOUT_S = 10.0
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """Output of a program.
 
     Attributes:
@@ -23,19 +22,9 @@ class Answer:
     text: str = ""
     problem: str = ""
 
-    @property
-    def good(self) -> bool:
-        """Whether the program succeeded."""
-        return self.code == 0
-
 
 def ask(*command: str, environ: Mapping[str, str] = os.environ) -> Answer:
-    """Run a program that changes nothing.
-
-    Args:
-        command: The program and its arguments.
-        environ: Environment of the program; its PATH is searched for the program.
-    """
+    """Run a program that changes nothing, found on the PATH of `environ`."""
     program = shutil.which(command[0], path=environ.get("PATH"))
     if program is None:
         return Answer(None, problem=f"{command[0]} is not on the PATH")
@@ -58,18 +47,16 @@ def ask(*command: str, environ: Mapping[str, str] = os.environ) -> Answer:
     return Answer(done.returncode, text, last_lines(message or text) if done.returncode else "")
 
 
-def last_lines(message: str, lines: int = 2) -> str:
-    r"""Return the last lines of an error message, which name the cause, on one line.
+def last_lines(message: str) -> str:
+    r"""Return the last two lines of an error message, which name the cause, on one line.
 
     >>> last_lines("scontrol: error: first\nscontrol: error: second\nslurm_load_ctl_conf error: third\n")
     'scontrol: error: second; slurm_load_ctl_conf error: third'
     """
-    found: Sequence[str] = [
-        line.strip() for line in message.splitlines() if line.strip() and not line.startswith('Try "')
-    ]
-    return "; ".join(found[-lines:]) or "no reason given"
+    found = [line.strip() for line in message.splitlines() if line.strip() and not line.startswith('Try "')]
+    return "; ".join(found[-2:]) or "no reason given"
 
 
-def is_on_path(program: str, environ: Mapping[str, str] = os.environ) -> bool:
+def is_on_path(program: str, environ: Mapping[str, str]) -> bool:
     """Return whether a program is on the PATH."""
     return shutil.which(program, path=environ.get("PATH")) is not None

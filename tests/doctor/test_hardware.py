@@ -1,39 +1,24 @@
 """GPU, precision, CPUs and memory, judged from what a machine says of itself."""
 
-from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
-from bldml.doctor.checks import Finding
 from bldml.doctor.configuration import Settings
 from bldml.doctor.hardware import (
     CU126,
     Gpu,
     check_cpus,
     check_gpu,
+    check_memory,
     check_partition_gpu,
     check_precision,
     runs_on,
 )
-from bldml.doctor.memory import check_memory
 from bldml.training.module import LeafClassifier
+from tests.doctor.settings import SETTINGS
 
-SETTINGS = Settings(
-    backbone="mobilenet_v2_x0_35",
-    image_size=64,
-    weights="none",
-    batch_size=8,
-    num_workers="auto",
-    precision="16-mixed",
-    accelerator="auto",
-    devices="auto",
-    num_nodes=1,
-    root_dir=Path(),
-    unfrozen=(2, "stages"),
-)
 CU132 = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120")
 V100 = Gpu("Tesla V100-SXM2-32GB", (7, 0), CU132, "13.2", "Tesla V100-SXM2-32GB, 570.1")
 L40S = Gpu("NVIDIA L40S", (8, 9), CU132, "13.2", "NVIDIA L40S, 580.2", bf16=True)
@@ -60,11 +45,6 @@ def test_code_for_a_device(capability: tuple[int, int], architectures: tuple[str
     assert runs_on(capability, architectures) is answer
 
 
-def only(findings: Iterable[Finding]) -> Finding:
-    (finding,) = findings
-    return finding
-
-
 @pytest.mark.parametrize(
     ("gpu", "accelerator", "status", "words"),
     [
@@ -81,7 +61,7 @@ def only(findings: Iterable[Finding]) -> Finding:
     ],
 )
 def test_gpu(gpu: Gpu, accelerator: str, status: str, words: str) -> None:
-    finding = only(check_gpu(gpu, replace(SETTINGS, accelerator=accelerator)))
+    finding = check_gpu(gpu, replace(SETTINGS, accelerator=accelerator))
     assert finding.status == status
     assert words in f"{finding.found}\n{finding.remedy}"
 
@@ -99,7 +79,7 @@ def test_gpu(gpu: Gpu, accelerator: str, status: str, words: str) -> None:
     ],
 )
 def test_build_for_the_gpus_of_a_partition(gpu: Gpu, partition: str, status: str, words: str) -> None:
-    finding = only(check_partition_gpu(gpu, partition))
+    (finding,) = check_partition_gpu(gpu, partition)
     assert finding.status == status
     assert words in f"{finding.found}\n{finding.remedy}"
 
@@ -121,7 +101,7 @@ def test_partition_without_a_known_gpu_says_nothing() -> None:
     ],
 )
 def test_precision(gpu: Gpu, precision: str, status: str, words: str) -> None:
-    finding = only(check_precision(gpu, replace(SETTINGS, precision=precision)))
+    finding = check_precision(gpu, replace(SETTINGS, precision=precision))
     assert (finding.status, words in f"{finding.found}\n{finding.remedy}") == (status, True), finding
 
 
@@ -146,7 +126,7 @@ def test_cpus(granted: int, environ: dict[str, str], workers: int | str, statuse
 
 def test_memory_is_not_tried_where_no_gpu_is_used() -> None:
     model = LeafClassifier("mobilenet_v2_x0_35", "none", 64)
-    finding = only(check_memory(replace(SETTINGS, accelerator="cpu"), model))
+    finding = check_memory(replace(SETTINGS, accelerator="cpu"), model)
     assert finding.status == "SKIP"
 
 
@@ -168,8 +148,8 @@ def test_memory_is_judged_by_the_step_taken(
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (2**30, 10 * 2**30))
-    monkeypatch.setattr("bldml.doctor.memory.training_step", step)
-    finding = only(check_memory(SETTINGS, LeafClassifier("mobilenet_v2_x0_35", "none", 64)))
+    monkeypatch.setattr("bldml.doctor.hardware.training_step", step)
+    finding = check_memory(SETTINGS, LeafClassifier("mobilenet_v2_x0_35", "none", 64))
     assert finding.status == status
     assert words in f"{finding.found}\n{finding.remedy}"
 
@@ -178,7 +158,7 @@ def test_memory_is_judged_by_the_step_taken(
 def test_step_on_a_real_gpu_needs_more_for_more_photographs() -> None:
     if not torch.cuda.is_available():
         pytest.skip("there is no GPU")
-    from bldml.doctor.memory import training_step
+    from bldml.doctor.hardware import training_step
 
     model = LeafClassifier("mobilenet_v2_x0_35", "none", 64)
     few, many = (training_step(model, replace(SETTINGS, batch_size=size)) for size in (2, 512))

@@ -8,11 +8,10 @@ import pytest
 
 from bldml.doctor.checks import Finding
 from bldml.doctor.configuration import Settings
-from bldml.doctor.slurm.body import check_body, check_syntax
-from bldml.doctor.slurm.cluster import Site
-from bldml.doctor.slurm.options import check_options
-from bldml.doctor.slurm.resources import JobRequest
-from bldml.doctor.slurm.script import parse_script
+from bldml.doctor.sbatch import JobRequest, check_body, check_options, check_syntax
+from bldml.doctor.script import parse_script
+from bldml.doctor.slurm import Site
+from tests.doctor.settings import SETTINGS as WORKERS_AUTO
 
 GOOD = """\
 #!/bin/bash -l
@@ -35,19 +34,7 @@ export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 srun --kill-on-bad-exit=1 python -m bldml fit \\
   --config "$1" "${@:2}"
 """
-SETTINGS = Settings(
-    backbone="resnet50",
-    image_size=224,
-    weights="none",
-    batch_size=16,
-    num_workers=7,
-    precision="16-mixed",
-    accelerator="auto",
-    devices="auto",
-    num_nodes=1,
-    root_dir=Path(),
-    unfrozen=(1, "stages"),
-)
+SETTINGS = replace(WORKERS_AUTO, num_workers=7)
 SITE = Site(
     has_slurm=True,
     problem="",

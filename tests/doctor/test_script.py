@@ -2,7 +2,7 @@
 
 import pytest
 
-from bldml.doctor.slurm.script import full_name, parse_script
+from bldml.doctor.script import full_name, parse_script
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from bldml.doctor import folders, storage
+from bldml.doctor import storage
 from bldml.doctor.checks import Finding
-from bldml.doctor.folders import check_group, check_home, check_modes, check_scratch, writable_by
-from bldml.doctor.storage import check_folder, check_quota, check_writing, checkpoint_size, read_quota, time_writing
+from bldml.doctor.storage import (
+    check_folder,
+    check_group,
+    check_home,
+    check_modes,
+    check_quota,
+    check_scratch,
+    check_writing,
+    checkpoint_size,
+    current_umask,
+    read_quota,
+    time_writing,
+    writable_by,
+)
 from bldml.training.backbones import BACKBONES, build
 from tests import three_layers
 
@@ -71,10 +83,18 @@ def test_as_much_is_written_as_was_asked_for(size: int, tmp_path: Path, monkeypa
 
 
 def test_nothing_is_written_where_there_is_no_room(tmp_path: Path) -> None:
-    seconds, finding = check_writing(tmp_path, shutil.disk_usage(tmp_path).total)
-    assert seconds is None
-    assert finding is not None
-    assert finding.status == "SKIP"
+    assert check_writing(tmp_path, shutil.disk_usage(tmp_path).total, None).status == "SKIP"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "kill_wait", "status"),
+    [(29.0, 30.0, "OK"), (31.0, 30.0, "WARN"), (29.0, None, "OK"), (31.0, None, "WARN"), (6.0, 5.0, "WARN")],
+)
+def test_time_to_save(
+    seconds: float, kill_wait: float | None, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "time_writing", lambda folder, size: seconds)
+    assert check_writing(tmp_path, 1000, kill_wait).status == status
 
 
 def test_checkpoint_holds_three_numbers_a_parameter() -> None:
@@ -144,7 +164,7 @@ def test_group_of_a_project(
     folder = tmp_path / "beech" / "runs"
     folder.mkdir(parents=True)
     folder.chmod(mode)
-    monkeypatch.setattr(folders, "group_name", lambda number: group)
+    monkeypatch.setattr(storage, "read_group", lambda number: (group, []))
     (finding,) = check_group("run folder", folder / "to_come", tmp_path)
     assert finding.status == status
     if status == "WARN":
@@ -154,8 +174,7 @@ def test_group_of_a_project(
 
 @pytest.mark.parametrize(("mode", "who"), [(0o700, ""), (0o755, ""), (0o777, "everybody"), (0o775, "group others")])
 def test_who_may_write(mode: int, who: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folders, "group_name", lambda number: "others")
-    monkeypatch.setattr(folders, "_members", lambda number: ["jane", "joe"])
+    monkeypatch.setattr(storage, "read_group", lambda number: ("others", ["jane", "joe"]))
     tmp_path.chmod(mode)
     assert writable_by(tmp_path) == who
     assert writable_by(tmp_path / "none") == ""
@@ -175,7 +194,7 @@ def test_configuration_that_everybody_can_change(tmp_path: Path) -> None:
 def test_umask_is_read_and_put_back() -> None:
     before = os.umask(0o027)
     try:
-        assert folders.current_umask() == 0o027
-        assert folders.current_umask() == 0o027
+        assert current_umask() == 0o027
+        assert current_umask() == 0o027
     finally:
         os.umask(before)

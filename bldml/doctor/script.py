@@ -1,9 +1,11 @@
 """Parser of sbatch files, following sbatch: the options and the shell commands after them."""
 
+import math
 import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 # Options of sbatch without a value or with an optional one; then those that need one (man sbatch, and newer Slurm).
 _FLAGS = (
@@ -20,8 +22,8 @@ _VALUED = (
     "priority profile qos reservation resv-ports segment signal sockets-per-node stepmgr switches thread-spec "
     "threads-per-core time time-min tmp tres-bind tres-per-task uid wait-all-nodes wckey wrap"
 )
-FLAGS, VALUED = frozenset(_FLAGS.split()), frozenset(_VALUED.split())
-OPTIONS = FLAGS | VALUED
+VALUED = frozenset(_VALUED.split())
+OPTIONS = VALUED | frozenset(_FLAGS.split())
 SHORT = {
     "A": "account", "a": "array", "b": "begin", "D": "chdir", "M": "clusters", "C": "constraint", "S": "core-spec",
     "c": "cpus-per-task", "d": "dependency", "m": "distribution", "e": "error", "x": "exclude",
@@ -31,33 +33,21 @@ SHORT = {
     "V": "version", "W": "wait",
 }  # fmt: skip
 _BEFORE_COMMENT = re.compile(r"""(?:\\.|'[^']*'?|"(?:\\.|[^"\\])*"?|(?<=\S)\#|[^#])*+""", re.DOTALL)
+_COMMAND = re.compile(r"^[ \t]*+(?!#)(?:[^\\\n]|\\.)+", re.DOTALL | re.MULTILINE)  # with its continuation lines
 
 
-@dataclass(frozen=True)
-class Option:
-    """One option of an sbatch file.
-
-    Attributes:
-        line: Line number, from 1.
-        name: Long name without dashes; as written if sbatch does not know it.
-        value: Value; empty for a flag.
-    """
+class Option(NamedTuple):
+    """One option: its line number, from 1, its long name (as written if sbatch does not know it) and its value."""
 
     line: int
     name: str
-    value: str = ""
+    value: str  # empty for a flag
 
 
-@dataclass(frozen=True)
-class Command:
-    """One shell command; lines ending in a backslash are joined, comment lines are removed.
+class Command(NamedTuple):
+    """One shell command without comments; lines ending in a backslash are joined."""
 
-    Attributes:
-        line: Number of its first line, from 1.
-        text: The command.
-    """
-
-    line: int
+    line: int  # number of its first line, from 1
     text: str
 
 
@@ -73,29 +63,23 @@ class Script:
         commands: The shell commands.
     """
 
-    text: str
+    text: str = ""
     options: tuple[Option, ...] = ()
     problems: tuple[tuple[int, str], ...] = ()
     late: tuple[int, ...] = ()
     commands: tuple[Command, ...] = ()
 
-    def get(self, name: str) -> Option | None:
-        """Return the last option of a name; None if it is not set."""
-        return next((option for option in reversed(self.options) if option.name == name), None)
-
     def value(self, name: str, otherwise: str = "") -> str:
         """Return the value of an option, or `otherwise` if it is not set."""
-        option = self.get(name)
-        return option.value if option else otherwise
+        return next((option.value for option in reversed(self.options) if option.name == name), otherwise)
 
 
 def read_script(path: Path) -> Script:
-    """Read an sbatch file.
-
-    Raises:
-        OSError: The file cannot be read.
-    """
-    return parse_script(path.read_bytes().decode("utf-8", "replace"))
+    """Read an sbatch file; one that cannot be read is empty."""
+    try:
+        return parse_script(path.read_bytes().decode("utf-8", "replace"))
+    except OSError:
+        return Script()
 
 
 def parse_script(text: str) -> Script:
@@ -105,19 +89,22 @@ def parse_script(text: str) -> Script:
     >>> [(option.name, option.value) for option in script.options], script.late
     ([('time', '60'), ('gres', 'gpu:1')], (4,))
     """
+    lines = text.splitlines()
+    plain = "\n".join(lines)
+    commands = [
+        Command(plain.count("\n", 0, match.start()) + 1, without_comment(match[0].replace("\\\n", " ")).strip())
+        for match in _COMMAND.finditer(plain)
+    ]
+    end = commands[0].line if commands else math.inf
     options: list[Option] = []
     problems: list[tuple[int, str]] = []
     late: list[int] = []
-    in_commands = False
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.startswith("#SBATCH"):
-            if in_commands:
-                late.append(number)
-            else:
-                _read_line(number, line.removeprefix("#SBATCH"), options, problems)
-        elif line.strip() and not line.lstrip().startswith("#"):
-            in_commands = True
-    return Script(text, tuple(options), tuple(problems), tuple(late), tuple(_commands(text)))
+    for number, line in enumerate(lines, 1):
+        if line.startswith("#SBATCH") and number > end:
+            late.append(number)
+        elif line.startswith("#SBATCH"):
+            _read_line(number, line.removeprefix("#SBATCH"), options, problems)
+    return Script(text, tuple(options), tuple(problems), tuple(late), tuple(commands))
 
 
 def _read_line(number: int, text: str, options: list[Option], problems: list[tuple[int, str]]) -> None:
@@ -150,8 +137,6 @@ def full_name(name: str) -> str:
     >>> full_name("cpus-per-t"), full_name("memory"), full_name("tim")
     ('cpus-per-task', 'memory', 'tim')
     """
-    if name in OPTIONS:
-        return name
     matching = [option for option in OPTIONS if option.startswith(name)]
     return matching[0] if len(matching) == 1 else name
 
@@ -163,21 +148,3 @@ def without_comment(text: str) -> str:
     ("--job-name=a#b --comment='no # here'  ", ' ')
     """
     return next(_BEFORE_COMMENT.finditer(text))[0]
-
-
-def _commands(text: str) -> list[Command]:
-    commands: list[Command] = []
-    begun, number = "", 0
-    for current, line in enumerate(text.splitlines(), 1):
-        if not begun:
-            if not line.strip() or line.lstrip().startswith("#"):
-                continue
-            number = current
-        if re.search(r"(?<!\\)(\\\\)*\\$", line):
-            begun += line[:-1] + " "
-            continue
-        commands.append(Command(number, without_comment(begun + line).strip()))
-        begun = ""
-    if begun:
-        commands.append(Command(number, begun.strip()))
-    return commands
