@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from bldml.metrics.auroc import clustered_auroc, estimate_auroc, paired_auroc
+from bldml.metrics.auroc import estimate_auroc, paired_auroc
 from bldml.metrics.bootstrap import bootstrap, paired_bootstrap
 from bldml.metrics.estimates import Interval, Z
 from bldml.metrics.proportions import clustered_proportion, proportion
@@ -124,7 +124,7 @@ def clustered_areas(simulations: int, generator: np.random.Generator) -> list[di
                 tally = Tally(area)
                 for number in range(simulations):
                     scores = distance(area) * labels + noise(generator, share)
-                    tally.add("bldml: Newcombe over design effect", clustered_auroc(labels, scores, NAMES).interval)
+                    tally.add("bldml: Newcombe over design effect", estimate_auroc(labels, scores, NAMES).interval)
                     tally.add("photographs taken as independent", estimate_auroc(labels, scores).interval)
                     if number % SELDOM == 0:
                         drawn = bootstrap(area_statistic(labels, scores), labels, NAMES, replicates=REPLICATES)

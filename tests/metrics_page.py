@@ -48,7 +48,7 @@ def row(metric: Metric) -> str:
     better = metric.better if isinstance(metric.better, str) else f"{metric.better:g} is ideal"
     before = f" (before: {', '.join(f'`{name}`' for name in metric.aliases)})" if metric.aliases else ""
     cells = [f"`{metric.name}`{before}", metric.title, metric.definition, f"{opening}{low}, {high}{closing}", better]
-    cells += [interval_of(metric), "yes" if metric.is_shown_in("history") else "no"]
+    cells += [interval_of(metric), "yes" if "history" in metric.shown else "no"]
     return f"| {' | '.join(str(cell).replace('|', '/') for cell in cells)} |"
 
 

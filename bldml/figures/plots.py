@@ -4,67 +4,112 @@
 [0, 1] for the positive class. If nothing can be drawn, the figure shows the reason.
 """
 
+import itertools
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bldml.figures.curves import learning_curves, precision_recall, roc
-from bldml.figures.style import (
-    COLOURS,
-    DASHES,
-    INK,
-    MARGIN,
-    checked_probability,
-    label_of,
-    new_figure,
-    save,
-    styled,
-    to_svg,
-    write_message,
-)
+from bldml.errors import RunError
+from bldml.figures.style import COLOURS, DASHES, INK, MARGIN, label_of, new_figure, styled, write_message
 from bldml.io.text import counted
-from bldml.metrics.calibration import reliability
-from bldml.metrics.checked import Classes, checked_pair
+from bldml.metrics.calibration import BINS, reliability
+from bldml.metrics.checked import Classes, checked_probabilities
 from bldml.metrics.estimates import Estimate
 from bldml.metrics.metric import Scored
+from bldml.metrics.operating_point import precision_recall_points, roc_points
 from bldml.metrics.proportions import predictive_values, proportion
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "calibration",
-    "confusion",
-    "learning_curves",
-    "precision_recall",
-    "predictive_value_curves",
-    "probabilities",
-    "roc",
-    "save",
-    "to_svg",
-]
-
+Curve = tuple[str, ArrayLike, ArrayLike]  # name, labels, probabilities
 Floats = NDArray[np.float64]
 
-_ONE_CLASS = "Not estimable: both classes are needed"
+
+@styled()
+def learning_curves(
+    rows: Sequence[Mapping[str, float | None]], unfrozen_at: Sequence[int] = (), best_epoch: int | None = None
+) -> "Figure":
+    """Draw the loss and the metrics of training and validation over the epochs.
+
+    Args:
+        rows: One row per epoch, from the run's history.csv: `epoch` and all columns `train_…` and `val_…`. Missing
+            values, None and values that are not finite leave a gap.
+        unfrozen_at: Epochs, counted from 0, at whose start more stages were unfrozen; marked with a line.
+        best_epoch: Epoch of `best.ckpt`; marked with a line.
+    """
+    figure = new_figure(5.2)
+    panels = figure.subplots(2, 1, sharex=True)
+    names = list(dict.fromkeys(name for row in rows for name in row if name.startswith(("train_", "val_"))))
+    measures = list(dict.fromkeys(name.partition("_")[2] for name in names))
+    epochs = [float(row.get("epoch") or 0) for row in rows]
+    for axes, is_loss in zip(panels, (True, False), strict=True):
+        shown = [measure for measure in measures if (measure == "loss") == is_loss]
+        for measure, colour in zip(shown, itertools.cycle(COLOURS), strict=False):
+            for stage, word, dash in (("train", "training", "--"), ("val", "validation", "-")):
+                values = [row.get(f"{stage}_{measure}") for row in rows]
+                heights = [math.nan if v is None or not math.isfinite(v) else v for v in values]
+                if np.isfinite(heights).any():
+                    axes.plot(epochs, heights, dash, color=colour, marker=".", ms=4, lw=1.2, label=f"{measure}, {word}")
+        for kind, marked, dash in (
+            ("unfrozen", unfrozen_at, ":"),
+            ("best epoch", [] if best_epoch is None else [best_epoch], "-."),
+        ):
+            for number, epoch in enumerate(marked):
+                axes.axvline(epoch, ls=dash, lw=1.2, color=INK, alpha=0.7, label=None if number else kind)
+        if not axes.lines:
+            write_message(axes, "No epoch recorded")
+        else:
+            axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    panels[0].set_ylabel("Loss (nats per photograph)")
+    panels[1].set_ylabel("Score (0 to 1)")
+    panels[1].set_ylim(-MARGIN, 1 + MARGIN)
+    panels[1].set_xlabel("Epoch (counted from 0)")
+    panels[1].xaxis.get_major_locator().set_params(integer=True)
+    return figure
 
 
-@styled
-def calibration(labels: ArrayLike, probabilities: ArrayLike, bins: int = 10) -> "Figure":
+@styled()
+def roc(curves: Sequence[Curve]) -> "Figure":
+    """Draw the ROC curve of each (name, labels, probabilities); equal probabilities are one step.
+
+    If the labels have one class only, the legend says that the curve is not estimable.
+    """
+    figure, axes = _square("False-positive rate (1 − specificity)", "True-positive rate (sensitivity)")
+    axes.plot([0, 1], [0, 1], ":", color=INK, lw=1, label="chance")
+    _draw_curves(axes, curves, roc_points, "one class")
+    axes.legend(loc="lower right")
+    return figure
+
+
+@styled()
+def precision_recall(curves: Sequence[Curve]) -> "Figure":
+    """Draw the precision-recall curve of each (name, labels, probabilities), in the steps of average precision.
+
+    The dotted line is the proportion of positives, which is the precision at chance.
+    """
+    figure, axes = _square("Recall (sensitivity)", "Precision (positive predictive value)")
+    _draw_curves(axes, curves, precision_recall_points, "no positives")
+    prevalences = {float(np.asarray(labels).mean()) for _, labels, _ in curves if np.any(labels)}
+    for number, prevalence in enumerate(sorted(prevalences)):
+        axes.axhline(prevalence, ls=":", color=INK, lw=1, label=None if number else "proportion of positives (chance)")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="lower left")
+    return figure
+
+
+@styled()
+def calibration(labels: ArrayLike, probabilities: ArrayLike) -> "Figure":
     """Draw the fraction of positives over the mean probability in bins of equal width, with 95 % Wilson intervals.
 
     A second panel shows the number of photographs in each bin, because bins with few photographs are unreliable.
-
-    Args:
-        labels: 1 for the positive class, shape (n,).
-        probabilities: Probabilities of the positive class, shape (n,).
-        bins: Number of bins between 0 and 1; a probability on an edge belongs to the bin above.
     """
-    filled = reliability(labels, probabilities, bins)
+    filled = reliability(labels, probabilities)
     figure = new_figure(5.6, 4.4)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     upper.plot([0, 1], [0, 1], ":", color=INK, lw=1, label="perfect calibration")
@@ -78,8 +123,7 @@ def calibration(labels: ArrayLike, probabilities: ArrayLike, bins: int = 10) -> 
         )  # fmt: skip
     else:
         write_message(upper, "No photographs")
-    middles = [(part.low + part.high) / 2 for part in filled]
-    bars = lower.bar(middles, [part.n for part in filled], 0.92 / bins, color=COLOURS[0])
+    bars = lower.bar([part.middle for part in filled], [part.n for part in filled], 0.92 / BINS, color=COLOURS[0])
     lower.bar_label(bars, [f"{part.n:,}" for part in filled], fontsize=7, padding=1)
     lower.margins(y=0.25)
     lower.set(xlim=(-MARGIN, 1 + MARGIN), xlabel="Predicted probability", ylabel="Photographs")
@@ -88,21 +132,15 @@ def calibration(labels: ArrayLike, probabilities: ArrayLike, bins: int = 10) -> 
     return figure
 
 
-@styled
+@styled()
 def probabilities(labels: ArrayLike, probabilities: ArrayLike, threshold: float, classes: Classes) -> "Figure":
     """Draw the distribution of predicted probabilities in each class, with the threshold.
 
-    Args:
-        labels: 1 for the positive class, shape (n,).
-        probabilities: Probabilities of the positive class, shape (n,).
-        threshold: Decision threshold: the lowest probability predicted as positive, in [0, 1].
-        classes: The two classes.
-
     Raises:
-        RunError: The threshold is out of range.
+        RunError: The threshold is not in [0, 1].
     """
-    checked_probability(threshold, "threshold")
-    probability, label = checked_pair(probabilities, labels, "probabilities", in_unit_range=True)
+    _check_probability(threshold, "threshold")
+    label, probability = checked_probabilities(labels, probabilities)
     counts = Scored(label, probability, threshold).counts
     figure = new_figure(4.2)
     panels = figure.subplots(2, 1, sharex=True)
@@ -124,14 +162,9 @@ def probabilities(labels: ArrayLike, probabilities: ArrayLike, threshold: float,
     return figure
 
 
-@styled
+@styled()
 def confusion(counts: Mapping[str, int], classes: Classes) -> "Figure":
-    """Draw the 2 x 2 table of true and predicted class, shaded by the fraction of the true class.
-
-    Args:
-        counts: `tp`, `fp`, `fn` and `tn`, each 0 or more.
-        classes: The two classes.
-    """
+    """Draw the 2 x 2 table of `tp`, `fp`, `fn` and `tn`, shaded by the fraction of the true class."""
     from matplotlib.patches import Rectangle
 
     figure = new_figure(3.4, 4.4)
@@ -155,21 +188,21 @@ def confusion(counts: Mapping[str, int], classes: Classes) -> "Figure":
     return figure
 
 
-@styled
+@styled()
 def predictive_value_curves(sensitivity: Estimate, specificity: Estimate, prevalence: float) -> "Figure":
     """Draw PPV and NPV over prevalence (the proportion of diseased leaves), by Bayes' rule.
 
     The band goes from both 95 % intervals at their lower limits to both at their upper limits.
 
     Args:
-        sensitivity: Sensitivity on this set, in [0, 1].
-        specificity: Specificity on this set, in [0, 1].
+        sensitivity: Sensitivity on this set.
+        specificity: Specificity on this set.
         prevalence: Proportion of positives in this set, in [0, 1]; marked with a line.
 
     Raises:
-        RunError: The prevalence is out of range.
+        RunError: The prevalence is not in [0, 1].
     """
-    checked_probability(prevalence, "prevalence")
+    _check_probability(prevalence, "prevalence")
     figure = new_figure(3.6)
     axes = figure.subplots()
     axes.set(xscale="log", xlim=(0.1, 100), ylim=(-MARGIN, 1 + MARGIN))
@@ -178,25 +211,53 @@ def predictive_value_curves(sensitivity: Estimate, specificity: Estimate, preval
     prevalences = np.geomspace(0.001, 1, 241)[:-1]
     pairs = [predictive_values(sensitivity, specificity, float(value)) for value in prevalences]
     if all(estimate.value is None for pair in pairs for estimate in pair):
-        write_message(axes, _ONE_CLASS)
+        write_message(axes, "Not estimable: both classes are needed")
         return figure
-    for number, name in enumerate(
-        (
-            "PPV: proportion of positive predictions that are correct",
-            "NPV: proportion of negative predictions that are correct",
-        )
-    ):
-        lines = np.array([_with_limits(pair[number]) for pair in pairs]).T
-        axes.plot(100 * prevalences, lines[0], DASHES[number], color=COLOURS[number], label=name)
-        axes.fill_between(100 * prevalences, lines[1], lines[2], color=COLOURS[number], alpha=0.2, lw=0)
+    for number, (name, sign) in enumerate((("PPV", "positive"), ("NPV", "negative"))):
+        # A curve omits nan.
+        low, value, high = np.array([pair[number].numbers or (math.nan,) * 3 for pair in pairs]).T
+        label = f"{name}: proportion of {sign} predictions that are correct"
+        axes.plot(100 * prevalences, value, DASHES[number], color=COLOURS[number], label=label)
+        axes.fill_between(100 * prevalences, low, high, color=COLOURS[number], alpha=0.2, lw=0)
     if prevalence >= 0.001:
         axes.axvline(100 * prevalence, ls=":", lw=1.2, color=INK, label=f"this set: {100 * prevalence:.1f} %")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=1)
     return figure
 
 
-def _with_limits(estimate: Estimate) -> tuple[float, float, float]:
-    """Return value and limits; NaN, which a curve omits, if there is no value or no interval."""
-    if estimate.value is None or estimate.interval is None:
-        return (math.nan,) * 3
-    return estimate.value, estimate.interval.low, estimate.interval.high
+def _check_probability(value: float, what: str) -> None:
+    if not 0 <= value <= 1:
+        message = f"The {what} must lie in [0, 1], found {value}. Give a proportion, not a percentage."
+        raise RunError(message, "value-out-of-range", found=value, expected="[0, 1]")
+
+
+def _corners(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """Remove points in the middle of a straight line: the drawing stays the same."""
+    if x.size < 3:
+        return x, y
+    dx, dy = np.diff(x), np.diff(y)
+    bends = np.abs(dx[:-1] * dy[1:] - dy[:-1] * dx[1:]) > 1e-15
+    corner = np.concatenate([[True], bends, [True]])
+    return x[corner], y[corner]
+
+
+def _square(x: str, y: str) -> tuple["Figure", "Axes"]:
+    figure = new_figure(4.4, 4.4)
+    axes = figure.subplots()
+    axes.set(xlim=(-MARGIN, 1 + MARGIN), ylim=(-MARGIN, 1 + MARGIN), xlabel=x, ylabel=y, aspect="equal")
+    return figure, axes
+
+
+def _draw_curves(
+    axes: "Axes",
+    curves: Sequence[Curve],
+    points_of: Callable[[ArrayLike, ArrayLike], tuple[Floats, Floats] | None],
+    missing: str,
+) -> None:
+    """Draw each curve; with 6 colours and 5 dashes a combination repeats after 30 curves only."""
+    looks = zip(itertools.cycle(COLOURS), itertools.cycle(DASHES), strict=True)
+    for (name, labels, values), (colour, dash) in zip(curves, looks, strict=False):
+        points = points_of(labels, values)
+        label = label_of(name) if points else f"{label_of(name)} (not estimable: {missing})"
+        x, y = _corners(*points) if points else (np.empty(0), np.empty(0))
+        axes.plot(x, y, ls=dash, color=colour, label=label)

@@ -3,21 +3,19 @@
 matplotlib is imported when the first figure is made; pyplot, with its global list of open figures, is never imported.
 """
 
-import functools
 import hashlib
 import io
 import re
 import unicodedata
 import warnings
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bldml.errors import RunError
 from bldml.io.atomic import check_name, make_folder, write_atomically
 from bldml.io.text import plain
 
@@ -25,22 +23,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
 DPI = 300  # usual requirement of journals
 WIDTH = 5.0  # inches
 # Okabe and Ito's colours (2008), which people with any type of colour vision can distinguish; those with the most
 # contrast on both white and black come first. Black is missing, because text and axes have it.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-Dash = str | tuple[float, tuple[float, ...]]
-DASHES: tuple[Dash, ...] = (
-    "-",
-    "--",
-    "-.",
-    ":",
-    (0, (5, 1, 1, 1, 1, 1)),
-)  # so that no curve is identified by its colour alone
+# So that no curve is identified by its colour alone.
+DASHES: tuple[str | tuple[float, tuple[float, ...]], ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 INK = "#1b1f24"  # text and axes; on a page it becomes the colour of the text around the figure
 MARGIN = 0.02  # beyond 0 and 1, so that a curve on the frame is visible
 _STYLE = {
@@ -75,8 +64,11 @@ _FONT = re.compile(r"font:\s*(?P<rest>.*?)(?P<size>[\d.]+)px\s")
 
 
 @contextmanager
-def _styled() -> Iterator[None]:
-    """Apply the style, independent of the user's matplotlibrc; a character missing in the font is drawn as a box."""
+def styled() -> Iterator[None]:
+    """Apply the style, as a context or a decorator, independent of the user's matplotlibrc.
+
+    A character missing in the font is drawn as a box.
+    """
     import matplotlib.style
 
     with matplotlib.style.context(["default", _STYLE]), warnings.catch_warnings():
@@ -84,24 +76,8 @@ def _styled() -> Iterator[None]:
         yield
 
 
-def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a function so that it draws in the style of all figures."""
-
-    @functools.wraps(draw)
-    def drawn(*args: P.args, **kwargs: P.kwargs) -> R:
-        with _styled():
-            return draw(*args, **kwargs)
-
-    return drawn
-
-
 def new_figure(height: float, width: float = WIDTH) -> "Figure":
-    """Return an empty figure, not registered in pyplot.
-
-    Args:
-        height: In inches.
-        width: In inches.
-    """
+    """Return an empty figure of a size in inches, not registered in pyplot."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -133,18 +109,14 @@ def _legal(text: str) -> str:
     return "".join(c if unicodedata.category(c) != "Cn" else "\ufffd" for c in plain(text))
 
 
-@styled
+@styled()
 def to_svg(figure: "Figure", *, title: str, description: str) -> str:
     """Return a figure as an `<svg>` element for an HTML page.
 
     It is allowed by a strict content security policy (no style, no script, no external address) and takes the colour of
     the surrounding text (light and dark). Its identifiers begin with a hash of its content and title, so that they
-    never equal those of another figure. The same figure gives the same bytes.
-
-    Args:
-        figure: A figure of `bldml.figures.plots`.
-        title: Title, for screen readers and as a tooltip.
-        description: Description of the content, for people who cannot see the figure.
+    never equal those of another figure. The same figure gives the same bytes. Title (also shown as a tooltip) and
+    description are for people who cannot see the figure.
     """
     file = io.BytesIO()
     nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
@@ -196,7 +168,7 @@ def _plain_attributes(element: ElementTree.Element, prefix: str, used: set[str])
             element.set(name, _REFERENCE.sub(rf"url(#{prefix}-\1)", value))
 
 
-@styled
+@styled()
 def save(figure: "Figure", folder: Path, name: str) -> tuple[Path, Path]:
     """Write a figure as `<name>.png` and `<name>.pdf` at 300 dpi, without a date, and return their paths.
 
@@ -211,15 +183,3 @@ def save(figure: "Figure", folder: Path, name: str) -> tuple[Path, Path]:
         figure.savefig(file, format=path.suffix[1:], dpi=DPI, facecolor="white", metadata=metadata)
         write_atomically(path, file.getvalue())
     return paths
-
-
-def checked_probability(value: float, what: str) -> float:
-    """Return a number after checking that it is in [0, 1].
-
-    Raises:
-        RunError: It is not in [0, 1].
-    """
-    if not 0 <= value <= 1:
-        message = f"The {what} must lie in [0, 1], found {value}. Give a share, not a percentage."
-        raise RunError(message, "value-out-of-range", found=value, expected="[0, 1]")
-    return value

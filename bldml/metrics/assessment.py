@@ -1,6 +1,6 @@
 """All metrics of one evaluation: their values for metrics.json, and estimates with intervals for pages."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bldml.io.text import counted
-from bldml.metrics.bootstrap import has_groups
+from bldml.metrics.bootstrap import FEW_GROUPS, has_groups
 from bldml.metrics.estimates import Estimate
 from bldml.metrics.metric import Metric, Scored
 from bldml.metrics.operating_point import OperatingPoint
@@ -16,25 +16,23 @@ from bldml.metrics.proportions import predictive_values
 from bldml.metrics.registry import METRICS, canonical, shown_in
 
 SCHEMA = 1  # of metrics.json; 0.1 wrote none
+_OWN = ("n", "n_positive", "threshold", "temperature")
 PREVALENCES = (0.01, 0.05, 0.10, 0.30)
 
 Values = dict[str, float | int | None]
 
-Labels = NDArray[np.int64]
-Floats = NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class EvaluationMetrics:
-    """The content of metrics.json.
+    """The content of metrics.json; a metric that is not defined is None.
 
     Attributes:
         n: Number of photographs.
         n_positive: Number of the positive class.
-        threshold: The operating threshold, in [0, 1].
+        threshold: The threshold of the operating point, in [0, 1].
         temperature: The calibration temperature, by which the logits were divided.
-        overall: Metrics that need no threshold, by name; None if not defined.
-        at_threshold: `tp`, `fp`, `fn`, `tn` and the metrics computed from them, at the operating threshold.
+        overall: Metrics that need no threshold, by name.
+        at_threshold: `tp`, `fp`, `fn`, `tn` and the metrics computed from them, at the threshold.
         at_half: The same at 0.5.
     """
 
@@ -48,16 +46,8 @@ class EvaluationMetrics:
 
     def to_plain(self) -> dict[str, Any]:
         """Return the mapping that is written to metrics.json."""
-        return {
-            "schema": SCHEMA,
-            "n": self.n,
-            "n_positive": self.n_positive,
-            "threshold": self.threshold,
-            "temperature": self.temperature,
-            **self.overall,
-            "at_threshold": self.at_threshold,
-            "at_0.5": self.at_half,
-        }
+        at = {"at_threshold": self.at_threshold, "at_0.5": self.at_half}
+        return {"schema": SCHEMA} | {key: getattr(self, key) for key in _OWN} | self.overall | at
 
     @classmethod
     def from_plain(cls, plain: Any) -> "EvaluationMetrics":
@@ -70,15 +60,13 @@ class EvaluationMetrics:
             raise ValueError("it is not a mapping")
         if plain.get("schema", 0) not in (0, SCHEMA):
             raise ValueError(f"its schema is {plain['schema']!r}, this version of bldml reads {SCHEMA}")
-        own = ("n", "n_positive", "threshold", "temperature", "at_threshold", "at_0.5")
-        if missing := [key for key in own if key not in plain]:
+        if missing := [key for key in (*_OWN, "at_threshold", "at_0.5") if key not in plain]:
             raise ValueError(f"{', '.join(missing)} missing")
-        values = {key: plain[key] for key in own}
-        at_threshold, at_half = values.pop("at_threshold"), values.pop("at_0.5")
+        at_threshold, at_half = plain["at_threshold"], plain["at_0.5"]
         if not isinstance(at_threshold, dict) or not isinstance(at_half, dict):
             raise ValueError("at_threshold and at_0.5 must contain metrics")
-        overall = {key: value for key, value in plain.items() if key not in (*own, "schema")}
-        return cls(**values, overall=_renamed(overall), at_threshold=_renamed(at_threshold), at_half=_renamed(at_half))
+        overall = {key: plain[key] for key in plain if key not in (*_OWN, "at_threshold", "at_0.5", "schema")}
+        return cls(*(plain[key] for key in _OWN), *map(_renamed, (overall, at_threshold, at_half)))
 
 
 def _renamed(values: Values) -> Values:
@@ -90,8 +78,7 @@ def evaluate(labels: ArrayLike, probabilities: ArrayLike, operating_point: Opera
 
     Args:
         labels: 1 for the positive class, (n,).
-        probabilities: Calibrated probabilities, (n,): `to_probabilities(logits, operating_point.temperature)`. The loss
-            depends on the temperature; AUROC, average precision and the metrics at 0.5 do not (rounding aside).
+        probabilities: Calibrated, (n,): `to_probabilities(logits, operating_point.temperature)`.
         operating_point: Threshold and temperature.
 
     >>> metrics = evaluate([0, 1], [0.2, 0.4], OperatingPoint(threshold=0.3, temperature=1.0))
@@ -123,18 +110,18 @@ class Assessment:
         labels: 1 for the positive class, (n,), in the order of the table.
         probabilities: Calibrated, of the positive class, (n,).
         groups: Group of each photograph, (n,); None if the photographs are treated as independent.
-        threshold: The operating threshold.
+        threshold: The threshold of the operating point.
         overall: Metrics that need no threshold, by name.
-        at_threshold: Metrics at the operating threshold, by name.
+        at_threshold: Metrics at the threshold, by name.
         at_half: The same at 0.5.
-        counts: `tp`, `fp`, `fn`, `tn` at the operating threshold.
+        counts: `tp`, `fp`, `fn`, `tn` at the threshold.
         counts_at_half: The same at 0.5.
-        prevalences: (prevalence, PPV, NPV) at the operating threshold.
+        prevalences: (prevalence, PPV, NPV) at the threshold.
         warnings: Sentences on the limits of the intervals.
     """
 
-    labels: Labels
-    probabilities: Floats
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
     groups: tuple[str, ...] | None
     threshold: float
     overall: dict[str, Estimate]
@@ -166,20 +153,11 @@ class Assessment:
 
 
 def assess(
-    labels: Labels,
-    probabilities: Floats,
-    groups: Sequence[str],
-    threshold: float,
-    prevalences: Sequence[float] = PREVALENCES,
+    labels: NDArray[np.int64], probabilities: NDArray[np.float64], groups: Sequence[str], threshold: float
 ) -> Assessment:
     """Compute all metrics of an evaluation with their 95 % intervals.
 
-    Args:
-        labels: 1 for the positive class, (n,).
-        probabilities: Calibrated, of the positive class, (n,).
-        groups: Group of each photograph, (n,), empty if it has none; used only if `has_groups`.
-        threshold: Operating threshold, in [0, 1].
-        prevalences: Prevalences for PPV and NPV, in (0, 1).
+    Arguments are those of `Assessment`, but `groups` may be empty or contain empty texts; see `has_groups`.
     """
     known = tuple(groups) if has_groups(groups) else None
     scored, half = (Scored(labels, probabilities, point, known) for point in (threshold, 0.5))
@@ -187,10 +165,7 @@ def assess(
         {name: metric.estimate(one) for name, metric in METRICS.items() if metric.needs_threshold}
         for one in (scored, half)
     )
-    values = [
-        (prevalence, *predictive_values(at_threshold["sensitivity"], at_threshold["specificity"], prevalence))
-        for prevalence in prevalences
-    ]
+    rates = at_threshold["sensitivity"], at_threshold["specificity"]
     return Assessment(
         labels=labels,
         probabilities=probabilities,
@@ -201,31 +176,29 @@ def assess(
         at_half=at_half,
         counts=scored.counts,
         counts_at_half=half.counts,
-        prevalences=tuple(values),
-        warnings=_warnings(groups, known, labels),
+        prevalences=tuple((prevalence, *predictive_values(*rates, prevalence)) for prevalence in PREVALENCES),
+        warnings=tuple(_warnings(groups, known, labels)),
     )
 
 
-def _warnings(names: Sequence[str], groups: Sequence[str] | None, labels: Labels) -> tuple[str, ...]:
-    warnings = []
-    if groups is None:
-        some = sum(map(bool, names))
-        reason = (
-            f"Only {some} of {counted(len(names), 'photograph')} {'has' if some == 1 else 'have'} a group"
-            if some < len(names)
-            else "No two photographs are of one group"
-        )
-        warnings.append(
+def _warnings(names: Sequence[str], groups: Sequence[str] | None, labels: NDArray[np.int64]) -> Iterator[str]:
+    n_named = sum(map(bool, names))
+    if groups is not None:
+        n_groups = len(set(groups))
+        if n_groups < FEW_GROUPS:
+            found = f"There {'is' if n_groups == 1 else 'are'} only {counted(n_groups, 'group')}"
+            yield f"{found}; intervals based on fewer than {FEW_GROUPS} groups are not reliable."
+    elif not n_named:
+        yield (
             "No photograph has a group (tree, site, burst), so all are treated as independent. If several show one "
             "tree, the intervals are too narrow."
-            if not some
-            else f"{reason}, so all are treated as independent and the intervals may be too narrow."
         )
-    elif (found := len(set(groups))) < 10:
-        are = "is" if found == 1 else "are"
-        warnings.append(
-            f"There {are} only {counted(found, 'group')}; intervals based on fewer than 10 groups are not reliable."
-        )
+    else:
+        reason = "No two photographs are of one group"
+        if n_named < len(names):
+            reason = (
+                f"Only {n_named} of {counted(len(names), 'photograph')} {'has' if n_named == 1 else 'have'} a group"
+            )
+        yield f"{reason}, so all are treated as independent and the intervals may be too narrow."
     if labels.min() == labels.max():
-        warnings.append("All photographs are of one class; metrics that compare the classes cannot be estimated.")
-    return tuple(warnings)
+        yield "All photographs are of one class; metrics that compare the classes cannot be estimated."

@@ -1,13 +1,13 @@
 """Intervals by resampling photographs, or whole groups of photographs."""
 
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bldml.metrics.checked import checked_groups
 from bldml.metrics.estimates import Interval
 
 REPLICATES = 2000
@@ -17,14 +17,8 @@ Index = NDArray[np.int64]
 Statistic = Callable[[Index], float | None]
 
 
-@dataclass(frozen=True)
-class PairedBootstrap:
-    """Interval and p value of a difference on the same photographs.
-
-    Args:
-        interval: Percentile interval of the difference.
-        p: Two-sided p value, in (0, 1].
-    """
+class PairedBootstrap(NamedTuple):
+    """Percentile interval of a difference on the same photographs, and its two-sided p value, in (0, 1]."""
 
     interval: Interval
     p: float
@@ -67,8 +61,7 @@ def bootstrap(
     >>> bootstrap(lambda index: float(values[index].mean()), [1] * 10, replicates=100).method
     'bootstrap, 10 photographs'
     """
-    drawn, skipped = _draw(statistic, labels, groups, replicates, seed)
-    return _interval(drawn, skipped, np.size(labels), groups)
+    return _draw(statistic, labels, groups, replicates, seed)[1]
 
 
 def paired_bootstrap(
@@ -79,14 +72,7 @@ def paired_bootstrap(
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> PairedBootstrap | None:
-    """Return the interval of a difference and the p value of the hypothesis that it is 0; draws as in `bootstrap`.
-
-    Args:
-        statistic: Function that returns the difference for the indices of the drawn photographs.
-        labels: 0 or 1, (n,).
-        groups: Group of each photograph, or None.
-        replicates: Number of draws.
-        seed: Random seed of the draws.
+    """Return the interval of a difference and the p value of the hypothesis that it is 0; arguments as of `bootstrap`.
 
     Returns:
         None as for `bootstrap`. p is twice the smaller proportion of draws on either side of 0, counting 0 for both,
@@ -96,8 +82,7 @@ def paired_bootstrap(
     >>> paired_bootstrap(lambda index: float(difference[index].mean()), [0, 1, 1], replicates=50).p
     1.0
     """
-    drawn, skipped = _draw(statistic, labels, groups, replicates, seed)
-    interval = _interval(drawn, skipped, np.size(labels), groups)
+    drawn, interval = _draw(statistic, labels, groups, replicates, seed)
     if interval is None:
         return None
     # Sums in another order differ by rounding: so small a difference counts as 0.
@@ -107,21 +92,22 @@ def paired_bootstrap(
 
 def _draw(
     statistic: Statistic, labels: ArrayLike, groups: Sequence[str] | None, replicates: int, seed: int
-) -> tuple[NDArray[np.float64], int]:
+) -> tuple[NDArray[np.float64], Interval | None]:
+    """Return the values of the draws that define the statistic, and their interval."""
     label = np.asarray(labels)
-    if groups is not None and len(groups) != label.size:
-        raise ValueError(f"Each photograph needs one group: found {len(groups)} groups and {label.size} labels.")
-    if not label.size:
-        return np.empty(0), replicates
-    strata = _strata(label, groups)
+    strata, method = _strata(label, groups)
     generator = np.random.default_rng(seed)
     values = []
-    for _ in range(replicates):
+    for _ in range(replicates if label.size else 0):
         parts = [part for stratum in strata for part in _resample(stratum, generator)]
         value = statistic(np.concatenate(parts))
         if value is not None and math.isfinite(value):
             values.append(value)
-    return np.array(values, dtype=np.float64), replicates - len(values)
+    drawn, omitted = np.array(values, dtype=np.float64), replicates - len(values)
+    if not values or len(values) < omitted:
+        return drawn, None
+    low, high = (float(limit) for limit in np.quantile(drawn, [0.025, 0.975]))
+    return drawn, Interval(low, high, f"{method}, {omitted} undefined draws omitted" if omitted else method)
 
 
 def _resample(stratum: Index | list[Index], generator: np.random.Generator) -> list[Index]:
@@ -130,28 +116,15 @@ def _resample(stratum: Index | list[Index], generator: np.random.Generator) -> l
     return [stratum[chosen]] if isinstance(stratum, np.ndarray) else [stratum[i] for i in chosen]
 
 
-def _strata(label: NDArray[np.int64], groups: Sequence[str] | None) -> list[Index | list[Index]]:
+def _strata(label: NDArray[np.int64], groups: Sequence[str] | None) -> tuple[list[Index | list[Index]], str]:
+    """Return the strata, photographs or groups of photographs, and the name of the method."""
     if groups is None:
-        return [np.flatnonzero(label == value) for value in np.unique(label)]
-    members: dict[str, list[int]] = {}
-    for index, group in enumerate(groups):
-        members.setdefault(group, []).append(index)
-    strata: dict[frozenset[int], list[Index]] = {}
-    for name in sorted(members):
-        inside = np.array(members[name], dtype=np.int64)
-        strata.setdefault(frozenset(label[inside].tolist()), []).append(inside)
-    return [strata[key] for key in sorted(strata, key=sorted)]
-
-
-def _interval(drawn: NDArray[np.float64], skipped: int, n: int, groups: Sequence[str] | None) -> Interval | None:
-    if drawn.size == 0 or drawn.size < skipped:
-        return None
-    low, high = (float(limit) for limit in np.quantile(drawn, [0.025, 0.975]))
-    method = f"bootstrap, {n} photograph{'' if n == 1 else 's'}"
-    if groups is not None:
-        count = len(Counter(groups))
-        few = " (unreliable: few groups)" if count < FEW_GROUPS else ""
-        method = f"cluster bootstrap, {count} group{'' if count == 1 else 's'}{few}"
-    if skipped:
-        method += f", {skipped} undefined draws omitted"
-    return Interval(low, high, method)
+        classes = [np.flatnonzero(label == value) for value in np.unique(label)]
+        return [*classes], f"bootstrap, {label.size} photograph{'' if label.size == 1 else 's'}"
+    group, in_words = checked_groups(groups, label.size)
+    sizes = np.bincount(group)
+    of_classes: dict[tuple[int, ...], list[Index]] = {}
+    for inside in np.split(np.argsort(group, kind="stable"), np.cumsum(sizes)[:-1]):
+        of_classes.setdefault(tuple(np.unique(label[inside]).tolist()), []).append(inside)
+    few = " (unreliable: few groups)" if sizes.size < FEW_GROUPS else ""
+    return [of_classes[key] for key in sorted(of_classes)], f"cluster bootstrap, {in_words}{few}"

@@ -1,21 +1,15 @@
-"""An estimate with its interval."""
+"""An estimate with its 95 % interval."""
 
 from dataclasses import dataclass
 from statistics import NormalDist
 
-LEVEL = 0.95
-Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+Z = NormalDist().inv_cdf(0.975)
+BOTH_CLASSES = "needs photographs of both classes"
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A 95 % interval.
-
-    Args:
-        low: Lower limit.
-        high: Upper limit.
-        method: Method by which it was computed, as printed in footnotes.
-    """
+    """A 95 % interval, with the method by which it was computed, as printed in footnotes."""
 
     low: float
     high: float
@@ -27,8 +21,8 @@ class Estimate:
     """A value with its interval.
 
     Args:
-        value: The value; None if the data do not define it.
-        interval: The interval; None if there is none.
+        value: None if the data do not define it.
+        interval: None if there is none.
         note: Reason why the value or the interval is missing.
     """
 
@@ -36,11 +30,14 @@ class Estimate:
     interval: Interval | None = None
     note: str = ""
 
+    @property
+    def numbers(self) -> tuple[float, float, float] | None:
+        """Lower limit, value and upper limit; None without an interval."""
+        if self.value is None or self.interval is None:
+            return None
+        return self.interval.low, self.value, self.interval.high
+
 
 def undefined(note: str) -> Estimate:
-    """Return an estimate without a value, with the reason.
-
-    >>> undefined("no photograph").value is None
-    True
-    """
+    """Return an estimate without a value, with the reason."""
     return Estimate(None, None, note)

@@ -13,20 +13,17 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bldml.metrics.auroc import clustered_auroc, estimate_auroc
+from bldml.metrics.auroc import estimate_auroc
 from bldml.metrics.bootstrap import bootstrap
 from bldml.metrics.calibration import calibration_line
-from bldml.metrics.checked import checked_pair
-from bldml.metrics.estimates import Estimate, Interval, Z, undefined
-from bldml.metrics.proportions import (
-    clustered_proportion,
-    dirichlet_interval,
-    proportion,
-)
+from bldml.metrics.checked import checked_probabilities
+from bldml.metrics.estimates import Estimate, undefined
+from bldml.metrics.proportions import clustered_proportion, dirichlet_interval, proportion
 
 CELLS = ("tp", "fp", "fn", "tn")
 
 Value = float | None
+Part = tuple[Sequence[str], Sequence[str]]  # cells of the numerator, cells of the denominator
 Rule = Callable[["Metric", "Scored"], Estimate]
 Better = Literal["higher", "lower", "neither"]
 # metrics.json and metrics.csv of an evaluation; its section of the report; the table of all sets in the report; the
@@ -41,7 +38,7 @@ class Scored:
 
     Args:
         labels: 1 for the positive class, (n,).
-        probabilities: Probabilities of the positive class, in [0, 1], (n,).
+        probabilities: Of the positive class, in [0, 1], (n,).
         threshold: Lowest probability that is predicted positive.
         groups: Group of each photograph, (n,); None if they are independent.
     """
@@ -52,18 +49,12 @@ class Scored:
     groups: Sequence[str] | None = None
 
     @classmethod
-    def checked(
-        cls, labels: ArrayLike, probabilities: ArrayLike, threshold: float = 0.5, groups: Sequence[str] | None = None
-    ) -> "Scored":
-        """Return checked input.
-
-        Raises:
-            ValueError: Wrong shapes, labels, probabilities or threshold; the message says which.
-        """
-        probability, label = checked_pair(probabilities, labels, "probabilities", in_unit_range=True)
+    def checked(cls, labels: ArrayLike, probabilities: ArrayLike, threshold: float = 0.5) -> "Scored":
+        """Return checked input; raise ValueError, which says what is wrong, if the arrays or the threshold are."""
+        label, probability = checked_probabilities(labels, probabilities)
         if not math.isfinite(threshold):
             raise ValueError(f"The threshold must be a finite number, found {threshold}.")
-        return cls(label, probability, threshold, groups)
+        return cls(label, probability, threshold)
 
     @cached_property
     def cells(self) -> NDArray[np.int64]:
@@ -77,9 +68,12 @@ class Scored:
         """Number of photographs in each cell: tp, fp, fn, tn."""
         return dict(zip(CELLS, np.bincount(self.cells, minlength=4).tolist(), strict=True))
 
-    def are_in(self, cells: Iterable[str]) -> NDArray[np.bool_]:
-        """Return which photographs are in these cells, (n,)."""
-        return np.isin(self.cells, [CELLS.index(cell) for cell in cells])
+    def estimate(self, part: Part) -> Estimate:
+        """Return a proportion with Wilson's interval; for photographs in groups, of the effective sample size."""
+        hits, among = (np.isin(self.cells, [CELLS.index(cell) for cell in cells]) for cells in part)
+        if self.groups is None:
+            return proportion(int(hits.sum()), int(among.sum()))
+        return clustered_proportion(hits[among], [self.groups[i] for i in np.flatnonzero(among).tolist()])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +102,7 @@ class Metric:
     title: str = ""
     short: str = ""
     definition: str = ""
-    part: tuple[Sequence[str], Sequence[str]] | None = None
+    part: Part | None = None
     of_counts: Callable[[float, float, float, float], Value] | None = None
     of_probabilities: Callable[[NDArray[np.int64], NDArray[np.float64]], Value] | None = None
     interval: Rule | None = None
@@ -139,10 +133,6 @@ class Metric:
         low, high = self.limits
         return high if self.better == "lower" else low
 
-    def is_shown_in(self, output: Output) -> bool:
-        """Return whether it appears in an output."""
-        return output in self.shown
-
     def from_counts(self, tp: float, fp: float, fn: float, tn: float) -> Value:
         """Return its value for these counts; for a metric that needs a threshold."""
         if self.part is not None:
@@ -162,36 +152,35 @@ class Metric:
 
     def estimate(self, scored: Scored) -> Estimate:
         """Return its value with the interval, or with the reason why it is missing."""
-        rule = wilson if self.part is not None else self.interval
-        assert rule is not None
-        return rule(self, scored)
+        if self.part is not None:
+            return scored.estimate(self.part)
+        assert self.interval is not None
+        return self.interval(self, scored)
 
     def fraction(self, counts: dict[str, int]) -> str:
         """Return numerator and denominator of a proportion, such as 40/45; empty for any other metric."""
-        if self.part is None:
-            return ""
-        return "/".join(str(sum(counts[cell] for cell in cells)) for cells in self.part)
+        return "/".join(str(sum(counts[cell] for cell in cells)) for cells in self.part or ())
 
     def lacking(self) -> Iterable[str]:
         """Yield half a sentence for each thing that the row lacks; nothing for a complete row."""
         for name in (self.name, *self.aliases):
             if not name.isidentifier() or name != name.lower():
                 yield f"the name {name!r} must consist of lower-case letters, digits and underscores"
-        for field in ("title", "definition"):
-            if not getattr(self, field):
-                yield f"it has no {field}"
-        ways = (self.part, self.of_counts, self.of_probabilities)
-        if sum(way is not None for way in ways) != 1:
-            yield "it needs exactly one of part, of_counts and of_probabilities"
-        if self.interval is None and self.part is None:
-            yield "it has no interval rule (such as resampled, or no_interval with the reason)"
-        if self.better is None:
-            yield "it has no direction: set better to higher, lower, neither or the ideal value"
-        if self.range is None and self.part is None:
-            yield "it has no range"
-        if self.is_shown_in("history") and not (self.better in ("higher", "lower") and math.isfinite(self.worst)):
-            yield "it cannot be shown in history: there an undefined value counts as the worst, and its range has none"
-        if sum(way is not None for way in ways) == 1:
+        one_way = sum(way is not None for way in (self.part, self.of_counts, self.of_probabilities)) == 1
+        has_worst = self.better in ("higher", "lower") and math.isfinite(self.worst)
+        checks = {
+            "it has no title": self.title,
+            "it has no definition": self.definition,
+            "it needs exactly one of part, of_counts and of_probabilities": one_way,
+            "it has no interval rule (such as resampled, or no_interval with the reason)": self.interval or self.part,
+            "it has no direction: set better to higher, lower, neither or the ideal value": self.better is not None,
+            "it has no range": self.range or self.part,
+            "it cannot be shown in history: there an undefined value counts as the worst, and its range has none": (
+                "history" not in self.shown or has_worst
+            ),
+        }
+        yield from (sentence for sentence, is_met in checks.items() if not is_met)
+        if one_way:
             yield from self._outside()
 
     def _outside(self) -> Iterable[str]:
@@ -208,17 +197,9 @@ class Metric:
 # Rules for intervals.
 
 
-def wilson(metric: Metric, scored: Scored) -> Estimate:
-    """Return a proportion with Wilson's interval; for photographs in groups, of the effective sample size."""
-    assert metric.part is not None
-    return _proportion(scored, *metric.part)
-
-
-def of_sensitivity_and_specificity(formula: Callable[[Estimate, Estimate], Estimate]) -> Rule:
-    """Return a rule for a metric that is computed from both estimates, by MOVER."""
-    return lambda _, scored: formula(
-        _proportion(scored, ("tp",), ("tp", "fn")), _proportion(scored, ("tn",), ("tn", "fp"))
-    )
+def of_both(formula: Callable[[Estimate, Estimate], Estimate]) -> Rule:
+    """Return a rule for a metric that is computed from the estimates of sensitivity and specificity."""
+    return lambda _, scored: formula(scored.estimate((["tp"], ["tp", "fn"])), scored.estimate((["tn"], ["tn", "fp"])))
 
 
 def resampled(metric: Metric, scored: Scored) -> Estimate:
@@ -229,57 +210,32 @@ def resampled(metric: Metric, scored: Scored) -> Estimate:
     value = metric.value(scored)
     if value is None:
         return undefined(metric.undefined)
-    if metric.of_probabilities is not None:
-        function, labels, probabilities = metric.of_probabilities, scored.labels, scored.probabilities
-        interval = bootstrap(lambda i: function(labels[i], probabilities[i]), labels, scored.groups)
-    elif all(scored.counts.values()):
-        interval = bootstrap(
-            lambda i: metric.from_counts(*np.bincount(scored.cells[i], minlength=4).tolist()),
-            scored.labels,
-            scored.groups,
-        )
-    else:
-        interval = dirichlet_interval(metric.from_counts, **scored.counts)
-    return Estimate(value, interval)
+    if metric.needs_threshold and not all(scored.counts.values()):
+        return Estimate(value, dirichlet_interval(metric.from_counts, [*scored.counts.values()]))
+
+    def statistic(index: NDArray[np.int64]) -> Value:
+        if metric.of_probabilities is not None:
+            return metric.of_probabilities(scored.labels[index], scored.probabilities[index])
+        return metric.from_counts(*np.bincount(scored.cells[index], minlength=4).tolist())
+
+    return Estimate(value, bootstrap(statistic, scored.labels, scored.groups))
 
 
-def delong(metric: Metric, scored: Scored) -> Estimate:
+def delong(_: Metric, scored: Scored) -> Estimate:
     """Return the area under the ROC curve with DeLong's or, for photographs in groups, Newcombe's interval."""
-    if scored.groups is None:
-        return estimate_auroc(scored.labels, scored.probabilities)
-    return clustered_auroc(scored.labels, scored.probabilities, scored.groups)
+    return estimate_auroc(scored.labels, scored.probabilities, scored.groups)
 
 
 def wald(which: Literal[0, 1]) -> Rule:
     """Return a rule: Wald's interval of the slope (0) or the intercept (1) of the calibration."""
-
-    def rule(metric: Metric, scored: Scored) -> Estimate:
-        line = calibration_line(scored.labels, scored.probabilities)
-        if line is None:
-            return undefined(metric.undefined)
-        value, half = line[which].value, Z * line[which].standard_error
-        return Estimate(value, Interval(value - half, value + half, "Wald"))
-
-    return rule
+    return lambda _, scored: calibration_line(scored.labels, scored.probabilities)[which]
 
 
 def no_interval(reason: str) -> Rule:
-    """Return a rule for a metric without an interval.
-
-    Args:
-        reason: Why it has none, as printed in footnotes.
-    """
+    """Return a rule for a metric without an interval, with the reason, as printed in footnotes."""
 
     def rule(metric: Metric, scored: Scored) -> Estimate:
         value = metric.value(scored)
         return undefined(metric.undefined) if value is None else Estimate(value, None, reason)
 
     return rule
-
-
-def _proportion(scored: Scored, counted: Iterable[str], among: Iterable[str]) -> Estimate:
-    hits, chosen = scored.are_in(counted), scored.are_in(among)
-    if scored.groups is None:
-        return proportion(int(hits.sum()), int(chosen.sum()))
-    groups = [group for group, is_chosen in zip(scored.groups, chosen, strict=True) if is_chosen]
-    return clustered_proportion(hits[chosen], groups)

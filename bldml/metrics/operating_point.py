@@ -3,7 +3,6 @@
 `labels`, `logits` and `probabilities` are as in `bldml.metrics.scores`.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bldml.errors import ConfigError
-from bldml.metrics.checked import checked_pair, checked_scores
+from bldml.metrics.checked import checked_pair, checked_probabilities, checked_scores
 
 TEMPERATURE_RANGE = (0.25, 10.0)
 
@@ -53,13 +52,10 @@ class ThresholdCriterion:
         if len(criteria) > 1:
             message = f"operating_point takes one threshold criterion, not {' and '.join(criteria)}. Remove the others."
             raise ConfigError(message, "criterion-ambiguous", found=[*criteria])
-        for key in ("sensitivity", "specificity", "threshold"):
-            value, least = criteria.get(key), 0.0
-            if value is None:
-                continue
-            above = value >= least if key == "threshold" else value > least
-            if not (math.isfinite(value) and above and value <= 1):
-                bracket = "[0, 1]" if key == "threshold" else "(0, 1]"
+        criteria.pop("maximize", None)
+        for key, value in criteria.items():
+            bracket = "[0, 1]" if key == "threshold" else "(0, 1]"
+            if not 0 <= value <= 1 or (value == 0 and key != "threshold"):
                 message = f"operating_point.{key} must lie in {bracket}, not {value}."
                 raise ConfigError(message, "criterion-out-of-range", key=key, found=value, expected=bracket)
 
@@ -95,45 +91,39 @@ def to_probabilities(logits: ArrayLike, temperature: float = 1.0) -> Floats:
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float | None:
     """Return the temperature in [0.25, 10] with the lowest mean negative log-likelihood (Guo et al. 2017).
 
-    With beta = 1 / temperature and margin = logit for a positive, -logit for a negative photograph, the loss
-    mean(log(1 + exp(-beta * margin))) is convex in beta, so bisection on its slope finds the one minimum.
-
-    Returns:
-        The temperature, or None if the data do not determine it: no photograph, one class only, every logit 0,
-        or classes that a threshold separates without error (a fit would only make the model overconfident).
+    None if the data do not determine it: no photograph, one class only, every logit 0, or classes that a threshold
+    separates without error (a fit would only make the model overconfident).
 
     >>> round(fit_temperature([4.0, 4.0, 4.0, -4.0, -4.0, -4.0], [1, 1, 0, 0, 0, 1]), 3)
     5.771
     >>> fit_temperature([2.0, 3.0, -1.0], [1, 1, 0]) is None  # separated without error
     True
     """
-    logit, label = checked_pair(logits, labels, "logits")
+    label, logit = checked_pair(labels, logits, "logits")
     positive, negative = logit[label == 1], logit[label == 0]
     if not positive.size or not negative.size or not logit.any():
         return None
     if positive.min() > negative.max() or negative.min() > positive.max():
         return None
+    # With beta = 1 / temperature, the loss mean(log(1 + exp(-beta * margin))) is convex in beta, so bisection on its
+    # slope finds the one minimum. 60 halvings reach the resolution of float64; a minimum outside the range gives the
+    # nearer limit.
     margin = np.where(label == 1, logit, -logit)
-
-    def slope(beta: float) -> float:
-        return -float(np.mean(margin * _sigmoid(-beta * margin)))
-
-    lowest, highest = TEMPERATURE_RANGE
-    low, high = 1 / highest, 1 / lowest
-    # 60 halvings reach the resolution of float64; a minimum outside the range gives the nearer limit.
+    low, high = 1 / TEMPERATURE_RANGE[1], 1 / TEMPERATURE_RANGE[0]
     for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
+        beta = (low + high) / 2
+        falls = float(np.mean(margin * _sigmoid(-beta * margin))) > 0
+        low, high = (beta, high) if falls else (low, beta)
     return 1 / ((low + high) / 2)
 
 
 def choose_threshold(labels: ArrayLike, probabilities: ArrayLike, criterion: ThresholdCriterion = BEST_F1) -> float:
     """Return the threshold that meets the criterion best, in [0, 1].
 
-    Every metric is constant for all thresholds between two neighbouring distinct probabilities, also from 0 to the
-    lowest one, and from the highest one to 1, where no photograph is predicted positive; the middle of the best such
-    interval is returned. Of several equally good intervals, the one whose middle is closest to 0.5 is taken, and of two
-    equally close ones the lower (it misses fewer positives). If a class is absent, the threshold is 0.5.
+    The middle of the best interval between neighbouring distinct probabilities, in which every metric is constant; also
+    from 0 to the lowest one, and from the highest one to 1, where no photograph is predicted positive. Of several
+    equally good intervals, the one whose middle is closest to 0.5, and of two equally close ones the lower (it misses
+    fewer positives). If a class is absent, the threshold is 0.5.
 
     >>> choose_threshold([0, 0, 1, 1], [0.1, 0.25, 0.75, 0.875])
     0.5
@@ -142,13 +132,13 @@ def choose_threshold(labels: ArrayLike, probabilities: ArrayLike, criterion: Thr
     >>> choose_threshold([1, 1], [0.9, 0.8])
     0.5
     """
-    probability, label = checked_pair(probabilities, labels, "probabilities", in_unit_range=True)
+    label, probability = checked_probabilities(labels, probabilities)
     if criterion.threshold is not None:
         return criterion.threshold
     n_positive = int(label.sum())
     if n_positive in (0, label.size):
         return 0.5
-    score, true_positives, predicted = counts_by_threshold(probability, label)
+    score, true_positives, predicted = counts_by_threshold(label, probability)
     below = np.append(score[1:], 0.0)
     middle = below + (score - below) / 2
     # Scores one rounding step apart have no middle, and the lower score would predict more photographs positive.
@@ -178,7 +168,7 @@ def choose_operating_point(
 
 
 def counts_by_threshold(
-    probability: Floats, label: NDArray[np.int64]
+    label: NDArray[np.int64], probability: Floats
 ) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
     """Return the distinct probabilities, highest first, and at each the true positives and all predicted positives."""
     order = np.argsort(-probability, kind="stable")
@@ -196,11 +186,11 @@ def roc_points(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Floats, Flo
     >>> rate.tolist(), sensitivity.tolist()
     ([0.0, 0.0, 1.0], [0.0, 0.5, 1.0])
     """
-    probability, label = checked_pair(probabilities, labels, "probabilities", in_unit_range=True)
+    label, probability = checked_probabilities(labels, probabilities)
     n_positive = int(label.sum())
     if n_positive in (0, label.size):
         return None
-    _, hits, predicted = counts_by_threshold(probability, label)
+    _, hits, predicted = counts_by_threshold(label, probability)
     alarms = (predicted - hits) / (label.size - n_positive)
     return np.concatenate([[0.0], alarms]), np.concatenate([[0.0], hits / n_positive])
 
@@ -214,11 +204,11 @@ def precision_recall_points(labels: ArrayLike, probabilities: ArrayLike) -> tupl
     >>> recall.tolist(), precision.round(3).tolist()
     ([0.0, 0.5, 0.5, 1.0], [1.0, 1.0, 0.667, 0.667])
     """
-    probability, label = checked_pair(probabilities, labels, "probabilities", in_unit_range=True)
+    label, probability = checked_probabilities(labels, probabilities)
     n_positive = int(label.sum())
     if not n_positive:
         return None
-    _, hits, predicted = counts_by_threshold(probability, label)
+    _, hits, predicted = counts_by_threshold(label, probability)
     return np.repeat(np.concatenate([[0.0], hits / n_positive]), 2)[1:-1], np.repeat(hits / predicted, 2)
 
 
@@ -226,15 +216,15 @@ def _objectives(
     criterion: ThresholdCriterion, tp: NDArray[np.int64], predicted: NDArray[np.int64], n_positive: int, n_negative: int
 ) -> tuple[Floats, Floats]:
     """Return the objective at each threshold and a second one for ties. Ties of fractions are exact."""
-    none = np.zeros(tp.size)
     sensitivity, specificity = tp / n_positive, (n_negative - (predicted - tp)) / n_negative
-    if criterion.sensitivity is not None:
-        # The tolerance is needed because 0.95 is not a binary fraction: 19 of 20 must reach it.
-        reached = sensitivity >= criterion.sensitivity * (1 - 1e-12)
-        return np.where(reached, specificity, -1.0), sensitivity
-    if criterion.specificity is not None:
-        reached = specificity >= criterion.specificity * (1 - 1e-12)
-        return np.where(reached, sensitivity, -1.0), specificity
+    for least, own, other in (
+        (criterion.sensitivity, sensitivity, specificity),
+        (criterion.specificity, specificity, sensitivity),
+    ):
+        if least is not None:
+            # The tolerance is needed because 0.95 is not a binary fraction: 19 of 20 must reach it.
+            return np.where(own >= least * (1 - 1e-12), other, -1.0), own
+    none = np.zeros(tp.size)
     if criterion.maximize == "youden":
         # Over a common denominator, in integers: equal values compare equal.
         return (tp * n_negative - (predicted - tp) * n_positive).astype(np.float64), none

@@ -2,17 +2,16 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 
-@dataclass(frozen=True)
-class McNemar:
+class McNemar(NamedTuple):
     """McNemar's test.
 
-    Args:
+    Attributes:
         b: Number of photographs that only the first classifies correctly.
         c: Number of photographs that only the second classifies correctly.
         exact: Two-sided p value of the exact test, in (0, 1].
@@ -28,9 +27,7 @@ class McNemar:
 def mcnemar(first_correct: ArrayLike, second_correct: ArrayLike) -> McNemar:
     """Test whether two classifiers err equally often on the same photographs (McNemar 1947).
 
-    Args:
-        first_correct: Boolean (n,), whether the first classified each photograph correctly.
-        second_correct: The same for the second.
+    Each argument says which photographs a classifier classified correctly, boolean (n,).
 
     >>> mcnemar([True] * 5, [False] * 5)
     McNemar(b=5, c=0, exact=0.0625, mid=0.03125)
@@ -41,13 +38,12 @@ def mcnemar(first_correct: ArrayLike, second_correct: ArrayLike) -> McNemar:
     if first.shape != second.shape or first.ndim != 1:
         raise ValueError(f"Both must have the same shape (n,), found {first.shape} and {second.shape}.")
     b, c = int(np.sum(first & ~second)), int(np.sum(~first & second))
-    if b == c:
-        return McNemar(b, c, 1.0, 1.0 if b == 0 else 1.0 - _binomial(b, b + c) / 2)
     few, n = min(b, c), b + c
+    if b == c:
+        return McNemar(b, c, 1.0, 1.0 - _binomial(few, n) / 2 if n else 1.0)
     tail = math.fsum(_binomial(k, n) for k in range(few + 1))
-    tiny = np.finfo(np.float64).tiny
-    exact = min(1.0, 2 * tail)
-    return McNemar(b, c, max(exact, tiny), max(min(1.0, 2 * tail - _binomial(few, n)), tiny))
+    tiny = float(np.finfo(np.float64).tiny)
+    return McNemar(b, c, max(min(1.0, 2 * tail), tiny), max(min(1.0, 2 * tail - _binomial(few, n)), tiny))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

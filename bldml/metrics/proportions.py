@@ -1,4 +1,4 @@
-"""Proportions, their differences, and metrics computed from sensitivity and specificity, with closed-form intervals."""
+"""Proportions, their differences, and what is computed from sensitivity and specificity, with closed-form intervals."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bldml.metrics.estimates import Estimate, Interval, Z, undefined
+from bldml.metrics.checked import checked_groups
+from bldml.metrics.estimates import BOTH_CLASSES, Estimate, Interval, Z, undefined
 
 NO_PHOTOGRAPH = "no photograph to estimate it from"
 
@@ -14,9 +15,9 @@ NO_PHOTOGRAPH = "no photograph to estimate it from"
 def proportion(successes: int, n: int) -> Estimate:
     """Return successes / n with Wilson's score interval (Wilson 1927); not estimable for n = 0.
 
-    >>> estimate = proportion(45, 45)
-    >>> estimate.value, round(estimate.interval.low, 3), estimate.interval.high
-    (1.0, 0.921, 1.0)
+    >>> low, value, high = proportion(45, 45).numbers
+    >>> round(low, 3), value, high
+    (0.921, 1.0, 1.0)
     """
     if not 0 <= successes <= n:
         raise ValueError(f"The successes must lie in 0 to {n}, found {successes}.")
@@ -26,28 +27,22 @@ def proportion(successes: int, n: int) -> Estimate:
 
 
 def clustered_proportion(hits: ArrayLike, groups: Sequence[str]) -> Estimate:
-    """Return the proportion of hits with Wilson's interval for n / design effect photographs (Rao and Scott 1992).
+    """Return the proportion of hits, boolean (n,), with Wilson's interval for n / design effect photographs.
 
-    The design effect is the variance of the ratio estimate between groups over that of independent photographs, not
-    less than 1. If all or none are hits it cannot be estimated: then each group counts as one photograph.
-
-    Args:
-        hits: Boolean (n,).
-        groups: Group of each photograph, n names.
+    The design effect (Rao and Scott 1992) is the variance of the ratio estimate between groups over that of independent
+    photographs, not less than 1. If all or none are hits it cannot be estimated: then each group counts as one
+    photograph.
 
     >>> estimate = clustered_proportion([True] * 4, ["a", "a", "b", "b"])
     >>> estimate.interval == proportion(2, 2).interval, estimate.interval.method
     (False, 'Wilson, 2 groups')
     """
     hit = np.asarray(hits, dtype=np.float64)
-    if hit.shape != (len(groups),):
-        raise ValueError(f"Each photograph needs one group: found shape {hit.shape} and {len(groups)} groups.")
+    index, in_words = checked_groups(groups, hit.size)
     if not hit.size:
         return undefined(NO_PHOTOGRAPH)
-    _, index = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
-    sizes, rate, n = np.bincount(index), float(hit.mean()), hit.size
+    sizes, rate, n, method = np.bincount(index), float(hit.mean()), hit.size, f"Wilson, {in_words}"
     n_groups = sizes.size
-    method = f"Wilson, {n_groups} group{'' if n_groups == 1 else 's'}"
     if rate in (0.0, 1.0) or n_groups == 1:
         return Estimate(rate, _wilson(rate, n_groups, method))
     residual = np.bincount(index, weights=hit) - rate * sizes
@@ -56,42 +51,53 @@ def clustered_proportion(hits: ArrayLike, groups: Sequence[str]) -> Estimate:
     return Estimate(rate, _wilson(rate, n / effect, method))
 
 
-def balanced_accuracy(sensitivity: Estimate, specificity: Estimate) -> Estimate:
-    """Return the mean of both, with limits by MOVER (Zou and Donner 2008), which adds squared distances to limits.
+def mover(
+    first: Estimate,
+    second: Estimate,
+    factors: tuple[float, float],
+    shift: float = 0.0,
+    method: str = "MOVER, Wilson",
+) -> Estimate:
+    """Return the weighted sum of two independent estimates, plus `shift`.
 
-    >>> estimate = balanced_accuracy(proportion(45, 45), proportion(67, 71))
-    >>> round(estimate.value, 4), round(estimate.interval.low, 3), round(estimate.interval.high, 3)
-    (0.9718, 0.916, 0.989)
+    Limits by MOVER (Zou and Donner 2008), which adds squared distances to limits.
+
+    >>> balanced_accuracy = mover(proportion(45, 45), proportion(67, 71), (0.5, 0.5))
+    >>> [round(number, 3) for number in balanced_accuracy.numbers]
+    [0.916, 0.972, 0.989]
     """
-    return _linear(sensitivity, specificity, 0.5, 0.0)
+    if first.numbers is None or second.numbers is None:
+        return undefined(BOTH_CLASSES)
+    # A negative factor swaps the limits.
+    low_1, value_1, high_1 = sorted(factors[0] * number for number in first.numbers)
+    low_2, value_2, high_2 = sorted(factors[1] * number for number in second.numbers)
+    total = value_1 + value_2
+    low = total - math.hypot(value_1 - low_1, value_2 - low_2)
+    high = total + math.hypot(high_1 - value_1, high_2 - value_2)
+    return Estimate(total + shift, Interval(low + shift, high + shift, method))
 
 
-def youden(sensitivity: Estimate, specificity: Estimate) -> Estimate:
-    """Return sensitivity + specificity - 1 (Youden 1950), in [-1, 1], with limits by MOVER.
+def mover_ratio(first: Estimate, second: Estimate) -> Estimate:
+    """Return first / second of independent estimates, both 0 or greater; MOVER (Donner and Zou 2012, formula 8).
 
-    >>> round(youden(proportion(45, 45), proportion(67, 71)).value, 4)
-    0.9437
-    """
-    return _linear(sensitivity, specificity, 1.0, -1.0)
-
-
-def likelihood_ratio_positive(sensitivity: Estimate, specificity: Estimate) -> Estimate:
-    """Return sensitivity / (1 - specificity), 0 or greater, with limits by MOVER for a ratio (Donner and Zou 2012).
-
-    >>> round(likelihood_ratio_positive(proportion(45, 45), proportion(67, 71)).value, 2)
+    >>> likelihood_ratio = mover_ratio(proportion(45, 45), complement(proportion(67, 71)))
+    >>> round(likelihood_ratio.value, 2)
     17.75
     """
-    return _ratio(sensitivity, complement(specificity))
-
-
-def likelihood_ratio_negative(sensitivity: Estimate, specificity: Estimate) -> Estimate:
-    """Return (1 - sensitivity) / specificity, 0 or greater, with limits by MOVER for a ratio.
-
-    >>> estimate = likelihood_ratio_negative(proportion(45, 45), proportion(67, 71))
-    >>> estimate.value, round(estimate.interval.high, 3)
-    (0.0, 0.084)
-    """
-    return _ratio(complement(sensitivity), specificity)
+    if first.numbers is None or second.numbers is None:
+        return undefined(BOTH_CLASSES)
+    (x_low, x, x_high), (y_low, y, y_high) = first.numbers, second.numbers
+    if y == 0:
+        return undefined("infinite: the denominator is 0")
+    product, reach = x * y, x_low * (2 * x - x_low)
+    # The smaller root, written so that it keeps its value where y_high is near 2 y or beyond, as with few errors.
+    root = math.sqrt(max(0.0, product**2 - reach * y_high * (2 * y - y_high)))
+    low = reach / (product + root) if reach > 0 else 0.0
+    above = y_low * (2 * y - y_low)
+    if above <= 0:
+        return Estimate(x / y, None, "no upper limit: too few photographs")
+    high = (product + math.sqrt(max(0.0, product**2 - x_high * (2 * x - x_high) * above))) / above
+    return Estimate(x / y, Interval(max(0.0, min(low, x / y)), high, "MOVER, Wilson"))
 
 
 def complement(estimate: Estimate) -> Estimate:
@@ -117,47 +123,31 @@ def predictive_values(sensitivity: Estimate, specificity: Estimate, prevalence: 
     """
     if not 0 < prevalence < 1:
         raise ValueError(f"The prevalence must lie in (0, 1), found {prevalence}.")
-    se, sp = sensitivity, specificity
-    if se.value is None or sp.value is None or se.interval is None or sp.interval is None:
-        note = "needs photographs of both classes"
-        return undefined(note), undefined(note)
-    corners = [(se.value, sp.value), (se.interval.low, sp.interval.low), (se.interval.high, sp.interval.high)]
-    estimates = []
-    for own in (True, False):
-        value, low, high = (_bayes(a, b, prevalence) if own else _bayes(b, a, 1 - prevalence) for a, b in corners)
-        if value is None or low is None or high is None:
-            estimates.append(undefined("no photograph would get this prediction"))
-        else:
-            estimates.append(Estimate(value, Interval(low, high, "band from both Wilson limits")))
-    return estimates[0], estimates[1]
+    if sensitivity.numbers is None or specificity.numbers is None:
+        return undefined(BOTH_CLASSES), undefined(BOTH_CLASSES)
+    return (
+        _by_bayes(sensitivity.numbers, specificity.numbers, prevalence),
+        _by_bayes(specificity.numbers, sensitivity.numbers, 1 - prevalence),
+    )
 
 
-def difference(first: int, n_first: int, second: int, n_second: int) -> Estimate:
-    """Return first / n_first - second / n_second for different photographs (Newcombe 1998, method 10 of two).
-
-    >>> estimate = difference(56, 70, 48, 80)
-    >>> round(estimate.value, 2), round(estimate.interval.low, 4), round(estimate.interval.high, 4)
-    (0.2, 0.0524, 0.3339)
-    """
-    one, two = proportion(first, n_first), complement(proportion(second, n_second))
-    estimate = _linear(one, two, 1.0, -1.0)
-    if estimate.interval is None:
-        return estimate
-    return Estimate(estimate.value, Interval(estimate.interval.low, estimate.interval.high, "Newcombe"))
+def _by_bayes(own: Sequence[float], other: Sequence[float], prevalence: float) -> Estimate:
+    """Return the predictive value of a class from the rates at which its own and the other class are recognised."""
+    right = [rate * prevalence for rate in own]
+    predicted = [hit + (1 - rate) * (1 - prevalence) for hit, rate in zip(right, other, strict=True)]
+    if not all(predicted):
+        return undefined("no photograph would get this prediction")
+    low, value, high = (hit / n for hit, n in zip(right, predicted, strict=True))
+    return Estimate(value, Interval(low, high, "band from both Wilson limits"))
 
 
 def paired_difference(both: int, first_only: int, second_only: int, neither: int) -> Estimate:
     """Return the difference of two proportions on the same photographs (Newcombe 1998, paired method 10).
 
-    Args:
-        both: Photographs that both classify correctly.
-        first_only: Photographs that only the first classifies correctly.
-        second_only: Photographs that only the second classifies correctly.
-        neither: Photographs that neither classifies correctly.
+    The counts are of photographs that both, only one or neither classifies correctly.
 
-    >>> estimate = paired_difference(36, 12, 2, 0)
-    >>> round(estimate.value, 2), round(estimate.interval.low, 4), round(estimate.interval.high, 4)
-    (0.2, 0.0569, 0.3404)
+    >>> [round(number, 4) for number in paired_difference(36, 12, 2, 0).numbers]
+    [0.0569, 0.2, 0.3404]
     """
     n = both + first_only + second_only + neither
     if not n:
@@ -179,39 +169,28 @@ def paired_difference(both: int, first_only: int, second_only: int, neither: int
 
 def dirichlet_interval(
     measure: Callable[[float, float, float, float], float | None],
-    tp: int,
-    fp: int,
-    fn: int,
-    tn: int,
+    counts: Sequence[int],
     *,
     draws: int = 20_000,
     seed: int = 0,
 ) -> Interval | None:
     """Return an interval from draws of the four cells with Jeffreys' prior (Goutte and Gaussier 2005).
 
-    Unlike the bootstrap interval, it does not collapse if a cell is empty.
+    Unlike the bootstrap interval, it does not collapse if a cell is empty; None if the counts do not define it.
 
     Args:
         measure: Function of tp, fp, fn and tn, such as F1.
-        tp: True positives.
-        fp: False positives.
-        fn: False negatives.
-        tn: True negatives.
+        counts: tp, fp, fn and tn.
         draws: Number of draws.
         seed: Random seed of the draws.
 
-    Returns:
-        The interval; None if the counts do not define the measure.
-
-    >>> interval = dirichlet_interval(lambda tp, fp, fn, tn: 2 * tp / (2 * tp + fp + fn), 45, 0, 0, 71)
-    >>> interval.low < 1.0
+    >>> dirichlet_interval(lambda tp, fp, fn, tn: 2 * tp / (2 * tp + fp + fn), [45, 0, 0, 71]).low < 1
     True
     """
-    observed = measure(tp, fp, fn, tn)
+    observed = measure(*counts)
     if observed is None:
         return None
-    cells = np.array([tp, fp, fn, tn])
-    drawn = np.random.default_rng(seed).dirichlet(cells + 0.5, draws) * cells.sum()
+    drawn = np.random.default_rng(seed).dirichlet(np.array(counts) + 0.5, draws) * sum(counts)
     values = [value for row in drawn.tolist() if (value := measure(*row)) is not None]
     low, high = (float(limit) for limit in np.quantile(values, [0.025, 0.975]))
     # At the edge of the range the prior could place the interval beside the estimate.
@@ -224,36 +203,3 @@ def _wilson(rate: float, n: float, method: str) -> Interval:
     low = 0.0 if rate == 0 else max(0.0, (middle - spread) / scale)
     high = 1.0 if rate == 1 else min(1.0, (middle + spread) / scale)
     return Interval(low, high, method)
-
-
-def _linear(a: Estimate, b: Estimate, factor: float, shift: float) -> Estimate:
-    """Return factor * (a + b) + shift; MOVER."""
-    if a.value is None or b.value is None or a.interval is None or b.interval is None:
-        return undefined("needs photographs of both classes")
-    total = a.value + b.value
-    low = total - math.hypot(a.value - a.interval.low, b.value - b.interval.low)
-    high = total + math.hypot(a.interval.high - a.value, b.interval.high - b.value)
-    return Estimate(factor * total + shift, Interval(factor * low + shift, factor * high + shift, "MOVER, Wilson"))
-
-
-def _ratio(a: Estimate, b: Estimate) -> Estimate:
-    """Return a / b of independent estimates; MOVER (Donner and Zou 2012, formula 8)."""
-    if a.value is None or b.value is None or a.interval is None or b.interval is None:
-        return undefined("needs photographs of both classes")
-    if b.value == 0:
-        return undefined("infinite: the denominator is 0")
-    x, y = a.value, b.value
-    (al, au), (bl, bu) = (a.interval.low, a.interval.high), (b.interval.low, b.interval.high)
-    product, reach = x * y, al * (2 * x - al)
-    # The smaller root, written so that it keeps its value where bu is near 2 y or beyond, as with few errors.
-    low = reach / (product + math.sqrt(max(0.0, product**2 - reach * bu * (2 * y - bu)))) if reach > 0 else 0.0
-    above = bl * (2 * y - bl)
-    high = (product + math.sqrt(max(0.0, product**2 - au * (2 * x - au) * above))) / above if above > 0 else math.inf
-    if not math.isfinite(high):
-        return Estimate(x / y, None, "no upper limit: too few photographs")
-    return Estimate(x / y, Interval(max(0.0, min(low, x / y)), high, "MOVER, Wilson"))
-
-
-def _bayes(sensitivity: float, specificity: float, prevalence: float) -> float | None:
-    predicted = sensitivity * prevalence + (1 - specificity) * (1 - prevalence)
-    return sensitivity * prevalence / predicted if predicted else None

@@ -8,51 +8,34 @@ describes the fields.
 """
 
 import math
-from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from bldml.metrics import proportions, scores
+from bldml.metrics import scores
 from bldml.metrics.calibration import calibration_error, calibration_line, expected_calibration_error
-from bldml.metrics.metric import (
-    CELLS,
-    Metric,
-    Output,
-    Value,
-    delong,
-    no_interval,
-    of_sensitivity_and_specificity,
-    resampled,
-    wald,
-)
+from bldml.metrics.metric import CELLS, Metric, Output, Value, delong, no_interval, of_both, resampled, wald
+from bldml.metrics.proportions import complement, mover, mover_ratio
 
 PAGES: tuple[Output, ...] = ("evaluation", "report")
-NOT_ESTIMABLE = "not estimable: one class only, equal probabilities, or classes separated without error"
-ONE_CLASS = "one class only"
 METRICS: dict[str, Metric] = {}
 _NAMES: dict[str, str] = {}  # aliases too
 STAGES = ("train", "val", "test")
 _TAKEN = {*CELLS, "n", "n_positive", "threshold", "temperature", "at_threshold", "at_0.5", "schema", "epoch", "step"}
 
 
-def register(metric: Metric) -> None:
-    """Add a metric to the registry.
+def register(*metrics: Metric) -> None:
+    """Add metrics to the registry.
 
     Raises:
-        ValueError: It is incomplete, or a value is outside its range; the message says what to add.
+        ValueError: One is incomplete, or a value is outside its range; the message says what to add.
     """
-    lacking = list(metric.lacking())
-    lacking += [
-        f"the name {name} is taken" + (f" by {_NAMES[name]}" if name in _NAMES else "")
-        for name in (metric.name, *metric.aliases)
-        if name in _NAMES or name in _TAKEN
-    ]
-    if lacking:
-        what = f"The metric {metric.name or '(no name)'} in bldml/metrics/registry.py"
-        raise ValueError(f"{what} cannot be used: {'; '.join(lacking)}.")
-    METRICS[metric.name] = metric
-    _NAMES.update(dict.fromkeys((metric.name, *metric.aliases), metric.name))
+    for metric in metrics:
+        names = (metric.name, *metric.aliases)
+        lacking = [*metric.lacking(), *(f"the name {name} is taken" for name in names if name in _TAKEN)]
+        lacking += [f"the name {name} is taken by {_NAMES[name]}" for name in names if name in _NAMES]
+        if lacking:
+            what = f"The metric {metric.name or '(no name)'} in bldml/metrics/registry.py"
+            raise ValueError(f"{what} cannot be used: {'; '.join(lacking)}.")
+        METRICS[metric.name] = metric
+        _NAMES.update(dict.fromkeys(names, metric.name))
 
 
 def canonical(name: str) -> str:
@@ -73,7 +56,7 @@ def shown_in(output: Output) -> list[Metric]:
     >>> [metric.name for metric in shown_in("comparison")]
     ['sensitivity', 'specificity', 'accuracy', 'auroc']
     """
-    return [metric for metric in METRICS.values() if metric.is_shown_in(output)]
+    return [metric for metric in METRICS.values() if output in metric.shown]
 
 
 def _ratio(part: float, whole: float) -> Value:
@@ -85,11 +68,6 @@ def _youden(tp: float, fp: float, fn: float, tn: float) -> Value:
     return tp / positives + tn / negatives - 1 if positives and negatives else None
 
 
-def _calibration(labels: NDArray[np.int64], probabilities: NDArray[np.float64], which: Literal[0, 1]) -> Value:
-    line = calibration_line(labels, probabilities)
-    return None if line is None else line[which].value
-
-
 def _balanced_accuracy(tp: float, fp: float, fn: float, tn: float) -> Value:
     positives, negatives = tp + fn, tn + fp
     return (tp / positives + tn / negatives) / 2 if positives and negatives else None
@@ -99,8 +77,7 @@ def _mcc(tp: float, fp: float, fn: float, tn: float) -> Value:
     return _ratio(tp * tn - fp * fn, math.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)))
 
 
-# Rows: proportions of photographs and what follows from them, at a threshold.
-
+# Proportions of photographs and what follows from them, at a threshold.
 register(
     Metric(
         name="sensitivity",
@@ -110,18 +87,14 @@ register(
         definition="TP / (TP + FN): proportion of positive photographs that are predicted positive",
         part=(("tp",), ("tp", "fn")),
         better="higher",
-    )
-)
-register(
+    ),
     Metric(
         name="specificity",
         title="Specificity",
         definition="TN / (TN + FP): proportion of negative photographs that are predicted negative",
         part=(("tn",), ("tn", "fp")),
         better="higher",
-    )
-)
-register(
+    ),
     Metric(
         name="ppv",
         aliases=("precision",),
@@ -131,9 +104,7 @@ register(
         part=(("tp",), ("tp", "fp")),
         better="higher",
         shown=(*PAGES, "terminal", "history"),
-    )
-)
-register(
+    ),
     Metric(
         name="npv",
         title="Negative predictive value, at the prevalence of this set",
@@ -142,42 +113,34 @@ register(
         part=(("tn",), ("tn", "fn")),
         better="higher",
         shown=PAGES,
-    )
-)
-register(
+    ),
     Metric(
         name="accuracy",
         title="Accuracy",
         definition="(TP + TN) / all: proportion of photographs predicted correctly",
         part=(("tp", "tn"), CELLS),
         better="higher",
-    )
-)
-register(
+    ),
     Metric(
         name="balanced_accuracy",
         title="Balanced accuracy",
         definition="(sensitivity + specificity) / 2; 0.5 is chance",
         of_counts=_balanced_accuracy,
-        interval=of_sensitivity_and_specificity(proportions.balanced_accuracy),
+        interval=of_both(lambda a, b: mover(a, b, (0.5, 0.5))),
         better="higher",
         range=(0, 1),
         shown=(*PAGES, "sets", "terminal", "history"),
-    )
-)
-register(
+    ),
     Metric(
         name="youden_j",
         title="Youden’s J",
         definition="sensitivity + specificity - 1; 0 is chance (Youden 1950)",
         of_counts=_youden,
-        interval=of_sensitivity_and_specificity(proportions.youden),
+        interval=of_both(lambda a, b: mover(a, b, (1.0, 1.0), shift=-1.0)),
         better="higher",
         range=(-1, 1),
         shown=PAGES,
-    )
-)
-register(
+    ),
     Metric(
         name="f1",
         title="F1",
@@ -187,9 +150,7 @@ register(
         better="higher",
         range=(0, 1),
         shown=(*PAGES, "sets", "terminal", "history"),
-    )
-)
-register(
+    ),
     Metric(
         name="mcc",
         title="Matthews correlation (MCC)",
@@ -200,37 +161,32 @@ register(
         better="higher",
         range=(-1, 1),
         shown=PAGES,
-    )
-)
-register(
+    ),
     Metric(
         name="lr_positive",
         title="Likelihood ratio of a positive prediction",
         short="LR+",
         definition="sensitivity / (1 - specificity): factor by which a positive prediction changes the odds",
         of_counts=lambda tp, fp, fn, tn: _ratio(tp * (fp + tn), fp * (tp + fn)),
-        interval=of_sensitivity_and_specificity(proportions.likelihood_ratio_positive),
+        interval=of_both(lambda a, b: mover_ratio(a, complement(b))),
         better="higher",
         range=(0, math.inf),
         shown=PAGES,
-    )
-)
-register(
+    ),
     Metric(
         name="lr_negative",
         title="Likelihood ratio of a negative prediction",
         short="LR-",
         definition="(1 - sensitivity) / specificity: factor by which a negative prediction changes the odds",
         of_counts=lambda tp, fp, fn, tn: _ratio(fn * (fp + tn), tn * (tp + fn)),
-        interval=of_sensitivity_and_specificity(proportions.likelihood_ratio_negative),
+        interval=of_both(lambda a, b: mover_ratio(complement(a), b)),
         better="lower",
         range=(0, math.inf),
         shown=PAGES,
-    )
+    ),
 )
 
-# Rows: metrics of the probabilities themselves, which need no threshold.
-
+# Metrics of the probabilities themselves, which need no threshold.
 register(
     Metric(
         name="auroc",
@@ -242,9 +198,7 @@ register(
         interval=delong,
         better="higher",
         range=(0, 1),
-    )
-)
-register(
+    ),
     Metric(
         name="average_precision",
         title="Average precision",
@@ -255,9 +209,7 @@ register(
         range=(0, 1),
         undefined="no positive photograph",
         shown=(*PAGES, "terminal", "history"),
-    )
-)
-register(
+    ),
     Metric(
         name="brier",
         title="Brier score (0 is best)",
@@ -269,9 +221,7 @@ register(
         range=(0, 1),
         undefined="no photograph",
         shown=(*PAGES, "sets"),
-    )
-)
-register(
+    ),
     Metric(
         name="brier_skill",
         title="Brier skill (1 is best, 0 is chance)",
@@ -281,11 +231,9 @@ register(
         interval=resampled,
         better="higher",
         range=(-math.inf, 1),
-        undefined=ONE_CLASS,
+        undefined="one class only",
         shown=PAGES,
-    )
-)
-register(
+    ),
     Metric(
         name="loss",
         aliases=("log_loss",),
@@ -300,37 +248,29 @@ register(
         undefined="no photograph",
         # The history has the loss of the training instead, see bldml/training/scores.py.
         shown=(*PAGES, "terminal"),
-    )
-)
-register(
+    ),
     Metric(
         name="calibration_slope",
         title="Calibration slope (1 is ideal)",
         short="Calibration slope",
         definition="slope of the labels on the logit of the probability; below 1: probabilities are too extreme",
-        of_probabilities=lambda labels, probabilities: _calibration(labels, probabilities, 0),
+        of_probabilities=lambda labels, probabilities: calibration_line(labels, probabilities)[0].value,
         interval=wald(0),
         better=1.0,
         range=(-math.inf, math.inf),
-        undefined=NOT_ESTIMABLE,
         shown=PAGES,
-    )
-)
-register(
+    ),
     Metric(
         name="calibration_intercept",
         title="Calibration intercept (0 is ideal)",
         short="Calibration intercept",
         definition="intercept with the slope held at 1; above 0: probabilities are too low",
-        of_probabilities=lambda labels, probabilities: _calibration(labels, probabilities, 1),
+        of_probabilities=lambda labels, probabilities: calibration_line(labels, probabilities)[1].value,
         interval=wald(1),
         better=0.0,
         range=(-math.inf, math.inf),
-        undefined=NOT_ESTIMABLE,
         shown=PAGES,
-    )
-)
-register(
+    ),
     Metric(
         name="ece",
         title="Expected calibration error (ECE)",
@@ -345,19 +285,17 @@ register(
         range=(0, 1),
         undefined="no photograph",
         shown=PAGES,
-    )
-)
-register(
+    ),
     Metric(
         name="ece_expected",
         title="ECE that a perfectly calibrated model would show",
         short="ECE of a perfect model",
         definition="mean ECE when labels are drawn with the predicted probabilities (Bröcker and Smith 2007)",
-        of_probabilities=lambda _, probabilities: (expected_calibration_error(probabilities) or (None,))[0],
+        of_probabilities=lambda _, probabilities: expected_calibration_error(probabilities),
         interval=no_interval("no interval: reference value for the ECE"),
         better="neither",
         range=(0, 1),
         undefined="no photograph",
         shown=("report",),
-    )
+    ),
 )

@@ -8,7 +8,8 @@ shapes or values raise ValueError.
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bldml.metrics.checked import checked_pair
+from bldml.metrics.auroc import midranks
+from bldml.metrics.checked import checked_probabilities
 from bldml.metrics.operating_point import counts_by_threshold
 
 
@@ -21,14 +22,12 @@ def auroc(labels: ArrayLike, probabilities: ArrayLike) -> float | None:
     >>> auroc([0, 1, 0, 1], [0.1, 0.4, 0.4, 0.8])
     0.875
     """
-    probability, label = checked_pair(probabilities, labels, "probabilities", in_unit_range=True)
+    label, probability = checked_probabilities(labels, probabilities)
     n_positive = int(label.sum())
     n_negative = label.size - n_positive
     if not n_positive or not n_negative:
         return None
-    _, position, count = np.unique(probability, return_inverse=True, return_counts=True)
-    mean_rank = np.cumsum(count) - (count - 1) / 2
-    rank_sum = float(mean_rank[position][label == 1].sum())
+    rank_sum = float(midranks(probability)[label == 1].sum())
     return (rank_sum - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)
 
 
@@ -41,13 +40,12 @@ def average_precision(labels: ArrayLike, probabilities: ArrayLike) -> float | No
     >>> average_precision([0, 1, 0, 1], [0.1, 0.4, 0.6, 0.8])
     0.8333333333333333
     """
-    probability, label = checked_pair(probabilities, labels, "probabilities", in_unit_range=True)
+    label, probability = checked_probabilities(labels, probabilities)
     n_positive = int(label.sum())
     if not n_positive:
         return None
-    _, true_positives, predicted = counts_by_threshold(probability, label)
-    gain = np.diff(true_positives, prepend=0)
-    return float(np.sum(gain * (true_positives / predicted)) / n_positive)
+    _, hits, predicted = counts_by_threshold(label, probability)
+    return float(np.sum(np.diff(hits, prepend=0) * (hits / predicted)) / n_positive)
 
 
 def log_loss(labels: ArrayLike, probabilities: ArrayLike) -> float | None:
@@ -59,7 +57,7 @@ def log_loss(labels: ArrayLike, probabilities: ArrayLike) -> float | None:
     >>> round(log_loss([0, 1], [0.5, 0.25]), 4)
     1.0397
     """
-    probability, label = checked_pair(probabilities, labels, "probabilities", in_unit_range=True)
+    label, probability = checked_probabilities(labels, probabilities)
     if not label.size:
         return None
     epsilon = np.finfo(np.float64).eps
@@ -73,7 +71,7 @@ def brier_score(labels: ArrayLike, probabilities: ArrayLike) -> float | None:
     >>> brier_score([0, 1], [0.5, 0.75])
     0.15625
     """
-    probability, label = checked_pair(probabilities, labels, "probabilities", in_unit_range=True)
+    label, probability = checked_probabilities(labels, probabilities)
     return float(np.mean((probability - label) ** 2)) if label.size else None
 
 

@@ -32,12 +32,12 @@ def write_comparison(comparison: Comparison, folder: Path, *, version: str) -> l
     Raises:
         RunError: The files cannot be written.
     """
-    from bldml.figures import plots
+    from bldml.figures import plots, style
 
     runs, costs, differences = runs_table(comparison), costs_table(comparison), differences_table(comparison)
     figure = plots.roc([(s.run.name, s.run.labels, s.run.probabilities) for s in comparison.ranked_runs])
     areas = "; ".join(f"{s.run.name} {number(s.run.assessment.overall['auroc'].value)}" for s in comparison.ranked_runs)
-    drawn = plots.to_svg(figure, title="ROC curves of all runs", description=f"Area under each curve: {areas}.")
+    drawn = style.to_svg(figure, title="ROC curves of all runs", description=f"Area under each curve: {areas}.")
     values: dict[str, Any] = {
         "version": version,
         "evaluation": plain(comparison.evaluation),
@@ -63,7 +63,7 @@ def write_comparison(comparison: Comparison, folder: Path, *, version: str) -> l
     make_folder(folder)
     for name, content in contents.items():
         write_atomically(folder / name, content)
-    return [*(folder / name for name in contents), *plots.save(figure, folder / "figures", "roc")]
+    return [*(folder / name for name in contents), *style.save(figure, folder / "figures", "roc")]
 
 
 def _from_groups(comparison: Comparison) -> str:

@@ -190,7 +190,7 @@ def sets_table(data: RunData, assessed: Sequence[Assessed]) -> Table:
         raw += [
             ["train", n_train, metric.name, value, None, None, "training epoch, at 0.5"]
             for metric, value in zip(metrics, values, strict=True)
-            if metric.is_shown_in("history")
+            if "history" in metric.shown
         ]
     header = ("Set", "Photographs", *(metric.label for metric in metrics))
     caption = "Metrics of all sets at the operating point, with 95 % intervals in brackets."

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bldml.figures import plots
+from bldml.figures import plots, style
 from bldml.io.text import counted, number, plain
 from bldml.metrics.assessment import Assessment
 from bldml.metrics.checked import Classes
@@ -134,7 +134,7 @@ def evaluation_figures(
 def _picture(figure: "Figure", folder: Path, name: str, title: str, caption: str) -> ReportFigure:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # laid out once, for all three formats
-    plots.save(figure, folder, name)
+    style.save(figure, folder, name)
     return ReportFigure(
-        name, title, caption, plots.to_svg(figure, title=f"{title}, {folder.name}", description=caption)
+        name, title, caption, style.to_svg(figure, title=f"{title}, {folder.name}", description=caption)
     )

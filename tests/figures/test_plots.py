@@ -64,7 +64,7 @@ DRAW: dict[str, Callable[[], Figure]] = {
 
 
 def svg(figure: Figure, title: str = "A figure", description: str = "What it shows") -> str:
-    return plots.to_svg(figure, title=title, description=description)
+    return figures.to_svg(figure, title=title, description=description)
 
 
 def texts(text: str) -> list[str]:
@@ -168,7 +168,7 @@ def test_files_have_300_dpi_and_their_size(
 ) -> None:
     monkeypatch.setattr(figures, "DPI", coarse_figures)
     figure = plots.roc([("a", LABELS, PROBABILITIES)])
-    png, pdf = plots.save(figure, tmp_path / "figures", "roc")
+    png, pdf = figures.save(figure, tmp_path / "figures", "roc")
     assert [place.name for place in sorted((tmp_path / "figures").iterdir())] == ["roc.pdf", "roc.png"]
     with Image.open(png) as image:
         assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
@@ -179,7 +179,7 @@ def test_files_have_300_dpi_and_their_size(
     assert pdf.read_bytes().startswith(b"%PDF")
     assert b"CreationDate" not in pdf.read_bytes()
     first = png.read_bytes(), pdf.read_bytes()
-    plots.save(plots.roc([("a", LABELS, PROBABILITIES)]), tmp_path / "figures", "roc")
+    figures.save(plots.roc([("a", LABELS, PROBABILITIES)]), tmp_path / "figures", "roc")
     assert (png.read_bytes(), pdf.read_bytes()) == first
 
 
@@ -187,9 +187,9 @@ def test_file_that_cannot_be_written_is_a_run_error(tmp_path: Path) -> None:
     figure = plots.confusion({"tp": 1, "fp": 0, "fn": 0, "tn": 1}, NAMES)
     (tmp_path / "taken").write_text("")
     with pytest.raises(RunError, match="taken"):
-        plots.save(figure, tmp_path / "taken", "a")
+        figures.save(figure, tmp_path / "taken", "a")
     with pytest.raises(RunError, match="path separator"):
-        plots.save(figure, tmp_path, "../a")
+        figures.save(figure, tmp_path, "../a")
 
 
 @pytest.mark.parametrize("draw", [plots.roc, plots.precision_recall])
@@ -264,7 +264,7 @@ def test_hostile_names_are_text(name: str, tmp_path: Path) -> None:
         assert "<script" not in text
         assert "\u202e" not in text
         assert squeezed(figures.label_of(name)) in squeezed("".join(texts(text)))
-    plots.save(drawn[-1], tmp_path, "confusion")
+    figures.save(drawn[-1], tmp_path, "confusion")
     assert (tmp_path / "confusion.png").stat().st_size > 1000
 
 
@@ -300,7 +300,7 @@ def test_one_class_and_few_photographs_give_a_figure(labels: list[int], values: 
     assert ("not estimable: no positives" in shown["pr"]) == (1 not in labels)
     assert ("No photographs" in shown["calibration"]) == (not labels)
     assert "nan" not in " ".join(shown.values())
-    plots.save(drawn["calibration"], tmp_path, "calibration")
+    figures.save(drawn["calibration"], tmp_path, "calibration")
 
 
 def test_nothing_to_draw_is_said() -> None:
@@ -339,8 +339,8 @@ def test_colours_can_be_read_on_white_and_on_black() -> None:
 
 def test_pyplot_is_never_imported_and_matplotlib_only_to_draw() -> None:
     program = (
-        "import sys; from bldml.figures import plots; print('matplotlib' in sys.modules);"
-        "plots.to_svg(plots.roc([('a', [0, 1], [0.1, 0.9])]), title='t', description='d');"
+        "import sys; from bldml.figures import plots, style; print('matplotlib' in sys.modules);"
+        "style.to_svg(plots.roc([('a', [0, 1], [0.1, 0.9])]), title='t', description='d');"
         "print('matplotlib.pyplot' in sys.modules, 'torch' in sys.modules, 'pandas' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -51,12 +51,12 @@ def test_mover_by_hand() -> None:
     low_1, high_1 = stats.binomtest(40, 45).proportion_ci(method="wilson")
     low_2, high_2 = stats.binomtest(60, 71).proportion_ci(method="wilson")
     a, b = 40 / 45, 60 / 71
-    found = proportions.youden(sensitivity, specificity)
+    found = proportions.mover(sensitivity, specificity, (1.0, 1.0), shift=-1.0)
     assert found.interval is not None
     assert found.value == pytest.approx(a + b - 1)
     assert found.interval.low == pytest.approx(a + b - 1 - math.sqrt((a - low_1) ** 2 + (b - low_2) ** 2))
     assert found.interval.high == pytest.approx(a + b - 1 + math.sqrt((high_1 - a) ** 2 + (high_2 - b) ** 2))
-    half = proportions.balanced_accuracy(sensitivity, specificity)
+    half = proportions.mover(sensitivity, specificity, (0.5, 0.5))
     assert half.interval is not None
     assert half.interval.low == pytest.approx((found.interval.low + 1) / 2)
 
@@ -65,7 +65,8 @@ def test_mover_by_hand() -> None:
 def test_difference_is_that_of_statsmodels(method: str) -> None:
     statsmodels = pytest.importorskip("statsmodels.stats.proportion")
     for k1, n1, k2, n2 in [(56, 70, 48, 80), (10, 10, 0, 20), (9, 10, 3, 10)]:
-        found = proportions.difference(k1, n1, k2, n2)
+        one, two = proportions.proportion(k1, n1), proportions.proportion(k2, n2)
+        found = proportions.mover(one, two, (1.0, -1.0))
         assert found.interval is not None
         expected = statsmodels.confint_proportions_2indep(k1, n1, k2, n2, compare="diff", method=method)
         assert (found.interval.low, found.interval.high) == pytest.approx(expected, abs=1e-9)
@@ -103,7 +104,7 @@ def test_f1_and_mcc_have_an_interval_even_with_empty_cells(cells: tuple[int, int
         ("f1", 2 * tp / (2 * tp + fp + fn)),
         ("mcc", (tp * tn - fp * fn) / (math.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)) or math.nan)),
     ):
-        found = proportions.dirichlet_interval(METRICS[measure].from_counts, tp, fp, fn, tn)
+        found = proportions.dirichlet_interval(METRICS[measure].from_counts, cells)
         if math.isnan(observed):
             assert found is None
             continue
@@ -114,15 +115,15 @@ def test_f1_and_mcc_have_an_interval_even_with_empty_cells(cells: tuple[int, int
 
 def test_likelihood_ratios() -> None:
     sensitivity, specificity = proportions.proportion(40, 50), proportions.proportion(90, 100)
-    positive = proportions.likelihood_ratio_positive(sensitivity, specificity)
-    negative = proportions.likelihood_ratio_negative(sensitivity, specificity)
+    positive = proportions.mover_ratio(sensitivity, proportions.complement(specificity))
+    negative = proportions.mover_ratio(proportions.complement(sensitivity), specificity)
     assert (positive.value, negative.value) == pytest.approx((8.0, 0.2 / 0.9))
     assert positive.interval is not None
     # Close to the usual interval on the logarithm.
     error = math.sqrt(1 / 40 - 1 / 50 + 1 / 10 - 1 / 100)
     assert positive.interval.low == pytest.approx(8 * math.exp(-1.96 * error), rel=0.1)
     assert positive.interval.high == pytest.approx(8 * math.exp(1.96 * error), rel=0.15)
-    assert proportions.likelihood_ratio_positive(sensitivity, proportions.proportion(9, 9)).value is None
+    assert proportions.mover_ratio(sensitivity, proportions.complement(proportions.proportion(9, 9))).value is None
 
 
 # Paired tests

@@ -34,15 +34,18 @@ def test_all_that_follows_from_two_proportions(first: tuple[int, int], second: t
     assert (a.value is None) == (first[1] == 0)
     none = first[1] == 0 or second[1] == 0
     for estimate, lowest, highest in [
-        (proportions.balanced_accuracy(a, b), 0, 1),
-        (proportions.youden(a, b), -1, 1),
-        (proportions.difference(*first, *second), -1, 1),
+        (proportions.mover(a, b, (0.5, 0.5)), 0, 1),
+        (proportions.mover(a, b, (1.0, 1.0), shift=-1.0), -1, 1),
+        (proportions.mover(a, b, (1.0, -1.0)), -1, 1),
     ]:
         assert is_sound(estimate, lowest, highest)
         assert (estimate.value is None) == none
         if estimate.interval is not None:
             assert estimate.interval.low < estimate.interval.high
-    for ratio in (proportions.likelihood_ratio_positive(a, b), proportions.likelihood_ratio_negative(a, b)):
+    for ratio in (
+        proportions.mover_ratio(a, proportions.complement(b)),
+        proportions.mover_ratio(proportions.complement(a), b),
+    ):
         assert is_sound(ratio, 0, math.inf)
     for prevalence in (1e-6, 0.3, 0.999):
         for value in proportions.predictive_values(a, b, prevalence):
@@ -85,7 +88,7 @@ def test_paired_difference_of_nothing() -> None:
 @pytest.mark.parametrize("cells", [cells for cells in product([0, 1, 30], repeat=4) if sum(cells)])
 def test_dirichlet_interval_of_any_table(cells: tuple[int, int, int, int], measure: str) -> None:
     metric = METRICS[measure]
-    found = proportions.dirichlet_interval(metric.from_counts, *cells, draws=500)
+    found = proportions.dirichlet_interval(metric.from_counts, cells, draws=500)
     if metric.from_counts(*cells) is None:
         assert found is None
         return
@@ -146,14 +149,14 @@ def test_area_of_every_small_table() -> None:
 @pytest.mark.parametrize("groups", ["aaaa", "aabb", "abab", "abcd", "aaab"])
 def test_area_of_few_photographs_in_groups(groups: str) -> None:
     for labels, scores in list(product(product([0, 1], repeat=4), product([0.1, 0.5, 0.9], repeat=4)))[::3]:
-        found = ranking.clustered_auroc(labels, scores, list(groups))
+        found = ranking.estimate_auroc(labels, scores, list(groups))
         assert is_sound(found, 0, 1)
         assert found.value == ranking.estimate_auroc(labels, scores).value
         if found.interval is not None:
             assert found.interval.low < found.interval.high
-    assert ranking.clustered_auroc([], [], []).value is None
+    assert ranking.estimate_auroc([], [], []).value is None
     with pytest.raises(ValueError, match="one group"):
-        ranking.clustered_auroc([0, 1], [0.1, 0.2], ["a"])
+        ranking.estimate_auroc([0, 1], [0.1, 0.2], ["a"])
 
 
 def test_paired_areas_of_every_small_table() -> None:

@@ -20,6 +20,11 @@ EXTERNAL = [
 ]
 
 
+def difference(first: int, n_first: int, second: int, n_second: int) -> Estimate:
+    one, two = proportions.proportion(first, n_first), proportions.proportion(second, n_second)
+    return proportions.mover(one, two, (1.0, -1.0))
+
+
 def limits(estimate: Estimate) -> tuple[float, float]:
     assert estimate.interval is not None
     return estimate.interval.low, estimate.interval.high
@@ -84,7 +89,7 @@ def test_holm_as_in_the_textbook() -> None:
     ],
 )
 def test_difference_as_published(counts: tuple[int, int, int, int], expected: tuple[float, float]) -> None:
-    assert limits(proportions.difference(*counts)) == pytest.approx(expected, abs=1e-4)
+    assert limits(difference(*counts)) == pytest.approx(expected, abs=1e-4)
 
 
 def test_paired_difference_by_hand() -> None:
@@ -112,7 +117,7 @@ def test_predictive_value_falls_with_prevalence(prevalence: float, ppv: float, l
 
 def test_likelihood_ratios_keep_both_limits_with_few_errors() -> None:
     sensitivity, specificity = proportions.proportion(45, 45), proportions.proportion(67, 71)
-    positive = proportions.likelihood_ratio_positive(sensitivity, specificity)
+    positive = proportions.mover_ratio(sensitivity, proportions.complement(specificity))
     assert positive.value == pytest.approx(17.75)
     low, high = limits(positive)
     # The limits solve (x - R y)^2 = (x - limit of x)^2 + R^2 (limit of y - y)^2.
@@ -122,7 +127,7 @@ def test_likelihood_ratios_keep_both_limits_with_few_errors() -> None:
     assert (x - low * y) ** 2 == pytest.approx((x - x_low) ** 2 + low**2 * (y_high - y) ** 2)
     assert (x - high * y) ** 2 == pytest.approx(high**2 * (y - y_low) ** 2)
     assert 5 < low < 17.75 < high < 100
-    negative = proportions.likelihood_ratio_negative(sensitivity, specificity)
+    negative = proportions.mover_ratio(proportions.complement(sensitivity), specificity)
     assert negative.value == 0.0
     assert 0.0 == limits(negative)[0] < limits(negative)[1] < 0.1
 
@@ -138,11 +143,11 @@ def test_perfect_area(positive: int, negative: int, low: float) -> None:
 def test_f1_interval_has_the_coverage_of_its_posterior() -> None:
     # By the Dirichlet's own Beta marginals: 2tp/(2tp+fp+fn) is a function of the share tp/(tp+fp+fn), a Beta variable.
     f1 = METRICS["f1"].from_counts
-    found = proportions.dirichlet_interval(f1, 40, 3, 5, 68)
+    found = proportions.dirichlet_interval(f1, [40, 3, 5, 68])
     assert found is not None
     share = stats.beta.ppf([0.025, 0.975], 40.5, 9.0)
     assert (found.low, found.high) == pytest.approx(tuple(2 * share / (1 + share)), abs=2e-3)
-    assert found == proportions.dirichlet_interval(f1, 40, 3, 5, 68)
+    assert found == proportions.dirichlet_interval(f1, [40, 3, 5, 68])
 
 
 def between(labels: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> float:
@@ -167,7 +172,7 @@ def test_clustered_area_by_hand(mixed: bool) -> None:
     groups = np.repeat([f"tree {i}" for i in range(12)], 5)
     labels = np.tile([1, 1, 0, 0, 0], 12) if mixed else np.repeat([1, 0, 0], 20)
     scores = (labels + 0.6 * np.repeat(rng.normal(size=12), 5) + 0.6 * rng.normal(size=60)).round(1)
-    found = ranking.clustered_auroc(labels, scores, list(groups))
+    found = ranking.estimate_auroc(labels, scores, list(groups))
     alone = ranking.paired_auroc(labels, scores, np.zeros(60)).difference  # its variance is that of the one area
     assert found.value is not None
     assert found.interval is not None
@@ -190,6 +195,6 @@ def test_clustered_area_by_hand(mixed: bool) -> None:
 
 def test_clustered_area_of_1_counts_groups() -> None:
     labels = np.repeat([1, 0, 0], 20)
-    found = ranking.clustered_auroc(labels, labels, [str(i) for i in np.repeat(np.arange(12), 5)])
+    found = ranking.estimate_auroc(labels, labels, [str(i) for i in np.repeat(np.arange(12), 5)])
     apart = ranking.estimate_auroc(np.repeat([1, 0, 0], 4), np.repeat([1, 0, 0], 4))
     assert limits(found) == limits(apart)

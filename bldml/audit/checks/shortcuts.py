@@ -11,7 +11,7 @@ from bldml.audit.checks.features import SOURCES, Features, Source
 from bldml.audit.findings import AuditFinding, Severity
 from bldml.audit.reading import Row
 from bldml.io.text import number, plain
-from bldml.metrics.auroc import clustered_auroc, estimate_auroc
+from bldml.metrics.auroc import estimate_auroc
 from bldml.metrics.estimates import Estimate, undefined
 from bldml.report.tables import Entry, Table, interval_text, precise_number
 
@@ -73,7 +73,7 @@ def find_shortcuts(rows: Sequence[Row], units: Sequence[int], positive_class: st
             continue
         score = _predict(features, label, fold, source.strength)
         grouped = np.unique(unit).size < unit.size
-        estimate = clustered_auroc(label, score, list(map(str, unit))) if grouped else estimate_auroc(label, score)
+        estimate = estimate_auroc(label, score, list(map(str, unit)) if grouped else None)
         shortcuts.append(Shortcut(source, estimate))
     return shortcuts
 
