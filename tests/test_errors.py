@@ -20,6 +20,7 @@ SEVERAL = {
     *("class-refused", "classes-not-two", "config-unreadable", "data-root-not-given", "download-refused"),
     *(
         "file-failed",
+        "fractions-wrong",
         "model-diverged",
         "option-wrong",
         "photographs-all-unreadable",

@@ -51,7 +51,7 @@ def pairs_csv(result: AuditResult) -> str:
     pairs: list[tuple[str, str, str, float | None]]
     pairs = [("exact", names[group[0]], names[other], 1.0) for group in duplicates.exact for other in group[1:]]
     pairs += [("near", names[pair.a], names[pair.b], round(pair.similarity, 3)) for pair in duplicates.near_duplicates]
-    pairs += [("copy", names[copy.original], names[copy.copy], None) for copy in duplicates.copies]
+    pairs += [("copy", names[original], names[copy], None) for original, copy in duplicates.copies]
     pairs += [
         ("same name", names[group[0]], names[other], None) for group in duplicates.same_name for other in group[1:]
     ]

@@ -411,7 +411,7 @@ def test_photographs_that_cannot_be_read_are_named(data: Path, bldml: Bldml) -> 
 @pytest.mark.parametrize(
     ("options", "code"),
     [
-        (["--test=0.9"], "proportions-wrong"),
+        (["--test=0.9"], "fractions-wrong"),
         (["--val=0"], "val-empty"),
         (["--folds=1"], "folds-too-few"),
         (["--gap_seconds=-1"], "gap-negative"),

@@ -129,11 +129,12 @@ def test_order_and_far_photographs_change_nothing() -> None:
 
 def test_evidence() -> None:
     names = ["A/a.jpg", "A/20240601_123000.jpg", "A/IMG_0001.jpg", "A/IMG_0002.jpg", "A/leaf_1.jpg"]
-    evidence = burst_evidence(names, [taken("12:00:00"), None, None, None, None])
+    metadata = [taken("12:00:00"), None, None, None, None]
+    evidence = burst_evidence(names, metadata, burst_groups(names, metadata))
     assert evidence == BurstEvidence(5, 1, 1, 2, 2)
     assert evidence.weak
     assert "may have been missed" in evidence.sentence()
     strong = burst_evidence(names[:1], [taken("12:00:00")], ["x"])
     assert not strong.weak
     assert strong.sentence() == "1 of 1 photograph has an EXIF time. No burst was found."
-    assert burst_evidence([], []).largest == 0
+    assert burst_evidence([], [], []).largest == 0

@@ -3,9 +3,14 @@
 import numpy as np
 import pytest
 
-from bldml.dataset.duplicates.find import exact_groups, find_duplicates
-from bldml.dataset.duplicates.graph import component_roots, components
-from bldml.dataset.duplicates.names import Copy, copies_by_name, same_name_groups
+from bldml.dataset.duplicates.find import (
+    component_roots,
+    copies_by_name,
+    exact_groups,
+    find_duplicates,
+    groups_of_equal,
+    same_name_groups,
+)
 from bldml.dataset.duplicates.phash import NearDuplicate, PHashes, perceptual_hash
 from bldml.dataset.synthetic.drawing import draw_leaf
 
@@ -18,7 +23,7 @@ def test_component_roots_do_not_depend_on_the_order_of_pairs() -> None:
     pairs = [(0, 5), (3, 4), (5, 3), (7, 8)]
     assert component_roots(9, pairs) == [0, 1, 2, 0, 0, 0, 6, 7, 7]
     assert component_roots(9, [(b, a) for a, b in reversed(pairs)]) == component_roots(9, pairs)
-    assert components(9, pairs) == [(0, 3, 4, 5), (7, 8)]
+    assert groups_of_equal(component_roots(9, pairs)) == [(0, 3, 4, 5), (7, 8)]
     chain = [(i, i + 1) for i in range(20_000)]
     assert set(component_roots(20_001, chain[::-1])) == {0}
 
@@ -45,8 +50,8 @@ def test_same_names_differ_only_in_case_suffix_or_unicode_form() -> None:
     ],
 )  # fmt: skip
 def test_names_of_copies(copy: str) -> None:
-    assert copies_by_name([f"BLD/{copy}", "BLD/IMG_0012.jpg", "BLD/IMG_0013.jpg"]) == [Copy(1, 0)]
-    assert copies_by_name([f"val/BLD/{copy}", "train/BLD/IMG_0012.jpg"]) == [Copy(1, 0)]
+    assert copies_by_name([f"BLD/{copy}", "BLD/IMG_0012.jpg", "BLD/IMG_0013.jpg"]) == [(1, 0)]
+    assert copies_by_name([f"val/BLD/{copy}", "train/BLD/IMG_0012.jpg"]) == [(1, 0)]
     assert copies_by_name([f"No_BLD/{copy}", "BLD/IMG_0012.jpg"]) == []
 
 
@@ -56,14 +61,14 @@ def test_names_of_no_copies(name: str) -> None:
 
 
 def test_files_of_the_same_name_are_no_copies() -> None:
-    assert copies_by_name(["BLD/a.jpg", "BLD/a.JPG", "BLD/a (1).jpg"]) == [Copy(1, 2)]
+    assert copies_by_name(["BLD/a.jpg", "BLD/a.JPG", "BLD/a (1).jpg"]) == [(1, 2)]
     assert copies_by_name(["train/BLD/a.jpg", "val/BLD/a.jpg"]) == []
 
 
 def test_a_copy_by_name_counts_only_where_the_picture_agrees() -> None:
     names = ["a.jpg", "a (1).jpg", "b.jpg", "b (1).jpg", "c.jpg", "c - Copy.jpg"]
     same = find_duplicates(names, [""] * 6, ["1", "1", "3", "4", "5", "6"], phashes(1, 1, 2, 3, 4, 4))
-    assert same.copies == (Copy(0, 1), Copy(4, 5))
+    assert same.copies == ((0, 1), (4, 5))
     assert same.exact == ((0, 1),)
     assert [(pair.a, pair.b) for pair in same.near_duplicates] == [(4, 5)]
     assert same.groups == ((0, 1), (4, 5))

@@ -13,8 +13,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 from bldml.dataset.samples import Collection, Sample
 from bldml.dataset.splitting.groups import Join
 from bldml.dataset.splitting.partition import divide_groups, missing_classes
-from bldml.dataset.splitting.previous import Assignment, KeptAssignments, resolve_folds
-from bldml.dataset.splitting.splits import SplitRequest, divide_samples
+from bldml.dataset.splitting.previous import Assignment, KeptAssignments
+from bldml.dataset.splitting.splits import SplitRequest, assign_samples
 from bldml.errors import DatasetError
 from tests.support import mistake
 
@@ -45,7 +45,7 @@ def photographs(groups: list[tuple[int, int]], start: int = 0) -> list[Sample]:
 
 
 def divide(samples: list[Sample], request: SplitRequest, kept: KeptAssignments | None = None) -> Collection:
-    return divide_samples(ROOT, samples, {s.name: "0" * 64 for s in samples}, request, kept)
+    return assign_samples(ROOT, samples, {s.name: "0" * 64 for s in samples}, request, kept)
 
 
 def try_to_divide(
@@ -80,7 +80,7 @@ def whole_and_complete(collection: Collection, samples: list[Sample], request: S
     for sample in samples:
         places_of[sample.group or sample.name].add(found[sample.name])
     assert all(len(distinct) == 1 for distinct in places_of.values())
-    for split, share in zip(("train", "val", "test"), request.fractions, strict=True):
+    for split, share in request.fractions.items():
         in_split = {s.class_name for s in samples if found[s.name][0] == split}
         assert in_split == ({s.class_name for s in samples} if share else set())
     for split, fold in found.values():
@@ -116,12 +116,13 @@ def test_shares_are_met_to_within_one_group(diseased: list[int], healthy: list[i
     """In every class, where no part is asked to be smaller than a group."""
     counts = np.array([(n, 0) for n in diseased * 3] + [(0, n) for n in healthy * 3])
     names = [str(i) for i in range(len(counts))]
-    parts = np.array(divide_groups(counts, names, request.fractions, request.seed))
+    shares = list(request.fractions.values())
+    parts = np.array(divide_groups(counts, names, shares, request.seed))
     for kind in range(2):
         total, largest = counts[:, kind].sum(), counts[:, kind].max()
-        if min(share for share in request.fractions if share) * total < largest:
+        if min(share for share in shares if share) * total < largest:
             continue
-        for part, share in enumerate(request.fractions):
+        for part, share in enumerate(shares):
             assert abs(counts[parts == part, kind].sum() - share * total) <= largest + 1e-9
 
 
@@ -252,7 +253,7 @@ def test_too_few_groups(groups: list[tuple[int, int]], request_: SplitRequest, n
 def test_what_made_groups_large_is_said() -> None:
     joins = [Join(("tree 12", "tree 17"), ("a.jpg", "b.jpg"), "near duplicates")] * 7
     with pytest.raises(DatasetError) as raised:
-        divide_samples(ROOT, photographs([(5, 5), (5, 5)]), {}, SplitRequest(), None, joins)
+        assign_samples(ROOT, photographs([(5, 5), (5, 5)]), {}, SplitRequest(), None, joins)
     text = str(raised.value)
     assert "tree 12 and tree 17 were joined: near duplicates (a.jpg, b.jpg)" in text
     assert "and 2 more" in text
@@ -261,10 +262,10 @@ def test_what_made_groups_large_is_said() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
-        ({"val": 0.5, "test": 0.5}, "proportions-wrong"),
-        ({"val": -0.1}, "proportions-wrong"),
-        ({"test": 1.0}, "proportions-wrong"),
-        ({"val": float("nan")}, "proportions-wrong"),
+        ({"val": 0.5, "test": 0.5}, "fractions-wrong"),
+        ({"val": -0.1}, "fractions-wrong"),
+        ({"test": 1.0}, "fractions-wrong"),
+        ({"val": float("nan")}, "fractions-wrong"),
         ({"folds": 1}, "folds-too-few"),
     ],
 )
@@ -275,8 +276,8 @@ def test_no_such_shares(arguments: dict[str, float], code: str) -> None:
 
 def test_neither_a_validation_split_nor_folds() -> None:
     with mistake("val-empty"):
-        SplitRequest(val=0).with_folds(None)
-    assert SplitRequest(val=0).with_folds(4) == SplitRequest(val=0, folds=4)
+        SplitRequest(val=0).following([])
+    assert SplitRequest(val=0, folds=4).following([]) == SplitRequest(val=0, folds=4)
 
 
 def test_folds_without_a_validation_split() -> None:
@@ -302,7 +303,7 @@ def test_a_photograph_between_two_splits() -> None:
     samples.append(Sample(ROOT / "BLD/new.jpg", "BLD/new.jpg", "BLD", "one"))
     joins = [Join(("x", "y"), (a, "BLD/new.jpg"), "near duplicates"), Join(("u", "v"), ("p", "q"), "near duplicates")]
     with mistake("previous-groups-apart", found=1, without_new=0) as raised:
-        divide_samples(ROOT, samples, {}, SplitRequest(), first, joins)
+        assign_samples(ROOT, samples, {}, SplitRequest(), first, joins)
     text = str(raised.value)
     assert all(part in text for part in (a.split("_")[0], "(train)", "(test)", "BLD/new.jpg", "x and y"))
     assert "u and v" not in text
@@ -310,11 +311,11 @@ def test_a_photograph_between_two_splits() -> None:
 
 def test_other_folds_than_before() -> None:
     earlier = [Assignment("a", "train", "3"), Assignment("b", "test")]
-    assert [resolve_folds(earlier, folds) for folds in (None, 4)] == [4, 4]
-    assert [resolve_folds(earlier[1:], folds) for folds in (None, 5)] == [None, 5]
+    assert [SplitRequest(folds=folds).following(earlier).folds for folds in (None, 4)] == [4, 4]
+    assert [SplitRequest(folds=folds).following(earlier[1:]).folds for folds in (None, 5)] == [None, 5]
     for folds in (3, 5):
         with mistake("folds-differ", found=folds, expected=4):
-            resolve_folds(earlier, folds)
+            SplitRequest(folds=folds).following(earlier)
 
 
 def test_other_groups_than_before() -> None:
@@ -329,6 +330,6 @@ def test_other_groups_than_before() -> None:
     pairs = dict(zip(where["test"][:4], where["train"][:4], strict=True))
     samples = [Sample(s.path, s.name, s.class_name, pairs.get(s.group, s.group)) for s in photographs(groups)]
     with mistake("previous-groups-apart", found=4, without_new=4) as raised:
-        divide_samples(ROOT, samples, {}, SplitRequest(), first)
+        assign_samples(ROOT, samples, {}, SplitRequest(), first)
     assert str(raised.value).count("(train)") == 3
     assert "… and 1 more" in str(raised.value)

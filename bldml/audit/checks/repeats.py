@@ -10,8 +10,7 @@ import numpy as np
 from bldml.audit.findings import SHOWN, AuditFinding, Severity, count_groups, percentage, split_command
 from bldml.audit.reading import Row
 from bldml.dataset.duplicates.bursts import BurstEvidence, burst_evidence, burst_groups
-from bldml.dataset.duplicates.find import Duplicates, find_duplicates
-from bldml.dataset.duplicates.graph import component_roots
+from bldml.dataset.duplicates.find import Duplicates, component_roots, find_duplicates
 from bldml.dataset.duplicates.leaks import KnownPhotograph, Leak, find_leaks, leak_counts
 from bldml.dataset.duplicates.phash import PHASH_BYTES, find_near_duplicates
 from bldml.io.text import counted
@@ -111,7 +110,7 @@ def report_repeats(rows: Sequence[Row], repeats: Repeats, root: Path) -> list[Au
                 "Two files of one folder have names that differ in case or suffix only, such as a.JPG and a.jpg.",
                 "Check whether they are the same photograph. Windows and macOS usually cannot keep two names "
                 "that differ in case only."),
-        _pairs("warning", "copies", [(copy.original, copy.copy) for copy in duplicates.copies], names, [],
+        _pairs("warning", "copies", duplicates.copies, names, [],
                "of original and copy (by name and content)",
                "For example “leaf - Copy.jpg” and “leaf.jpg”.", ONE_OF_EACH),
     ]  # fmt: skip

@@ -15,14 +15,13 @@ Split folders are ignored, because a burst across splits is what has to be found
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
-from bldml.dataset.duplicates.graph import component_roots
-from bldml.dataset.duplicates.names import folder_without_split, plain_stem, without_copy_marks
+from bldml.dataset.duplicates.find import component_roots, folder_without_split, plain_stem, without_copy_marks
 from bldml.dataset.metadata import Metadata
 from bldml.io.text import counted
 
@@ -32,6 +31,7 @@ SAME_SECOND = 30
 """Largest number of photographs with one time of one camera that counts as a burst; phones reach this."""
 LONGEST_SERIES = 20
 """Largest number of consecutive frames without times that counts as one burst."""
+_KINDS = ("time", "name_time", "frame")  # of evidence, strongest first
 _CUT = 10  # frame numbers; a longer series is divided at their multiples
 
 _FRAME = re.compile(
@@ -78,16 +78,6 @@ class BurstEvidence:
         return f"{', '.join(parts)}. {largest}{warning}"
 
 
-@dataclass(frozen=True)
-class _Clues:
-    name: str
-    folder: str
-    camera: str
-    time: datetime | None
-    name_time: tuple[str, datetime] | None  # prefix and time
-    frame: tuple[str, int] | None  # prefix and number
-
-
 def burst_groups(
     names: Sequence[str], metadata: Sequence[Metadata | None], gap_seconds: float = 10, gap_frames: int = 1
 ) -> list[str]:
@@ -107,7 +97,10 @@ def burst_groups(
     ['BLD/IMG_0012.jpg', 'BLD/IMG_0012.jpg', 'BLD/IMG_0020.jpg']
     """
     clues = _clues(names, metadata)
-    links = [*_by_time(clues, gap_seconds), *_by_name_time(clues, gap_seconds), *_by_frame(clues, gap_frames)]
+    timed = [clue.time is not None for clue in clues]
+    links = _by_time([clue.time for clue in clues], names, [False] * len(names), gap_seconds)
+    links += _by_time([clue.name_time for clue in clues], names, timed, gap_seconds)
+    links += _by_frame([clue.frame for clue in clues], names, timed, gap_frames)
     roots = component_roots(len(names), links)
     smallest: dict[int, str] = {}
     for name, root in zip(names, roots, strict=True):
@@ -115,37 +108,40 @@ def burst_groups(
     return [smallest[root] for root in roots]
 
 
-def burst_evidence(
-    names: Sequence[str], metadata: Sequence[Metadata | None], bursts: Sequence[str] | None = None
-) -> BurstEvidence:
-    """Count the evidence for bursts.
-
-    Args:
-        names: Paths below the data folder.
-        metadata: Metadata of each file; None where it is unknown.
-        bursts: Result of `burst_groups`, if known already.
-    """
-    clues = _clues(names, metadata)
-    bursts = burst_groups(names, metadata) if bursts is None else bursts
-    return BurstEvidence(
-        photographs=len(names),
-        with_time=sum(clue.time is not None for clue in clues),
-        with_name_time=sum(clue.time is None and clue.name_time is not None for clue in clues),
-        with_frame=sum(clue.time is None and clue.name_time is None and clue.frame is not None for clue in clues),
-        largest=max(Counter(bursts).values(), default=0),
+def burst_evidence(names: Sequence[str], metadata: Sequence[Metadata | None], bursts: Sequence[str]) -> BurstEvidence:
+    """Count the evidence for bursts; arguments and result of `burst_groups`."""
+    strongest = Counter(
+        next((kind for kind, clue in zip(_KINDS, clues, strict=True) if clue is not None), "none")
+        for clues in _clues(names, metadata)
     )
+    largest = max(Counter(bursts).values(), default=0)
+    return BurstEvidence(len(names), strongest["time"], strongest["name_time"], strongest["frame"], largest)
+
+
+class _Clues(NamedTuple):
+    """The series that a photograph is in, and its place in it, by each kind of evidence, strongest first."""
+
+    time: tuple[Hashable, datetime] | None
+    name_time: tuple[Hashable, datetime] | None
+    frame: tuple[Hashable, int] | None
 
 
 def _clues(names: Sequence[str], metadata: Sequence[Metadata | None]) -> list[_Clues]:
     times = Counter((m.camera, m.taken) for m in metadata if m and m.taken)
     clues = []
     for name, known in zip(names, metadata, strict=True):
-        stem = without_copy_marks(plain_stem(name))
+        stem, folder = without_copy_marks(plain_stem(name)), folder_without_split(name)
         camera, taken = (known.camera, known.taken) if known else ("", "")
         time = _time(taken) if times[camera, taken] <= SAME_SECOND else None
-        frame = _FRAME.fullmatch(stem)
-        number = (frame[1], int(frame[2])) if frame else None
-        clues.append(_Clues(name, folder_without_split(name), camera, time, _name_time(stem), number))
+        in_name, frame = _NAME_TIME.fullmatch(stem), _FRAME.fullmatch(stem)
+        name_time = _time(f"{in_name[2]}T{in_name[3]}") if in_name else None
+        clues.append(
+            _Clues(
+                ((camera, "" if camera else folder), time) if time else None,
+                ((folder, in_name[1]), name_time) if in_name and name_time else None,
+                ((folder, frame[1]), int(frame[2])) if frame else None,
+            )
+        )
     return clues
 
 
@@ -156,63 +152,44 @@ def _time(text: str) -> datetime | None:
         return None
 
 
-def _name_time(stem: str) -> tuple[str, datetime] | None:
-    """Return prefix and time in a file name that a phone wrote.
-
-    >>> _name_time("pxl_20240601_123000123"), _name_time("img-20240601-wa0003")
-    (('pxl', datetime.datetime(2024, 6, 1, 12, 30)), None)
-    """
-    match = _NAME_TIME.fullmatch(stem)
-    time = _time(f"{match[2]}T{match[3]}") if match else None
-    return (match[1], time) if match and time else None
-
-
-def _by_time(clues: Sequence[_Clues], gap_seconds: float) -> Iterator[tuple[int, int]]:
-    def key(clue: _Clues) -> tuple[Hashable, datetime] | None:
-        return ((clue.camera, "" if clue.camera else clue.folder), clue.time) if clue.time else None
-
-    for series in _series(clues, key):
-        yield from ((a, b) for (s, a), (t, b) in pairwise(series) if (t - s).total_seconds() <= gap_seconds)
+def _by_time(
+    clues: Sequence[tuple[Hashable, datetime] | None], names: Sequence[str], known: Sequence[bool], gap_seconds: float
+) -> list[tuple[int, int]]:
+    """Link times near each other, except of two photographs whose times are `known` otherwise."""
+    return [
+        (a, b)
+        for series in _series(clues, names)
+        for (before, a), (after, b) in pairwise(series)
+        if (after - before).total_seconds() <= gap_seconds and not (known[a] and known[b])
+    ]
 
 
-def _by_name_time(clues: Sequence[_Clues], gap_seconds: float) -> Iterator[tuple[int, int]]:
-    def key(clue: _Clues) -> tuple[Hashable, datetime] | None:
-        return ((clue.folder, clue.name_time[0]), clue.name_time[1]) if clue.name_time else None
-
-    for series in _series(clues, key):
-        for (s, a), (t, b) in pairwise(series):
-            if (t - s).total_seconds() <= gap_seconds and not (clues[a].time and clues[b].time):
-                yield a, b
-
-
-def _by_frame(clues: Sequence[_Clues], gap_frames: int) -> Iterator[tuple[int, int]]:
-    def key(clue: _Clues) -> tuple[Hashable, int] | None:
-        return ((clue.folder, clue.frame[0]), clue.frame[1]) if clue.frame else None
-
-    for series in _series(clues, key):
-        consecutive = series[:1]
+def _by_frame(
+    clues: Sequence[tuple[Hashable, int] | None], names: Sequence[str], known: Sequence[bool], gap_frames: int
+) -> list[tuple[int, int]]:
+    """Link frame numbers near each other, except of two photographs whose times are `known`."""
+    links = []
+    for series in _series(clues, names):
+        consecutive = [series[:1]]
         for before, after in pairwise(series):
-            if after[0] - before[0] > gap_frames or (clues[before[1]].time and clues[after[1]].time):
-                yield from _link_frames(consecutive)
-                consecutive = []
-            consecutive.append(after)
-        yield from _link_frames(consecutive)
+            if after[0] - before[0] > gap_frames or (known[before[1]] and known[after[1]]):
+                consecutive.append([])
+            consecutive[-1].append(after)
+        for frames in consecutive:
+            is_long = frames[-1][0] - frames[0][0] >= LONGEST_SERIES
+            links += [
+                (a, b)
+                for (before, a), (after, b) in pairwise(frames)
+                if not (is_long and before // _CUT != after // _CUT)
+            ]
+    return links
 
 
-def _link_frames(frames: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    is_long = bool(frames) and frames[-1][0] - frames[0][0] >= LONGEST_SERIES
-    for (before, a), (after, b) in pairwise(frames):
-        if not (is_long and before // _CUT != after // _CUT):
-            yield a, b
-
-
-def _series(
-    clues: Sequence[_Clues], key: Callable[[_Clues], tuple[Hashable, Value] | None]
-) -> Iterator[list[tuple[Value, int]]]:
-    """Yield a series of (value, index), ascending by value, for each key."""
+def _series(clues: Sequence[tuple[Hashable, Value] | None], names: Sequence[str]) -> Iterator[list[tuple[Value, int]]]:
+    """Yield each series as (value, index), ascending by value."""
     series: dict[Hashable, list[tuple[Value, str, int]]] = defaultdict(list)
-    for i, clue in enumerate(clues):
-        if (found := key(clue)) is not None:
-            series[found[0]].append((found[1], clue.name, i))
+    for i, (clue, name) in enumerate(zip(clues, names, strict=True)):
+        if clue is not None:
+            series[clue[0]].append((clue[1], name, i))
     for values in series.values():
         yield [(value, i) for value, _, i in sorted(values)]

@@ -1,11 +1,25 @@
-"""Find the same photograph more than once: equal files, near duplicates, the same name, copies."""
+"""Find the same photograph more than once: equal files, near duplicates, the same name, copies by name."""
 
-from collections.abc import Sequence
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
-from bldml.dataset.duplicates.graph import component_roots, components, groups_of_equal
-from bldml.dataset.duplicates.names import Copy, copies_by_name, same_name_groups
 from bldml.dataset.duplicates.phash import NearDuplicate, PHashes, find_near_duplicates
+from bldml.dataset.samples import SPLITS
+
+# What Windows, macOS, phones and photo programs add to a name, in English, German, French, Spanish and Italian.
+_COPY = r"(?:copy|kopie|copie|copia)"
+_EDITED = r"(?:edited|edit|bearbeitet|modifi[ée]e?|editad[oa]|modificat[oa])"
+_MARKS = re.compile(
+    rf"^{_COPY}(?: ?\(\d{{1,3}}\))? (?:of|von|de|di) "  # Copy of x, Copy (2) of x, Kopie von x
+    rf"|(?: ?[-–_] ?| ){_COPY}(?: ?\(?\d{{1,3}}\)?)?$"  # x - Copy (2), x copy 2, x_copy
+    rf"|[-_ ]{_EDITED}(?:-\d{{1,2}})?$"  # x_edited, x-bearbeitet
+    r"|(?<=.) ?\(\d{1,3}\)$"  # x (1); Windows also numbers all files of a selection like this
+    r"|(?<=.)~\d{1,2}$"  # x~2
+)
+_PHONE_EDITED = re.compile(r"^img_e(?=\d{4}$)")
 
 
 @dataclass(frozen=True)
@@ -16,7 +30,7 @@ class Duplicates:
         exact: Groups of equal content.
         near_duplicates: Pairs of the same photograph whose contents are not equal.
         same_name: Groups whose names differ only in case or suffix, whatever their content.
-        copies: Photographs named as copies that are exact or near duplicates of their originals.
+        copies: Original and copy by name, where they are exact or near duplicates.
         groups: Groups of the same photograph: exact and near duplicates joined.
         two_classes: Those of `groups` that contain more than one class.
     """
@@ -24,7 +38,7 @@ class Duplicates:
     exact: tuple[tuple[int, ...], ...]
     near_duplicates: tuple[NearDuplicate, ...]
     same_name: tuple[tuple[int, ...], ...]
-    copies: tuple[Copy, ...]
+    copies: tuple[tuple[int, int], ...]
     groups: tuple[tuple[int, ...], ...]
     two_classes: tuple[tuple[int, ...], ...]
 
@@ -48,16 +62,15 @@ def find_duplicates(
     if near_duplicates is None:
         near_duplicates = [] if phashes is None else find_near_duplicates(phashes)
     exact = exact_groups(digests)
-    links = [(group[0], i) for group in exact for i in group[1:]] + [(pair.a, pair.b) for pair in near_duplicates]
-    root = component_roots(len(names), links)
-    groups = components(len(names), links)
+    root = component_roots(len(names), pairs_with_first(exact) + [(pair.a, pair.b) for pair in near_duplicates])
+    groups = groups_of_equal(root)
     return Duplicates(
         exact=tuple(exact),
         near_duplicates=tuple(
             pair for pair in near_duplicates if not digests[pair.a] or digests[pair.a] != digests[pair.b]
         ),
         same_name=tuple(same_name_groups(names)),
-        copies=tuple(copy for copy in copies_by_name(names) if root[copy.original] == root[copy.copy]),
+        copies=tuple((original, copy) for original, copy in copies_by_name(names) if root[original] == root[copy]),
         groups=tuple(groups),
         two_classes=tuple(group for group in groups if len({class_names[i] for i in group} - {""}) > 1),
     )
@@ -70,3 +83,124 @@ def exact_groups(digests: Sequence[str]) -> list[tuple[int, ...]]:
     [(0, 2)]
     """
     return groups_of_equal([digest or i for i, digest in enumerate(digests)])
+
+
+# Connected components: which of many items are linked, directly or through others.
+
+
+class UnionFind:
+    """Disjoint sets of the integers 0 to n - 1; the root of a set is its smallest member.
+
+    >>> sets = UnionFind(3)
+    >>> sets.union(2, 1), sets.find(2)
+    (1, 1)
+    """
+
+    def __init__(self, n: int) -> None:
+        self._parent = list(range(n))
+
+    def find(self, item: int) -> int:
+        """Return the root of the set that holds an item."""
+        parent = self._parent
+        while parent[item] != item:
+            parent[item] = parent[parent[item]]
+            item = parent[item]
+        return item
+
+    def union(self, a: int, b: int) -> int:
+        """Merge the sets of two items and return the root of the merged set."""
+        root, other = sorted((self.find(a), self.find(b)))
+        self._parent[other] = root
+        return root
+
+
+def component_roots(n: int, links: Iterable[tuple[int, int]]) -> list[int]:
+    """Return for each of n items the smallest item of its connected component.
+
+    >>> component_roots(5, [(1, 3), (4, 3)])
+    [0, 1, 2, 1, 1]
+    """
+    sets = UnionFind(n)
+    for a, b in links:
+        sets.union(a, b)
+    return [sets.find(item) for item in range(n)]
+
+
+def groups_of_equal(keys: Sequence[Hashable]) -> list[tuple[int, ...]]:
+    """Return the indexes of equal keys as groups, without keys that occur once; in the order of the first index.
+
+    >>> groups_of_equal(["a", "b", "a", "c"])
+    [(0, 2)]
+    """
+    members: dict[Hashable, list[int]] = defaultdict(list)
+    for i, key in enumerate(keys):
+        members[key].append(i)
+    return [tuple(group) for group in members.values() if len(group) > 1]
+
+
+def pairs_with_first(groups: Iterable[Sequence[int]]) -> list[tuple[int, int]]:
+    """Return the first member of each group paired with each other member.
+
+    >>> pairs_with_first([(0, 2, 5), (1, 3)])
+    [(0, 2), (0, 5), (1, 3)]
+    """
+    return [(group[0], member) for group in groups for member in group[1:]]
+
+
+# What names of files reveal.
+
+
+def same_name_groups(names: Sequence[str]) -> list[tuple[int, ...]]:
+    """Return groups of files in one folder whose names differ only in case, suffix or Unicode form.
+
+    >>> same_name_groups(["BLD/a.jpg", "BLD/a.JPG", "BLD/A.jpeg", "No_BLD/a.jpg"])
+    [(0, 1, 2)]
+    """
+    return groups_of_equal([(name.rpartition("/")[0], plain_stem(name)) for name in names])
+
+
+def copies_by_name(names: Sequence[str]) -> list[tuple[int, int]]:
+    """Return each photograph that is named as a copy of another in its folder, as (original, copy), sorted.
+
+    A name alone proves nothing. Split folders are ignored: `val/BLD/a (1).jpg` may be a copy of `train/BLD/a.jpg`.
+
+    >>> copies_by_name(["BLD/a.jpg", "BLD/a - Copy (2).jpg", "BLD/Kopie von a.jpg", "BLD/b.jpg"])
+    [(0, 1), (0, 2)]
+    """
+    families: dict[tuple[str, str], list[tuple[int, str, int]]] = defaultdict(list)
+    for i, name in enumerate(names):
+        stem = plain_stem(name)
+        bare = without_copy_marks(stem)
+        families[folder_without_split(name), bare].append((len(stem) - len(bare), name, i))
+    copies = []
+    for family in families.values():
+        (_, _, original), *others = sorted(family)
+        copies += [(original, i) for marks, _, i in others if marks]
+    return sorted(copies)
+
+
+def folder_without_split(name: str) -> str:
+    """Return the folder of a photograph without the split folder.
+
+    >>> folder_without_split("train/BLD/tree 1/a.jpg"), folder_without_split("BLD/a.jpg"), folder_without_split("a.jpg")
+    ('BLD/tree 1', 'BLD', '')
+    """
+    parts = name.removeprefix("./").split("/")[:-1]
+    return "/".join(parts[1:] if parts and parts[0] in SPLITS else parts)
+
+
+def plain_stem(name: str) -> str:
+    """Return a file's name without folder and suffix, case-folded, in Unicode form NFC."""
+    file = unicodedata.normalize("NFC", name.rpartition("/")[2])
+    return (file.rpartition(".")[0] or file).casefold()
+
+
+def without_copy_marks(stem: str) -> str:
+    """Return a lower-case stem without the marks of a copy.
+
+    >>> [without_copy_marks(s) for s in ("a - copie (2)", "copy of a", "a (1)", "a-edited", "img_e0012", "leaf_1")]
+    ['a', 'a', 'a', 'a', 'img_0012', 'leaf_1']
+    """
+    while (bare := _MARKS.sub("", stem, count=1)) != stem and bare:
+        stem = bare
+    return _PHONE_EDITED.sub("img_", stem)

@@ -10,18 +10,19 @@ from typing import Literal
 import numpy as np
 
 from bldml.dataset.duplicates.bursts import burst_groups
-from bldml.dataset.duplicates.find import exact_groups
-from bldml.dataset.duplicates.graph import components
+from bldml.dataset.duplicates.find import component_roots, exact_groups, groups_of_equal, pairs_with_first
 from bldml.dataset.duplicates.phash import NO_PHASH, NearDuplicate, PHash, find_near_duplicates
 from bldml.dataset.files import show_path
 from bldml.dataset.metadata import Metadata
 from bldml.dataset.samples import SPLITS
-from bldml.io.text import counted
+from bldml.io.text import counted, first_few
 
 Kind = Literal["exact", "near", "burst"]
+# Indexes of a photograph and of one in a later split, and their similarity.
+_Pairs = Iterator[tuple[int, int, float]]
 
-_KINDS: tuple[Kind, ...] = ("exact", "near", "burst")
 _PARTNERS = {"exact": "an identical file", "near": "a near duplicate", "burst": "a photograph of the same burst"}
+_KINDS = list(_PARTNERS)
 _MAX_EXAMPLES = 5
 
 
@@ -50,11 +51,9 @@ class KnownPhotograph:
 class Leak:
     """A photograph that another split contains as well.
 
-    Splits are ordered: train, val, test, then others by name.
-
     Attributes:
         kind: Equal content, near duplicate, or the same burst.
-        a: Name of the photograph in the split that comes first.
+        a: Name of the photograph in the split that comes first (train, val, test, then others by name).
         b: Name of the photograph in the split that comes second.
         split_a: The split that comes first.
         split_b: The split that comes second.
@@ -95,14 +94,18 @@ def find_leaks(
         near_duplicates = find_near_duplicates(np.stack(phashes))
     if bursts is None:
         bursts = burst_groups([p.name for p in photographs], [p.metadata for p in photographs])
-    found: dict[tuple[str, str], Leak] = {}
     exact = exact_groups([photograph.digest for photograph in photographs])
-    for leak in (
-        *_exact(photographs, exact),
-        *_near(photographs, near_duplicates, exact),
-        *_burst(photographs, exact_groups(bursts)),
-    ):
-        found.setdefault((leak.b, leak.split_a), leak)
+    kinds: dict[Kind, _Pairs] = {
+        "exact": _exact(photographs, exact),
+        "near": _near(photographs, near_duplicates, exact),
+        "burst": _burst(photographs, groups_of_equal(bursts)),
+    }
+    found: dict[tuple[str, str], Leak] = {}
+    for kind, pairs in kinds.items():
+        for a, b, similarity in pairs:
+            first, second = photographs[a], photographs[b]
+            leak = Leak(kind, first.name, second.name, first.split, second.split, similarity)
+            found.setdefault((leak.b, leak.split_a), leak)
     return sorted(found.values(), key=lambda k: (_KINDS.index(k.kind), _rank(k.split_a), _rank(k.split_b), k.b, k.a))
 
 
@@ -135,53 +138,43 @@ def leak_summary(leaks: Sequence[Leak], photographs: Sequence[KnownPhotograph] =
         subject = f"{counted(count, 'photograph')}{of_all} of {show_path(after)}"
         have = "has" if count == 1 else "have"
         lines.append(f"{subject} {have} {_PARTNERS[kind]} in {show_path(before)}.")
-    examples = "; ".join(f"{show_path(leak.b)} and {show_path(leak.a)}" for leak in leaks[:_MAX_EXAMPLES])
-    more = f"; and {len(leaks) - _MAX_EXAMPLES} more" if len(leaks) > _MAX_EXAMPLES else ""
-    return "\n".join([*lines, f"For example: {examples}{more}."])
+    examples = [f"{show_path(leak.b)} and {show_path(leak.a)}" for leak in leaks]
+    return "\n".join([*lines, f"For example: {first_few(examples, _MAX_EXAMPLES)}."])
 
 
 def _rank(split: str) -> tuple[int, str]:
     return SPLITS.index(split) if split in SPLITS else len(SPLITS), split
 
 
-def _crossings(
-    photographs: Sequence[KnownPhotograph], group: Sequence[int]
-) -> Iterator[tuple[str, list[int], list[int]]]:
-    """Yield each split in a group with its members and the members of later splits, in the order of the group."""
+def _crossings(photographs: Sequence[KnownPhotograph], group: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
+    """Yield the members of each split in a group and those of later splits, in the order of the group."""
     splits: dict[str, list[int]] = defaultdict(list)
     for i in group:
         splits[photographs[i].split].append(i)
     if len(splits) > 1:
         for split, members in splits.items():
-            yield split, members, [i for i in group if _rank(photographs[i].split) > _rank(split)]
+            yield members, [i for i in group if _rank(photographs[i].split) > _rank(split)]
 
 
-def _leak(photographs: Sequence[KnownPhotograph], kind: Kind, a: int, b: int, value: float) -> Leak:
-    first, second = photographs[a], photographs[b]
-    return Leak(kind, first.name, second.name, first.split, second.split, value)
-
-
-def _exact(photographs: Sequence[KnownPhotograph], groups: Sequence[Sequence[int]]) -> Iterator[Leak]:
+def _exact(photographs: Sequence[KnownPhotograph], groups: Sequence[Sequence[int]]) -> _Pairs:
     for group in groups:
-        ordered = sorted(group, key=lambda i: photographs[i].name)
-        for _, members, later in _crossings(photographs, ordered):
-            yield from (_leak(photographs, "exact", members[0], i, 1.0) for i in later)
+        for members, later in _crossings(photographs, sorted(group, key=lambda i: photographs[i].name)):
+            yield from ((members[0], i, 1.0) for i in later)
 
 
 def _near(
     photographs: Sequence[KnownPhotograph], near_duplicates: Sequence[NearDuplicate], exact: Sequence[Sequence[int]]
-) -> Iterator[Leak]:
+) -> _Pairs:
     partners: dict[int, list[tuple[float, int]]] = defaultdict(list)
-    links = [(group[0], i, 1.0) for group in exact for i in group[1:]]
+    links = [(a, b, 1.0) for a, b in pairs_with_first(exact)]
     links += [(pair.a, pair.b, pair.similarity) for pair in near_duplicates]
     for a, b, value in links:
         partners[a].append((value, b))
         partners[b].append((value, a))
-    for group in components(len(photographs), [(a, b) for a, b, _ in links]):
-        ordered = sorted(group, key=lambda i: photographs[i].name)
-        for _, members, later in _crossings(photographs, ordered):
+    for group in groups_of_equal(component_roots(len(photographs), [(a, b) for a, b, _ in links])):
+        for members, later in _crossings(photographs, sorted(group, key=lambda i: photographs[i].name)):
             nearest = _nearest(members, partners)
-            yield from (_leak(photographs, "near", nearest[i][1], i, nearest[i][0]) for i in later)
+            yield from ((nearest[i][1], i, nearest[i][0]) for i in later)
 
 
 def _nearest(
@@ -202,7 +195,7 @@ def _nearest(
     return nearest
 
 
-def _burst(photographs: Sequence[KnownPhotograph], groups: Sequence[Sequence[int]]) -> Iterator[Leak]:
+def _burst(photographs: Sequence[KnownPhotograph], groups: Sequence[Sequence[int]]) -> _Pairs:
     def moment(i: int) -> tuple[str, str]:
         metadata = photographs[i].metadata
         return metadata.taken if metadata else "", photographs[i].name
@@ -210,11 +203,10 @@ def _burst(photographs: Sequence[KnownPhotograph], groups: Sequence[Sequence[int
     for group in groups:
         ordered = sorted(group, key=moment)
         position = {i: rank for rank, i in enumerate(ordered)}
-        for _, members, later in _crossings(photographs, ordered):
+        for members, later in _crossings(photographs, ordered):
             positions = [position[j] for j in members]
             for i in later:
                 after = bisect(positions, position[i])
                 around = positions[max(after - 1, 0) : after + 1]
-                nearest = ordered[min(around, key=lambda rank: abs(rank - position[i]))]
-
-                yield _leak(photographs, "burst", nearest, i, math.nan)
+                nearest = min(around, key=lambda rank: abs(rank - position[i]))
+                yield ordered[nearest], i, math.nan

@@ -1,51 +1,49 @@
-"""The command `split`: write a manifest that assigns photographs to splits and folds."""
+"""The command `split`: write a manifest that assigns photographs to splits and folds, and say what was done."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from tqdm import tqdm
 
 from bldml.dataset.duplicates.bursts import burst_evidence, burst_groups
-from bldml.dataset.duplicates.find import find_duplicates
-from bldml.dataset.duplicates.phash import PHASH_BYTES, PHashes
-from bldml.dataset.files import show_path, subfolders
+from bldml.dataset.duplicates.find import Duplicates, find_duplicates
+from bldml.dataset.files import shell_word, show_path, subfolders
 from bldml.dataset.folders import read_folders
 from bldml.dataset.manifest import to_manifest
-from bldml.dataset.metadata import Metadata
-from bldml.dataset.samples import SPLITS, Sample, no_photographs
-from bldml.dataset.splitting.groups import burst_links, content_links, folder_groups, join_groups, table_groups
-from bldml.dataset.splitting.messages import (
-    describe_division,
-    describe_folders,
-    describe_kept,
-    describe_left_out,
-    describe_next,
-    describe_together,
-    describe_two_classes,
-    some,
+from bldml.dataset.samples import SPLITS, Collection, Sample, no_photographs
+from bldml.dataset.splitting.groups import (
+    Join,
+    Link,
+    LinkReason,
+    find_links,
+    folder_groups,
+    join_groups,
+    table_groups,
 )
-from bldml.dataset.splitting.previous import keep_assignments, read_previous, resolve_folds
-from bldml.dataset.splitting.splits import SplitRequest, divide_samples
+from bldml.dataset.splitting.previous import KeptAssignments, keep_assignments, read_previous
+from bldml.dataset.splitting.splits import SplitRequest, assign_samples
 from bldml.dataset.verify import Verified, verify
 from bldml.errors import DatasetError, UsageError
 from bldml.io.atomic import write_atomically
 from bldml.io.system import processors
-from bldml.io.text import counted
+from bldml.io.text import counted, first_few
 
 PHASH_SIZE = 128  # pixels; a perceptual hash needs no more detail than an image of this size has
-
-
-@dataclass(frozen=True)
-class _Contents:
-    """What was read from the files, in the order of the samples; the digest of an unreadable file is empty."""
-
-    digests: list[str]
-    phashes: PHashes
-    metadata: list[Metadata | None]
-    unreadable: list[tuple[str, str]]
+REASONS: dict[LinkReason, str] = {
+    "identical files": "identical files",
+    "near duplicates": "near duplicates",
+    "same name": "with names that differ only in case or suffix",
+    "copy by name": "named as copies",
+    "same burst": "in bursts",
+}
+FEW = 5
+FAR = 0.02  # deviation from a requested proportion that is explained
+HEALTHY = ("no", "healthy", "control", "0")  # beginnings of the name of the negative class
+CONFIG = Path("configs/efficientnet.yaml")
 
 
 def split_photographs(
@@ -58,7 +56,7 @@ def split_photographs(
     class_aliases: Mapping[str, str] | None = None,
     fresh: bool = False,
 ) -> str:
-    """Assign the photographs in a folder to splits and write the manifest.
+    """Assign the photographs in a folder to splits, write the manifest, and return the text to print.
 
     Args:
         root: Data folder with class folders, or with split folders, whose assignment is ignored.
@@ -69,44 +67,50 @@ def split_photographs(
         class_aliases: Class name for a folder's name, where they differ.
         fresh: Ignore existing assignments.
 
-    Returns:
-        Text to print.
-
     Raises:
         DatasetError, RunError: The request cannot be met or the manifest cannot be written; no file was changed.
     """
-    if not output.absolute().parent.is_dir():
-        message = f"The folder {show_path(output.absolute().parent)} for --output does not exist. Create it first."
-        raise UsageError(message, "output-folder-missing", path=output.absolute().parent)
+    folder = output.absolute().parent
+    if not folder.is_dir():
+        message = f"The folder {show_path(folder)} for --output does not exist. Create it first."
+        raise UsageError(message, "output-folder-missing", path=folder)
     previous = read_previous(output, fresh)
-    requested, request = request, request.with_folds(resolve_folds(previous, request.folds))
+    requested_folds, request = request.folds, request.following(previous)
     found = read_folders(root, aliases=class_aliases)
-    samples = sorted((s for split in found.splits.values() for s in split), key=lambda s: s.name)
+    samples = sorted(chain(*found.splits.values()), key=lambda s: s.name)
     if not samples:
         raise DatasetError(no_photographs(found), "photographs-none", path=root)
     names = [sample.name for sample in samples]
     own, notes = _own_groups(group, names, root, gap_seconds)
-    if request.folds != requested.folds:
+    if request.folds != requested_folds:
         notes.append(f"The {request.folds} folds in {show_path(output)} are kept (--fresh starts over).")
-    contents = _read(samples)
-    if not any(contents.digests):
+    results = _read(samples)
+    digests = {result.sample.name: result.digest for result in results if result.digest}
+    if not digests:
         message = f"None of the {counted(len(samples), 'photograph')} in {show_path(root)} can be read."
         raise DatasetError(message, "photographs-all-unreadable", path=root, found=len(samples))
-    digests = {name: digest for name, digest in zip(names, contents.digests, strict=True) if digest}
     kept = keep_assignments(previous, samples, digests, output) if previous else None
-    duplicates = find_duplicates(names, [s.class_name for s in samples], contents.digests, contents.phashes)
-    links = content_links(duplicates)
+    phashes = np.stack([result.phash for result in results])
+    duplicates = find_duplicates(names, [s.class_name for s in samples], [r.digest for r in results], phashes)
+    bursts: list[str] = []
     if group != "none" and gap_seconds > 0:
-        bursts = burst_groups(names, contents.metadata, gap_seconds)
-        links += burst_links(bursts)
-        notes.append(burst_evidence(names, contents.metadata, bursts).sentence())
+        metadata = [result.metadata for result in results]
+        bursts = burst_groups(names, metadata, gap_seconds)
+        notes.append(burst_evidence(names, metadata, bursts).sentence())
+    links = find_links(duplicates, bursts)
     groups, joins = join_groups(names, own, links)
     samples = [replace(sample, group=g) for sample, g in zip(samples, groups, strict=True)]
-    division = divide_samples(root, samples, digests, request, kept, joins)
-    write_atomically(output, to_manifest(division))
-    lines = describe_left_out(found, contents.unreadable) + describe_two_classes(duplicates, names) + notes
-    lines += describe_together(links, joins) + describe_kept(kept, len(samples)) + describe_division(division, request)
-    return "\n".join(lines + describe_next(division, output, request, bool(contents.unreadable))) + "\n"
+    splits = assign_samples(root, samples, digests, request, kept, joins)
+    write_atomically(output, to_manifest(splits))
+    unreadable = [f"{show_path(r.sample.name)} ({r.reason})" for r in results if r.reason]
+    lines = _describe_found(found, unreadable, duplicates, names) + notes + _describe_together(links, joins)
+    lines += ([] if kept is None else _describe_kept(kept, len(samples))) + _describe_splits(splits, request)
+    return "\n".join(lines + _describe_next(splits, output, request, bool(unreadable))) + "\n"
+
+
+def _read(samples: Sequence[Sample]) -> list[Verified]:
+    results = verify(samples, PHASH_SIZE, processors())
+    return list(tqdm(results, total=len(samples), desc="Reading photographs", unit="photo", leave=False, disable=None))
 
 
 def _own_groups(group: str, names: Sequence[str], root: Path, gap_seconds: float) -> tuple[list[str], list[str]]:
@@ -122,36 +126,151 @@ def _own_groups(group: str, names: Sequence[str], root: Path, gap_seconds: float
         if level and (not level.isdecimal() or int(level) < 1):
             message = f"--group {group} is invalid. Write the number of folder levels, such as folder:1."
             raise UsageError(message, "group-level-wrong", found=group)
-        has_splits = bool({folder.name for folder in subfolders(root)} & set(SPLITS))
-        depth = 2 if has_splits else 1
+        depth = 1 if {folder.name for folder in subfolders(root)}.isdisjoint(SPLITS) else 2
         groups = folder_groups(names, depth, int(level) if level else None)
-        return groups, [*describe_folders(names, groups, depth), *notes]
+        folders = {(PurePosixPath(n).parts[:depth], g) for n, g in zip(names, groups, strict=True) if g}
+        different = {name for _, name in folders}
+        text = f"Groups by folder: {counted(len(folders), 'folder')}, {counted(len(different), 'name')}."
+        more = " Folders with the same name form one group." if len(folders) > len(different) else ""
+        return groups, [text + more, *notes]
     if group in ("burst", "none"):
         return [""] * len(names), notes
-    if not Path(group).expanduser().is_file():
+    table = Path(group).expanduser()
+    if not table.is_file():
         message = f"--group must be burst, folder, none or an existing CSV file, not {show_path(group)!r}."
         raise UsageError(message, "group-unknown", found=group)
-    groups, unknown = table_groups(Path(group).expanduser(), names)
-    if not unknown:
-        return groups, notes
-    verb = "is" if len(unknown) == 1 else "are"
-    count = counted(len(unknown), "photograph")
-    return groups, [f"{count} in {show_path(group)} {verb} not in {show_path(root)}: {some(unknown)}.", *notes]
+    groups, unknown = table_groups(table, names)
+    if unknown:
+        count = counted(len(unknown), f"photograph in {show_path(group)} is", f"photographs in {show_path(group)} are")
+        notes.insert(0, f"{count} not in {show_path(root)}: {_some(unknown)}.")
+    return groups, notes
 
 
-def _read(samples: Sequence[Sample]) -> _Contents:
-    """Read every photograph once."""
-    contents = _Contents([], np.zeros((len(samples), PHASH_BYTES), np.uint8), [], [])
-    progress: Callable[..., Iterable[Any]] = tqdm
-    results: Iterable[Verified] = progress(
-        verify(samples, PHASH_SIZE, processors()),
-        total=len(samples), desc="Reading photographs", unit="photo", leave=False, disable=None,
-    )  # fmt: skip
-    for i, result in enumerate(results):
-        contents.digests.append(result.digest)
-        contents.metadata.append(result.metadata)
-        if result.reason:
-            contents.unreadable.append((result.sample.name, result.reason))
-        else:
-            contents.phashes[i] = result.phash
-    return contents
+def _describe_found(
+    found: Collection, unreadable: Sequence[str], duplicates: Duplicates, names: Sequence[str]
+) -> list[str]:
+    """Describe files that are ignored or cannot be read, and photographs in two classes."""
+    lines = []
+    if unreadable:
+        lines.append(
+            f"Warning: {counted(len(unreadable), 'photograph')} cannot be read: {_some(unreadable)}. They are in the "
+            "manifest without sha256; fit refuses them unless --data.unreadable exclude is set."
+        )
+    if found.heif:
+        heif = _some([show_path(path.relative_to(found.root)) for path in found.heif])
+        count = counted(len(found.heif), "HEIC photograph was", "HEIC photographs were")
+        lines.append(f"Warning: {count} skipped: {heif}. Install bldml[heif].")
+    if found.ignored:
+        ignored = ", ".join(f"{count} × {reason}" for reason, count in sorted(found.ignored.items()))
+        lines.append(f"Ignored: {ignored}.")
+    if duplicates.two_classes:
+        pairs = [" and ".join(show_path(names[i]) for i in group) for group in duplicates.two_classes]
+        times = counted(len(pairs), "time")
+        lines.append(f"Warning: the same photograph is in two classes, {times}: {_some(pairs)}. One label is wrong.")
+    return lines
+
+
+def _describe_together(links: Sequence[Link], joins: Sequence[Join]) -> list[str]:
+    """Describe how many photographs must stay together, and which groups were joined for that."""
+    linked: dict[LinkReason, set[int]] = defaultdict(set)
+    for link in links:
+        linked[link.reason] |= {link.a, link.b}
+    lines = []
+    if linked:
+        counts = ", ".join(f"{len(indexes)} {REASONS[reason]}" for reason, indexes in linked.items())
+        lines.append(f"Photographs kept together: {counts}.")
+    if joins:
+        listed = first_few([*map(str, joins)], FEW, "\n  ", "\n  … and ")
+        lines.append(f"Groups joined, {counted(len(joins), 'time')}:\n  {listed}")
+    return lines
+
+
+def _describe_kept(kept: KeptAssignments, count: int) -> list[str]:
+    """Describe which of `count` photographs keep their previous assignment."""
+    old = len(kept.assignments)
+    line = counted(old, "photograph keeps its assignment", "photographs keep their assignments")
+    line += f", {counted(count - old, 'is', 'are')} new"
+    if kept.copies:
+        line += f" ({kept.copies} of them {'a copy' if kept.copies == 1 else 'copies'} of an old one)"
+    line += f", {counted(kept.missing, 'is', 'are')} missing"
+    lines = [f"{line}; {counted(kept.renamed, 'was', 'were')} renamed." if kept.renamed else f"{line}."]
+    if kept.changed:
+        changed = counted(len(kept.changed), "photograph")
+        lines.append(f"Warning: the content of {changed} has changed: {_some(kept.changed)}.")
+    if kept.relabelled:
+        labels = _some([f"{name} ({then} before, {now} now)" for name, then, now in kept.relabelled])
+        lines.append(f"Warning: the label of {counted(len(kept.relabelled), 'photograph')} has changed: {labels}.")
+    return lines
+
+
+def _describe_splits(splits: Collection, request: SplitRequest) -> list[str]:
+    """Return the table of splits and folds: photographs, reached and requested proportions, classes, groups."""
+    everything = [sample for samples in splits.splits.values() for sample in samples]
+    parts: list[tuple[str, Sequence[Sample], Sequence[Sample], float]] = [
+        (split, splits.splits.get(split, ()), everything, fraction)
+        for split, fraction in request.fractions.items()
+        if fraction or split in splits.splits
+    ]
+    in_folds = [s for s in everything if s.name in splits.folds]
+    for k in range(request.folds or 0):
+        in_fold = [s for s in in_folds if splits.folds[s.name] == str(k)]
+        parts.append((f"fold {k}", in_fold, in_folds, 1 / (request.folds or 1)))
+    class_names = sorted({s.class_name for s in everything})
+    rows = [["", "photographs", "proportion", "requested", *map(show_path, class_names), "groups"]]
+    far = []
+    for name, inside, among, requested in parts:
+        count, total = Counter(s.class_name for s in inside), Counter(s.class_name for s in among)
+        classes = [f"{count[c]} ({_percent(count[c], total[c])})" for c in class_names]
+        reached, wanted = _percent(len(inside), len(among)), _percent(requested, 1)
+        rows.append([name, str(len(inside)), reached, wanted, *classes, str(len({s.group for s in inside}))])
+        if abs(len(inside) / max(len(among), 1) - requested) >= FAR - 1e-9:
+            far.append(f"{name} {reached} instead of {wanted}")
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    if in_folds:
+        lines.append(
+            f"Proportions of the splits refer to all {counted(len(everything), 'photograph')}, those of the folds to "
+            f"the {counted(len(in_folds), 'photograph')} outside the test split."
+        )
+    if far:
+        group, size = Counter(s.group for s in everything).most_common(1)[0]
+        largest = f"a group is never divided (the largest, {show_path(group)}, has {size} photographs)"
+        lines.append(
+            f"Proportions that could not be met: {', '.join(far)}. Possible reasons: "
+            f"{largest if size > 1 else 'there are few photographs'}, every split needs every class, and existing "
+            "assignments are kept."
+        )
+    return lines
+
+
+def _describe_next(splits: Collection, output: Path, request: SplitRequest, has_unreadable: bool) -> list[str]:
+    """Describe where the manifest is, and the command that trains with it."""
+    wrote, classes = f"Wrote {show_path(output)}.", splits.class_names
+    if request.folds:
+        wrote += " With --data.fold k, fold k is the val split and the other folds are the train split; test stays."
+    if len(classes) != 2:
+        found = f"found {len(classes)} ({_some(classes)})"
+        return [f"{wrote} Training needs two classes; {found}. Merge folders into one class with --class_aliases."]
+    words = ["python -m bldml fit"]
+    words += [f"--config {CONFIG}"] if CONFIG.is_file() else []
+    words += [f"--data.root {shell_word(splits.root)}", f"--data.manifest {shell_word(output)}"]
+    words += ["--data.fold 0"] if request.folds else []
+    words += ["--data.unreadable exclude"] if has_unreadable else []
+    if classes == ("0", "1"):
+        return [f"{wrote} Next:", f"  {' '.join(words)}"]
+    positive = next((c for c in classes if not c.casefold().startswith(HEALTHY)), classes[0])
+    words.append(f"--data.positive_class {shell_word(positive)}")
+    return [f"{wrote} Next, with {show_path(positive)} as the positive class:", f"  {' '.join(words)}"]
+
+
+def _percent(part: float, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "–"
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return the first few names, and how many there are.
+
+    >>> _some(["a", "b"]), _some(list("abcdefg"))
+    ('a, b', 'a, b, c, d, e, … (7)')
+    """
+    return ", ".join(show_path(name) for name in names[:FEW]) + (f", … ({len(names)})" if len(names) > FEW else "")

@@ -3,47 +3,29 @@
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, NamedTuple
 
-from bldml.dataset.duplicates.graph import UnionFind
+from bldml.dataset.duplicates.find import Duplicates, UnionFind, exact_groups, pairs_with_first
 from bldml.dataset.files import escape_text, show_path, unescape_path
 from bldml.dataset.manifest import MOST_ROWS_SHOWN, TOO_MANY_CELLS, read_rows
 from bldml.errors import DatasetError
-from bldml.io.text import counted, without_apostrophe
-
-if TYPE_CHECKING:
-    from bldml.dataset.duplicates.find import Duplicates
+from bldml.io.text import counted, first_few, without_apostrophe
 
 LinkReason = Literal["identical files", "near duplicates", "same name", "copy by name", "same burst"]
 MOST_NAMES = 3
 
 
-@dataclass(frozen=True)
-class Link:
-    """Two photographs that must not be separated.
-
-    Attributes:
-        a: Index of the first photograph.
-        b: Index of the second photograph.
-        reason: Why they must stay together.
-    """
+class Link(NamedTuple):
+    """Two photographs, by index, that must not be separated."""
 
     a: int
     b: int
     reason: LinkReason
 
 
-@dataclass(frozen=True)
-class Join:
-    """Two of the user's groups that were joined.
-
-    Attributes:
-        groups: Names of the two groups.
-        names: Names of the linked photographs, one from each group.
-        reason: Why these photographs must stay together.
-    """
+class Join(NamedTuple):
+    """Two of the user's groups that were joined, because a photograph of each must stay with the other."""
 
     groups: tuple[str, str]
     names: tuple[str, str]
@@ -51,10 +33,8 @@ class Join:
 
     def __str__(self) -> str:
         """Return the join as a clause of a sentence."""
-        return (
-            f"{show_path(self.groups[0])} and {show_path(self.groups[1])} were joined: {self.reason} "
-            f"({show_path(self.names[0])}, {show_path(self.names[1])})"
-        )
+        groups, names = (" and ".join(map(show_path, self.groups)), ", ".join(map(show_path, self.names)))
+        return f"{groups} were joined: {self.reason} ({names})"
 
 
 def folder_groups(names: Sequence[str], depth: int, level: int | None = None) -> list[str]:
@@ -78,28 +58,24 @@ def folder_groups(names: Sequence[str], depth: int, level: int | None = None) ->
     ['site']
     """
     below = [PurePosixPath(name).parts[depth:-1] for name in names]
-    groups = ["/".join(parts[:level]) for parts in below]
-    if names and not any(groups):
+    deepest = max(map(len, below), default=0)
+    if names and not deepest:
         raise DatasetError(
             f"--group folder needs folders below the class folders, such as {PurePosixPath(names[0]).parent}/tree_1; "
             "there are none. Use --group burst, or a table of groups: --group FILE.csv.",
             "group-folders-none",
         )
-    deepest = max(map(len, below), default=0)
     if names and level is not None and level > deepest:
         example = next(name for name, parts in zip(names, below, strict=True) if len(parts) == deepest)
+        levels = "is 1 folder level" if deepest == 1 else f"are at most {deepest} folder levels"
         raise DatasetError(
-            f"--group folder:{level} is too deep: there {_levels(deepest)} below the class folders, for example in "
+            f"--group folder:{level} is too deep: there {levels} below the class folders, for example in "
             f"{show_path(example)}. Use --group folder:{deepest}, or --group folder for all levels.",
             "group-level-too-deep",
             found=level,
             expected=deepest,
         )
-    return groups
-
-
-def _levels(number: int) -> str:
-    return "is 1 folder level" if number == 1 else f"are at most {number} folder levels"
+    return ["/".join(parts[:level]) for parts in below]
 
 
 def table_groups(table: Path, names: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -140,8 +116,7 @@ def table_groups(table: Path, names: Sequence[str]) -> tuple[list[str], list[str
             for i in found
             if groups.setdefault(i, group) != group
         ]
-    listed = ambiguous.union(groups)
-    missing = [name for i, name in enumerate(names) if i not in listed]
+    missing = [name for i, name in enumerate(names) if i not in groups and i not in ambiguous]
     if problems or missing:
         raise _wrong_table(table, problems, missing, unknown, len(names))
     return [groups[i] for i in range(len(names))], unknown
@@ -152,18 +127,16 @@ def _wrong_table(
 ) -> DatasetError:
     rows = [f"row {number}: {text}" for number, _, text in problems]
     rows += [f"no group for {show_path(name)}" for name in missing]
-    if len(rows) > MOST_ROWS_SHOWN:
-        rows[MOST_ROWS_SHOWN:] = [f"… and {len(rows) - MOST_ROWS_SHOWN} more"]
+    listed = first_few(rows, MOST_ROWS_SHOWN, "\n  ", "\n  … and ")
     if unknown and missing:
         verb = "matches" if len(unknown) == 1 else "match"
-        rows.append(f"{counted(len(unknown), 'path')} in the table {verb} no photograph, first {unknown[0]}")
+        listed += f"\n  {counted(len(unknown), 'path')} in the table {verb} no photograph, first {unknown[0]}"
     wrong = [counted(len(problems), "wrong row")] if problems else []
     wrong += [f"{len(missing)} of {counted(count, 'photograph')} missing"] if missing else []
     return DatasetError(
-        f"The table of groups {show_path(table)} has errors: {', '.join(wrong)}.\n  "
-        + "\n  ".join(rows)
-        + "\nWrite one row per photograph: the path relative to the data folder (or the file name, with or without "
-        "suffix, where it is unique) and the group (empty for a photograph of its own).",
+        f"The table of groups {show_path(table)} has errors: {', '.join(wrong)}.\n  {listed}\n"
+        "Write one row per photograph: the path relative to the data folder (or the file name, with or without suffix, "
+        "where it is unique) and the group (empty for a photograph of its own).",
         "group-table-wrong",
         path=table,
         found=[(number, kind) for number, kind, _ in problems],
@@ -173,45 +146,40 @@ def _wrong_table(
 
 
 class _Lookup:
-    """Indexes of photographs by path, by file name and by stem."""
+    """Indexes of photographs by path, by file name and by stem, in Unicode form NFC."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.tables: tuple[dict[str, list[int]], ...] = (defaultdict(list), defaultdict(list), defaultdict(list))
         for i, name in enumerate(names):
-            path = PurePosixPath(unescape_path(name))
+            path = PurePosixPath(unicodedata.normalize("NFC", unescape_path(name)))
             for table, key in zip(self.tables, (str(path), path.name, path.stem), strict=True):
-                table[_nfc(key)].append(i)
+                table[key].append(i)
 
     def find(self, text: str) -> list[int]:
         """Return the photographs that a cell refers to; its path may have been written on Windows."""
         for spelling in (unescape_path(text), text, text.replace("\\", "/")):
-            key = _nfc(str(PurePosixPath(spelling))) if spelling else ""
+            key = unicodedata.normalize("NFC", str(PurePosixPath(spelling))) if spelling else ""
             for table in self.tables:
                 if key in table:
                     return table[key]
         return []
 
 
-def _nfc(text: str) -> str:
-    return unicodedata.normalize("NFC", text)
-
-
-def content_links(duplicates: "Duplicates") -> list[Link]:
-    """Return the links between identical files, near duplicates, copies, and photographs of the same name."""
-    links = [Link(group[0], i, "identical files") for group in duplicates.exact for i in group[1:]]
-    links += [Link(pair.a, pair.b, "near duplicates") for pair in duplicates.near_duplicates]
-    links += [Link(copy.original, copy.copy, "copy by name") for copy in duplicates.copies]
-    return links + [Link(group[0], i, "same name") for group in duplicates.same_name for i in group[1:]]
-
-
-def burst_links(bursts: Sequence[str]) -> list[Link]:
-    """Return the links between the photographs of each burst.
+def find_links(duplicates: Duplicates, bursts: Sequence[str]) -> list[Link]:
+    """Return the links between duplicates, copies and photographs of one name, and within each burst.
 
     Args:
-        bursts: Burst of each photograph, from `bursts.burst_groups`.
+        duplicates: What was found among the photographs.
+        bursts: Burst of each photograph; empty if bursts do not count.
     """
-    first: dict[str, int] = {}
-    return [Link(first[burst], i, "same burst") for i, burst in enumerate(bursts) if first.setdefault(burst, i) != i]
+    links: list[tuple[LinkReason, Iterable[tuple[int, int]]]] = [
+        ("identical files", pairs_with_first(duplicates.exact)),
+        ("near duplicates", ((pair.a, pair.b) for pair in duplicates.near_duplicates)),
+        ("copy by name", duplicates.copies),
+        ("same name", pairs_with_first(duplicates.same_name)),
+        ("same burst", pairs_with_first(exact_groups(bursts))),
+    ]
+    return [Link(a, b, reason) for reason, pairs in links for a, b in pairs]
 
 
 def join_groups(names: Sequence[str], own: Sequence[str], links: Iterable[Link]) -> tuple[list[str], list[Join]]:
@@ -241,11 +209,11 @@ def join_groups(names: Sequence[str], own: Sequence[str], links: Iterable[Link])
         a, b = sets.find(link.a), sets.find(link.b)
         if a == b:
             continue
-        labels = [own[i] or label.get(root, "") for i, root in ((link.a, a), (link.b, b))]
-        if all(labels):
-            joins.append(Join((labels[0], labels[1]), (names[link.a], names[link.b]), link.reason))
+        one, other = own[link.a] or label.get(a, ""), own[link.b] or label.get(b, "")
+        if one and other:
+            joins.append(Join((one, other), (names[link.a], names[link.b]), link.reason))
         root = sets.union(a, b)
-        if group := label.get(a) or labels[1]:
+        if group := label.get(a) or other:
             label[root] = group
     members: dict[int, list[int]] = defaultdict(list)
     for i in range(len(names)):
@@ -259,12 +227,10 @@ def _group_names(members: Sequence[Sequence[int]], names: Sequence[str], own: Se
     result = [""] * len(names)
     for indexes in sorted(members, key=lambda indexes: min(names[i] for i in indexes)):
         groups = sorted({own[i] for i in indexes if own[i]})
-        more = f" + {len(groups) - MOST_NAMES} more" if len(groups) > MOST_NAMES else ""
-        group = " + ".join(groups[:MOST_NAMES]) + more if groups else min(names[i] for i in indexes)
+        group = first_few(groups, MOST_NAMES, " + ", " + ") or min(names[i] for i in indexes)
         while len(groups) != 1 and group in taken:  # a group of the user's may have the name of a photograph
             group += "'"
         taken.add(group)
         for i in indexes:
             result[i] = group
-
     return result

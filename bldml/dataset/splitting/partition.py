@@ -1,6 +1,6 @@
 """Divide groups of photographs into parts of requested sizes with similar class proportions.
 
-This module knows nothing of photographs: a group is a name and a count per class.
+This module knows nothing of photographs: a group is a name and a count per class, a part is a split or a fold.
 """
 
 import hashlib
@@ -32,25 +32,20 @@ def divide_groups(
         seed: Random seed for ties.
         fixed: Part of each group that is already assigned and stays there, -1 for the others.
 
-    Returns:
-        Part of each group.
-
     >>> divide_groups(np.array([[2], [2], [2], [2], [2]]), list("abcde"), [0.6, 0.2, 0.2])
     [1, 0, 2, 0, 0]
     """
     keys = [hashlib.sha256(f"{seed}:{name}".encode("utf-8", "surrogateescape")).digest() for name in names]
-    sizes = counts.sum(axis=1)
-    order = sorted(range(len(names)), key=lambda i: (-int(sizes[i]), keys[i]))
-    sorted_counts = counts[order]
+    sizes = counts.sum(axis=1).tolist()
+    order = sorted(range(len(names)), key=lambda i: (-sizes[i], keys[i]))
     initial = np.array([-1 if fixed is None else fixed[i] for i in order], dtype=np.int64)
-    parts = _Parts(sorted_counts, np.array(fractions, dtype=np.float64), initial)
+    parts = _Parts(counts[order], np.array(fractions, dtype=np.float64), initial)
     parts.assign()
     parts.fill_empty()
     parts.improve()
-    result = [0] * len(names)
-    for position, i in enumerate(order):
-        result[i] = int(parts.part[position])
-    return result
+    result = np.empty_like(parts.part)
+    result[order] = parts.part
+    return [int(part) for part in result]
 
 
 def missing_classes(counts: Counts, parts: Sequence[int], n_parts: int) -> list[tuple[int, int]]:
@@ -75,7 +70,7 @@ class _Parts:
     """
 
     def __init__(self, counts: Counts, fractions: Floats, part: Counts) -> None:
-        self.counts, self.part = counts, part.copy()
+        self.counts, self.part = counts, part
         self.is_free = part < 0
         self.is_used = fractions > 0
         totals = counts.sum(axis=0)
@@ -87,9 +82,8 @@ class _Parts:
     def assign(self) -> None:
         """Assign every group that has no part."""
         # Plain lists, because arrays of three numbers would be ten times slower for 50,000 groups.
-        target, filled = self.target.tolist(), self.filled.tolist()
-        weight = self.weight.tolist()
-        used_parts = [int(part) for part in np.flatnonzero(self.is_used)]
+        target, filled, weight = self.target.tolist(), self.filled.tolist(), self.weight.tolist()
+        used_parts = np.flatnonzero(self.is_used).tolist()
         for i in np.flatnonzero(self.is_free):
             group = [(kind, count) for kind, count in enumerate(self.counts[i].tolist()) if count]
 
@@ -114,7 +108,7 @@ class _Parts:
             change[brings == 0] = np.inf
             if not np.isfinite(change).any():
                 return
-            self._move(*np.unravel_index(int(np.argmin(change)), change.shape))
+            self._make_best_move(change)
 
     def improve(self) -> None:
         """Move groups as long as that brings the parts closer to their fractions."""
@@ -122,11 +116,10 @@ class _Parts:
             change = self._changes()
             if not change.size or change.min() > -1e-9:
                 return
-            self._move(*np.unravel_index(int(np.argmin(change)), change.shape))
+            self._make_best_move(change)
 
     def _changes(self) -> Floats:
         """Return the change of the sum of squares for each move of a group to a part; infinite if not allowed."""
-        groups = np.arange(len(self.counts))
         excess = self.filled - self.target
         weighted = self.counts * self.weight
         own = (weighted * (self.counts - excess[self.part])).sum(axis=1)
@@ -134,11 +127,11 @@ class _Parts:
         empties = ((self.counts > 0) & (self.filled[self.part] == self.counts)).any(axis=1)
         change[empties | ~self.is_free, :] = np.inf
         change[:, ~self.is_used] = np.inf
-
-        change[groups, self.part] = np.inf
+        change[np.arange(len(self.counts)), self.part] = np.inf
         return change
 
-    def _move(self, group: np.intp, part: np.intp) -> None:
+    def _make_best_move(self, change: Floats) -> None:
+        group, part = np.unravel_index(int(np.argmin(change)), change.shape)
         self.filled[self.part[group]] -= self.counts[group]
         self.filled[part] += self.counts[group]
         self.part[group] = part

@@ -12,7 +12,6 @@ from bldml.errors import DatasetError
 from bldml.io.text import counted, without_apostrophe
 
 COLUMNS = ("path", "label", "split", "group", "sha256")
-FOLD = "fold"
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def read_previous(manifest: Path, fresh: bool = False) -> list[Assignment]:
         message = f"The file {show_path(manifest)} cannot be read: {error.strerror}."
         raise DatasetError(message, "previous-unreadable", path=manifest, reason=error.strerror) from error
     columns = [column.strip().strip('"') for column in first.split(",")]
-    if [column for column in columns if column != FOLD] != list(COLUMNS):
+    if [column for column in columns if column != "fold"] != list(COLUMNS):
         raise DatasetError(
             f"{show_path(manifest)} exists and was not written by bldml split (its first line is not "
             f"{','.join(COLUMNS)}). It was not changed. Choose another --output.",
@@ -85,29 +84,18 @@ def read_previous(manifest: Path, fresh: bool = False) -> list[Assignment]:
     if fresh:
         return []
     assignments = []
-    for number, cells, _ in read_rows(manifest, COLUMNS, (FOLD,)):
+    existing, remedy = f"The existing manifest {show_path(manifest)}", "Correct the row, or start over with --fresh."
+    for number, cells, _ in read_rows(manifest, COLUMNS, ("fold",)):
         row = {column: cell.strip() for column, cell in cells.items()}
-        if row["split"] not in SPLITS:
-            raise DatasetError(
-                f"The existing manifest {show_path(manifest)} has the unknown split {row['split']!r} in row {number} "
-                f"(use {', '.join(SPLITS)}). Correct the row, or start over with --fresh.",
-                "previous-split-unknown",
-                path=manifest,
-                row=number,
-                found=row["split"],
-            )
-        fold = row.get(FOLD, "")
+        split, fold = row["split"], row.get("fold", "")
+        if split not in SPLITS:
+            message = f"{existing} has the unknown split {split!r} in row {number} (use {', '.join(SPLITS)}). {remedy}"
+            raise DatasetError(message, "previous-split-unknown", path=manifest, row=number, found=split)
         if fold and not (fold.isascii() and fold.isdecimal()):
-            raise DatasetError(
-                f"The existing manifest {show_path(manifest)} has the fold {fold!r} in row {number}; it must be a "
-                "number. Correct the row, or start over with --fresh.",
-                "previous-fold-no-number",
-                path=manifest,
-                row=number,
-                found=fold,
-            )
+            message = f"{existing} has the fold {fold!r} in row {number}; it must be a number. {remedy}"
+            raise DatasetError(message, "previous-fold-no-number", path=manifest, row=number, found=fold)
         label = class_name(without_apostrophe(row["label"]))
-        assignments.append(Assignment(row["path"], row["split"], fold, row["sha256"].lower(), label))
+        assignments.append(Assignment(row["path"], split, fold, row["sha256"].lower(), label))
     return assignments
 
 
@@ -123,7 +111,8 @@ def keep_assignments(
         manifest: Path of the previous manifest, for messages.
 
     Raises:
-        DatasetError: None of the previous photographs exists, or most have other content under the same names.
+        DatasetError: The manifest belongs to other photographs: none of its photographs exists, or most of those with
+            the same name have other content.
     """
     by_name = {assignment.name: assignment for assignment in previous}
     present = {sample.name for sample in samples}
@@ -138,7 +127,7 @@ def keep_assignments(
     renamed, copies, comparable = 0, 0, 0
     for sample in samples:
         digest, own = digests.get(sample.name, ""), by_name.get(sample.name)
-        same = by_digest.get(digest, []) if digest else []
+        same = by_digest.get(digest, [])
         if own is None:
             if missing.get(digest):
                 kept[sample.name] = missing[digest].pop(0)
@@ -151,26 +140,20 @@ def keep_assignments(
         kept[sample.name] = same[0] if is_swapped else own
         if not same and digest and own.digest:
             changed.append(sample.name)
-    _check_same(previous, kept, changed, comparable, manifest)
+    _check_same(len(previous), len(kept), changed, comparable, manifest)
     used = {assignment.name for assignment in kept.values()}
     labels = [(s.name, kept[s.name].label, s.class_name) for s in samples if s.name in kept]
     relabelled = tuple((name, then, now) for name, then, now in labels if then and then != now)
     return KeptAssignments(kept, tuple(changed), renamed, len(by_name.keys() - used), copies, relabelled)
 
 
-def _check_same(
-    previous: Sequence[Assignment],
-    kept: Mapping[str, Assignment],
-    changed: Sequence[str],
-    comparable: int,
-    manifest: Path,
-) -> None:
-    """Check that the previous manifest is of these photographs."""
+def _check_same(count: int, kept: int, changed: Sequence[str], comparable: int, manifest: Path) -> None:
+    """Check that the previous manifest, of `count` photographs, is of the present ones."""
     way_out = "Choose another --output, or start over with --fresh."
-    if previous and not kept:
+    if count and not kept:
         raise DatasetError(
-            f"{show_path(manifest)} lists {counted(len(previous), 'photograph')}; none is in this data folder. The "
-            f"manifest belongs to other photographs. {way_out}",
+            f"{show_path(manifest)} lists {counted(count, 'photograph')}; none is in this data folder. The manifest "
+            f"belongs to other photographs. {way_out}",
             "previous-of-other-data",
             path=manifest,
         )
@@ -185,32 +168,3 @@ def _check_same(
             path=manifest,
             found=changed,
         )
-
-
-def resolve_folds(previous: Sequence[Assignment], folds: int | None) -> int | None:
-    """Return the number of folds: that of the previous manifest if it has folds, otherwise the requested number.
-
-    Args:
-        previous: Assignments in the previous manifest.
-        folds: Requested number; None to use that of the previous manifest.
-
-    Raises:
-        DatasetError: The requested number differs from that of the previous manifest.
-
-    >>> (
-    ...     resolve_folds([Assignment("a", "train", "2"), Assignment("b", "test")], None),
-    ...     resolve_folds([Assignment("a", "train")], 5),
-    ... )
-    (3, 5)
-    """
-    found = max((int(assignment.fold) + 1 for assignment in previous if assignment.fold), default=None)
-
-    if found is None or folds in (None, found):
-        return found or folds
-    raise DatasetError(
-        f"The existing manifest has {found} folds, --folds is {folds}. Omit --folds, choose another --output, or start "
-        "over with --fresh.",
-        "folds-differ",
-        found=folds,
-        expected=found,
-    )
