@@ -29,8 +29,7 @@ from torchvision.transforms.v2 import functional as F
 
 from bldml.dataset.cache.reader import CachedImages
 from bldml.dataset.cache.writer import ImageCache
-from bldml.dataset.images import load_rgb
-from bldml.dataset.pixels import ResizedImage
+from bldml.dataset.images import ResizedImage, load_rgb
 from bldml.dataset.samples import Sample
 from bldml.dataset.synthetic.drawing import draw_leaf
 from bldml.dataset.verify import verify

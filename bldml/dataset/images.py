@@ -1,30 +1,32 @@
-"""Decode one photograph to upright sRGB, or raise the reason why it cannot be used.
+"""Decode one photograph to upright sRGB, or raise the reason why it cannot be used; resize it to a square.
 
 `load_rgb` is the only function that decodes photographs, so training, testing, prediction, explanations and thumbnails
 see the same pixels. Nothing is repaired: a photograph that cannot be read completely is an error.
 """
 
 import importlib
+import io
 import os
 import stat
 import threading
 import warnings
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+import numpy.typing as npt
 from PIL import (
     BmpImagePlugin,
     ExifTags,
     Image,
+    ImageCms,
     ImageFile,
     JpegImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
 )
-
-from bldml.dataset.colours import Refused, to_srgb
 
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".tif", ".tiff", ".webp", ".bmp"})
 HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
@@ -48,6 +50,10 @@ _TRANSPOSITIONS = {
 }
 
 
+ResizedImage = npt.NDArray[np.uint8]
+"""Whole frame in RGB, resized to (side, side, 3): the image that a network sees and that is cached."""
+
+
 class UnreadableImage(Exception):
     """A photograph that cannot be used.
 
@@ -68,6 +74,10 @@ class UnreadableImage(Exception):
     def __str__(self) -> str:
         """Return path and reason."""
         return f"{self.path}: {self.reason}"
+
+
+class _Refused(Exception):
+    """An image cannot be used; the message is the reason in plain words, to which `load_rgb` adds the path."""
 
 
 class _StrictDecoding:
@@ -141,10 +151,10 @@ def load_rgb(path: Path, target_size: int | None = None) -> Image.Image:
     try:
         # Checked before opening, because opening a pipe would wait for its writer forever.
         if not stat.S_ISREG(path.stat().st_mode):
-            raise Refused("not a regular file")
+            raise _Refused("not a regular file")
         with path.open("rb") as file, _strict_decoding:
             image = _decode(file, target_size)
-    except Refused as refusal:
+    except _Refused as refusal:
         raise UnreadableImage(path, str(refusal)) from None
     # Damaged files make PIL raise almost any exception.
     except Exception as error:
@@ -159,7 +169,7 @@ def _decode(file: BinaryIO, target_size: int | None) -> Image.Image:
         file_format = image.format or ""
         limit = MAX_JPEG_PIXELS if file_format == "JPEG" else MAX_PIXELS
         if image.width * image.height > limit:
-            raise Refused(
+            raise _Refused(
                 f"too large: {image.width} x {image.height} = {image.width * image.height:,} pixels; "
                 f"the limit for {file_format} is {limit:,}"
             )
@@ -170,8 +180,8 @@ def _decode(file: BinaryIO, target_size: int | None) -> Image.Image:
             # PIL accepts a file whose rows are all filled, but a file without its end marker is truncated.
             file.seek(data_start)
             if _END_MARKS[file_format] not in file.read():
-                raise Refused("truncated: the end of the file is missing")
-        upright = to_srgb(image, image.info.get("icc_profile"))
+                raise _Refused("truncated: the end of the file is missing")
+        upright = _to_srgb(image, image.info.get("icc_profile"))
         # After load(), because a PNG may have its EXIF after the pixels, and load() already rotates a TIFF.
         transposition = _transposition(image)
     # If another library has switched it on meanwhile, truncated data would have passed: decode again.
@@ -207,12 +217,12 @@ def parse_header(file: BinaryIO) -> ImageFile.ImageFile:
         return BmpImagePlugin.BmpImageFile(file)
     if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
         if not heif_available():
-            raise Refused("a HEIC file: install bldml[heif], or export it as JPEG")
+            raise _Refused("a HEIC file: install bldml[heif], or export it as JPEG")
         factory, _ = Image.OPEN["HEIF"]
         return factory(file, "")
     if not start:
-        raise Refused("the file is empty")
-    raise Refused("the content is not JPEG, PNG, TIFF, WebP, BMP or HEIC")
+        raise _Refused("the file is empty")
+    raise _Refused("the content is not JPEG, PNG, TIFF, WebP, BMP or HEIC")
 
 
 def _transposition(image: Image.Image) -> Image.Transpose | None:
@@ -247,3 +257,79 @@ def _plain_reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return f"cannot be decoded, probably damaged or truncated ({type(error).__name__}: {error})"
+
+
+def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Return a new sRGB image, converted with the embedded profile, transparent parts on white."""
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _to_eight_bits(image)
+    alpha = None
+    if image.has_transparency_data:
+        image = image.convert("LA" if image.mode in ("1", "L", "LA", "La") else "RGBA")
+        alpha = image.getchannel("A")
+    if image.mode != "CMYK":
+        image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+    transform = _transform_to_srgb(profile, image.mode) if profile else None
+    rgb = image.convert("RGB") if transform is None else _apply(image, transform)
+    if alpha is None:
+        return rgb
+    white = Image.new("RGB", rgb.size, "white")
+    white.paste(rgb, mask=alpha)
+    return white
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """Scale 16-bit grey (white is 65535) to "L", or to "LA" if one value means transparent."""
+    if image.mode == "F":
+        raise _Refused("floating-point values, whose white level is unknown: export the image with 8 or 16 bits")
+    values = np.asarray(image)
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > 65535:
+        raise _Refused(f"values from {low} to {high}; the white level is only known for 0 to 65535 (16 bits)")
+    grey = Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
+    if isinstance(transparent := image.info.get("transparency"), int):
+        alpha = Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8))
+        return Image.merge("LA", (grey, alpha))
+    return grey
+
+
+@lru_cache(maxsize=16)
+def _transform_to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """Return the transform from an ICC profile to sRGB; None if the profile is broken, of another mode, or sRGB."""
+    probe = Image.new(mode, (0, 0))
+    if mode == "L":
+        probe = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
+    elif mode == "RGB":
+        levels = np.linspace(0, 255, 9).astype(np.uint8)
+        probe = Image.fromarray(np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3))
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
+        if mode == "CMYK":
+            return transform
+        change = np.asarray(_apply(probe, transform), dtype=int) - np.asarray(probe.convert("RGB"), dtype=int)
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return None
+    # Cameras write sRGB profiles under many names; they are recognised by their effect, up to rounding.
+    return transform if np.abs(change).max() > 2 else None
+
+
+def _apply(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.Image:
+    converted = ImageCms.applyTransform(image, transform)
+    if converted is None:  # only with inPlace=True
+        raise _Refused("the colours cannot be converted to sRGB")
+    return converted
+
+
+def resize_to_square(image: Image.Image | ResizedImage, side: int) -> ResizedImage:
+    """Resize a whole upright RGB image to a square of `side` pixels, whatever its aspect ratio; may be read-only.
+
+    >>> resize_to_square(Image.new("RGB", (60, 40)), 32).shape
+    (32, 32, 3)
+    """
+    if isinstance(image, np.ndarray):
+        if image.shape == (side, side, 3):
+            return image
+        image = Image.fromarray(image)
+    resized = image if image.size == (side, side) else image.resize((side, side), Image.Resampling.BILINEAR)
+    return np.asarray(resized)

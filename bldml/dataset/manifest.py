@@ -9,9 +9,9 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
+from bldml.dataset.contents import Texts
 from bldml.dataset.files import Searcher, escape_path, escape_text, show_path, unescape_path
 from bldml.dataset.samples import SPLITS, Collection, Sample, Samples, class_name
-from bldml.dataset.texts import Texts
 from bldml.errors import DatasetError
 from bldml.io.text import counted, with_apostrophe, without_apostrophe
 

@@ -11,8 +11,8 @@ from operator import eq
 from pathlib import Path
 from typing import overload
 
+from bldml.dataset.contents import Texts
 from bldml.dataset.files import escape_text, show_path, unescape_path
-from bldml.dataset.texts import Texts
 from bldml.errors import DatasetError
 
 SPLITS = ("train", "val", "test")
@@ -176,7 +176,7 @@ def check_trainable(collection: Collection) -> None:
     if len(names) > 2:
         raise DatasetError(
             f"Found {len(names)} classes {where}: {', '.join(names)}. Two classes are required. Move the other folders "
-            f"away, or merge classes, for example --data.class_aliases '{{{names[2]}: {names[1]}}}'.",
+            "away, or merge classes: with --data.class_aliases '{NAME: OTHER}', class NAME counts as class OTHER.",
             "classes-not-two",
             path=collection.root,
             found=[*names],
@@ -237,8 +237,8 @@ def check_positive_class(positive_class: str | None, class_names: tuple[str, ...
     if positive_class not in class_names:
         near = get_close_matches(positive_class, class_names, 1, 0.3) or list(class_names[:1])
         raise DatasetError(
-            f"There is no class {positive_class!r}. Found: {found}. Set --data.positive_class {near[0]}, or rename "
-            f"the class with --data.class_aliases '{{{near[0]}: {positive_class}}}'.",
+            f"There is no class {positive_class!r}. Found: {found}. Set --data.positive_class {near[0]}. If the "
+            f"class has another name here, rename it: --data.class_aliases '{{NAME: {positive_class}}}'.",
             "positive-class-unknown",
             found=positive_class,
             expected=[*class_names],

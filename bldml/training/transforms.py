@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from bldml.dataset.pixels import ResizedImage, resize_to_square
+from bldml.dataset.images import ResizedImage, resize_to_square
 from bldml.errors import ConfigError
 
 Box = tuple[float, float, float, float]

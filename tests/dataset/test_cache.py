@@ -24,9 +24,8 @@ from bldml.dataset.cache.reader import CachedImages
 from bldml.dataset.cache.writer import ImageCache, ShardWriter, describe_cache
 from bldml.dataset.contents import Digests, MetadataTable
 from bldml.dataset.duplicates.phash import NO_PHASH
-from bldml.dataset.images import load_rgb
+from bldml.dataset.images import load_rgb, resize_to_square
 from bldml.dataset.metadata import Metadata
-from bldml.dataset.pixels import resize_to_square
 from bldml.dataset.samples import Sample
 from bldml.dataset.synthetic.leaves import write_leaves
 from bldml.dataset.verify import Verified, verify

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from bldml.dataset.contents import Texts
 from bldml.dataset.samples import (
     Collection,
     Sample,
@@ -21,7 +22,6 @@ from bldml.dataset.samples import (
     dataset_digest,
     no_photographs,
 )
-from bldml.dataset.texts import Texts
 from tests.support import mistake
 
 ROOT = Path("two\nlines/data")

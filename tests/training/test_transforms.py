@@ -16,7 +16,7 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from bldml.dataset.pixels import resize_to_square
+from bldml.dataset.images import resize_to_square
 from bldml.errors import ConfigError
 from bldml.training.transforms import (
     Augmentation,

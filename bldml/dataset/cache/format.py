@@ -26,8 +26,8 @@ from PIL import features
 from bldml.dataset.contents import DIGEST_BYTES, Digests, MetadataTable
 from bldml.dataset.duplicates.phash import PHASH_BYTES, PHASH_VERSION, PHash
 from bldml.dataset.files import show_path
+from bldml.dataset.images import ResizedImage
 from bldml.dataset.metadata import Metadata
-from bldml.dataset.pixels import ResizedImage
 
 CACHE_VERSION = 1
 """Rises when `images.load_rgb` or `pixels.resize_to_square` would make other pixels of the same photograph."""

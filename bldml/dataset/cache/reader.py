@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from bldml.dataset.cache.format import RowIndex, Rows, cache_name, read_shards, row_bytes, write_at
-from bldml.dataset.pixels import ResizedImage, resize_to_square
+from bldml.dataset.images import ResizedImage, resize_to_square
 
 
 class CachedImages:

@@ -38,8 +38,8 @@ from bldml.dataset.cache.location import is_writable, make_cache_folder
 from bldml.dataset.contents import DIGEST_BYTES, MetadataTable
 from bldml.dataset.duplicates.phash import PHash
 from bldml.dataset.files import show_path
+from bldml.dataset.images import ResizedImage, resize_to_square
 from bldml.dataset.metadata import Metadata
-from bldml.dataset.pixels import ResizedImage, resize_to_square
 
 GIB = 2**30
 SPARE = GIB

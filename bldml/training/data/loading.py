@@ -18,8 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from bldml.dataset.cache.format import DamagedRow
 from bldml.dataset.cache.reader import CachedImages
-from bldml.dataset.images import UnreadableImage, load_rgb
-from bldml.dataset.pixels import ResizedImage
+from bldml.dataset.images import ResizedImage, UnreadableImage, load_rgb
 from bldml.dataset.samples import Sample
 from bldml.errors import DatasetError
 from bldml.training.lightning_internals import send_mistakes_whole
