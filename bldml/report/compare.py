@@ -1,11 +1,8 @@
-"""Compare runs on the same photographs: the assessment of each run, and the difference and tests of each pair.
-
-The declared families are all pairs by accuracy and all pairs by AUROC; Holm's method adjusts within each.
-"""
+"""Compare runs on the same photographs: the assessment of each run, and the difference and tests of each pair."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -13,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bldml.errors import RunError
-from bldml.io.text import plain
+from bldml.io.text import first_few, plain
 from bldml.metrics.assessment import Assessment
 from bldml.metrics.auroc import paired_auroc
 from bldml.metrics.bootstrap import paired_bootstrap
-from bldml.metrics.checked import Classes
 from bldml.metrics.estimates import Estimate
 from bldml.metrics.paired import McNemar, holm, mcnemar, significance_letters
 from bldml.metrics.proportions import paired_difference
@@ -26,8 +22,12 @@ from bldml.run.folder import RunFolder
 from bldml.run.predictions import Prediction
 from bldml.run.reader import Evaluation, RunData, read_run
 
-ALPHA = 0.05  # two-sided significance level of a family of tests
+FAMILIES = ("accuracy", "auroc")
+"""The declared families of tests: all pairs by each of these metrics. Holm's method adjusts within a family."""
+ALPHA = 0.05  # two-sided significance level of a family
 MAX_LISTED = 20  # differing photographs in a message
+
+Statistic = Callable[[NDArray[np.int64]], float | None]
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,10 @@ class ComparedRun:
         data: The run.
         evaluation: The compared evaluation.
         assessment: Its metrics, the same as in the report of the run.
-        rows: Its predictions by the path of the photograph in the first run.
-        contents: SHA-256 by the same path, as far as the run records it.
-        order: Indices that sort its arrays by path, an order common to all compared runs, (n,).
+        rows: Its predictions by the path of the photograph in the first run, sorted by this path: all arrays below are
+            in this order, which is common to all compared runs.
+        contents: SHA-256 by the same path; empty where the run does not record it.
+        letters: By family; runs that share a letter do not differ significantly.
     """
 
     name: str
@@ -50,68 +51,57 @@ class ComparedRun:
     assessment: Assessment
     rows: Mapping[str, Prediction]
     contents: Mapping[str, str]
-    order: NDArray[np.int64]
+    letters: dict[str, str] = field(default_factory=dict)
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """1 for a photograph of the positive class, in the common order, (n,)."""
-        return self.assessment.labels[self.order]
+        """1 for a photograph of the positive class, (n,)."""
+        return np.array([row.true_class == self.data.classes.positive for row in self.rows.values()], dtype=np.int64)
 
     @property
     def probabilities(self) -> NDArray[np.float64]:
-        """Calibrated probability of the positive class, in the common order, (n,)."""
-        return self.assessment.probabilities[self.order]
+        """Calibrated probability of the positive class, (n,)."""
+        return np.array([row.probability for row in self.rows.values()], dtype=np.float64)
 
     @property
     def is_correct(self) -> NDArray[np.bool_]:
-        """Whether the predicted class is the true one, in the common order, (n,)."""
-        is_correct = (self.probabilities >= self.assessment.threshold) == (self.labels == 1)
-        return np.asarray(is_correct, dtype=np.bool_)
+        """Whether the predicted class is the true one, (n,)."""
+        return np.array([row.predicted_class == row.true_class for row in self.rows.values()], dtype=np.bool_)
 
-    @property
-    def groups(self) -> list[str] | None:
-        """Groups in the common order, (n,); None unless every photograph has one."""
-        groups = self.assessment.groups
-        return None if groups is None else [groups[index] for index in self.order]
+    def value(self, family: str) -> float | None:
+        """Return accuracy or AUROC, in [0, 1]; None for the AUROC of one class only."""
+        return (self.assessment.at_threshold | self.assessment.overall)[family].value
 
 
 @dataclass(frozen=True)
-class RankedRun:
-    """One run of a comparison, with its letters.
+class PairedTest:
+    """Two runs compared by one metric.
 
     Args:
-        run: The run.
-        accuracy_letters, auroc_letters: Runs that share a letter do not differ significantly.
+        difference: First minus second, in [-1, 1].
+        p: Two-sided p value, by the cluster bootstrap where there are groups, otherwise by McNemar's exact test
+            (accuracy) or DeLong's test (AUROC); None where not estimable.
+        adjusted: The same, adjusted by Holm's method.
     """
 
-    run: ComparedRun
-    accuracy_letters: str
-    auroc_letters: str
+    difference: Estimate
+    p: float | None
+    adjusted: float | None = None
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the runs differ significantly."""
+        return self.adjusted is not None and self.adjusted < ALPHA
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Two runs on the same photographs, first minus second.
-
-    Args:
-        first, second: Names of the runs.
-        accuracy: Difference of the accuracies, in [-1, 1].
-        mcnemar: McNemar's test on the photographs that only one of them classifies correctly.
-        accuracy_p: p value for the family: by McNemar's exact test, or by the cluster bootstrap where there are groups.
-        accuracy_adjusted: The same, adjusted by Holm's method.
-        auroc: Difference of the areas under the ROC curve, in [-1, 1].
-        auroc_p, auroc_adjusted: By DeLong's test, or by the cluster bootstrap; None where not estimable.
-    """
+    """Two runs on the same photographs: their names, McNemar's test, and the test of each family."""
 
     first: str
     second: str
-    accuracy: Estimate
     mcnemar: McNemar
-    accuracy_p: float | None
-    accuracy_adjusted: float | None
-    auroc: Estimate
-    auroc_p: float | None
-    auroc_adjusted: float | None
+    tests: dict[str, PairedTest]
 
 
 @dataclass(frozen=True)
@@ -119,20 +109,13 @@ class Comparison:
     """The content of the comparison page and its tables.
 
     Args:
-        evaluation: Name of the compared evaluation.
-        classes: The two classes.
-        n, n_positive: Numbers of photographs.
-        n_groups: Number of groups (trees, sites); 0 unless every photograph has one.
-        ranked_runs: The runs, most accurate first.
-        differences: All pairs, in the order of the ranked runs.
+        reference: The run that was named first; photographs, classes and groups of the others are the same.
+        runs: The runs, most accurate first.
+        differences: All pairs, in the order of `runs`.
     """
 
-    evaluation: str
-    classes: Classes
-    n: int
-    n_positive: int
-    n_groups: int
-    ranked_runs: tuple[RankedRun, ...]
+    reference: ComparedRun
+    runs: tuple[ComparedRun, ...]
     differences: tuple[Difference, ...]
 
 
@@ -157,55 +140,25 @@ def compare_runs(paths: Sequence[Path], evaluation: str | None = None) -> Compar
         raise RunError(message, "run-given-twice", path=same[0])
     if evaluation is not None:
         RunFolder(paths[0]).evaluation(evaluation)  # refuses an invalid name
-    chosen: list[tuple[str, RunData, Evaluation]] = []
-    for path, name in zip(paths, _names(paths), strict=True):
-        data = read_run(RunFolder(path))
-        chosen.append((name, data, _chosen(data, evaluation)))
-    return compare_evaluations(chosen)
-
-
-def compare_evaluations(chosen: Sequence[tuple[str, RunData, Evaluation]]) -> Comparison:
-    """Compare evaluations of the same photographs.
-
-    Args:
-        chosen: For each run its unique name, its data, and the evaluation to compare.
-
-    Raises:
-        RunError: The photographs are not the same.
-    """
-    (_, data, evaluation), *_ = chosen
-    reference = _with_paths(*chosen[0], {row.path: row.path for row in evaluation.rows}, _contents(data, evaluation))
-    runs = [reference]
-    for other in chosen[1:]:
-        runs.append(_matched_to(reference, *other))
-        _check_same(reference, runs[-1])
-    groups = reference.groups
-    # By accuracy, then by AUROC (both highest first), then by name.
-    ranked = sorted(runs, key=lambda run: (-int(run.is_correct.sum()), -(_area(run).value or 0), run.name))
-    differences = _adjust([_difference(a, b, groups) for a, b in combinations(ranked, 2)])
-    names = [run.name for run in ranked]
-    by_area = [run.name for run in sorted(ranked, key=lambda run: -(_area(run).value or 0))]
-    accuracy_letters = significance_letters(names, _significant_pairs((d, d.accuracy_adjusted) for d in differences))
-    area_letters = significance_letters(by_area, _significant_pairs((d, d.auroc_adjusted) for d in differences))
-    return Comparison(
-        evaluation=evaluation.name,
-        classes=data.classes,
-        n=reference.assessment.n,
-        n_positive=reference.assessment.n_positive,
-        n_groups=reference.assessment.n_groups,
-        ranked_runs=tuple(
-            RankedRun(run, accuracy_letters[run.name], "" if _area(run).value is None else area_letters[run.name])
-            for run in ranked
-        ),
-        differences=tuple(differences),
-    )
+    read = [read_run(RunFolder(path)) for path in paths]
+    chosen = [_chosen(data, evaluation) for data in read]
+    reference, *others = zip(_names(paths), read, chosen, strict=True)
+    first = _matched(*reference, None)
+    runs = [first, *(_matched(*other, first) for other in others)]
+    for run in runs[1:]:
+        _check_same(first, run)
+    runs.sort(key=lambda run: (-(run.value("accuracy") or 0), -(run.value("auroc") or 0), run.name))
+    groups = None if first.assessment.groups is None else [row.group for row in first.rows.values()]
+    differences = [_difference(one, two, groups) for one, two in combinations(runs, 2)]
+    _adjust(differences)
+    _give_letters(runs, differences)
+    return Comparison(first, tuple(runs), tuple(differences))
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
     """Return the folder names, or the paths of those whose name occurs twice."""
     names = [plain(path.resolve().name) for path in paths]
-    count = Counter(names)
-    return [name if count[name] == 1 else plain(str(path)) for name, path in zip(names, paths, strict=True)]
+    return [name if names.count(name) == 1 else plain(str(path)) for path, name in zip(paths, names, strict=True)]
 
 
 def _chosen(data: RunData, name: str | None) -> Evaluation:
@@ -228,40 +181,28 @@ def _chosen(data: RunData, name: str | None) -> Evaluation:
     )
 
 
-def _contents(data: RunData, evaluation: Evaluation) -> dict[str, str]:
-    """Return SHA-256 by path, from the photographs of the evaluation, or of the run; empty where none is recorded."""
-    known = {row.path: row.sha256 for row in evaluation.photographs or data.photographs if row.sha256}
-    return {row.path: known[row.path] for row in evaluation.rows if row.path in known}
-
-
-def _with_paths(
-    name: str, data: RunData, evaluation: Evaluation, keys: Mapping[str, str], contents: Mapping[str, str]
-) -> ComparedRun:
-    """Return a run whose photographs are identified by `keys`: for each of its paths, the path to use instead."""
-    paths = [keys[row.path] for row in evaluation.rows]
-    return ComparedRun(
-        name=name,
-        data=data,
-        evaluation=evaluation,
-        assessment=evaluation.assess(data.classes),
-        rows=dict(zip(paths, evaluation.rows, strict=True)),
-        contents={keys[path]: digest for path, digest in contents.items()},
-        order=np.array(sorted(range(len(paths)), key=paths.__getitem__), dtype=np.int64),
-    )
-
-
-def _matched_to(first: ComparedRun, name: str, data: RunData, evaluation: Evaluation) -> ComparedRun:
+def _matched(name: str, data: RunData, evaluation: Evaluation, first: ComparedRun | None) -> ComparedRun:
     """Return a run whose photographs are identified by their paths in the first run, matched by content.
 
     So photographs that were moved or renamed are recognised. Where the contents do not match all of them one to one,
     the run keeps its own paths.
     """
-    contents, keys = _contents(data, evaluation), {row.path: row.path for row in evaluation.rows}
-    paths = {digest: path for path, digest in first.contents.items()}
-    n = len(paths)
-    if keys.keys() != first.rows.keys() and set(contents.values()) == paths.keys() and len(contents) == n == len(keys):
-        keys = {path: paths[digest] for path, digest in contents.items()}
-    return _with_paths(name, data, evaluation, keys, contents)
+    known = {row.path: row.sha256 for row in evaluation.photographs or data.photographs}
+    contents = {row.path: known.get(row.path, "") for row in evaluation.rows}
+    keys = {path: path for path in contents}
+    if first is not None and keys.keys() != first.rows.keys():
+        paths = {digest: path for path, digest in first.contents.items() if digest}
+        if set(contents.values()) == paths.keys() and len(paths) == len(contents):
+            keys = {path: paths[digest] for path, digest in contents.items()}
+    rows = {keys[row.path]: row for row in evaluation.rows}
+    return ComparedRun(
+        name=name,
+        data=data,
+        evaluation=evaluation,
+        assessment=evaluation.assess(data.classes),
+        rows={path: rows[path] for path in sorted(rows)},
+        contents={keys[path]: digest for path, digest in contents.items()},
+    )
 
 
 def _check_same(first: ComparedRun, other: ComparedRun) -> None:
@@ -270,23 +211,21 @@ def _check_same(first: ComparedRun, other: ComparedRun) -> None:
     differences = [f"{plain(path)}: only in {first.name}" for path in sorted(a.keys() - b.keys())]
     differences += [f"{plain(path)}: only in {other.name}" for path in sorted(b.keys() - a.keys())]
     for path in sorted(a.keys() & b.keys()):
-        for what, one, two in (
-            ("class", a[path].true_class, b[path].true_class),
-            ("group", a[path].group, b[path].group),
-            ("content", *_first_digits(first.contents.get(path), other.contents.get(path))),
-        ):
-            if one != two:
-                differences.append(
-                    f"{plain(path)}: {what} {plain(one)!r} in {first.name}, {plain(two)!r} in {other.name}"
-                )
+        compared = {"class": (a[path].true_class, b[path].true_class), "group": (a[path].group, b[path].group)}
+        if first.contents[path] and other.contents[path]:
+            compared["content"] = first.contents[path][:12], other.contents[path][:12]
+        differences += [
+            f"{plain(path)}: {what} {plain(one)!r} in {first.name}, {plain(two)!r} in {other.name}"
+            for what, (one, two) in compared.items()
+            if one != two
+        ]
     if differences:
-        more = f"\n  and {len(differences) - MAX_LISTED} more" if len(differences) > MAX_LISTED else ""
+        listed = first_few(differences, MAX_LISTED, "\n  ", "\n  and ")
         raise RunError(
             f"The runs {first.name} and {other.name} were not evaluated on the same photographs (evaluation "
             f"{plain(first.evaluation.name)!r}: {len(a)} and {len(b)}), so they cannot be compared. {len(differences)} "
-            "differences:\n  "
-            + "\n  ".join(differences[:MAX_LISTED])
-            + f"{more}\nEvaluate all runs on one folder: bldml test --ckpt_path … --data.root FOLDER --name NAME.",
+            f"differences:\n  {listed}\n"
+            "Evaluate all runs on one folder: bldml test --ckpt_path … --data.root FOLDER --name NAME.",
             "evaluations-differ",
             found=differences,
         )
@@ -300,70 +239,54 @@ def _check_same(first: ComparedRun, other: ComparedRun) -> None:
         )
 
 
-def _first_digits(one: str | None, two: str | None) -> tuple[str, str]:
-    """Return the first 12 digits of two SHA-256 values; two empty texts where one is not known."""
-    return (one[:12], two[:12]) if one and two else ("", "")
-
-
-def _area(run: ComparedRun) -> Estimate:
-    return run.assessment.overall["auroc"]
-
-
 def _difference(first: ComparedRun, second: ComparedRun, groups: Sequence[str] | None) -> Difference:
     """Return first minus second, with p values that are not adjusted yet."""
-    a, b, labels = first.is_correct, second.is_correct, first.labels
-    test = mcnemar(a, b)
-    accuracy = paired_difference(int(np.sum(a & b)), test.b, test.c, int(np.sum(~a & ~b)))
-    accuracy_p: float | None = test.exact
-    pair = paired_auroc(labels, first.probabilities, second.probabilities)
-    areas = pair.difference
-    auroc_p = None if areas.value is None else pair.p
+    labels, (a, b) = first.labels, (first.is_correct, second.is_correct)
+    scores = first.probabilities, second.probabilities
+    by_mcnemar, by_delong = mcnemar(a, b), paired_auroc(labels, *scores)
+    both, neither = int(np.sum(a & b)), int(np.sum(~a & ~b))
+    tests = {
+        "accuracy": PairedTest(paired_difference(both, by_mcnemar.b, by_mcnemar.c, neither), by_mcnemar.exact),
+        "auroc": PairedTest(by_delong.difference, by_delong.p),
+    }
     if groups is not None:
-        accuracy, accuracy_p = _clustered(
-            accuracy.value, lambda index: float(a[index].mean()) - float(b[index].mean()), labels, groups
-        )
-        if areas.value is not None:
-            areas, auroc_p = _clustered(areas.value, _difference_of_areas(first, second), labels, groups)
-    return Difference(first.name, second.name, accuracy, test, accuracy_p, None, areas, auroc_p, None)
+
+        def of_accuracies(index: NDArray[np.int64]) -> float:
+            return float(a[index].mean()) - float(b[index].mean())
+
+        def of_areas(index: NDArray[np.int64]) -> float | None:
+            one, two = (area(labels[index], values[index]) for values in scores)
+            return None if one is None or two is None else one - two
+
+        statistics: dict[str, Statistic] = {"accuracy": of_accuracies, "auroc": of_areas}
+        tests = {family: _clustered(test, statistics[family], labels, groups) for family, test in tests.items()}
+    return Difference(first.name, second.name, by_mcnemar, tests)
 
 
-def _clustered(
-    value: float | None,
-    statistic: Callable[[NDArray[np.int64]], float | None],
-    labels: NDArray[np.int64],
-    groups: Sequence[str],
-) -> tuple[Estimate, float | None]:
-    """Return a difference with the interval and the p value of the cluster bootstrap."""
+def _clustered(test: PairedTest, statistic: Statistic, labels: NDArray[np.int64], groups: Sequence[str]) -> PairedTest:
+    """Return a difference with the interval and the p value of the cluster bootstrap instead."""
+    value = test.difference.value
+    if value is None:
+        return test
     resampled = paired_bootstrap(statistic, labels, groups)
     if resampled is None:
-        return Estimate(value, None, "not defined in any resample"), None
-    return Estimate(value, resampled.interval), resampled.p
+        return PairedTest(Estimate(value, None, "not defined in any resample"), None)
+    return PairedTest(Estimate(value, resampled.interval), resampled.p)
 
 
-def _difference_of_areas(first: ComparedRun, second: ComparedRun) -> Callable[[NDArray[np.int64]], float | None]:
-    labels, a, b = first.labels, first.probabilities, second.probabilities
-
-    def statistic(index: NDArray[np.int64]) -> float | None:
-        areas = area(labels[index], a[index]), area(labels[index], b[index])
-        return None if areas[0] is None or areas[1] is None else areas[0] - areas[1]
-
-    return statistic
-
-
-def _significant_pairs(pairs: Iterable[tuple[Difference, float | None]]) -> set[frozenset[str]]:
-    return {frozenset((pair.first, pair.second)) for pair, p in pairs if p is not None and p < ALPHA}
+def _adjust(differences: Sequence[Difference]) -> None:
+    """Add the adjusted p values, leaving out pairs without a test."""
+    for family in FAMILIES:
+        tested = [one for one in differences if one.tests[family].p is not None]
+        adjusted = holm([one.tests[family].p or 0 for one in tested])
+        for one, p in zip(tested, adjusted, strict=True):
+            one.tests[family] = replace(one.tests[family], adjusted=p)
 
 
-def _adjust(differences: Sequence[Difference]) -> list[Difference]:
-    """Adjust the p values by Holm's method, for accuracy and AUROC separately, leaving out pairs without a test."""
-    accuracy = _holm([difference.accuracy_p for difference in differences])
-    areas = _holm([difference.auroc_p for difference in differences])
-    return [
-        replace(difference, accuracy_adjusted=p, auroc_adjusted=q)
-        for difference, p, q in zip(differences, accuracy, areas, strict=True)
-    ]
-
-
-def _holm(p_values: Sequence[float | None]) -> list[float | None]:
-    adjusted = iter(holm([p for p in p_values if p is not None]))
-    return [None if p is None else next(adjusted) for p in p_values]
+def _give_letters(runs: Sequence[ComparedRun], differences: Sequence[Difference]) -> None:
+    for family in FAMILIES:
+        significant = {frozenset((one.first, one.second)) for one in differences if one.tests[family].is_significant}
+        ordered = sorted(runs, key=lambda run: -(run.value(family) or 0))  # called at once
+        letters = significance_letters([run.name for run in ordered], significant)
+        for run in runs:
+            run.letters[family] = "" if run.value(family) is None else letters[run.name]

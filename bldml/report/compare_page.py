@@ -1,24 +1,23 @@
 """Write a comparison: one page, two CSV tables, one LaTeX file, and the figure for a paper."""
 
 from pathlib import Path
-from typing import Any
 
 from bldml.io.atomic import make_folder, write_atomically
 from bldml.io.text import Cell, counted, number, p_value, plain
 from bldml.metrics.registry import shown_in
-from bldml.report.compare import ALPHA, Comparison
+from bldml.report.compare import ALPHA, FAMILIES, Comparison, PairedTest
 from bldml.report.html import page_template
 from bldml.report.tables import (
     Entry,
     Footnotes,
     Table,
+    duration,
     estimate_cells,
     estimate_entry,
     table_csv,
     table_tex,
     text_table,
 )
-from bldml.run.costs import duration
 
 
 def write_comparison(comparison: Comparison, folder: Path, *, version: str) -> list[Path]:
@@ -35,30 +34,30 @@ def write_comparison(comparison: Comparison, folder: Path, *, version: str) -> l
     from bldml.figures import plots, style
 
     runs, costs, differences = runs_table(comparison), costs_table(comparison), differences_table(comparison)
-    figure = plots.roc([(s.run.name, s.run.labels, s.run.probabilities) for s in comparison.ranked_runs])
-    areas = "; ".join(f"{s.run.name} {number(s.run.assessment.overall['auroc'].value)}" for s in comparison.ranked_runs)
-    drawn = style.to_svg(figure, title="ROC curves of all runs", description=f"Area under each curve: {areas}.")
-    values: dict[str, Any] = {
-        "version": version,
-        "evaluation": plain(comparison.evaluation),
-        "counted": f"{counted(comparison.n, 'photograph')}{_from_groups(comparison)}",
-        "n": comparison.n,
-        "n_positive": comparison.n_positive,
-        "positive": plain(comparison.classes.positive),
-        "negative": plain(comparison.classes.negative),
-        "verdict": verdict(comparison),
-        "runs": runs,
-        "costs": costs,
-        "differences": differences,
-        "figure": drawn,
-        "notes": notes(comparison),
-    }
+    figure = plots.roc([(run.name, run.labels, run.probabilities) for run in comparison.runs])
+    areas = "; ".join(f"{run.name} {number(run.value('auroc'))}" for run in comparison.runs)
+    explained = notes(comparison)
+    reference = comparison.reference
+    page = page_template("compare.html").render(
+        version=version,
+        evaluation=plain(reference.evaluation.name),
+        counted=_photographs(comparison),
+        n=reference.assessment.n,
+        n_positive=reference.assessment.n_positive,
+        classes=reference.data.classes,
+        verdict=verdict(comparison),
+        runs=runs,
+        costs=costs,
+        differences=differences,
+        figure=style.to_svg(figure, title="ROC curves of all runs", description=f"Area under each curve: {areas}."),
+        notes=explained,
+    )
     contents = {
         "comparison.csv": table_csv(runs),
         "differences.csv": table_csv(differences),
         "comparison.tex": "\n".join(table_tex(table) for table in (runs, costs, differences))
-        + "".join(f"% {plain(note)}\n" for note in notes(comparison)),
-        "comparison.html": page_template("compare.html").render(values),
+        + "".join(f"% {plain(note)}\n" for note in explained),
+        "comparison.html": page,
     }
     make_folder(folder)
     for name, content in contents.items():
@@ -66,40 +65,40 @@ def write_comparison(comparison: Comparison, folder: Path, *, version: str) -> l
     return [*(folder / name for name in contents), *style.save(figure, folder / "figures", "roc")]
 
 
-def _from_groups(comparison: Comparison) -> str:
-    return f" from {counted(comparison.n_groups, 'group')}" if comparison.n_groups else ""
+def _photographs(comparison: Comparison) -> str:
+    found = comparison.reference.assessment
+    return counted(found.n, "photograph") + (f" from {counted(found.n_groups, 'group')}" if found.n_groups else "")
 
 
 def runs_table(comparison: Comparison) -> Table:
     """Return the runs, most accurate first; the CSV file also contains their costs."""
     footnotes, metrics = Footnotes(), shown_in("comparison")
-    rows, raw = [], []
-    for ranked in comparison.ranked_runs:
-        run, counts = ranked.run, ranked.run.assessment.counts
-        estimates, backbone = run.assessment.estimates(metrics), run.data.setting("model", "backbone")
-        rows.append(
-            (
-                Entry(run.name, backbone),
-                *(estimate_entry(estimates[one.name], footnotes, one.fraction(counts)) for one in metrics),
-                Entry(ranked.accuracy_letters or "–"),
-                Entry(ranked.auroc_letters or "–"),
-            )
+    rows: list[tuple[Entry, ...]] = []
+    raw: list[list[Cell]] = []
+    for run in comparison.runs:
+        found, costs, backbone = run.assessment, run.data.costs(run.evaluation), run.data.setting("model", "backbone")
+        estimates = found.estimates(metrics)
+        shown = (estimate_entry(estimates[one.name], footnotes, one.fraction(found.counts)) for one in metrics)
+        rows.append((Entry(run.name, backbone), *shown, *(Entry(run.letters[family] or "–") for family in FAMILIES)))
+        raw.append(
+            [
+                *(run.name, backbone, run.evaluation.name, found.n, found.n_positive, found.n_groups or None),
+                *(found.counts[key] for key in ("tp", "fp", "fn", "tn")),
+                *(cell for estimate in estimates.values() for cell in estimate_cells(estimate)),
+                *(run.letters[family] for family in FAMILIES),
+                *(costs.parameters, costs.checkpoint_bytes, costs.images_per_second),
+                *(costs.device, costs.training_seconds),
+            ]
         )
-        line: list[Cell] = [run.name, backbone, run.evaluation.name, comparison.n, comparison.n_positive]
-        line += [comparison.n_groups or None, *(counts[key] for key in ("tp", "fp", "fn", "tn"))]
-        for estimate in estimates.values():
-            line += estimate_cells(estimate)
-        costs = run.data.costs(run.evaluation)
-        line += [ranked.accuracy_letters, ranked.auroc_letters, costs.parameters, costs.checkpoint_bytes]
-        raw.append([*line, costs.images_per_second, costs.device, costs.training_seconds])
     names = ["run", "backbone", "evaluation", "n", "n_positive", "n_groups", "tp", "fp", "fn", "tn"]
     names += [f"{one.name}{part}" for one in metrics for part in ("", "_low", "_high", "_method")]
-    names += ["letters_accuracy", "letters_auroc"]
+    names += [f"letters_{family}" for family in FAMILIES]
     names += ["parameters", "checkpoint_bytes", "images_per_second", "device", "training_seconds"]
+    reference = comparison.reference
     caption = (
-        f"{counted(comparison.n, 'photograph')}{_from_groups(comparison)} ({comparison.n_positive:,} positive), "
-        f"evaluation {plain(comparison.evaluation)}: each run at its own operating point, most accurate first, with "
-        "95 % intervals. Runs that share a letter do not differ significantly."
+        f"{_photographs(comparison)} ({reference.assessment.n_positive:,} positive), evaluation "
+        f"{plain(reference.evaluation.name)}: each run at its own operating point, most accurate first, with 95 % "
+        "intervals. Runs that share a letter do not differ significantly."
     )
     header = ("Run", *(one.label for one in metrics), "Letters, accuracy", "Letters, AUROC")
     return Table("runs", caption, header, tuple(rows), (names, raw), footnotes.all)
@@ -108,12 +107,12 @@ def runs_table(comparison: Comparison) -> Table:
 def costs_table(comparison: Comparison) -> Table:
     """Return the costs of each run; a dash where they were not recorded."""
     rows: list[list[str | int | Entry | None]] = []
-    for ranked in comparison.ranked_runs:
-        costs = ranked.run.data.costs(ranked.run.evaluation)
+    for run in comparison.runs:
+        costs = run.data.costs(run.evaluation)
         parameters, size, speed = costs.parameters, costs.checkpoint_bytes, costs.images_per_second
         rows.append(
             [
-                ranked.run.name,
+                run.name,
                 None if parameters is None else f"{parameters / 1e6:.2f} million",
                 None if size is None else f"{size / 2**20:.1f} MiB",
                 None if speed is None else Entry(f"{speed:.3g}", plain(costs.device)),
@@ -127,42 +126,33 @@ def costs_table(comparison: Comparison) -> Table:
 def differences_table(comparison: Comparison) -> Table:
     """Return the differences of all pairs, first run minus second run."""
 
-    def adjusted(p: float | None) -> Entry:
-        return Entry(p_value(p), look="significant" if p is not None and p < ALPHA else "")
+    def adjusted(test: PairedTest) -> Entry:
+        return Entry(p_value(test.adjusted), look="significant" if test.is_significant else "")
 
     footnotes = Footnotes()
-    rows, raw = [], []
+    rows: list[tuple[Entry, ...]] = []
+    raw: list[list[Cell]] = []
     for pair in comparison.differences:
-        test = pair.mcnemar
+        test, accuracy, auroc = pair.mcnemar, pair.tests["accuracy"], pair.tests["auroc"]
         rows.append(
             (
                 Entry(pair.first, f"minus {pair.second}"),
-                estimate_entry(pair.accuracy, footnotes, sign=True),
+                estimate_entry(accuracy.difference, footnotes, sign=True),
                 Entry(f"{test.b}\u00a0/\u00a0{test.c}"),
                 *(Entry(p_value(p)) for p in (test.exact, test.mid)),
-                adjusted(pair.accuracy_adjusted),
-                estimate_entry(pair.auroc, footnotes, sign=True),
-                Entry(p_value(pair.auroc_p)),
-                adjusted(pair.auroc_adjusted),
+                adjusted(accuracy),
+                estimate_entry(auroc.difference, footnotes, sign=True),
+                Entry(p_value(auroc.p)),
+                adjusted(auroc),
             )
         )
-        line: list[Cell] = [
-            pair.first,
-            pair.second,
-            *estimate_cells(pair.accuracy),
-            test.b,
-            test.c,
-            test.exact,
-            test.mid,
-        ]
-        line += [
-            pair.accuracy_p,
-            pair.accuracy_adjusted,
-            *estimate_cells(pair.auroc),
-            pair.auroc_p,
-            pair.auroc_adjusted,
-        ]
-        raw.append(line)
+        raw.append(
+            [
+                *(pair.first, pair.second, *estimate_cells(accuracy.difference)),
+                *(test.b, test.c, test.exact, test.mid, accuracy.p, accuracy.adjusted),
+                *(*estimate_cells(auroc.difference), auroc.p, auroc.adjusted),
+            ]
+        )
     parts = ("difference", "low", "high", "method")
     names = ["first", "second", *(f"accuracy_{part}" for part in parts), "b", "c", "mcnemar_exact_p", "mcnemar_mid_p"]
     names += ["accuracy_p", "accuracy_p_holm", *(f"auroc_{part}" for part in parts), "auroc_p", "auroc_p_holm"]
@@ -177,17 +167,13 @@ def differences_table(comparison: Comparison) -> Table:
 
 def verdict(comparison: Comparison) -> str:
     """Return a sentence on which runs differ significantly in accuracy."""
-    significant = [d for d in comparison.differences if d.accuracy_adjusted is not None and d.accuracy_adjusted < ALPHA]
-    best = comparison.ranked_runs[0].run.name
-    if not significant:
+    pairs, best = comparison.differences, comparison.runs[0].name
+    n = sum(pair.tests["accuracy"].is_significant for pair in pairs)
+    if not n:
         return "No two runs differ significantly in accuracy; a higher value alone is no evidence that a run is better."
-    similar = [
-        d.second if d.first == best else d.first
-        for d in comparison.differences
-        if best in (d.first, d.second) and d not in significant
-    ]
-    verb = "differs" if len(significant) == 1 else "differ"
-    found = f"{len(significant)} of {counted(len(comparison.differences), 'pair')} {verb} significantly in accuracy"
+    # The most accurate run is the first of its pairs.
+    similar = [pair.second for pair in pairs if pair.first == best and not pair.tests["accuracy"].is_significant]
+    found = f"{n} of {counted(len(pairs), 'pair')} {'differs' if n == 1 else 'differ'} significantly in accuracy"
     if similar:
         return f"{found}; the most accurate run, {best}, does not differ significantly from {', '.join(similar)}."
     return f"{found}; the most accurate run, {best}, is significantly more accurate than every other run."
@@ -195,22 +181,25 @@ def verdict(comparison: Comparison) -> str:
 
 def notes(comparison: Comparison) -> list[str]:
     """Return sentences on how the numbers were computed and what they do not show."""
-    number = len(comparison.differences)
-    pairs = "the one pair" if number == 1 else f"all {number} pairs"
-    if comparison.n_groups:
-        units = (
-            f"The photographs come from {counted(comparison.n_groups, 'group')}. Photographs of one group are alike, "
-            "so whole groups were resampled. McNemar's test treats photographs as independent, so it is shown but not "
-            "used for the adjusted p values."
-        )
-    else:
-        units = (
-            "Accuracies were compared by McNemar's exact test. The photographs have no groups (tree, site, burst) and "
-            "were treated as independent; if several show one leaf or tree, the intervals are too narrow and the p "
-            "values too small."
-        )
-    found = [
-        units,
+    n_pairs, n_groups = len(comparison.differences), comparison.reference.assessment.n_groups
+    pairs = "the one pair" if n_pairs == 1 else f"all {n_pairs} pairs"
+    grouped = (
+        f"The photographs come from {counted(n_groups, 'group')}. Photographs of one group are alike, so whole groups "
+        "were resampled. McNemar's test treats photographs as independent, so it is shown but not used for the "
+        "adjusted p values."
+    )
+    independent = (
+        "Accuracies were compared by McNemar's exact test. The photographs have no groups (tree, site, burst) and "
+        "were treated as independent; if several show one leaf or tree, the intervals are too narrow and the p "
+        "values too small."
+    )
+    timed = (
+        "Photographs per second were measured during this evaluation, including reading and decoding; compare only "
+        "values from the same machine."
+    )
+    is_timed = any(run.evaluation.provenance.seconds for run in comparison.runs)
+    return [
+        grouped if n_groups else independent,
         f"Two families of tests were declared: {pairs} by accuracy and {pairs} by AUROC. Within each family, p values "
         f"are adjusted by Holm's method; two runs differ significantly if the adjusted p value is below {ALPHA}.",
         "A difference that is not significant does not mean that two runs are equally good.",
@@ -219,10 +208,5 @@ def notes(comparison: Comparison) -> list[str]:
         "random seed gives a different run.",
         "A raised letter in a table refers to the note below it: the method of the interval, or the reason why a value "
         "is missing.",
+        *([timed] if is_timed else []),
     ]
-    if any(ranked.run.evaluation.provenance.seconds for ranked in comparison.ranked_runs):
-        found.append(
-            "Photographs per second were measured during this evaluation, including reading and decoding; compare only "
-            "values from the same machine."
-        )
-    return found

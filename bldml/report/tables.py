@@ -108,19 +108,26 @@ def count(value: int) -> str:
     return f"{value:,}"
 
 
+def duration(seconds: float) -> str:
+    """Return a duration as text, with two units at most.
+
+    >>> duration(0.4), duration(75), duration(3 * 3600 + 125)
+    ('< 1 s', '1 min 15 s', '3 h 2 min')
+    """
+    if seconds < 1:
+        return "< 1 s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
 def precise_number(value: float | None, digits: int = 3, *, sign: bool = False) -> str:
     """Return a number with enough decimals that one between 0 and 1 is not rounded to 0 or 1.
 
-    >>> (
-    ...     precise_number(0.25),
-    ...     precise_number(0.99996),
-    ...     precise_number(0.00004),
-    ...     precise_number(1.0),
-    ...     precise_number(None),
-    ... )
-    ('0.250', '0.99996', '0.00004', '1.000', 'not estimable')
-    >>> precise_number(-0.00004, sign=True), precise_number(0.25, sign=True)
-    ('−0.00004', '+0.250')
+    >>> precise_number(0.25), precise_number(0.99996), precise_number(1.0), precise_number(-0.00004, sign=True)
+    ('0.250', '0.99996', '1.000', '−0.00004')
     """
     if value is not None and 0 < abs(value) < 1:
         while digits < 15 and round(abs(value), digits) in (0, 1):

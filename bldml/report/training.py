@@ -10,8 +10,7 @@ from bldml.metrics.estimates import Interval
 from bldml.metrics.operating_point import TEMPERATURE_RANGE, choose_threshold
 from bldml.report.evaluation_tables import best_epoch
 from bldml.report.figures import unfreeze_epochs
-from bldml.report.tables import Entry, Table, count, precise_number, text_table
-from bldml.run.costs import duration
+from bldml.report.tables import Entry, Table, count, duration, precise_number, text_table
 from bldml.run.files import text_at
 from bldml.run.ledger import LedgerEntry, read_ledger
 from bldml.run.reader import Evaluation, RunData

@@ -18,7 +18,6 @@ from bldml.io.text import plain
 from bldml.metrics.assessment import Assessment, EvaluationMetrics, assess, evaluate
 from bldml.metrics.checked import Classes
 from bldml.metrics.operating_point import OperatingPoint, ThresholdCriterion
-from bldml.run.costs import Costs
 from bldml.run.files import Row, read_config, read_epochs, read_json, read_table, text_at
 from bldml.run.folder import RunFolder
 from bldml.run.photographs import PhotographRow, read_photograph_table
@@ -74,6 +73,25 @@ class Evaluation:
         assert self.threshold is not None
         groups = [row.group for row in self.rows]
         return assess(self.labels(classes), self.probabilities, groups, self.threshold)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Costs of a run; None or empty where they are not recorded.
+
+    Args:
+        parameters: Weights and biases of the network, > 0.
+        checkpoint_bytes: Size of `best.ckpt`.
+        images_per_second: Photographs of the evaluation divided by its duration, which includes reading.
+        device: Device of the evaluation.
+        training_seconds: Time in epochs, without pauses between interrupted parts.
+    """
+
+    parameters: int | None
+    checkpoint_bytes: int | None
+    images_per_second: float | None
+    device: str
+    training_seconds: float | None
 
 
 @dataclass(frozen=True)
