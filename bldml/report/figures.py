@@ -1,8 +1,8 @@
 """Draw the figures of a report: each once, as SVG for the page and as files for a paper."""
 
-from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from bldml.figures import plots, style
 from bldml.io.text import counted, number, plain
@@ -18,21 +18,12 @@ if TYPE_CHECKING:
 CURVES = ("loss", "auroc", "balanced_accuracy", "sensitivity", "specificity")
 
 
-@dataclass(frozen=True)
-class ReportFigure:
-    """A figure on the page.
+class ReportFigure(NamedTuple):
+    """A figure on the page."""
 
-    Args:
-        name: Name of its files, without suffix.
-        title: Its title.
-        caption: Its caption.
-        svg: The figure as SVG.
-    """
-
-    name: str
     title: str
-    caption: str
     svg: str
+    caption: str
 
 
 def training_figure(data: RunData, folder: Path) -> ReportFigure:
@@ -41,14 +32,13 @@ def training_figure(data: RunData, folder: Path) -> ReportFigure:
     Raises:
         RunError: The files cannot be written.
     """
-    unfrozen = unfreeze_epochs(data)
-    best = best_epoch(data)
-    losses = [row["val_loss"] for row in data.epochs if row.get("val_loss") is not None]
+    unfrozen, best = unfreeze_epochs(data), best_epoch(data)
+    losses = [loss for row in data.epochs if (loss := row.get("val_loss")) is not None]
     # All metrics in one figure could not be distinguished.
     shown = {"epoch", *(f"{stage}_{score}" for stage in ("train", "val") for score in CURVES)}
     rows = [{key: value for key, value in row.items() if key in shown} for row in data.epochs]
     caption = f"Training and validation loss and metrics over {counted(len(data.epochs), 'epoch')}."
-    if losses and losses[-1] is not None and losses[0] is not None:
+    if losses:
         caption += f" The validation loss changed from {number(losses[0], 4)} to {number(losses[-1], 4)}."
     if unfrozen:
         caption += f" Dotted lines: more layers were unfrozen, at epoch {', '.join(map(str, unfrozen))}."
@@ -59,20 +49,14 @@ def training_figure(data: RunData, folder: Path) -> ReportFigure:
 
 def unfreeze_epochs(data: RunData) -> list[int]:
     """Return the epochs, counted from 0, in which more parameters were trained than in the previous epoch."""
-    found = []
-    previous: float | None = None
-    for row in data.epochs:
-        fraction = row.get("trainable_share")
-        if previous is not None and fraction is not None and fraction > previous:
-            found.append(int(row["epoch"] or 0))
-        previous = fraction if fraction is not None else previous
-    return found
+    known = [(row["epoch"], value) for row in data.epochs if (value := row.get("trainable_share")) is not None]
+    return [int(epoch or 0) for (_, before), (epoch, fraction) in pairwise(known) if fraction > before]
 
 
 def evaluation_figures(
     evaluation: Evaluation, assessment: Assessment, classes: Classes, folder: Path
 ) -> list[ReportFigure]:
-    """Draw the figures of one evaluation, and write them into a folder.
+    """Draw the figures of one evaluation, and write them into a folder of its name in `folder`.
 
     Raises:
         RunError: The files cannot be written.
@@ -109,8 +93,7 @@ def evaluation_figures(
             "Precision and recall",
             plots.precision_recall(curve),
             "Precision against recall at every threshold; average precision "
-            f"{number(overall['average_precision'].value)}, "
-            f"chance {number(prevalence)}.",
+            f"{number(overall['average_precision'].value)}, chance {number(prevalence)}.",
         ),
         (
             "calibration",
@@ -128,6 +111,7 @@ def evaluation_figures(
             "Positive and negative predictive value at other prevalences, with 95 % bands.",
         ),
     )
+    folder = folder / evaluation.name
     return [_picture(figure, folder, name, title, caption) for name, title, figure, caption in figures]
 
 
@@ -135,6 +119,5 @@ def _picture(figure: "Figure", folder: Path, name: str, title: str, caption: str
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # laid out once, for all three formats
     style.save(figure, folder, name)
-    return ReportFigure(
-        name, title, caption, style.to_svg(figure, title=f"{title}, {folder.name}", description=caption)
-    )
+    svg = style.to_svg(figure, title=f"{title}, {folder.name}", description=caption)
+    return ReportFigure(title, svg, caption)

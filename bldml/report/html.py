@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bldml.io.text import plain
+from bldml.io.text import counted, number, plain
+from bldml.report.tables import count, precise_number
 
 if TYPE_CHECKING:
     import jinja2
@@ -14,8 +15,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 def page_template(name: str) -> "jinja2.Template":
     """Return the template of a page.
 
-    Its filter `svg` inserts a figure of `bldml.figures`, in which all text is escaped; `plain` is
-    `bldml.io.text.plain`.
+    Its filter `svg` inserts a figure of `bldml.figures`, in which all text is escaped; the others format a text, a
+    number or a count as everywhere.
 
     Args:
         name: Its file name, such as `report.html`.
@@ -30,5 +31,6 @@ def page_template(name: str) -> "jinja2.Template":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"svg": Markup, "plain": plain}
+    environment.filters |= {"svg": Markup, "plain": plain, "number": number, "precise_number": precise_number}
+    environment.filters |= {"counted": counted, "thousands": count}
     return environment.get_template(name)

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from bldml.io.text import plain
+
 
 @dataclass(frozen=True)
 class Card:
@@ -79,15 +81,12 @@ assert list(TITLES) == [field.name for field in fields(Card)]
 
 
 def read_card(config: Mapping[str, Any]) -> dict[str, str | None]:
-    """Return title and text of every item of a configuration's card; None for an item that is not stated.
-
-    Args:
-        config: A configuration as read from YAML.
+    """Return title and plain lines of every item of a configuration's card; None for an item that is not stated.
 
     >>> read_card({"card": {"licence": " MIT "}})["Licence"], read_card({})["Contact"]
     ('MIT', None)
     """
     block = config.get("card")
     card = block if isinstance(block, Mapping) else {}
-    stated = {key: str(card[key]).strip() if card.get(key) is not None else "" for key in TITLES}
-    return {title: stated[key] or None for key, title in TITLES.items()}
+    stated = {key: "" if card.get(key) is None else str(card[key]).strip() for key in TITLES}
+    return {title: "\n".join(map(plain, stated[key].splitlines())) or None for key, title in TITLES.items()}

@@ -60,6 +60,12 @@ class Evaluation:
         return self.provenance.role
 
     @property
+    def includes_seen(self) -> bool:
+        """Whether any of these photographs is recorded as one that the classifier was trained or chosen on."""
+        known = self.provenance.known or {}
+        return self.role in ("training", "validation") or any(known.get(name) for name in ("train", "val", "seen"))
+
+    @property
     def probabilities(self) -> NDArray[np.float64]:
         """Calibrated probability of the positive class, (n,)."""
         return np.array([row.probability for row in self.rows], dtype=np.float64)

@@ -23,8 +23,7 @@ from sklearn import metrics as oracle
 from statsmodels.stats.proportion import proportion_confint
 
 from bldml.errors import RunError
-from bldml.figures import plots
-from bldml.figures import style as figures
+from bldml.figures import style
 from bldml.metrics import metric
 from bldml.metrics.assessment import evaluate
 from bldml.metrics.bootstrap import bootstrap
@@ -184,7 +183,7 @@ class Page(HTMLParser):
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No files of figures, and few draws: for tests of neither."""
-    monkeypatch.setattr(plots, "save", lambda *_: None)
+    monkeypatch.setattr(style, "save", lambda *_: None)
     monkeypatch.setattr(metric, "bootstrap", functools.partial(bootstrap, replicates=20))
 
 
@@ -206,7 +205,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
             run, LedgerEntry(f"2026-05-0{number + 1}T00:00:00+00:00", "test", "test", "cc" * 32, 80, "best.ckpt")
         )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "DPI", 40)
+        patch.setattr(style, "DPI", 40)
         write_report(run)
     return run
 
