@@ -1,21 +1,24 @@
 """The command `audit`: examine every photograph once, run the checks, write the results."""
 
+import json
+import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 
-from bldml.audit.output_folder import check_output
 from bldml.audit.outputs import audit_json, pairs_csv, photographs_csv, summary_text
 from bldml.audit.page import audit_page
 from bldml.audit.reading import examine_all
 from bldml.audit.result import AuditResult, run_audit_checks
-from bldml.audit.store import Store
+from bldml.audit.store import NAME, Store
 from bldml.dataset.files import show_path
 from bldml.dataset.folders import read_folders, require_folder
 from bldml.dataset.manifest import read_manifest
 from bldml.dataset.samples import Collection, check_positive_class, no_photographs
 from bldml.errors import DatasetError, UsageError
 from bldml.io.atomic import make_folder, write_atomically
-from bldml.io.system import processors
+from bldml.io.system import hash_of_path, processors
 
 
 def audit_photographs(
@@ -68,7 +71,7 @@ def audit_photographs(
         complete = True
     finally:
         store.close(complete=complete)
-    result = run_audit_checks(root, manifest, collection, rows, positive)
+    result = run_audit_checks(manifest, collection, rows, positive)
     files = {
         "audit.json": audit_json(result, version),  # first: it identifies the other files as an audit's
         "audit.csv": photographs_csv(result),
@@ -86,3 +89,65 @@ def _positive(collection: Collection, positive_class: str | None) -> str:
     if positive_class is not None:
         return check_positive_class(positive_class, names)
     return names[0] if len(names) == 2 else ""
+
+
+def check_output(output: Path, root: Path) -> None:
+    """Check that the output folder is outside the data folder, and that no files of others in it are overwritten.
+
+    Raises:
+        DatasetError: It is inside, or contains the audit of another data folder or files that are not an audit's.
+    """
+    real, real_root = Path(os.path.realpath(output)), Path(os.path.realpath(root))
+    if real.is_relative_to(real_root):
+        other = shlex.quote(show_path(real_root.parent / "audit"))
+        where = "is" if real == real_root else "is inside"
+        raise DatasetError(
+            f"The output folder {show_path(output)} {where} the data folder {show_path(root)}. Choose a folder outside "
+            f"it, such as --output {other}.",
+            "audit-output-among-photographs",
+            path=output,
+            root=root,
+        )
+    others = [name for name in ("audit.csv", "audit.html", "pairs.csv") if os.path.lexists(output / name)]
+    if os.path.lexists(output / "audit.json"):
+        _check_own(output, root)
+    elif others:
+        _refuse(output / others[0], "exists without an audit.json and may not be an audit's")
+    if os.path.lexists(output / NAME) and not _read(output / NAME, 64).startswith(b'{"examined_by"'):
+        _refuse(output / NAME, "was not written by an audit")
+
+
+def _check_own(output: Path, root: Path) -> None:
+    path = output / "audit.json"
+    try:
+        content = json.loads(_read(path))
+    except ValueError:
+        content = None
+    if not isinstance(content, dict) or not {"bldml", "root"} <= content.keys():
+        _refuse(path, "was not written by an audit")
+    # Version 0.1 wrote the hash as "place", and before that only the path as it was typed.
+    stored = content.get("root_hash", content.get("place"))
+    same_root = content["root"] == show_path(root) if stored is None else stored == hash_of_path(root)
+    if not same_root:
+        raise DatasetError(
+            f"{show_path(output)} contains the audit of another data folder, {show_path(str(content['root']))}. "
+            "Nothing was written. Choose another --output. If the data folder was only moved or renamed, move "
+            "audit.json, audit.csv, audit.html and pairs.csv away; photographs already read are not read again.",
+            "audit-output-of-other-data",
+            path=output,
+            found=content["root"],
+        )
+
+
+def _refuse(path: Path, why: str) -> NoReturn:
+    message = f"{show_path(path)} {why}. Nothing was written. Choose another --output, or move the file away."
+    raise DatasetError(message, "audit-output-foreign", path=path)
+
+
+def _read(path: Path, size: int = -1) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(size)
+    except OSError as error:
+        message = f"Cannot read {show_path(path)}: {error.strerror}. Choose another --output."
+        raise DatasetError(message, "audit-output-unreadable", path=path, reason=error.strerror) from error

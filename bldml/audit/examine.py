@@ -10,6 +10,7 @@ from PIL import Image
 from bldml.dataset.duplicates.phash import NO_PHASH, PHash, perceptual_hash
 from bldml.dataset.images import UnreadableImage, load_rgb
 from bldml.dataset.metadata import Metadata, read_metadata
+from bldml.dataset.samples import Sample
 from bldml.io.system import sha256_of
 
 VERSION = 1  # of the measurements; a new one makes stored records invalid
@@ -49,17 +50,36 @@ class FileRecord:
     brightness: float = 0.0
 
 
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One photograph of the set, examined."""
+
+    sample: Sample
+    split: str
+    file: FileRecord
+
+    @property
+    def name(self) -> str:
+        """Name of the sample."""
+        return self.sample.name
+
+    @property
+    def metadata(self) -> Metadata:
+        """Metadata of the file; width and height are 0 if they cannot be read."""
+        return self.file.metadata or Metadata(0, 0)
+
+
 def examine_file(path: Path) -> FileRecord:
     """Read one file completely, as training would, and measure it; a damaged file raises nothing."""
-    digest, size = "", 0
+    size = 0
     try:
         size = path.stat().st_size
         picture = load_rgb(path, TARGET)
         digest = sha256_of(path)
     except UnreadableImage as error:
-        return FileRecord(digest, size, reason=error.reason, metadata=read_metadata(path))
+        return FileRecord("", size, error.reason, read_metadata(path))
     except OSError as error:
-        return FileRecord(digest, size, reason=error.strerror or str(error))
+        return FileRecord("", size, error.strerror or str(error))
     sharpness, brightness = _sharpness_and_brightness(picture)
     return FileRecord(
         digest,

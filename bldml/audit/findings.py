@@ -1,7 +1,7 @@
 """Findings of an audit: what was found, how severe it is and what to do."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +11,10 @@ from bldml.io.text import counted
 Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 SHOWN = 12  # examples on the page; the CSV files have all
+DEFAULT_SPLIT_NOTE = (
+    "No splits were given. Findings about splits refer to the default split of fit: about 60 % train, 20 % val and "
+    "20 % test, by file name alone."
+)
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class AuditFinding:
         advice: What to do; empty if nothing has to be done. Options and commands in it stand between backticks.
         count: Number of photographs concerned.
         examples: The first few examples: names of one photograph, or of two that belong together.
-        details: One remark for each example.
+        details: One remark for each example, or none at all.
         command: Command line that does what is advised; may contain file names chosen by others.
     """
 
@@ -40,10 +44,38 @@ class AuditFinding:
     details: tuple[str, ...] = ()
     command: str = ""
 
+    @property
+    def left_out(self) -> bool:
+        """Whether the examples show some of the photographs only."""
+        return 0 < len({name for example in self.examples for name in example}) < self.count
 
-def sort_by_severity(findings: Iterable[AuditFinding]) -> list[AuditFinding]:
-    """Return the most severe findings first; within a severity their order stays."""
-    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+
+def about_photographs(
+    severity: Severity,
+    name: str,
+    title: str,
+    text: str,
+    advice: str,
+    photographs: Sequence[str],
+    details: Sequence[str] = (),
+    command: str = "",
+) -> AuditFinding:
+    """Return a finding about single photographs, given by name; the first few are its examples."""
+    examples = tuple((photograph,) for photograph in photographs[:SHOWN])
+    return AuditFinding(severity, name, title, text, advice, len(photographs), examples, tuple(details), command)
+
+
+def soften_split_finding(finding: AuditFinding, root: Path) -> AuditFinding:
+    """Return a finding caused by the default split as a warning: nobody chose that split, and it was not used yet."""
+    if not finding.name.startswith(("leak_", "lacking_", "few_", "class_proportions")):
+        return finding
+    advice = "No splits were given, so this is the default split of fit. Create one that keeps related photographs "
+    advice += "in the same split and has similar class proportions; then use it with `--manifest splits.csv`."
+    command = split_command(root)
+    if finding.name.startswith("few_"):
+        advice += " With so few photographs use cross-validation folds, so that nearly all are tested on, or add more."
+        command = split_command(root, "--folds", "5")
+    return replace(finding, severity="warning", advice=advice, command=command)
 
 
 def count_groups(sizes: Sequence[int]) -> str:
@@ -76,8 +108,3 @@ def percentage(part: int, whole: int) -> str:
     if percent == 0:
         return "< 1 %"
     return "> 99 %" if percent == 100 and part < whole else f"{percent} %"
-
-
-def single_examples(names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """Return the first few names, each as an example of one photograph."""
-    return tuple((name,) for name in names[:SHOWN])

@@ -1,19 +1,18 @@
 """The files that an audit writes: one row per photograph, one row per pair, everything as JSON."""
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
 
-from bldml.audit.checks.condition import flags
 from bldml.audit.checks.shortcuts import shortcut_verdict
-from bldml.audit.default_split import DEFAULT_SPLIT_NOTE
-from bldml.audit.reading import Row
+from bldml.audit.findings import DEFAULT_SPLIT_NOTE
 from bldml.audit.result import AuditResult
 from bldml.dataset.files import show_path
 from bldml.io.system import hash_of_path
 from bldml.io.text import Cell, counted, csv_text
+from bldml.report.tables import estimate_cells
 
 PHOTOGRAPHS = (
     "path", "sha256", "bytes", "format", "mode", "width", "height", "orientation", "frames", "icc", "quantization",
@@ -28,6 +27,10 @@ def photographs_csv(result: AuditResult) -> str:
     names = [row.name for row in result.readable]
     burst = dict(zip(names, result.repeats.bursts, strict=True))
     same_as = {names[index]: names[group[0]] for group in result.repeats.duplicates.groups for index in group}
+    odd = defaultdict(list)
+    for what, found in result.odd.items():
+        for row in found:
+            odd[row.name].append(what)
     lines: list[list[Cell]] = []
     for row in result.rows:
         file, metadata = row.file, row.metadata
@@ -39,7 +42,7 @@ def photographs_csv(result: AuditResult) -> str:
                 metadata.quantization or None, metadata.camera, metadata.taken, metadata.subsec,
                 "yes" if metadata.has_gps else "no", "unreadable" if file.reason else "ok",
                 file.reason, row.sample.class_name, row.split, row.sample.group, burst.get(row.name, ""),
-                same_as.get(row.name, ""), *measured, " ".join(flags(row, result.blurred)),
+                same_as.get(row.name, ""), *measured, " ".join(odd[row.name]),
             ]
         )  # fmt: skip
     return csv_text(PHOTOGRAPHS, lines)
@@ -59,22 +62,19 @@ def pairs_csv(result: AuditResult) -> str:
         (f"leak {leak.kind}", leak.a, leak.b, None if leak.kind == "burst" else round(leak.similarity, 3))
         for leak in result.repeats.leaks
     ]
-    row_of = {row.name: row for row in result.readable}
-    return csv_text(PAIRS, [_pair(row_of, *pair) for pair in pairs])
-
-
-def _pair(row_of: dict[str, Row], kind: str, a: str, b: str, similarity: float | None) -> list[Cell]:
-    row_a, row_b = row_of[a], row_of[b]
-    return [kind, a, b, similarity, row_a.split, row_b.split, row_a.sample.class_name, row_b.sample.class_name]
+    split = {row.name: row.split for row in result.readable}
+    label = {row.name: row.sample.class_name for row in result.readable}
+    return csv_text(PAIRS, [[*pair, *(of[name] for of in (split, label) for name in pair[1:3])] for pair in pairs])
 
 
 def audit_json(result: AuditResult, version: str) -> str:
     """Return findings, shortcuts and counts, for other programs."""
+    root, evidence = result.collection.root, result.repeats.evidence
     content = {
         "bldml": version,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "root": show_path(result.root),
-        "root_hash": hash_of_path(result.root),
+        "root": show_path(root),
+        "root_hash": hash_of_path(root),
         "splits": "default" if result.default_split else "folders" if result.manifest is None else "manifest",
         "manifest": None if result.manifest is None else show_path(result.manifest),
         "photographs": len(result.rows),
@@ -83,54 +83,28 @@ def audit_json(result: AuditResult, version: str) -> str:
         "counts": {split: dict(sorted(count.items())) for split, count in result.collection.counts().items()},
         "findings_by_severity": result.counts(),
         "findings": [asdict(finding) for finding in result.findings],
-        "shortcuts": _shortcuts(result),
-        "bursts": _bursts(result),
-        "tables": {table.name: {"header": list(table.raw[0]), "rows": list(table.raw[1])} for table in result.tables},
-    }
-    return json.dumps(content, indent=2, ensure_ascii=False, default=_plain) + "\n"
-
-
-def _shortcuts(result: AuditResult) -> list[dict[str, object]]:
-    entries: list[dict[str, object]] = []
-    for shortcut in result.shortcuts:
-        interval = shortcut.estimate.interval
-        limits = (None, None) if interval is None else (interval.low, interval.high)
-        entries.append(
+        "shortcuts": [
             {
                 "source": shortcut.source.name,
-                "auroc": shortcut.estimate.value,
-                "low": limits[0],
-                "high": limits[1],
-                "method": interval.method if interval else shortcut.estimate.note,
+                **dict(zip(("auroc", "low", "high", "method"), estimate_cells(shortcut.estimate), strict=True)),
                 "verdict": shortcut_verdict(shortcut),
             }
-        )
-    return entries
+            for shortcut in result.shortcuts
+        ],
+        "bursts": {**asdict(evidence), "weak": evidence.weak, "independent": len(set(result.repeats.units))},
+        "tables": {table.name: {"header": list(table.raw[0]), "rows": list(table.raw[1])} for table in result.tables},
+    }
+    # A number that JSON does not know is NumPy's.
+    return json.dumps(content, indent=2, ensure_ascii=False, default=lambda number: number.item()) + "\n"
 
 
-def _bursts(result: AuditResult) -> dict[str, object]:
-    evidence = result.repeats.evidence
-    return {**asdict(evidence), "weak": evidence.weak, "independent": len(set(result.repeats.units))}
-
-
-def _plain(value: Any) -> Any:
-    return value.item()  # a NumPy number
-
-
-def summary_text(result: AuditResult, written: Iterable[object]) -> str:
-    """Return the summary for the terminal.
-
-    Args:
-        result: The audit.
-        written: Paths of the files written.
-    """
+def summary_text(result: AuditResult, written: Iterable[str]) -> str:
+    """Return the summary for the terminal, with the paths of the files written."""
     counts = result.counts()
     lines = [f"{counted(len(result.rows), 'photograph')}, {len(result.rows) - len(result.readable):,} unreadable."]
     lines += [DEFAULT_SPLIT_NOTE] if result.default_split else []
     lines += [f"  {finding.severity:7}  {finding.title}" for finding in result.findings if finding.severity != "info"]
     lines += [reason] if (reason := result.why_no_shortcuts()) else []
-    lines.append(
-        f"{counted(counts['error'], 'error')}, {counted(counts['warning'], 'warning')}, "
-        f"{counts['info']} for information."
-    )
+    errors, warnings = counted(counts["error"], "error"), counted(counts["warning"], "warning")
+    lines.append(f"{errors}, {warnings}, {counts['info']} for information.")
     return "".join(f"{line}\n" for line in (*lines, *(f"Wrote {path}" for path in written)))

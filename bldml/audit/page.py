@@ -1,122 +1,67 @@
-"""The page of an audit: one file that opens offline and contains thumbnails only."""
+"""The page of an audit: one file that opens offline.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+It contains thumbnails only, encoded again from the pixels, so that they contain no metadata of the files.
+"""
+
+import base64
+import hashlib
+import io
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
+from PIL import Image
+
 from bldml.audit.checks.shortcuts import shortcuts_table
-from bldml.audit.default_split import DEFAULT_SPLIT_NOTE
-from bldml.audit.findings import SEVERITIES, AuditFinding
-from bldml.audit.pictures import contact_sheets, draw_thumbnails, names_to_draw
+from bldml.audit.examine import Row
+from bldml.audit.findings import DEFAULT_SPLIT_NOTE, SEVERITIES, AuditFinding
 from bldml.audit.result import AuditResult
 from bldml.dataset.files import show_path
-from bldml.io.text import counted, plain
+from bldml.dataset.images import UnreadableImage, load_rgb
+from bldml.io.text import counted
 from bldml.report.html import page_template
 
-HEADINGS = {"error": "Errors", "warning": "Warnings", "info": "Information"}
-_EXPLAINED = {
-    "error": "Metrics from these photographs would be wrong, or fit would not run.",
-    "warning": "Please check these before training.",
-    "info": "For information; nothing has to be done.",
+SIDE = 160  # pixels of the longer side of a thumbnail
+QUALITY = 80
+PER_SHEET = 48  # photographs of one class
+MAX_THUMBNAILS = 600  # on the page
+MAX_BYTES = 20 * 2**20  # of all thumbnails together, base64-encoded
+HEADINGS = {
+    "error": ("Errors", "Metrics from these photographs would be wrong, or fit would not run."),
+    "warning": ("Warnings", "Please check these before training."),
+    "info": ("Information", "For information; nothing has to be done."),
 }
 
 
-@dataclass(frozen=True)
-class SheetPicture:
-    """One photograph as the page shows it.
-
-    Attributes:
-        name: Name of the photograph.
-        url: Data URL of its thumbnail; empty if there is none.
-    """
-
-    name: str
-    url: str
-
-
-@dataclass(frozen=True)
-class Example:
-    """One photograph, or two that belong together, with a remark."""
-
-    pictures: tuple[SheetPicture, ...]
-    detail: str
-
-
-@dataclass(frozen=True)
-class ShownFinding:
-    """A finding as the page shows it."""
-
-    title: str
-    text: str
-    advice: tuple[tuple[str, bool], ...]  # parts of the text, and whether each is code
-    command: str
-    examples: tuple[Example, ...]
-    left_out: bool
-
-
 def audit_page(result: AuditResult, version: str, workers: int) -> str:
-    """Return the page as HTML.
-
-    Args:
-        result: The audit.
-        version: Version of bldml.
-        workers: Number of threads that draw thumbnails.
-    """
+    """Return the page as HTML; `workers` threads draw its thumbnails."""
     sheets = contact_sheets(result.readable)
     urls = draw_thumbnails(result.readable, names_to_draw(result.findings, sheets), workers)
-    sections = [
-        (severity, HEADINGS[severity], _EXPLAINED[severity], findings)
-        for severity in SEVERITIES
-        if (findings := [_show(found, urls) for found in result.findings if found.severity == severity])
-    ]
+    by_severity = {
+        severity: [finding for finding in result.findings if finding.severity == severity] for severity in SEVERITIES
+    }
     return page_template("audit.html").render(
-        root=show_path(result.root),
+        root=show_path(result.collection.root),
         manifest="" if result.manifest is None else show_path(result.manifest),
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=version,
         summary=_summary(result),
         default_split=DEFAULT_SPLIT_NOTE if result.default_split else "",
-        sections=sections,
+        sections=[(severity, *HEADINGS[severity], found) for severity, found in by_severity.items() if found],
         shortcuts=shortcuts_table(result.shortcuts) if result.shortcuts else None,
-        positive=plain(result.positive_class),
+        positive=result.positive_class,
         tables=result.tables,
         bursts=result.repeats.evidence.sentence(),
         sheets=[
-            (plain(name), sum(row.sample.class_name == name for row in result.readable), _pictures(sheet, urls))
+            (
+                name,
+                sum(row.sample.class_name == name for row in result.readable),
+                [row.name for row in sheet if row.name in urls],
+            )
             for name, sheet in sheets.items()
         ],
+        urls=urls,
     )
-
-
-def pieces(advice: str) -> tuple[tuple[str, bool], ...]:
-    """Return the parts of a text with code between backticks, and whether each is code.
-
-    >>> pieces("Fit with `--seed 1`.")
-    (('Fit with ', False), ('--seed 1', True), ('.', False))
-    """
-    return tuple((plain(piece), index % 2 == 1) for index, piece in enumerate(advice.split("`")) if piece)
-
-
-def _show(finding: AuditFinding, urls: dict[str, str]) -> ShownFinding:
-    details = (*finding.details, *[""] * len(finding.examples))
-    examples = tuple(
-        Example(tuple(SheetPicture(plain(name), urls.get(name, "")) for name in example), plain(detail))
-        for example, detail in zip(finding.examples, details, strict=False)
-    )
-    shown = len({name for example in finding.examples for name in example})
-    return ShownFinding(
-        plain(finding.title),
-        plain(finding.text),
-        pieces(finding.advice),
-        plain(finding.command),
-        examples,
-        bool(examples) and shown < finding.count,
-    )
-
-
-def _pictures(sheet: Sequence[object], urls: dict[str, str]) -> list[SheetPicture]:
-    names = [getattr(row, "name", "") for row in sheet]
-    return [SheetPicture(plain(name), urls[name]) for name in names if name in urls]
 
 
 def _summary(result: AuditResult) -> str:
@@ -127,10 +72,8 @@ def _summary(result: AuditResult) -> str:
     read += f"{were} read completely"
     read += f"; {counted(unreadable, 'photograph')} could not be read." if unreadable else "."
     if counts["error"]:
-        conclusion = (
-            f"{counted(counts['error'], 'error')}: metrics of a classifier trained on these photographs could not be "
-            "defended."
-        )
+        errors = counted(counts["error"], "error")
+        conclusion = f"{errors}: metrics of a classifier trained on these photographs could not be defended."
     elif counts["warning"]:
         conclusion = f"No errors, {counted(counts['warning'], 'warning')}."
     else:
@@ -139,3 +82,44 @@ def _summary(result: AuditResult) -> str:
             "and nobody looked at the photographs."
         )
     return " ".join(filter(None, (read, conclusion, result.why_no_shortcuts())))
+
+
+def contact_sheets(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Return some photographs of each class, those with the smallest hashes: the same set gives the same sheets."""
+    sheets: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: hashlib.sha256(f"sheet {row.file.digest}".encode()).digest()):
+        sheets.setdefault(row.sample.class_name, []).append(row)
+    size = max(1, min(PER_SHEET, MAX_THUMBNAILS // 2 // max(1, len(sheets))))
+    return {name: sheets[name][:size] for name in sorted(sheets)[: MAX_THUMBNAILS // 2]}
+
+
+def names_to_draw(findings: Iterable[AuditFinding], sheets: dict[str, list[Row]]) -> list[str]:
+    """Return the names of the photographs on the page: at most half for the findings and half for the sheets."""
+    of_findings = dict.fromkeys(name for finding in findings for example in finding.examples for name in example)
+    of_sheets = [row.name for sheet in sheets.values() for row in sheet]
+    return list(dict.fromkeys([*list(of_findings)[: MAX_THUMBNAILS // 2], *of_sheets[: MAX_THUMBNAILS // 2]]))
+
+
+def draw_thumbnails(rows: Iterable[Row], names: Sequence[str], workers: int) -> dict[str, str]:
+    """Return data URLs of thumbnails by name; those that cannot be read or exceed `MAX_BYTES` are missing."""
+    by_name = {row.name: row for row in rows}
+    shown = [by_name[name] for name in names if name in by_name]
+    urls: dict[str, str] = {}
+    free = MAX_BYTES
+    with ThreadPoolExecutor(workers) as pool:
+        for row, url in zip(shown, pool.map(_draw, shown), strict=True):
+            free -= len(url)
+            if url and free >= 0:
+                urls[row.name] = url
+    return urls
+
+
+def _draw(row: Row) -> str:
+    try:
+        picture = load_rgb(row.sample.path, SIDE)
+    except UnreadableImage:  # changed since it was examined
+        return ""
+    picture.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
+    file = io.BytesIO()
+    picture.save(file, format="JPEG", quality=QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"

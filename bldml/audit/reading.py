@@ -8,12 +8,10 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from pathlib import Path
 
-from bldml.audit.examine import FileRecord, examine_file
+from bldml.audit.examine import FileRecord, Row, examine_file
 from bldml.audit.store import Store
-from bldml.dataset.metadata import Metadata
 from bldml.dataset.samples import Collection, Sample
 from bldml.errors import DatasetError
 
@@ -21,42 +19,14 @@ BATCH = 16  # files that a process receives at a time
 FILES_PER_WORKER = 64  # at least; for fewer, starting a process takes longer than it saves
 
 
-@dataclass(frozen=True, eq=False)
-class Row:
-    """One photograph of the set.
-
-    Attributes:
-        sample: The photograph.
-        split: Its split.
-        file: Properties of its file.
-    """
-
-    sample: Sample
-    split: str
-    file: FileRecord
-
-    @property
-    def name(self) -> str:
-        """Name of the sample."""
-        return self.sample.name
-
-    @property
-    def metadata(self) -> Metadata:
-        """Metadata of the file; width and height are 0 if they cannot be read."""
-        return self.file.metadata or Metadata(0, 0)
-
-
 def examine_all(collection: Collection, store: Store, workers: int, *, quiet: bool = False) -> list[Row]:
-    """Examine every photograph.
+    """Examine every photograph; return one row for each, in the collection's order.
 
     Args:
         collection: The photographs.
         store: Stored records; each new one is added at once.
         workers: Number of processes, at least 1.
         quiet: Show no progress bar; if standard error is not a terminal, none is shown anyway.
-
-    Returns:
-        One row per photograph, in the collection's order.
 
     Raises:
         DatasetError: A process was killed, or the store cannot be written.
@@ -67,14 +37,11 @@ def examine_all(collection: Collection, store: Store, workers: int, *, quiet: bo
     results: dict[str, FileRecord] = {}
     disable = True if quiet else None  # None: shown on a terminal only
     with tqdm(total=len(samples), desc="Photographs", unit="", disable=disable, smoothing=0.05) as progress:
-        missing: list[Sample] = []
         for _, sample in samples:
-            known = store.find(sample.path)
-            if known is None:
-                missing.append(sample)
-            else:
+            if known := store.find(sample.path):
                 results[sample.name] = known
                 progress.update()
+        missing = [sample for _, sample in samples if sample.name not in results]
         for sample, record in _examine_missing(missing, workers):
             results[sample.name] = record
             store.add(sample.path, record)

@@ -18,8 +18,7 @@ from bldml.audit.checks.shortcuts import (
     find_shortcuts,
     report_shortcuts,
 )
-from bldml.audit.examine import FileRecord
-from bldml.audit.reading import Row
+from bldml.audit.examine import FileRecord, Row
 from bldml.dataset.metadata import Metadata
 from bldml.dataset.samples import Sample
 

@@ -2,10 +2,11 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from bldml.audit.examine import Row
 from bldml.audit.findings import AuditFinding, split_command
-from bldml.audit.reading import Row
 from bldml.dataset.samples import SPLITS, Collection
 from bldml.io.text import counted, number, plain
 from bldml.report.tables import Table, text_table
@@ -26,12 +27,7 @@ def class_names(rows: Iterable[Row]) -> list[str]:
 
 
 def splits_table(rows: Sequence[Row], units: Sequence[int]) -> Table:
-    """Return a table of photographs by split and class.
-
-    Args:
-        rows: Photographs.
-        units: Independent unit of each photograph, as in `Repeats.units`.
-    """
+    """Return a table of photographs by split and class; `units` are those of `Repeats`."""
     names = class_names(rows)
     cells = Counter((row.split, row.sample.class_name) for row in rows)
     independent: dict[str, set[int]] = defaultdict(set)
@@ -70,16 +66,14 @@ def by_class(name: str, title: str, caption: str, rows: Sequence[Row], key: Call
     """
     names = class_names(rows)
     cells = Counter((key(row), row.sample.class_name) for row in rows)
-    values = [value for value, _ in Counter(key(row) for row in rows).most_common()]
     lines: list[list[str | int | None]] = []
-    for value in values:
+    for value, total in Counter(key(row) for row in rows).most_common():
         counts = [cells[value, class_name] for class_name in names]
-        fractions = [number(count / sum(counts), 2) for count in counts]
-        lines.append([plain(value) or "not known", sum(counts), *counts, *fractions])
+        fractions = [number(count / total, 2) for count in counts]
+        lines.append([plain(value) or "not known", total, *counts, *fractions])
     header = (title, "Total", *map(plain, names), *(f"Fraction {plain(class_name)}" for class_name in names))
     table = text_table(name, caption, header, lines)
-    left_out = max(0, len(lines) - MAX_ROWS)
-    return Table(table.name, table.caption, table.header, table.rows[:MAX_ROWS], table.raw, left_out=left_out)
+    return replace(table, rows=table.rows[:MAX_ROWS], left_out=max(0, len(lines) - MAX_ROWS))
 
 
 def tables(rows: Sequence[Row], units: Sequence[int]) -> list[Table]:
@@ -96,69 +90,59 @@ def tables(rows: Sequence[Row], units: Sequence[int]) -> list[Table]:
         ("profiles", "Colour profile", "By embedded colour profile; all photographs are converted to sRGB.",
          lambda row: row.metadata.icc or "none"),
     ]  # fmt: skip
-    return [
-        splits_table(rows, units),
-        *(
-            by_class(name, title, caption, rows, key)
-            for name, title, caption, key in properties
-            if any(key(row) for row in rows)
-        ),
+    shown = [
+        by_class(name, title, caption, rows, key)
+        for name, title, caption, key in properties
+        if any(key(row) for row in rows)
     ]
+    return [splits_table(rows, units), *shown]
 
 
 def find_imbalance(collection: Collection, rows: Sequence[Row]) -> list[AuditFinding]:
     """Return findings on classes missing or rare in a split, differing class proportions, groups in two splits."""
-    names = class_names(rows)
+    names, root = class_names(rows), collection.root
     counts = {
         split: Counter(row.sample.class_name for row in rows if row.split == split) for split in collection.splits
     }
     findings = []
     if len(names) < 2:
-        findings.append(
-            AuditFinding("error", "classes", "There are fewer than two classes",
-                    f"Readable photographs: {_listed(Counter(row.sample.class_name for row in rows))}.",
-                    "Make one folder with photographs for each class.")
-        )  # fmt: skip
+        title = "There are fewer than two classes"
+        text = f"Readable photographs: {_listed(Counter(row.sample.class_name for row in rows))}."
+        advice = "Make one folder with photographs for each class."
+        findings.append(AuditFinding("error", "classes", title, text, advice))
     for split, count in counts.items():
         missing = [name for name in names if not count[name]]
         few = [name for name in names if 0 < count[name] < FEW]
+        text = f"It contains {_listed(count)}"
         if missing:
-            findings.append(
-                AuditFinding("error", f"lacking_{split}", f"The {split} split has no {' and no '.join(missing)}",
-                        f"It contains {_listed(count)}.", "Split the photographs again.", sum(count.values()),
-                        command=split_command(collection.root))
-            )  # fmt: skip
+            title, advice = f"The {split} split has no {' and no '.join(missing)}", "Split the photographs again."
+            finding = AuditFinding("error", f"lacking_{split}", title, f"{text}.", advice, count.total())
+            findings.append(replace(finding, command=split_command(root)))
         if few:
-            findings.append(
-                AuditFinding("warning", f"few_{split}", f"The {split} split has few photographs of a class",
-                        f"It contains {_listed(count)}: metrics on this split will be unreliable.",
-                        "Add photographs, or use cross-validation folds, so that nearly all photographs are tested on.",
-                        sum(count[name] for name in few), command=split_command(collection.root, "--folds", "5"))
-            )  # fmt: skip
-    return [*findings, *_proportions(names, counts, collection.root), *_shared_groups(rows, collection.root)]
+            title, text = f"The {split} split has few photographs of a class", f"{text}: metrics on this split will be "
+            advice = "Add photographs, or use cross-validation folds, so that nearly all photographs are tested on."
+            number_of_few = sum(count[name] for name in few)
+            finding = AuditFinding("warning", f"few_{split}", title, f"{text}unreliable.", advice, number_of_few)
+            findings.append(replace(finding, command=split_command(root, "--folds", "5")))
+    return [*findings, *_proportions(names, counts, root), *_shared_groups(rows, root)]
 
 
 def _proportions(names: Sequence[str], counts: dict[str, Counter[str]], root: Path) -> list[AuditFinding]:
     """Report a class whose proportion differs between splits by more than chance and by `MIN_DIFFERENCE`."""
     from scipy.stats import chi2_contingency
 
-    table = [[count[name] for name in names] for count in counts.values() if sum(count.values())]
-    totals = [sum(count[name] for count in counts.values()) for name in names]
-    if len(table) < 2 or len(names) < 2 or not all(totals):
+    used = {split: count for split, count in counts.items() if count.total()}
+    if len(used) < 2 or len(names) < 2:
         return []
-    p = float(chi2_contingency(table)[1])
-    proportions = {
-        split: count[names[0]] / sum(count.values()) for split, count in counts.items() if sum(count.values())
-    }
+    p = float(chi2_contingency([[count[name] for name in names] for count in used.values()])[1])
+    proportions = {split: count[names[0]] / count.total() for split, count in used.items()}
     if p > 0.001 or max(proportions.values()) - min(proportions.values()) < MIN_DIFFERENCE:
         return []
+    title = f"The proportion of {names[0]} differs between the splits"
     text = ", ".join(f"{split} {100 * value:.0f} %" for split, value in proportions.items())
-    return [
-        AuditFinding("warning", "class_proportions",
-                f"The proportion of {names[0]} differs between the splits", f"{text}.",
-                "A threshold chosen on one split does not fit another. Split the photographs again, by class.",
-                command=split_command(root))
-    ]  # fmt: skip
+    advice = "A threshold chosen on one split does not fit another. Split the photographs again, by class."
+    command = split_command(root)
+    return [AuditFinding("warning", "class_proportions", title, f"{text}.", advice, command=command)]
 
 
 def _shared_groups(rows: Sequence[Row], root: Path) -> list[AuditFinding]:
@@ -173,12 +157,10 @@ def _shared_groups(rows: Sequence[Row], root: Path) -> list[AuditFinding]:
     have = "has" if len(shared) == 1 else "have"
     examples = ", ".join(map(plain, shared[:5])) + (" …" if len(shared) > 5 else "")
     title = f"{len(shared):,} of {counted(len(splits_of), 'group')} {have} photographs in more than one split"
-    return [
-        AuditFinding("error", "groups", title,
-                f"{examples}: {counted(count, 'photograph')}. A test on "
-                " trees or sites seen in training does not show how the classifier performs on new ones.",
-                "Split the photographs by group.", count, command=split_command(root, "--group", "groups.csv"))
-    ]  # fmt: skip
+    text = f"{examples}: {counted(count, 'photograph')}. A test on trees or sites seen in training does not show how "
+    text += "the classifier performs on new ones."
+    command = split_command(root, "--group", "groups.csv")
+    return [AuditFinding("error", "groups", title, text, "Split the photographs by group.", count, command=command)]
 
 
 def _listed(count: Counter[str]) -> str:

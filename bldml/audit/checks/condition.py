@@ -2,13 +2,13 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 
 import numpy as np
 
-from bldml.audit.findings import AuditFinding, Severity, percentage, single_examples, split_command
-from bldml.audit.reading import Row
+from bldml.audit.examine import Row
+from bldml.audit.findings import AuditFinding, Severity, about_photographs, percentage, split_command
 from bldml.dataset.files import escape_path
 from bldml.dataset.samples import Collection
 from bldml.io.text import counted
@@ -50,15 +50,20 @@ def is_from_messenger(row: Row) -> bool:
     )
 
 
-def is_panorama(row: Row) -> bool:
-    """Return whether one side is more than three times the other."""
-    sides = (row.metadata.width, row.metadata.height)
-    return max(sides) > PANORAMA * min(sides) > 0
-
-
-def is_tiny(row: Row) -> bool:
-    """Return whether the shorter side has fewer than 64 pixels."""
-    return 0 < min(row.metadata.width, row.metadata.height) < TINY
+def find_odd(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Return the photographs that somebody should check, by what is unusual about them; the keywords of `audit.csv`."""
+    sides = {row.name: sorted((row.metadata.width, row.metadata.height)) for row in rows}
+    dark = [row for row in rows if row.file.brightness < DARK]
+    bright = [row for row in rows if row.file.brightness > BRIGHT]
+    return {
+        "panorama": [row for row in rows if sides[row.name][1] > PANORAMA * sides[row.name][0] > 0],
+        "tiny": [row for row in rows if 0 < sides[row.name][0] < TINY],
+        "screenshot": [row for row in rows if is_screenshot(row)],
+        "messenger": [row for row in rows if is_from_messenger(row)],
+        "dark": sorted(dark, key=lambda row: row.file.brightness),
+        "bright": sorted(bright, key=lambda row: -row.file.brightness),
+        "blurred": find_blurred(rows),
+    }
 
 
 def find_blurred(rows: Sequence[Row]) -> list[Row]:
@@ -77,18 +82,51 @@ def find_blurred(rows: Sequence[Row]) -> list[Row]:
     return [rows[index] for index in order if values[index] < centre - BLURRED * spread]
 
 
-def flags(row: Row, blurred_names: frozenset[str]) -> list[str]:
-    """Return what is unusual about a photograph, as keywords for a table."""
-    checks: dict[str, Callable[[Row], bool]] = {
-        "panorama": is_panorama,
-        "tiny": is_tiny,
-        "screenshot": is_screenshot,
-        "messenger": is_from_messenger,
-        "dark": lambda row: row.file.brightness < DARK,
-        "bright": lambda row: row.file.brightness > BRIGHT,
-        "blurred": lambda row: row.name in blurred_names,
-    }
-    return [] if row.file.reason else [word for word, check in checks.items() if check(row)]
+# Severity, title, text with the place of number and classes, advice.
+_ODD: dict[str, tuple[Severity, str, str, str]] = {
+    "panorama": (
+        "warning",
+        "Panoramas",
+        "One side is more than three times the other. Resized to a square, the leaf is small and distorted. {}",
+        "Crop the leaf, or remove the photographs.",
+    ),
+    "tiny": (
+        "warning",
+        "Very small",
+        f"The shorter side has fewer than {TINY} pixels: these are probably thumbnails. {{}}",
+        "Use the original photographs.",
+    ),
+    "screenshot": (
+        "warning",
+        "Probably screenshots",
+        "Recognised by file name or by the size of a phone screen. A frame or buttons around the leaf can reveal the "
+        "class. {}",
+        "Use the original photographs.",
+    ),
+    "blurred": ("info", "Far less sharp than the others", "{}", LOOK),
+    "dark": ("info", "Nearly black", "{}", LOOK),
+    "bright": ("info", "Nearly white", "{}", LOOK),
+    "messenger": (
+        "info",
+        "Probably sent by messenger",
+        "{} Messengers reduce photographs in size, compress them again and remove camera and time.",
+        "If one class was sent by messenger and the other was not, a classifier may learn the compression: use the "
+        "original photographs.",
+    ),
+}
+
+
+def report_odd(odd: Mapping[str, Sequence[Row]], rows: Sequence[Row]) -> list[AuditFinding]:
+    """Return findings on photographs that somebody should check, among all readable ones."""
+    findings = []
+    for name, (severity, title, text, advice) in _ODD.items():
+        if found := odd[name]:
+            counts = Counter(row.sample.class_name or "without a class" for row in found)
+            by_class = ", ".join(f"{count:,} {label}" for label, count in sorted(counts.items()))
+            text = text.format(f"{percentage(len(found), len(rows))} of all photographs: {by_class}.")
+            title = f"{title}: {counted(len(found), 'photograph')}"
+            findings.append(about_photographs(severity, name, title, text, advice, [row.name for row in found]))
+    return findings
 
 
 def find_unreadable(collection: Collection, rows: Iterable[Row]) -> list[AuditFinding]:
@@ -96,110 +134,31 @@ def find_unreadable(collection: Collection, rows: Iterable[Row]) -> list[AuditFi
     bad = [row for row in rows if row.file.reason]
     found = []
     if bad:
-        found.append(
-            AuditFinding(
-                "error",
-                "unreadable",
-                f"{counted(len(bad), 'photograph')} cannot be read",
-                "They are damaged, incomplete or not images. A fit does not start with them.",
-                "Copy them again from the camera or memory card, remove them, or run fit with "
-                "`--data.unreadable exclude`, which lists them in the run folder.",
-                len(bad),
-                single_examples([row.name for row in bad]),
-                tuple(row.file.reason for row in bad),
-            )
-        )
+        title = f"{counted(len(bad), 'photograph')} cannot be read"
+        text = "They are damaged, incomplete or not images. A fit does not start with them."
+        advice = "Copy them again from the camera or memory card, remove them, or run fit with "
+        advice += "`--data.unreadable exclude`, which lists them in the run folder."
+        names, reasons = [row.name for row in bad], [row.file.reason for row in bad]
+        found.append(about_photographs("error", "unreadable", title, text, advice, names, reasons))
     if collection.heif:
         names = [escape_path(path.relative_to(collection.root)) for path in collection.heif]
-        found.append(
-            AuditFinding(
-                "warning",
-                "heic",
-                f"{counted(len(names), 'HEIC photograph')} not read",
-                "iPhones write HEIC. Without these photographs a class or a phone may be missing from the dataset.",
-                "Install `bldml[heif]`, or export them as JPEG.",
-                len(names),
-                single_examples(names),
-            )
-        )
+        title = f"{counted(len(names), 'HEIC photograph')} not read"
+        text = "iPhones write HEIC. Without these photographs a class or a phone may be missing from the dataset."
+        advice = "Install `bldml[heif]`, or export them as JPEG."
+        found.append(about_photographs("warning", "heic", title, text, advice, names))
     return found
 
 
 def find_changed(collection: Collection, rows: Iterable[Row]) -> list[AuditFinding]:
-    """Return a finding on photographs whose SHA-256 differs from the manifest's."""
-    changed = [
-        row.name
-        for row in rows
-        if not row.file.reason and collection.digests.get(row.name, row.file.digest) != row.file.digest
-    ]
+    """Return a finding on readable photographs whose content differs from the digest in the manifest."""
+    changed = [row.name for row in rows if collection.digests.get(row.name, row.file.digest) != row.file.digest]
     if not changed:
         return []
-    return [
-        AuditFinding(
-            "error",
-            "changed",
-            f"{counted(len(changed), 'photograph')} changed since the manifest was written",
-            "Their SHA-256 differs from the one in the manifest. A fit does not start with them.",
-            "Restore the original files, or write a new manifest.",
-            len(changed),
-            single_examples(changed),
-            command=split_command(collection.root),
-        )
-    ]
-
-
-def find_unusual(rows: Sequence[Row]) -> list[AuditFinding]:
-    """Return findings on readable photographs that somebody should check."""
-    dark = sorted((r for r in rows if r.file.brightness < DARK), key=lambda row: row.file.brightness)
-    bright = sorted((r for r in rows if r.file.brightness > BRIGHT), key=lambda row: -row.file.brightness)
-    found = [
-        _unusual("panorama", "Panoramas", [r for r in rows if is_panorama(r)], rows,
-                 "One side is more than three times the other. Resized to a square, the leaf is small and distorted.",
-                 "Crop the leaf, or remove the photographs."),
-        _unusual("tiny", "Very small", [r for r in rows if is_tiny(r)], rows, f"The shorter side has fewer than {TINY} "
-                 "pixels: these are probably thumbnails.", "Use the original photographs."),
-        _unusual("screenshot", "Probably screenshots", [r for r in rows if is_screenshot(r)], rows,
-                 "Recognised by file name or by the size of a phone screen. A frame or buttons around the leaf can "
-                 "reveal the class.", "Use the original photographs."),
-        _unusual("blurred", "Far less sharp than the others", find_blurred(rows), rows, "", LOOK),
-        _unusual("dark", "Nearly black", dark, rows, "", LOOK),
-        _unusual("bright", "Nearly white", bright, rows, "", LOOK),
-        _messengers(rows),
-    ]  # fmt: skip
-    return [finding for finding in found if finding is not None]
-
-
-def _unusual(
-    name: str, title: str, found: Sequence[Row], rows: Sequence[Row], text: str, advice: str
-) -> AuditFinding | None:
-    if not found:
-        return None
-    text = f"{text} {percentage(len(found), len(rows))} of all photographs: {_by_class(found)}.".strip()
-    severity: Severity = "info" if advice == LOOK else "warning"
-    title = f"{title}: {counted(len(found), 'photograph')}"
-    return AuditFinding(severity, name, title, text, advice, len(found), single_examples([row.name for row in found]))
-
-
-def _messengers(rows: Sequence[Row]) -> AuditFinding | None:
-    sent = [row for row in rows if is_from_messenger(row)]
-    if not sent:
-        return None
-    return AuditFinding(
-        "info",
-        "messenger",
-        f"Probably sent by messenger: {counted(len(sent), 'photograph')}",
-        f"{percentage(len(sent), len(rows))} of all photographs: {_by_class(sent)}. Messengers reduce photographs in "
-        "size, compress them again and remove camera and time.",
-        "If one class was sent by messenger and the other was not, a classifier may learn the compression: use the "
-        "original photographs.",
-        len(sent),
-        single_examples([row.name for row in sent]),
-    )
-
-
-def _by_class(rows: Iterable[Row]) -> str:
-    counts = Counter(row.sample.class_name or "without a class" for row in rows)
-    return ", ".join(f"{count:,} {name}" for name, count in sorted(counts.items()))
+    title = f"{counted(len(changed), 'photograph')} changed since the manifest was written"
+    text = "Their SHA-256 differs from the one in the manifest. A fit does not start with them."
+    advice = "Restore the original files, or write a new manifest."
+    command = split_command(collection.root)
+    return [about_photographs("error", "changed", title, text, advice, changed, command=command)]
 
 
 def _stem(row: Row) -> str:

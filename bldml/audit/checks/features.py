@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bldml.audit.checks.condition import is_from_messenger
-from bldml.audit.reading import Row
+from bldml.audit.examine import Row
 
 Features = npt.NDArray[np.floating]  # (n, columns)
 MAX_VALUES = 20  # of a property with a column of their own; rarer values share one column
@@ -85,11 +85,7 @@ def names(rows: Sequence[Row]) -> Features:
 
 
 def prefix(name: str, class_names: set[str]) -> str:
-    """Return the letters with which a file name begins.
-
-    Args:
-        name: Path of the photograph.
-        class_names: Class names, letters and digits in lower case, which are removed.
+    """Return the letters with which a file name begins, without the class names (letters and digits, lower case).
 
     >>> prefix("a/IMG_0012.JPG", set()), prefix("a/leaf 7.jpg", set()), prefix("a/BLD (3).jpg", {"bld"})
     ('img', 'leaf', '')

@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from bldml.audit.checks.features import SOURCES, Features, Source
+from bldml.audit.examine import Row
 from bldml.audit.findings import AuditFinding, Severity
-from bldml.audit.reading import Row
 from bldml.io.text import number, plain
 from bldml.metrics.auroc import estimate_auroc
 from bldml.metrics.estimates import Estimate, undefined
-from bldml.report.tables import Entry, Table, interval_text, precise_number
+from bldml.report.tables import Entry, Table, estimate_cells, interval_text, precise_number
 
 FOLDS = 5
 MIN_PER_CLASS = 10  # independent photographs; with fewer, shortcuts are not tested
@@ -29,15 +29,10 @@ Labels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Shortcut:
-    """How well one source predicts the label.
-
-    Attributes:
-        source: The features used.
-        estimate: Cross-validated AUROC with its interval.
-    """
+    """How well one source predicts the label."""
 
     source: Source
-    estimate: Estimate
+    estimate: Estimate  # cross-validated AUROC
 
     @property
     def low(self) -> float:
@@ -95,8 +90,8 @@ def _folds(label: Labels, unit: npt.NDArray[np.int64], count: int, seed: int) ->
 
     fold = np.zeros(label.size, dtype=np.int64)
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
-    for number_of_fold, (_, held_out) in enumerate(splitter.split(np.zeros((label.size, 1)), label, unit)):
-        fold[held_out] = number_of_fold
+    for index, (_, held_out) in enumerate(splitter.split(np.zeros((label.size, 1)), label, unit)):
+        fold[held_out] = index
     return fold
 
 
@@ -196,30 +191,16 @@ def shortcut_verdict(shortcut: Shortcut) -> str:
 
 def shortcuts_table(shortcuts: Sequence[Shortcut]) -> Table:
     """Return a table of all sources with intervals and verdicts."""
-    header = ("Source", "AUROC", "Verdict")
     caption = (
         "How well the class is predicted without looking at the leaf: logistic regression, grouped cross-validation "
         "(bursts, duplicates and groups never straddle folds), 95 % intervals. Rule: lower limit above "
         f"{WARNING_ABOVE}: warning; above {ERROR_ABOVE}: error. Other models may find more."
     )
-    rows = tuple(
-        (
-            Entry(shortcut.source.title),
-            Entry(
-                precise_number(shortcut.estimate.value) if shortcut.estimate.value is not None else "–",
-                interval_text(shortcut.estimate),
-            ),
-            Entry(shortcut_verdict(shortcut)),
-        )
-        for shortcut in shortcuts
-    )
-    raw = [
-        [shortcut.source.name, shortcut.estimate.value, *_limits(shortcut), shortcut_verdict(shortcut)]
-        for shortcut in shortcuts
-    ]
-    return Table("shortcuts", caption, header, rows, (("source", "auroc", "low", "high", "verdict"), raw))
-
-
-def _limits(shortcut: Shortcut) -> tuple[float | None, float | None]:
-    interval = shortcut.estimate.interval
-    return (None, None) if interval is None else (interval.low, interval.high)
+    rows, raw = [], []
+    for shortcut in shortcuts:
+        source, estimate, verdict = shortcut.source, shortcut.estimate, shortcut_verdict(shortcut)
+        auroc = "–" if estimate.value is None else precise_number(estimate.value)
+        rows.append((Entry(source.title), Entry(auroc, interval_text(estimate)), Entry(verdict)))
+        raw.append([source.name, *estimate_cells(estimate)[:3], verdict])
+    columns = ("source", "auroc", "low", "high", "verdict")
+    return Table("shortcuts", caption, ("Source", "AUROC", "Verdict"), tuple(rows), (columns, raw))
