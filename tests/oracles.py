@@ -1,4 +1,4 @@
-"""Every metric a second time, by scikit-learn, SciPy or from its definition; nan where it is not defined."""
+"""Every metric a second time, by scikit-learn, SciPy or from its definition; nan where it is not defined. Samples."""
 
 import math
 from collections.abc import Callable
@@ -66,6 +66,26 @@ def _odds_ratio(y: Truth, c: Truth, *, positive: bool) -> float:
 
 def _of_both(y: Truth, value: Callable[[], float]) -> float:
     return value() if len(set(y)) == 2 else math.nan
+
+
+KINDS = ("informed", "tied", "constant", "separated", "reversed", "extreme", "neighbours")
+
+
+def draw(kind: str, seed: int) -> tuple[Truth, Floats]:
+    """Labels of both classes and probabilities of one kind."""
+    rng = np.random.default_rng([seed, KINDS.index(kind)])
+    n = int(rng.integers(2, 60))
+    labels = rng.permutation(np.r_[0, 1, rng.random(n - 2) < rng.uniform(0.05, 0.95)]).astype(np.int64)
+    informed = np.clip(0.3 * labels + 0.7 * rng.random(n), 0, 1)
+    return labels, {
+        "informed": informed,
+        "tied": informed.round(1),
+        "constant": np.full(n, rng.random()),
+        "separated": 0.5 * labels + 0.49 * rng.random(n),
+        "reversed": 1 - (0.5 * labels + 0.49 * rng.random(n)),
+        "extreme": rng.choice([0.0, 5e-324, 1e-300, 0.5, 1 - 2**-53, 1.0], n),
+        "neighbours": np.ldexp(2**52 + rng.integers(0, 6, n), -53),  # one rounding step apart, from 0.5 up
+    }[kind]
 
 
 UNDEFINED = {"zero_division": math.nan}

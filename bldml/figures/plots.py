@@ -16,12 +16,12 @@ from numpy.typing import ArrayLike, NDArray
 from bldml.errors import RunError
 from bldml.figures.style import COLOURS, DASHES, INK, MARGIN, label_of, new_figure, styled, write_message
 from bldml.io.text import counted
-from bldml.metrics.calibration import BINS, reliability
 from bldml.metrics.checked import Classes, checked_probabilities
 from bldml.metrics.estimates import Estimate
 from bldml.metrics.metric import Scored
 from bldml.metrics.operating_point import precision_recall_points, roc_points
 from bldml.metrics.proportions import predictive_values, proportion
+from bldml.metrics.scores import BINS, reliability
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -32,11 +32,10 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES: tuple[str | tuple[float, tuple[float, ...]], ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 INK = "#1b1f24"  # text and axes; on a page it becomes the colour of the text around the figure
 MARGIN = 0.02  # beyond 0 and 1, so that a curve on the frame is visible
-_STYLE = {
+_COLOURED = ("axes.edgecolor", "axes.labelcolor", "grid.color", "text.color", "xtick.color", "ytick.color")
+_STYLE = dict.fromkeys(_COLOURED, INK) | {
     "axes.axisbelow": True,
-    "axes.edgecolor": INK,
     "axes.grid": True,
-    "axes.labelcolor": INK,
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlelocation": "left",
@@ -45,16 +44,12 @@ _STYLE = {
     "font.family": ["DejaVu Sans"],  # included in matplotlib, so that a figure is the same everywhere
     "font.size": 9,
     "grid.alpha": 0.15,
-    "grid.color": INK,
     "legend.frameon": False,
     "legend.fontsize": 8,
     "pdf.fonttype": 42,  # text stays text, as journals require
     "svg.fonttype": "none",
     "svg.hashsalt": "bldml",
-    "text.color": INK,
     "text.parse_math": False,  # a dollar in a class name is a dollar
-    "xtick.color": INK,
-    "ytick.color": INK,
 }
 _MAX_LABEL_WIDTH = 32  # characters; a Chinese character counts as two
 _SVG = "{http://www.w3.org/2000/svg}"

@@ -13,9 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bldml.metrics.auroc import estimate_auroc
 from bldml.metrics.bootstrap import bootstrap
-from bldml.metrics.calibration import calibration_line
 from bldml.metrics.checked import checked_probabilities
 from bldml.metrics.estimates import Estimate, undefined
 from bldml.metrics.proportions import clustered_proportion, dirichlet_interval, proportion
@@ -89,8 +87,7 @@ class Metric:
             `fp`, `fn`, `tn`. Function, interval and range follow from it.
         of_counts: Function of tp, fp, fn, tn; returns None if they do not define the metric.
         of_probabilities: Function of labels and probabilities; returns None if they do not define the metric.
-        interval: Rule for its 95 % interval: `resampled` suits most metrics, other rules are defined below; or
-            `no_interval` with the reason.
+        interval: Rule for its 95 % interval: `resampled` suits most metrics, or `no_interval` with the reason.
         better: Which values are better: higher, lower, neither, or the ideal value.
         range: Lowest and highest possible value.
         undefined: Reason that is printed if it is not defined.
@@ -219,16 +216,6 @@ def resampled(metric: Metric, scored: Scored) -> Estimate:
         return metric.from_counts(*np.bincount(scored.cells[index], minlength=4).tolist())
 
     return Estimate(value, bootstrap(statistic, scored.labels, scored.groups))
-
-
-def delong(_: Metric, scored: Scored) -> Estimate:
-    """Return the area under the ROC curve with DeLong's or, for photographs in groups, Newcombe's interval."""
-    return estimate_auroc(scored.labels, scored.probabilities, scored.groups)
-
-
-def wald(which: Literal[0, 1]) -> Rule:
-    """Return a rule: Wald's interval of the slope (0) or the intercept (1) of the calibration."""
-    return lambda _, scored: calibration_line(scored.labels, scored.probabilities)[which]
 
 
 def no_interval(reason: str) -> Rule:

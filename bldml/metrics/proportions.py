@@ -101,11 +101,7 @@ def mover_ratio(first: Estimate, second: Estimate) -> Estimate:
 
 
 def complement(estimate: Estimate) -> Estimate:
-    """Return 1 - estimate.
-
-    >>> complement(proportion(0, 5)).value
-    1.0
-    """
+    """Return 1 - estimate."""
     if estimate.value is None or estimate.interval is None:
         return estimate
     interval = estimate.interval

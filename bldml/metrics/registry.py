@@ -10,8 +10,8 @@ describes the fields.
 import math
 
 from bldml.metrics import scores
-from bldml.metrics.calibration import calibration_error, calibration_line, expected_calibration_error
-from bldml.metrics.metric import CELLS, Metric, Output, Value, delong, no_interval, of_both, resampled, wald
+from bldml.metrics.auroc import estimate_auroc
+from bldml.metrics.metric import CELLS, Metric, Output, Value, no_interval, of_both, resampled
 from bldml.metrics.proportions import complement, mover, mover_ratio
 
 PAGES: tuple[Output, ...] = ("evaluation", "report")
@@ -195,7 +195,7 @@ register(
         definition="proportion of pairs of a positive and a negative photograph in which the positive one has the "
         "higher probability, ties count half; 0.5 is chance",
         of_probabilities=scores.auroc,
-        interval=delong,
+        interval=lambda _, scored: estimate_auroc(scored.labels, scored.probabilities, scored.groups),
         better="higher",
         range=(0, 1),
     ),
@@ -254,8 +254,8 @@ register(
         title="Calibration slope (1 is ideal)",
         short="Calibration slope",
         definition="slope of the labels on the logit of the probability; below 1: probabilities are too extreme",
-        of_probabilities=lambda labels, probabilities: calibration_line(labels, probabilities)[0].value,
-        interval=wald(0),
+        of_probabilities=lambda labels, probabilities: scores.calibration_line(labels, probabilities)[0].value,
+        interval=lambda _, scored: scores.calibration_line(scored.labels, scored.probabilities)[0],
         better=1.0,
         range=(-math.inf, math.inf),
         shown=PAGES,
@@ -265,8 +265,8 @@ register(
         title="Calibration intercept (0 is ideal)",
         short="Calibration intercept",
         definition="intercept with the slope held at 1; above 0: probabilities are too low",
-        of_probabilities=lambda labels, probabilities: calibration_line(labels, probabilities)[1].value,
-        interval=wald(1),
+        of_probabilities=lambda labels, probabilities: scores.calibration_line(labels, probabilities)[1].value,
+        interval=lambda _, scored: scores.calibration_line(scored.labels, scored.probabilities)[1],
         better=0.0,
         range=(-math.inf, math.inf),
         shown=PAGES,
@@ -277,7 +277,7 @@ register(
         short="ECE",
         definition="mean absolute difference between mean probability and proportion of positives in ten bins of equal "
         "width, weighted by the photographs in each",
-        of_probabilities=calibration_error,
+        of_probabilities=scores.calibration_error,
         interval=no_interval(
             "no interval: even a perfectly calibrated model has an ECE above 0, see the ECE that it would show"
         ),
@@ -291,7 +291,7 @@ register(
         title="ECE that a perfectly calibrated model would show",
         short="ECE of a perfect model",
         definition="mean ECE when labels are drawn with the predicted probabilities (Bröcker and Smith 2007)",
-        of_probabilities=lambda _, probabilities: expected_calibration_error(probabilities),
+        of_probabilities=lambda _, probabilities: scores.expected_calibration_error(probabilities),
         interval=no_interval("no interval: reference value for the ECE"),
         better="neither",
         range=(0, 1),

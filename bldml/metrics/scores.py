@@ -1,16 +1,27 @@
-"""Formulas of metrics that are computed from probabilities: pure functions on arrays.
+"""Formulas of metrics that are computed from probabilities, and calibration: pure functions on arrays.
 
 Throughout, `labels` is an integer array of shape (n,) with 1 for the positive class, `logits` and `probabilities` are
 float arrays of shape (n,) for the positive class. A metric that the data do not define (0/0) is None, never nan. Wrong
 shapes or values raise ValueError.
 """
 
+from typing import NamedTuple
+
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from bldml.metrics.auroc import midranks
 from bldml.metrics.checked import checked_probabilities
+from bldml.metrics.estimates import Estimate, Interval, Z, undefined
 from bldml.metrics.operating_point import counts_by_threshold
+
+BINS = 10  # of equal width; a probability on an edge belongs to the bin above
+_EPSILON = 1e-12  # a probability of 0 or 1 has no logit
+_MAX_COEFFICIENT = 30.0  # a greater coefficient means that the classes are separable
+
+_NO_LINE = (undefined("not estimable: one class only, equal probabilities, or classes separated without error"),) * 2
+
+Floats = NDArray[np.float64]
 
 
 def auroc(labels: ArrayLike, probabilities: ArrayLike) -> float | None:
@@ -85,3 +96,122 @@ def brier_skill(labels: ArrayLike, probabilities: ArrayLike) -> float | None:
     if score is None or label.min() == label.max():
         return None
     return 1 - score / float(label.mean() * (1 - label.mean()))
+
+
+class Bin(NamedTuple):
+    """Photographs with predicted probabilities in one bin: its middle, their numbers and their mean probability."""
+
+    middle: float
+    n: int
+    n_positive: int
+    mean: float
+
+
+def reliability(labels: ArrayLike, probabilities: ArrayLike) -> list[Bin]:
+    """Return the bins that contain photographs.
+
+    >>> [(b.n, b.n_positive, b.mean) for b in reliability([0, 1, 1], [0.1, 0.9, 1.0])]
+    [(1, 0, 0.1), (2, 2, 0.95)]
+    """
+    label, probability = checked_probabilities(labels, probabilities)
+    index = _bin_of(probability)
+    bins = []
+    for number in np.unique(index).tolist():
+        inside = index == number
+        middle = (number / BINS + (number + 1) / BINS) / 2
+        bins.append(Bin(middle, int(inside.sum()), int(label[inside].sum()), float(probability[inside].mean())))
+    return bins
+
+
+def calibration_error(labels: ArrayLike, probabilities: ArrayLike) -> float | None:
+    """Return the expected calibration error (Naeini et al. 2015), in [0, 1].
+
+    The mean, over photographs, of the absolute difference between the proportion of positives and the mean probability
+    of their bin; None without photographs. Its value for a perfect model is not 0: see `expected_calibration_error`.
+
+    >>> calibration_error([0, 1, 1, 1], [0.25, 0.25, 0.75, 0.75])
+    0.25
+    """
+    label, probability = checked_probabilities(labels, probabilities)
+    return _error(_bin_of(probability), probability, label) if label.size else None
+
+
+def expected_calibration_error(probabilities: ArrayLike, *, replicates: int = 1000, seed: int = 0) -> float | None:
+    """Return the mean calibration error of a perfectly calibrated model, which is due to chance.
+
+    Labels are drawn with the given probabilities (consistency resampling, Bröcker and Smith 2007), so the number of
+    photographs and the distribution of their probabilities are those of the data. None without photographs.
+
+    >>> expected_calibration_error([0.0, 1.0, 1.0])
+    0.0
+    """
+    _, probability = checked_probabilities(np.zeros(np.shape(probabilities)), probabilities)
+    if not probability.size:
+        return None
+    generator, index = np.random.default_rng(seed), _bin_of(probability)
+    draws = (generator.random(probability.size) < probability for _ in range(replicates))
+    return float(np.mean([_error(index, probability, label) for label in draws]))
+
+
+def calibration_line(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Estimate, Estimate]:
+    """Return slope and intercept-in-the-large of the logistic calibration with Wald's intervals.
+
+    After Van Calster et al. (2016). The slope of the labels on the logit of the probability: 1 is ideal; below 1,
+    probabilities are too extreme. The intercept with the slope held at 1: 0 is ideal; above 0, probabilities are too
+    low. Neither is defined with one class only, equal probabilities, or classes that a threshold separates (the slope
+    would be infinite).
+
+    >>> slope, intercept = calibration_line([0, 0, 0, 1, 0, 1, 1, 1], [0.2] * 4 + [0.8] * 4)
+    >>> round(slope.value, 3), round(abs(intercept.value), 3)
+    (0.792, 0.0)
+    """
+    label, probability = checked_probabilities(labels, probabilities)
+    positive, negative = probability[label == 1], probability[label == 0]
+    if not positive.size or not negative.size or probability.min() == probability.max():
+        return _NO_LINE
+    if positive.min() >= negative.max() or negative.min() >= positive.max():
+        return _NO_LINE
+    clipped = np.clip(probability, _EPSILON, 1 - _EPSILON)
+    logit = np.log(clipped) - np.log1p(-clipped)
+    slope = _logistic(np.column_stack([logit, np.ones_like(logit)]), label, np.zeros_like(logit))
+    intercept = _logistic(np.ones((logit.size, 1)), label, logit)
+    return _NO_LINE if slope is None or intercept is None else (slope, intercept)
+
+
+def _logistic(design: Floats, label: NDArray[np.int64], offset: Floats) -> Estimate | None:
+    """Return the first coefficient of the greatest likelihood; None if there is no finite one.
+
+    By Newton's method with step halving; the standard error is from the information matrix.
+    """
+    beta = np.zeros(design.shape[1])
+    likelihood = _log_likelihood(design @ beta + offset, label)
+    for _ in range(200):
+        mean = 1 / (1 + np.exp(-np.clip(design @ beta + offset, -700, 700)))
+        information = design.T @ (design * (mean * (1 - mean))[:, None])
+        if not np.isfinite(information).all() or np.linalg.cond(information) > 1e14:
+            return None
+        step = np.linalg.solve(information, design.T @ (label - mean))
+        while (new := _log_likelihood(design @ (beta + step) + offset, label)) < likelihood:
+            if np.abs(step).max() <= 1e-12:
+                break
+            step = step / 2
+        beta, likelihood = beta + step, new
+        if np.abs(beta).max() > _MAX_COEFFICIENT:
+            return None
+        if np.abs(step).max() < 1e-10:
+            value, half = float(beta[0]), Z * float(np.sqrt(np.linalg.inv(information)[0, 0]))
+            return Estimate(value, Interval(value - half, value + half, "Wald"))
+    return None
+
+
+def _log_likelihood(logit: Floats, label: NDArray[np.int64]) -> float:
+    return -float(np.sum(np.logaddexp(0, np.where(label == 1, -logit, logit))))
+
+
+def _bin_of(probability: Floats) -> NDArray[np.int64]:
+    return np.minimum((probability * BINS).astype(np.int64), BINS - 1)
+
+
+def _error(index: NDArray[np.int64], probability: Floats, label: NDArray[np.int64] | NDArray[np.bool_]) -> float:
+    distance = np.bincount(index, weights=label - probability, minlength=BINS)
+    return float(np.abs(distance).sum() / index.size)

@@ -1,0 +1,246 @@
+"""Temperature and threshold against scikit-learn, SciPy or brute force."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import ArrayLike, NDArray
+from scipy import optimize, special
+from sklearn import metrics as sklearn_metrics
+
+from bldml.metrics.operating_point import (
+    OperatingPoint,
+    ThresholdCriterion,
+    choose_operating_point,
+    choose_threshold,
+    fit_temperature,
+    to_probabilities,
+)
+from tests.oracles import KINDS, draw
+from tests.support import mistake
+
+Labels = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@pytest.fixture(params=KINDS)
+def samples(request: pytest.FixtureRequest) -> list[tuple[Labels, Floats]]:
+    return [draw(request.param, seed) for seed in range(25)]
+
+
+def f1_at(labels: ArrayLike, probabilities: ArrayLike, threshold: float) -> float:
+    predicted = np.asarray(probabilities) >= threshold
+    return float(2 * np.sum(predicted & (np.asarray(labels) == 1)) / (np.sum(predicted) + np.sum(labels)))
+
+
+def overlapping(seed: int, scale: float) -> tuple[Floats, Labels]:
+    """Logits that are `scale` times the true ones, and labels drawn with the true probabilities."""
+    rng = np.random.default_rng(seed)
+    true_logits = rng.normal(0, 2, 300)
+    return scale * true_logits, (rng.random(300) < special.expit(true_logits)).astype(np.int64)
+
+
+def negative_log_likelihood(logits: Floats, labels: Labels, temperature: float) -> float:
+    return float(np.mean(np.logaddexp(0, np.where(labels == 1, -logits, logits) / temperature)))
+
+
+# Temperature
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("temperature", [0.25, 1.0, 3.7])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_probabilities_are_the_sigmoid_in_float64(temperature: float, dtype: type) -> None:
+    logits = np.r_[np.linspace(-50, 50, 401), -0.0, 1e-30, -800.0, 800.0].astype(dtype)
+    found = to_probabilities(logits, temperature)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, special.expit(logits.astype(np.float64) / temperature), rtol=1e-14)
+    assert to_probabilities([-1e308, 1e308]).tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan, math.inf])
+def test_impossible_temperature(temperature: float) -> None:
+    with pytest.raises(ValueError, match="temperature must be"):
+        to_probabilities([0.0], temperature)
+
+
+@pytest.mark.parametrize("scale", [0.3, 0.7, 1.0, 2.0, 6.0])
+@pytest.mark.parametrize("seed", range(8))
+def test_temperature_agrees_with_scipy(seed: int, scale: float) -> None:
+    logits, labels = overlapping(seed, scale)
+    expected = optimize.minimize_scalar(
+        lambda log_t: negative_log_likelihood(logits, labels, np.exp(log_t)),
+        bounds=np.log([0.25, 10]),
+        method="bounded",
+        options={"xatol": 1e-10},
+    )
+    found = fit_temperature(logits, labels)
+    assert found is not None
+    assert found == pytest.approx(np.exp(expected.x), rel=1e-5)
+    assert negative_log_likelihood(logits, labels, found) <= expected.fun + 1e-15
+    assert found == fit_temperature(logits, labels)
+
+
+@pytest.mark.parametrize(("scale", "bound"), [(0.05, 0.25), (60.0, 10.0), (-1.0, 10.0), (1e6, 10.0)])
+def test_temperature_stays_within_its_range(scale: float, bound: float) -> None:
+    with np.errstate(all="raise", under="ignore"):
+        assert fit_temperature(*overlapping(0, scale)) == bound
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels"),
+    [
+        ([], []),
+        ([1.5], [1]),
+        ([0.5, -2.0, 3.0], [0, 0, 0]),
+        ([0.5, -2.0, 3.0], [1, 1, 1]),
+        ([-1.0, -2.0, 0.5, 3.0], [0, 0, 1, 1]),
+        ([2.0, 2.5, 2.6, 3.0], [0, 0, 1, 1]),  # by a threshold other than 0
+        ([-1.0, -2.0, 0.5, 3.0], [1, 1, 0, 0]),  # the wrong way round
+        ([0.0, 0.0, 0.0], [0, 1, 1]),
+    ],
+)
+def test_temperature_that_the_data_do_not_determine(logits: ArrayLike, labels: ArrayLike) -> None:
+    assert fit_temperature(logits, labels) is None
+
+
+def test_one_tie_between_the_classes_is_not_separation() -> None:
+    assert fit_temperature([-1.0, 0.5, 0.5, 3.0], [0, 0, 1, 1]) is not None
+
+
+# Threshold
+
+
+def test_threshold_is_the_middle_of_the_best_interval_nearest_one_half(samples: list[tuple[Labels, Floats]]) -> None:
+    for labels, probabilities in samples:
+        scores = sorted(set(probabilities.tolist()))
+        f1 = [f1_at(labels, probabilities, score) for score in scores]
+        middles = []
+        for lower, upper, f1_here in zip([0.0, *scores], scores, f1, strict=False):
+            if f1_here == max(f1):
+                middle = (lower + upper) / 2
+                middles.append(middle if middle > lower else upper)
+        threshold = choose_threshold(labels, probabilities)
+        assert threshold == min(middles, key=lambda middle: (abs(middle - 0.5), middle))
+        assert f1_at(labels, probabilities, threshold) == max(f1)
+
+
+def test_threshold_between_scores_one_rounding_step_apart() -> None:
+    # The middle of 1 - 2**-53 and 1 rounds to even, that is to 1; of the two scores below that, down.
+    for upper in (1.0, 1 - 2**-53, 1 - 2**-52, 5e-324):
+        lower = float(np.nextafter(upper, 0))
+        assert lower < choose_threshold([0, 1], [lower, upper]) <= upper
+
+
+def test_equally_good_thresholds() -> None:
+    # F1 is 2/3 for a threshold in (0.2, 0.9] and, with everything predicted positive, also 2/3 in [0, 0.05].
+    labels, probabilities = [1, 0, 0, 1], [0.9, 0.2, 0.1, 0.05]
+    assert f1_at(labels, probabilities, 0.05) == pytest.approx(2 / 3)
+    assert choose_threshold(labels, probabilities) == pytest.approx(0.55)
+    # Mirrored about 0.5: (0.5, 1.0] and [0, 0.5] are equally close, the lower one is taken.
+    assert choose_threshold([1, 0, 0, 1], [1.0, 0.5, 0.5, 0.5]) == 0.25
+
+
+@pytest.mark.parametrize("labels", [[], [0], [1], [0, 0], [1, 1]])
+def test_threshold_without_a_choice(labels: list[int]) -> None:
+    assert choose_threshold(labels, np.linspace(0.1, 0.2, len(labels))) == 0.5
+    assert choose_threshold(labels, np.linspace(0.1, 0.2, len(labels)), ThresholdCriterion(threshold=0.3)) == 0.3
+
+
+def rank(
+    criterion: ThresholdCriterion, labels: ArrayLike, probabilities: ArrayLike, threshold: float
+) -> tuple[float, float]:
+    """The rank of a threshold under a criterion, by scikit-learn's counts."""
+    predicted = (np.asarray(probabilities) >= threshold).astype(int)
+    (tn, fp), (fn, tp) = sklearn_metrics.confusion_matrix(labels, predicted, labels=[0, 1])
+    sensitivity, specificity = tp / (tp + fn), tn / (tn + fp)
+    if criterion.sensitivity is not None:
+        return (round(specificity, 12) if sensitivity >= criterion.sensitivity else -1.0, round(sensitivity, 12))
+    if criterion.specificity is not None:
+        return (round(sensitivity, 12) if specificity >= criterion.specificity else -1.0, round(specificity, 12))
+    return (round(sensitivity + specificity - 1, 12), 0.0)
+
+
+@pytest.mark.parametrize(
+    "criterion",
+    [
+        ThresholdCriterion(maximize="youden"),
+        ThresholdCriterion(sensitivity=0.8),
+        ThresholdCriterion(sensitivity=1.0),
+        ThresholdCriterion(specificity=0.9),
+        ThresholdCriterion(specificity=1.0),
+    ],
+    ids=str,
+)
+def test_threshold_meets_the_criterion_as_well_as_any(
+    criterion: ThresholdCriterion, samples: list[tuple[Labels, Floats]]
+) -> None:
+    for labels, probabilities in samples:
+        threshold = choose_threshold(labels, probabilities, criterion)
+        assert 0 <= threshold <= 1
+        others = np.unique([0.0, *probabilities, *(np.unique(probabilities)[1:] + np.unique(probabilities)[:-1]) / 2])
+        if probabilities.max() < 1:
+            others = np.append(others, 1.0)  # predicts no photograph positive
+        best = max(rank(criterion, labels, probabilities, other) for other in others)
+        assert rank(criterion, labels, probabilities, threshold) == best
+
+
+def test_criterion_reached_by_nineteen_of_twenty() -> None:
+    probabilities = np.r_[np.linspace(0.1, 0.3, 5), 0.2, np.linspace(0.5, 0.9, 19)]
+    labels = np.r_[np.zeros(5), np.ones(20)].astype(int)
+    assert choose_threshold(labels, probabilities, ThresholdCriterion(sensitivity=0.95)) == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code", "fields"),
+    [
+        ({"maximize": "f1", "sensitivity": 0.9}, "criterion-ambiguous", {"found": ["maximize", "sensitivity"]}),
+        ({"sensitivity": 0.0}, "criterion-out-of-range", {"key": "sensitivity", "found": 0.0, "expected": "(0, 1]"}),
+        ({"specificity": 1.5}, "criterion-out-of-range", {"key": "specificity", "found": 1.5}),
+        ({"threshold": -0.1}, "criterion-out-of-range", {"key": "threshold", "expected": "[0, 1]"}),
+        ({"threshold": math.nan}, "criterion-out-of-range", {"key": "threshold"}),
+    ],
+)
+def test_impossible_criteria_are_refused(wrong: dict[str, Any], code: str, fields: dict[str, Any]) -> None:
+    with mistake(code, **fields):
+        ThresholdCriterion(**wrong)
+    assert ThresholdCriterion(threshold=0.0).threshold == 0
+
+
+# Both
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_threshold_belongs_to_the_calibrated_probabilities(seed: int) -> None:
+    logits, labels = overlapping(seed, 4.0)
+    point = choose_operating_point(logits, labels)
+    assert point.temperature == fit_temperature(logits, labels)
+    assert point.temperature > 2
+    calibrated = special.expit(logits / point.temperature)
+    best = max(f1_at(labels, calibrated, score) for score in calibrated)
+    assert f1_at(labels, calibrated, point.threshold) == best
+    assert point.threshold == pytest.approx(choose_threshold(labels, calibrated), rel=1e-12)
+
+
+def test_operating_point_of_a_perfect_validation() -> None:
+    point = choose_operating_point([-3.0, -1.0, 1.0, 2.0], [0, 0, 1, 1])
+    assert point == OperatingPoint(threshold=0.5, temperature=1.0)
+
+
+@pytest.mark.parametrize("function", [fit_temperature, choose_operating_point])
+@pytest.mark.parametrize(
+    ("logits", "labels", "message"),
+    [
+        ([1.0, math.nan], [0, 1], "logits must be finite, 1 of 2"),
+        ([1.0, -math.inf], [0, 1], "logits must be finite, 1 of 2"),
+        ([1.0, 2.0], [0, 1, 1], r"same shape, found \(3,\) and \(2,\)"),
+        ([1.0, 2.0], [0, 3], r"found \[0, 3\]"),
+    ],
+)
+def test_wrong_logits_are_named(
+    function: Callable[[Any, Any], object], logits: ArrayLike, labels: ArrayLike, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        function(logits, labels)
