@@ -27,7 +27,7 @@ from torchvision import transforms
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from bldml.dataset.cache.reader import CachedImages
+from bldml.dataset.cache.format import CachedImages
 from bldml.dataset.cache.writer import ImageCache
 from bldml.dataset.images import ResizedImage, load_rgb
 from bldml.dataset.samples import Sample

@@ -1,4 +1,8 @@
-"""Many texts, and what the files of many photographs hold, in arrays: objects would take three times the memory."""
+"""Many texts, and what the files of many photographs hold, in arrays: objects would take three times the memory.
+
+Objects would also be copied little by little into every process that is forked from this one: reading an object counts
+a reference to it, which is a write.
+"""
 
 from array import array
 from collections.abc import Iterable, Sequence
@@ -19,20 +23,11 @@ _ROW = np.dtype(
         ("quantization", np.float64),
     ]
 )  # fmt: skip
+_KIND = ("camera", "format", "mode", "frames", "orientation", "has_gps", "icc")  # fields that many files have alike
 
 
 class Texts(Sequence[str]):
-    """Many texts in one array.
-
-    A list of them would take 50 bytes more for each, and be copied little by little into every process that is forked
-    from this one: reading an object counts a reference to it, which is a write.
-
-    Args:
-        texts: Any, with lone surrogates too, as in the names of files.
-
-    >>> list(Texts(["Fagus", "", "grandifolia"]))
-    ['Fagus', '', 'grandifolia']
-    """
+    """Many texts in one array, with lone surrogates too, as in the names of files."""
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
         self._bytes, self._ends = bytearray(), array("q", [0])
@@ -40,12 +35,11 @@ class Texts(Sequence[str]):
             self.append(text)
 
     def append(self, text: str) -> None:
-        """Add one."""
+        """Append a text."""
         self._bytes += text.encode("utf-8", "surrogateescape")
         self._ends.append(len(self._bytes))
 
     def __len__(self) -> int:
-        """How many."""
         return len(self._ends) - 1
 
     @overload
@@ -53,7 +47,6 @@ class Texts(Sequence[str]):
     @overload
     def __getitem__(self, index: slice) -> list[str]: ...
     def __getitem__(self, index: int | slice) -> str | list[str]:
-        """One text, or some."""
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
         if not 0 <= index < len(self):
@@ -62,20 +55,12 @@ class Texts(Sequence[str]):
 
 
 class Digests(Sequence[str]):
-    """SHA-256 of many files, in hexadecimal; held in a third of the space.
-
-    Args:
-        raw: Their bytes, (n, DIGEST_BYTES).
-
-    >>> Digests(np.zeros((2, DIGEST_BYTES), np.uint8))[1][:4]
-    '0000'
-    """
+    """SHA-256 of many files, in hexadecimal; `raw` holds their bytes, (n, DIGEST_BYTES)."""
 
     def __init__(self, raw: npt.NDArray[np.uint8]) -> None:
         self.raw = raw
 
     def __len__(self) -> int:
-        """How many."""
         return len(self.raw)
 
     @overload
@@ -83,16 +68,12 @@ class Digests(Sequence[str]):
     @overload
     def __getitem__(self, index: slice) -> "Digests": ...
     def __getitem__(self, index: int | slice) -> "str | Digests":
-        """One, or some that share their memory with these."""
+        """Return one digest, or some that share their memory with these."""
         return Digests(self.raw[index]) if isinstance(index, slice) else self.raw[index].tobytes().hex()
 
 
 class MetadataTable(Sequence[Metadata | None]):
-    """What many files say of themselves; what many say alike, such as the camera, is there once.
-
-    Args:
-        length: Of how many.
-    """
+    """Metadata of `length` files, None at first; what many files have alike, such as the camera, is stored once."""
 
     def __init__(self, length: int) -> None:
         self._rows: npt.NDArray[Any] = np.zeros(length, _ROW)
@@ -101,12 +82,7 @@ class MetadataTable(Sequence[Metadata | None]):
 
     @classmethod
     def of(cls, rows: npt.NDArray[Any], kinds: list[Any]) -> "MetadataTable":
-        """Return the table that has these `parts`.
-
-        Raises:
-            ValueError: They are not parts of one.
-            TypeError: They are not parts of one.
-        """
+        """Return the table that has these `parts`; ValueError or TypeError if they are not parts of one."""
         if rows.dtype != _ROW or rows.ndim != 1 or kinds[:1] != [None] or set(rows["kind"]) - set(range(len(kinds))):
             raise ValueError("no table of metadata")
         for column in ("taken", "subsec"):
@@ -119,15 +95,14 @@ class MetadataTable(Sequence[Metadata | None]):
         return table
 
     def parts(self) -> tuple[npt.NDArray[Any], list[Any]]:
-        """Return an array with a row for each file, and what many say alike, which JSON can hold."""
+        """Return an array with a row for each file, and what many have alike, which JSON can hold."""
         return self._rows, self._kinds
 
     def double(self) -> None:
-        """Make room for twice as many."""
+        """Make room for twice as many files."""
         self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
 
     def __len__(self) -> int:
-        """Of how many."""
         return len(self._rows)
 
     @overload
@@ -135,7 +110,7 @@ class MetadataTable(Sequence[Metadata | None]):
     @overload
     def __getitem__(self, index: slice) -> "MetadataTable": ...
     def __getitem__(self, index: int | slice) -> "Metadata | MetadataTable | None":
-        """Of one, or of some that share their memory with these."""
+        """Return the metadata of one file, or of some that share their memory with these."""
         if isinstance(index, slice):
             part = copy(self)
             part._rows = self._rows[index]
@@ -147,21 +122,17 @@ class MetadataTable(Sequence[Metadata | None]):
         return Metadata(width, height, taken=taken.decode(), subsec=subsec.decode(), quantization=quantization, **kind)
 
     def aspects(self) -> npt.NDArray[np.float64]:
-        """Width to height of each upright photograph; 1 where its file does not say."""
+        """Return the ratio of width to height of each upright photograph; 1 where it is unknown."""
         aspects = np.ones(len(self))
         np.divide(self._rows["width"], self._rows["height"], where=self._rows["height"] > 0, out=aspects)
         return aspects
 
     def __setitem__(self, index: int, metadata: Metadata | None) -> None:
-        """Take down what one says."""
         if metadata is None:
             self._rows[index] = 0
             return
         m = metadata
-        kind = {
-            "camera": m.camera, "format": m.format, "mode": m.mode, "frames": m.frames, "orientation": m.orientation,
-            "has_gps": m.has_gps, "icc": m.icc,
-        }  # fmt: skip
+        kind = {field: getattr(m, field) for field in _KIND}
         number = self._numbers.setdefault(tuple(kind.values()), len(self._kinds))
         if number == len(self._kinds):
             self._kinds.append(kind)
@@ -169,16 +140,7 @@ class MetadataTable(Sequence[Metadata | None]):
 
 
 class Contents:
-    """Of many photographs.
-
-    Args:
-        length: How many.
-
-    Attributes:
-        digests: SHA-256 of each file's content.
-        metadata: What each file says of itself.
-        phashes: Their perceptual hashes (see `phash.perceptual_hash`).
-    """
+    """SHA-256, metadata and perceptual hash of the files of `length` photographs."""
 
     def __init__(self, length: int) -> None:
         self.digests = Digests(np.zeros((length, DIGEST_BYTES), np.uint8))
@@ -186,11 +148,10 @@ class Contents:
         self.phashes: PHashes = np.zeros((length, PHASH_BYTES), np.uint8)
 
     def __len__(self) -> int:
-        """How many."""
         return len(self.digests)
 
     def __getitem__(self, part: slice) -> "Contents":
-        """Some that share their memory with these."""
+        """Return the data of some photographs, which share their memory with these."""
         some = copy(self)
         some.digests, some.metadata, some.phashes = self.digests[part], self.metadata[part], self.phashes[part]
         return some
@@ -200,7 +161,7 @@ class Contents:
         self.phashes = self.phashes[:0].copy()
 
     def take_down(self, row: int, digest: str, metadata: Metadata | None, phash: PHash) -> None:
-        """What one photograph's file holds."""
+        """Store the data of one photograph."""
         self.digests.raw[row] = np.frombuffer(bytes.fromhex(digest), np.uint8)
         self.metadata[row] = metadata
         self.phashes[row] = phash

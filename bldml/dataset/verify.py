@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 
-from bldml.dataset.cache.writer import ImageCache, Known
+from bldml.dataset.cache.writer import ImageCache
 from bldml.dataset.duplicates.phash import NO_PHASH, PHash, perceptual_hash
 from bldml.dataset.images import UnreadableImage, load_rgb
 from bldml.dataset.metadata import Metadata, read_metadata
@@ -17,36 +17,25 @@ from bldml.io.system import sha256_of
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """Result for one photograph, decoded now or when it was cached.
-
-    Attributes:
-        sample: The photograph.
-        digest: SHA-256 of the file; empty if it could not be read.
-        reason: Why the photograph cannot be used; empty if it can.
-        metadata: Metadata of the file; None if it could not be read.
-        phash: Perceptual hash (see `phash.perceptual_hash`).
-    """
+    """Result for one photograph, decoded now or when it was cached."""
 
     sample: Sample
-    digest: str = ""
-    reason: str = ""
-    metadata: Metadata | None = None
+    digest: str = ""  # SHA-256 of the file; empty if it could not be read
+    reason: str = ""  # why the photograph cannot be used; empty if it can
+    metadata: Metadata | None = None  # metadata of the file; None if it could not be read
     phash: PHash = field(default_factory=lambda: NO_PHASH, compare=False, repr=False)
 
 
 def verify(
     samples: Iterable[Sample], target_size: int, workers: int, cache: ImageCache | None = None
 ) -> Generator[Verified]:
-    """Decode photographs as training will, in order, without keeping the pixels in memory.
+    """Decode photographs as training will, without keeping the pixels in memory; yield one result per photograph.
 
     Args:
-        samples: Photographs to decode.
+        samples: Photographs to decode; the order of the results is theirs.
         target_size: Side in pixels that training needs; determines the scale at which a JPEG is decoded.
         workers: Number of threads; PIL decodes without the interpreter lock.
         cache: Cache of decoded photographs; cached ones are only read for their SHA-256, the others are added.
-
-    Yields:
-        One result per sample, in the same order.
     """
     iterator = iter(samples)
     with ThreadPoolExecutor(workers) as pool:
@@ -57,25 +46,20 @@ def verify(
 
 def _verify_one(sample: Sample, target_size: int, cache: ImageCache | None) -> Verified:
     try:
-        digest, known = _look_up(sample, cache)
-        if known is not None:
-            return Verified(sample, digest, metadata=known.metadata, phash=known.phash)
+        digest = ""
+        with suppress(OSError):  # load_rgb says what is wrong
+            if cache is not None and stat.S_ISREG(sample.path.stat().st_mode):  # a pipe would never end
+                digest = sha256_of(sample.path)
+                if (known := cache.find(digest)) is not None:
+                    metadata, phash = known
+                    return Verified(sample, digest, metadata=metadata, phash=phash)
         photograph = load_rgb(sample.path, target_size)
         digest = digest or sha256_of(sample.path)
-        found = Verified(sample, digest, metadata=read_metadata(sample.path), phash=perceptual_hash(photograph))
+        metadata, phash = read_metadata(sample.path), perceptual_hash(photograph)
         if cache is not None:
-            cache.add(digest, photograph, found.metadata, found.phash)
-        return found
+            cache.add(digest, photograph, metadata, phash)
+        return Verified(sample, digest, metadata=metadata, phash=phash)
     except UnreadableImage as error:
         return Verified(sample, reason=error.reason)
     except OSError as error:
         return Verified(sample, reason=error.strerror or str(error))
-
-
-def _look_up(sample: Sample, cache: ImageCache | None) -> tuple[str, Known | None]:
-    if cache is not None:
-        with suppress(OSError):  # load_rgb says what is wrong
-            if stat.S_ISREG(sample.path.stat().st_mode):  # a pipe would never end
-                digest = sha256_of(sample.path)
-                return digest, cache.find(digest)
-    return "", None

@@ -18,9 +18,17 @@ from PIL import Image
 
 from bldml.dataset.cache import format as cache_format
 from bldml.dataset.cache import writer as cache_writer
-from bldml.dataset.cache.format import DamagedRow, RowIndex, Shard, cache_name, pixel_bytes, read_shard, row_bytes
+from bldml.dataset.cache.format import (
+    CachedImages,
+    DamagedRow,
+    RowIndex,
+    Shard,
+    cache_name,
+    pixel_bytes,
+    read_shard,
+    row_bytes,
+)
 from bldml.dataset.cache.location import FOLDER, VARIABLE, find_folders, is_writable
-from bldml.dataset.cache.reader import CachedImages
 from bldml.dataset.cache.writer import ImageCache, ShardWriter, describe_cache
 from bldml.dataset.contents import Digests, MetadataTable
 from bldml.dataset.duplicates.phash import NO_PHASH
@@ -516,11 +524,12 @@ def two_rows(folder: Path, metadata: Sequence[Metadata | None] = (None, None)) -
 
 def test_metadata_of_any_kind(tmp_path: Path) -> None:
     odd = Metadata(3, 2, "Canon \\xe9 \u2028 é\0", "2024-06-01T12:30:00", "04", quantization=2.25, has_gps=True)
-    found = read_shard(two_rows(tmp_path, [None, odd]), 4)
+    index = two_rows(tmp_path, [None, odd])
+    found = read_shard(index, 4)
     assert found is not None
     assert list(found.metadata) == [None, odd]
     assert list(found.digests) == ["0f" * 32, "1f" * 32]
-    without = read_shard(found.index, 4, with_metadata=False)
+    without = read_shard(index, 4, with_metadata=False)
     assert without is not None
     assert list(without.metadata) == []
 
@@ -573,7 +582,7 @@ def reread(index: Path, arrays: dict[str, Any]) -> Shard | None:
 def test_digests_that_begin_alike() -> None:
     digests = [f"{'ab' * 8}{number:048x}" for number in range(4)] + ["cd" * 32]
     shards = [
-        Shard(Path(), Path(), Digests(np.array([list(bytes.fromhex(d)) for d in some], np.uint8).reshape(-1, 32)),
+        Shard(Path(), Digests(np.array([list(bytes.fromhex(d)) for d in some], np.uint8).reshape(-1, 32)),
               np.zeros((len(some), 2), np.uint32), MetadataTable(0))
         for some in ([digests[2], digests[0]], [], [digests[4], digests[3], digests[0]])
     ]  # fmt: skip

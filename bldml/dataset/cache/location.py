@@ -26,15 +26,9 @@ def find_folders(given: Path | None, data: Path) -> list[Path]:
     data folder, where there is room for photographs, and in the working directory, for data folders beside which the
     user may not write. Never in the home folder, which is small on clusters, nor in a temporary one, which may be in
     memory.
-
-    Args:
-        given: The configured folder.
-        data: The data folder.
     """
-    if given is not None:
-        return [given.expanduser()]
-    if os.environ.get(VARIABLE):
-        return [Path(os.environ[VARIABLE]).expanduser()]
+    if configured := given or os.environ.get(VARIABLE):
+        return [Path(configured).expanduser()]
     return [Path(os.path.realpath(data)).parent / FOLDER, Path.cwd() / FOLDER]
 
 
@@ -45,12 +39,9 @@ def is_writable(folder: Path) -> bool:
 
 
 def make_cache_folder(folder: Path) -> None:
-    """Make the folder of a cache where it is missing, and mark it as one that others need not keep.
+    """Make the folder of a cache where it is missing, and mark it as one that others need not keep, or raise OSError.
 
     A folder of another name that was there before is not marked: the user may have more in it.
-
-    Raises:
-        OSError: It cannot be made or written to.
     """
     try:
         folder.mkdir(parents=True)
@@ -70,8 +61,8 @@ def check_place(given: Path | None, collection: Collection, *, by_folders: bool)
     Args:
         given: The configured folder; None for that of the environment variable, if there is one.
         collection: The photographs.
-        by_folders: Whether folders are the classes, so that nothing else belongs below the root. A manifest's root may
-            hold other things beside the folders with photographs.
+        by_folders: Whether folders are the classes, so that nothing else belongs below the root; a manifest's root may
+            hold other things.
 
     Raises:
         DatasetError: It lies there; links are followed.
@@ -82,19 +73,16 @@ def check_place(given: Path | None, collection: Collection, *, by_folders: bool)
     place, root = Path(os.path.realpath(Path(configured).expanduser())), Path(os.path.realpath(collection.root))
     taken = {root}
     if not by_folders:
-        parents = {sample.path.parent for samples in collection.splits.values() for sample in samples}
-        taken = {Path(os.path.realpath(parent)) for parent in parents}
+        taken = {Path(os.path.realpath(folder)) for folder in {s.path.parent for s in collection.samples()}}
     around = next((folder for folder in (place, *place.parents) if folder in taken), root if place == root else None)
     if around is None:
         return
-    option = "--data.cache_dir" if given is not None else f"environment variable {VARIABLE}"
-    beside = show_path(root.parent / FOLDER)
+    option, way_out = "--data.cache_dir", "omit --data.cache_dir"
+    if given is None:
+        option, way_out = f"environment variable {VARIABLE}", "unset the variable"
     where = "is" if place == around else "is inside"
-    raise DatasetError(
+    message = (
         f"The cache folder {show_path(configured)} ({option}) {where} the photograph folder {show_path(around)}. Use a "
-        f"folder outside it, such as --data.cache_dir {beside}, or "
-        f"{'omit --data.cache_dir' if given is not None else 'unset the variable'}.",
-        "cache-among-photographs",
-        path=configured,
-        root=around,
+        f"folder outside it, such as --data.cache_dir {show_path(root.parent / FOLDER)}, or {way_out}."
     )
+    raise DatasetError(message, "cache-among-photographs", path=configured, root=around)

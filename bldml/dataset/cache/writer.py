@@ -1,7 +1,7 @@
 """Cached images, for the next epoch and the next run: upright, sRGB, resized to a square, 8 bits.
 
-A photograph is known by the SHA-256 of its file, whatever it is called, so that a renamed, moved or otherwise divided
-one is found again, and a changed one is not. What a run had to decode itself it adds as one more shard.
+A photograph is known by the SHA-256 of its file, whatever it is called, so that a renamed or moved one is found again,
+and a changed one is not. What a run had to decode itself it adds as one more shard.
 """
 
 import errno
@@ -15,7 +15,6 @@ import zlib
 from array import array
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -61,14 +60,13 @@ class ShardWriter:
     Two processes that write the same images at once each have a file of rows of their own; the first index stays.
 
     Args:
-        folder: Where; made where it is missing.
-        name: Beginning of the files' names: side and version.
-        side: Of the images, in pixels.
-        expected: How many there will be, as far as is known; at least 1.
+        folder: Folder of the shard; created if it is missing.
+        name: Beginning of the files' names (see `cache_name`).
+        side: Side of the images in pixels.
+        expected: Expected number of images, at least 1.
 
     Raises:
-        NoSpace: They would not fit.
-        OSError: The folder cannot be written to.
+        NoSpace, OSError: They would not fit, or the folder cannot be written to; `add` too.
     """
 
     def __init__(self, folder: Path, name: str, side: int, expected: int) -> None:
@@ -84,12 +82,7 @@ class ShardWriter:
         self._metadata = MetadataTable(expected)
 
     def add(self, digest: str, image: ResizedImage, metadata: Metadata | None, phash: PHash) -> None:
-        """Write one image; nothing where there is one of this photograph already.
-
-        Raises:
-            NoSpace: The disk has become full.
-            OSError: It cannot be written.
-        """
+        """Write one image; nothing where there is one of this photograph already."""
         data, key = (image.tobytes(), phash.tobytes()), bytes.fromhex(digest)
         with self._lock:
             row = len(self._row_of)
@@ -107,9 +100,6 @@ class ShardWriter:
         """Write the index and return the file of rows.
 
         None, and no file, where nothing was added, or where another job has finished the same shard: it may be in use.
-
-        Raises:
-            OSError: It cannot be written.
         """
         if not self._row_of:
             self.abandon()
@@ -170,7 +160,7 @@ class ShardWriter:
 
 
 def _name(written: Path, index: Path, side: int) -> bool:
-    """Give an index its name; False where a sound one of the same photographs has it."""
+    """Give an index its name; False where an undamaged one of the same photographs has it."""
     try:
         os.link(written, index)
     except FileExistsError:
@@ -180,15 +170,6 @@ def _name(written: Path, index: Path, side: int) -> bool:
     except OSError:  # a file system without links
         written.replace(index)
     return True
-
-
-def shown_size(size: int) -> str:
-    """Return a size as a person would say it.
-
-    >>> shown_size(300 * 2**20), shown_size(5 * GIB)
-    ('300 MiB', '5.0 GiB')
-    """
-    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / 2**20:.0f} MiB"
 
 
 def _remove_unfinished(folder: Path) -> None:
@@ -201,24 +182,15 @@ def _remove_unfinished(folder: Path) -> None:
                     path.unlink()
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What is known of a photograph without decoding it."""
-
-    metadata: Metadata | None
-    phash: PHash
-
-
 class ImageCache:
     """What `verify` asks before it decodes a photograph, and adds the image to when it had to decode it.
 
     Args:
-        folders: Of the cache; see `find_folders`. Images are looked for in all, and added to the first that can be
-            written to.
-        side: Of the images, in pixels.
+        folders: Folders of the cache. Images are looked for in all, and added to the first that can be written to.
+        side: Side of the images in pixels.
         target_size: See `cache_name`.
-        expected: How many photographs there are.
-        write: Whether to add what is missing; else only look.
+        expected: Number of photographs.
+        write: Whether to add missing images.
 
     Attributes:
         trouble: Why something that should be cached is not; empty as long as all is well.
@@ -237,8 +209,8 @@ class ImageCache:
         self._folder: Path | None = None
         self._lock = threading.Lock()
 
-    def find(self, digest: str) -> Known | None:
-        """Return what is known of the photograph whose file has this SHA-256; None where its image is not cached."""
+    def find(self, digest: str) -> tuple[Metadata | None, PHash] | None:
+        """Return metadata and perceptual hash of the photograph with this SHA-256; None if its image is not cached."""
         found = self._index.find(digest)
         if found is None:
             return None
@@ -248,7 +220,7 @@ class ImageCache:
             if number not in self._rows:
                 self._rows[number] = Rows(shard.rows, self.side)
         try:
-            return Known(shard.metadata[row], self._rows[number].phash(row, int(shard.checksums[row, 1])))
+            return shard.metadata[row], self._rows[number].phash(row, int(shard.checksums[row, 1]))
         except DamagedRow:
             return None
 
@@ -264,22 +236,18 @@ class ImageCache:
             if self._writer is not None:
                 self._writer.add(digest, image, metadata, phash)
         except (OSError, NoSpace) as error:
-            self.trouble = self.trouble or _plain(error, self._folder)
+            self.trouble = self.trouble or self._reason(error)
             if self._writer is not None:
                 self._writer.empty()
 
     def _begin(self) -> ShardWriter:
-        folder = next((folder for folder in self.folders if is_writable(folder)), None)
-        if folder is None:
-            raise NoSpace(f"{' and '.join(show_path(folder) for folder in self.folders)} cannot be written to")
-        self._folder = folder
-        return ShardWriter(folder, self.name, self.side, max(1, self.expected - len(self._index)))
+        self._folder = next((folder for folder in self.folders if is_writable(folder)), None)
+        if self._folder is None:
+            raise NoSpace(f"{' and '.join(map(show_path, self.folders))} cannot be written to")
+        return ShardWriter(self._folder, self.name, self.side, max(1, self.expected - len(self._index)))
 
     def close(self) -> None:
-        """Finish the shard; what was written until a run was interrupted need not be decoded again.
-
-        Nothing is found or added after that.
-        """
+        """Finish the shard, also of an interrupted run; nothing is found or added after that."""
         self._shards, self._index, self._rows, self.write = [], RowIndex([]), {}, False
         writer, self._writer = self._writer, None
         if writer is None:
@@ -288,24 +256,26 @@ class ImageCache:
             if not self.trouble:
                 self.written = writer.finish()
         except OSError as error:
-            self.trouble = _plain(error, self._folder)
+            self.trouble = self._reason(error)
         finally:
             writer.abandon()
+
+    def _reason(self, error: OSError | NoSpace) -> str:
+        """Return why nothing can be cached, and in which folder; without one the error names those that were tried."""
+        is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        said = "the disk or your quota is full" if is_full else getattr(error, "strerror", None) or str(error)
+        return said if self._folder is None else f"{show_path(self._folder)}: {said}"
 
 
 def describe_cache(written: Sequence[Path]) -> str:
     """Return where images were cached, and how much lies there."""
     folder = written[0].parent
     old = _size(folder.glob(f"*px-*{_OLD}"))
-    left = (
-        f" Files *{_OLD} there ({shown_size(old)}) are of bldml 0.1; delete them when no job of 0.1 runs."
-        if old
-        else ""
-    )
+    left = f" Files *{_OLD} there ({shown_size(old)}) are of bldml 0.1; delete them when no job of 0.1 runs."
     return (
         f"Decoded images are cached for the next epochs and runs: {shown_size(_size(written))} more in "
         f"{show_path(folder)}, {shown_size(_size(folder.glob(f'*px-*{ROWS}')))} in all. The folder can be deleted when "
-        f"no run uses it.{left}"
+        f"no run uses it.{left if old else ''}"
     )
 
 
@@ -317,8 +287,10 @@ def _size(paths: Iterable[Path]) -> int:
     return size
 
 
-def _plain(error: OSError | NoSpace, folder: Path | None) -> str:
-    """Return why nothing can be cached, and in which folder; without one the error names those that were tried."""
-    is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    said = "the disk or your quota is full" if is_full else getattr(error, "strerror", None) or str(error)
-    return said if folder is None else f"{show_path(folder)}: {said}"
+def shown_size(size: int) -> str:
+    """Return a size in bytes as a person would say it.
+
+    >>> shown_size(300 * 2**20), shown_size(5 * GIB)
+    ('300 MiB', '5.0 GiB')
+    """
+    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / 2**20:.0f} MiB"

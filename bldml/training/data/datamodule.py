@@ -9,8 +9,8 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Sampler
 
+from bldml.dataset.cache.format import CachedImages
 from bldml.dataset.cache.location import check_place, find_folders
-from bldml.dataset.cache.reader import CachedImages
 from bldml.dataset.contents import Contents
 from bldml.dataset.files import show_path
 from bldml.dataset.folders import read_folders, read_unlabelled

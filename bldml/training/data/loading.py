@@ -16,8 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from bldml.dataset.cache.format import DamagedRow
-from bldml.dataset.cache.reader import CachedImages
+from bldml.dataset.cache.format import CachedImages, DamagedRow
 from bldml.dataset.images import ResizedImage, UnreadableImage, load_rgb
 from bldml.dataset.samples import Sample
 from bldml.errors import DatasetError
