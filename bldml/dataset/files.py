@@ -9,7 +9,7 @@ import shlex
 import stat
 import unicodedata
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,48 +27,39 @@ HIDDEN = "hidden or system file or folder"
 
 @dataclass
 class Found:
-    """Result of a search.
+    """Result of a search."""
 
-    Attributes:
-        photographs: Paths of photographs in readable formats, in a fixed order.
-        ignored: Number of ignored files, links and folders, by reason in plain words.
-        heif: HEIC photographs that cannot be read because the extra is not installed.
-    """
-
-    photographs: list[Path] = field(default_factory=list)
-    ignored: Counter[str] = field(default_factory=Counter)
-    heif: list[Path] = field(default_factory=list)
+    photographs: list[Path] = field(default_factory=list)  # in readable formats, in a fixed order
+    ignored: Counter[str] = field(default_factory=Counter)  # number of files, links and folders by reason
+    heif: list[Path] = field(default_factory=list)  # HEIC that cannot be read because the extra is not installed
 
 
 def is_ignored_name(name: str) -> bool:
-    """Return whether a file or folder is hidden or was created by the system or a notebook.
-
-    >>> [is_ignored_name(name) for name in ("._a.jpg", ".ipynb_checkpoints", "Thumbs.db", "leaf.jpg")]
-    [True, True, True, False]
-    """
+    """Return whether a file or folder is hidden or was created by the system or a notebook."""
     return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
-class Searcher:
-    """Searches folders below one root; finds each real file once, under its own name rather than that of a link.
+def search_folders(root: Path, folders: Iterable[Path]) -> list[Found]:
+    """Search folders below one root; find each real file once, under its own name rather than that of a link.
 
-    Links are followed only in `finish`, so that a file that is also the target of a link is found at its own path. A
-    link is followed only if its target is inside the root and was not found before, so loops end.
-
-    Args:
-        root: Folder that links must not leave.
-
-    Raises:
-        DatasetError: A folder cannot be listed.
+    Links are followed last, so that a file that is also the target of a link is found at its own path. A link is
+    followed only if its target is inside the root and was not found before, so loops end. A folder that cannot be
+    listed is a DatasetError.
     """
+    searcher = _Searcher(root)
+    found = [searcher.search(folder) for folder in folders]
+    searcher.follow_links()
+    return found
 
+
+class _Searcher:
     def __init__(self, root: Path) -> None:
         self.root, self.real_root = root, os.path.realpath(root)
         self.visited: set[str] = set()
         self.links: deque[tuple[Path, Found]] = deque()
 
     def search(self, folder: Path) -> Found:
-        """Search the root or a folder below it, without links; call `finish` after the last folder to add them."""
+        """Search the root or a folder below it; `follow_links` adds to the result what its links lead to."""
         found = Found()
         below = folder.relative_to(self.root)
         # A link up to a folder that contains this one leads to no further photographs.
@@ -79,8 +70,7 @@ class Searcher:
             self.links.append((folder, found))
         return found
 
-    def finish(self) -> None:
-        """Follow the links found so far, each at most once."""
+    def follow_links(self) -> None:
         while self.links:
             path, found = self.links.popleft()
             real = os.path.realpath(path)
@@ -140,11 +130,7 @@ class Searcher:
 
 
 def list_folder(folder: Path) -> list[os.DirEntry[str]]:
-    """Return the entries of a folder, sorted by the bytes of their names, so that the order is the same everywhere.
-
-    Raises:
-        DatasetError: The folder cannot be listed.
-    """
+    """Return the entries of a folder, sorted by the bytes of their names, or raise DatasetError."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: os.fsencode(entry.name))
@@ -166,11 +152,7 @@ def is_folder(path: Path) -> bool:
 
 
 def show_path(path: str | os.PathLike[str]) -> str:
-    r"""Return a path as one line of plain text, for messages.
-
-    >>> show_path("a\nb.jpg")
-    'a\\nb.jpg'
-    """
+    """Return a path as one line of plain text, for messages."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
@@ -224,10 +206,6 @@ def escape_path(path: str | os.PathLike[str]) -> str:
 
 
 def unescape_path(text: str) -> str:
-    r"""Return the path that `escape_path` encoded.
-
-    >>> os.fsencode(unescape_path("caf\\xe9.jpg"))
-    b'caf\xe9.jpg'
-    """
+    """Return the path that `escape_path` encoded."""
     raw = re.sub(rb"\\x([0-9a-f]{2})", lambda match: bytes([int(match[1], 16)]), os.fsencode(text))
     return os.fsdecode(raw)

@@ -9,12 +9,11 @@ from pathlib import Path, PurePath
 
 from bldml.dataset.files import (
     HIDDEN,
-    Found,
-    Searcher,
     escape_path,
     is_folder,
     is_ignored_name,
     list_folder,
+    search_folders,
     show_path,
     subfolders,
 )
@@ -44,8 +43,8 @@ def read_folders(
     """
     require_folder(root)
     present = {folder.name for folder in subfolders(root)}
-    searcher = Searcher(root)
     ignored: Counter[str] = Counter()
+    places = {"": root}  # by split; without split folders the class folders are in the root
     if present & set(SPLITS):
         if whole and "test" not in present:
             message = f"{show_path(root)} has split folders ({', '.join(sorted(present))}) but no test folder. Add one."
@@ -54,65 +53,51 @@ def read_folders(
         if "val" not in present and misnamed and not whole:
             message = f"{show_path(root)} has a folder named {misnamed[0]}. Rename it to val."
             raise DatasetError(message, "val-folder-misnamed", path=root, found=misnamed[0], expected="val")
-        parts = {split: root / split for split in SPLITS if split in present}
+        places = {split: root / split for split in SPLITS if split in present}
         ignored["folder that is not a split"] += len(present - set(SPLITS))
-    else:
-        parts = {"": root}
-    found = {part: {folder: searcher.search(folder) for folder in subfolders(path)} for part, path in parts.items()}
-    searcher.finish()
-    if whole and "" not in parts:
-        # The other splits were searched as well: a file there that test only links to belongs to that split.
-        parts, found = {"test": parts["test"]}, {"test": found["test"]}
-    for path in {root, *parts.values()}:
-        ignored.update(_loose_files(path))
+    # The other splits are searched for a whole test split as well: a file that it only links to belongs to them.
+    folders = [(split, folder) for split, place in places.items() for folder in subfolders(place)]
+    found = search_folders(root, (folder for _, folder in folders))
+    in_flat_folder = [split for split in SPLITS if split != "test" or test_fraction > 0]
+    names = ["test"] if whole else in_flat_folder if "" in places else list(places)
+    read = {split: place for split, place in places.items() if split in ("", *names)}
+    for place in {root, *read.values()}:
+        ignored.update(_loose_files(place))
 
-    names = [split for split in SPLITS if split in parts]
-    if "" in parts:
-        names = ["test"] if whole else [s for s in SPLITS if s != "test" or test_fraction > 0]
     splits = {split: Samples(root) for split in names}
     heif: list[Path] = []
-    for part, classes in found.items():
-        for folder, photographs in classes.items():
-            ignored.update(photographs.ignored)
-            heif += photographs.heif
-            if not photographs.photographs:
-                ignored["folder without photographs"] += 1
-            label = class_name(folder.name, aliases)
-            for path in photographs.photographs:
-                split = part or ("test" if whole else divide(path.relative_to(folder), val_fraction, test_fraction))
-                splits[split].append(_sample(path, root, label))
+    for (own_split, folder), photographs in zip(folders, found, strict=True):
+        if own_split not in read:
+            continue
+        ignored.update(photographs.ignored)
+        heif += photographs.heif
+        if not photographs.photographs:
+            ignored["folder without photographs"] += 1
+        label = class_name(folder.name, aliases)
+        for path in photographs.photographs:
+            split = own_split or ("test" if whole else split_of(path.relative_to(folder), val_fraction, test_fraction))
+            splits[split].append(_sample(path, root, label))
     return Collection(root, splits, +ignored, tuple(heif))
 
 
 def read_unlabelled(root: Path) -> Collection:
-    """Read all photographs below a folder, or one photograph, into a split named `predict`.
-
-    Raises:
-        DatasetError: The folder does not exist or cannot be listed.
-    """
+    """Read all photographs below a folder, or one photograph, into a split named `predict`; DatasetError otherwise."""
     if os.path.isfile(root):  # noqa: PTH113  # Path.is_file raises PermissionError before Python 3.14
         return Collection(root.parent, {"predict": (_sample(root, root.parent, ""),)})
     require_folder(root)
-    searcher = Searcher(root)
-    found: Found = searcher.search(root)
-    searcher.finish()
+    (found,) = search_folders(root, [root])
     samples = Samples(root, (_sample(path, root, "") for path in found.photographs))
     return Collection(root, {"predict": samples}, found.ignored, tuple(found.heif))
 
 
-def divide(path: PurePath, val_fraction: float, test_fraction: float) -> str:
+def split_of(path: PurePath, val_fraction: float, test_fraction: float) -> str:
     """Return the split of a photograph in a flat folder, as a function of its name only.
 
-    Files that are added later do not change the split of existing ones, and each class is divided in the same
-    proportions (up to chance). Case and suffix are ignored, so that `a.JPG` and `a.jpg`, often the same photograph,
-    stay together.
+    Files that are added later do not change the split of existing ones, and each class is split in the same proportions
+    (up to chance). Case and suffix are ignored, so that `a.JPG` and `a.jpg`, often the same photograph, stay together.
+    The path is that below the class folder.
 
-    Args:
-        path: Path below the class folder.
-        val_fraction: Fraction of the validation split.
-        test_fraction: Fraction of the test split.
-
-    >>> [divide(PurePath(f"leaf_{i}.jpg"), 0.2, 0.2) for i in range(5)]
+    >>> [split_of(PurePath(f"leaf_{i}.jpg"), 0.2, 0.2) for i in range(5)]
     ['train', 'train', 'train', 'test', 'val']
     """
     text = os.fsencode(path.with_suffix("")).decode("utf-8", "surrogateescape")
@@ -124,11 +109,7 @@ def divide(path: PurePath, val_fraction: float, test_fraction: float) -> str:
 
 
 def require_folder(root: Path) -> None:
-    """Check that a data folder exists.
-
-    Raises:
-        DatasetError: It does not exist, cannot be reached, or is not a folder.
-    """
+    """Raise DatasetError unless a data folder exists, can be reached, and is a folder."""
     try:
         root.stat()
     except (FileNotFoundError, NotADirectoryError):

@@ -10,23 +10,19 @@ import os
 import stat
 import threading
 import warnings
+from collections.abc import Callable
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import (
-    BmpImagePlugin,
-    ExifTags,
-    Image,
-    ImageCms,
-    ImageFile,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import ExifTags, Image, ImageCms, ImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".tif", ".tiff", ".webp", ".bmp"})
 HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
@@ -37,7 +33,12 @@ MAX_PIXELS = 100_000_000
 """Maximum size of an image in any other format, in pixels; these cannot be decoded at a reduced scale."""
 
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
-_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_PARSERS: dict[tuple[bytes, ...], Callable[[BinaryIO], ImageFile.ImageFile]] = {
+    (b"\xff\xd8\xff",): JpegImageFile,  # an MPO begins with its first frame as an ordinary JPEG
+    (b"\x89PNG\r\n\x1a\n",): PngImageFile,
+    (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"): TiffImageFile,
+    (b"BM",): BmpImageFile,
+}  # by the first bytes of the file
 _END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -55,15 +56,7 @@ ResizedImage = npt.NDArray[np.uint8]
 
 
 class UnreadableImage(Exception):
-    """A photograph that cannot be used.
-
-    Args:
-        path: Path of the file.
-        reason: Reason in plain words.
-
-    >>> str(UnreadableImage(Path("BLD/leaf.jpg"), "the file is empty"))
-    'BLD/leaf.jpg: the file is empty'
-    """
+    """A photograph that cannot be used, with the reason in plain words."""
 
     def __init__(self, path: Path, reason: str) -> None:
         """Store path and reason, also in `args`, so that the error can be pickled in a loader worker."""
@@ -72,7 +65,6 @@ class UnreadableImage(Exception):
         self.reason = reason
 
     def __str__(self) -> str:
-        """Return path and reason."""
         return f"{self.path}: {self.reason}"
 
 
@@ -88,7 +80,6 @@ class _StrictDecoding:
     """
 
     def __init__(self) -> None:
-        """Create the context with no thread inside."""
         self._reset()
         # A loader worker must not inherit a lock that another thread holds.
         if hasattr(os, "register_at_fork"):
@@ -137,7 +128,7 @@ def load_rgb(path: Path, target_size: int | None = None) -> Image.Image:
             1/2, 1/4 or 1/8 of its size if both sides stay at least `2 * target_size`. None: full size.
 
     Returns:
-        Decoded image of mode "RGB", 8 bits per channel, independent of the file, its metadata and its colour profile.
+        Image of mode "RGB", 8 bits per channel, independent of the file, its metadata and its colour profile.
 
     Raises:
         UnreadableImage: The file is missing, not readable, not a regular file, of another format, damaged, truncated,
@@ -153,17 +144,14 @@ def load_rgb(path: Path, target_size: int | None = None) -> Image.Image:
         if not stat.S_ISREG(path.stat().st_mode):
             raise _Refused("not a regular file")
         with path.open("rb") as file, _strict_decoding:
-            image = _decode(file, target_size)
+            return _decode(file, target_size)
     except _Refused as refusal:
         raise UnreadableImage(path, str(refusal)) from None
-    # Damaged files make PIL raise almost any exception.
-    except Exception as error:
+    except Exception as error:  # damaged files make PIL raise almost any
         raise UnreadableImage(path, _plain_reason(error)) from error
-    return image
 
 
 def _decode(file: BinaryIO, target_size: int | None) -> Image.Image:
-    """Decode the upright sRGB image in an open file."""
     with parse_header(file) as image:
         data_start = file.tell()
         file_format = image.format or ""
@@ -199,22 +187,16 @@ def parse_header(file: BinaryIO) -> ImageFile.ImageFile:
     """Read the header with the parser for the file's first bytes.
 
     `Image.open(formats=...)` tries the same parsers, but also applies `Image.MAX_IMAGE_PIXELS`, which warns above 89
-    and fails above 179 megapixels. That limit is global to the process: it cannot be lifted for one thread. An MPO
-    begins with its first frame as an ordinary JPEG and needs no other parser. The parsers get no file name, because PIL
-    would map the file into memory, and truncating a mapped file kills the process.
+    and fails above 179 megapixels. That limit is global to the process: it cannot be lifted for one thread. The parsers
+    get no file name, because PIL would map the file into memory, and truncating a mapped file kills the process.
     """
     start = file.read(16)
     file.seek(0)
-    if start.startswith(b"\xff\xd8\xff"):
-        return JpegImagePlugin.JpegImageFile(file)
-    if start.startswith(b"\x89PNG\r\n\x1a\n"):
-        return PngImagePlugin.PngImageFile(file)
-    if start.startswith(_TIFF_STARTS):
-        return TiffImagePlugin.TiffImageFile(file)
+    for beginnings, parse in _PARSERS.items():
+        if start.startswith(beginnings):
+            return parse(file)
     if start.startswith(b"RIFF") and start[8:12] == b"WEBP":
-        return WebPImagePlugin.WebPImageFile(file)
-    if start.startswith(b"BM"):
-        return BmpImagePlugin.BmpImageFile(file)
+        return WebPImageFile(file)
     if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
         if not heif_available():
             raise _Refused("a HEIC file: install bldml[heif], or export it as JPEG")
@@ -233,6 +215,9 @@ def _transposition(image: Image.Image) -> Image.Transpose | None:
         return None
 
 
+_PIL_MODULES = r"(PIL|pillow_heif)\."
+
+
 def silence_pil_warnings() -> None:
     """Ignore PIL's own warnings about odd metadata and large images.
 
@@ -243,11 +228,7 @@ def silence_pil_warnings() -> None:
         warnings.filterwarnings("ignore", module=_PIL_MODULES)
 
 
-_PIL_MODULES = r"(PIL|pillow_heif)\."
-
-
 def _plain_reason(error: Exception) -> str:
-    """Return an exception of the system or of PIL in plain words."""
     if isinstance(error, FileNotFoundError):
         return "the file does not exist"
     if isinstance(error, PermissionError):
@@ -322,11 +303,7 @@ def _apply(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.I
 
 
 def resize_to_square(image: Image.Image | ResizedImage, side: int) -> ResizedImage:
-    """Resize a whole upright RGB image to a square of `side` pixels, whatever its aspect ratio; may be read-only.
-
-    >>> resize_to_square(Image.new("RGB", (60, 40)), 32).shape
-    (32, 32, 3)
-    """
+    """Resize a whole upright RGB image to a square of `side` pixels, whatever its aspect ratio; may be read-only."""
     if isinstance(image, np.ndarray):
         if image.shape == (side, side, 3):
             return image

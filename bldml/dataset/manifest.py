@@ -6,14 +6,13 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 
 from bldml.dataset.contents import Texts
-from bldml.dataset.files import Searcher, escape_path, escape_text, show_path, unescape_path
+from bldml.dataset.files import escape_path, escape_text, search_folders, show_path, unescape_path
 from bldml.dataset.samples import SPLITS, Collection, Sample, Samples, class_name
 from bldml.errors import DatasetError
-from bldml.io.text import counted, with_apostrophe, without_apostrophe
+from bldml.io.text import counted, first_few, with_apostrophe, without_apostrophe
 
 COLUMNS = ("path", "label", "split")
 OPTIONAL = ("group", "fold", "sha256")
@@ -77,12 +76,10 @@ def read_manifest(
 
 
 def _wrong_rows(problems: Sequence[tuple[int, str, str]], manifest: Path, root: Path) -> DatasetError:
-    shown = [f"row {number}: {text}" for number, _, text in problems[:MOST_ROWS_SHOWN]]
-    more = f"\n  … and {len(problems) - len(shown)} more" if len(problems) > len(shown) else ""
-    rows = "\n  ".join(shown) + more
+    rows = [f"row {number}: {text}" for number, _, text in problems]
     return DatasetError(
         f"The manifest {show_path(manifest)} has {counted(len(problems), 'error')} (paths are relative to "
-        f"{show_path(root)}):\n  {rows}\nCorrect these rows.",
+        f"{show_path(root)}):\n  {list_rows(rows)}\nCorrect these rows.",
         "manifest-rows-wrong",
         path=manifest,
         root=root,
@@ -90,49 +87,38 @@ def _wrong_rows(problems: Sequence[tuple[int, str, str]], manifest: Path, root: 
     )
 
 
+def list_rows(rows: Sequence[str]) -> str:
+    """Return the first of many rows for a message, one a line, and how many more there are."""
+    return first_few(rows, MOST_ROWS_SHOWN, "\n  ", "\n  … and ")
+
+
 def _given(names: Texts, texts: Texts) -> dict[str, str]:
     return {name: text for name, text in zip(names, texts, strict=True) if text}
 
 
 def with_fold(collection: Collection, fold: int, manifest: Path) -> Collection:
-    """Return the collection with one fold as val and all other non-test photographs as train.
-
-    Args:
-        collection: Collection from a manifest with the column fold.
-        fold: Number of the fold, as in that column.
-        manifest: Path of the manifest, for messages.
-
-    Raises:
-        DatasetError: The fold does not exist, or non-test photographs have no fold.
-    """
+    """Return the collection with one fold as val and all other non-test photographs as train, or raise DatasetError."""
     rest = [sample for split in ("train", "val") for sample in collection.splits.get(split, ())]
     known = sorted({collection.folds[s.name] for s in rest if s.name in collection.folds}, key=lambda f: (len(f), f))
     if str(fold) not in known:
         found = f"Found: {', '.join(known[:MOST_ROWS_SHOWN])}." if known else "No non-test photograph has a fold."
-        raise DatasetError(
+        message = (
             f"The manifest {show_path(manifest)} has no fold {fold}. {found} To write the column fold: "
-            "python -m bldml split … --folds 5. For the splits.csv of a run, set --data.fold null.",
-            "fold-unknown",
-            path=manifest,
-            found=fold,
-            known=known,
+            "python -m bldml split … --folds 5. For the splits.csv of a run, set --data.fold null."
         )
+        raise DatasetError(message, "fold-unknown", path=manifest, found=fold, known=known)
     without = [s.name for s in rest if s.name not in collection.folds]
     if without:
         have = "has" if len(without) == 1 else "have"
-        raise DatasetError(
+        message = (
             f"{counted(len(without), 'non-test photograph')} in the manifest {show_path(manifest)} {have} no fold: "
-            f"{', '.join(without[:5])}{', …' if len(without) > 5 else ''}. Fill the column fold.",
-            "fold-incomplete",
-            path=manifest,
-            found=without,
+            f"{', '.join(without[:5])}{', …' if len(without) > 5 else ''}. Fill the column fold."
         )
-    parts: dict[str, list[Sample]] = {"train": [], "val": []}
-    for sample in rest:
-        parts["val" if collection.folds[sample.name] == str(fold) else "train"].append(sample)
-    # Sorted, so that the order does not depend on the column split.
+        raise DatasetError(message, "fold-incomplete", path=manifest, found=without)
+    rest.sort(key=lambda sample: sample.name)  # so that the order does not depend on the column split
     splits: dict[str, Sequence[Sample]] = {
-        split: Samples(collection.root, sorted(samples, key=lambda s: s.name)) for split, samples in parts.items()
+        "train": Samples(collection.root, (s for s in rest if collection.folds[s.name] != str(fold))),
+        "val": Samples(collection.root, (s for s in rest if collection.folds[s.name] == str(fold))),
     }
     if "test" in collection.splits:
         splits["test"] = collection.splits["test"]
@@ -140,44 +126,31 @@ def with_fold(collection: Collection, fold: int, manifest: Path) -> Collection:
 
 
 def check_unchanged(collection: Collection, digests: Iterable[str]) -> None:
-    """Check that photographs have not changed since the manifest's column sha256 was written.
+    """Raise DatasetError if photographs have changed since the manifest's column sha256 was written.
 
-    Args:
-        collection: Collection with the digests of the manifest.
-        digests: SHA-256 of the present files, split after split.
-
-    Raises:
-        DatasetError: Photographs have changed.
+    `digests` are those of the present files, split after split.
     """
     changed = [
         sample.name
-        for sample, digest in zip(chain(*collection.splits.values()), digests, strict=True)
+        for sample, digest in zip(collection.samples(), digests, strict=True)
         if (asked := collection.digests.get(sample.name)) and digest != asked
     ]
     if changed:
         count = sum(map(len, collection.splits.values()))
-        shown = "".join(f"\n  {show_path(name)}" for name in changed[:MOST_ROWS_SHOWN])
-        more = f"\n  … and {len(changed) - MOST_ROWS_SHOWN} more" if len(changed) > MOST_ROWS_SHOWN else ""
         have = "has" if len(changed) == 1 else "have"
         raise DatasetError(
             f"{len(changed)} of {count} photographs {have} changed since the manifest was written (SHA-256 differs "
-            f"from the column sha256):{shown}{more}\nRestore the files. If the new ones are correct, run "
-            "python -m bldml split again with the same --output: it keeps the split assignments.",
+            f"from the column sha256):\n  {list_rows([*map(show_path, changed)])}\nRestore the files. If the new ones "
+            "are correct, run python -m bldml split again with the same --output: it keeps the split assignments.",
             "photographs-changed-since-split",
             found=changed,
         )
 
 
 def unlisted(collection: Collection) -> list[Path]:
-    """Return photographs below a manifest's root that are not in it, such as photographs added later.
-
-    Raises:
-        DatasetError: A folder below the root cannot be listed.
-    """
-    searcher = Searcher(collection.root)
-    found = searcher.search(collection.root)
-    searcher.finish()
-    listed = {os.path.realpath(sample.path) for samples in collection.splits.values() for sample in samples}
+    """Return photographs below a manifest's root that are not in it, such as photographs added later."""
+    (found,) = search_folders(collection.root, [collection.root])
+    listed = {os.path.realpath(sample.path) for sample in collection.samples()}
     return [path for path in found.photographs if os.path.realpath(path) not in listed]
 
 
@@ -202,13 +175,9 @@ def to_manifest(collection: Collection) -> str:
 def read_rows(
     table: Path, needed: Sequence[str], optional: Sequence[str] = (), noun: str = "manifest"
 ) -> Iterator[tuple[int, dict[str, str], bool]]:
-    """Read a CSV that was written by hand, by a spreadsheet or by bldml.
+    """Read a CSV in UTF-8 that was written by hand, by a spreadsheet or by bldml; messages call it `noun`.
 
-    Args:
-        table: Path of the file, in UTF-8.
-        needed: Required columns.
-        optional: Optional columns, which may occur once; other columns are returned unchanged.
-        noun: Name of the file in messages.
+    The columns `needed` must occur once, `optional` ones at most once; others are returned unchanged.
 
     Yields:
         Row number, cells by column, and whether there are more cells than columns, for each row that is not empty.
@@ -241,15 +210,12 @@ def _check_columns(table: Path, columns: list[str], needed: Sequence[str], optio
     missing = [column for column in needed if column not in columns]
     if missing:
         also = " (group is optional)" if "group" in optional else ""
-        raise DatasetError(
+        message = (
             f"The {noun} {show_path(table)} has no column {', '.join(missing)}. Found in row 1: "
             f"{show_path(', '.join(columns)) or 'nothing'}. Required columns: {', '.join(needed)}{also}. Save the file "
-            "as UTF-8 with commas between cells.",
-            "column-missing",
-            path=table,
-            found=columns,
-            expected=[*needed],
+            "as UTF-8 with commas between cells."
         )
+        raise DatasetError(message, "column-missing", path=table, found=columns, expected=[*needed])
     twice = [column for column in (*needed, *optional) if columns.count(column) > 1]
     if twice:
         message = f"The {noun} {show_path(table)} has the column {', '.join(twice)} twice. Remove one."

@@ -23,34 +23,21 @@ _MP_NUMBER_OF_IMAGES = 0xB001  # tag of the CIPA multi-picture format
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """Metadata of one photograph.
+    """Metadata of one photograph."""
 
-    Attributes:
-        width: Width of the upright photograph in pixels.
-        height: Height of the upright photograph in pixels.
-        camera: Maker and model; empty where unknown.
-        taken: Local time of the camera as ISO 8601 to the second; empty where unknown.
-        subsec: Digits of the fraction of the second; empty where unknown.
-        format: Format such as JPEG, MPO (a JPEG with several images), PNG; empty where unknown.
-        mode: PIL's mode of the stored pixels, such as RGB, L, CMYK, I;16.
-        frames: Number of images in the file.
-        orientation: EXIF orientation as stored, even if illegal; 0 if there is none.
-        has_gps: Whether the file contains the location.
-        icc: Name of the embedded colour profile; empty if there is none.
-        quantization: Mean of a JPEG's first quantisation table, higher for lower quality; 0 for other formats.
-    """
-
-    width: int
+    width: int  # of the upright photograph, in pixels
     height: int
-    camera: str = ""
-    taken: str = ""
-    subsec: str = ""
-    format: str = ""
-    mode: str = ""
-    frames: int = 1
-    orientation: int = 0
-    has_gps: bool = False
-    icc: str = ""
+    camera: str = ""  # maker and model; empty where unknown
+    taken: str = ""  # local time of the camera as ISO 8601 to the second; empty where unknown
+    subsec: str = ""  # digits of the fraction of the second; empty where unknown
+    format: str = ""  # such as JPEG, MPO (a JPEG with several images), PNG; empty where unknown
+    mode: str = ""  # PIL's mode of the stored pixels, such as RGB, L, CMYK, I;16
+    frames: int = 1  # number of images in the file
+    orientation: int = 0  # EXIF orientation as stored, even if illegal; 0 if there is none
+    has_gps: bool = False  # whether the file contains the location
+    icc: str = ""  # name of the embedded colour profile; empty if there is none
+    # Mean of a JPEG's first quantisation table, higher for lower quality (messengers and editors use their own tables);
+    # 0 for other formats
     quantization: float = 0.0
 
 
@@ -59,18 +46,18 @@ def read_metadata(path: Path) -> Metadata | None:
     silence_pil_warnings()
     try:
         with path.open("rb") as file, parse_header(file) as image:
-            return _describe(image)
+            return _metadata_of(image)
     except Exception:  # a damaged header makes PIL raise almost anything; load_rgb reports the reason
         return None
 
 
-def _describe(image: ImageFile.ImageFile) -> Metadata:
+def _metadata_of(image: ImageFile.ImageFile) -> Metadata:
     width, height = image.size
     exif, has_gps = _exif(image)
     orientation = exif.get(ExifTags.Base.Orientation)
     if orientation in _SIDEWAYS:
         width, height = height, width
-    frames = _frames(image)
+    profile = image.info.get("icc_profile")
     is_mpo = image.format == "JPEG" and "mp" in image.info
     return Metadata(
         width,
@@ -80,20 +67,19 @@ def _describe(image: ImageFile.ImageFile) -> Metadata:
         subsec=re.sub(r"[^0-9]", "", _text(exif.get(ExifTags.Base.SubsecTimeOriginal)))[:9],
         format="MPO" if is_mpo else image.format or "",
         mode=image.mode,
-        frames=frames,
+        frames=_frames(image),
         orientation=orientation if isinstance(orientation, int) else 0,
         has_gps=has_gps,
-        icc=_profile_name(profile) if isinstance(profile := image.info.get("icc_profile"), bytes) and profile else "",
+        icc=_profile_name(profile) if isinstance(profile, bytes) and profile else "",
         quantization=_quantization(image),
     )
 
 
 def _exif(image: Any) -> tuple[dict[int, Any], bool]:
-    """Return the EXIF tags, and whether there is a latitude."""
+    """Return the EXIF tags, those of the exposure included, and whether there is a latitude."""
     try:
         exif = image.getexif()
         has_gps = bool(exif.get_ifd(ExifTags.IFD.GPSInfo).get(ExifTags.GPS.GPSLatitude))
-        # The exposure time stamp is in a separate table.
         return {**exif, **exif.get_ifd(ExifTags.IFD.Exif)}, has_gps
     except Exception:  # damaged EXIF may raise anything
         return {}, False
@@ -110,17 +96,12 @@ def _frames(image: ImageFile.ImageFile) -> int:
 
 
 def _quantization(image: Any) -> float:
-    """Return the mean of a JPEG's first quantisation table.
-
-    It is higher for lower quality; messengers and editors use their own tables.
-    """
     table = (getattr(image, "quantization", None) or {}).get(0)
     return round(sum(table) / len(table), 2) if table else 0.0
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=64)  # a dataset has few profiles
 def _profile_name(profile: bytes) -> str:
-    """Return the name of a colour profile; cached, because a dataset has few profiles."""
     try:
         name = ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(profile)))
     except Exception:  # a damaged profile may raise anything

@@ -4,9 +4,10 @@ import hashlib
 import unicodedata
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from itertools import chain
 from operator import eq
 from pathlib import Path
 from typing import overload
@@ -20,30 +21,18 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One photograph.
-
-    Attributes:
-        path: Path of the file.
-        name: Path below the data folder as text for a table (see `files.escape_path`); identifies the sample.
-        class_name: Name of its class after aliases; empty where unknown.
-        group: Group (tree, site, burst) that must not be divided; empty where unknown.
-    """
+    """One photograph."""
 
     path: Path
-    name: str
-    class_name: str = ""
-    group: str = ""
+    name: str  # path below the data folder as text for a table (see `files.escape_path`); identifies the sample
+    class_name: str = ""  # name of its class after aliases; empty where unknown
+    group: str = ""  # group (tree, site, burst) that must not be divided; empty where unknown
 
 
 class Samples(Sequence[Sample]):
     """Sequence of samples in a few arrays; objects with their paths would need ten times the memory.
 
-    Args:
-        root: Folder that names are relative to; samples outside it are stored with their own path.
-        samples: The samples.
-
-    >>> list(Samples(Path("data"), [Sample(Path("data/a.jpg"), "a.jpg", "BLD")]))[0].class_name
-    'BLD'
+    Names are relative to `root`; samples outside it are stored with their own path.
     """
 
     def __init__(self, root: Path, samples: Iterable[Sample] = ()) -> None:
@@ -67,7 +56,6 @@ class Samples(Sequence[Sample]):
         self.names.append(sample.name)
 
     def __len__(self) -> int:
-        """Return the number of samples."""
         return len(self.names)
 
     @overload
@@ -75,7 +63,6 @@ class Samples(Sequence[Sample]):
     @overload
     def __getitem__(self, index: slice) -> list[Sample]: ...
     def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
-        """Return one sample, or a list of samples."""
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
         name = self.names[index]
@@ -83,7 +70,6 @@ class Samples(Sequence[Sample]):
         return Sample(path, name, self._classes[self._class[index]], self._groups[index])
 
     def __eq__(self, other: object) -> bool:
-        """Return whether the other is a sequence of the same samples."""
         return isinstance(other, Sequence) and len(self) == len(other) and all(map(eq, self, other))
 
     __hash__ = None  # type: ignore[assignment]
@@ -94,28 +80,23 @@ class Samples(Sequence[Sample]):
 
 @dataclass(frozen=True)
 class Collection:
-    """Samples by split, and the files that were ignored.
+    """Samples by split, and the files that were ignored."""
 
-    Attributes:
-        root: Folder that names are relative to.
-        splits: Samples of each existing split, in a fixed order.
-        ignored: Number of ignored files, links and folders, by reason.
-        heif: HEIC photographs that were skipped because they need the extra `bldml[heif]`.
-        digests: SHA-256 of the files according to the manifest, by sample name, where it has one.
-        folds: Number of the fold as text according to the manifest, by sample name, where it has one.
-    """
+    root: Path  # folder that names are relative to
+    splits: Mapping[str, Sequence[Sample]]  # samples of each existing split, in a fixed order
+    ignored: Mapping[str, int] = field(default_factory=dict)  # number of ignored files, links and folders, by reason
+    heif: tuple[Path, ...] = ()  # HEIC photographs that were skipped because they need the extra `bldml[heif]`
+    digests: Mapping[str, str] = field(default_factory=dict)  # SHA-256 by sample name, where the manifest has one
+    folds: Mapping[str, str] = field(default_factory=dict)  # number of the fold as text, likewise
 
-    root: Path
-    splits: Mapping[str, Sequence[Sample]]
-    ignored: Mapping[str, int] = field(default_factory=dict)
-    heif: tuple[Path, ...] = ()
-    digests: Mapping[str, str] = field(default_factory=dict)
-    folds: Mapping[str, str] = field(default_factory=dict)
+    def samples(self) -> Iterator[Sample]:
+        """Yield all samples, split after split."""
+        return chain.from_iterable(self.splits.values())
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes that contain a photograph, in alphabetical order."""
-        return tuple(sorted({s.class_name for split in self.splits.values() for s in split if s.class_name}))
+        return tuple(sorted({sample.class_name for sample in self.samples()} - {""}))
 
     def counts(self) -> dict[str, Counter[str]]:
         """Return the number of photographs of each class in each split."""
@@ -126,19 +107,14 @@ class Collection:
         excluded = set(names)
         if not excluded:
             return self
-        rest = {k: (s for s in v if s.name not in excluded) for k, v in self.splits.items()}
-        splits = {split: Samples(self.root, samples) for split, samples in rest.items()}
-        return replace(self, splits=splits)
+        rest = {k: Samples(self.root, (s for s in v if s.name not in excluded)) for k, v in self.splits.items()}
+        return replace(self, splits=rest)
 
 
 def class_name(text: str, aliases: Mapping[str, str] | None = None) -> str:
-    """Return the class of a folder's name or a manifest's label.
+    """Return the class of a folder's name or a manifest's label; `aliases` holds it where they differ.
 
     White space at both ends is ignored, and names are compared in Unicode form NFC, because macOS decomposes accents.
-
-    Args:
-        text: Name of the folder, or label.
-        aliases: Class name for such a name, where they differ.
 
     >>> class_name(" 1_BLD", {"1_BLD": "BLD"})
     'BLD'
@@ -152,35 +128,19 @@ def _plain(text: str) -> str:
 
 
 def check_trainable(collection: Collection) -> None:
-    """Check that a train and a val split exist, and that every split contains exactly two classes.
-
-    Raises:
-        DatasetError: They do not; the message gives the counts.
-    """
+    """Raise DatasetError unless a train and a val split exist, and every split contains exactly two classes."""
     names = collection.class_names
-    table = "; ".join(
-        f"{split}: " + (", ".join(f"{count[name]} {name}" for name in names) or "nothing")
-        for split, count in collection.counts().items()
-    )
     where = f"in {show_path(collection.root)}"
     if not any(collection.splits.values()):
         raise DatasetError(no_photographs(collection), "photographs-none", path=collection.root)
     if len(names) == 1:
-        raise DatasetError(
-            f"Found one class {where}: {names[0]}. Two classes are required, each in its own folder. "
-            f"Ignored: {_ignored(collection)}.",
-            "classes-not-two",
-            path=collection.root,
-            found=[*names],
-        )
+        message = f"Found one class {where}: {names[0]}. Two classes are required, each in its own folder. Ignored: "
+        message += f"{_ignored(collection)}."
+        raise DatasetError(message, "classes-not-two", path=collection.root, found=[*names])
     if len(names) > 2:
-        raise DatasetError(
-            f"Found {len(names)} classes {where}: {', '.join(names)}. Two classes are required. Move the other folders "
-            "away, or merge classes: with --data.class_aliases '{NAME: OTHER}', class NAME counts as class OTHER.",
-            "classes-not-two",
-            path=collection.root,
-            found=[*names],
-        )
+        message = f"Found {len(names)} classes {where}: {', '.join(names)}. Two classes are required. Move the other "
+        message += "folders away, or merge classes: with --data.class_aliases '{NAME: OTHER}', NAME counts as OTHER."
+        raise DatasetError(message, "classes-not-two", path=collection.root, found=[*names])
     for split in ("train", "val"):
         if split not in collection.splits:
             numbers = sorted(set(collection.folds.values()), key=lambda fold: (len(fold), fold))
@@ -192,14 +152,15 @@ def check_trainable(collection: Collection) -> None:
             raise DatasetError(f"The {split} split {where} is empty.", "split-empty", path=collection.root, split=split)
         for name in names:
             if not count[name]:
-                raise DatasetError(
-                    f"Class {name} is missing from the {split} split {where} ({table}). "
-                    "Add photographs, or assign them to splits in a CSV file and set --data.manifest.",
-                    "class-missing-in-split",
-                    path=collection.root,
-                    split=split,
-                    found=name,
+                table = "; ".join(
+                    f"{other}: {', '.join(f'{counts[each]} {each}' for each in names)}"
+                    for other, counts in collection.counts().items()
                 )
+                message = (
+                    f"Class {name} is missing from the {split} split {where} ({table}). "
+                    "Add photographs, or assign them to splits in a CSV file and set --data.manifest."
+                )
+                raise DatasetError(message, "class-missing-in-split", path=collection.root, split=split, found=name)
 
 
 def no_photographs(collection: Collection) -> str:
@@ -215,17 +176,9 @@ def _ignored(collection: Collection) -> str:
 
 
 def check_positive_class(positive_class: str | None, class_names: tuple[str, ...]) -> str:
-    """Return the name of the positive class after checking it.
+    """Return the name of the positive class that the user set, or raise DatasetError if it is not one of the classes.
 
-    Args:
-        positive_class: Name that the user set. None is accepted only if the classes are named 0 and 1.
-        class_names: Names of the two classes.
-
-    Raises:
-        DatasetError: The name is not set, or is not one of the classes.
-
-    >>> check_positive_class("BLD", ("BLD", "No_BLD")), check_positive_class(None, ("0", "1"))
-    ('BLD', '1')
+    None is accepted only if the classes are named 0 and 1.
     """
     found = ", ".join(class_names)
     if positive_class is None:
@@ -248,11 +201,6 @@ def check_positive_class(positive_class: str | None, class_names: tuple[str, ...
 
 
 def dataset_digest(samples: Iterable[Sample], digests: Iterable[str]) -> str:
-    """Return the dataset digest of a split: SHA-256 over contents and classes, independent of names and order.
-
-    Args:
-        samples: Samples of the split.
-        digests: SHA-256 of each sample's file.
-    """
+    """Return the dataset digest of a split: SHA-256 over contents and classes, independent of names and order."""
     lines = sorted(f"{digest} {sample.class_name}\n" for sample, digest in zip(samples, digests, strict=True))
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()

@@ -30,7 +30,7 @@ def rows(manifest: Path) -> dict[str, dict[str, str]]:
         return {row["path"]: row for row in csv.DictReader(file)}
 
 
-def places(manifest: Path) -> dict[str, tuple[str, str]]:
+def assignments(manifest: Path) -> dict[str, tuple[str, str]]:
     return {name: (row["split"], row.get("fold", "")) for name, row in rows(manifest).items()}
 
 
@@ -64,7 +64,7 @@ def stamp(path: Path, camera: str, taken: datetime) -> None:
         image.save(path, exif=exif)
 
 
-def test_a_plain_division(data: Path, bldml: Bldml) -> None:
+def test_a_plain_split(data: Path, bldml: Bldml) -> None:
     outcome = bldml("split", data)
     assert (outcome.code, outcome.err) == (0, "")
     manifest = Path("splits.csv")
@@ -89,7 +89,7 @@ def test_a_fit_with_a_fold(data: Path, bldml: Bldml) -> None:
     fit = bldml("fit", *options, "--data.manifest=splits.csv", "--data.fold=1", "--run_name=fold_1")
     assert fit.code == 0, fit.err
     run = Path("lightning_logs/fold_1")
-    folds = {name: fold for name, (_, fold) in places(Path("splits.csv")).items()}
+    folds = {name: fold for name, (_, fold) in assignments(Path("splits.csv")).items()}
     for name, row in rows(run / "splits.csv").items():
         assert row["split"] == {"": "test", "1": "val"}.get(folds[name], "train")
     # An evaluation takes the fold from the checkpoint, and no other.
@@ -123,7 +123,7 @@ def test_a_run_of_a_fold_says_so_and_repeats_itself(data: Path, bldml: Bldml) ->
     assert outcome.code == 0, outcome.err
     assert (test / "metrics.json").read_text() == before
     assert json.loads((test / "provenance.json").read_text())["fold"] == 0
-    # Its division is a manifest without folds, by which the same run is made again.
+    # Its splits are a manifest without folds, by which the same run is made again.
     own = ["--data.manifest", run / "splits.csv", "--run_name=again"]
     again = bldml("fit", "--config", run / "config.yaml", *own, "--data.fold=null")
     assert again.code == 0, again.err
@@ -153,10 +153,10 @@ def test_a_fit_refuses_photographs_that_have_changed(data: Path, bldml: Bldml) -
     assert outcome.fields["found"] == ["BLD/leaf_0007.jpg"]
     assert not Path("lightning_logs").exists()
     # As the message advises.
-    before = places(Path("splits.csv"))
+    before = assignments(Path("splits.csv"))
     outcome = bldml("split", data)
     assert "the content of 1 photograph has changed: BLD/leaf_0007.jpg" in outcome.out
-    assert places(Path("splits.csv")) == before
+    assert assignments(Path("splits.csv")) == before
     assert (
         bldml("fit", *SMALL, f"--data.root={data}", "--data.manifest=splits.csv", "--trainer.fast_dev_run=1").code == 0
     )
@@ -181,7 +181,7 @@ def test_the_same_photograph_in_other_shapes_stays_together(data: Path, bldml: B
                     shutil.copy(source, target)
     outcome = bldml("split", data, "--group=none", "--folds=4")
     assert outcome.code == 0, outcome.err
-    found = places(Path("splits.csv"))
+    found = assignments(Path("splits.csv"))
     assert len(found) == 120
     apart = [name for name, original in made.items() if found[name] != found[original]]
     assert not apart
@@ -267,7 +267,7 @@ def test_groups_from_folders(data: Path, bldml: Bldml) -> None:
 def test_old_photographs_keep_their_assignments(data: Path, bldml: Bldml) -> None:
     assert bldml("split", data, "--folds=3").code == 0
     manifest = Path("splits.csv")
-    before, text = places(manifest), manifest.read_text()
+    before, text = assignments(manifest), manifest.read_text()
     assert bldml("split", data, "--folds=3", "--seed=9").code == 0
     assert manifest.read_text() == text
     # Two go, one gets another name, twenty come.
@@ -282,20 +282,20 @@ def test_old_photographs_keep_their_assignments(data: Path, bldml: Bldml) -> Non
     outcome = bldml("split", data, "--folds=3")
     assert outcome.code == 0, outcome.err
     assert "58 photographs keep their assignments, 20 are new, 2 are missing; 1 was renamed" in outcome.out
-    now = places(manifest)
+    now = assignments(manifest)
     assert {name: now[name] for name in before} == before
     assert len(now) == 78
     assert {split for name, (split, _) in now.items() if "more" in name} == {"train", "val", "test"}
-    # Other folds than before are another division.
+    # Other folds than before are other assignments.
     outcome = bldml("split", data, "--folds=4")
     assert (outcome.mistake, outcome.fields) == ("folds-differ", {"found": 4, "expected": 3})
-    assert places(manifest) == now
+    assert assignments(manifest) == now
     outcome = bldml("split", data)
     assert outcome.code == 0, outcome.err
     assert "The 3 folds in splits.csv are kept" in outcome.out
     assert "those of the folds to the 62 photographs outside the test split" in outcome.out
     assert "With --data.fold k, fold k is the val split" in outcome.out
-    assert places(manifest) == now
+    assert assignments(manifest) == now
     assert bldml("split", data, "--fresh", "--seed=9").code == 0
     assert "fold" not in rows(manifest)["No_BLD/first.jpg"]
 
@@ -303,13 +303,13 @@ def test_old_photographs_keep_their_assignments(data: Path, bldml: Bldml) -> Non
 def test_a_second_run_without_val_takes_the_folds_that_there_are(data: Path, bldml: Bldml) -> None:
     manifest = Path("splits.csv")
     assert bldml("split", data, "--val=0", "--folds=3").code == 0
-    before = places(manifest)
+    before = assignments(manifest)
     shutil.copy(data / "BLD" / "leaf_0001.jpg", data / "BLD" / "zzz.jpg")
     outcome = bldml("split", data, "--val=0")
     assert outcome.code == 0, outcome.err
     assert "The 3 folds in splits.csv are kept" in outcome.out
-    assert places(manifest) == before | {"BLD/zzz.jpg": before["BLD/leaf_0001.jpg"]}
-    assert {split for split, _ in places(manifest).values()} == {"train", "test"}
+    assert assignments(manifest) == before | {"BLD/zzz.jpg": before["BLD/leaf_0001.jpg"]}
+    assert {split for split, _ in assignments(manifest).values()} == {"train", "test"}
     # Where there are none, they must be asked for, and nothing is read or written before.
     text = manifest.read_text()
     for options in (["--fresh"], ["--output=other.csv"]):
@@ -330,7 +330,7 @@ def test_a_copy_and_another_label_in_a_second_run(data: Path, bldml: Bldml) -> N
         in outcome.out
     )
     assert "Warning: the label of 1 photograph has changed: No_BLD/moved.jpg (BLD before, No_BLD now)." in outcome.out
-    found = places(Path("splits.csv"))
+    found = assignments(Path("splits.csv"))
     assert found["BLD/zzz.jpg"] == found["BLD/leaf_0001.jpg"]
 
 
@@ -372,7 +372,7 @@ def test_three_classes_have_no_next_command(data: Path, bldml: Bldml) -> None:
     assert "bldml fit" not in outcome.out
 
 
-def test_a_share_missed_by_two_points_is_said(data: Path, bldml: Bldml) -> None:
+def test_a_fraction_missed_by_two_points_is_said(data: Path, bldml: Bldml) -> None:
     table = Path("trees.csv")
     trees = {f"{kind}/leaf_{n:04}.jpg": n % 10 for kind in ("BLD", "No_BLD") for n in range(1, 31)}
     table.write_text("path,group\n" + "".join(f"{name},tree {tree}\n" for name, tree in trees.items()))
@@ -384,7 +384,7 @@ def test_a_share_missed_by_two_points_is_said(data: Path, bldml: Bldml) -> None:
     )
 
 
-def test_a_file_that_is_no_division_stays(data: Path, bldml: Bldml) -> None:
+def test_a_file_that_split_did_not_write_stays(data: Path, bldml: Bldml) -> None:
     text = "path,label,split\nBLD/leaf_0001.jpg,BLD,train\n"
     Path("mine.csv").write_text(text)
     for options in ([], ["--fresh"]):
@@ -433,15 +433,15 @@ def test_other_names_for_classes_and_one_photograph_in_two(data: Path, bldml: Bl
 
 
 def test_real_photographs(coffee: Path, bldml: Bldml) -> None:
-    """Five hundred coffee leaves: shares within one photograph, and again the same."""
+    """Five hundred coffee leaves: fractions within one photograph, and again the same."""
     outcome = bldml("split", coffee, "--folds=5")
     assert outcome.code == 0, outcome.err
     text = Path("splits.csv").read_text()
     groups_are_whole(Path("splits.csv"))
     collection = read_manifest(Path("splits.csv"), coffee)
     whole = {name: sum(count[name] for count in collection.counts().values()) for name in collection.class_names}
-    for split, share in {"train": 0.6, "val": 0.2, "test": 0.2}.items():
-        assert all(abs(collection.counts()[split][name] - share * whole[name]) <= 3 for name in whole)
+    for split, fraction in {"train": 0.6, "val": 0.2, "test": 0.2}.items():
+        assert all(abs(collection.counts()[split][name] - fraction * whole[name]) <= 3 for name in whole)
     assert leaks(Path("splits.csv"), coffee) == []
     assert bldml("split", coffee, "--folds=5", "--fresh", "--output=again.csv").code == 0
     assert Path("again.csv").read_text() == text

@@ -13,11 +13,11 @@ def taken(time: str, camera: str = "Canon R5") -> Metadata:
     return Metadata(60, 40, camera, f"2024-06-01T{time}")
 
 
-def groups(*photographs: tuple[str, Metadata | None], **gaps: float) -> list[set[str]]:
+def groups(*photographs: tuple[str, Metadata | None], gap_seconds: float = 10) -> list[set[str]]:
     """Bursts of two and more."""
     names = [name for name, _ in photographs]
     found: dict[str, set[str]] = {}
-    for name, group in zip(names, burst_groups(names, [m for _, m in photographs], **gaps), strict=True):  # type: ignore[arg-type]
+    for name, group in zip(names, burst_groups(names, [m for _, m in photographs], gap_seconds), strict=True):
         found.setdefault(group, set()).add(name)
     return [members for members in found.values() if len(members) > 1]
 
@@ -41,9 +41,6 @@ def test_the_gap_can_be_chosen() -> None:
     pair = (("a.jpg", taken("12:00:00")), ("b.jpg", taken("12:00:09")))
     assert groups(*pair, gap_seconds=5) == []
     assert len(groups(*pair, gap_seconds=9)) == 1
-    frames = (("IMG_0001.jpg", None), ("IMG_0003.jpg", None))
-    assert groups(*frames) == []
-    assert len(groups(*frames, gap_frames=2)) == 1
 
 
 def test_times_without_a_camera_are_compared_within_a_folder() -> None:

@@ -11,7 +11,7 @@ from bldml.dataset.duplicates.find import (
     groups_of_equal,
     same_name_groups,
 )
-from bldml.dataset.duplicates.phash import NearDuplicate, PHashes, perceptual_hash
+from bldml.dataset.duplicates.phash import NearDuplicate, PHashes, find_near_duplicates, perceptual_hash
 from bldml.dataset.synthetic.drawing import draw_leaf
 
 
@@ -67,7 +67,9 @@ def test_files_of_the_same_name_are_no_copies() -> None:
 
 def test_a_copy_by_name_counts_only_where_the_picture_agrees() -> None:
     names = ["a.jpg", "a (1).jpg", "b.jpg", "b (1).jpg", "c.jpg", "c - Copy.jpg"]
-    same = find_duplicates(names, [""] * 6, ["1", "1", "3", "4", "5", "6"], phashes(1, 1, 2, 3, 4, 4))
+    same = find_duplicates(
+        names, [""] * 6, ["1", "1", "3", "4", "5", "6"], find_near_duplicates(phashes(1, 1, 2, 3, 4, 4))
+    )
     assert same.copies == ((0, 1), (4, 5))
     assert same.exact == ((0, 1),)
     assert [(pair.a, pair.b) for pair in same.near_duplicates] == [(4, 5)]
@@ -88,4 +90,4 @@ def test_the_same_photograph_in_two_classes() -> None:
 def test_exact_and_near_duplicates_are_joined_into_one_group() -> None:
     found = find_duplicates(["a", "b", "c"], [""] * 3, ["1", "1", "2"], near_duplicates=[NearDuplicate(1, 2, 0.95)])
     assert found.groups == ((0, 1, 2),)
-    assert find_duplicates(["a", "b"], ["", ""], ["", ""]).groups == ()
+    assert find_duplicates(["a", "b"], ["", ""], ["", ""], []).groups == ()

@@ -16,11 +16,11 @@ import pytest
 from bldml.dataset.files import (
     HIDDEN,
     Found,
-    Searcher,
     escape_path,
     escape_text,
     is_ignored_name,
     list_folder,
+    search_folders,
     show_path,
     subfolders,
     unescape_path,
@@ -40,10 +40,7 @@ def put(root: Path, *names: str) -> None:
 
 
 def search(root: Path, *folders: str) -> list[Found]:
-    searcher = Searcher(root)
-    found = [searcher.search(root / folder) for folder in folders or (".",)]
-    searcher.finish()
-    return found
+    return search_folders(root, [root / folder for folder in folders or (".",)])
 
 
 def names(found: Found, root: Path) -> list[str]:
@@ -262,9 +259,7 @@ def test_root_that_is_a_link(tmp_path: Path) -> None:
 def test_relative_root(root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path, "a/1.jpg", "x/2.jpg")
     monkeypatch.chdir(tmp_path)
-    searcher = Searcher(Path(root))
-    found = searcher.search(Path(root) / "a")
-    searcher.finish()
+    (found,) = search_folders(Path(root), [Path(root) / "a"])
     assert [os.path.normpath(path) for path in found.photographs] == ["a/1.jpg"]
 
 

@@ -1,4 +1,4 @@
-"""Samples from folders: the layouts, the division, and what messy folders hold besides."""
+"""Samples from folders: the layouts, the splits of a flat folder, and what messy folders hold besides."""
 
 import json
 import os
@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from bldml.dataset.files import HIDDEN
-from bldml.dataset.folders import divide, read_folders, read_unlabelled, require_folder
+from bldml.dataset.folders import read_folders, read_unlabelled, require_folder, split_of
 from bldml.dataset.manifest import read_manifest, to_manifest
 from bldml.dataset.samples import SPLITS, Collection, check_trainable
 from tests.support import REPOSITORY, mistake
@@ -151,7 +151,7 @@ def test_flat_folder(tmp_path: Path) -> None:
     assert len(found) == 120
     assert {(name.split("/")[0], label) for name, (label, _) in found.items()} == {("BLD", "BLD"), ("No", "No")}
     for name, (_, split) in found.items():
-        assert split == divide(PurePath(*PurePath(name).parts[1:]), 0.2, 0.2)
+        assert split == split_of(PurePath(*PurePath(name).parts[1:]), 0.2, 0.2)
     assert collection.ignored == {LOOSE: 1, HIDDEN: 2, ".txt file": 1, EMPTY: 1}
     check_trainable(collection)
 
@@ -290,7 +290,7 @@ def test_one_photograph(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert contents(read_unlabelled(Path(name))) == {"predict": [(text, "")]}
 
 
-# The division
+# The splits of a flat folder
 
 
 def leaf_names(count: int, seed: int) -> list[PurePath]:
@@ -302,50 +302,50 @@ def leaf_names(count: int, seed: int) -> list[PurePath]:
 @pytest.mark.parametrize(("val", "test"), [(0.2, 0.2), (0.1, 0.3), (0.25, 0.0), (0.01, 0.01), (0.45, 0.45)])
 def test_fractions_are_near_what_was_asked(val: float, test: float) -> None:
     count = 20_000
-    found = Counter(divide(name, val, test) for name in leaf_names(count, seed=3))
+    found = Counter(split_of(name, val, test) for name in leaf_names(count, seed=3))
     for split, fraction in {"val": val, "test": test, "train": 1 - val - test}.items():
-        # Four standard deviations of a binomial share.
+        # Four standard deviations of a binomial proportion.
         assert abs(found[split] / count - fraction) <= 4 * (fraction * (1 - fraction) / count) ** 0.5
 
 
 def test_numbered_names_are_divided_like_random_ones() -> None:
     for pattern in ("leaf_{:04d}.jpg", "IMG_{}.JPG", "{}.png", "tree {}/1.jpg"):
-        found = Counter(divide(PurePath(pattern.format(i)), 0.2, 0.2) for i in range(5000))
+        found = Counter(split_of(PurePath(pattern.format(i)), 0.2, 0.2) for i in range(5000))
         assert abs(found["val"] - 1000) < 4 * (5000 * 0.16) ** 0.5
         assert abs(found["test"] - 1000) < 4 * (5000 * 0.16) ** 0.5
 
 
-def test_division_is_the_same_in_every_release() -> None:
+def test_split_is_the_same_in_every_release() -> None:
     """A change of the rule would move photographs from train to test between two versions of bldml."""
     names = ["leaf_0001.jpg", "IMG_2041.JPG", "tree 7/DSC00012.jpeg", "Blätter/é.png", "榉树.webp", "a.b.c.tif"]
-    assert [divide(PurePath(name), 0.2, 0.2) for name in names] == ["test", "val", "train", "train", "test", "train"]
-    assert divide(PurePath(os.fsdecode(b"caf\xe9.jpg")), 0.5, 0.2) == "train"
+    assert [split_of(PurePath(name), 0.2, 0.2) for name in names] == ["test", "val", "train", "train", "test", "train"]
+    assert split_of(PurePath(os.fsdecode(b"caf\xe9.jpg")), 0.5, 0.2) == "train"
 
 
 def test_larger_fractions_only_add() -> None:
     for name in leaf_names(2000, seed=4):
-        if divide(name, 0.2, 0.2) == "test":
-            assert divide(name, 0.2, 0.3) == "test"
-        if divide(name, 0.3, 0.2) == "train":
-            assert divide(name, 0.2, 0.2) == "train"
+        if split_of(name, 0.2, 0.2) == "test":
+            assert split_of(name, 0.2, 0.3) == "test"
+        if split_of(name, 0.3, 0.2) == "train":
+            assert split_of(name, 0.2, 0.2) == "train"
 
 
-def test_twins_stay_together() -> None:
+def test_copies_of_another_format_stay_together() -> None:
     for name in leaf_names(300, seed=5):
         folder, stem = name.parent, name.stem
-        twins = [f"{stem}.JPG", f"{stem}.jpeg", f"{stem.lower()}.png", f"{stem.upper()}.jpg", f"{stem}.heic"]
-        assert {divide(folder / twin, 0.3, 0.3) for twin in twins} == {divide(name, 0.3, 0.3)}
+        copies = [f"{stem}.JPG", f"{stem}.jpeg", f"{stem.lower()}.png", f"{stem.upper()}.jpg", f"{stem}.heic"]
+        assert {split_of(folder / copy, 0.3, 0.3) for copy in copies} == {split_of(name, 0.3, 0.3)}
         marked = f"Bä{stem}ệé.jpg"
         forms = [unicodedata.normalize(form, marked) for form in ("NFC", "NFD")]
         assert forms[0] != forms[1]
-        assert len({divide(PurePath(form), 0.3, 0.3) for form in forms}) == 1
+        assert len({split_of(PurePath(form), 0.3, 0.3) for form in forms}) == 1
 
 
 def test_names_of_any_bytes_are_divided() -> None:
     generator = random.Random(6)
     for _ in range(3000):
         raw = bytes(generator.choices([b for b in range(1, 256) if b != ord("/")], k=generator.randint(1, 30)))
-        assert divide(PurePath(os.fsdecode(b"x" + raw)), 0.2, 0.2) in SPLITS
+        assert split_of(PurePath(os.fsdecode(b"x" + raw)), 0.2, 0.2) in SPLITS
 
 
 def test_old_photographs_stay_when_others_come_and_go(tmp_path: Path) -> None:
@@ -361,7 +361,7 @@ def test_old_photographs_stay_when_others_come_and_go(tmp_path: Path) -> None:
     assert {name: after[name] for name in left} == left
 
 
-def test_division_does_not_depend_on_the_names_of_classes_or_the_root(tmp_path: Path) -> None:
+def test_splits_do_not_depend_on_the_names_of_classes_or_the_root(tmp_path: Path) -> None:
     put(tmp_path / "one", *(f"{name}/sub/{i}.jpg" for name in ("BLD", "No") for i in range(30)))
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     (tmp_path / "two" / "BLD").rename(tmp_path / "two" / "z healthy")
@@ -371,7 +371,7 @@ def test_division_does_not_depend_on_the_names_of_classes_or_the_root(tmp_path: 
     }
 
 
-# The division as a manifest
+# The splits as a manifest
 
 
 HARD_NAMES = [

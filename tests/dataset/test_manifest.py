@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from bldml.dataset.folders import read_folders
 from bldml.dataset.manifest import MOST_ROWS_SHOWN, check_unchanged, read_manifest, to_manifest
 from bldml.dataset.samples import Collection, Sample
 from bldml.errors import DatasetError
@@ -176,12 +175,6 @@ def test_groups_and_labels_that_look_like_formulas_come_back(root: Path) -> None
     )
     text = to_manifest(Collection(root, {"val": samples}))
     assert read_manifest(write(root, text), None).splits == {"val": samples}
-
-
-def test_the_division_of_folders_is_a_manifest(root: Path, tmp_path: Path) -> None:
-    collection = read_folders(root)
-    again = read_manifest(write(tmp_path, to_manifest(collection)), root)
-    assert again.splits == {split: samples for split, samples in collection.splits.items() if samples}
 
 
 # What is said about bad ones

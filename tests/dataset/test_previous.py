@@ -42,7 +42,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert len(read_previous(path)) == 4
 
 
-def test_no_file_is_no_division(tmp_path: Path) -> None:
+def test_without_a_file_nothing_is_assigned(tmp_path: Path) -> None:
     assert read_previous(tmp_path / "splits.csv") == []
 
 
@@ -58,14 +58,14 @@ def test_no_file_is_no_division(tmp_path: Path) -> None:
         '{"a": 1}',
     ],
 )
-def test_what_is_no_division_is_not_touched(text: str, tmp_path: Path) -> None:
+def test_what_split_did_not_write_is_not_touched(text: str, tmp_path: Path) -> None:
     path = tmp_path / "splits.csv"
     path.write_bytes(text.encode("latin-1"))
     with mistake("previous-foreign", path=path):
         read_previous(path)
 
 
-def test_a_damaged_division(tmp_path: Path) -> None:
+def test_a_damaged_manifest(tmp_path: Path) -> None:
     path = tmp_path / "splits.csv"
     path.write_text("path,label,split,group,sha256\na.jpg,BLD,train,,\nb.jpg,BLD,training,,\n", encoding="utf-8")
     with mistake("previous-split-unknown", found="training", row=3):
@@ -78,7 +78,7 @@ def test_a_damaged_division(tmp_path: Path) -> None:
         read_previous(tmp_path)
 
 
-def test_places_go_by_content_then_by_name() -> None:
+def test_assignments_go_by_content_then_by_name() -> None:
     previous = [
         Assignment("a", "train", "0", digest("a")),
         Assignment("b", "test", "", digest("b")),

@@ -1,4 +1,4 @@
-"""What every division must hold, on drawn-up groups of any kind; and what is said when one cannot be."""
+"""What every split must hold, on drawn-up groups of any kind; and what is said when one cannot be."""
 
 import random
 from collections import Counter, defaultdict
@@ -44,23 +44,23 @@ def photographs(groups: list[tuple[int, int]], start: int = 0) -> list[Sample]:
     return found
 
 
-def divide(samples: list[Sample], request: SplitRequest, kept: KeptAssignments | None = None) -> Collection:
+def assign(samples: list[Sample], request: SplitRequest, kept: KeptAssignments | None = None) -> Collection:
     return assign_samples(ROOT, samples, {s.name: "0" * 64 for s in samples}, request, kept)
 
 
-def try_to_divide(
+def try_to_assign(
     samples: list[Sample], request: SplitRequest, kept: KeptAssignments | None = None
 ) -> Collection | str:
-    """The division, or the code of why there is none, which must be for one of two reasons."""
+    """The splits, or the code of why there are none, which must be for one of two reasons."""
     try:
-        return divide(samples, request, kept)
+        return assign(samples, request, kept)
     except DatasetError as error:
         code = error.code
     assert code in ("class-in-too-few-groups", "split-impossible")
     return code
 
 
-def places(collection: Collection) -> dict[str, tuple[str, str]]:
+def assignments(collection: Collection) -> dict[str, tuple[str, str]]:
     return {
         sample.name: (split, collection.folds.get(sample.name, ""))
         for split, samples in collection.splits.items()
@@ -69,20 +69,22 @@ def places(collection: Collection) -> dict[str, tuple[str, str]]:
 
 
 def kept_from(collection: Collection) -> KeptAssignments:
-    return KeptAssignments({name: Assignment(name, split, fold) for name, (split, fold) in places(collection).items()})
+    return KeptAssignments(
+        {name: Assignment(name, split, fold) for name, (split, fold) in assignments(collection).items()}
+    )
 
 
 def whole_and_complete(collection: Collection, samples: list[Sample], request: SplitRequest) -> None:
-    """Every photograph has one place, every group one; every part has every class."""
-    found = places(collection)
+    """Every photograph has one split and fold, every group one; every part has every class."""
+    found = assignments(collection)
     assert sorted(found) == sorted(s.name for s in samples)
-    places_of = defaultdict(set)
+    assignments_of = defaultdict(set)
     for sample in samples:
-        places_of[sample.group or sample.name].add(found[sample.name])
-    assert all(len(distinct) == 1 for distinct in places_of.values())
-    for split, share in request.fractions.items():
+        assignments_of[sample.group or sample.name].add(found[sample.name])
+    assert all(len(distinct) == 1 for distinct in assignments_of.values())
+    for split, fraction in request.fractions.items():
         in_split = {s.class_name for s in samples if found[s.name][0] == split}
-        assert in_split == ({s.class_name for s in samples} if share else set())
+        assert in_split == ({s.class_name for s in samples} if fraction else set())
     for split, fold in found.values():
         assert (fold == "") == (request.folds is None or split == "test")
     for k in range(request.folds or 0):
@@ -94,7 +96,7 @@ def whole_and_complete(collection: Collection, samples: list[Sample], request: S
 @given(mixed, requests)
 def test_no_group_is_divided_and_no_class_is_missing(groups: list[tuple[int, int]], request: SplitRequest) -> None:
     samples = photographs(groups)
-    collection = try_to_divide(samples, request)
+    collection = try_to_assign(samples, request)
     if not isinstance(collection, str):
         whole_and_complete(collection, samples, request)
 
@@ -107,23 +109,23 @@ def test_groups_of_one_class_can_always_be_divided(
     """As soon as a class has as many groups as there are parts outside and inside the folds."""
     parts = (request.folds or 2) + 2
     samples = photographs([(n, 0) for n in diseased * parts] + [(0, n) for n in healthy * parts])
-    whole_and_complete(divide(samples, request), samples, request)
+    whole_and_complete(assign(samples, request), samples, request)
 
 
 @cases
 @given(sizes, sizes, requests)
-def test_shares_are_met_to_within_one_group(diseased: list[int], healthy: list[int], request: SplitRequest) -> None:
+def test_fractions_are_met_to_within_one_group(diseased: list[int], healthy: list[int], request: SplitRequest) -> None:
     """In every class, where no part is asked to be smaller than a group."""
     counts = np.array([(n, 0) for n in diseased * 3] + [(0, n) for n in healthy * 3])
     names = [str(i) for i in range(len(counts))]
-    shares = list(request.fractions.values())
-    parts = np.array(divide_groups(counts, names, shares, request.seed))
+    fractions = list(request.fractions.values())
+    parts = np.array(divide_groups(counts, names, fractions, request.seed))
     for kind in range(2):
         total, largest = counts[:, kind].sum(), counts[:, kind].max()
-        if min(share for share in shares if share) * total < largest:
+        if min(fraction for fraction in fractions if fraction) * total < largest:
             continue
-        for part, share in enumerate(shares):
-            assert abs(counts[parts == part, kind].sum() - share * total) <= largest + 1e-9
+        for part, fraction in enumerate(fractions):
+            assert abs(counts[parts == part, kind].sum() - fraction * total) <= largest + 1e-9
 
 
 @cases
@@ -132,8 +134,8 @@ def test_order_of_the_files_does_not_matter(
     groups: list[tuple[int, int]], request: SplitRequest, shuffle: random.Random
 ) -> None:
     samples = photographs(groups)
-    first = try_to_divide(samples, request)
-    again = try_to_divide(shuffle.sample(samples, len(samples)), request)
+    first = try_to_assign(samples, request)
+    again = try_to_assign(shuffle.sample(samples, len(samples)), request)
     assert again == first
     if not isinstance(first, str) and not isinstance(again, str):
         assert list(again.splits.items()) == list(first.splits.items())
@@ -150,7 +152,7 @@ def test_old_photographs_stay_where_they_were(
 ) -> None:
     """Whatever is added, to new groups and to old ones, and removed, with another seed."""
     samples = photographs(groups)
-    first = try_to_divide(samples, request)
+    first = try_to_assign(samples, request)
     if isinstance(first, str):
         return
     added = photographs(new, start=len(groups))
@@ -158,33 +160,33 @@ def test_old_photographs_stay_where_they_were(
     gone = {samples[i].name for i in removed if i < len(samples) // 2}
     rest = [s for s in [*samples, *joining, *added] if s.name not in gone]
     later = SplitRequest(request.val, request.test, request.folds, seed)
-    second = try_to_divide(rest, later, kept_from(first))
+    second = try_to_assign(rest, later, kept_from(first))
     if isinstance(second, str):
         # A part may have lost the last of a class, or a class is new and rare.
         assert gone or len({s.class_name for s in samples}) == 1
         return
     whole_and_complete(second, rest, request)
-    before, now = places(first), places(second)
+    before, now = assignments(first), assignments(second)
     assert all(now[s.name] == before[s.name] for s in samples if s.name not in gone)
 
 
 def test_new_photographs_go_where_most_is_missing() -> None:
     request = SplitRequest(val=0.2, test=0.2)
-    first = divide(photographs([(1, 0), (0, 1)] * 50), request)
-    more = divide(photographs([(1, 0), (0, 1)] * 100), request, kept_from(first))
+    first = assign(photographs([(1, 0), (0, 1)] * 50), request)
+    more = assign(photographs([(1, 0), (0, 1)] * 100), request, kept_from(first))
     for split, count in {"train": 60, "val": 20, "test": 20}.items():
         assert Counter(s.class_name for s in more.splits[split]) == {"BLD": count, "No_BLD": count}
     # A split that is too small by half is filled first.
     small = KeptAssignments({k: v for k, v in kept_from(first).assignments.items() if v.split != "test"})
     kept = photographs([(1, 0), (0, 1)] * 50)
-    again = divide(kept, request, small)
+    again = assign(kept, request, small)
     assert {s.name for s in again.splits["test"]} == {s.name for s in first.splits["test"]}
 
 
 def test_the_seed_chooses_among_equals() -> None:
     samples = photographs([(1, 0), (0, 1)] * 40)
-    divisions = {tuple(sorted(places(divide(samples, SplitRequest(seed=seed))).items())) for seed in range(5)}
-    assert len(divisions) == 5
+    results = {tuple(sorted(assignments(assign(samples, SplitRequest(seed=seed))).items())) for seed in range(5)}
+    assert len(results) == 5
 
 
 def test_large_groups_do_not_all_go_to_training() -> None:
@@ -195,7 +197,7 @@ def test_large_groups_do_not_all_go_to_training() -> None:
     assert max(means) / min(means) < 1.25
 
 
-def test_not_further_from_the_shares_than_scikit_learn() -> None:
+def test_not_further_from_the_fractions_than_scikit_learn() -> None:
     """Five folds of groups that hold both classes, beside StratifiedGroupKFold."""
     generator = np.random.default_rng(0)
     ours, theirs = [], []
@@ -238,16 +240,16 @@ def test_missing_classes() -> None:
         ([(9, 0), (0, 1), (0, 1), (0, 1)], SplitRequest(), (1, 3)),
         ([(5, 5)] * 4, SplitRequest(folds=5), (3, 5)),
         ([(5, 5)] * 2, SplitRequest(0.5, 0), None),
-        # No tree can be in three places.
+        # No tree can be in three splits.
         ([(5, 0), (5, 5), (5, 5), (0, 5)], SplitRequest(0.3, 0.3), None),
     ],
 )
 def test_too_few_groups(groups: list[tuple[int, int]], request_: SplitRequest, needed: tuple[int, int] | None) -> None:
     if needed is None:
-        whole_and_complete(divide(photographs(groups), request_), photographs(groups), request_)
+        whole_and_complete(assign(photographs(groups), request_), photographs(groups), request_)
         return
     with mistake("class-in-too-few-groups", class_name="BLD", found=needed[0], expected=needed[1]):
-        divide(photographs(groups), request_)
+        assign(photographs(groups), request_)
 
 
 def test_what_made_groups_large_is_said() -> None:
@@ -269,7 +271,7 @@ def test_what_made_groups_large_is_said() -> None:
         ({"folds": 1}, "folds-too-few"),
     ],
 )
-def test_no_such_shares(arguments: dict[str, float], code: str) -> None:
+def test_no_such_fractions(arguments: dict[str, float], code: str) -> None:
     with mistake(code):
         SplitRequest(**arguments)  # type: ignore[arg-type]
 
@@ -283,15 +285,15 @@ def test_neither_a_validation_split_nor_folds() -> None:
 def test_folds_without_a_validation_split() -> None:
     request = SplitRequest(val=0, test=0.2, folds=4)
     samples = photographs([(1, 0), (0, 1)] * 20)
-    collection = divide(samples, request)
+    collection = assign(samples, request)
     assert list(collection.splits) == ["train", "test"]
     whole_and_complete(collection, samples, request)
 
 
 def test_a_photograph_between_two_splits() -> None:
-    """Old photographs keep their places, so one that belongs to both is an error that names them."""
+    """Old photographs keep their assignments, so one that belongs to both is an error that names them."""
     groups = [(2, 2)] * 6
-    first = kept_from(divide(photographs(groups), SplitRequest()))
+    first = kept_from(assign(photographs(groups), SplitRequest()))
     a, b = (
         next(n for n, p in first.assignments.items() if p.split == "train"),
         next(n for n, p in first.assignments.items() if p.split == "test"),
@@ -321,7 +323,7 @@ def test_other_folds_than_before() -> None:
 def test_other_groups_than_before() -> None:
     """No photograph was added: to remove new ones would be no help."""
     groups = [(1, 1)] * 20
-    first = kept_from(divide(photographs(groups), SplitRequest()))
+    first = kept_from(assign(photographs(groups), SplitRequest()))
     where = defaultdict(list)
     for sample in photographs(groups):
         if sample.class_name == "BLD":

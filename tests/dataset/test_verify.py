@@ -13,7 +13,6 @@ from PIL import Image
 
 from bldml.dataset.metadata import read_metadata
 from bldml.dataset.samples import Sample
-from bldml.dataset.synthetic.leaves import write_leaves
 from bldml.dataset.verify import Verified, verify
 
 
@@ -41,12 +40,6 @@ def test_order_and_digests(workers: int, tmp_path: Path) -> None:
     assert results == [Verified(s, digest(s.path), metadata=read_metadata(s.path)) for s in samples]
     assert all(result.metadata is not None for result in results)
     assert len({result.digest for result in results}) == len(samples)
-
-
-def test_drawn_leaves(tmp_path: Path) -> None:
-    write_leaves(tmp_path / "leaves", images_per_class=2, size=64)
-    samples = [Sample(path, path.name) for path in sorted((tmp_path / "leaves").rglob("*.jpg"))]
-    assert [r.digest for r in verify(iter(samples), 32, 2)] == [digest(s.path) for s in samples]
 
 
 def test_nothing_to_verify() -> None:

@@ -6,6 +6,7 @@ not needed.
 """
 
 from functools import cache
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -44,19 +45,15 @@ def cosines(count: int, points: int, start: float = 0.0, end: float = 1.0) -> Co
 @cache
 def crops() -> Coefficients:
     """Return matrices [i, j] that map the coefficients of an axis to those after cropping i and j steps at its ends."""
-    table = np.empty((DEEPEST + 1, DEEPEST + 1, COMPARED, SIDE), np.float32)
-    for i in range(DEEPEST + 1):
-        for j in range(DEEPEST + 1):
-            table[i, j] = cosines(COMPARED, _POINTS) @ cosines(SIDE, _POINTS, i * STEP, 1 - j * STEP).T
-    return table
+    steps = range(DEEPEST + 1)
+    whole = cosines(COMPARED, _POINTS)
+    return np.array([[whole @ cosines(SIDE, _POINTS, i * STEP, 1 - j * STEP).T for j in steps] for i in steps])
 
 
 def crop(coefficients: Coefficients, cut: npt.NDArray[np.intp]) -> Coefficients:
     """Return the coefficients of cropped images, (n, COMPARED, COMPARED).
 
-    Args:
-        coefficients: Coefficients of n images.
-        cut: Steps to crop, (n, 4) or (4,): top, bottom, left, right.
+    `cut` holds the steps to crop, (n, 4) or (4,): top, bottom, left, right.
     """
     rows, columns = crops()[cut[..., 0], cut[..., 1]], crops()[cut[..., 2], cut[..., 3]]
     return np.asarray(rows @ coefficients @ columns.swapaxes(-1, -2))
@@ -87,13 +84,8 @@ def _orientations(shapes: Coefficients) -> Coefficients:
 def align(whole: Coefficients, part: Coefficients, cut: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
     """Return the similarity of images to others that may be crops of them, pair by pair.
 
-    Args:
-        whole: Coefficients of n images.
-        part: Coefficients of the images to compare them with, in any of eight orientations.
-        cut: Crop of `whole` to start the search from, in steps, (n, 4): top, bottom, left, right.
-
-    Returns:
-        Correlation in [-1, 1] at the best orientation and crop found, (n,).
+    The similarity is the correlation in [-1, 1] at the best of eight orientations of `part` and the best crop of
+    `whole` found from `cut` on (see `crop`), (n,).
     """
     turned = _orientations(standard(part))
     scores = np.einsum("onij,nij->on", turned, standard(crop(whole, cut)))
@@ -120,14 +112,10 @@ def _improve(
     cut = cut.copy()
     for axis in (0, 2):
         start = cut[rows]
-        for first in (-step, 0, step):
-            for second in (-step, 0, step):
-                if first == second == 0:
-                    continue
+        for change in product((-step, 0, step), repeat=2):
+            if any(change):
                 tried = start.copy()
-                tried[:, axis] += first
-                tried[:, axis + 1] += second
-                tried = np.clip(tried, 0, DEEPEST)
+                tried[:, axis : axis + 2] = np.clip(tried[:, axis : axis + 2] + change, 0, DEEPEST)
                 score = (standard(crop(whole, tried)) * target).sum((-1, -2))
                 better = score > best
                 best = np.where(better, score, best)

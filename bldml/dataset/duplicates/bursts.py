@@ -42,21 +42,13 @@ _NAME_TIME = re.compile(r"(img|pxl|mvimg|burst|)[-_]?(20\d{6})[-_](\d{6})(?:\d{3
 
 @dataclass(frozen=True)
 class BurstEvidence:
-    """How much evidence there is for bursts; each photograph counts once, by its strongest evidence.
+    """How much evidence there is for bursts; each photograph counts once, by its strongest evidence."""
 
-    Attributes:
-        photographs: Number of photographs.
-        with_time: Photographs with an EXIF time.
-        with_name_time: Photographs with a time in the name.
-        with_frame: Photographs with a camera's frame number in the name.
-        largest: Photographs in the largest burst.
-    """
-
-    photographs: int
-    with_time: int
-    with_name_time: int
-    with_frame: int
-    largest: int
+    photographs: int  # number of photographs
+    with_time: int  # photographs with an EXIF time
+    with_name_time: int  # photographs with a time in the name
+    with_frame: int  # photographs with a camera's frame number in the name
+    largest: int  # photographs in the largest burst
 
     @property
     def weak(self) -> bool:
@@ -78,20 +70,11 @@ class BurstEvidence:
         return f"{', '.join(parts)}. {largest}{warning}"
 
 
-def burst_groups(
-    names: Sequence[str], metadata: Sequence[Metadata | None], gap_seconds: float = 10, gap_frames: int = 1
-) -> list[str]:
-    """Return the burst of each photograph.
+def burst_groups(names: Sequence[str], metadata: Sequence[Metadata | None], gap_seconds: float = 10) -> list[str]:
+    """Return the burst of each photograph: the alphabetically first name in it.
 
-    Args:
-        names: Paths below the data folder, each once.
-        metadata: Metadata of each file; None where it is unknown.
-        gap_seconds: Maximum gap between consecutive photographs of a burst, in seconds.
-        gap_frames: Maximum difference between their frame numbers.
-
-    Returns:
-        For each photograph the name of its burst: the alphabetically first name in it. It depends neither on the order
-        nor on photographs of other bursts.
+    It depends neither on the order nor on photographs of other bursts. Names are paths below the data folder, each
+    once; consecutive photographs of a burst are at most `gap_seconds` apart.
 
     >>> burst_groups(["BLD/IMG_0012.jpg", "BLD/IMG_0013.jpg", "BLD/IMG_0020.jpg"], [None, None, None])
     ['BLD/IMG_0012.jpg', 'BLD/IMG_0012.jpg', 'BLD/IMG_0020.jpg']
@@ -100,7 +83,7 @@ def burst_groups(
     timed = [clue.time is not None for clue in clues]
     links = _by_time([clue.time for clue in clues], names, [False] * len(names), gap_seconds)
     links += _by_time([clue.name_time for clue in clues], names, timed, gap_seconds)
-    links += _by_frame([clue.frame for clue in clues], names, timed, gap_frames)
+    links += _by_frame([clue.frame for clue in clues], names, timed)
     roots = component_roots(len(names), links)
     smallest: dict[int, str] = {}
     for name, root in zip(names, roots, strict=True):
@@ -165,14 +148,14 @@ def _by_time(
 
 
 def _by_frame(
-    clues: Sequence[tuple[Hashable, int] | None], names: Sequence[str], known: Sequence[bool], gap_frames: int
+    clues: Sequence[tuple[Hashable, int] | None], names: Sequence[str], known: Sequence[bool]
 ) -> list[tuple[int, int]]:
-    """Link frame numbers near each other, except of two photographs whose times are `known`."""
+    """Link consecutive frame numbers, except of two photographs whose times are `known`."""
     links = []
     for series in _series(clues, names):
         consecutive = [series[:1]]
         for before, after in pairwise(series):
-            if after[0] - before[0] > gap_frames or (known[before[1]] and known[after[1]]):
+            if after[0] - before[0] > 1 or (known[before[1]] and known[after[1]]):
                 consecutive.append([])
             consecutive[-1].append(after)
         for frames in consecutive:

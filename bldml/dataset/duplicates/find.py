@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
-from bldml.dataset.duplicates.phash import NearDuplicate, PHashes, find_near_duplicates
+from bldml.dataset.duplicates.phash import NearDuplicate
 from bldml.dataset.samples import SPLITS
 
 # What Windows, macOS, phones and photo programs add to a name, in English, German, French, Spanish and Italian.
@@ -24,31 +24,21 @@ _PHONE_EDITED = re.compile(r"^img_e(?=\d{4}$)")
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Photographs that occur more than once; all numbers are indexes.
+    """Photographs that occur more than once; all numbers are indexes."""
 
-    Attributes:
-        exact: Groups of equal content.
-        near_duplicates: Pairs of the same photograph whose contents are not equal.
-        same_name: Groups whose names differ only in case or suffix, whatever their content.
-        copies: Original and copy by name, where they are exact or near duplicates.
-        groups: Groups of the same photograph: exact and near duplicates joined.
-        two_classes: Those of `groups` that contain more than one class.
-    """
-
-    exact: tuple[tuple[int, ...], ...]
-    near_duplicates: tuple[NearDuplicate, ...]
-    same_name: tuple[tuple[int, ...], ...]
-    copies: tuple[tuple[int, int], ...]
-    groups: tuple[tuple[int, ...], ...]
-    two_classes: tuple[tuple[int, ...], ...]
+    exact: tuple[tuple[int, ...], ...]  # groups of equal content
+    near_duplicates: tuple[NearDuplicate, ...]  # pairs of the same photograph whose contents are not equal
+    same_name: tuple[tuple[int, ...], ...]  # groups whose names differ only in case or suffix, whatever their content
+    copies: tuple[tuple[int, int], ...]  # original and copy by name, where they are exact or near duplicates
+    groups: tuple[tuple[int, ...], ...]  # groups of the same photograph: exact and near duplicates joined
+    two_classes: tuple[tuple[int, ...], ...]  # those of `groups` that contain more than one class
 
 
 def find_duplicates(
     names: Sequence[str],
     class_names: Sequence[str],
     digests: Sequence[str],
-    phashes: PHashes | None = None,
-    near_duplicates: Sequence[NearDuplicate] | None = None,
+    near_duplicates: Sequence[NearDuplicate],
 ) -> Duplicates:
     """Find photographs that occur more than once.
 
@@ -56,11 +46,8 @@ def find_duplicates(
         names: Paths below the data folder.
         class_names: Class of each photograph; empty where unknown.
         digests: SHA-256 of each file; empty where unknown, which equals nothing.
-        phashes: Perceptual hash of each photograph, to search for near duplicates.
-        near_duplicates: Near duplicates, where known already; `phashes` are then not searched again.
+        near_duplicates: Result of `find_near_duplicates`.
     """
-    if near_duplicates is None:
-        near_duplicates = [] if phashes is None else find_near_duplicates(phashes)
     exact = exact_groups(digests)
     root = component_roots(len(names), pairs_with_first(exact) + [(pair.a, pair.b) for pair in near_duplicates])
     groups = groups_of_equal(root)
@@ -77,11 +64,7 @@ def find_duplicates(
 
 
 def exact_groups(digests: Sequence[str]) -> list[tuple[int, ...]]:
-    """Return groups of equal content; an empty digest equals nothing.
-
-    >>> exact_groups(["a", "b", "a", "", ""])
-    [(0, 2)]
-    """
+    """Return groups of equal content; an empty digest equals nothing."""
     return groups_of_equal([digest or i for i, digest in enumerate(digests)])
 
 
@@ -89,12 +72,7 @@ def exact_groups(digests: Sequence[str]) -> list[tuple[int, ...]]:
 
 
 class UnionFind:
-    """Disjoint sets of the integers 0 to n - 1; the root of a set is its smallest member.
-
-    >>> sets = UnionFind(3)
-    >>> sets.union(2, 1), sets.find(2)
-    (1, 1)
-    """
+    """Disjoint sets of the integers 0 to n - 1; the root of a set is its smallest member."""
 
     def __init__(self, n: int) -> None:
         self._parent = list(range(n))
@@ -115,11 +93,7 @@ class UnionFind:
 
 
 def component_roots(n: int, links: Iterable[tuple[int, int]]) -> list[int]:
-    """Return for each of n items the smallest item of its connected component.
-
-    >>> component_roots(5, [(1, 3), (4, 3)])
-    [0, 1, 2, 1, 1]
-    """
+    """Return for each of n items the smallest item of its connected component."""
     sets = UnionFind(n)
     for a, b in links:
         sets.union(a, b)
@@ -151,11 +125,7 @@ def pairs_with_first(groups: Iterable[Sequence[int]]) -> list[tuple[int, int]]:
 
 
 def same_name_groups(names: Sequence[str]) -> list[tuple[int, ...]]:
-    """Return groups of files in one folder whose names differ only in case, suffix or Unicode form.
-
-    >>> same_name_groups(["BLD/a.jpg", "BLD/a.JPG", "BLD/A.jpeg", "No_BLD/a.jpg"])
-    [(0, 1, 2)]
-    """
+    """Return groups of files in one folder whose names differ only in case, suffix or Unicode form."""
     return groups_of_equal([(name.rpartition("/")[0], plain_stem(name)) for name in names])
 
 

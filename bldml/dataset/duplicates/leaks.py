@@ -28,44 +28,27 @@ _MAX_EXAMPLES = 5
 
 @dataclass(frozen=True, slots=True)
 class KnownPhotograph:
-    """Description of one photograph in which leaks are searched.
+    """Description of one photograph in which leaks are searched."""
 
-    Attributes:
-        name: Path below the data folder.
-        split: Its split.
-        class_name: Its class; empty where unknown.
-        digest: SHA-256 of the file; empty where unknown.
-        phash: Its perceptual hash (see `phash.perceptual_hash`); None where unknown.
-        metadata: Metadata of the file; None where unknown.
-    """
-
-    name: str
+    name: str  # path below the data folder
     split: str
-    class_name: str = ""
-    digest: str = ""
+    class_name: str = ""  # empty where unknown, as the digest
+    digest: str = ""  # SHA-256 of the file
     phash: PHash | None = None
     metadata: Metadata | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """A photograph that another split contains as well.
-
-    Attributes:
-        kind: Equal content, near duplicate, or the same burst.
-        a: Name of the photograph in the split that comes first (train, val, test, then others by name).
-        b: Name of the photograph in the split that comes second.
-        split_a: The split that comes first.
-        split_b: The split that comes second.
-        similarity: 1 for equal content; in [NEAR_SIMILARITY, 1] for near duplicates (that of the weakest link if the
-            two are connected through others); nan for a burst.
-    """
+    """A photograph that another split contains as well."""
 
     kind: Kind
-    a: str
-    b: str
+    a: str  # name of the photograph in the split that comes first (train, val, test, then others by name)
+    b: str  # name of the photograph in the other split
     split_a: str
     split_b: str
+    # 1 for equal content; in [NEAR_SIMILARITY, 1] for near duplicates (that of the weakest link if the two are
+    # connected through others); nan for a burst
     similarity: float
 
 
@@ -81,7 +64,7 @@ def find_leaks(
 
     Args:
         photographs: Photographs of all splits.
-        near_duplicates: Near duplicates among them, if known already.
+        near_duplicates: Result of `find_near_duplicates`, if known already.
         bursts: Result of `burst_groups`, if known already.
 
     Returns:
@@ -110,20 +93,12 @@ def find_leaks(
 
 
 def leak_counts(leaks: Iterable[Leak]) -> dict[tuple[str, str, str], int]:
-    """Count leaks by kind and by their two splits.
-
-    >>> leak_counts([Leak("exact", "a.jpg", "b.jpg", "train", "val", 1.0)])
-    {('exact', 'train', 'val'): 1}
-    """
+    """Count leaks by kind and by their two splits."""
     return dict(Counter((leak.kind, leak.split_a, leak.split_b) for leak in leaks))
 
 
 def leak_summary(leaks: Sequence[Leak], photographs: Sequence[KnownPhotograph] = ()) -> str:
-    """Describe leaks in plain words, with the names of the first few; empty if there are none.
-
-    Args:
-        leaks: Result of `find_leaks`.
-        photographs: All photographs, to add percentages.
+    """Describe leaks in plain words, with the names of the first few, and percentages of `photographs` if given.
 
     >>> print(leak_summary([Leak("near", "train/a.jpg", "val/b.jpg", "train", "val", 0.98)]))
     1 photograph of val has a near duplicate in train.

@@ -47,26 +47,17 @@ _CHUNK = 1024  # hashes or pairs processed at once
 
 @dataclass(frozen=True)
 class NearDuplicate:
-    """Two photographs that show the same image.
+    """Two photographs that show the same image."""
 
-    Attributes:
-        a: Index of the first photograph.
-        b: Index of the second photograph; within one collection, a < b.
-        similarity: Correlation of details after rotation and cropping, in [NEAR_SIMILARITY, 1].
-    """
-
-    a: int
-    b: int
-    similarity: float
+    a: int  # index of a photograph
+    b: int  # index of the other; within one collection, a < b
+    similarity: float  # correlation of details after rotation and cropping, in [NEAR_SIMILARITY, 1]
 
 
 def perceptual_hash(image: Image.Image) -> PHash:
     """Return the perceptual hash of an upright RGB image of any size.
 
     An image decoded at a reduced scale has nearly the same hash. A blank image has none: all zeros.
-
-    >>> bool((perceptual_hash(Image.new("RGB", (640, 480), "green")) == NO_PHASH).all())
-    True
     """
     small = image.resize((_POINTS, _POINTS), Image.Resampling.BILINEAR, reducing_gap=2.0).convert("L")
     grey = np.asarray(small, np.float32)
@@ -90,64 +81,35 @@ def _coefficients(phashes: PHashes) -> Coefficients:
     return np.asarray(np.sign(scaled) * scaled**2 / np.maximum(_frequencies(), 1))
 
 
-def similarity(a: PHash, b: PHash) -> float:
-    """Return the similarity of two photographs in [-1, 1] (see `NEAR_SIMILARITY`); 0 if one has no perceptual hash."""
-    if not (a.any() and b.any()):
-        return 0.0
-    pair = np.stack([a, b])
-    return min(
-        max(float(_compare(pair, pair, np.array([[i, 1 - i]]), cut).max()) for i in (0, 1) for cut in _cuts()), 1.0
-    )
-
-
 def find_near_duplicates(phashes: PHashes, threshold: float = NEAR_SIMILARITY) -> list[NearDuplicate]:
-    """Find near duplicates within one collection.
+    """Find near duplicates within one collection, sorted by a, then b; a photograph without a hash matches nothing.
 
     Not every pair is listed, but the pairs connect the same groups as all pairs would: equal hashes are each paired
     with the first of them, many similar ones each with its nearest, so that a burst of thousands stays cheap.
-
-    Args:
-        phashes: Perceptual hashes of all photographs; a photograph without one matches nothing.
-        threshold: Least similarity.
-
-    Returns:
-        Pairs, sorted by a, then b.
     """
     rows, pairs = _distinct(phashes)
     group = np.arange(len(phashes))
     for cut, candidates in _neighbours(phashes, phashes, rows):
         candidates = candidates[group[candidates[:, 0]] != group[candidates[:, 1]]]
-        scores = _compare(phashes, phashes, candidates, cut)
-        near = candidates[scores >= threshold]
+        near, scores = _nearest(phashes, phashes, candidates, cut, threshold)
         group = _join(group, near)
-        for (a, b), value in zip(np.sort(near, 1).tolist(), scores[scores >= threshold].tolist(), strict=True):
-            pairs[a, b] = max(min(float(value), 1.0), pairs.get((a, b), 0.0))
+        for (a, b), value in zip(np.sort(near, 1).tolist(), scores, strict=True):
+            pairs[a, b] = max(value, pairs.get((a, b), 0.0))
     return [NearDuplicate(a, b, value) for (a, b), value in sorted(pairs.items())]
 
 
-def find_near_duplicates_between(
-    known: PHashes, new: PHashes, threshold: float = NEAR_SIMILARITY
-) -> list[NearDuplicate]:
-    """Find photographs of one collection in another.
+def find_near_duplicates_between(known: PHashes, new: PHashes) -> list[NearDuplicate]:
+    """Find photographs of one collection in another, sorted by their index in `known` (a), then in `new` (b).
 
     Each photograph of `new` that has a near duplicate in `known` is in at least one pair; not every pair is listed.
-
-    Args:
-        known: Perceptual hashes of one collection; `NearDuplicate.a` is an index into it.
-        new: Perceptual hashes of the other; `NearDuplicate.b` is an index into it.
-        threshold: Least similarity.
-
-    Returns:
-        Pairs, sorted by a, then b.
     """
     pairs: dict[tuple[int, int], float] = {}
     for whole, part, swapped in ((known, new, False), (new, known, True)):
         for cut, candidates in _neighbours(whole, part):
-            scores = _compare(whole, part, candidates, cut)
-            near = scores >= threshold
-            for (i, j), value in zip(candidates[near].tolist(), scores[near], strict=True):
+            near, scores = _nearest(whole, part, candidates, cut, NEAR_SIMILARITY)
+            for (i, j), value in zip(near.tolist(), scores, strict=True):
                 key = (j, i) if swapped else (i, j)
-                pairs[key] = max(min(float(value), 1.0), pairs.get(key, 0.0))
+                pairs[key] = max(value, pairs.get(key, 0.0))
     return [NearDuplicate(a, b, value) for (a, b), value in sorted(pairs.items())]
 
 
@@ -244,13 +206,15 @@ def _keys(coefficients: Coefficients, cut: npt.NDArray[np.intp]) -> npt.NDArray[
     return np.asarray(table / np.where(norm > 0, norm, 1), np.float32)
 
 
-def _compare(
-    whole: PHashes, part: PHashes, pairs: npt.NDArray[np.intp], cut: npt.NDArray[np.intp]
-) -> npt.NDArray[np.float32]:
-    """Return the similarity of each pair, (m,), searched from one crop of its first image."""
+def _nearest(
+    whole: PHashes, part: PHashes, pairs: npt.NDArray[np.intp], cut: npt.NDArray[np.intp], threshold: float
+) -> tuple[npt.NDArray[np.intp], list[float]]:
+    """Return the pairs that are near duplicates, and their similarity, searched from one crop of their first image."""
     scores = [np.empty(0, np.float32)]
     for start in range(0, len(pairs), _CHUNK):
         chunk = pairs[start : start + _CHUNK]
         cuts = np.tile(cut, (len(chunk), 1))
         scores.append(align(_coefficients(whole[chunk[:, 0]]), _coefficients(part[chunk[:, 1]]), cuts))
-    return np.concatenate(scores)
+    similarity = np.concatenate(scores)
+    is_near = similarity >= threshold
+    return pairs[is_near], similarity[is_near].clip(max=1).tolist()

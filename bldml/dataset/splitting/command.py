@@ -3,7 +3,6 @@
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -11,19 +10,12 @@ from tqdm import tqdm
 
 from bldml.dataset.duplicates.bursts import burst_evidence, burst_groups
 from bldml.dataset.duplicates.find import Duplicates, find_duplicates
+from bldml.dataset.duplicates.phash import find_near_duplicates
 from bldml.dataset.files import shell_word, show_path, subfolders
 from bldml.dataset.folders import read_folders
 from bldml.dataset.manifest import to_manifest
 from bldml.dataset.samples import SPLITS, Collection, Sample, no_photographs
-from bldml.dataset.splitting.groups import (
-    Join,
-    Link,
-    LinkReason,
-    find_links,
-    folder_groups,
-    join_groups,
-    table_groups,
-)
+from bldml.dataset.splitting.groups import Join, Link, LinkReason, find_links, folder_groups, join_groups, table_groups
 from bldml.dataset.splitting.previous import KeptAssignments, keep_assignments, read_previous
 from bldml.dataset.splitting.splits import SplitRequest, assign_samples
 from bldml.dataset.verify import Verified, verify
@@ -58,17 +50,8 @@ def split_photographs(
 ) -> str:
     """Assign the photographs in a folder to splits, write the manifest, and return the text to print.
 
-    Args:
-        root: Data folder with class folders, or with split folders, whose assignment is ignored.
-        output: Manifest to write; existing assignments in this file are kept.
-        request: Requested splits and folds.
-        group: `burst`, `folder`, `folder:N`, `none` or the path of a table of groups.
-        gap_seconds: Maximum gap between photographs of one burst, in seconds; 0 turns burst detection off.
-        class_aliases: Class name for a folder's name, where they differ.
-        fresh: Ignore existing assignments.
-
-    Raises:
-        DatasetError, RunError: The request cannot be met or the manifest cannot be written; no file was changed.
+    The arguments are those of the command (see `commands.split`). A BldmlError is raised, and no file was changed, if
+    the request cannot be met or the manifest cannot be written.
     """
     folder = output.absolute().parent
     if not folder.is_dir():
@@ -77,7 +60,7 @@ def split_photographs(
     previous = read_previous(output, fresh)
     requested_folds, request = request.folds, request.following(previous)
     found = read_folders(root, aliases=class_aliases)
-    samples = sorted(chain(*found.splits.values()), key=lambda s: s.name)
+    samples = sorted(found.samples(), key=lambda s: s.name)
     if not samples:
         raise DatasetError(no_photographs(found), "photographs-none", path=root)
     names = [sample.name for sample in samples]
@@ -90,8 +73,9 @@ def split_photographs(
         message = f"None of the {counted(len(samples), 'photograph')} in {show_path(root)} can be read."
         raise DatasetError(message, "photographs-all-unreadable", path=root, found=len(samples))
     kept = keep_assignments(previous, samples, digests, output) if previous else None
-    phashes = np.stack([result.phash for result in results])
-    duplicates = find_duplicates(names, [s.class_name for s in samples], [r.digest for r in results], phashes)
+    near_duplicates = find_near_duplicates(np.stack([result.phash for result in results]))
+    classes, sha256 = [sample.class_name for sample in samples], [result.digest for result in results]
+    duplicates = find_duplicates(names, classes, sha256, near_duplicates)
     bursts: list[str] = []
     if group != "none" and gap_seconds > 0:
         metadata = [result.metadata for result in results]
@@ -205,7 +189,7 @@ def _describe_kept(kept: KeptAssignments, count: int) -> list[str]:
 
 def _describe_splits(splits: Collection, request: SplitRequest) -> list[str]:
     """Return the table of splits and folds: photographs, reached and requested proportions, classes, groups."""
-    everything = [sample for samples in splits.splits.values() for sample in samples]
+    everything = [*splits.samples()]
     parts: list[tuple[str, Sequence[Sample], Sequence[Sample], float]] = [
         (split, splits.splits.get(split, ()), everything, fraction)
         for split, fraction in request.fractions.items()

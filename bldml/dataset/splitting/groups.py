@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from bldml.dataset.duplicates.find import Duplicates, UnionFind, exact_groups, pairs_with_first
 from bldml.dataset.files import escape_text, show_path, unescape_path
-from bldml.dataset.manifest import MOST_ROWS_SHOWN, TOO_MANY_CELLS, read_rows
+from bldml.dataset.manifest import TOO_MANY_CELLS, list_rows, read_rows
 from bldml.errors import DatasetError
 from bldml.io.text import counted, first_few, without_apostrophe
 
@@ -32,7 +32,6 @@ class Join(NamedTuple):
     reason: LinkReason
 
     def __str__(self) -> str:
-        """Return the join as a clause of a sentence."""
         groups, names = (" and ".join(map(show_path, self.groups)), ", ".join(map(show_path, self.names)))
         return f"{groups} were joined: {self.reason} ({names})"
 
@@ -68,13 +67,11 @@ def folder_groups(names: Sequence[str], depth: int, level: int | None = None) ->
     if names and level is not None and level > deepest:
         example = next(name for name, parts in zip(names, below, strict=True) if len(parts) == deepest)
         levels = "is 1 folder level" if deepest == 1 else f"are at most {deepest} folder levels"
-        raise DatasetError(
+        message = (
             f"--group folder:{level} is too deep: there {levels} below the class folders, for example in "
-            f"{show_path(example)}. Use --group folder:{deepest}, or --group folder for all levels.",
-            "group-level-too-deep",
-            found=level,
-            expected=deepest,
+            f"{show_path(example)}. Use --group folder:{deepest}, or --group folder for all levels."
         )
+        raise DatasetError(message, "group-level-too-deep", found=level, expected=deepest)
     return ["/".join(parts[:level]) for parts in below]
 
 
@@ -84,12 +81,8 @@ def table_groups(table: Path, names: Sequence[str]) -> tuple[list[str], list[str
     A path is relative to the data folder. It may also be only a file name, or a file name without suffix, which stands
     for all photographs of one folder with this stem.
 
-    Args:
-        table: Path of the CSV.
-        names: Paths below the data folder, as `escape_path` writes them.
-
     Returns:
-        The group of each photograph, empty if its cell is empty; and the paths in the table that match no photograph.
+        The group of each of `names`, empty if its cell is empty; and the paths in the table that match no photograph.
 
     Raises:
         DatasetError: The table cannot be read, lacks photographs, assigns two groups to one, or a name is ambiguous.
@@ -127,7 +120,7 @@ def _wrong_table(
 ) -> DatasetError:
     rows = [f"row {number}: {text}" for number, _, text in problems]
     rows += [f"no group for {show_path(name)}" for name in missing]
-    listed = first_few(rows, MOST_ROWS_SHOWN, "\n  ", "\n  … and ")
+    listed = list_rows(rows)
     if unknown and missing:
         verb = "matches" if len(unknown) == 1 else "match"
         listed += f"\n  {counted(len(unknown), 'path')} in the table {verb} no photograph, first {unknown[0]}"
@@ -166,12 +159,7 @@ class _Lookup:
 
 
 def find_links(duplicates: Duplicates, bursts: Sequence[str]) -> list[Link]:
-    """Return the links between duplicates, copies and photographs of one name, and within each burst.
-
-    Args:
-        duplicates: What was found among the photographs.
-        bursts: Burst of each photograph; empty if bursts do not count.
-    """
+    """Return the links between duplicates, copies and photographs of one name, and within `bursts` if not empty."""
     links: list[tuple[LinkReason, Iterable[tuple[int, int]]]] = [
         ("identical files", pairs_with_first(duplicates.exact)),
         ("near duplicates", ((pair.a, pair.b) for pair in duplicates.near_duplicates)),
@@ -183,12 +171,7 @@ def find_links(duplicates: Duplicates, bursts: Sequence[str]) -> list[Link]:
 
 
 def join_groups(names: Sequence[str], own: Sequence[str], links: Iterable[Link]) -> tuple[list[str], list[Join]]:
-    """Join the user's groups wherever photographs of two groups must not be separated.
-
-    Args:
-        names: Names of the photographs.
-        own: The user's group of each photograph; empty for none.
-        links: Further photographs that must stay together.
+    """Join the user's groups (`own`, empty for none) wherever photographs of two groups must not be separated.
 
     Returns:
         The group of each photograph, named after the user's groups in it or else after its first photograph; and the

@@ -49,11 +49,7 @@ def divide_groups(
 
 
 def missing_classes(counts: Counts, parts: Sequence[int], n_parts: int) -> list[tuple[int, int]]:
-    """Return (part, class) wherever a part has no photograph of a class that exists.
-
-    >>> missing_classes(np.array([[2, 0], [0, 2], [1, 0]]), [0, 0, 1], 2)
-    [(1, 1)]
-    """
+    """Return (part, class) wherever a part has no photograph of a class that exists."""
     filled = np.zeros((n_parts, counts.shape[1]), dtype=np.int64)
     np.add.at(filled, np.asarray(parts, dtype=np.int64), counts)
     exists = counts.sum(axis=0) > 0
@@ -61,13 +57,7 @@ def missing_classes(counts: Counts, parts: Sequence[int], n_parts: int) -> list[
 
 
 class _Parts:
-    """An assignment of groups to parts that is being built.
-
-    Args:
-        counts: Photographs by group and class, (n groups, n classes), in the order of assignment.
-        fractions: Fraction of each part, (n parts,).
-        part: Part of each group, -1 if it has none yet; assigned groups stay.
-    """
+    """An assignment of groups, in this order, to parts; `part` is that of each group, -1 if it has none yet."""
 
     def __init__(self, counts: Counts, fractions: Floats, part: Counts) -> None:
         self.counts, self.part = counts, part

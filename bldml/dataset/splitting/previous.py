@@ -16,53 +16,32 @@ COLUMNS = ("path", "label", "split", "group", "sha256")
 
 @dataclass(frozen=True)
 class Assignment:
-    """The split assignment of a photograph in the previous manifest.
+    """The split assignment of a photograph in the previous manifest."""
 
-    Attributes:
-        name: Path in the manifest.
-        split: Assigned split.
-        fold: Number of the assigned fold as text; empty for none.
-        digest: SHA-256 of the file at that time; empty if it could not be read.
-        label: Class at that time; empty if unknown.
-    """
-
-    name: str
-    split: str
-    fold: str = ""
-    digest: str = ""
-    label: str = ""
+    name: str  # path in the manifest
+    split: str  # assigned split
+    fold: str = ""  # number of the assigned fold as text; empty for none
+    digest: str = ""  # SHA-256 of the file at that time; empty if it could not be read
+    label: str = ""  # class at that time; empty if unknown
 
 
 @dataclass(frozen=True)
 class KeptAssignments:
-    """Previous assignments matched to the photographs that exist now.
+    """Previous assignments matched to the photographs that exist now."""
 
-    Attributes:
-        assignments: Previous assignment by the photograph's present name; new photographs are not in it.
-        changed: Names of photographs whose content has changed.
-        renamed: Number of photographs recognised by their content under a new name while the old name is missing.
-        missing: Number of previous photographs that no longer exist.
-        copies: Number of new photographs with the content of a previous one that still exists.
-        relabelled: Name, previous label and present label of photographs whose label has changed.
-    """
-
-    assignments: Mapping[str, Assignment]
-    changed: tuple[str, ...] = ()
-    renamed: int = 0
-    missing: int = 0
-    copies: int = 0
-    relabelled: tuple[tuple[str, str, str], ...] = ()
+    assignments: Mapping[str, Assignment]  # by the photograph's present name; new photographs are not in it
+    changed: tuple[str, ...] = ()  # names of photographs whose content has changed
+    renamed: int = 0  # number of photographs recognised by their content under a new name while the old name is missing
+    missing: int = 0  # number of previous photographs that no longer exist
+    copies: int = 0  # number of new photographs with the content of a previous one that still exists
+    relabelled: tuple[tuple[str, str, str], ...] = ()  # name, previous and present label where it has changed
 
 
 def read_previous(manifest: Path, fresh: bool = False) -> list[Assignment]:
     """Read the assignments of a previous manifest; empty if there is none.
 
-    Args:
-        manifest: Path of the manifest.
-        fresh: Only check that `split` wrote the file, so that it may be replaced; return no assignments.
-
-    Raises:
-        DatasetError: There is a file, but `split` did not write it, or it is damaged.
+    If `fresh`, only check that `split` wrote the file, so that it may be replaced, and return no assignments. A file
+    that `split` did not write, or that is damaged, is a DatasetError.
     """
     try:
         with manifest.open("rb") as file:
@@ -74,13 +53,11 @@ def read_previous(manifest: Path, fresh: bool = False) -> list[Assignment]:
         raise DatasetError(message, "previous-unreadable", path=manifest, reason=error.strerror) from error
     columns = [column.strip().strip('"') for column in first.split(",")]
     if [column for column in columns if column != "fold"] != list(COLUMNS):
-        raise DatasetError(
+        message = (
             f"{show_path(manifest)} exists and was not written by bldml split (its first line is not "
-            f"{','.join(COLUMNS)}). It was not changed. Choose another --output.",
-            "previous-foreign",
-            path=manifest,
-            expected=[*COLUMNS],
+            f"{','.join(COLUMNS)}). It was not changed. Choose another --output."
         )
+        raise DatasetError(message, "previous-foreign", path=manifest, expected=[*COLUMNS])
     if fresh:
         return []
     assignments = []
@@ -104,11 +81,7 @@ def keep_assignments(
 ) -> KeptAssignments:
     """Find the previous assignment of each photograph: by its content, so that it may be renamed, otherwise by name.
 
-    Args:
-        previous: Assignments in the previous manifest.
-        samples: Photographs that exist now.
-        digests: SHA-256 of their files, by name.
-        manifest: Path of the previous manifest, for messages.
+    `digests` holds the SHA-256 of the photographs' files, by name; `manifest` is the previous one, for messages.
 
     Raises:
         DatasetError: The manifest belongs to other photographs: none of its photographs exists, or most of those with
@@ -161,10 +134,8 @@ def _check_same(count: int, kept: int, changed: Sequence[str], comparable: int, 
     if 2 * len(changed) > comparable:
         have = "has" if len(changed) == 1 else "have"
         names = ", ".join(map(show_path, changed[:3])) + (", …" if len(changed) > 3 else "")
-        raise DatasetError(
+        message = (
             f"{len(changed)} of {counted(comparable, 'photograph')} with a name in {show_path(manifest)} {have} other "
-            f"content ({names}). The manifest may belong to another dataset with the same names. {way_out}",
-            "previous-changed",
-            path=manifest,
-            found=changed,
+            f"content ({names}). The manifest may belong to another dataset with the same names. {way_out}"
         )
+        raise DatasetError(message, "previous-changed", path=manifest, found=changed)

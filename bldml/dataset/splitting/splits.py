@@ -40,13 +40,11 @@ class SplitRequest:
 
     def __post_init__(self) -> None:
         if not (0 <= self.val < 1 and 0 <= self.test < 1 and self.val + self.test < 1):
-            raise UsageError(
+            message = (
                 f"--val {self.val:g} and --test {self.test:g} must each be at least 0, and their sum below 1: the rest "
-                "is for training.",
-                "fractions-wrong",
-                val=self.val,
-                test=self.test,
+                "is for training."
             )
+            raise UsageError(message, "fractions-wrong", val=self.val, test=self.test)
         if self.folds is not None and self.folds < 2:
             message = f"--folds must be at least 2, not {self.folds}."
             raise UsageError(message, "folds-too-few", found=self.folds, expected=2)
@@ -65,13 +63,11 @@ class SplitRequest:
         """
         found = max((int(assignment.fold) + 1 for assignment in previous if assignment.fold), default=None)
         if found and self.folds not in (None, found):
-            raise DatasetError(
+            message = (
                 f"The existing manifest has {found} folds, --folds is {self.folds}. Omit --folds, choose another "
-                "--output, or start over with --fresh.",
-                "folds-differ",
-                found=self.folds,
-                expected=found,
+                "--output, or start over with --fresh."
             )
+            raise DatasetError(message, "folds-differ", found=self.folds, expected=found)
         folds = found or self.folds
         if self.val == 0 and folds is None:
             raise UsageError(
@@ -89,7 +85,7 @@ def assign_samples(
     kept: KeptAssignments | None = None,
     joins: Sequence[Join] = (),
 ) -> Collection:
-    """Assign photographs to splits and folds.
+    """Assign photographs to splits, sorted by name, and to folds if requested.
 
     Args:
         root: Folder that names are relative to.
@@ -98,9 +94,6 @@ def assign_samples(
         request: Requested splits and folds.
         kept: Previous assignments to keep; they hold for the whole group of a photograph.
         joins: Groups that were joined; for messages.
-
-    Returns:
-        A collection with the splits, sorted by name, and with folds if requested.
 
     Raises:
         DatasetError: The request cannot be met; the message gives the reason.
@@ -173,38 +166,30 @@ def _previous_labels(
         without_new += not new
         more = ", …" if len(new) > MOST_SHOWN else ""
         listed.append(f"{text}; new in this group: {', '.join(new[:MOST_SHOWN])}{more}" if new else text)
-    remedy = (
-        "Use the previous --group and --gap_seconds, choose" if without_new else "Remove the new photographs, choose"
-    )
-    # If no photograph of a group is new, the groups themselves have changed.
-    because = (
-        f"In {counted(without_new, 'group')} no photograph is new: the grouping has changed. " if without_new else ""
-    )
+    because, remedy = "", "Remove the new photographs"
+    if without_new:
+        because = f"In {counted(without_new, 'group')} no photograph is new: the grouping has changed. "
+        remedy = "Use the previous --group and --gap_seconds"
     joined = _joined(joins, {sample.name for group, _ in apart for sample in group}).strip()
-    raise DatasetError(
+    message = (
         f"In the existing manifest, photographs of one group are in different splits or folds "
         f"({counted(len(apart), 'group')}):{indent}{first_few(listed, MOST_CONFLICTS, indent, f'{indent}… and ')}\n"
         f"{joined}{' ' if joined else ''}{because}"
-        f"Existing assignments are never changed. {remedy} another --output, or start over with --fresh.",
-        "previous-groups-apart",
-        found=len(apart),
-        without_new=without_new,
+        f"Existing assignments are never changed. {remedy}, choose another --output, or start over with --fresh."
     )
+    raise DatasetError(message, "previous-groups-apart", found=len(apart), without_new=without_new)
 
 
 def _too_few(
     name: str, holders: Sequence[tuple[str, int]], what: str, needed: int, joins: Sequence[Join]
 ) -> DatasetError:
     first = ", ".join(f"{show_path(group)}: {counted(count, 'photograph')}" for group, count in holders[:MOST_SHOWN])
-    return DatasetError(
+    message = (
         f"Class {show_path(name)} has {counted(len(holders), 'group')}{f' ({first})' if first else ''}; {what} "
         f"need at least {needed}, because groups are never divided.{_joined(joins)} Use fewer splits or folds, use "
-        "smaller groups, or add photographs.",
-        "class-in-too-few-groups",
-        found=len(holders),
-        expected=needed,
-        class_name=name,
+        "smaller groups, or add photographs."
     )
+    return DatasetError(message, "class-in-too-few-groups", found=len(holders), expected=needed, class_name=name)
 
 
 def _check_filled(

@@ -26,16 +26,7 @@ class _Blade(NamedTuple):
 
 
 def draw_leaf(diseased: bool, size: int, generator: np.random.Generator) -> Image.Image:
-    """Draw one photograph of a beech leaf.
-
-    Args:
-        diseased: Whether the leaf has dark bands between its side veins.
-        size: Longer side in pixels; the shorter side is 3/4 of it, or equal.
-        generator: Random generator; the only source of randomness.
-
-    Returns:
-        RGB image, landscape, portrait or square.
-    """
+    """Draw one photograph of a beech leaf in RGB: landscape, portrait or square, the longer side of `size` pixels."""
     short = round(size * 3 / 4)
     height, width = ((short, size), (size, short), (size, size))[generator.choice(3, p=[0.45, 0.35, 0.2])]
     blade = _place_blade(height, width, generator)
@@ -143,12 +134,8 @@ def _outline(blade: _Blade, generator: np.random.Generator) -> tuple[Field, Fiel
     opacity = np.clip((blade.half_width - np.abs(blade.across)) / blade.pixel + 0.5, 0, 1)
     opacity = opacity * ((blade.along > 0) & (blade.along < 1))
     specks = np.zeros_like(blade.along)
-    marks = [
-        ("speck", generator.poisson(5)),
-        ("hole", generator.poisson(0.8)),
-        ("bite", generator.poisson(0.6)),
-    ]
-    for kind, count in marks:
+    marks = {kind: generator.poisson(mean) for kind, mean in (("speck", 5), ("hole", 0.8), ("bite", 0.6))}
+    for kind, count in marks.items():
         for _ in range(count):
             along, offset = uniform(0.12, 0.88), uniform(-0.9, 0.9)
             if kind == "bite":

@@ -21,7 +21,7 @@ def write_leaves(
     class_names: tuple[str, str] = ("No_BLD", "BLD"),
     splits: dict[str, float] | None = None,
 ) -> int:
-    """Write drawn leaves to `root/<class>/leaf_0001.jpg`, or `root/<split>/<class>/leaf_0001.jpg`.
+    """Write drawn leaves to `root/<class>/leaf_0001.jpg` or `root/<split>/<class>/leaf_0001.jpg`; return their number.
 
     Each leaf depends only on `seed`, `size`, its class and its number, not on how many leaves are drawn.
 
@@ -32,9 +32,6 @@ def write_leaves(
         seed: Random seed, at least 0.
         class_names: Names of the healthy and of the diseased class.
         splits: Fraction of each split; the sum is 1. None: no split folders.
-
-    Returns:
-        Number of photographs written.
 
     Raises:
         RunError: `root` exists and is not an empty folder.
@@ -68,24 +65,17 @@ def write_leaves(
 def _check(
     images_per_class: int, size: int, seed: int, class_names: tuple[str, str], splits: dict[str, float] | None
 ) -> None:
-    """Check the arguments before anything is written."""
-    for name, value, least in (
-        ("images_per_class", images_per_class, 1),
-        ("size", size, 16),
-        ("seed", seed, 0),
-    ):
+    for name, value, least in (("images_per_class", images_per_class, 1), ("size", size, 16), ("seed", seed, 0)):
         if value < least:
             message = f"--{name} must be at least {least}, not {value}."
             raise UsageError(message, "demo-option-too-small", key=name, found=value, expected=least)
     for name in (*class_names, *(splits or ())):
         if name in ("", "..") or Path(name).name != name:
-            raise UsageError(
-                f"{name!r} cannot be the name of a folder. Choose another.", "demo-name-refused", found=name
-            )
+            message = f"{name!r} cannot be the name of a folder. Choose another."
+            raise UsageError(message, "demo-name-refused", found=name)
     if class_names[0] == class_names[1]:
-        raise UsageError(
-            f"Both classes have the name {class_names[0]!r}. Use two names.", "demo-classes-equal", found=class_names[0]
-        )
+        message = f"Both classes have the name {class_names[0]!r}. Use two names."
+        raise UsageError(message, "demo-classes-equal", found=class_names[0])
     if splits is not None and (abs(sum(splits.values()) - 1) > 1e-6 or min(splits.values(), default=0) < 0):
         message = f"The proportions of the splits must be at least 0 and sum to 1, not {splits}."
         raise UsageError(message, "demo-splits-wrong", found=splits)
@@ -101,6 +91,5 @@ def _numbers(count: int, splits: dict[str, float] | None) -> Iterator[tuple[str,
     for split, fraction in (splits or {"": 1.0}).items():
         total += fraction
         end = 1 + round(total * count)
-
         yield split, range(first, end)
         first = end
