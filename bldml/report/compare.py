@@ -66,7 +66,7 @@ class ComparedRun:
     @property
     def is_correct(self) -> NDArray[np.bool_]:
         """Whether the predicted class is the true one, (n,)."""
-        return np.array([row.predicted_class == row.true_class for row in self.rows.values()], dtype=np.bool_)
+        return np.array([not row.is_error for row in self.rows.values()], dtype=np.bool_)
 
     def value(self, family: str) -> float | None:
         """Return accuracy or AUROC, in [0, 1]; None for the AUROC of one class only."""

@@ -10,6 +10,7 @@ from bldml.report.html import page_template
 from bldml.report.tables import (
     Entry,
     Footnotes,
+    Shown,
     Table,
     duration,
     estimate_cells,
@@ -76,7 +77,7 @@ def runs_table(comparison: Comparison) -> Table:
     rows: list[tuple[Entry, ...]] = []
     raw: list[list[Cell]] = []
     for run in comparison.runs:
-        found, costs, backbone = run.assessment, run.data.costs(run.evaluation), run.data.setting("model", "backbone")
+        found, data, backbone = run.assessment, run.data, run.data.setting("model", "backbone")
         estimates = found.estimates(metrics)
         shown = (estimate_entry(estimates[one.name], footnotes, one.fraction(found.counts)) for one in metrics)
         rows.append((Entry(run.name, backbone), *shown, *(Entry(run.letters[family] or "–") for family in FAMILIES)))
@@ -86,8 +87,8 @@ def runs_table(comparison: Comparison) -> Table:
                 *(found.counts[key] for key in ("tp", "fp", "fn", "tn")),
                 *(cell for estimate in estimates.values() for cell in estimate_cells(estimate)),
                 *(run.letters[family] for family in FAMILIES),
-                *(costs.parameters, costs.checkpoint_bytes, costs.images_per_second),
-                *(costs.device, costs.training_seconds),
+                *(data.parameters, data.checkpoint_bytes, run.evaluation.images_per_second),
+                *(run.evaluation.provenance.device, data.training_seconds),
             ]
         )
     names = ["run", "backbone", "evaluation", "n", "n_positive", "n_groups", "tp", "fp", "fn", "tn"]
@@ -106,17 +107,17 @@ def runs_table(comparison: Comparison) -> Table:
 
 def costs_table(comparison: Comparison) -> Table:
     """Return the costs of each run; a dash where they were not recorded."""
-    rows: list[list[str | int | Entry | None]] = []
+    rows: list[list[Shown]] = []
     for run in comparison.runs:
-        costs = run.data.costs(run.evaluation)
-        parameters, size, speed = costs.parameters, costs.checkpoint_bytes, costs.images_per_second
+        parameters, size, seconds = run.data.parameters, run.data.checkpoint_bytes, run.data.training_seconds
+        speed, device = run.evaluation.images_per_second, run.evaluation.provenance.device
         rows.append(
             [
                 run.name,
                 None if parameters is None else f"{parameters / 1e6:.2f} million",
                 None if size is None else f"{size / 2**20:.1f} MiB",
-                None if speed is None else Entry(f"{speed:.3g}", plain(costs.device)),
-                None if costs.training_seconds is None else duration(costs.training_seconds),
+                None if speed is None else Entry(f"{speed:.3g}", plain(device)),
+                None if seconds is None else duration(seconds),
             ]
         )
     header = ("Run", "Parameters", "Checkpoint", "Photographs/s", "Training time")

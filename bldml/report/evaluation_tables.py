@@ -7,13 +7,13 @@ import numpy as np
 from bldml.io.text import Cell, counted, number, plain
 from bldml.metrics.assessment import Assessment
 from bldml.metrics.checked import Classes
-from bldml.metrics.estimates import Estimate
 from bldml.metrics.proportions import clustered_proportion, proportion
 from bldml.metrics.registry import shown_in
 from bldml.report.tables import (
     ESTIMATE_COLUMNS,
     Entry,
     Footnotes,
+    Shown,
     Table,
     count,
     estimate_cells,
@@ -65,10 +65,9 @@ def probability_metrics_table(assessment: Assessment) -> Table:
     shown = [metric for metric in shown_in("report") if not metric.needs_threshold]
     rows = tuple((Entry(metric.title), estimate_entry(assessment.overall[metric.name], notes)) for metric in shown)
     raw = [[metric.name, *estimate_cells(assessment.overall[metric.name])] for metric in shown]
-    prevalence = number(assessment.n_positive / assessment.n)
     caption = (
         "Metrics that need no threshold, with 95 % intervals in brackets. The average precision expected by chance is "
-        f"the proportion of positives, {prevalence}."
+        f"the proportion of positives, {number(assessment.n_positive / assessment.n)}."
     )
     return Table("overall", caption, ("Metric", "Value"), rows, (("score", *ESTIMATE_COLUMNS), raw), notes.all)
 
@@ -76,7 +75,7 @@ def probability_metrics_table(assessment: Assessment) -> Table:
 def confusion_table(assessment: Assessment, classes: Classes) -> Table:
     """Return the counts of true and predicted classes with their margins, at the operating point and at 0.5."""
     negative, positive = map(plain, classes.names)
-    rows: list[list[str | int]] = []
+    rows: list[list[Shown]] = []
     for where, n in (("operating point", assessment.counts), ("0.5", assessment.counts_at_half)):
         for name, yes, no in ((positive, n["tp"], n["fn"]), (negative, n["fp"], n["tn"])):
             rows.append([f"{name}, at {where}", yes, no, yes + no])
@@ -111,23 +110,23 @@ def groups_table(assessment: Assessment, evaluation: Evaluation) -> Table | None
             members.setdefault(row.group, []).append(index)
     if not members:
         return None
-    predicted = assessment.probabilities >= assessment.threshold
-    found: list[tuple[str, int, int, int, int, Estimate]] = []
+    is_positive = assessment.probabilities >= assessment.threshold
+    is_missed, is_alarm = (assessment.labels == 1) & ~is_positive, (assessment.labels == 0) & is_positive
+    found = []
     for name, indices in members.items():
-        label, is_positive = assessment.labels[indices], predicted[indices]
-        correct = int(np.sum(label == is_positive))
-        missed, alarms = int(np.sum((label == 1) & ~is_positive)), int(np.sum((label == 0) & is_positive))
-        found.append((name, len(indices), int(label.sum()), missed, alarms, proportion(correct, len(indices))))
-    found.sort(key=lambda group: (group[1] < SMALL_GROUP, group[5].value, group[0]))
+        n, missed, alarms = len(indices), int(is_missed[indices].sum()), int(is_alarm[indices].sum())
+        accuracy = proportion(n - missed - alarms, n)
+        found.append((name, n, int(assessment.labels[indices].sum()), accuracy, missed, alarms))
+    found.sort(key=lambda group: (group[1] < SMALL_GROUP, group[3].value, group[0]))
     rows = []
-    for name, n, positive, missed, alarms, accuracy in found[:GROUPS_SHOWN]:
+    for name, n, positive, accuracy, missed, alarms in found[:GROUPS_SHOWN]:
+        detail = f"{n - missed - alarms}/{n} {interval_text(accuracy)}"
+        cells = (plain(name), count(n), count(positive), precise_number(accuracy.value), count(missed), count(alarms))
         look = "faint" if n < SMALL_GROUP else ""
-        cell = Entry(precise_number(accuracy.value), f"{n - missed - alarms}/{n} {interval_text(accuracy)}", "", look)
-        rows.append((Entry(plain(name), look=look), *(Entry(count(k), look=look) for k in (n, positive)), cell,
-                     *(Entry(count(k), look=look) for k in (missed, alarms))))  # fmt: skip
+        rows.append(tuple(Entry(cell, detail if k == 3 else "", look=look) for k, cell in enumerate(cells)))
     raw = [
-        [n, k, positive, *estimate_cells(accuracy), missed, alarms]
-        for n, k, positive, missed, alarms, accuracy in found
+        [name, n, positive, *estimate_cells(accuracy), missed, alarms]
+        for name, n, positive, accuracy, missed, alarms in found
     ]
     caption = (
         "Groups (tree, site, burst), least accurate first, with 95 % intervals (Wilson, photographs of one group "
@@ -143,19 +142,16 @@ def sample_size_sentences(assessment: Assessment) -> str:
     """Return the lower limits of sensitivity and specificity that a classifier without errors would have."""
     parts = []
     for name, value, score in (("positives", 1, "sensitivity"), ("negatives", 0, "specificity")):
-        mask = assessment.labels == value
-        n = int(mask.sum())
+        indices = np.flatnonzero(assessment.labels == value)
+        n = indices.size
         if not n:
             parts.append(f"There are no {name}, so the {score} cannot be estimated.")
             continue
-        if assessment.groups is None:
-            best, from_groups = proportion(n, n), ""
-        else:
-            groups = [group for group, inside in zip(assessment.groups, mask, strict=True) if inside]
-            best, from_groups = (
-                clustered_proportion(np.ones(n, dtype=bool), groups),
-                f" from {counted(len(set(groups)), 'group')}",
-            )
+        best, from_groups = proportion(n, n), ""
+        if assessment.groups is not None:
+            groups = [assessment.groups[index] for index in indices]
+            best = clustered_proportion(np.ones(n, dtype=bool), groups)
+            from_groups = f" from {counted(len(set(groups)), 'group')}"
         low = best.interval.low if best.interval else None
         parts.append(
             f"With {count(n)} {name}{from_groups}, even a classifier without errors only has a proven {score} of at "
@@ -166,16 +162,14 @@ def sample_size_sentences(assessment: Assessment) -> str:
 
 def sets_table(data: RunData, assessed: Sequence[Assessed]) -> Table:
     """Return the metrics of training, validation, test and external sets, one row per set."""
-    notes = Footnotes()
-    metrics = shown_in("sets")
+    notes, metrics = Footnotes(), shown_in("sets")
     rows: list[tuple[Entry, ...]] = []
     raw: list[list[Cell]] = []
     for evaluation, assessment in assessed:
-        role = ROLE_LABELS[evaluation.role]
         estimates = assessment.estimates(metrics)
         cells = [estimate_entry(estimates[m.name], notes, m.fraction(assessment.counts)) for m in metrics]
         n = Entry(count(assessment.n), f"{count(assessment.n_positive)} positive")
-        rows.append((Entry(plain(evaluation.name), role), n, *cells))
+        rows.append((Entry(plain(evaluation.name), ROLE_LABELS[evaluation.role]), n, *cells))
         raw += [[evaluation.name, assessment.n, key, *estimate_cells(value)] for key, value in estimates.items()]
     training = {} if data.of_role("training") else _training_metrics(data)
     if training:
@@ -199,13 +193,11 @@ def sets_table(data: RunData, assessed: Sequence[Assessed]) -> Table:
 
 def best_epoch(data: RunData) -> int | None:
     """Return the epoch whose weights were evaluated, counted from 0; None where it is not recorded."""
-    for evaluation in data.evaluations:
-        if evaluation.provenance.epoch is not None:
-            return evaluation.provenance.epoch
-    return None
+    epochs = (evaluation.provenance.epoch for evaluation in data.evaluations)
+    return next((epoch for epoch in epochs if epoch is not None), None)
 
 
 def _training_metrics(data: RunData) -> dict[str, float | None]:
     epoch = best_epoch(data)
     row = next((row for row in data.epochs if row["epoch"] == epoch), {})
-    return row if any(key.startswith("train_") and value is not None for key, value in row.items()) else {}
+    return {key: value for key, value in row.items() if key.startswith("train_") and value is not None}

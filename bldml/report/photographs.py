@@ -1,13 +1,13 @@
 """Tables and sentences of a report on its photographs: counts, groups, exclusions, cameras, external sets."""
 
-import hashlib
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 from bldml.errors import RunError
+from bldml.io.system import sha256_of
 from bldml.io.text import counted, number, plain
-from bldml.report.tables import Entry, Table, count, text_table
+from bldml.report.tables import Entry, Shown, Table, count, text_table
 from bldml.run.files import text_at
 from bldml.run.photographs import describe, differences, some_dated
 from bldml.run.provenance import ROLES
@@ -20,39 +20,31 @@ MAX_SHOWN = 20  # on the page; the CSV file contains all
 def counts_table(data: RunData) -> Table:
     """Return the photographs of each split, then of each other set, by class, with the dataset digest."""
     negative, positive = data.classes.names
-    by_split = Counter((row["split"], row["label"]) for row in data.splits)
     digests = data.environment.get("dataset_fingerprint")
-    rows: list[list[str | int | Entry | None]] = []
-    for split in SPLITS:
-        yes, no = by_split[split, positive], by_split[split, negative]
-        total = sum(n for (name, _), n in by_split.items() if name == split)
-        groups = {row["group"] for row in data.splits if row["split"] == split and row.get("group")}
-        rows.append(_row(split, yes, no, total, len(groups), text_at(digests, split)))
-    for evaluation in data.evaluations:
-        if evaluation.role in ROLES.values():
-            continue
-        yes = int(evaluation.labels(data.classes).sum())
-        groups = {row.group for row in evaluation.rows if row.group}
-        n = len(evaluation.rows)
-        digest = plain(evaluation.provenance.dataset_fingerprint)
-        rows.append(_row(f"{plain(evaluation.name)} ({evaluation.role})", yes, n - yes, n, len(groups), digest))
-    header = (
-        "Set",
-        plain(positive),
-        plain(negative),
-        "All",
-        "Proportion positive",
-        "Groups",
-        "Dataset digest (SHA-256)",
-    )
+    labels = {
+        split: [(row["label"], row.get("group")) for row in data.splits if row["split"] == split] for split in ROLES
+    }
+    sets = [(split, photographs, text_at(digests, split)) for split, photographs in labels.items()]
+    sets += [
+        (
+            f"{plain(evaluation.name)} ({evaluation.role})",
+            [(row.true_class, row.group) for row in evaluation.rows],
+            evaluation.provenance.dataset_fingerprint,
+        )
+        for evaluation in data.evaluations
+        if evaluation.role not in ROLES.values()
+    ]
+    rows: list[list[Shown]] = []
+    for name, photographs, digest in sets:
+        counts, n = Counter(label for label, _ in photographs), len(photographs)
+        groups = len({group for _, group in photographs if group})
+        proportion = number(counts[positive] / n) if n else None
+        missing = Entry("Not stated", look="missing") if n else None
+        rows.append([name, counts[positive], counts[negative], n, proportion, groups or "not known", digest or missing])
+    header = ("Set", plain(positive), plain(negative), "All", "Proportion positive", "Groups",
+              "Dataset digest (SHA-256)")  # fmt: skip
     caption = "Photographs of each set by class. The dataset digest identifies the photographs’ contents and classes."
     return text_table("photographs", caption, header, rows)
-
-
-def _row(name: str, yes: int, no: int, total: int, groups: int, digest: str) -> list[str | int | Entry | None]:
-    proportion = number(yes / total) if total else None
-    missing = Entry("Not stated", look="missing")
-    return [name, yes, no, total, proportion, groups or "not known", digest or (missing if total else None)]
 
 
 def groups_sentence(data: RunData) -> str:
@@ -159,8 +151,8 @@ def cameras_table(data: RunData) -> tuple[Table | None, str]:
     cells = Counter((row.camera, row.split, row.true_class) for row in data.photographs)
     splits = [split for split in SPLITS if any(row.split == split for row in data.photographs)]
     names = [name for name, _ in Counter(row.camera for row in data.photographs).most_common()]
-    rows: list[list[str | int | Entry | None]] = [
-        [plain(name) or "not known", *(cells[name, split, label] for split in splits for label in (positive, negative))]
+    rows: list[list[Shown]] = [
+        [name or "not known", *(cells[name, split, label] for split in splits for label in (positive, negative))]
         for name in names
     ]
     header = ("Camera", *(plain(f"{split}, {label}") for split in splits for label in (positive, negative)))
@@ -193,25 +185,20 @@ def _dates(data: RunData) -> str:
 
 
 def files_table(data: RunData) -> Table:
-    """Return the main files behind this report, with their hashes."""
+    """Return the main files behind this report, with their hashes.
+
+    Raises:
+        RunError: One of them cannot be read.
+    """
     run = data.run
     paths = [run.config, run.environment, run.splits, run.history, run.best_checkpoint]
     for evaluation in (*data.evaluations, *data.unlabelled):
         paths += [evaluation.folder / "predictions.csv", evaluation.folder / "metrics.json"]
-    rows = [
-        [plain(str(path.relative_to(run.path))), count(path.stat().st_size), _sha256(path)]
-        for path in paths
-        if path.is_file()
-    ]
-    caption = "The main files behind this report."
-    return text_table("files", caption, ("File", "Bytes", "SHA-256"), rows)
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise RunError(
-            f"Cannot read {path}: {error.strerror}.", "file-unreadable", path=path, reason=error.strerror
-        ) from error
+    rows = []
+    for path in filter(Path.is_file, paths):
+        try:
+            rows.append([str(path.relative_to(run.path)), count(path.stat().st_size), sha256_of(path)])
+        except OSError as error:
+            message = f"Cannot read {path}: {error.strerror}."
+            raise RunError(message, "file-unreadable", path=path, reason=error.strerror) from error
+    return text_table("files", "The main files behind this report.", ("File", "Bytes", "SHA-256"), rows)

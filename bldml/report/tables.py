@@ -30,6 +30,10 @@ class Entry:
     look: str = ""
 
 
+Shown = str | int | Entry | None
+"""A cell with the same text on the page and in the CSV file; None is a dash."""
+
+
 @dataclass(frozen=True)
 class Table:
     """A table of a report, a comparison or an audit.
@@ -78,9 +82,7 @@ class Footnotes:
         return tuple((mark, text) for text, mark in self._marks.items())
 
 
-def text_table(
-    name: str, caption: str, header: Sequence[str], rows: Sequence[Sequence[str | int | Entry | None]]
-) -> Table:
+def text_table(name: str, caption: str, header: Sequence[str], rows: Sequence[Sequence[Shown]]) -> Table:
     """Return a table whose CSV file has the same texts as the page.
 
     >>> text_table("n", "Photographs.", ["Split", "n"], [["train", 1200]]).rows[0][1].text
@@ -91,7 +93,7 @@ def text_table(
     return Table(name, caption, tuple(header), shown, (header, raw))
 
 
-def _entry(cell: str | int | Entry | None) -> Entry:
+def _entry(cell: Shown) -> Entry:
     if isinstance(cell, Entry):
         return cell
     if cell is None:

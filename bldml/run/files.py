@@ -1,7 +1,9 @@
-"""Read the files of a run folder for reports: each is read completely, or refused with a message that names it."""
+"""CSV, JSON and YAML of a run folder: a file is read completely, or refused with a message that names it."""
 
 import csv
+import io
 import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,13 @@ def text_at(values: object, *keys: str) -> str:
     for key in keys:
         values = values.get(key) if isinstance(values, dict) else None
     return "" if values is None or isinstance(values, dict | list) else plain(str(values))
+
+
+def to_csv(rows: Iterable[Sequence[object]]) -> str:
+    """Return rows as CSV; None is an empty cell."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -70,12 +79,8 @@ def read_config(path: Path) -> dict[str, Any]:
 def read_table(path: Path, columns: tuple[str, ...]) -> tuple[Row, ...]:
     """Return the rows of a CSV file; none if the file does not exist.
 
-    Args:
-        path: The file.
-        columns: Required columns.
-
     Raises:
-        RunError: The file is damaged.
+        RunError: The file is damaged, or lacks one of the columns.
     """
     if not path.is_file():
         return ()

@@ -4,13 +4,12 @@ Repeated evaluation on a test set biases its results; from the ledger a report c
 """
 
 import csv
-import io
 import os
-from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 
 from bldml.errors import RunError
 from bldml.io.text import with_apostrophe, without_apostrophe
+from bldml.run.files import to_csv
 from bldml.run.folder import RunFolder
 
 
@@ -46,7 +45,7 @@ def append_entry(run: RunFolder, entry: LedgerEntry) -> None:
     Raises:
         RunError: The ledger cannot be written.
     """
-    header, line = _line(_COLUMNS), _line([with_apostrophe(str(cell)) for cell in astuple(entry)])
+    header, line = to_csv([_COLUMNS]), to_csv([[with_apostrophe(str(cell)) for cell in astuple(entry)]])
     try:
         descriptor = os.open(run.ledger, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
@@ -80,12 +79,6 @@ def read_ledger(run: RunFolder) -> list[LedgerEntry]:
             f"Cannot read {run.ledger}: {error.strerror}.", "ledger-unreadable", path=run.ledger, reason=error.strerror
         ) from error
     return [entry for line in lines if (entry := _to_entry(line))]
-
-
-def _line(cells: Sequence[str]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue()
 
 
 def _to_entry(line: str) -> LedgerEntry | None:

@@ -1,7 +1,6 @@
 """The table of photographs of a run or an external set, `photographs.csv`, and differences between two sets."""
 
 import csv
-import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -9,7 +8,8 @@ from pathlib import Path
 from statistics import median
 
 from bldml.errors import RunError
-from bldml.io.text import with_apostrophe, without_apostrophe
+from bldml.io.text import first_few, with_apostrophe, without_apostrophe
+from bldml.run.files import to_csv
 
 MAX_CAMERAS = 5  # listed in a sentence
 
@@ -23,8 +23,7 @@ class PhotographRow:
         split: `train`, `val`, `test`.
         true_class: Class name of its label.
         group: Group (tree, site, burst); empty if unknown.
-        width: Pixels, upright; 0 where unknown.
-        height: Pixels, upright; 0 where unknown.
+        width, height: Pixels, upright; 0 where unknown.
         camera: Maker and model; empty where unknown.
         taken: Local time, ISO 8601; empty where unknown.
         sha256: Of the file's content, hexadecimal; empty where unknown.
@@ -46,13 +45,10 @@ class Description:
     """Description of a set of photographs by its table.
 
     Args:
-        n: Number of photographs.
-        n_positive: Number of the positive class.
+        n, n_positive, n_dated: Numbers of photographs: all, of the positive class, with a date.
         megapixels: Median size; None if unknown.
         cameras: Names with counts, most frequent first; unknown cameras under the empty name.
-        first: First day, ISO 8601; empty if no date is known.
-        last: Last day.
-        n_dated: Number of photographs with a date.
+        first, last: Days, ISO 8601; empty if no date is known.
     """
 
     n: int
@@ -69,14 +65,11 @@ _COLUMNS = tuple(field.name for field in fields(PhotographRow))
 
 def photographs_text(rows: Iterable[PhotographRow]) -> str:
     """Return the table as CSV; text that a spreadsheet would take for a formula gets an apostrophe in front."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
+    lines: list[Sequence[object]] = [_COLUMNS]
     for row in rows:
-        cells = [row.split, *map(with_apostrophe, (row.true_class, row.group))]
-        size = [row.width or "", row.height or ""]
-        writer.writerow([row.path, *cells, *size, with_apostrophe(row.camera), row.taken, row.sha256])
-    return text.getvalue()
+        names, size = map(with_apostrophe, (row.true_class, row.group)), (row.width or "", row.height or "")
+        lines.append((row.path, row.split, *names, *size, with_apostrophe(row.camera), row.taken, row.sha256))
+    return to_csv(lines)
 
 
 def read_photograph_table(path: Path) -> list[PhotographRow]:
@@ -115,11 +108,7 @@ def read_photograph_table(path: Path) -> list[PhotographRow]:
 
 
 def describe(rows: Sequence[PhotographRow], positive_class: str) -> Description:
-    """Describe a set.
-
-    Args:
-        rows: Its photographs.
-        positive_class: Name of the positive class.
+    """Describe a set by its photographs.
 
     >>> row = PhotographRow("a.jpg", "test", "BLD", "", 4000, 3000, "", "2024-06-01T12:00:00")
     >>> describe([row], "BLD").megapixels, describe([row], "BLD").first
@@ -139,13 +128,7 @@ def describe(rows: Sequence[PhotographRow], positive_class: str) -> Description:
 
 
 def differences(training: Sequence[PhotographRow], other: Sequence[PhotographRow], positive_class: str) -> list[str]:
-    """Return sentences on how a set differs from the training photographs.
-
-    Args:
-        training: The training split.
-        other: The other set.
-        positive_class: Name of the positive class.
-    """
+    """Return sentences on how another set differs from the training photographs."""
     if not training or not other:
         return []
     here, there = describe(other, positive_class), describe(training, positive_class)
@@ -176,11 +159,9 @@ def _cameras(here: Description, there: Description) -> str:
         return "Their files do not record the camera."
     if not known:
         return "The files of the training photographs do not record the camera."
-    listed = ", ".join(f"{name} ({count})" for name, count in new[:MAX_CAMERAS])
-    more = f" and {len(new) - MAX_CAMERAS} more" if len(new) > MAX_CAMERAS else ""
     taken_by = (
         f"{_percent(sum(count for _, count in new), here.n)} were taken with cameras that took no training photograph: "
-        f"{listed}{more}."
+        f"{first_few([f'{name} ({count})' for name, count in new], MAX_CAMERAS, ', ', ' and ')}."
         if new
         else "All known cameras also took training photographs."
     )

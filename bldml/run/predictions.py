@@ -32,6 +32,11 @@ class Prediction:
     predicted_class: str
     probability: float
 
+    @property
+    def is_error(self) -> bool:
+        """Whether the predicted class is not the true one."""
+        return self.predicted_class != self.true_class
+
 
 _COLUMNS = tuple(field.name for field in fields(Prediction))
 

@@ -62,40 +62,33 @@ class Provenance:
 
 
 def to_provenance(document: Mapping[str, Any]) -> Provenance:
-    """Return the content of provenance.json; a value of a wrong type counts as not recorded.
+    """Return what a program reads of provenance.json; a value of a wrong type counts as not recorded.
 
     >>> to_provenance({"role": "test", "seconds": -1}).seconds is None
     True
     """
     role, known, command = (document.get(name) for name in ("role", "known", "command"))
-    texts = ("split", "dataset_fingerprint", "created", "checkpoint", "root", "device")
-    manifest, fold = document.get("manifest"), document.get("fold")
+    texts: dict[str, Any] = {
+        name: document[name]
+        for name in ("split", "dataset_fingerprint", "created", "checkpoint", "device")
+        if isinstance(document.get(name), str)
+    }
     return Provenance(
         role=next((one for one in get_args(Role) if one == role), "unknown"),
-        known={str(name): n for name, n in known.items() if _is_count(n)} if isinstance(known, dict) else None,
-        **{name: value for name in texts if isinstance(value := document.get(name), str)},
+        known={name: n for name, n in known.items() if _count(n) is not None} if isinstance(known, dict) else None,
         command=tuple(map(str, command)) if isinstance(command, list) else (),
-        epoch=_count(document.get("epoch")),
-        manifest=manifest if isinstance(manifest, str) else None,
-        fold=fold if isinstance(fold, int | str) else None,
         seconds=positive_number(document.get("seconds")),
+        **texts,
+        epoch=_count(document.get("epoch")),
         near_training_photographs=_count(document.get("near_training_photographs")),
-        ignored=_mapping(document.get("ignored")),
-        excluded=_count(document.get("excluded")) or 0,
-        versions=_mapping(document.get("versions")),
-        schema=_count(document.get("schema")) or 0,
     )
 
 
 def count_known(digests: Iterable[str], photographs: Iterable[PhotographRow]) -> dict[str, int] | None:
-    """Count the photographs that are also in each split of a run, by content.
-
-    Args:
-        digests: SHA-256 of the photographs, hexadecimal.
-        photographs: Photographs of the run.
+    """Count the photographs with these SHA-256 that are also in each split of a run; each is counted once.
 
     Returns:
-        Counts of train, val and test, each photograph counted once; None if the run records no contents.
+        Counts of train, val and test; None if the run records no contents.
 
     >>> row = PhotographRow("a.jpg", "val", "BLD", "", 0, 0, "", "", "ab" * 32)
     >>> count_known(["ab" * 32, "cd" * 32], [row])
@@ -159,13 +152,5 @@ def positive_number(value: object) -> float | None:
     return float(value) if math.isfinite(value) and value > 0 else None
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
 def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and _is_count(value) else None
-
-
-def _mapping(value: object) -> dict[str, Any]:
-    return {str(name): one for name, one in value.items()} if isinstance(value, dict) else {}
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

@@ -4,6 +4,7 @@ Each file is read completely, or refused with a message that names it. A missing
 """
 
 import math
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -33,26 +34,25 @@ class Evaluation:
     """One evaluation of a run.
 
     Attributes:
-        name: Name of its folder; only `provenance.role` states how its photographs relate to the run.
         folder: Its folder.
         rows: The predictions.
-        threshold: The operating threshold; None for photographs without labels.
-        temperature: Divides the logit; None for photographs without labels.
         metrics: metrics.json; None for photographs without labels.
         provenance: Origin of the photographs and of the evaluation.
         photographs: Rows of its own photographs.csv; empty if it has none.
         excluded: Excluded photographs, with the reason.
     """
 
-    name: str
     folder: Path
     rows: tuple[Prediction, ...]
-    threshold: float | None
-    temperature: float | None
     metrics: EvaluationMetrics | None
     provenance: Provenance
     photographs: tuple[PhotographRow, ...]
     excluded: tuple[Row, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of its folder; only the role states how its photographs relate to the run."""
+        return self.folder.name
 
     @property
     def role(self) -> Role:
@@ -60,10 +60,21 @@ class Evaluation:
         return self.provenance.role
 
     @property
+    def point(self) -> OperatingPoint:
+        """Threshold and temperature of an evaluation with labels."""
+        assert self.metrics is not None
+        return OperatingPoint(self.metrics.threshold, self.metrics.temperature)
+
+    @property
     def includes_seen(self) -> bool:
         """Whether any of these photographs is recorded as one that the classifier was trained or chosen on."""
         known = self.provenance.known or {}
         return self.role in ("training", "validation") or any(known.get(name) for name in ("train", "val", "seen"))
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Photographs divided by the duration, which includes reading; None where it is not recorded."""
+        return len(self.rows) / self.provenance.seconds if self.provenance.seconds else None
 
     @property
     def probabilities(self) -> NDArray[np.float64]:
@@ -76,39 +87,20 @@ class Evaluation:
 
     def assess(self, classes: Classes) -> Assessment:
         """Return all metrics of a labelled evaluation with their intervals, the same for report and comparison."""
-        assert self.threshold is not None
         groups = [row.group for row in self.rows]
-        return assess(self.labels(classes), self.probabilities, groups, self.threshold)
-
-
-@dataclass(frozen=True)
-class Costs:
-    """Costs of a run; None or empty where they are not recorded.
-
-    Args:
-        parameters: Weights and biases of the network, > 0.
-        checkpoint_bytes: Size of `best.ckpt`.
-        images_per_second: Photographs of the evaluation divided by its duration, which includes reading.
-        device: Device of the evaluation.
-        training_seconds: Time in epochs, without pauses between interrupted parts.
-    """
-
-    parameters: int | None
-    checkpoint_bytes: int | None
-    images_per_second: float | None
-    device: str
-    training_seconds: float | None
+        return assess(self.labels(classes), self.probabilities, groups, self.point.threshold)
 
 
 @dataclass(frozen=True)
 class RunData:
-    """The content of a run folder.
+    """The content of a run folder. What is not recorded is empty or None.
 
     Attributes:
         run: The folder.
-        config: config.yaml; every scalar is text or None. Empty if the file is missing.
-        environment: environment.json; empty if the file is missing.
-        training_time: training_time.json; empty if the file is missing.
+        config: config.yaml; every scalar is text or None.
+        environment: environment.json.
+        parameters: Number of weights and biases of the network.
+        training_seconds: Time in epochs, without pauses between interrupted parts.
         epochs: Rows of history.csv.
         splits: Rows of splits.csv.
         excluded: Rows of excluded.csv.
@@ -123,7 +115,8 @@ class RunData:
     run: RunFolder
     config: dict[str, Any]
     environment: dict[str, Any]
-    training_time: dict[str, Any]
+    parameters: int | None
+    training_seconds: float | None
     epochs: tuple[dict[str, float | None], ...]
     splits: tuple[Row, ...]
     excluded: tuple[Row, ...]
@@ -138,30 +131,18 @@ class RunData:
         """Name of the run."""
         return plain(self.run.path.resolve().name)
 
+    @property
+    def checkpoint_bytes(self) -> int | None:
+        """Size of `best.ckpt`; None if it does not exist."""
+        return self.run.best_checkpoint.stat().st_size if self.run.best_checkpoint.is_file() else None
+
     def of_role(self, role: Role) -> Evaluation | None:
         """Return the first labelled evaluation with this role; None if there is none."""
         return next((evaluation for evaluation in self.evaluations if evaluation.role == role), None)
 
     def setting(self, *keys: str) -> str:
-        """Return a value of the configuration as text; empty if it is missing.
-
-        Args:
-            keys: The keys that lead to it, outermost first.
-        """
+        """Return the value of the configuration at these keys, outermost first, as text; empty if it is missing."""
         return text_at(self.config, *keys)
-
-    def costs(self, evaluation: Evaluation | None = None) -> Costs:
-        """Return the costs of the run, and its speed in an evaluation."""
-        parameters, checkpoint = positive_number(self.environment.get("parameters")), self.run.best_checkpoint
-        provenance = evaluation.provenance if evaluation else Provenance()
-        seconds = provenance.seconds
-        return Costs(
-            parameters=None if parameters is None else int(parameters),
-            checkpoint_bytes=checkpoint.stat().st_size if checkpoint.is_file() else None,
-            images_per_second=len(evaluation.rows) / seconds if evaluation and seconds else None,
-            device=provenance.device,
-            training_seconds=positive_number(self.training_time.get("training_seconds")),
-        )
 
     @property
     def criterion(self) -> ThresholdCriterion | None:
@@ -195,7 +176,7 @@ def read_run(run: RunFolder) -> RunData:
         raise RunError(message, "run-folder-missing", path=run.path)
     config, environment = read_config(run.config), read_json(run.environment)
     splits = read_table(run.splits, ("path", "label", "split"))
-    photographs = _photographs(run.photographs)
+    photographs = _photographs(run.path)
     folder = run.path / "evaluations"
     try:
         folders = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
@@ -203,7 +184,12 @@ def read_run(run: RunFolder) -> RunData:
         raise RunError(
             f"Cannot read {folder}: {error.strerror}.", "run-file-unreadable", path=folder, reason=error.strerror
         ) from error
-    found = [_evaluation(folder) for folder in folders if (folder / "predictions.csv").is_file()]
+    digests = environment.get("dataset_fingerprint")
+    found = [
+        _evaluation(folder, digests if isinstance(digests, dict) else {}, photographs)
+        for folder in folders
+        if (folder / "predictions.csv").is_file()
+    ]
     if not config and not found:
         raise RunError(
             f"{plain(str(run.path))} is not a run folder: it has no config.yaml and no evaluation. "
@@ -211,71 +197,58 @@ def read_run(run: RunFolder) -> RunData:
             "run-folder-empty",
             path=run.path,
         )
-    digests = environment.get("dataset_fingerprint")
-    found = [_with_role(one, digests if isinstance(digests, dict) else {}, photographs) for one in found]
     found.sort(
         key=lambda one: (
             *(ROLE_ORDER.index(one.role), Path(one.provenance.checkpoint).name != run.best_checkpoint.name),
             *(one.provenance.created, one.name),
         )
     )
-    labelled = [evaluation for evaluation in found if evaluation.threshold is not None]
+    labelled = [evaluation for evaluation in found if evaluation.metrics]
     classes = _classes(run, text_at(config, "data", "positive_class"), splits, labelled)
     for evaluation in labelled:
         _check(evaluation, classes)
+    parameters = positive_number(environment.get("parameters"))
     return RunData(
         run=run,
         config=config,
         environment=environment,
-        training_time=read_json(run.training_time),
+        parameters=None if parameters is None else int(parameters),
+        training_seconds=positive_number(read_json(run.training_time).get("training_seconds")),
         epochs=read_epochs(run.history),
         splits=splits,
         excluded=read_table(run.excluded, ("path", "reason")),
         photographs=photographs,
         leaks=read_table(run.leaks, ("kind", "split", "partner_split")) if run.leaks.is_file() else None,
         evaluations=tuple(labelled),
-        unlabelled=tuple(evaluation for evaluation in found if evaluation.threshold is None),
+        unlabelled=tuple(evaluation for evaluation in found if not evaluation.metrics),
         classes=classes,
     )
 
 
-def _photographs(path: Path) -> tuple[PhotographRow, ...]:
+def _photographs(folder: Path) -> tuple[PhotographRow, ...]:
+    path = folder / "photographs.csv"
     return tuple(read_photograph_table(path)) if path.is_file() else ()
 
 
-def _evaluation(folder: Path) -> Evaluation:
-    rows = read_predictions(folder / "predictions.csv")
-    threshold = temperature = metrics = None
-    if (folder / "metrics.json").exists() or any(row.true_class for row in rows):
-        metrics = read_metrics(folder)
-        threshold, temperature = metrics.threshold, metrics.temperature
-        for key, value, greatest in (("threshold", threshold, 1.0), ("temperature", temperature, math.inf)):
-            if not isinstance(value, int | float) or not 0 <= value <= greatest or value == math.inf:
-                message = f"{folder / 'metrics.json'}: the {key} is {value!r}. Repeat the evaluation."
-                raise RunError(message, "metrics-value-wrong", path=folder / "metrics.json", key=key, found=value)
-    return Evaluation(
-        name=folder.name,
-        folder=folder,
-        rows=tuple(rows),
-        threshold=threshold,
-        temperature=temperature,
-        metrics=metrics,
-        provenance=to_provenance(read_json(folder / "provenance.json")),
-        photographs=_photographs(folder / "photographs.csv"),
-        excluded=read_table(folder / "excluded.csv", ("path", "reason")),
-    )
-
-
-def _with_role(one: Evaluation, digests: dict[str, str], photographs: tuple[PhotographRow, ...]) -> Evaluation:
-    """Return an evaluation with its role; where it is not recorded, as before 0.2, by the digests and contents."""
-    provenance = one.provenance
-    if provenance.role != "unknown":
-        return one
-    contents = [row.sha256 for row in one.photographs]
-    known = count_known(contents, photographs) if contents and all(contents) else None
-    split = provenance.split if one.threshold is not None else "predict"
-    role = role_of(split, provenance.dataset_fingerprint, digests, len(one.rows), known)
-    return replace(one, provenance=replace(provenance, role=role, known=known))
+def _evaluation(folder: Path, digests: dict[str, str], of_run: tuple[PhotographRow, ...]) -> Evaluation:
+    """Read an evaluation; a role that is not recorded, as before 0.2, follows from digests and contents of the run."""
+    rows, path = read_predictions(folder / "predictions.csv"), folder / "metrics.json"
+    metrics = read_metrics(folder) if path.exists() or any(row.true_class for row in rows) else None
+    if metrics:
+        values = ("threshold", metrics.threshold, 1.0), ("temperature", metrics.temperature, sys.float_info.max)
+        for key, value, greatest in values:
+            if not isinstance(value, int | float) or not 0 <= value <= greatest:
+                message = f"{path}: the {key} is {value!r}. Repeat the evaluation."
+                raise RunError(message, "metrics-value-wrong", path=path, key=key, found=value)
+    provenance, photographs = to_provenance(read_json(folder / "provenance.json")), _photographs(folder)
+    if provenance.role == "unknown":
+        contents = [row.sha256 for row in photographs]
+        known = count_known(contents, of_run) if contents and all(contents) else None
+        split = provenance.split if metrics else "predict"
+        role = role_of(split, provenance.dataset_fingerprint, digests, len(rows), known)
+        provenance = replace(provenance, role=role, known=known)
+    excluded = read_table(folder / "excluded.csv", ("path", "reason"))
+    return Evaluation(folder, tuple(rows), metrics, provenance, photographs, excluded)
 
 
 def _classes(run: RunFolder, positive: str, splits: tuple[Row, ...], evaluations: list[Evaluation]) -> Classes:
@@ -290,7 +263,7 @@ def _classes(run: RunFolder, positive: str, splits: tuple[Row, ...], evaluations
     """
     names = Counter(row["label"] for row in splits)
     names.update(name for e in evaluations for row in e.rows for name in (row.true_class, row.predicted_class) if name)
-    rows = [(row, row.probability >= (e.threshold or 0)) for e in evaluations for row in e.rows]
+    rows = [(row, row.probability >= e.point.threshold) for e in evaluations for row in e.rows]
     if not positive:
         positive = next((row.predicted_class for row, is_positive in rows if is_positive), "")
     if not positive:
@@ -318,7 +291,7 @@ def _check(evaluation: Evaluation, classes: Classes) -> None:
     if not evaluation.rows:
         raise RunError(f"{file} has no rows. Repeat the evaluation.", "predictions-empty", path=file)
     seen: set[str] = set()
-    assert evaluation.threshold is not None
+    threshold = evaluation.point.threshold
     for number, row in enumerate(evaluation.rows, 2):
         location = f"{file}, row {number} ({plain(row.path)})"
         for what, name in (("true class", row.true_class), ("predicted class", row.predicted_class)):
@@ -329,18 +302,17 @@ def _check(evaluation: Evaluation, classes: Classes) -> None:
         if row.path in seen:
             raise RunError(f"{location}: the photograph already has a row. {remedy}", "prediction-twice", path=location)
         seen.add(row.path)
-        predicted = classes.predicted(row.probability, evaluation.threshold)
+        predicted = classes.predicted(row.probability, threshold)
         if row.predicted_class != predicted:
             raise RunError(
                 f"{location}: the predicted class is {plain(row.predicted_class)}, but the probability "
-                f"{row.probability} and the threshold {evaluation.threshold} make it {plain(predicted)}. {remedy}",
+                f"{row.probability} and the threshold {threshold} make it {plain(predicted)}. {remedy}",
                 "prediction-contradicts-threshold",
                 path=location,
                 found=row.predicted_class,
                 expected=predicted,
             )
-    point = OperatingPoint(evaluation.threshold, evaluation.temperature or 0)
-    found = evaluate(evaluation.labels(classes), evaluation.probabilities, point)
+    found = evaluate(evaluation.labels(classes), evaluation.probabilities, evaluation.point)
     assert evaluation.metrics is not None
     for score, here, there in _differing(found.to_plain(), evaluation.metrics.to_plain()):
         message = f"According to {file}, {score} is {here}, but metrics.json in the same folder has {there!r}. {remedy}"
