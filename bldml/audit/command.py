@@ -15,7 +15,7 @@ from bldml.audit.store import NAME, Store
 from bldml.dataset.files import show_path
 from bldml.dataset.folders import read_folders, require_folder
 from bldml.dataset.manifest import read_manifest
-from bldml.dataset.samples import Collection, check_positive_class, no_photographs
+from bldml.dataset.samples import check_positive_class, no_photographs
 from bldml.errors import DatasetError, UsageError
 from bldml.io.atomic import make_folder, write_atomically
 from bldml.io.system import hash_of_path, processors
@@ -34,15 +34,7 @@ def audit_photographs(
 ) -> tuple[AuditResult, str]:
     """Audit a data folder and write `audit.html`, `audit.csv`, `pairs.csv` and `audit.json`.
 
-    Args:
-        root: Folder with split folders or class folders, or the folder that a manifest's paths are relative to.
-        output: Folder for the results; a previous audit in it is resumed.
-        version: Version of bldml.
-        manifest: Manifest with the splits.
-        positive_class: The class to test shortcuts for; with two classes it may be left out.
-        class_aliases: Class name by folder name, where they differ.
-        workers: Number of reading processes; None for one per CPU.
-        quiet: Show no progress bar.
+    The arguments are those of the command `audit`; None `workers` are one per CPU.
 
     Returns:
         The result, and its summary for the terminal.
@@ -62,7 +54,10 @@ def audit_photographs(
         collection = read_folders(root, aliases=class_aliases)
     if not any(collection.splits.values()) and not collection.heif:
         raise DatasetError(no_photographs(collection), "photographs-none", path=root)
-    positive = _positive(collection, positive_class)
+    names = collection.class_names
+    positive = names[0] if len(names) == 2 else ""
+    if positive_class is not None:
+        positive = check_positive_class(positive_class, names)
     make_folder(output)
     store = Store(output)
     complete = False
@@ -81,14 +76,6 @@ def audit_photographs(
     for name, text in files.items():
         write_atomically(output / name, text)
     return result, summary_text(result, [show_path(output / name) for name in files])
-
-
-def _positive(collection: Collection, positive_class: str | None) -> str:
-    """Return the class to predict: the one given, or the first of two; empty for any other number of classes."""
-    names = collection.class_names
-    if positive_class is not None:
-        return check_positive_class(positive_class, names)
-    return names[0] if len(names) == 2 else ""
 
 
 def check_output(output: Path, root: Path) -> None:

@@ -25,29 +25,17 @@ Thumbnail = npt.NDArray[np.uint8]  # (16, 16, 3)
 
 @dataclass(frozen=True, eq=False)
 class FileRecord:
-    """Properties of one file; they depend on its content alone.
+    """Properties of one file; they depend on its content alone."""
 
-    Attributes:
-        digest: SHA-256 of the content; empty if the file cannot be read.
-        size: Size of the file in bytes.
-        reason: Why the photograph cannot be used; empty if it can.
-        metadata: Metadata of the file; None if not even the size in pixels can be read.
-        phash: Perceptual hash, nearly equal for copies; zeros if there is none.
-        thumbnail: The photograph resized to (16, 16, 3), aspect ratio not kept.
-        border: Mean and standard deviation of red, green and blue in the outer 6 % of the frame, 0 to 255, (6,).
-        sharpness: Variance of the Laplacian of the grey image at 256 pixels, from grey levels 0 to 255.
-        brightness: Mean grey level, 0 to 255.
-    """
-
-    digest: str
-    size: int
-    reason: str = ""
-    metadata: Metadata | None = None
+    digest: str  # SHA-256 of the content; empty if the file cannot be read
+    size: int  # bytes
+    reason: str = ""  # why the photograph cannot be used; empty if it can
+    metadata: Metadata | None = None  # None if not even the size in pixels can be read
     phash: PHash = field(default_factory=lambda: NO_PHASH)
-    thumbnail: Thumbnail | None = None
-    border: tuple[float, ...] = ()
-    sharpness: float = 0.0
-    brightness: float = 0.0
+    thumbnail: Thumbnail | None = None  # the aspect ratio is not kept
+    border: tuple[float, ...] = ()  # mean and standard deviation of R, G and B in the outer 6 % of the frame, 0 to 255
+    sharpness: float = 0.0  # variance of the Laplacian of the grey image at 256 pixels, from grey levels 0 to 255
+    brightness: float = 0.0  # mean grey level, 0 to 255
 
 
 @dataclass(frozen=True, eq=False)

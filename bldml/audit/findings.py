@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 from bldml.dataset.files import shell_word
-from bldml.io.text import counted
 
 Severity = Literal["error", "warning", "info"]
+# error: metrics from these photographs would be wrong, or fit would not run. warning: somebody should check.
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 SHOWN = 12  # examples on the page; the CSV files have all
 DEFAULT_SPLIT_NOTE = (
@@ -19,30 +19,17 @@ DEFAULT_SPLIT_NOTE = (
 
 @dataclass(frozen=True)
 class AuditFinding:
-    """One finding of an audit.
-
-    Attributes:
-        severity: error: metrics from these photographs would be wrong, or fit would not run. warning: somebody should
-            check. info: for information.
-        name: Short identifier for programs.
-        title: One line.
-        text: What was found, in plain words.
-        advice: What to do; empty if nothing has to be done. Options and commands in it stand between backticks.
-        count: Number of photographs concerned.
-        examples: The first few examples: names of one photograph, or of two that belong together.
-        details: One remark for each example, or none at all.
-        command: Command line that does what is advised; may contain file names chosen by others.
-    """
+    """One finding of an audit."""
 
     severity: Severity
-    name: str
+    name: str  # for programs
     title: str
-    text: str
-    advice: str = ""
-    count: int = 0
-    examples: tuple[tuple[str, ...], ...] = ()
-    details: tuple[str, ...] = ()
-    command: str = ""
+    text: str  # what was found, in plain words
+    advice: str = ""  # what to do, options and commands between backticks; empty if nothing has to be done
+    count: int = 0  # photographs concerned
+    examples: tuple[tuple[str, ...], ...] = ()  # the first few: names of one photograph, or of two that belong together
+    details: tuple[str, ...] = ()  # one remark for each example, or none at all
+    command: str = ""  # that does what is advised; may contain file names chosen by others
 
     @property
     def left_out(self) -> bool:
@@ -76,15 +63,6 @@ def soften_split_finding(finding: AuditFinding, root: Path) -> AuditFinding:
         advice += " With so few photographs use cross-validation folds, so that nearly all are tested on, or add more."
         command = split_command(root, "--folds", "5")
     return replace(finding, severity="warning", advice=advice, command=command)
-
-
-def count_groups(sizes: Sequence[int]) -> str:
-    """Return the number of pairs, or of groups, as text, given the number of photographs in each.
-
-    >>> count_groups([2]), count_groups([2, 2]), count_groups([2, 3])
-    ('1 pair', '2 pairs', '2 groups')
-    """
-    return counted(len(sizes), "pair" if all(size == 2 for size in sizes) else "group")
 
 
 def split_command(root: Path, *options: str) -> str:

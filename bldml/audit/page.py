@@ -1,11 +1,9 @@
-"""The page of an audit: one file that opens offline.
-
-It contains thumbnails only, encoded again from the pixels, so that they contain no metadata of the files.
-"""
+"""The page of an audit: one file that opens offline, with thumbnails that contain no metadata of the photographs."""
 
 import base64
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -37,6 +35,7 @@ def audit_page(result: AuditResult, version: str, workers: int) -> str:
     """Return the page as HTML; `workers` threads draw its thumbnails."""
     sheets = contact_sheets(result.readable)
     urls = draw_thumbnails(result.readable, names_to_draw(result.findings, sheets), workers)
+    in_class = Counter(row.sample.class_name for row in result.readable)
     by_severity = {
         severity: [finding for finding in result.findings if finding.severity == severity] for severity in SEVERITIES
     }
@@ -53,12 +52,7 @@ def audit_page(result: AuditResult, version: str, workers: int) -> str:
         tables=result.tables,
         bursts=result.repeats.evidence.sentence(),
         sheets=[
-            (
-                name,
-                sum(row.sample.class_name == name for row in result.readable),
-                [row.name for row in sheet if row.name in urls],
-            )
-            for name, sheet in sheets.items()
+            (name, in_class[name], [row.name for row in sheet if row.name in urls]) for name, sheet in sheets.items()
         ],
         urls=urls,
     )

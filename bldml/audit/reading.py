@@ -22,11 +22,8 @@ FILES_PER_WORKER = 64  # at least; for fewer, starting a process takes longer th
 def examine_all(collection: Collection, store: Store, workers: int, *, quiet: bool = False) -> list[Row]:
     """Examine every photograph; return one row for each, in the collection's order.
 
-    Args:
-        collection: The photographs.
-        store: Stored records; each new one is added at once.
-        workers: Number of processes, at least 1.
-        quiet: Show no progress bar; if standard error is not a terminal, none is shown anyway.
+    Records are looked up in the store, and each new one is added at once. If `quiet`, or if standard error is not a
+    terminal, no progress bar is shown.
 
     Raises:
         DatasetError: A process was killed, or the store cannot be written.

@@ -18,32 +18,18 @@ from bldml.report.tables import Table
 
 @dataclass(frozen=True)
 class AuditResult:
-    """Result of an audit.
+    """Result of an audit."""
 
-    Attributes:
-        manifest: The manifest with the splits; None if folders or the default split decide.
-        default_split: Whether no splits were given, so that the default split of fit was checked.
-        collection: The photographs as fit would find them.
-        rows: All photographs, examined.
-        readable: The rows that can be used.
-        odd: Those that somebody should check, by what is unusual about them.
-        repeats: Duplicates, leaks and bursts; their indices refer to `readable`.
-        shortcuts: How well the class is predicted without looking at the leaf; empty without two classes.
-        positive_class: The class that was predicted, against all others; empty without two classes.
-        findings: The most severe first.
-        tables: Counts.
-    """
-
-    manifest: Path | None
-    default_split: bool
-    collection: Collection
-    rows: Sequence[Row]
-    readable: Sequence[Row]
-    odd: Mapping[str, Sequence[Row]]
-    repeats: Repeats
-    shortcuts: Sequence[Shortcut]
-    positive_class: str
-    findings: Sequence[AuditFinding]
+    manifest: Path | None  # None if folders or the default split decide
+    default_split: bool  # no splits were given, so the default split of fit was checked
+    collection: Collection  # the photographs as fit would find them
+    rows: Sequence[Row]  # all photographs, examined
+    readable: Sequence[Row]  # those that can be used
+    odd: Mapping[str, Sequence[Row]]  # those that somebody should check, by what is unusual about them
+    repeats: Repeats  # of the readable rows
+    shortcuts: Sequence[Shortcut]  # empty without two classes
+    positive_class: str  # predicted against all others; empty without two classes
+    findings: Sequence[AuditFinding]  # the most severe first
     tables: Sequence[Table]
 
     def counts(self) -> dict[str, int]:
@@ -65,14 +51,7 @@ class AuditResult:
 def run_audit_checks(
     manifest: Path | None, collection: Collection, rows: Sequence[Row], positive_class: str
 ) -> AuditResult:
-    """Run all checks on the examined photographs of a collection.
-
-    Args:
-        manifest: The manifest with the splits, if any.
-        collection: The photographs.
-        rows: The same photographs, examined.
-        positive_class: The class to predict against all others; empty for none.
-    """
+    """Run all checks on the photographs of a collection, which `rows` contain examined."""
     root = collection.root
     readable = [row for row in rows if not row.file.reason]
     repeats, odd = find_repeats(readable), find_odd(readable)

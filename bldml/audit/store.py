@@ -7,6 +7,7 @@ moved or its time changed, by its content.
 import base64
 import json
 import zlib
+from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import IO, Any
@@ -31,10 +32,7 @@ Key = tuple[str, int, int]  # hash of the real path, size in bytes, modification
 
 
 class Store:
-    """File of records in an output folder; one process at a time writes it.
-
-    Args:
-        folder: The output folder; it must exist.
+    """File of records in an output folder, which must exist; one process at a time writes it.
 
     Raises:
         DatasetError: Another audit is writing there, or the file cannot be written.
@@ -42,7 +40,16 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / NAME
-        self._lock = _lock(folder)
+        # The operating system releases the lock when the process ends.
+        try:
+            self._lock = Lock(folder / ".lock")
+        except Taken as error:
+            message = f"Another audit is writing to {show_path(folder)}. "
+            message += "Wait until it ends, or choose another --output."
+            raise DatasetError(message, "audit-running", path=folder) from error
+        except OSError as error:
+            message = f"Cannot write to {show_path(folder)}: {error.strerror}. Choose another --output."
+            raise DatasetError(message, "audit-output-not-writable", path=folder, reason=error.strerror) from error
         self._by_key: dict[Key, FileRecord] = {}
         self._by_digest: dict[str, FileRecord] = {}
         self._sizes: set[int] = set()
@@ -69,13 +76,11 @@ class Store:
         """Store a record. Unreadable files are not stored: the cause may be the disk or the permissions."""
         if record.reason or not record.digest:
             return
-        try:
+        with suppress(OSError):
             key = key_of(path)
-        except OSError:
-            return
-        if key[1] == record.size:
-            self._used[key] = record
-            self._append(key, record)
+            if key[1] == record.size:
+                self._used[key] = record
+                self._append(key, record)
 
     def close(self, *, complete: bool) -> None:
         """Close the file; after a complete audit, remove records of files that are gone or have changed."""
@@ -89,20 +94,16 @@ class Store:
     def _append(self, key: Key, record: FileRecord) -> None:
         try:
             if self._file is None:
-                self._file = self._open()
+                if not self._by_key:
+                    write_atomically(self.path, _HEADER + "\n")
+                self._file = self.path.open("ab")
+                if not self._intact:
+                    self._file.write(b"\n")  # the last line may be incomplete
             self._file.write(_line(key, record))
             self._file.flush()
         except OSError as error:
             message = f"Cannot write {show_path(self.path)}: {error.strerror}. Run the same command again to resume."
             raise DatasetError(message, "audit-output-not-writable", path=self.path, reason=error.strerror) from error
-
-    def _open(self) -> IO[bytes]:
-        if not self._by_key:
-            write_atomically(self.path, _HEADER + "\n")
-        file = self.path.open("ab")
-        if not self._intact:
-            file.write(b"\n")  # the last line may be incomplete
-        return file
 
     def _read(self) -> bool:
         """Read the file; return whether all its lines are complete."""
@@ -127,11 +128,7 @@ class Store:
 
 
 def key_of(path: Path) -> Key:
-    """Return hash of the path, size and modification time of a file.
-
-    Raises:
-        OSError: The file does not exist.
-    """
+    """Return hash of the path, size and modification time of a file; raises OSError if it does not exist."""
     status = path.stat()
     return hash_of_path(path), status.st_size, status.st_mtime_ns
 
@@ -173,15 +170,3 @@ def _parse(line: bytes) -> tuple[Key, FileRecord] | None:
         brightness=content["light"][1],
     )
     return (path_hash, size, modified), record
-
-
-def _lock(folder: Path) -> Lock:
-    """Lock the folder for this process; the operating system releases the lock when the process ends."""
-    try:
-        return Lock(folder / ".lock")
-    except Taken as error:
-        message = f"Another audit is writing to {show_path(folder)}. Wait until it ends, or choose another --output."
-        raise DatasetError(message, "audit-running", path=folder) from error
-    except OSError as error:
-        message = f"Cannot write to {show_path(folder)}: {error.strerror}. Choose another --output."
-        raise DatasetError(message, "audit-output-not-writable", path=folder, reason=error.strerror) from error

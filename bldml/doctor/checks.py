@@ -14,19 +14,12 @@ REPORT_IT = "the check itself failed, and a fit may still run; please report thi
 
 @dataclass(frozen=True)
 class Finding:
-    """One row of the report.
+    """One row of the report."""
 
-    Attributes:
-        status: OK; WARN: the fit may fail; FAIL: it will fail or lose results; SKIP: not checked.
-        name: Name of the check.
-        found: Result, on one line.
-        remedy: What to do: a command, or a line to change. Empty unless the status is WARN or FAIL.
-    """
-
-    status: Status
-    name: str
-    found: str
-    remedy: str = ""
+    status: Status  # WARN: the fit may fail; FAIL: it will fail or lose results; SKIP: not checked
+    name: str  # of the check
+    found: str  # on one line
+    remedy: str = ""  # a command, or a line to change; empty unless the status is WARN or FAIL
 
 
 ok = partial(Finding, "OK")  # name, found

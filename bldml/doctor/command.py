@@ -97,13 +97,7 @@ def split_arguments(arguments: list[str]) -> tuple[dict[str, Path], list[str]]:
 
 
 def run_checks(fit: list[str], file: Path | None, environ: Mapping[str, str]) -> list[Finding]:
-    """Run all checks, in the order in which a fit would meet the problems.
-
-    Args:
-        fit: Options of a fit; may be empty.
-        file: The sbatch file to check, if any.
-        environ: The environment variables.
-    """
+    """Run all checks of a fit's options and an sbatch file, in the order in which a fit would meet the problems."""
     from bldml.doctor import inputs  # loads NumPy, which --help does not need
 
     report = Report()
@@ -116,14 +110,20 @@ def run_checks(fit: list[str], file: Path | None, environ: Mapping[str, str]) ->
     site = report.value("cluster", lambda: slurm.query_site(environ), slurm.Site())
     script = report.value("sbatch file", lambda: read_script(file), Script()) if file else Script()
     request = sbatch.JobRequest(script, site, settings, environ, Path.cwd())
-    _check_machine(report, configuration, request.partition if file else "", environ)
-    _check_job(report, request, file)
+    gpu = report.value("GPU", hardware.detect_gpu, None)
+    if gpu:
+        report.check("GPU", hardware.check_gpu, gpu, settings)
+        report.check("GPU of the partition", hardware.check_partition_gpu, gpu, request.partition if file else "")
+        report.check("precision", hardware.check_precision, gpu, settings)
+        report.check("GPU memory", hardware.check_memory, settings, configuration.model)
+    report.check("CPUs", hardware.check_cpus, processors(), environ, settings)
+    _check_job(report, request, file, gpu.count if gpu else 0)
     _check_storage(report, configuration, site, environ)
     report.check("weights", inputs.check_weights, settings)
     report.check("photographs", inputs.check_photographs, settings, configuration.datamodule)
     if file and script.text:
-        report.check("sbatch options", sbatch.check_options, request)
-        report.check("sbatch commands", sbatch.check_body, script)
+        for check in sbatch.CHECKS:
+            report.check("sbatch file", check, request)
         report.check("sbatch syntax", sbatch.check_syntax, file, environ)
         report.check("sbatch --test-only", sbatch.check_verdict, file, site, environ)
     elif file:
@@ -132,22 +132,11 @@ def run_checks(fit: list[str], file: Path | None, environ: Mapping[str, str]) ->
     return report.findings
 
 
-def _check_machine(report: Report, configuration: Configuration, partition: str, environ: Mapping[str, str]) -> None:
-    settings = configuration.settings
-    gpu = report.value("GPU", hardware.detect_gpu, None)
-    if gpu is not None:
-        report.check("GPU", hardware.check_gpu, gpu, settings)
-        report.check("GPU of the partition", hardware.check_partition_gpu, gpu, partition)
-        report.check("precision", hardware.check_precision, gpu, settings)
-        report.check("GPU memory", hardware.check_memory, settings, configuration.model)
-    report.check("CPUs", hardware.check_cpus, processors(), environ, settings)
-
-
-def _check_job(report: Report, request: sbatch.JobRequest, file: Path | None) -> None:
+def _check_job(report: Report, request: sbatch.JobRequest, file: Path | None, gpus: int) -> None:
     site, environ = request.site, request.environ
     partition = request.partition if file else environ.get("SLURM_JOB_PARTITION", "")
     report.check("Slurm commands", slurm.check_commands, environ)
-    report.check("job", lambda: slurm.check_job(environ, request.settings, hardware.count_gpus()))
+    report.check("job", slurm.check_job, environ, request.settings, gpus)
     report.check("job's requeue", slurm.check_current_job, environ)
     report.check("signals", slurm.check_signals, environ)
     report.check("cluster", slurm.check_site, site)

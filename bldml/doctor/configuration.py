@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bldml.doctor.checks import Finding, fail, first_line, ok, skip
+from bldml.errors import BldmlError
 
 if TYPE_CHECKING:
     from bldml.training.backbones import Unit
@@ -17,10 +18,6 @@ if TYPE_CHECKING:
 
 NAME = "configuration"
 SETTINGS = "settings"
-# Mistakes of the user, whose messages say what to do. By name, so that nothing heavy is imported for them.
-KNOWN = (
-    "CheckpointError", "ConfigError", "DatasetError", "MisconfigurationException", "RunError", "TrainingError",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,20 +39,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Configuration:
-    """The options of a fit, as far as they are valid.
-
-    Attributes:
-        settings: The settings; None if no options were given or they are not valid.
-        files: The configuration files given.
-        model: The classifier, with random weights; None if it could not be created.
-        datamodule: The data module, before it reads the photographs; None if it could not be created.
-        findings: Findings about the options.
-    """
+    """The options of a fit, as far as they are valid; what could not be created is None."""
 
     settings: Settings | None = None
-    files: tuple[Path, ...] = ()
-    model: "LeafClassifier | None" = None
-    datamodule: "LeafDataModule | None" = None
+    files: tuple[Path, ...] = ()  # the configuration files given
+    model: "LeafClassifier | None" = None  # with random weights
+    datamodule: "LeafDataModule | None" = None  # before it reads the photographs
     findings: tuple[Finding, ...] = ()
 
 
@@ -68,7 +57,7 @@ def read_configuration(arguments: list[str]) -> Configuration:
 
     files = tuple(config_files(arguments))
     try:
-        with Session():
+        with Session(), _quiet():
             return _read(arguments, files)
     # SystemExit: an option such as --print_config, which prints and exits while it is parsed.
     except (Exception, SystemExit) as error:
@@ -96,26 +85,19 @@ def _read(arguments: list[str], files: tuple[Path, ...]) -> Configuration:
             """Create what `fit` creates before it starts."""
             super().instantiate_classes()
 
-    with _quiet():
-        # Without its `with` block, this object handles no signal.
-        options = FitOptions(["fit", *arguments], InterruptSignals())
+    # Without its `with` block, InterruptSignals handles no signal.
+    options = FitOptions(["fit", *arguments], InterruptSignals())
     config = options.config["fit"]
     trusted = "; trusted (--trust_config): it can run any program with your rights" if options.trusted else ""
     findings = [ok(NAME, (", ".join(map(str, files)) or "options only, no file") + trusted)]
     try:
-        with _quiet():
-            options.create()
-            check_depth(options.model, config.unfreezing)
+        options.create()
+        check_depth(options.model, config.unfreezing)
         findings.append(ok(SETTINGS, f"{config.model.backbone}; model, data module and trainer can be created"))
     except Exception as error:
         findings.append(_refused(SETTINGS, error))
-    return Configuration(
-        _settings(config),
-        files,
-        getattr(options, "model", None),
-        getattr(options, "datamodule", None),
-        tuple(findings),
-    )
+    model, datamodule = getattr(options, "model", None), getattr(options, "datamodule", None)
+    return Configuration(_settings(config), files, model, datamodule, tuple(findings))
 
 
 def _settings(config: Any) -> Settings:
@@ -146,9 +128,11 @@ def _refused(name: str, error: BaseException) -> Finding:
     # A parser names the key on one line and explains the error on the next.
     while lines[0].endswith(":") and len(lines) > 1:
         lines[:2] = [f"{lines[0]} {lines[1]}"]
-    kind = "" if type(error).__name__ in KNOWN else f"{type(error).__name__}: "
+    # Mistakes of the user say what to do. The name, so that Lightning is not imported for it.
+    kind = type(error).__name__
+    shown = "" if isinstance(error, BldmlError) or kind == "MisconfigurationException" else f"{kind}: "
     remedy = "\n".join(lines[1:]) or "change the key or option named above; all options: python -m bldml fit --help"
-    return fail(name, kind + lines[0], remedy)
+    return fail(name, shown + lines[0], remedy)
 
 
 @contextmanager

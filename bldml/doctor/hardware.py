@@ -25,23 +25,15 @@ MAX_MEMORY = 0.9  # of the GPU, used by one training step
 
 @dataclass(frozen=True)
 class Gpu:
-    """The GPU that a fit would use, and the PyTorch build.
+    """The GPU that a fit would use, and the PyTorch build."""
 
-    Attributes:
-        name: Name reported by the driver; empty if PyTorch finds no GPU.
-        capability: Its compute capability.
-        architectures: Architectures that the build has code for, such as sm_80 and compute_120.
-        built_for: CUDA version of the build; None for a CPU build.
-        driver: Device and driver reported by nvidia-smi; empty if it reports nothing.
-        bf16: Whether the device supports bf16 in hardware.
-    """
-
-    name: str = ""
+    name: str = ""  # empty if PyTorch finds no GPU
     capability: Capability = (0, 0)
-    architectures: tuple[str, ...] = ()
-    built_for: str | None = None
-    driver: str = ""
-    bf16: bool = False
+    architectures: tuple[str, ...] = ()  # that the build has code for, such as sm_80 and compute_120
+    built_for: str | None = None  # CUDA version of the build; None for a CPU build
+    driver: str = ""  # device and driver reported by nvidia-smi; empty if it reports nothing
+    bf16: bool = False  # supported in hardware
+    count: int = 0
 
 
 def detect_gpu() -> Gpu:
@@ -62,14 +54,8 @@ def detect_gpu() -> Gpu:
         built_for,
         driver,
         cuda.is_bf16_supported(including_emulation=False),
+        cuda.device_count(),
     )
-
-
-def count_gpus() -> int:
-    """Return the number of GPUs that PyTorch finds."""
-    import torch
-
-    return torch.cuda.device_count()
 
 
 def runs_on(capability: Capability, architectures: Sequence[str]) -> bool:

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlparse
+from zipfile import is_zipfile
 
 from bldml.dataset.files import show_path
 from bldml.dataset.verify import verify
@@ -70,14 +71,11 @@ def check_file(file: Path) -> Finding:
     if not file.is_file():
         return fail(WEIGHTS, f"{file} does not exist", "--model.weights takes imagenet, none, or a file (.pth)")
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    # Old files cannot be memory-mapped, and a damaged file can raise anything.
-    except Exception:
-        try:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:
-            found = f"{file} cannot be loaded: {first_line(error)}"
-            return fail(WEIGHTS, found, "the file is damaged; download it again")
+        # The format of old files is not zip; they cannot be memory-mapped.
+        state = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
+    except Exception as error:  # a damaged file can raise anything
+        found = f"{file} cannot be loaded: {first_line(error)}"
+        return fail(WEIGHTS, found, "the file is damaged; download it again")
     good = isinstance(state, dict) and all(isinstance(value, torch.Tensor) for value in state.values())
     found = f"{file}: {len(state)} tensors" if good else f"{file} is not a state dict (tensors by name)"
     return ok_or_fail(good, WEIGHTS, found, "save the model's state_dict() and use that file")
@@ -96,7 +94,7 @@ def check_photographs(settings: Settings | None, datamodule: "LeafDataModule | N
         yield fail(name, first, rest or "as the message says; python -m bldml fit would report the same")
         return
     collection = data.collection
-    yield ok(name, _describe(collection, str(data.positive_class)) + _describe_folds(datamodule, collection))
+    yield ok(name, _describe(datamodule, collection, str(data.positive_class)))
     yield from check_names(collection.root)
     samples = [sample for split in collection.splits.values() for sample in split]
     bad, finding = _check_sample(samples, datamodule.image_size or 224, datamodule.unreadable)
@@ -104,22 +102,17 @@ def check_photographs(settings: Settings | None, datamodule: "LeafDataModule | N
     yield _check_loader(datamodule, replace(data, collection=collection.without(bad)))
 
 
-def _describe(collection: "Collection", positive: str) -> str:
+def _describe(datamodule: "LeafDataModule", collection: "Collection", positive: str) -> str:
     counts = "; ".join(
         f"{split} {', '.join(f'{count} {name}' for name, count in sorted(counter.items()))}"
         for split, counter in collection.counts().items()
     )
-    return f"{show_path(collection.root)}: {counts}. Positive class: {positive}"
-
-
-def _describe_folds(datamodule: "LeafDataModule", collection: "Collection") -> str:
-    if datamodule.manifest is None:
-        return ""
-    if datamodule.fold is not None:
-        return f". Fold {datamodule.fold} of {show_path(datamodule.manifest)} is val"
-    if collection.folds:
-        return f". The folds of {show_path(datamodule.manifest)} are not used: data.fold is not set"
-    return ""
+    text = f"{show_path(collection.root)}: {counts}. Positive class: {positive}"
+    if datamodule.manifest is not None and datamodule.fold is not None:
+        return f"{text}. Fold {datamodule.fold} of {show_path(datamodule.manifest)} is val"
+    if datamodule.manifest is not None and collection.folds:
+        return f"{text}. The folds of {show_path(datamodule.manifest)} are not used: data.fold is not set"
+    return text
 
 
 def check_names(root: Path) -> Iterable[Finding]:

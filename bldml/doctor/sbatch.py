@@ -1,14 +1,14 @@
 """Checks of an sbatch file: what sbatch or Lightning would refuse, what could lose a run, limits of the cluster."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
 from bldml.doctor.checks import Finding, fail, ok, ok_or, ok_or_fail, ok_or_warn, skip, warn
 from bldml.doctor.configuration import Settings
-from bldml.doctor.script import OPTIONS, Script
+from bldml.doctor.script import OPTIONS, Command, Script
 from bldml.doctor.slurm import Site, count_devices, format_time, read_time
 from bldml.doctor.tools import ask, is_on_path
 from bldml.io.text import counted
@@ -44,6 +44,11 @@ class JobRequest:
         return asked.split(",")[0] or self.site.default_partition
 
     @property
+    def fits(self) -> list[Command]:
+        """The commands that start a fit."""
+        return [command for command in self.script.commands if FIT.search(command.text)]
+
+    @property
     def gpus(self) -> int:
         """Number of GPUs per node that the script requests.
 
@@ -60,24 +65,9 @@ class JobRequest:
         return 0
 
 
-def check_options(request: JobRequest) -> Iterable[Finding]:
-    """Run all checks of the #SBATCH lines."""
-    yield from check_known(request.script)
-    yield check_account(request)
-    yield check_partition_name(request)
-    yield check_time(request)
-    yield check_gres(request)
-    yield check_requested_cpus(request)
-    yield from check_tasks(request)
-    yield check_job_name(request.script)
-    yield check_output_file(request)
-    yield check_signal(request.script)
-    yield check_requeue(request.script)
-    yield from check_mail(request.script)
-
-
-def check_known(script: Script) -> Iterable[Finding]:
+def check_known(request: JobRequest) -> Iterable[Finding]:
     """Check for options that sbatch does not know, lines it cannot parse, and lines it does not read."""
+    script = request.script
     name = "sbatch options"
     unknown = [option for option in script.options if option.name not in OPTIONS]
     for line, problem in script.problems:
@@ -111,8 +101,8 @@ def check_partition_name(request: JobRequest) -> Finding:
     name = "sbatch --partition"
     asked = request.script.value("partition")
     known = request.site.partitions
-    cluster = (request.site.cluster or request.environ.get("SLURM_CLUSTER_NAME", "")).lower()
-    if cluster == "ceres" and ("gpu" in asked or request.gpus):
+    cluster = request.site.settings.get("ClusterName") or request.environ.get("SLURM_CLUSTER_NAME", "")
+    if cluster.lower() == "ceres" and ("gpu" in asked or request.gpus):
         remedy = "submit the job on Atlas, whose partitions are gpu-l40s, gpu-a100, gpu-v100"
         return fail(name, "Ceres has no GPUs", remedy)
     if unknown := [title for title in asked.split(",") if title and known and title not in known]:
@@ -192,9 +182,9 @@ def check_tasks(request: JobRequest) -> Iterable[Finding]:
     yield ok_or_fail(nodes == str(settings.num_nodes), "sbatch --nodes", found, remedy)
 
 
-def check_job_name(script: Script) -> Finding:
+def check_job_name(request: JobRequest) -> Finding:
     """Check that Lightning will treat the job as a batch job."""
-    name, title = "sbatch --job-name", script.value("job-name")
+    name, title = "sbatch --job-name", request.script.value("job-name")
     if title in INTERACTIVE_NAMES:
         found = f"{title}: Lightning takes such a job for an interactive one"
         return fail(name, found, "#SBATCH --job-name=bldml-fit")
@@ -212,8 +202,9 @@ def check_output_file(request: JobRequest) -> Finding:
     return ok_or_fail(folder.is_dir(), name, f"{output} in {folder}", f"mkdir -p {folder}")
 
 
-def check_signal(script: Script) -> Finding:
+def check_signal(request: JobRequest) -> Finding:
     """Check that the fit receives a signal early enough before the time limit."""
+    script = request.script
     name, remedy = "sbatch --signal", "#SBATCH --signal=USR1@180"
     text = script.value("signal")
     if not text:
@@ -245,8 +236,9 @@ def read_signal(text: str) -> tuple[str, str, int] | None:
     return (match[1] or "").upper(), name, int(match[3] or 60)
 
 
-def check_requeue(script: Script) -> Finding:
+def check_requeue(request: JobRequest) -> Finding:
     """Check that the job can be requeued and then appends to its log."""
+    script = request.script
     name, append = "sbatch --requeue", "#SBATCH --open-mode=append"
     last = next((option.name for option in reversed(script.options) if option.name in ("requeue", "no-requeue")), "")
     if last == "no-requeue":
@@ -259,8 +251,9 @@ def check_requeue(script: Script) -> Finding:
     return ok(name, "with --open-mode=append")
 
 
-def check_mail(script: Script) -> Iterable[Finding]:
+def check_mail(request: JobRequest) -> Iterable[Finding]:
     """Check that requested mail has an address."""
+    script = request.script
     kinds, user = script.value("mail-type"), script.value("mail-user")
     if kinds and kinds.upper() != "NONE":
         good = bool(user) and PLACEHOLDER not in user
@@ -268,37 +261,37 @@ def check_mail(script: Script) -> Iterable[Finding]:
         yield ok_or_warn(good, "sbatch --mail-type", f"{kinds}{to}", "#SBATCH --mail-user=YOU@EXAMPLE.ORG")
 
 
-def check_body(script: Script) -> Iterable[Finding]:
-    """Check that the commands start the fit in such a way that Slurm's signals reach it."""
-    yield check_form(script)
-    yield check_backslashes(script)
-    name = "sbatch srun"
-    fits = [command for command in script.commands if FIT.search(command.text)]
+def check_srun(request: JobRequest) -> Finding:
+    """Check that srun starts the fit, so that Slurm's signals reach it."""
+    name, fits = "sbatch srun", request.fits
     if not fits:
-        yield skip(name, "not checked: no command `bldml fit` was found in the file")
-        return
+        return skip(name, "not checked: no command `bldml fit` was found in the file")
     bare = [command for command in fits if not SRUN.search(command.text.split("bldml")[0])]
-    tasks = script.value("ntasks-per-node", "1")
-    found = f"line {bare[0].line} starts the fit without srun: " if bare else ""
-    remedy = "put srun before it: srun --kill-on-bad-exit=1 python -m bldml fit …"
     if not bare:
-        yield ok(name, f"line {fits[0].line}")
-    elif tasks != "1":
-        yield fail(name, f"{found}only one of {tasks} processes would start", remedy)
-    else:
-        yield warn(name, f"{found}the signal of --signal does not reach it", remedy)
-    # Since Slurm 22.05, srun does not inherit --cpus-per-task.
-    if script.value("cpus-per-task") not in ("", "1") and any(SRUN.search(command.text) for command in fits):
-        exported = any("SRUN_CPUS_PER_TASK=" in command.text for command in script.commands)
-        srun_cpus = r"\bsrun\b.*\s(--cpus-per-task|-c)\b"
-        good = exported or all(re.search(srun_cpus, FIT.split(command.text)[0]) for command in fits)
-        found = "passed to srun" if good else "srun does not inherit --cpus-per-task since Slurm 22.05"
-        remedy = "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK     (before srun)"
-        yield ok_or_warn(good, "sbatch step CPUs", found, remedy)
+        return ok(name, f"line {fits[0].line}")
+    tasks = request.script.value("ntasks-per-node", "1")
+    found = f"line {bare[0].line} starts the fit without srun: "
+    remedy = "put srun before it: srun --kill-on-bad-exit=1 python -m bldml fit …"
+    if tasks != "1":
+        return fail(name, f"{found}only one of {tasks} processes would start", remedy)
+    return warn(name, f"{found}the signal of --signal does not reach it", remedy)
 
 
-def check_form(script: Script) -> Finding:
+def check_step_cpus(request: JobRequest) -> Iterable[Finding]:
+    """Check that srun receives --cpus-per-task, which it does not inherit since Slurm 22.05."""
+    script, fits = request.script, [command.text for command in request.fits]
+    if script.value("cpus-per-task") in ("", "1") or not any(SRUN.search(text) for text in fits):
+        return
+    good = any("SRUN_CPUS_PER_TASK=" in command.text for command in script.commands)
+    good = good or all(re.search(r"\bsrun\b.*\s(--cpus-per-task|-c)\b", FIT.split(text)[0]) for text in fits)
+    found = "passed to srun" if good else "srun does not inherit --cpus-per-task since Slurm 22.05"
+    remedy = "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK     (before srun)"
+    yield ok_or_warn(good, "sbatch step CPUs", found, remedy)
+
+
+def check_form(request: JobRequest) -> Finding:
     """Check that sbatch accepts the file as a script."""
+    script = request.script
     name = "sbatch form"
     if "\r" in script.text:
         return fail(name, "Windows line endings (CR LF); sbatch refuses the file", r"sed -i 's/\r$//' FILE")
@@ -307,15 +300,22 @@ def check_form(script: Script) -> Finding:
     return ok(name, script.text.splitlines()[0])
 
 
-def check_backslashes(script: Script) -> Finding:
+def check_backslashes(request: JobRequest) -> Finding:
     """Check that no line of a long command lacks its backslash at the end."""
     name = "sbatch lines"
-    for line, text in script.commands[1:]:
+    for line, text in request.script.commands[1:]:
         if re.match(r"--?[A-Za-z]", text):
             found = f"line {line} begins with {text.split()[0]}, but the line before has no backslash"
             remedy = f"end the line before line {line} with a backslash, without a space after it"
             return fail(name, found, remedy)
     return ok(name, "no missing line continuations")
+
+
+CHECKS: tuple[Callable[[JobRequest], Finding | Iterable[Finding]], ...] = (
+    *(check_known, check_account, check_partition_name, check_time, check_gres, check_requested_cpus, check_tasks),
+    *(check_job_name, check_output_file, check_signal, check_requeue, check_mail),
+    *(check_form, check_backslashes, check_srun, check_step_cpus),
+)
 
 
 def check_syntax(path: Path, environ: Mapping[str, str]) -> Finding:

@@ -53,20 +53,12 @@ class Command(NamedTuple):
 
 @dataclass(frozen=True)
 class Script:
-    """An sbatch file.
-
-    Attributes:
-        text: The whole text.
-        options: Its options in order; of equal names the last one counts.
-        problems: Numbers of lines that sbatch would refuse, with the reason.
-        late: Numbers of #SBATCH lines after the first command, which sbatch ignores.
-        commands: The shell commands.
-    """
+    """An sbatch file."""
 
     text: str = ""
-    options: tuple[Option, ...] = ()
-    problems: tuple[tuple[int, str], ...] = ()
-    late: tuple[int, ...] = ()
+    options: tuple[Option, ...] = ()  # in order; of equal names the last one counts
+    problems: tuple[tuple[int, str], ...] = ()  # numbers of lines that sbatch would refuse, with the reason
+    late: tuple[int, ...] = ()  # numbers of #SBATCH lines after the first command, which sbatch ignores
     commands: tuple[Command, ...] = ()
 
     def value(self, name: str, otherwise: str = "") -> str:

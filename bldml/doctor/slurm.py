@@ -84,26 +84,13 @@ def read_maintenance(text: str) -> list[tuple[datetime, str]]:
 
 @dataclass(frozen=True)
 class Site:
-    """Configuration reported by Slurm's controller.
+    """Configuration reported by Slurm's controller."""
 
-    Attributes:
-        has_slurm: Whether Slurm's commands are on this machine.
-        problem: Why the controller does not answer; empty if it does.
-        settings: Settings from `scontrol show config`.
-        partitions: Records from `scontrol show partition`, by name.
-        maintenance: Start, in the local time of the cluster, and name of each maintenance, during which no job runs.
-    """
-
-    has_slurm: bool = False
-    problem: str = "there is no Slurm on this machine"
+    has_slurm: bool = False  # on this machine
+    problem: str = "there is no Slurm on this machine"  # why the controller does not answer; empty if it does
     settings: Mapping[str, str] = field(default_factory=dict)
-    partitions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    maintenance: tuple[tuple[datetime, str], ...] = ()
-
-    @property
-    def cluster(self) -> str:
-        """Name of the cluster; empty if not known."""
-        return self.settings.get("ClusterName", "")
+    partitions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # records by name
+    maintenance: tuple[tuple[datetime, str], ...] = ()  # start (in the cluster's local time) and name
 
     @property
     def kill_wait(self) -> float | None:
@@ -149,7 +136,7 @@ def check_site(site: Site) -> Finding:
     shown = ("PreemptType", "PreemptMode", "JobRequeue", "KillWait", "JobFileAppend")
     found = ", ".join(f"{key} {site.settings[key]}" for key in shown if key in site.settings)
     version = site.settings.get("SLURM_VERSION", "(version not known)")
-    return ok("cluster", f"{site.cluster or 'unnamed'}, Slurm {version}: {found}")
+    return ok("cluster", f"{site.settings.get('ClusterName') or 'unnamed'}, Slurm {version}: {found}")
 
 
 def check_partition(site: Site, partition: str) -> Iterable[Finding]:
@@ -172,10 +159,7 @@ def check_partition(site: Site, partition: str) -> Iterable[Finding]:
 def check_maintenance(site: Site, limit: int | None, now: datetime) -> Iterable[Finding]:
     """Check that no maintenance begins before the job would end; otherwise the job does not start.
 
-    Args:
-        site: Configuration of the cluster.
-        limit: Time limit of the job in seconds; None if not known.
-        now: Current time, in the time zone of the cluster.
+    The time limit of the job is in seconds, None if not known; `now` is in the time zone of the cluster.
     """
     name = "maintenance"
     if site.problem:
@@ -296,12 +280,7 @@ def check_current_job(environ: Mapping[str, str]) -> Iterable[Finding]:
 
 
 def read_job(record: Answer, script: Answer) -> Iterable[Finding]:
-    """Check requeue flag, signal and open mode of a job.
-
-    Args:
-        record: Output of `scontrol show job -o`.
-        script: Output of `scontrol write batch_script`.
-    """
+    """Check requeue flag, signal and open mode of a job, as reported by `scontrol show job` and in its batch script."""
     job = next(read_records(record.text), {}) if record.code == 0 else {}
     if not job:
         yield skip("job's requeue", f"not reported by Slurm: {record.problem or 'no such job'}")

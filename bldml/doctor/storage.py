@@ -61,12 +61,7 @@ def check_folders(settings: Settings | None, checkpoint: int) -> Iterable[Findin
 def check_folder(name: str, path: Path, needed: int, remedy: str, otherwise: Status = "FAIL") -> Finding:
     """Check that files can be created, renamed, locked and removed in a folder, and that it has enough free space.
 
-    Args:
-        name: Name of the folder in the report.
-        path: The folder; it may not exist yet.
-        needed: Number of bytes that will be written.
-        remedy: How to choose another folder.
-        otherwise: Status if the folder is not writable.
+    The folder may not exist yet. `needed` bytes will be written; `otherwise` is the status if that cannot be.
     """
     folder = nearest_existing(path)
     where = str(path) if folder == path else f"{path} (will be created in {folder})"
@@ -120,13 +115,7 @@ def checkpoint_size(backbone: str) -> int:
 
 
 def check_writing(folder: Path, size: int, kill_wait: float | None) -> Finding:
-    """Check that a checkpoint can be written in the time between Slurm's SIGTERM and SIGKILL.
-
-    Args:
-        folder: The folder to write to.
-        size: Size of the checkpoint in bytes.
-        kill_wait: Seconds between the signals; None if not known.
-    """
+    """Check that a checkpoint of `size` bytes can be written in the seconds between Slurm's SIGTERM and SIGKILL."""
     name = "checkpoint write"
     try:
         if shutil.disk_usage(folder).free < 2 * size:

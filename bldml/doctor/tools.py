@@ -10,17 +10,11 @@ TIMEOUT_S = 10.0
 
 
 class Answer(NamedTuple):
-    """Output of a program.
+    """Output of a program."""
 
-    Attributes:
-        code: Exit code; None if the program is missing or did not end in time.
-        text: Standard output.
-        problem: Error message of the program or the operating system, on one line; empty if none.
-    """
-
-    code: int | None
+    code: int | None  # None if the program is missing or did not end in time
     text: str = ""
-    problem: str = ""
+    problem: str = ""  # its error message, or that of the operating system, on one line
 
 
 def ask(*command: str, environ: Mapping[str, str] = os.environ) -> Answer:

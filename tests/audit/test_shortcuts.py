@@ -138,9 +138,9 @@ def test_a_burst_remembered_is_no_shortcut() -> None:
 def test_areas_are_those_of_scikit_learn() -> None:
     rows = plain_rows(200, 3, plant_border)
     label = np.array([is_ill(row) for row in rows], dtype=np.int64)
-    fold = _folds(label, np.arange(200), FOLDS, 0)
+    folds = _folds(label, np.arange(200), FOLDS)
     border = next(source for source in SOURCES if source.name == "border")
-    score = _predict(border.features(rows), label, fold, border.strength)
+    score = _predict(border.features(rows), label, folds, border.strength)
     found = next(one for one in find_shortcuts(rows, range(200), "BLD") if one.source.name == "border")
     assert found.estimate.value == pytest.approx(roc_auc_score(label, score))
 
@@ -148,9 +148,10 @@ def test_areas_are_those_of_scikit_learn() -> None:
 def test_folds_keep_units_whole() -> None:
     generator = np.random.default_rng(0)
     unit = generator.integers(0, 40, 300)
-    fold = _folds((unit % 2).astype(np.int64), unit, FOLDS, 0)
-    assert all(np.unique(fold[unit == one]).size == 1 for one in np.unique(unit))
-    assert set(fold) == set(range(FOLDS))
+    folds = _folds((unit % 2).astype(np.int64), unit, FOLDS)
+    assert len(folds) == FOLDS
+    assert all(not set(unit[inside]) & set(unit[outside]) for inside, outside in folds)
+    assert sorted(np.concatenate([outside for _, outside in folds])) == list(range(300))
 
 
 def test_too_few_say_nothing() -> None:

@@ -106,6 +106,7 @@ def test_photographs_without_splits(flat: Path, bldml: Bldml) -> None:
     page = Path("audit/audit.html").read_text(encoding="utf-8")
     assert "No splits were given" in page
     found = findings()
+    assert found["exact"]["title"] == "1 group of identical files: 31 photographs"
     of_split = [name for name in found if name.startswith(("leak_", "few_", "lacking_"))]
     assert any(name.startswith("leak_exact") for name in of_split)
     assert any(name.startswith("few_") for name in of_split)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bldml.doctor.checks import Finding
+from bldml.doctor.checks import Finding, Report
 from bldml.doctor.configuration import Settings
-from bldml.doctor.sbatch import JobRequest, check_body, check_options, check_syntax
+from bldml.doctor.sbatch import CHECKS, JobRequest, check_syntax
 from bldml.doctor.script import parse_script
 from bldml.doctor.slurm import Site
 from tests.doctor.settings import SETTINGS as WORKERS_AUTO
@@ -44,8 +44,10 @@ SITE = Site(
 
 
 def judged(text: str, folder: Path, site: Site = SITE, settings: Settings | None = SETTINGS) -> list[Finding]:
-    script = parse_script(text)
-    return [*check_options(JobRequest(script, site, settings, {}, folder)), *check_body(script)]
+    request, report = JobRequest(parse_script(text), site, settings, {}, folder), Report()
+    for check in CHECKS:
+        report.check("sbatch file", check, request)
+    return report.findings
 
 
 @pytest.fixture

@@ -29,23 +29,15 @@ def class_names(rows: Iterable[Row]) -> list[str]:
 def splits_table(rows: Sequence[Row], units: Sequence[int]) -> Table:
     """Return a table of photographs by split and class; `units` are those of `Repeats`."""
     names = class_names(rows)
-    cells = Counter((row.split, row.sample.class_name) for row in rows)
-    independent: dict[str, set[int]] = defaultdict(set)
-    groups: dict[str, set[str]] = defaultdict(set)
-    for row, unit in zip(rows, units, strict=True):
-        independent[row.split].add(unit)
-        if row.sample.group:
-            groups[row.split].add(row.sample.group)
-    lines: list[list[str | int | None]] = [
-        [
-            split,
-            *(cells[split, name] for name in names),
-            sum(cells[split, name] for name in names),
-            len(groups[split]) or "not given",
-            len(independent[split]),
-        ]
-        for split in sorted(independent, key=SPLITS.index)
-    ]
+    lines: list[list[str | int | None]] = []
+    for split in sorted({row.split for row in rows}, key=SPLITS.index):
+        inside = [(row.sample, unit) for row, unit in zip(rows, units, strict=True) if row.split == split]
+        counts = Counter(sample.class_name for sample, _ in inside)
+        groups = {sample.group for sample, _ in inside} - {""}
+        independent = {unit for _, unit in inside}
+        lines.append(
+            [split, *(counts[name] for name in names), len(inside), len(groups) or "not given", len(independent)]
+        )
     caption = (
         "Readable photographs by split and class. Independent: each burst, set of duplicates or group counts as one "
         "photograph."
@@ -57,12 +49,7 @@ def splits_table(rows: Sequence[Row], units: Sequence[int]) -> Table:
 def by_class(name: str, title: str, caption: str, rows: Sequence[Row], key: Callable[[Row], str]) -> Table:
     """Return a table of photographs by a property and class, the most frequent value first.
 
-    Args:
-        name: Name of the table.
-        title: Title of its first column.
-        caption: Caption of the table.
-        rows: Photographs.
-        key: Function that returns the value of the property; empty if not known.
+    `title` is that of its first column; `key` returns the value of the property, empty if not known.
     """
     names = class_names(rows)
     cells = Counter((key(row), row.sample.class_name) for row in rows)
@@ -84,7 +71,8 @@ def tables(rows: Sequence[Row], units: Sequence[int]) -> list[Table]:
         ("cameras", "Camera", f"By camera (file metadata). {note}", lambda row: row.metadata.camera),
         ("days", "Day", f"By day (file metadata). {note}", lambda row: row.metadata.taken[:10]),
         ("formats", "Format", f"By file format and pixel mode. {note}", _format),
-        ("sizes", "Size", f"By size in pixels, width × height of the upright image. {note}", _size),
+        ("sizes", "Size", f"By size in pixels, width × height of the upright image. {note}",
+         lambda row: f"{row.metadata.width} × {row.metadata.height}"),
         ("orientations", "Orientation", "By orientation tag; all photographs are used upright.",
          lambda row: ORIENTATIONS.get(row.metadata.orientation, "illegal")),
         ("profiles", "Colour profile", "By embedded colour profile; all photographs are converted to sRGB.",
@@ -170,7 +158,3 @@ def _listed(count: Counter[str]) -> str:
 def _format(row: Row) -> str:
     metadata = row.metadata
     return f"{metadata.format}, {metadata.mode}{f', {metadata.frames} frames' if metadata.frames > 1 else ''}"
-
-
-def _size(row: Row) -> str:
-    return f"{row.metadata.width} × {row.metadata.height}"

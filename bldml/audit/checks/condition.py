@@ -35,19 +35,17 @@ def is_screenshot(row: Row) -> bool:
     metadata = row.metadata
     narrow, long = sorted((metadata.width, metadata.height))
     has_screen_size = narrow in _PHONE_WIDTHS and 1.7 <= long / narrow <= 2.4
-    return bool(_SCREENSHOT.search(_stem(row))) or (
-        metadata.format == "PNG" and not metadata.camera and has_screen_size
-    )
+    by_size = metadata.format == "PNG" and not metadata.camera and has_screen_size
+    return by_size or bool(_SCREENSHOT.search(PurePath(row.name).stem))
 
 
 def is_from_messenger(row: Row) -> bool:
     """Return whether a messenger probably compressed it again: by file name, or a JPEG of its size without camera."""
     metadata = row.metadata
-    sides = (metadata.width, metadata.height)
-    has_messenger_size = max(sides) in _MESSENGER_SIDES and min(sides) > 0
-    return bool(_MESSENGER.search(_stem(row))) or (
-        metadata.format == "JPEG" and not metadata.camera and has_messenger_size
-    )
+    narrow, long = sorted((metadata.width, metadata.height))
+    has_messenger_size = long in _MESSENGER_SIDES and narrow > 0
+    by_size = metadata.format == "JPEG" and not metadata.camera and has_messenger_size
+    return by_size or bool(_MESSENGER.search(PurePath(row.name).stem))
 
 
 def find_odd(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -159,7 +157,3 @@ def find_changed(collection: Collection, rows: Iterable[Row]) -> list[AuditFindi
     advice = "Restore the original files, or write a new manifest."
     command = split_command(collection.root)
     return [about_photographs("error", "changed", title, text, advice, changed, command=command)]
-
-
-def _stem(row: Row) -> str:
-    return PurePath(row.name).stem

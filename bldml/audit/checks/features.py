@@ -21,21 +21,13 @@ _NO_LETTERS = re.compile(r"[\W_]+")
 
 
 class Source(NamedTuple):
-    """One source of features from which a class may be predicted.
+    """One source of features from which a class may be predicted."""
 
-    Attributes:
-        name: Identifier for programs.
-        title: Title on the page.
-        phrase: Name of the source within a sentence.
-        features: Function that returns its features, (n, columns).
-        strength: C of the logistic regression; a smaller value regularises more.
-    """
-
-    name: str
-    title: str
-    phrase: str
+    name: str  # for programs
+    title: str  # on the page
+    phrase: str  # within a sentence
     features: Callable[[Sequence[Row]], Features]
-    strength: float = 1.0
+    strength: float = 1.0  # C of the logistic regression; a smaller value regularises more
 
 
 def camera(rows: Sequence[Row]) -> Features:
@@ -54,13 +46,15 @@ def size(rows: Sequence[Row]) -> Features:
 def encoding(rows: Sequence[Row]) -> Features:
     """Return format, pixel mode, orientation tag, colour profile, compression, messenger."""
     files = [row.metadata for row in rows]
-    texts: list[Sequence[object]] = [
-        [f"{file.format} {file.mode} {file.frames}" for file in files],
-        [file.orientation for file in files],
-        [file.icc for file in files],
-        [is_from_messenger(row) for row in rows],
-    ]
-    return np.hstack([*map(one_hot, texts), binned(np.array([file.quantization for file in files]))])
+    return np.hstack(
+        [
+            one_hot([f"{file.format} {file.mode} {file.frames}" for file in files]),
+            one_hot([file.orientation for file in files]),
+            one_hot([file.icc for file in files]),
+            one_hot([is_from_messenger(row) for row in rows]),
+            binned(np.array([file.quantization for file in files])),
+        ]
+    )
 
 
 def time(rows: Sequence[Row]) -> Features:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bldml.audit.examine import Row
-from bldml.audit.findings import SHOWN, AuditFinding, Severity, count_groups, percentage, split_command
+from bldml.audit.findings import SHOWN, AuditFinding, Severity, percentage, split_command
 from bldml.dataset.duplicates.bursts import BurstEvidence, burst_evidence, burst_groups
 from bldml.dataset.duplicates.find import Duplicates, component_roots, exact_groups, find_duplicates
 from bldml.dataset.duplicates.leaks import KnownPhotograph, Leak, find_leaks, leak_counts
@@ -21,22 +21,13 @@ ONE_OF_EACH = "Keep one of each. The audit deletes nothing."
 
 @dataclass(frozen=True)
 class Repeats:
-    """Photographs that belong together; numbers are indices in the list of readable rows.
-
-    Attributes:
-        duplicates: Equal and nearly equal photographs.
-        leaks: Pairs of photographs in two different splits.
-        bursts: Burst of each photograph.
-        evidence: How many photographs have what bursts are recognised by.
-        units: Independent unit of each photograph: photographs joined by burst, duplicates or group have the same
-            number and must stay in one split.
-    """
+    """Photographs that belong together; numbers are indices in the list of readable rows."""
 
     duplicates: Duplicates
     leaks: tuple[Leak, ...]
-    bursts: tuple[str, ...]
+    bursts: tuple[str, ...]  # burst of each photograph
     evidence: BurstEvidence
-    units: tuple[int, ...]
+    units: tuple[int, ...]  # of each photograph; joined by burst, duplicates or group, a unit must stay in one split
 
 
 def find_repeats(rows: Sequence[Row]) -> Repeats:
@@ -145,7 +136,8 @@ def _report(
     if details is None:
         details = [" and ".join(dict.fromkeys((label[a], label[b]))) for a, b in pairs]
     number = len({index for group in groups for index in group})
-    title = f"{count_groups([len(group) for group in groups])} {what}: {counted(number, 'photograph')}"
+    noun = "pair" if all(len(group) == 2 for group in groups) else "group"
+    title = f"{counted(len(groups), noun)} {what}: {counted(number, 'photograph')}"
     examples = tuple((rows[a].name, rows[b].name) for a, b in pairs)
     return [AuditFinding(severity, name, title, text, advice, number, examples, tuple(details[:SHOWN]))]
 

@@ -16,6 +16,7 @@ from bldml.metrics.estimates import Estimate, undefined
 from bldml.report.tables import Entry, Table, estimate_cells, interval_text, precise_number
 
 FOLDS = 5
+SEED = 0  # of the folds and, for large sets, of the selection of photographs
 MIN_PER_CLASS = 10  # independent photographs; with fewer, shortcuts are not tested
 MAX_PHOTOGRAPHS = 6000  # used for the test; more would only narrow intervals that are narrow already
 WARNING_ABOVE, ERROR_ABOVE = 0.53, 0.75
@@ -25,6 +26,7 @@ EXPECTED = ("thumbnail", "bytes")  # may depend on the disease itself: for infor
 FAMILIES = ("camera", "size", "encoding", "time")  # of metadata
 
 Labels = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -40,14 +42,10 @@ class Shortcut:
         return self.estimate.interval.low if self.estimate.interval else 0.0
 
 
-def find_shortcuts(rows: Sequence[Row], units: Sequence[int], positive_class: str, seed: int = 0) -> list[Shortcut]:
-    """Predict the class from each source by logistic regression, cross-validated by independent unit.
+def find_shortcuts(rows: Sequence[Row], units: Sequence[int], positive_class: str) -> list[Shortcut]:
+    """Predict the class of readable photographs, against all others, from each source by logistic regression.
 
-    Args:
-        rows: Readable photographs.
-        units: Independent unit of each photograph; a unit is never in both training and test part of a fold.
-        positive_class: The class to predict against all others.
-        seed: Random seed for the folds and, for large sets, for the selection of photographs.
+    It is cross-validated: a unit is never in both training and test part of a fold.
     """
     label = np.array([row.sample.class_name == positive_class for row in rows], dtype=np.int64)
     unit = np.asarray(units, dtype=np.int64)
@@ -55,10 +53,10 @@ def find_shortcuts(rows: Sequence[Row], units: Sequence[int], positive_class: st
     if min(counts) < MIN_PER_CLASS:
         note = f"fewer than {MIN_PER_CLASS} independent photographs of a class"
         return [Shortcut(source, undefined(note)) for source in SOURCES]
-    selected = _select(unit, seed)
+    selected = _select(unit)
     rows = [rows[index] for index in selected]
     label, unit = label[selected], unit[selected]
-    fold = _folds(label, unit, min(FOLDS, *counts), seed)
+    folds = _folds(label, unit, min(FOLDS, *counts))
     shortcuts = []
     for source in SOURCES:
         features = source.features(rows)
@@ -66,36 +64,33 @@ def find_shortcuts(rows: Sequence[Row], units: Sequence[int], positive_class: st
         if not features.shape[1]:
             shortcuts.append(Shortcut(source, undefined("the same in all photographs")))
             continue
-        score = _predict(features, label, fold, source.strength)
+        score = _predict(features, label, folds, source.strength)
         grouped = np.unique(unit).size < unit.size
         estimate = estimate_auroc(label, score, list(map(str, unit)) if grouped else None)
         shortcuts.append(Shortcut(source, estimate))
     return shortcuts
 
 
-def _select(unit: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+def _select(unit: Indices) -> Indices:
     """Return indices of at most `MAX_PHOTOGRAPHS` photographs in complete units, except the last unit."""
     if unit.size <= MAX_PHOTOGRAPHS:
         return np.arange(unit.size)
-    order = np.random.default_rng(seed).permutation(np.unique(unit))
+    order = np.random.default_rng(SEED).permutation(np.unique(unit))
     rank = np.empty(int(unit.max()) + 1, dtype=np.int64)
     rank[order] = np.arange(order.size)
     taken = np.argsort(rank[unit], kind="stable")[:MAX_PHOTOGRAPHS]
     return np.sort(taken)
 
 
-def _folds(label: Labels, unit: npt.NDArray[np.int64], count: int, seed: int) -> npt.NDArray[np.int64]:
-    """Return the fold of each photograph: no unit in two folds, classes in about the same proportions."""
+def _folds(label: Labels, unit: Indices, count: int) -> list[tuple[Indices, Indices]]:
+    """Return training and test photographs of each fold: no unit in both, classes in about the same proportions."""
     from sklearn.model_selection import StratifiedGroupKFold
 
-    fold = np.zeros(label.size, dtype=np.int64)
-    splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
-    for index, (_, held_out) in enumerate(splitter.split(np.zeros((label.size, 1)), label, unit)):
-        fold[held_out] = index
-    return fold
+    splitter = StratifiedGroupKFold(count, shuffle=True, random_state=SEED)
+    return list(splitter.split(np.zeros((label.size, 1)), label, unit))
 
 
-def _predict(features: Features, label: Labels, fold: npt.NDArray[np.int64], strength: float) -> Features:
+def _predict(features: Features, label: Labels, folds: Sequence[tuple[Indices, Indices]], strength: float) -> Features:
     """Return the logit of each photograph from a regression fitted on the other folds.
 
     Both classes have the same weight in each regression, so that logits of different folds can be compared.
@@ -104,8 +99,7 @@ def _predict(features: Features, label: Labels, fold: npt.NDArray[np.int64], str
     from sklearn.linear_model import LogisticRegression
 
     score = np.zeros(label.size)
-    for held_out in np.unique(fold):
-        inside, outside = fold != held_out, fold == held_out
+    for inside, outside in folds:
         if np.unique(label[inside]).size < 2:
             continue
         centre, spread = features[inside].mean(axis=0), features[inside].std(axis=0)
