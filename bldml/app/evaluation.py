@@ -28,7 +28,7 @@ from bldml.training.data.datamodule import DATA_SETTINGS, LeafDataModule
 from bldml.training.lightning_internals import disarm
 from bldml.training.module import LeafClassifier
 from bldml.training.recording import PredictionRecorder
-from bldml.training.resume.callback import InterruptEvaluation
+from bldml.training.resume.callback import interrupt_evaluation
 from bldml.training.resume.signals import InterruptSignals
 
 OWN_NAMES = ("train", "val", "test")
@@ -79,7 +79,7 @@ def evaluate_after_fit(
                         enable_progress_bar=trainer.progress_bar_callback is not None,
                         default_root_dir=trainer.default_root_dir,
                         plugins=[LightningEnvironment()],
-                        callbacks=[InterruptEvaluation(signals)],
+                        callbacks=[interrupt_evaluation(signals)],
                     )
                 )
                 run_evaluation(single, model, datamodule, checkpoint, split, run.evaluation(split))

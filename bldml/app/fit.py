@@ -35,12 +35,11 @@ from bldml.training.data.datamodule import LeafDataModule
 from bldml.training.data.reading import PreparedData
 from bldml.training.finetuning import check_depth
 from bldml.training.module import LeafClassifier
-from bldml.training.recording import Curves, EpochTable, record_environment
+from bldml.training.recording import Curves, EpochTable, Stopwatch, record_environment
 from bldml.training.resume.callback import Interruption
 from bldml.training.resume.job import SlurmJob
 from bldml.training.resume.signals import InterruptSignals
 from bldml.training.resume.state import Progress
-from bldml.training.resume.stopwatch import Stopwatch
 
 
 class Start:

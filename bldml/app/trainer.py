@@ -24,7 +24,7 @@ from bldml.errors import ConfigError
 from bldml.training.lightning_internals import check_srun_shape, cpu_has_bf16
 from bldml.training.process import LOGGERS
 from bldml.training.resume.slurm import RequeueEnvironment
-from bldml.training.resume.writing import AtomicCheckpointIO
+from bldml.training.resume.state import AtomicCheckpointIO
 
 TRAINER_DEFAULTS = {
     "max_epochs": 100,

@@ -1,10 +1,10 @@
-"""Files that a run writes: history.csv, predictions of an evaluation, the environment."""
+"""Files that a run writes: history.csv, training_time.json, predictions of an evaluation, environment.json."""
 
-import csv
-import io
+import json
 import platform
 import subprocess
 import sys
+import time
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -21,13 +21,15 @@ from torch import Tensor
 
 from bldml.errors import CheckpointError, RunError
 from bldml.io.atomic import write_atomically
+from bldml.io.documents import mapping_or_nothing
+from bldml.io.text import csv_text
 from bldml.metrics.assessment import EvaluationMetrics, evaluate
 from bldml.metrics.operating_point import to_probabilities
 from bldml.metrics.registry import canonical
+from bldml.run.folder import RunFolder
 from bldml.run.predictions import Prediction, write_metrics, write_predictions
 from bldml.training.checkpoint import Header, software_versions
 from bldml.training.data.loading import UNLABELLED
-from bldml.training.module import Batch
 from bldml.training.resume.job import SlurmJob
 
 Row = dict[str, float | int]
@@ -51,6 +53,8 @@ class EpochTable(Logger):
         echo: Whether to print a line per epoch, for a job's log file, which a progress bar would fill.
     """
 
+    name = version = ""  # of Lightning's interface; unused
+
     def __init__(self, path: Path, *, echo: bool = False) -> None:
         super().__init__()
         self.path, self.echo = path, echo
@@ -67,16 +71,6 @@ class EpochTable(Logger):
         Columns with a name of version 0.1 get their present name: the whole file is rewritten.
         """
         self._rows = {int(row["epoch"]): {canonical(name): value for name, value in row.items()} for row in rows}
-
-    @property
-    def name(self) -> str:
-        """Part of Lightning's interface; unused."""
-        return ""
-
-    @property
-    def version(self) -> str:
-        """Part of Lightning's interface; unused."""
-        return ""
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Do nothing: config.yaml contains them."""
@@ -98,20 +92,43 @@ class EpochTable(Logger):
     def save(self) -> None:
         """Write the table."""
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_atomically(self.path, text.getvalue())
+        write_atomically(self.path, csv_text(columns, ([row.get(name) for name in columns] for row in self.rows)))
+
+
+class Stopwatch(Callback):
+    """Write training_time.json: seconds of training and its validations, without the pauses of interruptions.
+
+    It is a separate file because checkpoints and history.csv must not depend on whether a run was interrupted.
+    """
+
+    def __init__(self, run: RunFolder) -> None:
+        super().__init__()
+        self.run = run
+        self._start: float | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start; a resumed run adds to the time measured before."""
+        self._start = time.monotonic() - (measured(self.run) or 0.0)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
+        """Write the time; an interruption is an exception, which may come before the start."""
+        if trainer.is_global_zero and self._start is not None:
+            seconds = round(time.monotonic() - self._start, 3)
+            write_atomically(self.run.training_time, json.dumps({"training_seconds": seconds}) + "\n")
+
+    on_train_end = on_exception = on_train_epoch_end
+
+
+def measured(run: RunFolder) -> float | None:
+    """Return the seconds of training so far; None if the file is missing or damaged."""
+    try:
+        return max(0.0, float(mapping_or_nothing(run.training_time)["training_seconds"]))
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 class PredictionRecorder(Callback):
-    """Collect the logits of one evaluation; write predictions.csv and, if labels are known, the metrics.
-
-    Args:
-        folder: `evaluations/<name>`.
-        header: Header of the checkpoint, with class names and operating point.
-    """
+    """Collect the logits of one evaluation; write predictions.csv and, if labels are known, the metrics to a folder."""
 
     def __init__(self, folder: Path, header: Header) -> None:
         super().__init__()
@@ -122,75 +139,44 @@ class PredictionRecorder(Callback):
         self._names: list[str] = []
         self._groups: list[str] = []
 
-    def _record(self, outputs: Any, batch: Batch) -> None:
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Collect the logits of a batch."""
         self._logits.append(outputs.detach().float().cpu())
         self._labels.append(batch["label"].cpu())
         self._names += batch["path"]
         self._groups += batch["group"]
 
-    def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *args: Any
-    ) -> None:
-        """Collect the logits of a batch."""
-        self._record(outputs, batch)
-
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *args: Any
-    ) -> None:
-        """Collect the logits of a batch."""
-        self._record(outputs, batch)
-
-    def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *args: Any
-    ) -> None:
-        """Collect the logits of a batch."""
-        self._record(outputs, batch)
+    on_validation_batch_end = on_predict_batch_end = on_test_batch_end
 
     def write(self, expected: int) -> None:
-        """Write predictions and metrics.
-
-        Args:
-            expected: Number of photographs that must have a logit.
+        """Write predictions and metrics of as many photographs as expected.
 
         Raises:
             RunError: Logits are missing; nothing was written.
             CheckpointError: A logit is not finite; nothing was written.
         """
         if len(self._names) != expected:
-            raise RunError(
-                f"Only {len(self._names)} of {expected} photographs were evaluated. Do not set trainer.limit_…_batches "
-                "or trainer.fast_dev_run: an evaluation must contain the whole split.",
-                "evaluation-incomplete",
-                found=len(self._names),
-                expected=expected,
-            )
-        point, logits = self.header, torch.cat(self._logits)
-        not_finite = int((~logits.isfinite()).sum())
-        if not_finite:
-            raise CheckpointError(
-                f"For {not_finite} of {len(logits)} photographs this classifier's logit is not a finite number: it has "
-                "diverged in training. Train again with a smaller --model.lr.",
-                "model-diverged",
-                found=not_finite,
-                expected=0,
-            )
-        probabilities = to_probabilities(logits.numpy(), point.temperature)
+            message = f"Only {len(self._names)} of {expected} photographs were evaluated. Do not set "
+            message += "trainer.limit_…_batches or trainer.fast_dev_run: an evaluation must contain the whole split."
+            raise RunError(message, "evaluation-incomplete", found=len(self._names), expected=expected)
+        header, logits = self.header, torch.cat(self._logits)
+        if not_finite := int((~logits.isfinite()).sum()):
+            message = f"For {not_finite} of {len(logits)} photographs this classifier's logit is not a finite number: "
+            message += "it has diverged in training. Train again with a smaller --model.lr."
+            raise CheckpointError(message, "model-diverged", found=not_finite, expected=0)
+        probabilities = to_probabilities(logits.numpy(), header.temperature)
         labels = torch.cat(self._labels).numpy()
-        names = {0: point.negative_class, 1: point.positive_class, UNLABELLED: ""}
+        class_of = {0: header.negative_class, 1: header.positive_class, UNLABELLED: ""}
+        truths = [class_of[int(label)] for label in labels]
+        predicted = [class_of[int(probability >= header.threshold)] for probability in probabilities]
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_predictions(
-            self.folder / "predictions.csv",
-            (
-                Prediction(
-                    name, group, names[int(label)], names[int(probability >= point.threshold)], float(probability)
-                )
-                for name, group, label, probability in zip(
-                    self._names, self._groups, labels, probabilities, strict=True
-                )
-            ),
-        )
+        columns = (self._names, self._groups, truths, predicted, probabilities.tolist())
+        rows = (Prediction(*row) for row in zip(*columns, strict=True))
+        write_predictions(self.folder / "predictions.csv", rows)
         if np.all(labels != UNLABELLED):
-            self.metrics = evaluate(labels, probabilities, self.header.operating_point)
+            self.metrics = evaluate(labels, probabilities, header.operating_point)
             write_metrics(self.folder, self.metrics)
 
 
@@ -199,11 +185,7 @@ def record_environment(
 ) -> dict[str, Any]:
     """Return the content of environment.json: the conditions of a run, for reporting and repeating it.
 
-    Args:
-        seed: Seed of the run.
-        device: Device of the computation.
-        dataset_digests: Dataset digest of each split (see `dataset.samples.dataset_digest`).
-        parameters: Number of weights and biases of the network.
+    It names the dataset digest of each split and the number of the network's parameters (weights and biases).
     """
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {

@@ -15,9 +15,9 @@ import torch
 import yaml
 
 from bldml.run.folder import RunFolder
+from bldml.training.recording import measured
 from bldml.training.resume.signals import INTERRUPTING
 from bldml.training.resume.state import read_progress
-from bldml.training.resume.stopwatch import measured
 from tests import signalling
 from tests.sameness import assert_same, checkpoint, curves
 from tests.support import REPOSITORY, THREE_LAYERS, Bldml

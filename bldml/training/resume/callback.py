@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor
 
 from bldml.errors import CheckpointError, RunError
 from bldml.io.text import counted
@@ -33,11 +32,11 @@ class Interruption(Callback):
 
     Safe points are the end of a training batch whose gradients were applied, the end of a validation batch, and the
     time between two epochs. At each of them all ranks agree. The new checkpoint replaces last.ckpt in one rename; the
-    previous one stays as previous.ckpt.
+    previous one stays as previous.ckpt. A trial run has no run folder and saves nothing.
 
     Args:
         signals: Flags of the signals received.
-        run: The run folder; None for a trial run without one.
+        run: The run folder.
         table: The rows of history.csv.
         best: The callback that writes best.ckpt.
         minutes: Minutes between two checkpoints within an epoch.
@@ -76,7 +75,7 @@ class Interruption(Callback):
             return  # written by LearningRateFinder or BatchSizeFinder, which restore the state afterwards
         state = checkpoint[KEY]
         step = int(state["step"])
-        largest, smallest = self._maximum_over_ranks(torch.tensor([step, -step])).tolist()
+        largest, smallest = self._maximum_over_ranks(step, -step)
         if largest != -smallest:
             message = f"Ranks loaded different checkpoints (steps {-smallest} to {largest}). Start the command again."
             raise CheckpointError(message, "ranks-differ", found=[-smallest, largest])
@@ -112,7 +111,8 @@ class Interruption(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find how many batches all ranks have in common: their numbers of photographs may differ by one."""
-        self._fewest_batches = int(self._maximum_over_ranks(torch.tensor([-int(trainer.num_val_batches[0])]))[0]) * -1
+        (most,) = self._maximum_over_ranks(-int(trainer.num_val_batches[0]))
+        self._fewest_batches = -most
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
@@ -126,27 +126,21 @@ class Interruption(Callback):
         """Save the last epoch."""
         self._save(trainer, pl_module, "epoch")
 
-    def _maximum_over_ranks(self, values: Tensor) -> Tensor:
-        """Return the maximum over all ranks."""
+    def _maximum_over_ranks(self, *numbers: int) -> list[int]:
+        values = torch.tensor(numbers)
         if self._process_group is not None:
             torch.distributed.all_reduce(values, torch.distributed.ReduceOp.MAX, group=self._process_group)
-        return values
+        return [int(value) for value in values]
 
     def _save_or_interrupt(self, trainer: Trainer, module: LightningModule, position: Position | None) -> None:
-        """Save if a signal was received or a checkpoint is due; interrupt if a signal was received.
+        """Save if a checkpoint is due or a rank received a signal, and then interrupt.
 
-        Args:
-            trainer: The trainer.
-            module: The classifier.
-            position: Position of the run; None if it is saved already or nothing has been done yet.
-
-        Raises:
-            Interrupted: At least one rank received a signal.
+        The position is None if it is saved already or nothing has been done yet.
         """
         # Of different signals the largest number counts: SIGTERM wins over SIGUSR1, whose requeue could revive a
         # cancelled job.
         due = position == "batch" and trainer.is_global_zero and time.monotonic() - self._saved_at >= self.seconds
-        signum, save = self._maximum_over_ranks(torch.tensor([self.signals.received or 0, int(due)])).tolist()
+        signum, save = self._maximum_over_ranks(self.signals.received or 0, int(due))
         if position is not None and (signum or save):
             self._save(trainer, module, position)
         if signum:
@@ -167,12 +161,9 @@ class Interruption(Callback):
                 try:
                     read_progress(fresh)
                 except CheckpointError as error:  # better found now than when the run is resumed
-                    raise CheckpointError(
-                        f"{error}\nA callback of the configuration returns a value that is not plain from state_dict, "
-                        "so no run can be resumed from this checkpoint.",
-                        "checkpoint-not-plain",
-                        reason=str(error),
-                    ) from error
+                    message = f"{error}\nA callback of the configuration returns a value that is not plain from "
+                    message += "state_dict, so no run can be resumed from this checkpoint."
+                    raise CheckpointError(message, "checkpoint-not-plain", reason=str(error)) from error
                 self._is_readable = True
             try:
                 if self.run.last_checkpoint.exists():
@@ -193,33 +184,19 @@ class Interruption(Callback):
         if self._process_group is not None:
             metrics *= trainer.world_size
             torch.distributed.all_gather_object(metrics, metrics[0], group=self._process_group)
-        make_resumable(
-            checkpoint,
-            self._position,
-            # Within an epoch, stopping may still have to wait for min_epochs.
-            should_stop=trainer.should_stop and (self._position == "epoch" or not can_end_early(trainer)),
-            rows=[] if self.table is None else self.table.rows, metrics=metrics,
-        )  # fmt: skip
+        # Within an epoch, stopping may still have to wait for min_epochs.
+        should_stop = trainer.should_stop and (self._position == "epoch" or not can_end_early(trainer))
+        rows = [] if self.table is None else self.table.rows
+        make_resumable(checkpoint, self._position, rows, metrics, should_stop=should_stop)
 
 
-class InterruptEvaluation(Callback):
-    """Interrupt an evaluation after a signal; there is nothing to save, it is repeated.
+def interrupt_evaluation(signals: InterruptSignals) -> Callback:
+    """Return a callback that interrupts an evaluation after a signal; there is nothing to save, it is repeated."""
 
-    Args:
-        signals: Flags of the signals received.
-    """
+    def check(*_: Any) -> None:
+        signals.check()
 
-    def __init__(self, signals: InterruptSignals) -> None:
-        super().__init__()
-        self.signals = signals
-
-    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Interrupt after a signal."""
-        self.signals.check()
-
-    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Interrupt after a signal."""
-        self.signals.check()
+    return LambdaCallback(on_validation_batch_end=check, on_test_batch_end=check)
 
 
 def loader(trainer: Trainer) -> LeafLoader:

@@ -11,19 +11,12 @@ INTERACTIVE_NAMES, DASHBOARD = ("bash", "interactive"), "sys/dashboard/"
 
 @dataclass(frozen=True)
 class SlurmJob:
-    """The Slurm job of this process.
+    """The Slurm job of this process."""
 
-    Attributes:
-        id: Job number as scontrol needs it; for an array, array number and task (`4711_3`).
-        cluster: Name of the cluster; two clusters may use the same job number.
-        interactive: Whether a person works in it, in a terminal or a notebook; such a job cannot be requeued.
-        restarts: Number of times Slurm has restarted it.
-    """
-
-    id: str
-    cluster: str = ""
-    interactive: bool = False
-    restarts: int = 0
+    id: str  # as scontrol needs it; for an array, array number and task (`4711_3`)
+    cluster: str = ""  # its name; two clusters may use the same job number
+    interactive: bool = False  # whether a person works in it, in a terminal or a notebook; it cannot be requeued
+    restarts: int = 0  # number of times Slurm has restarted it
 
     @classmethod
     def current(cls, environment: Mapping[str, str] = os.environ) -> "SlurmJob | None":

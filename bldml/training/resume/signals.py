@@ -25,9 +25,6 @@ class Interrupted(BaseException):
     """The run was interrupted by a signal, at a safe point.
 
     Not an Exception: like KeyboardInterrupt it must pass through code that catches errors.
-
-    Args:
-        signum: Number of the signal.
     """
 
     def __init__(self, signum: int) -> None:
@@ -46,25 +43,21 @@ class InterruptSignals:
         self._before: dict[int, Handler] = {}
 
     def install(self) -> None:
-        """Install the handlers."""
+        """Install the handlers; do nothing outside the main thread, where Python does not allow it."""
+        if threading.current_thread() is not threading.main_thread():
+            return
         for signum in INTERRUPTING:
-            self.catch(signum)
+            before = signal.getsignal(signum)
+            if signum in self._before or (before is signal.SIG_IGN and signum in (signal.SIGINT, signal.SIGHUP)):
+                continue
+            self._before[signum] = signal.SIG_DFL if before is None else before
+            signal.signal(signum, self._set_flag)
 
     def restore(self) -> None:
         """Restore the previous handlers."""
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
         self._before.clear()
-
-    def catch(self, signum: int) -> None:
-        """Install the handler of one signal; do nothing outside the main thread, where Python does not allow it."""
-        if threading.current_thread() is not threading.main_thread() or signum in self._before:
-            return
-        before = signal.getsignal(signum)
-        if before is signal.SIG_IGN and signum in (signal.SIGINT, signal.SIGHUP):
-            return
-        self._before[signum] = signal.SIG_DFL if before is None else before
-        signal.signal(signum, self._set_flag)
 
     @property
     def received(self) -> int | None:

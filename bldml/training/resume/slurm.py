@@ -51,11 +51,7 @@ class RequeueEnvironment(SLURMEnvironment):
 
 
 def requeue(job: SlurmJob) -> str | None:
-    """Requeue the job.
-
-    Returns:
-        None if Slurm has requeued it; otherwise the reason why not.
-    """
+    """Requeue the job; return the reason if Slurm has not requeued it."""
     if shutil.which("scontrol") is None:
         return "scontrol is not on the PATH (a container without Slurm's commands?)"
     code, text = _scontrol("show", "job", "-o", job.id)
@@ -87,13 +83,7 @@ def leave(
     Wall time near: requeue, then wait until Slurm ends the process. SIGTERM in a job: wait to be killed. Slurm requeues
     a preempted job only if it still runs at the end of the grace time; a job that exits early counts as completed. A
     cancelled job must not be requeued, and cannot be distinguished from a preempted one. In all other cases: exit.
-
-    Args:
-        interrupted: The signal that interrupted the run.
-        job: The job; None outside one.
-        signals: Flags of later signals.
-        environment: The plugin in use.
-        how: How the user can resume the run: a command.
+    `how` says how the user can resume the run.
 
     Raises:
         SystemExit: With 128 and the signal's number.

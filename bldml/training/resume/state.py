@@ -1,4 +1,4 @@
-"""The content of last.ckpt from which a run is resumed exactly, and its reading.
+"""last.ckpt, from which a run is resumed exactly: its content, and its atomic writing and checked reading.
 
 Lightning saves weights, optimizer, gradient scaler, callbacks and the counters of its loops. Added here are the metrics
 collected so far in the epoch, the rows of history.csv, and loop counters in a form from which Lightning 2.6 resumes
@@ -6,6 +6,7 @@ correctly: with the counters that it saves itself, an interruption in the last b
 the start of an epoch skips the epoch.
 """
 
+import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,12 +14,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torchmetrics import Metric
 
-from bldml.errors import CheckpointError
-from bldml.training.checkpoint import Checkpoint, read_checkpoint
+from bldml.errors import CheckpointError, RunError
+from bldml.training.checkpoint import read_checkpoint
 from bldml.training.lightning_internals import batches_logged, metric_state, put_metric_state
 from bldml.training.recording import Row
 
@@ -36,41 +38,27 @@ class DamagedCheckpoint(CheckpointError):
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of a run.
+    """Progress of a run."""
 
-    Attributes:
-        path: The checkpoint.
-        epoch: The epoch that is resumed or comes next, counted from 0.
-        step: Number of optimizer steps done.
-        rows: The rows of history.csv.
-        next_log_step: First step that is logged after resuming.
-        world_size: Number of processes of the training.
-    """
-
-    path: Path
-    epoch: int
-    step: int
-    rows: tuple[Row, ...]
-    next_log_step: int
-    world_size: int
+    path: Path  # of the checkpoint
+    epoch: int  # that is resumed or comes next, counted from 0
+    step: int  # number of optimizer steps done
+    rows: tuple[Row, ...]  # of history.csv
+    next_log_step: int  # first step that is logged after resuming
+    world_size: int  # number of processes of the training
 
 
 def make_resumable(
-    checkpoint: dict[str, Any],
-    position: Position,
-    *,
-    should_stop: bool,
-    rows: list[Row],
-    metrics: list[dict[str, Any]],
+    checkpoint: dict[str, Any], position: Position, rows: list[Row], metrics: list[dict[str, Any]], *, should_stop: bool
 ) -> None:
-    """Complete a Lightning checkpoint so that the run can be resumed from it exactly.
+    """Complete a Lightning checkpoint, in place, so that the run can be resumed from it exactly.
 
     Args:
-        checkpoint: Lightning's checkpoint; changed in place.
+        checkpoint: As Lightning saves it.
         position: Position of the run.
-        should_stop: Whether the training has ended before its last epoch.
         rows: The rows of history.csv so far.
         metrics: Result of `take_metrics` of each rank.
+        should_stop: Whether the training has ended before its last epoch.
     """
     loops = checkpoint["loops"]["fit_loop"]
     epochs, logged = loops["epoch_progress"], batches_logged(checkpoint)
@@ -115,11 +103,9 @@ def put_metrics(module: LightningModule, taken: Mapping[str, Any]) -> None:
 
 
 def relocate(state: dict[str, Any], folder: str) -> None:
-    """Adapt the state of ModelCheckpoint to a run folder that was moved; it would lose its best score otherwise.
+    """Adapt a state of ModelCheckpoint, in place, to checkpoints that were moved to `folder`.
 
-    Args:
-        state: State of ModelCheckpoint; changed in place.
-        folder: Present folder of the run's checkpoints.
+    It would lose its best score otherwise.
     """
     old = state["dirpath"]
     for key, value in state.items():
@@ -127,6 +113,50 @@ def relocate(state: dict[str, Any], folder: str) -> None:
             state[key] = value.replace(old, folder, 1)
         elif isinstance(value, dict):
             state[key] = {str(k).replace(old, folder, 1): v for k, v in value.items()}
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Write a checkpoint beside its final path and rename it, so that a kill leaves the old file or the new one.
+
+    Lightning's own class writes to the system's temporary folder, usually on another disk: there a rename is a copy,
+    and a kill leaves half of it. It also removes any path that a checkpoint callback remembers, including folders and
+    URLs, and such a path may come from a checkpoint.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._folders: set[Path] = set()
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            RunError: The file cannot be written; an old file is unchanged.
+        """
+        target = Path(path)
+        # Always the same name, so that a partial file left by a kill is overwritten.
+        part = target.with_name(f".{target.name}.part")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._folders.add(target.parent.resolve())
+            with part.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(target)
+        # torch reports a full disk as a RuntimeError.
+        except (OSError, RuntimeError) as error:
+            part.unlink(missing_ok=True)
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            message = f"Cannot write the checkpoint {target}: {reason}. The previous checkpoints are unchanged. "
+            message += "Check free space and write permission."
+            raise RunError(message, "checkpoint-not-writable", path=target, reason=reason) from error
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove a checkpoint file from a folder that this process has written checkpoints to; nothing else."""
+        file = Path(path)
+        if file.suffix == ".ckpt" and file.is_file() and file.parent.resolve() in self._folders:
+            file.unlink(missing_ok=True)
 
 
 def read_progress(path: Path) -> Progress:
@@ -140,25 +170,21 @@ def read_progress(path: Path) -> Progress:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
     except OSError as error:  # not a sign of damage: another try may succeed
-        raise CheckpointError(
-            f"{path} cannot be read: {error.strerror}.", "checkpoint-unreadable", path=path, reason=error.strerror
-        ) from error
+        message, reason = f"{path} cannot be read: {error.strerror}.", error.strerror
+        raise CheckpointError(message, "checkpoint-unreadable", path=path, reason=reason) from error
     except (zipfile.BadZipFile, EOFError) as error:
-        raise DamagedCheckpoint(
-            f"{path} is damaged: {error}.", "checkpoint-cut", path=path, reason=str(error)
-        ) from error
+        message = f"{path} is damaged: {error}."
+        raise DamagedCheckpoint(message, "checkpoint-cut", path=path, reason=str(error)) from error
     if broken is not None:
         message = f"{path} is damaged: the checksum of {broken} is wrong."
         raise DamagedCheckpoint(message, "checkpoint-checksum-wrong", path=path, found=broken)
-    checkpoint: Checkpoint = read_checkpoint(path)
+    read_checkpoint(path)
     plain = torch.load(path, map_location="cpu", weights_only=True, mmap=True).get(KEY)
     if not isinstance(plain, dict):
         message = f"A run cannot be resumed from {path}: use last.ckpt."
         raise CheckpointError(message, "checkpoint-not-resumable", path=path)
-    return Progress(
-        checkpoint.path, plain["epoch"], plain["step"], tuple(plain["rows"]), plain["next_log_step"],
-        len(plain["metrics"]),
-    )  # fmt: skip
+    rows, world_size = tuple(plain["rows"]), len(plain["metrics"])
+    return Progress(path, plain["epoch"], plain["step"], rows, plain["next_log_step"], world_size)
 
 
 def _map(value: Any, device: torch.device | str) -> Any:
