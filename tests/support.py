@@ -57,3 +57,13 @@ def mistake(code: str, **fields: Any) -> Iterator[pytest.ExceptionInfo[BldmlErro
         yield raised
     assert raised.value.code == code
     assert {name: raised.value.fields.get(name) for name in fields} == fields
+
+
+class Hostile:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return Path.touch, (self.file,)

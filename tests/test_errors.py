@@ -17,7 +17,7 @@ KINDS = {UsageError: 2, ConfigError: 2, DatasetError: 1, RunError: 1, Checkpoint
 # One kind of mistake that can be made, or noticed, in several places.
 SEVERAL = {
     *("audit-output-not-writable", "audit-output-unreadable", "checkpoint-not-given"),
-    *("class-refused", "classes-not-two", "config-unreadable", "data-root-not-given", "download-refused"),
+    *("class-refused", "classes-not-two", "config-unreadable", "data-root-not-given"),
     *(
         "file-failed",
         "fractions-wrong",

@@ -23,8 +23,8 @@ from bldml.errors import CheckpointError, ConfigError, RunError
 from bldml.io.atomic import check_name, write_atomically
 from bldml.io.documents import mapping_or_nothing
 from bldml.run.folder import RunFolder
-from bldml.training.checkpoint import Checkpoint, Header, read_checkpoint
-from bldml.training.data.datamodule import DATA_SETTINGS, LeafDataModule
+from bldml.training.checkpoint import DATA_SETTINGS, Checkpoint, Header, read_checkpoint
+from bldml.training.data.datamodule import LeafDataModule
 from bldml.training.lightning_internals import disarm
 from bldml.training.module import LeafClassifier
 from bldml.training.recording import PredictionRecorder

@@ -42,8 +42,8 @@ def check_weights(settings: Settings | None) -> Finding:
 
 def _check_imagenet(backbone: str) -> Finding:
     from bldml.training.backbones import BACKBONES
-    from bldml.training.download import probe
-    from bldml.training.weights import verify_weights, weights_file, weights_url
+    from bldml.training.download import matches, probe
+    from bldml.training.weights import weights_file, weights_url
 
     name = next(name for name in BACKBONES if name == backbone)
     file = weights_file(name)
@@ -52,7 +52,7 @@ def _check_imagenet(backbone: str) -> Finding:
         remedy = "--model.weights FILE, or --model.weights none"
         return fail(WEIGHTS, f"torchvision has no weights for {backbone}", remedy)
     if file.is_file():
-        good = verify_weights(file)
+        good = matches(file)
         found = f"{file}" if good else f"{file} is damaged: its SHA-256 does not match its name"
         return ok_or_fail(good, WEIGHTS, found, f"rm {file}\n{prefetch}")
     url = weights_url(name) or ""

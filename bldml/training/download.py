@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from urllib.error import HTTPError
-from urllib.request import OpenerDirector, Request, build_opener
+from urllib.request import Request, build_opener
 
 from tqdm import tqdm
 
@@ -34,76 +34,52 @@ class Broken(Exception):
 
 
 def fetch(url: str, file: Path) -> bool:
-    """Download a file unless it exists and is complete. Of several processes one downloads and the others wait.
+    """Download a file unless it exists and is complete; return whether this call downloaded it.
 
-    At every moment the file is the old one or the whole new one. A partial download is kept beside it as `<name>.part`,
-    and the next call resumes it.
+    Of several processes one downloads and the others wait. At every moment the file is the old one or the whole new
+    one. A partial download is kept beside it as `<name>.part`, and the next call resumes it.
 
     Args:
         url: URL of the file; the proxies of the environment are used.
         file: Path of the downloaded file; its name ends with the first digits of the SHA-256.
 
-    Returns:
-        Whether this call downloaded the file.
-
     Raises:
         TrainingError: The file cannot be downloaded or written; without a network after at most `ANSWER_S` seconds.
     """
-    opener = build_opener()  # a new one, because urlopen reuses the proxies of its first call
     try:
-        if file.is_file() and matches(file, file.name):
+        if file.is_file() and matches(file):
             return False
         probe(url, ANSWER_S)  # before the lock, so that all ranks of a job fail together, not one after the other
         file.parent.mkdir(parents=True, exist_ok=True)
         with _one_process(file) as locked:
-            if file.is_file() and matches(file, file.name):
+            if file.is_file() and matches(file):
                 return False
             # Without a lock, each process writes a partial file of its own.
             own = "" if locked else f".{secrets.token_hex(4)}"
             part = file.with_name(f"{file.name}{own}.part")
             try:
-                Download(opener, url, part).run(file.name)
+                _Download(url, part).run(file.name)
                 part.replace(file)
             finally:
                 if own:
                     part.unlink(missing_ok=True)
         return True
     except OSError as error:
-        raise TrainingError(
-            f"Cannot write {file}: {error.strerror} ({error.filename or file.parent}). Check that you may write there "
-            "and that there is space left, or choose another folder with TORCH_HOME.",
-            "download-not-writable",
-            path=file,
-            reason=error.strerror,
-        ) from error
+        message = f"Cannot write {file}: {error.strerror} ({error.filename or file.parent}). Check that you may write "
+        message += "there and that there is space left, or choose another folder with TORCH_HOME."
+        raise TrainingError(message, "download-not-writable", path=file, reason=error.strerror) from error
 
 
 @dataclass
-class Download:
-    """Download of one file, over several connections if needed.
+class _Download:
+    """Download of one file, over several connections if needed."""
 
-    Args:
-        opener: Opener with the proxies.
-        url: URL of the file.
-        part: The partial file, perhaps from a previous process.
-        etag: The server's identifier of the partial file's version; empty if unknown.
-    """
-
-    opener: OpenerDirector
     url: str
-    part: Path
-    etag: str = ""
+    part: Path  # the partial file, perhaps from a previous process
+    etag: str = ""  # the server's identifier of the partial file's version; empty if unknown
 
     def run(self, name: str) -> None:
-        """Download until the partial file is complete.
-
-        Args:
-            name: File name that contains the first digits of the SHA-256.
-
-        Raises:
-            TrainingError: The download failed; the partial file stays for the next call, unless its content is wrong.
-            OSError: The partial file cannot be written.
-        """
+        """Download until the partial file has the SHA-256 in `name`; if that fails it stays, unless it is wrong."""
         existed = self.part.exists()
         if existed and matches(self.part, name):
             return
@@ -121,17 +97,11 @@ class Download:
             self.part.unlink()
             reason = f"the SHA-256 of the downloaded file does not begin with {digits(name)}. The file was removed"
             if not existed:
-                raise TrainingError(
-                    f"{self.url} cannot be downloaded: {reason}.", "download-refused", path=self.url, reason=reason
-                )
+                raise self._refused(reason)
             existed = False  # the old bytes may have been wrong: once more from the beginning
-        raise TrainingError(
-            f"{self.url} cannot be downloaded: {reason}; {ATTEMPTS} attempts. Run the same command again to resume it.",
-            "download-broken",
-            path=self.url,
-            reason=reason,
-            found=ATTEMPTS,
-        )
+        message = f"{self.url} cannot be downloaded: {reason}; {ATTEMPTS} attempts. "
+        message += "Run the same command again to resume it."
+        raise TrainingError(message, "download-broken", path=self.url, reason=reason, found=ATTEMPTS)
 
     def _receive(self) -> None:
         """Receive the rest over one connection."""
@@ -145,14 +115,9 @@ class Download:
             length = response.length or 0  # of this response, in bytes; 0 if unknown
             free = shutil.disk_usage(self.part.parent).free + old - start
             if length > free:
-                raise TrainingError(
-                    f"There is not enough space for {self.url}: {length / 1e6:.1f} MB are needed and "
-                    f"{free / 1e6:.1f} MB free in {self.part.parent}. Set TORCH_HOME to another folder.",
-                    "space-too-small",
-                    path=self.part.parent,
-                    found=free,
-                    expected=length,
-                )
+                message = f"There is not enough space for {self.url}: {length / 1e6:.1f} MB are needed and "
+                message += f"{free / 1e6:.1f} MB free in {self.part.parent}. Set TORCH_HOME to another folder."
+                raise TrainingError(message, "space-too-small", path=self.part.parent, found=free, expected=length)
             received = 0
             with (
                 self.part.open("ab" if start else "wb") as output,
@@ -171,20 +136,23 @@ class Download:
         if start and self.etag and not self.etag.startswith("W/"):  # RFC 9110, 13.1.5: strong ones only
             headers["If-Range"] = self.etag
         try:
-            response: HTTPResponse = self.opener.open(Request(self.url, headers=headers), timeout=READ_S)
+            # A new opener, because urlopen reuses the proxies of its first call.
+            response: HTTPResponse = build_opener().open(Request(self.url, headers=headers), timeout=READ_S)
         except HTTPError as error:
             error.close()
             reason = f"the server answered {error.code} {error.reason}"
             if error.code == 416:  # the partial file is longer than the file
                 self.part.unlink(missing_ok=True)
             elif error.code < 500 and error.code not in (408, 429):
-                raise TrainingError(
-                    f"{self.url} cannot be downloaded: {reason}.", "download-refused", path=self.url, reason=reason
-                ) from error
+                raise self._refused(reason) from error
             raise Broken(reason) from error
         except (OSError, HTTPException) as error:
             raise Broken(_reason(error)) from error
         return response
+
+    def _refused(self, reason: str) -> TrainingError:
+        message = f"{self.url} cannot be downloaded: {reason}."
+        return TrainingError(message, "download-refused", path=self.url, reason=reason)
 
 
 def _chunks(response: HTTPResponse) -> Iterator[bytes]:
@@ -197,19 +165,12 @@ def _chunks(response: HTTPResponse) -> Iterator[bytes]:
 
 
 def probe(url: str, seconds: float) -> None:
-    """Check that a server answers, through the proxies of the environment if they are set.
-
-    Raises:
-        TrainingError: There was no answer within this many seconds.
-    """
+    """Raise a TrainingError unless a server answers within this many seconds, through the environment's proxies."""
     answers: queue.Queue[Exception | None] = queue.Queue()
 
     def ask() -> None:
         try:
             build_opener().open(Request(url, method="HEAD"), timeout=seconds).close()
-            answers.put(None)
-        except HTTPError as error:  # an answer nevertheless; the download will report the error
-            error.close()
             answers.put(None)
         except Exception as error:
             answers.put(error)
@@ -221,29 +182,27 @@ def probe(url: str, seconds: float) -> None:
         error = answers.get(timeout=seconds)
     except queue.Empty:
         error = TimeoutError(f"no answer within {seconds:g} seconds")
-    if error is not None:
-        raise TrainingError(
-            f"{url} cannot be reached: {_reason(error)}.", "server-unreachable", path=url, reason=_reason(error)
-        ) from error
+    if isinstance(error, HTTPError):
+        error.close()  # an answer nevertheless; the download will report the error
+    elif error is not None:
+        message, reason = f"{url} cannot be reached: {_reason(error)}.", _reason(error)
+        raise TrainingError(message, "server-unreachable", path=url, reason=reason) from error
 
 
 @contextmanager
 def _one_process(file: Path) -> Iterator[bool]:
     """Prevent other processes from downloading the same file; yield False if the file system has no locks."""
     path = file.with_name(f"{file.name}.lock")
-    with _lock(path, file.name) as lock:
+    try:
+        lock = Lock(path)
+    except Taken:
+        sys.stderr.write(f"Another process is downloading {file.name}; waiting.\n")
+        lock = Lock(path, wait=None)
+    with lock:
         yield lock.is_real
         # Not after an error: a process that still waits for this lock, or creates a new one, must find a whole file.
         with suppress(OSError):
             path.unlink()
-
-
-def _lock(path: Path, name: str) -> Lock:
-    try:
-        return Lock(path)
-    except Taken:
-        sys.stderr.write(f"Another process is downloading {name}; waiting.\n")
-        return Lock(path, wait=None)
 
 
 def digits(name: str) -> str:
@@ -258,9 +217,9 @@ def digits(name: str) -> str:
     return found[1] if found else ""
 
 
-def matches(file: Path, name: str) -> bool:
-    """Return whether the SHA-256 of a file begins with the `digits` of a name; True if the name has none."""
-    return sha256_of(file).startswith(digits(name))
+def matches(file: Path, name: str = "") -> bool:
+    """Return whether the SHA-256 of a file begins with the `digits` of a name, its own by default; True without any."""
+    return sha256_of(file).startswith(digits(name or file.name))
 
 
 def _reason(error: BaseException) -> str:

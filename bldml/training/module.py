@@ -2,18 +2,20 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, Literal, TypedDict, cast
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
+from bldml.dataset.samples import SPLITS
 from bldml.errors import CheckpointError, ConfigError, TrainingError
 from bldml.metrics.operating_point import BEST_F1, OperatingPoint, choose_operating_point
-from bldml.training.backbones import BACKBONES, Backbone, BackboneName, Unit, build, image_size_of
+from bldml.training.backbones import BACKBONES, BackboneName, Unit, build, image_size_of
 from bldml.training.checkpoint import (
     DESCRIBED,
     KEY,
@@ -30,8 +32,8 @@ from bldml.training.transforms import MEAN, STD, Normalization
 from bldml.training.trunk import FeatureCache, Trunk
 from bldml.training.weights import load_pretrained
 
-Stage = Literal["train", "val", "test"]
-STAGES: tuple[Stage, ...] = ("train", "val", "test")
+# Until a validation has chosen one.
+NO_POINT = OperatingPoint(threshold=0.5, temperature=1.0)
 
 
 class Batch(TypedDict):
@@ -96,8 +98,8 @@ class LeafClassifier(LightningModule):
             message = f"model.image_size {size} is too small for {backbone}: at least {least} px "
             message += f"(default {self.row.image_size})."
             raise ConfigError(message, "image-size-too-small", found=size, expected=least)
-        numbers = {"lr": lr, "backbone_lr_factor": backbone_lr_factor, "weight_decay": weight_decay}
-        for name, value in (numbers | {"feature_cache": feature_cache}).items():
+        rates = {"lr": lr, "backbone_lr_factor": backbone_lr_factor, "weight_decay": weight_decay}
+        for name, value in (rates | {"feature_cache": feature_cache}).items():
             if not (math.isfinite(value) and value >= 0):
                 message = f"model.{name} must be a finite number of at least 0, not {value}."
                 raise ConfigError(message, "model-number-wrong", key=name, found=value, expected=0)
@@ -116,8 +118,8 @@ class LeafClassifier(LightningModule):
         self.register_buffer("pos_weight", torch.ones(()))
         self.pos_weight: Tensor
         self.normalization = Normalization()
-        self.scores = nn.ModuleDict({f"{stage}_": EpochScores(stage) for stage in STAGES})
-        self.operating_point = OperatingPoint(threshold=0.5, temperature=1.0)
+        self.scores = nn.ModuleDict({f"{split}_": EpochScores(split) for split in SPLITS})
+        self.operating_point = NO_POINT
         self.description: dict[str, Any] = {}
         self._is_described = False
         # Whether the initial weights are in place: pretrained, of a checkpoint, or random as requested.
@@ -137,10 +139,7 @@ class LeafClassifier(LightningModule):
         self.description, self._is_described = {"versions": software_versions(), **description}, True
 
     def setup(self, stage: str) -> None:
-        """Get from the data module what `describe` and `balance` did not set; check that all parts fit together.
-
-        Args:
-            stage: fit, validate, test or predict, of Lightning.
+        """Get from the data module what `describe` and `balance` did not set; check that everything fits together.
 
         Raises:
             TrainingError: Data module or callbacks do not fit, or the pretrained weights are not available.
@@ -148,38 +147,33 @@ class LeafClassifier(LightningModule):
         """
         datamodule = describing_datamodule(self.trainer)
         if datamodule is not None and datamodule.image_size not in (None, self.image_size):
-            raise TrainingError(
-                f"The classifier needs images of {self.image_size} px, but the data module makes images of "
-                f"{datamodule.image_size} px. Set the same image_size for both, or none for the data module.",
-                "image-sizes-differ",
-                found=datamodule.image_size,
-                expected=self.image_size,
-            )
+            found, expected = datamodule.image_size, self.image_size
+            message = f"The classifier needs images of {expected} px, but the data module makes images of {found} px. "
+            message += "Set the same image_size for both, or none for the data module."
+            raise TrainingError(message, "image-sizes-differ", found=found, expected=expected)
         if stage != "fit":
             return
-        check_callbacks(self.trainer)
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
+        if any(isinstance(callback, StochasticWeightAveraging) for callback in callbacks):
+            message = "StochasticWeightAveraging cannot be used: it recomputes the statistics of BatchNorm layers, "
+            message += "which this classifier keeps as pretrained."
+            raise TrainingError(message, "averaging-refused")
         if not self.has_weights:
             self.load_pretrained()
         if datamodule is not None and not self._is_described:
-            description = datamodule.describe()
+            self.description = {"versions": software_versions(), **datamodule.describe()}
             own = {"precision": str(self.trainer.precision), "operating_point": vars(self.criterion)}
-            description["settings"] |= own
-            self.description = {"versions": software_versions(), **description}
+            self.description["settings"] |= own
             self.balance(*datamodule.photographs.class_counts())
         if self.description:
             try:
-                header_of(self.header().to_plain())
+                header_of(asdict(self.header()))
             except (TypeError, ValueError, KeyError) as error:
                 message = f"The header of this classifier's checkpoints would be invalid: {error}."
                 raise CheckpointError(message, "description-wrong", reason=str(error)) from error
 
     def balance(self, negatives: int, positives: int) -> None:
-        """Set the positive class weight of the loss by the rule `pos_weight`.
-
-        Args:
-            negatives: Number of negative training photographs.
-            positives: Number of positive ones.
-        """
+        """Set the positive class weight of the loss by the rule `pos_weight` from the numbers of photographs."""
         rule = self.pos_weight_rule
         value = 1.0 if rule == "none" else negatives / positives if rule == "auto" else float(rule)
         self.pos_weight.fill_(value)
@@ -203,8 +197,8 @@ class LeafClassifier(LightningModule):
             raise ConfigError(message, "depth-too-large", found=depth, expected=len(parts))
         self.network.train().requires_grad_(True)
         for number, part in enumerate(parts):
+            trains = number < depth
             for path in part:
-                trains = number < depth
                 self.network.get_submodule(path).requires_grad_(trains).train(trains or self.frozen_mode == "train")
         if self.freeze_batchnorm:
             for module in self.network.modules():
@@ -250,7 +244,7 @@ class LeafClassifier(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Reset the operating point: it belongs to the weights of the previous epoch."""
-        self.operating_point = OperatingPoint(threshold=0.5, temperature=1.0)
+        self.operating_point = NO_POINT
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's training metrics."""
@@ -260,7 +254,7 @@ class LeafClassifier(LightningModule):
         """Log the validation metrics and choose the operating point."""
         epoch = self._log_scores("val")
         # A diverged model has no operating point; early stopping ends such a run.
-        self.operating_point = OperatingPoint(threshold=0.5, temperature=1.0)
+        self.operating_point = NO_POINT
         if bool(epoch.logits.isfinite().all()):
             logits, labels = epoch.logits.cpu().numpy(), epoch.labels.cpu().numpy()
             self.operating_point = choose_operating_point(logits, labels, self.criterion)
@@ -271,7 +265,18 @@ class LeafClassifier(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return AdamW with one named group for the head and one for each stage, the same in all epochs."""
-        return adamw(self.network, self.row, self.lr, self.backbone_lr_factor, self.weight_decay)
+        groups: list[dict[str, Any]] = []
+        for stage in self.row.stages:
+            parameters = [p for path in stage for p in self.network.get_submodule(path).parameters()]
+            groups.append({"name": stage[0], "lr": self.lr * self.backbone_lr_factor, "params": parameters})
+        in_stages = {id(p) for group in groups for p in group["params"]}
+        head = [p for p in self.network.parameters() if id(p) not in in_stages]
+        # Fused: one kernel over all parameters instead of several for each. Frozen ones are skipped: no gradient.
+        optimizer = torch.optim.AdamW(
+            [{"name": "head", "lr": self.lr, "params": head}, *groups], weight_decay=self.weight_decay, fused=True
+        )
+        leave_scaling(optimizer)
+        return optimizer
 
     def trainable_fraction(self) -> float:
         """Return the fraction of the parameters that is being trained, in (0, 1]."""
@@ -285,21 +290,15 @@ class LeafClassifier(LightningModule):
             image_size=self.image_size,
             mean=MEAN,
             std=STD,
-            threshold=self.operating_point.threshold,
-            temperature=self.operating_point.temperature,
+            **asdict(self.operating_point),
             **self.description,
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the header to the checkpoint."""
-        if self.description:
-            checkpoint[KEY] = self.header().to_plain()
-        else:
-            point = {"threshold": self.operating_point.threshold, "temperature": self.operating_point.temperature}
-            checkpoint[KEY] = {
-                "undescribed": "it was trained without LeafDataModule and LeafClassifier.describe",
-                **point,
-            }
+        reason = "it was trained without LeafDataModule and LeafClassifier.describe"
+        undescribed = {"undescribed": reason, **asdict(self.operating_point)}
+        checkpoint[KEY] = asdict(self.header()) if self.description else undescribed
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the operating point, and the description unless `describe` has set one.
@@ -313,11 +312,10 @@ class LeafClassifier(LightningModule):
         if "undescribed" in plain:
             return
         self.description = self.description or {name: plain[name] for name in DESCRIBED}
-        trainer = attached_trainer(self)
-        datamodule = None if trainer is None else describing_datamodule(trainer)
+        datamodule = describing_datamodule(attached_trainer(self))
         positive = None if datamodule is None else datamodule.photographs.positive_class
-        if positive not in (None, plain["positive_class"]):
-            known = plain["positive_class"]
+        known = plain["positive_class"]
+        if positive not in (None, known):
             message = f"The positive class is {known} in this checkpoint, {positive} in these photographs."
             raise CheckpointError(message, "positive-class-of-other-checkpoint", found=positive, expected=known)
 
@@ -351,50 +349,11 @@ class LeafClassifier(LightningModule):
         key, device = self.trunk.key(images.device), images.device
         return self.feature_cache.get(batch["path"], key, lambda: self.trunk.exact(self.prepared(images)), device)
 
-    def _scores(self, stage: Stage) -> EpochScores:
-        return cast(EpochScores, self.scores[f"{stage}_"])
+    def _scores(self, split: str) -> EpochScores:
+        return cast(EpochScores, self.scores[f"{split}_"])
 
-    def _log_scores(self, stage: Stage) -> Epoch:
-        epoch = self._scores(stage).finish(self.pos_weight)
+    def _log_scores(self, split: str) -> Epoch:
+        epoch = self._scores(split).finish(self.pos_weight)
         for name, value in epoch.values.items():  # already reduced over all ranks
             self.log(name, value, prog_bar=name in ("val_loss", "val_auroc"))
         return epoch
-
-
-def adamw(
-    network: nn.Module, row: Backbone, lr: float, backbone_lr_factor: float, weight_decay: float
-) -> torch.optim.AdamW:
-    """Return AdamW over all parameters; frozen ones are skipped as long as they have no gradient.
-
-    Args:
-        network: The network.
-        row: The backbone's row, which names its stages; all other parameters belong to the head.
-        lr: Learning rate of the head.
-        backbone_lr_factor: Learning rate of the stages divided by that of the head.
-        weight_decay: Weight decay of all groups.
-    """
-    groups: list[dict[str, Any]] = [{"name": "head", "lr": lr, "params": []}]
-    for stage in row.stages:
-        parameters = [p for path in stage for p in network.get_submodule(path).parameters()]
-        groups.append({"name": stage[0], "lr": lr * backbone_lr_factor, "params": parameters})
-    in_stages = {id(p) for group in groups for p in group["params"]}
-    groups[0]["params"] = [p for p in network.parameters() if id(p) not in in_stages]
-    # Fused: one kernel over all parameters instead of several for each.
-    optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True)
-    leave_scaling(optimizer)
-    return optimizer
-
-
-def check_callbacks(trainer: Trainer) -> None:
-    """Refuse callbacks that would silently damage a classifier.
-
-    Raises:
-        TrainingError: There is such a callback.
-    """
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
-    if any(isinstance(callback, StochasticWeightAveraging) for callback in callbacks):
-        raise TrainingError(
-            "StochasticWeightAveraging cannot be used: it recomputes the statistics of BatchNorm layers, which this "
-            "classifier keeps as pretrained.",
-            "averaging-refused",
-        )

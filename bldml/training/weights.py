@@ -11,16 +11,14 @@ from torch import Tensor, nn
 
 from bldml.errors import TrainingError, UsageError
 from bldml.training.backbones import BACKBONES, BackboneName
+from bldml.training.checkpoint import is_state_dict
 from bldml.training.download import digits, fetch, matches
 
 
 def load_pretrained(network: nn.Module, name: BackboneName, weights: str) -> None:
-    """Load pretrained weights into a network, except its head.
+    """Load pretrained weights into a network that `build(name)` made, except its head.
 
-    Args:
-        network: Result of `build(name)`.
-        name: Name of the backbone.
-        weights: `imagenet` (torchvision's, downloaded once), `none`, or a file with a state dict.
+    The weights are `imagenet` (torchvision's, downloaded once), `none`, or a file with a state dict.
 
     Raises:
         TrainingError: The weights are not available or do not fit.
@@ -36,18 +34,15 @@ def load_pretrained(network: nn.Module, name: BackboneName, weights: str) -> Non
     for key in expected.keys() - state.keys():
         if key.endswith("num_batches_tracked"):
             state[key] = expected[key]
-    names = expected.keys() | state.keys()
-    wrong = sorted(key for key in names if _shape(expected.get(key)) != _shape(state.get(key)))
+    wanted, found = ({key: tuple(value.shape) for key, value in tensors.items()} for tensors in (expected, state))
+    names = wanted.keys() | found.keys()
+    wrong = sorted(key for key in names if wanted.get(key) != found.get(key))
     if wrong:
-        raise TrainingError(
-            f"The weights {weights} do not fit {name}: {len(wrong)} of {len(names)} tensors differ in name or "
-            f"shape, first {wrong[0]!r} (expected {_shape(expected.get(wrong[0]))}, found "
-            f"{_shape(state.get(wrong[0]))}). Give a file of the same architecture.",
-            "weights-do-not-fit",
-            path=weights,
-            found=wrong,
-            expected=name,
-        )
+        first = wrong[0]
+        message = f"The weights {weights} do not fit {name}: {len(wrong)} of {len(names)} tensors differ in name or "
+        message += f"shape, first {first!r} (expected {wanted.get(first)}, found {found.get(first)}). "
+        message += "Give a file of the same architecture."
+        raise TrainingError(message, "weights-do-not-fit", path=weights, found=wrong, expected=name)
     network.load_state_dict(state, strict=False)
 
 
@@ -60,26 +55,17 @@ def weights_url(name: BackboneName) -> str | None:
 def weights_file(name: BackboneName, home: Path | None = None) -> Path | None:
     """Return the path of torchvision's ImageNet weights of a backbone after download; None if there are none.
 
-    Args:
-        name: A key of `BACKBONES`.
-        home: Value of TORCH_HOME; None for torch's present cache.
+    It is in torch's present cache, or in that of the TORCH_HOME `home`.
     """
     url = weights_url(name)
     hub = Path(torch.hub.get_dir()) if home is None else home / "hub"
     return None if url is None else hub / "checkpoints" / Path(urlparse(url).path).name
 
 
-def verify_weights(file: Path) -> bool:
-    """Return whether the SHA-256 of a file begins with the digits in its name; True if its name has none."""
-    return matches(file, file.name)
-
-
 def fetch_weights(backbone: str = "all", to: Path | None = None) -> None:
-    """Download ImageNet weights and print their paths.
+    """Download the ImageNet weights of one backbone or all, and print their paths.
 
-    Args:
-        backbone: Name of a backbone, or `all` for each that has ImageNet weights.
-        to: Folder that becomes TORCH_HOME; None for torch's cache.
+    The folder `to` becomes TORCH_HOME; None is torch's cache.
 
     Raises:
         UsageError: There is no such backbone, or it has no ImageNet weights.
@@ -91,8 +77,7 @@ def fetch_weights(backbone: str = "all", to: Path | None = None) -> None:
         message = f"There is no backbone {backbone!r}. --backbone takes all, {', '.join(having)}."
         raise UsageError(message, "backbone-unknown", found=backbone, expected=having)
     home = None if to is None else to.expanduser().absolute()
-    failures = []
-    names = having if backbone == "all" else [known[backbone]]
+    names, failures = having if backbone == "all" else [known[backbone]], []
     for name in names:
         file, url = weights_file(name, home), weights_url(name)
         if file is None or url is None:
@@ -108,9 +93,8 @@ def fetch_weights(backbone: str = "all", to: Path | None = None) -> None:
     if home is not None and len(failures) < len(names):
         sys.stdout.write(f"For the job script:\nexport TORCH_HOME={shlex.quote(str(home))}\n")
     if failures:
-        raise TrainingError(
-            "Some weights could not be fetched.\n" + "\n".join(failures), "weights-not-fetched", found=failures
-        )
+        message = "\n".join(["Some weights could not be fetched.", *failures])
+        raise TrainingError(message, "weights-not-fetched", found=failures)
 
 
 def _imagenet_file(name: BackboneName) -> Path:
@@ -128,26 +112,18 @@ def _imagenet_file(name: BackboneName) -> Path:
         try:
             fetch(url, file)
         except TrainingError as error:
-            raise TrainingError(
-                f"The ImageNet weights of {name} are not on this machine: there is no {file}, and {error}\n{remedy}",
-                "weights-not-at-hand",
-                path=file,
-                reason=str(error),
-            ) from error
+            message = f"The ImageNet weights of {name} are not on this machine: there is no {file}, and {error}"
+            raise TrainingError(f"{message}\n{remedy}", "weights-not-at-hand", path=file, reason=str(error)) from error
         return file
     try:
-        good = verify_weights(file)
+        good = matches(file)
     except OSError as error:
         message = f"The weights file {file} cannot be read: {error.strerror}.\n{remedy}"
         raise TrainingError(message, "weights-unreadable", path=file, reason=error.strerror) from error
     if not good:
-        raise TrainingError(
-            f"The weights file {file} is damaged: its SHA-256 does not begin with {digits(file.name)}, as its name "
-            f"says.\n{remedy}",
-            "weights-damaged",
-            path=file,
-            expected=digits(file.name),
-        )
+        expected = digits(file.name)
+        message = f"The weights file {file} is damaged: its SHA-256 does not begin with {expected}, as its name says."
+        raise TrainingError(f"{message}\n{remedy}", "weights-damaged", path=file, expected=expected)
     return file
 
 
@@ -158,20 +134,11 @@ def _file_state(file: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises whatever its bytes happen to trigger
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise TrainingError(
-            f"The weights file {file} cannot be loaded: {first_line} It is damaged or contains more than tensors; "
-            "remove it and fetch it again.",
-            "weights-not-loadable",
-            path=file,
-            reason=first_line,
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
-        raise TrainingError(
-            f"The weights file {file} is not a state dict (names with tensors).", "weights-no-state-dict", path=file
-        )
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        message = f"The weights file {file} cannot be loaded: {reason} It is damaged or contains more than tensors; "
+        message += "remove it and fetch it again."
+        raise TrainingError(message, "weights-not-loadable", path=file, reason=reason) from error
+    if not is_state_dict(state):
+        message = f"The weights file {file} is not a state dict (names with tensors)."
+        raise TrainingError(message, "weights-no-state-dict", path=file)
     return state
-
-
-def _shape(value: Tensor | None) -> tuple[int, ...] | None:
-    return None if value is None else tuple(value.shape)

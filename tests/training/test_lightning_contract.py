@@ -16,12 +16,11 @@ from lightning.pytorch.callbacks import (
     StochasticWeightAveraging,
 )
 
-from bldml.errors import CheckpointError, TrainingError
 from bldml.training.backbones import build
 from bldml.training.checkpoint import read_checkpoint
 from bldml.training.data.datamodule import LeafDataModule
 from bldml.training.module import LeafClassifier
-from tests.support import SMALL, Bldml
+from tests.support import SMALL, Bldml, mistake
 
 pytestmark = [
     pytest.mark.filterwarnings(r"ignore:Found \d+ module\(s\) in eval mode"),
@@ -102,7 +101,7 @@ def test_validate_test_and_predict(checkpoint: Path, split_leaves: Path, tmp_pat
 
 
 def test_pretrained_weights_that_cannot_be_had_end_a_fit_before_it_begins(split_leaves: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="/no/such/file does not exist"):
+    with mistake("weights-missing", path=Path("/no/such/file")):
         trainer(tmp_path).fit(classifier(weights="/no/such/file"), datamodule=data(split_leaves))
     assert not (tmp_path / "own.ckpt").exists()
 
@@ -126,7 +125,7 @@ def test_pretrained_weights_are_laid_on_when_fitting_starts_and_never_else(split
 
 
 def test_image_sizes_that_differ_are_refused(split_leaves: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"needs images of 64 px, but the data module makes images of 96 px"):
+    with mistake("image-sizes-differ", found=96, expected=64):
         trainer(tmp_path).fit(classifier(), datamodule=data(split_leaves, image_size=96))
 
 
@@ -134,7 +133,7 @@ def test_the_positive_class_of_checkpoint_and_photographs_must_be_one(
     checkpoint: Path, split_leaves: Path, tmp_path: Path
 ) -> None:
     other = LeafDataModule(root=split_leaves, positive_class="No_BLD", num_workers=0)
-    with pytest.raises(CheckpointError, match="is BLD in this checkpoint, No_BLD in these photographs"):
+    with mistake("positive-class-of-other-checkpoint", found="No_BLD", expected="BLD"):
         trainer(tmp_path).test(classifier(), datamodule=other, ckpt_path=checkpoint, weights_only=True, verbose=False)
 
 
@@ -142,8 +141,9 @@ def test_a_wrong_description_is_found_before_training(split_leaves: Path, tmp_pa
     for wrong, complaint in (({"positive_class": "x"}, "class_names"), ({"colour": "red"}, "colour")):
         model = classifier()
         model.describe(**wrong)
-        with pytest.raises(CheckpointError, match=f"checkpoints would be invalid: .*{complaint}"):
+        with mistake("description-wrong") as caught:
             trainer(tmp_path).fit(model, datamodule=data(split_leaves))
+        assert complaint in caught.value.fields["reason"]
     assert not (tmp_path / "own.ckpt").exists()
 
 
@@ -151,8 +151,9 @@ def test_a_checkpoint_without_description_says_why(split_leaves: Path, tmp_path:
     photographs = data(split_leaves, image_size=SIZE)
     photographs.setup("fit")
     trainer(tmp_path).fit(classifier(), photographs.train_dataloader(), photographs.val_dataloader())
-    with pytest.raises(CheckpointError, match="trained without LeafDataModule and LeafClassifier"):
+    with mistake("checkpoint-header-wrong") as caught:
         read_checkpoint(tmp_path / "own.ckpt")
+    assert "trained without LeafDataModule" in caught.value.fields["reason"]
     LeafClassifier.load_from_checkpoint(tmp_path / "own.ckpt", weights_only=True)
 
 
@@ -182,7 +183,7 @@ def test_our_command_line_refuses_finders(finder: str, split_leaves: Path, bldml
 
 
 def test_averaged_weights(split_leaves: Path, bldml: Bldml, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="StochasticWeightAveraging cannot be used: it recomputes"):
+    with mistake("averaging-refused"):
         trainer(tmp_path, StochasticWeightAveraging(1e-3)).fit(classifier(), datamodule=data(split_leaves))
     trainer(tmp_path, EMAWeightAveraging()).fit(classifier(), datamodule=data(split_leaves))
     assert read_checkpoint(tmp_path / "own.ckpt").header.positive_class == "BLD"

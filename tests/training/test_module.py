@@ -15,7 +15,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader, Dataset
 from torchvision.ops import StochasticDepth
 
-from bldml.errors import ConfigError
 from bldml.metrics.operating_point import OperatingPoint, choose_operating_point
 from bldml.metrics.registry import shown_in
 from bldml.training.backbones import BackboneName, image_size_of
@@ -23,6 +22,7 @@ from bldml.training.checkpoint import KEY
 from bldml.training.data.loading import Item
 from bldml.training.module import Batch, LeafClassifier
 from tests.oracles import second_opinion
+from tests.support import mistake
 
 pytestmark = [
     # Frozen stages are, and that is what is tested here.
@@ -279,7 +279,7 @@ def test_unfreeze_all_and_too_many() -> None:
     assert module.unfreeze() is module
     assert all(parameter.requires_grad for parameter in module.network.parameters())
     for depth in (-1, 6):
-        with pytest.raises(ConfigError, match=f"{depth} stages cannot be unfrozen: mobilenet_v2_x0_35 has 5"):
+        with mistake("depth-too-large", found=depth, expected=5):
             module.unfreeze(depth)
     assert module.trainable_fraction() == 1, "a refused depth changes nothing"
 
@@ -345,23 +345,25 @@ def test_dropout_depends_on_seed_and_place_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("name", "value", "code"),
     [
-        ({"image_size": 63}, "model.image_size 63 is too small for mobilenet_v2_x0_35: at least 64 px"),
-        ({"image_size": 0}, "too small"),
-        ({"lr": -1.0}, "model.lr must"),
-        ({"lr": math.nan}, "model.lr must"),
-        ({"lr": math.inf}, "model.lr must"),
-        ({"backbone_lr_factor": -0.1}, "model.backbone_lr_factor must"),
-        ({"weight_decay": math.inf}, "model.weight_decay must"),
-        ({"pos_weight": 0.0}, "model.pos_weight must be none, auto or a number above 0"),
-        ({"pos_weight": -2}, "model.pos_weight must"),
-        ({"pos_weight": math.nan}, "model.pos_weight must"),
+        ("image_size", 63, "image-size-too-small"),
+        ("image_size", 0, "image-size-too-small"),
+        ("lr", -1.0, "model-number-wrong"),
+        ("lr", math.nan, "model-number-wrong"),
+        ("lr", math.inf, "model-number-wrong"),
+        ("backbone_lr_factor", -0.1, "model-number-wrong"),
+        ("weight_decay", math.inf, "model-number-wrong"),
+        ("feature_cache", -1.0, "model-number-wrong"),
+        ("pos_weight", 0.0, "pos-weight-wrong"),
+        ("pos_weight", -2, "pos-weight-wrong"),
+        ("pos_weight", math.nan, "pos-weight-wrong"),
     ],
 )
-def test_ranges(arguments: dict[str, Any], words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
-        LeafClassifier("mobilenet_v2_x0_35", "none", **{"image_size": SIZE} | arguments)
+def test_ranges(name: str, value: float, code: str) -> None:
+    with mistake(code, found=value) as caught:
+        LeafClassifier("mobilenet_v2_x0_35", "none", **{"image_size": SIZE, name: value})  # type: ignore[arg-type]
+    assert caught.value.fields.get("key", name) == name
 
 
 def test_image_size_defaults_to_the_backbones_own() -> None:

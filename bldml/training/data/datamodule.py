@@ -17,6 +17,7 @@ from bldml.dataset.folders import read_folders, read_unlabelled
 from bldml.dataset.manifest import check_unchanged, read_manifest, unlisted
 from bldml.dataset.samples import Collection, check_positive_class, check_trainable, no_photographs
 from bldml.errors import ConfigError, DatasetError
+from bldml.training.checkpoint import DATA_SETTINGS
 from bldml.training.data.loading import EpochSampler, EvaluationSampler, Item, LeafDataset, leaf_loader
 from bldml.training.data.reading import PreparedData, granted_cpus, read_photographs
 from bldml.training.process import default_seed
@@ -24,8 +25,6 @@ from bldml.training.resume.signals import is_first_process
 from bldml.training.transforms import Augmentation, resized_side
 
 DEFAULT_AUGMENTATION = Augmentation()
-# Data settings that an evaluation takes from the checkpoint unless the command line sets them.
-DATA_SETTINGS = ("fold", "class_aliases", "val_fraction", "test_fraction", "unreadable", "batch_size")
 
 
 class LeafDataModule(LightningDataModule):
@@ -129,7 +128,7 @@ class LeafDataModule(LightningDataModule):
         Raises:
             DatasetError: The photographs cannot be used for training.
         """
-        return self._found(self._read(whole=False))
+        return self._found(self._read())
 
     def read_for_fit(
         self,
@@ -173,7 +172,7 @@ class LeafDataModule(LightningDataModule):
         Raises:
             DatasetError: The split is empty, its classes are not the checkpoint's, or a file cannot be decoded.
         """
-        collection = read_unlabelled(self._require_root()) if split == "predict" else self._read(whole=whole)
+        collection = self._read(split, whole=whole)
         if not any(collection.splits.values()):
             raise DatasetError(no_photographs(collection), "photographs-none", path=collection.root)
         if not collection.splits.get(split):
@@ -249,23 +248,16 @@ class LeafDataModule(LightningDataModule):
         """Return the loader of batches without labels, in the listed order."""
         return self._evaluation_loader("predict")
 
-    def _require_root(self) -> Path:
-        if self.root is None:
-            raise DatasetError(
-                "Where are the photographs? Give --data.root FOLDER (or --data.manifest FILE).", "data-root-not-given"
-            )
-        return self.root
-
-    def _read(self, *, whole: bool) -> Collection:
-        if self.manifest is not None:
+    def _read(self, split: str = "", *, whole: bool = False) -> Collection:
+        if self.manifest is not None and split != "predict":
             return read_manifest(self.manifest, self.root, self.class_aliases, self.fold)
-        return read_folders(
-            self._require_root(),
-            val_fraction=self.val_fraction,
-            test_fraction=self.test_fraction,
-            aliases=self.class_aliases,
-            whole=whole,
-        )
+        if self.root is None:
+            message = "Where are the photographs? Give --data.root FOLDER (or --data.manifest FILE)."
+            raise DatasetError(message, "data-root-not-given")
+        if split == "predict":
+            return read_unlabelled(self.root)
+        fractions = {"val_fraction": self.val_fraction, "test_fraction": self.test_fraction}
+        return read_folders(self.root, **fractions, aliases=self.class_aliases, whole=whole)
 
     def _found(self, collection: Collection) -> PreparedData:
         check_trainable(collection)

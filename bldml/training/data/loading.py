@@ -113,13 +113,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
     """Training order: a permutation that is a pure function of seed and epoch.
 
     Yields pairs (epoch, index), so that a worker process that stays alive learns the epoch. Lightning calls `set_epoch`
-    at the start of each epoch. `start` skips that many samples, once.
-
-    Args:
-        length: Number of photographs.
-        seed: Seed of the run.
-        rank: Rank of this process.
-        world_size: Number of processes; the order is padded from its start so that all have equally many samples.
+    at the start of each epoch. `start` skips that many samples, once. The order is padded from its start so that all
+    ranks have equally many samples.
     """
 
     def __init__(self, length: int, seed: int, rank: int = 0, world_size: int = 1) -> None:

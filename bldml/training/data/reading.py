@@ -22,25 +22,15 @@ from bldml.run.provenance import DIGEST_DIGITS
 
 @dataclass(frozen=True)
 class PreparedData:
-    """Photographs that were found, read and checked.
+    """Photographs that were found, read and checked."""
 
-    Attributes:
-        collection: Without the photographs that cannot be read.
-        contents: Data of their files, split after split.
-        class_names: Both classes in alphabetical order; in an evaluation those of the classifier.
-        positive_class: The positive class; None for photographs without labels.
-        excluded: Name and reason of each photograph that cannot be read.
-        unlisted: Photographs below the root that the manifest does not list.
-        cache_folders: Folders of cached images, best first; empty without a cache.
-    """
-
-    collection: Collection
-    contents: Contents
-    class_names: tuple[str, ...]
-    positive_class: str | None
-    excluded: tuple[tuple[str, str], ...] = ()
-    unlisted: tuple[Path, ...] = ()
-    cache_folders: tuple[Path, ...] = ()
+    collection: Collection  # without the photographs that cannot be read
+    contents: Contents  # data of their files, split after split
+    class_names: tuple[str, ...]  # both, in alphabetical order; in an evaluation those of the classifier
+    positive_class: str | None  # None for photographs without labels
+    excluded: tuple[tuple[str, str], ...] = ()  # name and reason of each photograph that cannot be read
+    unlisted: tuple[Path, ...] = ()  # photographs below the root that the manifest does not list
+    cache_folders: tuple[Path, ...] = ()  # of cached images, best first; empty without a cache
 
     def samples(self, split: str) -> Sequence[Sample]:
         """Return the photographs of a split."""
