@@ -38,8 +38,8 @@ from bldml.training.transforms import (
     MEAN,
     STD,
     Augmentation,
+    Normalization,
     evaluation_image,
-    normalize,
     random_box,
     resized_side,
     training_image,
@@ -59,6 +59,7 @@ PLAIN = transforms.Compose(
     ]
 )
 
+normalize = Normalization()
 Way = Callable[[int], Any]
 
 

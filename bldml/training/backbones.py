@@ -16,38 +16,24 @@ Parts = tuple[tuple[str, ...], ...]
 
 @dataclass(frozen=True)
 class Backbone:
-    """The facts about an architecture that bldml needs.
+    """The facts about an architecture that bldml needs; a path is the dotted name of a module."""
 
-    Attributes:
-        model: Name of the torchvision builder.
-        head: Dotted path of the layer that is replaced by a layer with one logit.
-        stages: Dotted paths of the modules of each stage, beginning with the stage nearest the head. Head and stages
-            together hold every parameter exactly once (except `classifier` in a row of `with_whole_classifier`).
-        blocks: The same in smaller parts, in the order in which the scripts behind the BLD-ML paper unfreeze; empty if
-            they equal the stages.
-        classifier: Layers of the first stage that belong to the pretrained classifier, before its last layer.
-        gradcam: Layer whose activations Grad-CAM uses.
-        image_size: Side in pixels that the network was designed for.
-        min_size: Smallest side in pixels at which the last feature map has two rows and all layers work.
-        weights: Name of torchvision's ImageNet weights; None if torchvision has none.
-        steps: Dotted paths of the modules in forward order, from images to logits, and keys of `FUNCTIONS` for
-            operations of the network's forward that are not modules.
-        options: Arguments of the builder.
-        dropped: Prefixes of pretrained parameters that bldml does not use.
-    """
-
-    model: str
-    head: str
+    model: str  # name of the torchvision builder
+    head: str  # path of the layer that is replaced by a layer with one logit
+    # Paths of the modules of each stage, beginning with the stage nearest the head. Head and stages together hold every
+    # parameter exactly once (except `classifier` in a row of `with_whole_classifier`).
     stages: Parts
-    gradcam: str
-    image_size: int
+    gradcam: str  # path of the layer whose activations Grad-CAM uses
+    image_size: int  # side in pixels that the network was designed for
+    # Paths in forward order, from images to logits, and keys of `FUNCTIONS` for operations that are not modules.
     steps: tuple[str, ...]
-    min_size: int = 64
-    weights: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    dropped: tuple[str, ...] = ()
+    min_size: int = 64  # smallest side in pixels at which the last feature map has two rows and all layers work
+    weights: str | None = None  # name of torchvision's ImageNet weights; None if torchvision has none
+    options: Mapping[str, Any] = field(default_factory=dict)  # arguments of the builder
+    dropped: tuple[str, ...] = ()  # prefixes of pretrained parameters that bldml does not use
+    # The stages in smaller parts, in the order in which the scripts behind the BLD-ML paper unfreeze; empty if equal.
     blocks: Parts = ()
-    classifier: tuple[str, ...] = ()
+    classifier: tuple[str, ...] = ()  # layers of the first stage before the last layer of the pretrained classifier
 
     def parts(self, unit: Unit) -> Parts:
         """Return the parts of the backbone in this unit, beginning with the part nearest the head."""
@@ -184,11 +170,7 @@ assert set(BACKBONES) == set(get_args(BackboneName))
 
 
 def build(name: BackboneName) -> nn.Module:
-    """Build a network of random weights that maps images (n, 3, h, w) to logits (n, 1). Never touches the network.
-
-    Args:
-        name: A key of `BACKBONES`.
-    """
+    """Build a network of random weights that maps images (n, 3, h, w) to logits (n, 1), without internet access."""
     row = BACKBONES[name]
     network: nn.Module = torchvision.models.get_model(row.model, weights=None, **row.options)
     old_head = network.get_submodule(row.head)

@@ -114,9 +114,8 @@ class PlateauLR(Callback):
     ) -> None:
         super().__init__()
         if not 0 < factor < 1:
-            raise ConfigError(
-                f"plateau.factor must lie in (0, 1), not {factor}.", "plateau-out-of-range", key="factor", found=factor
-            )
+            message = f"plateau.factor must lie in (0, 1), not {factor}."
+            raise ConfigError(message, "plateau-out-of-range", key="factor", found=factor)
         if patience < 0 or not (math.isfinite(threshold) and threshold >= 0 and min_lr >= 0):
             message = "plateau.patience, plateau.threshold and plateau.min_lr must be at least 0."
             raise ConfigError(message, "plateau-out-of-range", expected=0)
@@ -198,14 +197,10 @@ def deepest(stages: int, blocks: int | None) -> tuple[int, Unit]:
 
 
 def check_depth(module: LeafClassifier, unfreezing: Any) -> None:
-    """Check, before training, that the backbone has as many stages or blocks as are to be unfrozen.
-
-    Args:
-        module: The classifier; its backbone is frozen afterwards, as before.
-        unfreezing: The settings of `ProgressiveUnfreezing`.
+    """Check, before training, that the backbone has as many stages or blocks as `ProgressiveUnfreezing` is to unfreeze.
 
     Raises:
-        ConfigError: The backbone has fewer stages or blocks.
+        ConfigError: The backbone has fewer.
     """
     module.unfreeze(*deepest(unfreezing.stages, unfreezing.blocks)).unfreeze(0)
 

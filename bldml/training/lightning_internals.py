@@ -7,6 +7,7 @@ incomplete installation.
 
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -49,8 +50,7 @@ def disarm(trainer: "Trainer") -> "Trainer":
 
 def attached_trainer(module: "LightningModule") -> "Trainer | None":
     """Return the trainer of a module; None without one, when `module.trainer` raises an error."""
-    trainer: Trainer | None = module._trainer
-    return trainer
+    return module._trainer
 
 
 def is_between_steps(trainer: "Trainer") -> bool:
@@ -92,11 +92,7 @@ def is_started_by_fork(trainer: "Trainer") -> bool:
 
 
 def check_srun_shape() -> None:
-    """Run Lightning's check of srun's variables, which otherwise comes later and with a traceback.
-
-    Raises:
-        RuntimeError: --ntasks was used instead of --ntasks-per-node.
-    """
+    """Run Lightning's check of srun's --ntasks-per-node, a RuntimeError that otherwise comes later with a traceback."""
     from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
     SLURMEnvironment._validate_srun_variables()
@@ -164,21 +160,10 @@ def built_architectures() -> tuple[str, ...]:
     return tuple(flags.split())
 
 
-class SentMistake:
-    """Replacement for the exception class that torch sends from a loader's worker; a call returns the error."""
-
-    def __init__(self, error: BldmlError) -> None:
-        self.error, self.__name__ = error, type(error).__name__
-
-    def __call__(self, text: str) -> BldmlError:
-        """Return the error; torch's text with the traceback is ignored."""
-        return self.error
-
-
 def send_mistakes_whole() -> None:
     """In a loader's worker: raise a BldmlError in the main process with its code and fields, without a traceback.
 
-    torch sends only the class of an exception and a text.
+    torch sends only the class of an exception and a text, and calls the class with the text.
     """
     from torch._utils import ExceptionWrapper
     from torch.utils.data._utils import worker
@@ -187,10 +172,15 @@ def send_mistakes_whole() -> None:
         wrapped = ExceptionWrapper(*args, **kwargs)  # type: ignore[no-untyped-call]
         error = sys.exc_info()[1]
         if isinstance(error, BldmlError):
-            wrapped.exc_type = SentMistake(error)
+            wrapped.exc_type = partial(_returned, error)
+            wrapped.exc_type.__name__ = type(error).__name__
         return wrapped
 
     worker.ExceptionWrapper = wrap  # type: ignore[assignment, attr-defined]
+
+
+def _returned(error: BldmlError, text: str) -> BldmlError:
+    return error
 
 
 def actions_of(parser: "ArgumentParser") -> "list[Action]":

@@ -16,8 +16,9 @@ import os
 import random
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, Self
 
 from bldml.training.lightning_internals import parsing_state, put_parsing_state
@@ -34,10 +35,7 @@ def keep_freed_memory() -> bool:
     """Let this process reuse freed memory instead of returning it; useful only if tensors are on the CPU.
 
     The process then stays at its peak size, which it would reach again in the next step. Blocks of any size come from
-    the heap.
-
-    Returns:
-        Whether the C library supports the setting.
+    the heap. The result tells whether the C library supports the setting.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -92,10 +90,15 @@ class Session(ExitStack):
 
     def keep_libraries(self) -> None:
         """Take the state of those libraries that have been loaded since; to be called before a command changes it."""
-        for name, keep in (("jsonargparse", _keep_parsing), ("torch", _keep_torch), ("numpy", _keep_random)):
+        for name, settings in (("jsonargparse", _parsing), ("torch", _of_torch), ("numpy", _random)):
             if name in sys.modules and name not in self._kept:
                 self._kept.add(name)
-                keep(self)
+                for put, value in settings():
+                    self.callback(put, value)
+
+
+# Functions that restore something, with what they are to restore.
+Restorers = Iterator[tuple[Callable[[Any], Any], Any]]
 
 
 def _put_environment(before: dict[str, str]) -> None:
@@ -104,35 +107,29 @@ def _put_environment(before: dict[str, str]) -> None:
     os.environ.update(before)
 
 
-def _keep_parsing(session: Session) -> None:
-    session.callback(put_parsing_state, parsing_state())
+def _parsing() -> Restorers:
+    yield put_parsing_state, parsing_state()
 
 
-def _keep_random(session: Session) -> None:
+def _random() -> Restorers:
     import numpy as np
 
-    session.callback(random.setstate, random.getstate())
-    session.callback(np.random.set_state, np.random.get_state())
+    yield random.setstate, random.getstate()
+    yield np.random.set_state, np.random.get_state()
 
 
-def _keep_torch(session: Session) -> None:
+def _of_torch() -> Restorers:
     import torch
 
-    settings: list[tuple[Callable[[], Any], Callable[[Any], Any]]] = [
-        (torch.get_rng_state, torch.set_rng_state),
-        (torch.get_num_threads, torch.set_num_threads),
-        (torch.get_default_dtype, torch.set_default_dtype),
-        (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
-        (torch.is_grad_enabled, torch.set_grad_enabled),
-    ]
+    yield torch.set_rng_state, torch.get_rng_state()
+    yield torch.set_num_threads, torch.get_num_threads()
+    yield torch.set_default_dtype, torch.get_default_dtype()
+    yield torch.set_float32_matmul_precision, torch.get_float32_matmul_precision()
+    yield torch.set_grad_enabled, torch.is_grad_enabled()
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # a process without a GPU in use must not begin
-        settings.append((torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all))
-    for take, put in settings:
-        session.callback(put, take())
-    session.callback(
-        torch.use_deterministic_algorithms,
-        torch.are_deterministic_algorithms_enabled(),
-        warn_only=torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
+        yield torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    put = partial(torch.use_deterministic_algorithms, warn_only=warn_only)
+    yield put, torch.are_deterministic_algorithms_enabled()
     for name in ("benchmark", "deterministic"):
-        session.callback(setattr, torch.backends.cudnn, name, getattr(torch.backends.cudnn, name))
+        yield partial(setattr, torch.backends.cudnn, name), getattr(torch.backends.cudnn, name)

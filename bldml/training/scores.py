@@ -13,29 +13,19 @@ from bldml.metrics.registry import shown_in
 
 
 class Epoch(NamedTuple):
-    """Results of an epoch of one stage.
+    """Results of an epoch on one split, of all ranks."""
 
-    Attributes:
-        values: Metrics by logged name.
-        logits: float32 (n,), of all ranks.
-        labels: int64 (n,).
-    """
-
-    values: dict[str, float]
-    logits: Tensor
-    labels: Tensor
+    values: dict[str, float]  # by logged name
+    logits: Tensor  # float32 (n,)
+    labels: Tensor  # int64 (n,)
 
 
 class EpochScores(nn.Module):
-    """Collect the logits of an epoch; metrics are computed at its end, so that no step waits for a number.
+    """Collect the logits of an epoch on a split; metrics are computed at its end: no step waits for a number."""
 
-    Args:
-        stage: train, val or test; prefix of the metric names.
-    """
-
-    def __init__(self, stage: str) -> None:
+    def __init__(self, split: str) -> None:
         super().__init__()
-        self.stage = stage
+        self.split = split
         # By default torchmetrics drops nan, which would hide a diverged model.
         self.logits, self.labels = CatMetric("disable"), CatMetric("disable")
 
@@ -45,18 +35,14 @@ class EpochScores(nn.Module):
         self.labels.update(labels)
 
     def finish(self, pos_weight: Tensor) -> Epoch:
-        """Compute all metrics over all ranks, and reset.
-
-        Args:
-            pos_weight: Positive class weight of the loss.
-        """
+        """Compute all metrics over all ranks, the loss with this positive class weight, and reset."""
         # For a single photograph torchmetrics returns no axis.
         logits, labels = self.logits.compute().reshape(-1), self.labels.compute().long().reshape(-1)
         self.logits.reset()
         self.labels.reset()
         loss = weighted_loss(logits, labels, pos_weight)
         values = {"loss": float(loss)} | metrics_of(logits, labels, diverged=not math.isfinite(loss))
-        return Epoch({f"{self.stage}_{name}": value for name, value in values.items()}, logits, labels)
+        return Epoch({f"{self.split}_{name}": value for name, value in values.items()}, logits, labels)
 
 
 def metrics_of(logits: Tensor, labels: Tensor, *, diverged: bool) -> dict[str, float]:
@@ -67,7 +53,7 @@ def metrics_of(logits: Tensor, labels: Tensor, *, diverged: bool) -> dict[str, f
 
     Args:
         logits: (n,).
-        labels: 1 for positive, (n,).
+        labels: (n,).
         diverged: Whether the loss is not finite. Then all metrics are nan, so that a diverged model is never the best.
     """
     metrics = shown_in("history")

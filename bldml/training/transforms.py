@@ -1,7 +1,6 @@
 """From an upright photograph to the input of a backbone: one geometry for training and evaluation."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,8 +16,6 @@ from bldml.errors import ConfigError
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in [0, 1], as fractions of the frame."""
-
-Range = tuple[float, float]
 
 # Mean and standard deviation of ImageNet, which all of torchvision's weights expect; Inception rescales from them
 # internally (transform_input).
@@ -100,21 +97,8 @@ def _out_of_range(name: str, expected: str, found: object) -> ConfigError:
     return ConfigError(message, "augmentation-out-of-range", key=name, found=found, expected=expected)
 
 
-def normalize(pixels: Tensor, mean: Tensor | None = None, std: Tensor | None = None) -> Tensor:
-    """Return uint8 (…, 3, s, s) as float32, normalised by the mean and standard deviation of ImageNet.
-
-    Args:
-        pixels: Pixels on any device.
-        mean: Mean (3, 1, 1) on the same device; created if None.
-        std: Standard deviation (3, 1, 1) on the same device; created if None.
-    """
-    mean = torch.tensor(MEAN, device=pixels.device).view(3, 1, 1) if mean is None else mean
-    std = torch.tensor(STD, device=pixels.device).view(3, 1, 1) if std is None else std
-    return pixels.float().div_(255).sub_(mean).div_(std)
-
-
 class Normalization(nn.Module):
-    """`normalize` with its constants on the device, so that no step waits for a copy; not in checkpoints."""
+    """Normalise by ImageNet's mean and standard deviation; constants on the device, not in checkpoints."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,19 +108,14 @@ class Normalization(nn.Module):
         self.std: Tensor
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Return uint8 (n, 3, s, s) as normalised float32."""
-        return normalize(pixels, self.mean, self.std)
+        """Return uint8 (…, 3, s, s) as normalised float32."""
+        return pixels.float().div_(255).sub_(self.mean).div_(self.std)
 
 
 def evaluation_image(image: Image.Image | ResizedImage, size: int) -> Tensor:
-    """Return the input of validation, test, predict, explain and export: the whole frame, resized to a square.
+    """Return the input of every evaluation, uint8 (3, size, size): the whole upright frame, resized to a square.
 
-    Args:
-        image: Upright RGB photograph; an image of that size already is not changed.
-        size: Side of the result in pixels.
-
-    Returns:
-        uint8 (3, size, size), with the channels last in memory.
+    The channels are last in memory. An image of that size already is not changed.
     """
     return _tensor(np.array(resize_to_square(image, size)))
 
@@ -145,11 +124,7 @@ def resized_side(size: int, augmentation: Augmentation | None) -> int:
     """Return the side, in pixels, of the resized image that is made first from a photograph and is cached.
 
     For training it is larger, so that the smallest crop need not be enlarged, but at most twice as large, because a
-    JPEG may have been decoded at no more than that.
-
-    Args:
-        size: Side of the backbone's input image.
-        augmentation: Training augmentation; None for evaluation.
+    JPEG may have been decoded at no more than that. Without augmentation it is the size of the input image.
 
     >>> resized_side(384, None), resized_side(384, Augmentation())
     (384, 453)
@@ -172,11 +147,11 @@ def training_image(
     generator: np.random.Generator,
     aspect: float = 1.0,
 ) -> Tensor:
-    """Return the input of training: a random crop, resized, mirrored, rotated, with changed colours.
+    """Return the input of training, uint8 (3, size, size) with the channels last in memory.
 
-    The photograph is resized first. Then all geometry is one resampling and all colours are one matrix, so that the
-    work in each epoch is cheap and starts from a small image that can be cached. Beyond the photograph's edge, a
-    rotated crop shows the fill.
+    It is a random crop, resized, mirrored, rotated, with changed colours. The photograph is resized first. Then all
+    geometry is one resampling and all colours are one matrix, so that the work in each epoch is cheap and starts from
+    a small image that can be cached. Beyond the photograph's edge, a rotated crop shows the fill.
 
     Args:
         image: Upright RGB photograph, or its resized image of side `resized_side`; both give the same result.
@@ -184,9 +159,6 @@ def training_image(
         augmentation: Ranges of the augmentation.
         generator: Source of every draw.
         aspect: Aspect ratio (width to height) of the photograph; used without `crop_aspect_relative`.
-
-    Returns:
-        uint8 (3, size, size), with the channels last in memory.
     """
     a = augmentation
     resized = resize_to_square(image, resized_side(size, a))
@@ -199,8 +171,8 @@ def training_image(
     shift = generator.uniform(-a.translate, a.translate, 2) * size
     scale = float(generator.uniform(*a.scale))
     if a.surroundings == "fill":
-        resized, box = cut(resized, box)
-    view = view_of(resized.shape[:2], size, box, mirror, math.radians(angle * a.rotation), scale, shift)
+        resized, box = _cut(resized, box)
+    view = _view(resized.shape[:2], size, box, mirror, math.radians(angle * a.rotation), scale, shift)
     # OpenCV needs a quarter of the time of PIL.
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     pixels = cv2.warpAffine(resized, view, (size, size), flags=flags, borderValue=a.fill)
@@ -233,56 +205,28 @@ def _colours(
 
 
 def random_box(augmentation: Augmentation, generator: np.random.Generator, aspect: float = 1.0) -> Box:
-    """Return a random crop in relative coordinates of the photograph.
+    """Return a random crop of a photograph with this aspect ratio (width to height).
 
-    Args:
-        augmentation: Ranges of the crop.
-        generator: Source of every draw.
-        aspect: Aspect ratio (width to height) of the photograph; used without `crop_aspect_relative`.
+    With `crop_aspect_relative` every draw succeeds, whatever the aspect ratio. Without, this is torchvision's
+    RandomResizedCrop without its rounding to whole pixels: the first of ten draws that fits into the frame; if none
+    fits, the largest centre crop of an allowed ratio.
     """
-    a = augmentation
-    if a.crop_aspect_relative:
-        return crop_in_proportion(a.crop_area, a.crop_aspect, generator)
-    return crop_of_ratio(a.crop_area, a.crop_aspect, aspect, generator)
+    area, (narrow, wide) = augmentation.crop_area, augmentation.crop_aspect
 
+    def draw() -> tuple[float, float]:
+        return generator.uniform(*area), math.exp(generator.uniform(math.log(narrow), math.log(wide)))
 
-def crop_in_proportion(area: Range, aspect: Range, generator: np.random.Generator) -> Box:
-    """Return a random crop whose aspect ratio is relative to the frame's. Every draw succeeds.
-
-    Args:
-        area: Smallest and largest fraction of the frame's area.
-        aspect: Smallest and largest factor on the frame's aspect ratio.
-        generator: Source of every draw.
-    """
-    fraction, factor = generator.uniform(*area), _ratio(aspect, generator)
-    width, height = min(1.0, math.sqrt(fraction * factor)), min(1.0, math.sqrt(fraction / factor))
-    return _placed(width, height, *generator.random(2))
-
-
-def crop_of_ratio(area: Range, ratio: Range, frame: float, generator: np.random.Generator) -> Box:
-    """Return the random crop of torchvision's RandomResizedCrop, without its rounding to whole pixels.
-
-    It is the first of ten draws that fits into the frame; if none fits, the largest centre crop of an allowed ratio.
-
-    Args:
-        area: Smallest and largest fraction of the frame's area.
-        ratio: Smallest and largest ratio of the crop's width to its height.
-        frame: Ratio of the frame's width to its height.
-        generator: Source of every draw.
-    """
-    draws = [(generator.uniform(*area), _ratio(ratio, generator)) for _ in range(10)]
+    if augmentation.crop_aspect_relative:
+        fraction, ratio = draw()
+        width, height = min(1.0, math.sqrt(fraction * ratio)), min(1.0, math.sqrt(fraction / ratio))
+        return _placed(width, height, *generator.random(2))
+    draws = [draw() for _ in range(10)]
     x, y = generator.random(2)
-    for fraction, drawn in draws:
-        width, height = math.sqrt(fraction * drawn / frame), math.sqrt(fraction * frame / drawn)
+    for fraction, ratio in draws:
+        width, height = math.sqrt(fraction * ratio / aspect), math.sqrt(fraction * aspect / ratio)
         if width <= 1 and height <= 1:
             return _placed(width, height, x, y)
-    narrow, wide = ratio
-    return _placed(min(1.0, wide / frame), min(1.0, frame / narrow), 0.5, 0.5)
-
-
-def _ratio(limits: Range, generator: np.random.Generator) -> float:
-    low, high = limits
-    return math.exp(generator.uniform(math.log(low), math.log(high)))
+    return _placed(min(1.0, wide / aspect), min(1.0, aspect / narrow), 0.5, 0.5)
 
 
 def _placed(width: float, height: float, x: float, y: float) -> Box:
@@ -292,39 +236,27 @@ def _placed(width: float, height: float, x: float, y: float) -> Box:
     return left, top, min(1.0, left + width), min(1.0, top + height)
 
 
-def cut(resized: ResizedImage, box: Box) -> tuple[ResizedImage, Box]:
-    """Cut out a crop of whole pixels, so that nothing around it can appear.
-
-    Returns:
-        Its pixels (height, width, 3), and the box that contains all of them.
-    """
+def _cut(resized: ResizedImage, box: Box) -> tuple[ResizedImage, Box]:
+    """Return a crop of whole pixels, so that nothing around it can appear, and the box of all of it."""
     side = len(resized)
     left, top, right, bottom = (round(edge * side) for edge in box)
     left, top = min(left, side - 1), min(top, side - 1)
     return resized[top : max(bottom, top + 1), left : max(right, left + 1)], (0.0, 0.0, 1.0, 1.0)
 
 
-def view_of(
+def _view(
     shape: tuple[int, ...],
     size: int,
     box: Box,
     mirror: tuple[bool, bool],
     angle: float,
     scale: float,
-    shift: Sequence[float] | NDArray[np.float64],
+    shift: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """Return the matrix (2, 3) from a pixel of the result to its location in the image; pixel centres are integers.
 
-    It inverts the operations in reverse order: shift, rotation and scale, mirror, then position in the crop.
-
-    Args:
-        shape: Height and width of the image in pixels.
-        size: Side of the result in pixels.
-        box: The crop.
-        mirror: Left-right, top-bottom.
-        angle: Rotation about the crop's centre, in radians.
-        scale: Factor by which the crop is enlarged about its centre.
-        shift: Shift to the right and down, in pixels of the result.
+    It inverts the operations in reverse order: shift (in pixels of the result), rotation (in radians) and scale about
+    the crop's centre, mirror (left-right, top-bottom), then position in the crop.
     """
     height, width = shape
     left, top, right, bottom = box

@@ -22,12 +22,8 @@ Key = tuple[object, ...]
 class Trunk:
     """A network divided into a frozen part and the rest, which together compute the network's output.
 
-    It is not an nn.Module, so that each parameter has one name and a checkpoint holds nothing twice.
-
-    Args:
-        network: The network.
-        steps: Its steps from images to logits (see `backbones.Backbone.steps`).
-        compiled: Whether to use torch.compile on both parts.
+    It is not an nn.Module, so that each parameter has one name and a checkpoint holds nothing twice. Steps are those
+    of `backbones.Backbone`; `compiled` uses torch.compile on both parts.
     """
 
     def __init__(self, network: nn.Module, steps: Sequence[str], *, compiled: bool = False) -> None:
@@ -98,10 +94,8 @@ class Trunk:
 class FeatureCache:
     """Cached outputs of the frozen part for validation batches; emptied when the frozen part changes.
 
-    Whole batches are cached, so that a cached output is identical, bit for bit, to a new computation.
-
-    Args:
-        limit: Maximum size in bytes; further batches are computed each time.
+    Whole batches are cached, so that a cached output is identical, bit for bit, to a new computation. Batches beyond
+    the limit, in bytes, are computed each time.
     """
 
     def __init__(self, limit: int) -> None:
@@ -110,14 +104,7 @@ class FeatureCache:
         self._batches: dict[tuple[str, ...], Tensor] = {}
 
     def get(self, names: Sequence[str], key: Key, compute: Callable[[], Tensor], device: torch.device) -> Tensor:
-        """Return the features of a batch, from the cache if they are there.
-
-        Args:
-            names: Names of its photographs, in order.
-            key: The present `Trunk.key`.
-            compute: Computes the features.
-            device: Device of the returned tensor.
-        """
+        """Return the features of photographs with these names, computed now or when `Trunk.key` was the same."""
         if key != self._key:
             self.clear()
             self._key = key
@@ -139,10 +126,8 @@ class FeatureCache:
 
 def is_fixed(step: nn.Module) -> bool:
     """Return whether a step is a fixed function of its input as long as its weights do not change."""
-    if any(parameter.requires_grad for parameter in step.parameters()):
-        return False
-    return not any(module.training and _moves(module) for module in step.modules())
-
-
-def _moves(layer: nn.Module) -> bool:
-    return is_batchnorm(layer) or is_dropout(layer) or isinstance(layer, StochasticDepth)
+    moving = (
+        layer.training and (is_batchnorm(layer) or is_dropout(layer) or isinstance(layer, StochasticDepth))
+        for layer in step.modules()
+    )
+    return not any(moving) and not any(parameter.requires_grad for parameter in step.parameters())

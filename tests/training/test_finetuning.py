@@ -14,10 +14,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader, TensorDataset
 
-from bldml.errors import ConfigError
 from bldml.training.finetuning import PlateauLR, ProgressiveUnfreezing, classifier
 from bldml.training.module import Batch, LeafClassifier
-from tests.support import REPOSITORY
+from tests.support import REPOSITORY, mistake
 
 pytestmark = [
     # Frozen stages are, and that is what is tested here.
@@ -66,7 +65,7 @@ def test_blocks_count_instead_of_stages() -> None:
 
 @pytest.mark.parametrize("name", ["start_epoch", "stages", "every_n_epochs", "blocks"])
 def test_schedule_without_negative_numbers(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"unfreezing.{name} must be at least 0, not -1"):
+    with mistake("unfreezing-out-of-range", key=name, found=-1):
         ProgressiveUnfreezing(**{name: -1})  # type: ignore[arg-type]
 
 
@@ -266,8 +265,7 @@ def test_plateau_looks_at_nothing_else(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_plateau_ranges(arguments: dict[str, Any]) -> None:
-    (name,) = arguments
-    with pytest.raises(ConfigError, match=rf"plateau\.{name}"):
+    with mistake("plateau-out-of-range"):
         PlateauLR(**arguments)
 
 

@@ -15,7 +15,7 @@ from torchvision import transforms
 from bldml.training.backbones import BackboneName
 from bldml.training.finetuning import ProgressiveUnfreezing
 from bldml.training.module import Batch, LeafClassifier
-from bldml.training.transforms import Augmentation, normalize, resized_side, training_image
+from bldml.training.transforms import Augmentation, Normalization, resized_side, training_image
 from tests.support import REPOSITORY
 
 PAPER = REPOSITORY / "configs" / "paper"
@@ -105,7 +105,7 @@ def test_a_step_of_training_is_that_of_the_scripts(name: BackboneName, is_unfroz
         loss = module.training_step(batch, step)
         entropy = np.random.SeedSequence([3, 0, step, 0])  # from which the module draws its dropout
         torch.manual_seed(int(entropy.generate_state(1)[0]))
-        output = network(normalize(images).contiguous(memory_format=torch.channels_last)).squeeze(1)
+        output = network(Normalization()(images).contiguous(memory_format=torch.channels_last)).squeeze(1)
         expected = nn.functional.binary_cross_entropy_with_logits(output, labels.float())
         assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
         for one, parameters, value in (

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from bldml.errors import ConfigError
 from bldml.training.resume.job import SlurmJob
 from bldml.training.resume.slurm import RequeueEnvironment, requeue
+from tests.support import mistake
 
 STEP = {"SLURM_JOB_ID": "12", "SLURM_STEP_ID": "0", "SLURM_PROCID": "0"}
 
@@ -52,7 +52,7 @@ def test_step_of_srun(environment: dict[str, str], expected: bool, monkeypatch: 
 
 def test_requeue_signal_must_not_be_one_that_also_cancels() -> None:
     assert RequeueEnvironment(requeue_signal=signal.SIGUSR2).requeue_signal == signal.SIGUSR2
-    with pytest.raises(ConfigError, match="SIGUSR1 or SIGUSR2, not SIGTERM"):
+    with mistake("requeue-signal-unknown", found="SIGTERM"):
         RequeueEnvironment(requeue_signal=signal.SIGTERM)
 
 
