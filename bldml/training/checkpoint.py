@@ -135,11 +135,7 @@ def _are_settings(data: Any) -> bool:
 
 
 def header_of(plain: Any) -> Header:
-    """Return the checked header of a checkpoint.
-
-    Raises:
-        TypeError, ValueError, KeyError: A field is missing or has an invalid value.
-    """
+    """Return the header, or raise a TypeError, ValueError or KeyError if a field is missing or invalid."""
     if not isinstance(plain, dict):
         raise TypeError(f"the description is {type(plain).__name__}, not a table")
     if reason := plain.get("undescribed"):

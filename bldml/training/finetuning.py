@@ -197,11 +197,7 @@ def deepest(stages: int, blocks: int | None) -> tuple[int, Unit]:
 
 
 def check_depth(module: LeafClassifier, unfreezing: Any) -> None:
-    """Check, before training, that the backbone has as many stages or blocks as `ProgressiveUnfreezing` is to unfreeze.
-
-    Raises:
-        ConfigError: The backbone has fewer.
-    """
+    """Raise a ConfigError, before training, if the backbone has fewer stages or blocks than are to be unfrozen."""
     module.unfreeze(*deepest(unfreezing.stages, unfreezing.blocks)).unfreeze(0)
 
 

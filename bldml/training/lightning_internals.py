@@ -7,7 +7,6 @@ incomplete installation.
 
 import sys
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -160,10 +159,21 @@ def built_architectures() -> tuple[str, ...]:
     return tuple(flags.split())
 
 
+class SentMistake:
+    """Replacement for the exception class that torch sends from a loader's worker; a call returns the error."""
+
+    def __init__(self, error: BldmlError) -> None:
+        self.error, self.__name__ = error, type(error).__name__
+
+    def __call__(self, text: str) -> BldmlError:
+        """Return the error; torch's text with the traceback is ignored."""
+        return self.error
+
+
 def send_mistakes_whole() -> None:
     """In a loader's worker: raise a BldmlError in the main process with its code and fields, without a traceback.
 
-    torch sends only the class of an exception and a text, and calls the class with the text.
+    torch sends only the class of an exception and a text.
     """
     from torch._utils import ExceptionWrapper
     from torch.utils.data._utils import worker
@@ -172,15 +182,10 @@ def send_mistakes_whole() -> None:
         wrapped = ExceptionWrapper(*args, **kwargs)  # type: ignore[no-untyped-call]
         error = sys.exc_info()[1]
         if isinstance(error, BldmlError):
-            wrapped.exc_type = partial(_returned, error)
-            wrapped.exc_type.__name__ = type(error).__name__
+            wrapped.exc_type = SentMistake(error)
         return wrapped
 
     worker.ExceptionWrapper = wrap  # type: ignore[assignment, attr-defined]
-
-
-def _returned(error: BldmlError, text: str) -> BldmlError:
-    return error
 
 
 def actions_of(parser: "ArgumentParser") -> "list[Action]":

@@ -27,7 +27,7 @@ from bldml.training.checkpoint import (
 )
 from bldml.training.lightning_internals import attached_trainer, is_batchnorm, leave_scaling
 from bldml.training.process import default_seed
-from bldml.training.scores import Epoch, EpochScores, weighted_loss
+from bldml.training.scores import EpochScores, weighted_loss
 from bldml.training.transforms import MEAN, STD, Normalization
 from bldml.training.trunk import FeatureCache, Trunk
 from bldml.training.weights import load_pretrained
@@ -252,12 +252,11 @@ class LeafClassifier(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics and choose the operating point."""
-        epoch = self._log_scores("val")
+        logits, labels = self._log_scores("val")
         # A diverged model has no operating point; early stopping ends such a run.
         self.operating_point = NO_POINT
-        if bool(epoch.logits.isfinite().all()):
-            logits, labels = epoch.logits.cpu().numpy(), epoch.labels.cpu().numpy()
-            self.operating_point = choose_operating_point(logits, labels, self.criterion)
+        if bool(logits.isfinite().all()):
+            self.operating_point = choose_operating_point(logits.cpu().numpy(), labels.cpu().numpy(), self.criterion)
 
     def on_test_epoch_end(self) -> None:
         """Log the test metrics."""
@@ -303,8 +302,7 @@ class LeafClassifier(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the operating point, and the description unless `describe` has set one.
 
-        Raises:
-            CheckpointError: The checkpoint's positive class is not that of the photographs.
+        A CheckpointError if the checkpoint's positive class is not that of the photographs.
         """
         rename_monitors(checkpoint)
         plain = checkpoint[KEY]
@@ -352,8 +350,9 @@ class LeafClassifier(LightningModule):
     def _scores(self, split: str) -> EpochScores:
         return cast(EpochScores, self.scores[f"{split}_"])
 
-    def _log_scores(self, split: str) -> Epoch:
-        epoch = self._scores(split).finish(self.pos_weight)
-        for name, value in epoch.values.items():  # already reduced over all ranks
+    def _log_scores(self, split: str) -> tuple[Tensor, Tensor]:
+        """Log the metrics of the epoch; return its logits and labels."""
+        values, logits, labels = self._scores(split).finish(self.pos_weight)
+        for name, value in values.items():  # already reduced over all ranks
             self.log(name, value, prog_bar=name in ("val_loss", "val_auroc"))
-        return epoch
+        return logits, labels

@@ -84,15 +84,15 @@ class Session(ExitStack):
         for name in LOGGERS:
             logger = logging.getLogger(name)
             self.callback(setattr, logger, "filters", list(logger.filters))
-        self._kept: set[str] = set()
+        self._taken: set[str] = set()
         self.keep_libraries()
         return self
 
     def keep_libraries(self) -> None:
         """Take the state of those libraries that have been loaded since; to be called before a command changes it."""
         for name, settings in (("jsonargparse", _parsing), ("torch", _of_torch), ("numpy", _random)):
-            if name in sys.modules and name not in self._kept:
-                self._kept.add(name)
+            if name in sys.modules and name not in self._taken:
+                self._taken.add(name)
                 for put, value in settings():
                     self.callback(put, value)
 

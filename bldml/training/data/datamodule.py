@@ -104,11 +104,7 @@ class LeafDataModule(LightningDataModule):
         self.validated = "val"
 
     def setup(self, stage: str) -> None:
-        """Read the photographs for Lightning's stage (fit, validate, test, predict), unless they have been read before.
-
-        Raises:
-            DatasetError: The photographs cannot be used.
-        """
+        """Read the photographs for Lightning's stage (fit, validate, test or predict), unless they have been read."""
         split = {"fit": "train", "validate": self.validated}.get(stage, stage)
         module: Any = self.trainer.lightning_module if self.trainer else None
         if self.image_size is None:
@@ -123,11 +119,7 @@ class LeafDataModule(LightningDataModule):
             self.read_for_evaluation(split, tuple(description.get("class_names", ())))
 
     def find_for_fit(self) -> PreparedData:
-        """Find the photographs of all splits and check the classes, without reading any photograph.
-
-        Raises:
-            DatasetError: The photographs cannot be used for training.
-        """
+        """Find the photographs of all splits and check the classes (DatasetError), without reading any photograph."""
         return self._found(self._read())
 
     def read_for_fit(
@@ -204,11 +196,7 @@ class LeafDataModule(LightningDataModule):
 
     @property
     def photographs(self) -> PreparedData:
-        """The photographs that were read.
-
-        Raises:
-            RuntimeError: No photographs have been read yet.
-        """
+        """The photographs that were read; a RuntimeError if there are none yet."""
         if self.prepared is None:
             raise RuntimeError("read_for_fit, read_for_evaluation or setup comes first")
         return self.prepared

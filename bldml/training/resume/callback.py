@@ -66,11 +66,7 @@ class Interruption(Callback):
             self._process_group = torch.distributed.new_group(backend="gloo")
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Restore the state that Lightning does not restore.
-
-        Raises:
-            CheckpointError: The ranks loaded different checkpoints.
-        """
+        """Restore what Lightning does not restore; a CheckpointError if the ranks loaded different checkpoints."""
         if KEY not in checkpoint:
             return  # written by LearningRateFinder or BatchSizeFinder, which restore the state afterwards
         state = checkpoint[KEY]
@@ -96,7 +92,8 @@ class Interruption(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the previous epoch, which has been logged by now."""
-        loader(trainer).trained_on = 0
+        assert isinstance(trainer.train_dataloader, LeafLoader)
+        trainer.train_dataloader.trained_on = 0
         if trainer.current_epoch > 0 and trainer.current_epoch != self._resumed_at:
             self._save(trainer, pl_module, "epoch")
         self._save_or_interrupt(trainer, pl_module, None)
@@ -105,7 +102,8 @@ class Interruption(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Interrupt or save, unless gradients wait to be applied, or a validation or the epoch's end follows."""
-        loader(trainer).trained_on = batch_idx + 1
+        assert isinstance(trainer.train_dataloader, LeafLoader)
+        trainer.train_dataloader.trained_on = batch_idx + 1
         if is_between_steps(trainer) and not trainer.is_last_batch:
             self._save_or_interrupt(trainer, pl_module, "batch")
 
@@ -197,11 +195,3 @@ def interrupt_evaluation(signals: InterruptSignals) -> Callback:
         signals.check()
 
     return LambdaCallback(on_validation_batch_end=check, on_test_batch_end=check)
-
-
-def loader(trainer: Trainer) -> LeafLoader:
-    """Return the training loader as a LeafLoader."""
-    train_loader = trainer.train_dataloader
-    if not isinstance(train_loader, LeafLoader):
-        raise TypeError(f"expected a LeafLoader, got {type(train_loader).__name__}")
-    return train_loader

@@ -69,11 +69,7 @@ class InterruptSignals:
         return any(signum in self._received for signum in signums)
 
     def check(self) -> None:
-        """Interrupt if a signal was received; for places where there is nothing to save.
-
-        Raises:
-            Interrupted: A signal was received.
-        """
+        """Raise Interrupted if a signal was received; for places where there is nothing to save."""
         if self._received:
             raise Interrupted(self._received[0])
 

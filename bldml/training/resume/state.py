@@ -128,11 +128,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self._folders: set[Path] = set()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write a checkpoint.
-
-        Raises:
-            RunError: The file cannot be written; an old file is unchanged.
-        """
+        """Write a checkpoint; where that is not possible (RunError), an old file is unchanged."""
         target = Path(path)
         # Always the same name, so that a partial file left by a kill is overwritten.
         part = target.with_name(f".{target.name}.part")
