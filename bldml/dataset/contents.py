@@ -5,7 +5,7 @@ a reference to it, which is a write.
 """
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from typing import Any, overload
 
@@ -26,7 +26,7 @@ _ROW = np.dtype(
 _KIND = ("camera", "format", "mode", "frames", "orientation", "has_gps", "icc")  # fields that many files have alike
 
 
-class Texts(Sequence[str]):
+class Texts:
     """Many texts in one array, with lone surrogates too, as in the names of files."""
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
@@ -42,13 +42,10 @@ class Texts(Sequence[str]):
     def __len__(self) -> int:
         return len(self._ends) - 1
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
+    def __iter__(self) -> Iterator[str]:
+        return map(self.__getitem__, range(len(self)))
+
+    def __getitem__(self, index: int) -> str:
         if not 0 <= index < len(self):
             raise IndexError(index)
         return self._bytes[self._ends[index] : self._ends[index + 1]].decode("utf-8", "surrogateescape")

@@ -27,8 +27,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".tif", ".tiff", ".webp", ".bmp"})
 HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
 
-MAX_JPEG_PIXELS = 250_000_000
-"""Maximum size of a JPEG or MPO, in pixels; phones write up to 200 megapixels."""
+MAX_JPEG_PIXELS = 250_000_000  # maximum size of a JPEG or MPO, in pixels; phones write up to 200 megapixels
 MAX_PIXELS = 100_000_000
 """Maximum size of an image in any other format, in pixels; these cannot be decoded at a reduced scale."""
 
@@ -82,8 +81,7 @@ class _StrictDecoding:
     def __init__(self) -> None:
         self._reset()
         # A loader worker must not inherit a lock that another thread holds.
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._reset)
+        os.register_at_fork(after_in_child=self._reset)
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
@@ -297,8 +295,7 @@ def _transform_to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform 
 
 def _apply(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.Image:
     converted = ImageCms.applyTransform(image, transform)
-    if converted is None:  # only with inPlace=True
-        raise _Refused("the colours cannot be converted to sRGB")
+    assert converted is not None  # only with inPlace=True
     return converted
 
 

@@ -36,9 +36,7 @@ class Metadata:
     orientation: int = 0  # EXIF orientation as stored, even if illegal; 0 if there is none
     has_gps: bool = False  # whether the file contains the location
     icc: str = ""  # name of the embedded colour profile; empty if there is none
-    # Mean of a JPEG's first quantisation table, higher for lower quality (messengers and editors use their own tables);
-    # 0 for other formats
-    quantization: float = 0.0
+    quantization: float = 0.0  # mean of a JPEG's first quantisation table, higher for lower quality; 0 for others
 
 
 def read_metadata(path: Path) -> Metadata | None:
@@ -121,11 +119,7 @@ def _camera(exif: dict[int, Any]) -> str:
 
 
 def _taken(exif: dict[int, Any]) -> str:
-    """Return the time of the exposure, or else of the file's creation.
-
-    >>> _taken({36867: "2024:06:01 12:30:00"}), _taken({36867: "0000:00:00 00:00:00"})
-    ('2024-06-01T12:30:00', '')
-    """
+    """Return the time of the exposure, or else of the file's creation; empty if there is none."""
     for tag in (ExifTags.Base.DateTimeOriginal, ExifTags.Base.DateTimeDigitized, ExifTags.Base.DateTime):
         try:
             return datetime.strptime(_text(exif.get(tag))[:19], "%Y:%m:%d %H:%M:%S").isoformat()

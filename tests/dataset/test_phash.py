@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from bldml.dataset.duplicates.alignment import COMPARED, SIDE, crop
 from bldml.dataset.duplicates.phash import (
+    COMPARED,
     NEAR_SIMILARITY,
     NO_PHASH,
     PHASH_BYTES,
+    SIDE,
     PHashes,
+    crop,
     find_near_duplicates,
     find_near_duplicates_between,
     perceptual_hash,

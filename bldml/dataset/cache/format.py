@@ -153,7 +153,7 @@ class Rows:
     def __init__(self, path: Path, side: int) -> None:
         self.path, self.side = path, side
         try:
-            self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            self._file = os.open(path, os.O_RDONLY)
         except OSError:
             self._file = -1
         else:

@@ -41,8 +41,7 @@ from bldml.dataset.images import ResizedImage, resize_to_square
 from bldml.dataset.metadata import Metadata
 
 GIB = 2**30
-SPARE = GIB
-"""Bytes that are left free on the disk: a run has checkpoints to write."""
+SPARE = GIB  # bytes that are left free on the disk: a run has checkpoints to write
 
 _UNFINISHED = ".building"  # an index that is being written
 _OLD = ".pixels"  # files of bldml 0.1
@@ -75,7 +74,7 @@ class ShardWriter:
         _remove_unfinished(folder)
         self._look_at_space(expected)
         self._path = folder / f"{name}-{secrets.token_hex(8)}{ROWS}"
-        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         self._lock = threading.Lock()
         self._row_of: dict[bytes, int] = {}  # by SHA-256
         self._checksums = array("I")

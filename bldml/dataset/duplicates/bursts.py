@@ -27,10 +27,8 @@ from bldml.io.text import counted
 
 Value = TypeVar("Value", int, datetime)
 
-SAME_SECOND = 30
-"""Largest number of photographs with one time of one camera that counts as a burst; phones reach this."""
-LONGEST_SERIES = 20
-"""Largest number of consecutive frames without times that counts as one burst."""
+SAME_SECOND = 30  # largest number of photographs with one time of one camera that counts as a burst; phones reach this
+LONGEST_SERIES = 20  # largest number of consecutive frames without times that counts as one burst
 _KINDS = ("time", "name_time", "frame")  # of evidence, strongest first
 _CUT = 10  # frame numbers; a longer series is divided at their multiples
 

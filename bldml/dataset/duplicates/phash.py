@@ -1,7 +1,9 @@
 """Find the same photograph again after it was resized, recompressed, turned, mirrored or cropped a little.
 
 A perceptual hash stores a small grey image as cosine coefficients. A tree search over a few numbers that do not change
-under rotation and mirroring finds candidates; `alignment` then compares the whole hashes.
+under rotation and mirroring finds candidates. Then the whole hashes are aligned: rotating or mirroring the image
+permutes the coefficients or changes their signs, and cropping is a product with one small matrix per axis, so the image
+itself is not needed.
 """
 
 import hashlib
@@ -14,13 +16,17 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from bldml.dataset.duplicates.alignment import SIDE, Coefficients, align, cosines, crops
 from bldml.io.system import processors
 
-PHash = npt.NDArray[np.uint8]
-"""Perceptual hash of one photograph, (PHASH_BYTES,); zeros if it has none."""
-PHashes = npt.NDArray[np.uint8]
-"""Perceptual hashes of n photographs, (n, PHASH_BYTES)."""
+PHash = npt.NDArray[np.uint8]  # perceptual hash of one photograph, (PHASH_BYTES,); zeros if it has none
+PHashes = npt.NDArray[np.uint8]  # perceptual hashes of n photographs, (n, PHASH_BYTES)
+Coefficients = npt.NDArray[np.float32]  # cosine coefficients of small images, (n, SIDE, SIDE): rows first
+
+SIDE = 22  # coefficients stored per axis: up to 21 half waves across the image
+COMPARED = 18
+"""Coefficients compared per axis. A crop stretches waves: the highest ones need coefficients that are not stored."""
+STEP = 1 / 160  # smallest step of a crop, as a fraction of the side
+DEEPEST = 10  # largest crop at one side, in steps: 6.25 %
 
 PHASH_BYTES = SIDE * SIDE
 PHASH_VERSION = 1
@@ -43,6 +49,10 @@ _NEIGHBOURS = 5  # candidates per hash and crop
 _SLACK = 1.0
 _LEAF = 32  # keys in a leaf of the tree
 _CHUNK = 1024  # hashes or pairs processed at once
+_EMPHASIS = 1.6  # power of the frequency that coefficients are multiplied by
+_FINEST = 17  # half waves across the image from which noise and recompression outweigh details
+_GOOD = 0.985  # similarity above which no better crop is searched
+_SEARCH = ((2, 0.6), (2, 0.75), (1, 0.85), (1, 0.9))  # step, and the similarity below which a pair is dropped
 
 
 @dataclass(frozen=True)
@@ -218,3 +228,100 @@ def _nearest(
     similarity = np.concatenate(scores)
     is_near = similarity >= threshold
     return pairs[is_near], similarity[is_near].clip(max=1).tolist()
+
+
+# Alignment: the orientation and the crop at which two hashes are most similar.
+
+
+@cache
+def cosines(count: int, points: int, start: float = 0.0, end: float = 1.0) -> Coefficients:
+    """Sample the first cosines at the midpoints of equal parts of [start, end], (count, points); orthonormal on [0, 1].
+
+    >>> bool(np.allclose(cosines(4, 9) @ cosines(4, 9).T, np.eye(4), atol=1e-6))
+    True
+    """
+    positions = start + (end - start) * (np.arange(points) + 0.5) / points
+    waves = np.cos(np.pi * np.outer(np.arange(count), positions)) * np.sqrt(2 / points)
+    waves[0] /= np.sqrt(2)
+    return np.asarray(waves, np.float32)
+
+
+@cache
+def crops() -> Coefficients:
+    """Return matrices [i, j] that map the coefficients of an axis to those after cropping i and j steps at its ends."""
+    steps = range(DEEPEST + 1)
+    whole = cosines(COMPARED, _POINTS)
+    return np.array([[whole @ cosines(SIDE, _POINTS, i * STEP, 1 - j * STEP).T for j in steps] for i in steps])
+
+
+def crop(coefficients: Coefficients, cut: npt.NDArray[np.intp]) -> Coefficients:
+    """Return the coefficients of cropped images, (n, COMPARED, COMPARED).
+
+    `cut` holds the steps to crop, (n, 4) or (4,): top, bottom, left, right.
+    """
+    rows, columns = crops()[cut[..., 0], cut[..., 1]], crops()[cut[..., 2], cut[..., 3]]
+    return np.asarray(rows @ coefficients @ columns.swapaxes(-1, -2))
+
+
+@cache
+def _emphasis() -> Coefficients:
+    # In photographs the amplitude falls with the frequency. Without emphasis on details, any two leaves on white would
+    # be similar because both are dark in the middle.
+    frequency = np.hypot.outer(np.arange(COMPARED), np.arange(COMPARED))
+    return np.asarray(frequency**_EMPHASIS * (frequency < _FINEST), np.float32)
+
+
+def standard(coefficients: Coefficients) -> Coefficients:
+    """Emphasise details and remove brightness and contrast (norm 1 or 0), (n, COMPARED, COMPARED)."""
+    shape = coefficients[..., :COMPARED, :COMPARED] * _emphasis()
+    norm = np.sqrt((shape**2).sum((-1, -2), keepdims=True))
+    return np.asarray(shape / np.where(norm > 0, norm, 1), np.float32)
+
+
+def _orientations(shapes: Coefficients) -> Coefficients:
+    """Return all eight orientations, rotated and mirrored, (8, n, side, side)."""
+    sign = np.resize(np.array([1, -1], np.float32), shapes.shape[-1])
+    mirrored = [shapes, shapes * sign, shapes * sign[:, None], shapes * sign * sign[:, None]]
+    return np.stack(mirrored + [shape.swapaxes(-1, -2) for shape in mirrored])
+
+
+def align(whole: Coefficients, part: Coefficients, cut: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+    """Return the similarity of images to others that may be crops of them, pair by pair.
+
+    The similarity is the correlation in [-1, 1] at the best of eight orientations of `part` and the best crop of
+    `whole` found from `cut` on (see `crop`), (n,).
+    """
+    turned = _orientations(standard(part))
+    scores = np.einsum("onij,nij->on", turned, standard(crop(whole, cut)))
+    which = scores.argmax(0)
+    best = scores[which, np.arange(len(which))]
+    target = turned[which, np.arange(len(which))]
+    for step, least in _SEARCH:
+        unsure = np.flatnonzero((best < _GOOD) & (best > least))
+        if not unsure.size:
+            break
+        best[unsure], cut = _improve(whole[unsure], target[unsure], cut, unsure, best[unsure], step)
+    return np.asarray(best, np.float32)
+
+
+def _improve(
+    whole: Coefficients,
+    target: Coefficients,
+    cut: npt.NDArray[np.intp],
+    rows: npt.NDArray[np.intp],
+    best: npt.NDArray[np.float32],
+    step: int,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.intp]]:
+    """Move the crop by a step, first along the rows, then along the columns, wherever that increases the similarity."""
+    cut = cut.copy()
+    for axis in (0, 2):
+        start = cut[rows]
+        for change in product((-step, 0, step), repeat=2):
+            if any(change):
+                tried = start.copy()
+                tried[:, axis : axis + 2] = np.clip(tried[:, axis : axis + 2] + change, 0, DEEPEST)
+                score = (standard(crop(whole, tried)) * target).sum((-1, -2))
+                better = score > best
+                best = np.where(better, score, best)
+                cut[rows[better]] = tried[better]
+    return best, cut
