@@ -73,12 +73,9 @@ def styled() -> Iterator[None]:
 
 def new_figure(height: float, width: float = WIDTH) -> "Figure":
     """Return an empty figure of a size in inches, not registered in pyplot."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(width, height))
 
 
 def write_message(axes: "Axes", message: str) -> None:

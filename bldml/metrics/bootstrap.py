@@ -55,7 +55,7 @@ def bootstrap(
         seed: Random seed of the draws.
 
     Returns:
-        The interval; None if no draw, or fewer than half of the draws, defined the statistic.
+        The interval; None if fewer than half of the draws, or none, defined the statistic.
 
     >>> values = np.arange(10.0)
     >>> bootstrap(lambda index: float(values[index].mean()), [1] * 10, replicates=100).method
@@ -95,12 +95,21 @@ def _draw(
 ) -> tuple[NDArray[np.float64], Interval | None]:
     """Return the values of the draws that define the statistic, and their interval."""
     label = np.asarray(labels)
-    strata, method = _strata(label, groups)
-    generator = np.random.default_rng(seed)
-    values = []
+    members: list[Index] | None = None
+    kind, method = label, f"bootstrap, {label.size} photograph{'' if label.size == 1 else 's'}"
+    if groups is not None:
+        group, in_words = checked_groups(groups, label.size)
+        members = np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))[:-1])
+        # 0: only negatives, 1: both classes, 2: only positives.
+        kind = np.array([label[inside].min() + label[inside].max() for inside in members if inside.size])
+        method = f"cluster bootstrap, {in_words}{' (unreliable: few groups)' if kind.size < FEW_GROUPS else ''}"
+    strata = [np.flatnonzero(kind == value) for value in np.unique(kind)]
+    generator, values = np.random.default_rng(seed), []
     for _ in range(replicates if label.size else 0):
-        parts = [part for stratum in strata for part in _resample(stratum, generator)]
-        value = statistic(np.concatenate(parts))
+        index = np.concatenate([stratum[generator.integers(0, stratum.size, stratum.size)] for stratum in strata])
+        if members is not None:
+            index = np.concatenate([members[number] for number in index])
+        value = statistic(index)
         if value is not None and math.isfinite(value):
             values.append(value)
     drawn, omitted = np.array(values, dtype=np.float64), replicates - len(values)
@@ -108,23 +117,3 @@ def _draw(
         return drawn, None
     low, high = (float(limit) for limit in np.quantile(drawn, [0.025, 0.975]))
     return drawn, Interval(low, high, f"{method}, {omitted} undefined draws omitted" if omitted else method)
-
-
-def _resample(stratum: Index | list[Index], generator: np.random.Generator) -> list[Index]:
-    """Draw as many as there are, with replacement: photographs of an array, or groups of a list."""
-    chosen = generator.integers(0, len(stratum), len(stratum))
-    return [stratum[chosen]] if isinstance(stratum, np.ndarray) else [stratum[i] for i in chosen]
-
-
-def _strata(label: NDArray[np.int64], groups: Sequence[str] | None) -> tuple[list[Index | list[Index]], str]:
-    """Return the strata, photographs or groups of photographs, and the name of the method."""
-    if groups is None:
-        classes = [np.flatnonzero(label == value) for value in np.unique(label)]
-        return [*classes], f"bootstrap, {label.size} photograph{'' if label.size == 1 else 's'}"
-    group, in_words = checked_groups(groups, label.size)
-    sizes = np.bincount(group)
-    of_classes: dict[tuple[int, ...], list[Index]] = {}
-    for inside in np.split(np.argsort(group, kind="stable"), np.cumsum(sizes)[:-1]):
-        of_classes.setdefault(tuple(np.unique(label[inside]).tolist()), []).append(inside)
-    few = " (unreliable: few groups)" if sizes.size < FEW_GROUPS else ""
-    return [of_classes[key] for key in sorted(of_classes)], f"cluster bootstrap, {in_words}{few}"

@@ -81,7 +81,7 @@ class Metric:
     Args:
         name: Its name in files and on the command line.
         title: Its name on pages.
-        short: Its short name, for table headers; empty to use the title.
+        short: Its short name, for table headers; if empty, the title up to its first bracket.
         definition: A formula or half a sentence, for the documentation.
         part: For a proportion of photographs: the cells of the numerator and those of the denominator, out of `tp`,
             `fp`, `fn`, `tn`. Function, interval and range follow from it.
@@ -111,8 +111,8 @@ class Metric:
 
     @property
     def label(self) -> str:
-        """Its short name, or its title if it has none."""
-        return self.short or self.title
+        """Its short name."""
+        return self.short or self.title.partition(" (")[0]
 
     @property
     def needs_threshold(self) -> bool:

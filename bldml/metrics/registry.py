@@ -17,7 +17,6 @@ from bldml.metrics.proportions import complement, mover, mover_ratio
 PAGES: tuple[Output, ...] = ("evaluation", "report")
 METRICS: dict[str, Metric] = {}
 _NAMES: dict[str, str] = {}  # aliases too
-STAGES = ("train", "val", "test")
 _TAKEN = {*CELLS, "n", "n_positive", "threshold", "temperature", "at_threshold", "at_0.5", "schema", "epoch", "step"}
 
 
@@ -45,7 +44,7 @@ def canonical(name: str) -> str:
     ('sensitivity', 'val_sensitivity', 'val_loss', 'epoch')
     """
     stage, _, metric = name.partition("_")
-    if stage in STAGES and metric in _NAMES:
+    if stage in ("train", "val", "test") and metric in _NAMES:
         return f"{stage}_{_NAMES[metric]}"
     return _NAMES.get(name, name)
 
@@ -83,7 +82,6 @@ register(
         name="sensitivity",
         aliases=("recall",),
         title="Sensitivity (recall)",
-        short="Sensitivity",
         definition="TP / (TP + FN): proportion of positive photographs that are predicted positive",
         part=(("tp",), ("tp", "fn")),
         better="higher",
@@ -213,7 +211,6 @@ register(
     Metric(
         name="brier",
         title="Brier score (0 is best)",
-        short="Brier score",
         definition="mean squared difference between probability and label (Brier 1950)",
         of_probabilities=scores.brier_score,
         interval=resampled,
@@ -225,7 +222,6 @@ register(
     Metric(
         name="brier_skill",
         title="Brier skill (1 is best, 0 is chance)",
-        short="Brier skill",
         definition="1 - Brier score / Brier score of always predicting the prevalence; 0 is chance",
         of_probabilities=scores.brier_skill,
         interval=resampled,
@@ -252,7 +248,6 @@ register(
     Metric(
         name="calibration_slope",
         title="Calibration slope (1 is ideal)",
-        short="Calibration slope",
         definition="slope of the labels on the logit of the probability; below 1: probabilities are too extreme",
         of_probabilities=lambda labels, probabilities: scores.calibration_line(labels, probabilities)[0].value,
         interval=lambda _, scored: scores.calibration_line(scored.labels, scored.probabilities)[0],
@@ -263,7 +258,6 @@ register(
     Metric(
         name="calibration_intercept",
         title="Calibration intercept (0 is ideal)",
-        short="Calibration intercept",
         definition="intercept with the slope held at 1; above 0: probabilities are too low",
         of_probabilities=lambda labels, probabilities: scores.calibration_line(labels, probabilities)[1].value,
         interval=lambda _, scored: scores.calibration_line(scored.labels, scored.probabilities)[1],

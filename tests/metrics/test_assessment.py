@@ -1,4 +1,4 @@
-"""All figures of an evaluation against scikit-learn, SciPy and statsmodels."""
+"""All metrics of an evaluation against scikit-learn, SciPy and statsmodels."""
 
 import math
 
@@ -16,24 +16,18 @@ from tests.oracles import TOLERANCES, second_opinion
 from tests.support import REPOSITORY
 
 
-def assess(rows: list[Prediction], positive_class: str, threshold: float) -> Assessment:
+def assess(rows: list[Prediction], threshold: float = 0.5) -> Assessment:
     probabilities = np.array([row.probability for row in rows])
-    labels = np.array([row.true_class == positive_class for row in rows], dtype=np.int64)
+    labels = np.array([row.true_class == "BLD" for row in rows], dtype=np.int64)
     return assess_arrays(labels, probabilities, [row.group for row in rows], threshold)
 
 
-def table(n: int = 120, seed: int = 0, groups: int = 0) -> list[Prediction]:
-    rng = np.random.default_rng(seed)
-    labels = rng.random(n) < 0.4
-    scores = 1 / (1 + np.exp(-(2.0 * labels - 1) - rng.normal(0, 1, n)))
+def table(groups: int = 0) -> list[Prediction]:
+    rng = np.random.default_rng(0)
+    labels = rng.random(120) < 0.4
+    scores = 1 / (1 + np.exp(-(2.0 * labels - 1) - rng.normal(0, 1, 120)))
     return [
-        Prediction(
-            path=f"{i}.jpg",
-            group=f"tree {i % groups}" if groups else "",
-            true_class="BLD" if label else "No_BLD",
-            predicted_class="",
-            probability=float(score),
-        )
+        Prediction(f"{i}.jpg", f"tree {i % groups}" if groups else "", "BLD" if label else "No_BLD", "", float(score))
         for i, (label, score) in enumerate(zip(labels, scores, strict=True))
     ]
 
@@ -43,61 +37,45 @@ def of_counts(tp: int, fp: int, fn: int, tn: int) -> list[Prediction]:
     return [Prediction(f"{i}.jpg", "", truth, "", p) for i, (truth, p) in enumerate(cells)]
 
 
-def every_number(found: Assessment) -> list[float]:
-    estimates = [
-        *found.overall.values(), *found.at_threshold.values(), *found.at_half.values(),
-        *(estimate for _, *pair in found.prevalences for estimate in pair),
-    ]  # fmt: skip
-    numbers = [estimate.value for estimate in estimates if estimate.value is not None]
-    for estimate in estimates:
-        if estimate.interval is not None:
-            numbers += [estimate.interval.low, estimate.interval.high]
-    return numbers
-
-
-def test_figures_are_those_of_scikit_learn() -> None:
+def test_metrics_are_those_of_scikit_learn() -> None:
     rows = table()
-    found = assess(rows, "BLD", 0.4)
-    labels = [int(row.true_class == "BLD") for row in rows]
-    scores = [row.probability for row in rows]
+    found = assess(rows, 0.4)
+    labels = np.array([row.true_class == "BLD" for row in rows], dtype=int)
+    scores = np.array([row.probability for row in rows])
     assert (found.n, found.n_positive, found.n_groups) == (120, sum(labels), 0)
     assert [*found.overall, *found.at_threshold] == sorted(METRICS, key=lambda name: METRICS[name].needs_threshold)
     for name, estimate in found.overall.items():
         expected = second_opinion(name, labels, scores)
         assert estimate.value == pytest.approx(expected, abs=TOLERANCES.get(name, 1e-6)), name
     for threshold, estimates in ((0.4, found.at_threshold), (0.5, found.at_half)):
-        called = [int(score >= threshold) for score in scores]
         for name, estimate in estimates.items():
-            assert estimate.value == pytest.approx(second_opinion(name, labels, scores, threshold), abs=1e-6), name
-            interval = estimate.interval
-            assert interval is not None
-            assert estimate.value is not None
-            assert interval.low <= estimate.value <= interval.high, name
-        right = sum(int(c == label) for c, label in zip(called, labels, strict=True))
+            assert estimate.numbers is not None, name
+            low, value, high = estimate.numbers
+            assert value == pytest.approx(second_opinion(name, labels, scores, threshold), abs=1e-6), name
+            assert low <= value <= high, name
+        right = int(np.sum((scores >= threshold) == labels))
         wilson = stats.binomtest(right, len(rows)).proportion_ci(method="wilson")
-        interval = estimates["accuracy"].interval
-        assert interval is not None
-        assert (interval.low, interval.high) == pytest.approx((wilson.low, wilson.high), abs=1e-9)
+        limits = wilson.low, right / len(rows), wilson.high
+        assert estimates["accuracy"].numbers == pytest.approx(limits, abs=1e-9)
 
 
-def test_groups_widen_what_they_must_and_are_counted() -> None:
-    rows = table(groups=12)
-    found = assess(rows, "BLD", 0.5)
+def test_groups_are_resampled_and_counted() -> None:
+    found = assess(table(groups=12))
     assert found.n_groups == 12
     assert not found.warnings
-    for estimate in (found.overall["brier"], found.overall["loss"], found.at_threshold["f1"]):
-        assert estimate.interval is not None
-        assert estimate.interval.method.startswith("cluster bootstrap, 12 groups")
-    accuracy = found.at_threshold["accuracy"].interval
-    assert accuracy is not None
-    assert accuracy.method == "Wilson, 12 groups"
+    methods = [
+        estimate.interval.method
+        for estimate in (found.overall["brier"], found.at_threshold["f1"], found.at_threshold["accuracy"])
+        if estimate.interval
+    ]
+    assert methods == [*["cluster bootstrap, 12 groups"] * 2, "Wilson, 12 groups"]
 
 
 def test_what_a_reader_must_know_is_said() -> None:
-    assert "treated as independent" in assess(table(), "BLD", 0.5).warnings[0]
-    assert "only 4 groups" in assess(table(groups=4), "BLD", 0.5).warnings[0]
+    assert "treated as independent" in assess(table()).warnings[0]
+    assert "only 4 groups" in assess(table(groups=4)).warnings[0]
     healthy = [Prediction(f"{i}", "", "No_BLD", "", 0.1 * i) for i in range(5)]
-    assert any("one class" in warning for warning in assess(healthy, "BLD", 0.5).warnings)
+    assert any("one class" in warning for warning in assess(healthy).warnings)
 
 
 @pytest.mark.parametrize(
@@ -117,11 +95,12 @@ def test_what_a_reader_must_know_is_said() -> None:
     ids=["perfect", "reversed", "all", "none", "two", "sick", "healthy", "nine healthy", "same", "sure"],
 )
 def test_edges_give_numbers_or_nothing(rows: list[Prediction]) -> None:
-    found = assess(rows, "BLD", 0.5)
-    assert all(math.isfinite(number) for number in every_number(found))
-    for estimate in [*found.overall.values(), *found.at_threshold.values()]:
-        if estimate.value is None:
-            assert estimate.note
+    found = assess(rows)
+    estimates = [*found.overall.values(), *found.at_threshold.values(), *found.at_half.values()]
+    estimates += [estimate for _, *pair in found.prevalences for estimate in pair]
+    for estimate in estimates:
+        assert all(map(math.isfinite, estimate.numbers or [estimate.value or 0]))
+        assert estimate.value is not None or estimate.note
     accuracy = found.at_threshold["accuracy"].interval
     assert accuracy is not None
     assert accuracy.low < accuracy.high
