@@ -1,4 +1,7 @@
-"""The user's own mistakes: each message says what was given, what was found and what to do."""
+"""The user's own mistakes: each message says what was given, what was found and what to do.
+
+The exit code is 2 if what was typed is wrong (an option, an argument, a configuration), 1 if what was found is wrong.
+"""
 
 from typing import Any
 

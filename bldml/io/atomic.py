@@ -6,17 +6,17 @@ import unicodedata
 from contextlib import suppress
 from pathlib import Path
 
-from bldml.errors import RunError
+from bldml.errors import RunError, UsageError
 
 _LONGEST_NAME = 200  # bytes; file systems allow 255, and a number is appended to make a name unique
 
 
 def check_name(name: str, what: str) -> None:
-    """Raise RunError unless `name` is safe as the name of a folder.
+    """Raise UsageError unless `name` is safe as the name of a folder.
 
     Args:
-        name: name of a run or an evaluation, as the user typed it.
-        what: what it is the name of, for the message: "run", "evaluation".
+        name: Name of a run or an evaluation, as the user typed it.
+        what: What it is the name of, for the message: "run", "evaluation".
 
     >>> check_name("resnet50-4711", "run")
     """
@@ -35,17 +35,17 @@ def check_name(name: str, what: str) -> None:
     else:
         return
     message = f"The {what} name {name!r} {problem}. Use a plain name such as resnet50-2."
-    raise RunError(message, "name-refused", what=what, found=name, reason=problem)
+    raise UsageError(message, "name-refused", what=what, found=name, reason=problem)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file so that it contains, at every moment, the whole old or the whole new content.
 
-    Text is encoded as UTF-8. Several processes may write the same file at once: the last one wins. The
-    file's mode follows the umask, so that a group's shared folder stays readable for the group.
+    Text is encoded as UTF-8. Several processes may write the same file at once: the last one wins. The file's mode
+    follows the umask, so that a group's shared folder stays readable for the group.
 
     Raises:
-        RunError: the file cannot be written; an old file is unchanged, and no temporary file is left.
+        RunError: The file cannot be written; an old file is unchanged, and no temporary file is left.
     """
     data = content.encode() if isinstance(content, str) else content
     # A short name, because the name of `path` may have the maximum length; "x" never opens another writer's file.

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bldml.errors import RunError
+from bldml.errors import RunError, UsageError
 from bldml.io.text import first_few, plain
 from bldml.metrics.assessment import Assessment
 from bldml.metrics.auroc import paired_auroc
@@ -127,17 +127,18 @@ def compare_runs(paths: Sequence[Path], evaluation: str | None = None) -> Compar
         evaluation: Name of an evaluation that all runs have; None for the test split of each run.
 
     Raises:
-        RunError: There are fewer than two different runs, a run is damaged or lacks this evaluation, or the evaluations
-            are of different photographs; the message lists the differences.
+        UsageError: There are fewer than two different runs.
+        RunError: A run is damaged or lacks this evaluation, or the evaluations are of different photographs; the
+            message lists the differences.
     """
     if len(paths) < 2:
         found = plain(str(paths[0])) if paths else "none"
         message = f"A comparison needs two runs or more, found {found}. Set run folders such as lightning_logs/<run>."
-        raise RunError(message, "runs-too-few", found=found, expected=2)
+        raise UsageError(message, "runs-too-few", found=found, expected=2)
     same = [path for path, count in Counter(path.resolve() for path in paths).items() if count > 1]
     if same:
         message = f"The run {plain(str(same[0]))} is given more than once. Name each run once."
-        raise RunError(message, "run-given-twice", path=same[0])
+        raise UsageError(message, "run-given-twice", path=same[0])
     if evaluation is not None:
         RunFolder(paths[0]).evaluation(evaluation)  # refuses an invalid name
     read = [read_run(RunFolder(path)) for path in paths]

@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from bldml.errors import TrainingError, UsageError
+from bldml.errors import ConfigError, TrainingError, UsageError
 from bldml.training.backbones import BACKBONES, BackboneName
 from bldml.training.checkpoint import is_state_dict
 from bldml.training.download import digits, fetch, matches
@@ -102,7 +102,7 @@ def _imagenet_file(name: BackboneName) -> Path:
     file, url = weights_file(name), weights_url(name)
     if file is None or url is None:
         message = f"Torchvision has no ImageNet weights for {name}: give a file, --model.weights FILE."
-        raise TrainingError(message, "weights-not-published", found=name)
+        raise ConfigError(message, "weights-not-published", found=name)
     remedy = (
         f"With internet access (on a login node), run\n  python -m bldml prefetch --backbone {name}\nwith the "
         "same TORCH_HOME as here (the folder of the cache; both machines must see it). Or give a file with "

@@ -251,7 +251,7 @@ def test_evaluations_of_two_sites_do_not_overwrite_each_other(bare: Path, tmp_pa
     assert "another --name" in refused.err
     assert (bare.parent / "evaluations/photos/predictions.csv").read_bytes() == before
     assert bldml(*options, tmp_path / "b" / "photos", "--name=b").code == 0
-    assert bldml(*options, tmp_path / "b" / "photos", "--name=test").code == 1
+    assert bldml(*options, tmp_path / "b" / "photos", "--name=test").mistake == "evaluation-name-reserved"
 
 
 def test_predict_takes_a_folder_and_no_manifest(bare: Path, run: Path, leaves: Path, bldml: Bldml) -> None:

@@ -23,6 +23,7 @@ from bldml.metrics.assessment import EvaluationMetrics, evaluate
 from bldml.metrics.operating_point import OperatingPoint
 from bldml.run.folder import RunFolder
 from bldml.run.predictions import Prediction, read_metrics, read_predictions, write_metrics, write_predictions
+from tests.support import mistake
 
 FILES = {"config.yaml": "seed_everything: 1\n"}
 HEADER = "path,group,true_class,predicted_class,probability\n"
@@ -109,13 +110,13 @@ def test_good_names(name: str, tmp_path: Path) -> None:
     ],
 )
 def test_bad_names(name: str, problem: str, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=problem) as raised:
+    with mistake("name-refused", found=name, what="evaluation") as raised:
         check_name(name, "evaluation")
-    assert str(raised.value).startswith("The evaluation name ")
+    assert problem in raised.value.fields["reason"]
     assert str(raised.value).isprintable()
-    with pytest.raises(RunError, match=problem):
+    with mistake("name-refused"):
         RunFolder.create(tmp_path / "logs", name, FILES)
-    with pytest.raises(RunError, match=problem):
+    with mistake("name-refused"):
         RunFolder(tmp_path).evaluation(name)
     assert not list(tmp_path.iterdir())
 

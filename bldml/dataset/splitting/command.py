@@ -19,7 +19,7 @@ from bldml.dataset.splitting.groups import Join, Link, LinkReason, find_links, f
 from bldml.dataset.splitting.previous import KeptAssignments, keep_assignments, read_previous
 from bldml.dataset.splitting.splits import SplitRequest, assign_samples
 from bldml.dataset.verify import Verified, verify
-from bldml.errors import DatasetError, UsageError
+from bldml.errors import DatasetError, RunError, UsageError
 from bldml.io.atomic import write_atomically
 from bldml.io.system import processors
 from bldml.io.text import counted, first_few
@@ -56,7 +56,7 @@ def split_photographs(
     folder = output.absolute().parent
     if not folder.is_dir():
         message = f"The folder {show_path(folder)} for --output does not exist. Create it first."
-        raise UsageError(message, "output-folder-missing", path=folder)
+        raise RunError(message, "output-folder-missing", path=folder)
     previous = read_previous(output, fresh)
     requested_folds, request = request.folds, request.following(previous)
     found = read_folders(root, aliases=class_aliases)

@@ -241,7 +241,7 @@ class LeafDataModule(LightningDataModule):
             return read_manifest(self.manifest, self.root, self.class_aliases, self.fold)
         if self.root is None:
             message = "Where are the photographs? Give --data.root FOLDER (or --data.manifest FILE)."
-            raise DatasetError(message, "data-root-not-given")
+            raise ConfigError(message, "data-root-not-given")
         if split == "predict":
             return read_unlabelled(self.root)
         fractions = {"val_fraction": self.val_fraction, "test_fraction": self.test_fraction}
