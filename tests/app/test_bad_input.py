@@ -1,6 +1,10 @@
-"""What bad input gets: a clear message, an exit code, no traceback, nothing half written."""
+"""What bad input gets: a clear message, an exit code, no traceback, nothing half written.
+
+Beside what tests/messages holds, whose pages check the same of their own mistakes.
+"""
 
 import csv
+import io
 import os
 import shutil
 import zipfile
@@ -16,19 +20,6 @@ from tests.support import SMALL, THREE_LAYERS, Bldml
 
 def copy(leaves: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(leaves, tmp_path / "data"))
-
-
-def no_images(root: Path) -> None:
-    for path in root.rglob("*.jpg"):
-        path.rename(path.with_suffix(".gif"))
-
-
-def one_class(root: Path) -> None:
-    shutil.rmtree(root / "BLD")
-
-
-def three_classes(root: Path) -> None:
-    shutil.copytree(root / "BLD", root / "scorch")
 
 
 def class_missing_in_val(root: Path) -> None:
@@ -58,13 +49,8 @@ def damaged(root: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "code", "fields"),
     [
-        (shutil.rmtree, "data-folder-missing", {}),
-        (no_images, "photographs-none", {}),
-        (one_class, "classes-not-two", {"found": ["No_BLD"]}),
-        (three_classes, "classes-not-two", {"found": ["BLD", "No_BLD", "scorch"]}),
         (class_missing_in_val, "class-missing-in-split", {"split": "val", "found": "BLD"}),
         (empty_test_split, "split-empty", {"split": "test"}),
-        (damaged, "photographs-unreadable", {}),
     ],
 )
 def test_folder(
@@ -89,18 +75,9 @@ def test_folder(
     ],
 )
 def test_option(options: list[str], code: str, leaves: Path, bldml: Bldml) -> None:
-    """Beside those in tests/messages/fit.txt."""
     outcome = bldml("fit", *SMALL, "--data.root", leaves, *options)
     assert outcome.mistake == code
     assert_clean(outcome.err)
-
-
-def test_run_name_that_exists(leaves: Path, bldml: Bldml) -> None:
-    taken = Path("lightning_logs/mine")
-    taken.mkdir(parents=True)
-    outcome = bldml("fit", *THREE_LAYERS, "--data.root", leaves, "--run_name=mine")
-    assert outcome.mistake == "run-exists"
-    assert list(taken.iterdir()) == []
 
 
 def test_output_folder_that_cannot_be_written(leaves: Path, bldml: Bldml) -> None:
@@ -132,14 +109,6 @@ def test_imagenet_weights_that_cannot_be_had(
     assert_clean(outcome.err)
 
 
-@pytest.mark.parametrize("verb", ["test", "predict", "validate"])
-def test_no_checkpoint(verb: str, tmp_path: Path, bldml: Bldml) -> None:
-    assert bldml(verb).mistake == "checkpoint-not-given"
-    outcome = bldml(verb, "--ckpt_path", tmp_path / "best.ckpt", "--data.root", tmp_path)
-    assert outcome.code == 1
-    assert "There is no checkpoint" in outcome.err
-
-
 class Evil:
     """Unpickled, it would leave a file behind."""
 
@@ -150,18 +119,16 @@ class Evil:
 def test_checkpoint_that_is_not_one(run: Path, tmp_path: Path, bldml: Bldml) -> None:
     good = (run / "checkpoints" / "best.ckpt").read_bytes()
     path = tmp_path / "best.ckpt"
-    cases: list[tuple[str, Callable[[], object], str]] = [
-        ("truncated", lambda: path.write_bytes(good[: len(good) // 2]), "damaged"),
-        ("empty", lambda: path.write_bytes(b""), "damaged"),
-        ("text", lambda: path.write_text("hello"), "damaged"),
-        ("hostile", lambda: torch.save({"state_dict": Evil()}, path), "more than tensors"),
-        ("foreign", lambda: torch.save({"state_dict": {}}, path), "not a bldml checkpoint"),
-    ]
-    for name, write, words in cases:
-        write()
+    pickled = io.BytesIO()
+    with zipfile.ZipFile(pickled, "w") as archive:
+        archive.writestr("archive/data.pkl", b"cos\nsystem\n(S'touch evil_was_here'\ntR.")
+    hostile = io.BytesIO()
+    torch.save({"state_dict": Evil()}, hostile)
+    cases = (good[: len(good) // 2], b"", b"hello", hostile.getvalue(), pickled.getvalue())
+    for number, content in enumerate(cases):
+        path.write_bytes(content)
         outcome = bldml("test", "--ckpt_path", path)
-        assert outcome.code == 1, name
-        assert words in outcome.err, name
+        assert outcome.mistake == "checkpoint-damaged", number
         assert_clean(outcome.err)
     assert not Path("evil_was_here").exists()
 
@@ -173,8 +140,6 @@ def test_checkpoint_that_is_not_one(run: Path, tmp_path: Path, bldml: Bldml) -> 
         ({"positive_class": "rust"}, "positive_class"),
         ({"temperature": float("nan")}, "temperature"),
         ({"image_size": 10**9}, "image_size"),
-        ({"format": 99}, "format is 99"),
-        ({"backbone": "resnet50"}, "do not fit resnet50"),
     ],
 )
 def test_checkpoint_that_describes_itself_wrongly(
@@ -184,15 +149,9 @@ def test_checkpoint_that_describes_itself_wrongly(
     content["bldml"] |= change
     torch.save(content, tmp_path / "best.ckpt")
     outcome = bldml("test", "--ckpt_path", tmp_path / "best.ckpt", "--trainer.accelerator=cpu")
-    assert outcome.code == 1
+    assert outcome.mistake == "checkpoint-header-wrong"
     assert words in outcome.err
     assert_clean(outcome.err)
-
-
-def test_positive_class_that_is_not_the_checkpoints(run: Path, bldml: Bldml) -> None:
-    outcome = bldml("test", "--ckpt_path", run / "checkpoints/best.ckpt", "--data.positive_class=No_BLD")
-    assert outcome.code == 2
-    assert "is BLD, not No_BLD" in outcome.err
 
 
 def test_empty_test_split_of_a_run_without_one(leaves: Path, bldml: Bldml) -> None:
@@ -239,16 +198,12 @@ def test_yaml_of_a_colleague(leaves: Path, bldml: Bldml) -> None:
     """Nothing outside the named packages is imported, duplicate keys and infinite numbers are refused."""
     Path("evil.py").write_text("open('evil_was_here', 'w')\nclass X: pass\n")
     cases = {
-        "trainer: {callbacks: [{class_path: evil.X}]}": "class-refused",
         "trainer: {callbacks: [evil.X]}": "class-refused",
         "trainer: {logger: {class_path: evil.X}}": "class-refused",
         "trainer: {plugins: [{class_path: os.system}]}": "class-refused",
-        "model: {lr: 0.1, lr: 0.2}": "config-not-yaml",
-        "model: {lr: .inf}": "config-not-yaml",
         "model: {lr: .nan}": "config-not-yaml",
         "model: {lrr: 0.1}": "option-wrong",
         "unfreezing: {start_epoc: 0}": "option-wrong",
-        "model: [1": "config-not-yaml",
     }
     for text, code in cases.items():
         Path("colleague.yaml").write_text(text + "\n")
@@ -265,29 +220,17 @@ def assert_clean(err: str) -> None:
     assert not Path("checkpoints").exists()
 
 
-def test_zip_is_no_checkpoint(tmp_path: Path, bldml: Bldml) -> None:
-    with zipfile.ZipFile(tmp_path / "best.ckpt", "w") as archive:
-        archive.writestr("archive/data.pkl", b"cos\nsystem\n(S'touch evil_was_here'\ntR.")
-    assert bldml("test", "--ckpt_path", tmp_path / "best.ckpt").code == 1
-    assert not Path("evil_was_here").exists()
-
-
 @pytest.mark.parametrize(
     ("text", "code"),
     [
         ("early_stopping: null", "config-group-no-mapping"),
         ("early_stopping: false", "config-group-no-mapping"),
         ("unfreezing: 2", "config-group-no-mapping"),
-        ("trainer: null", "config-group-no-mapping"),
-        ("early_stopping: {monitor: val_auroc}", "config-key-reserved"),
-        ("model: {lr: null}", "option-null"),
         ("plateau: {factor: null}", "option-null"),
         ("monitor: null", "option-wrong"),
         ("monitor: val_roc", "option-wrong"),
         ("data: {augmentation: {hue: 3}}", "settings-refused"),
         ("data: {augmentation: {rotaton: 5}}", "option-wrong"),
-        ("data: {augmentation: {crop_area: [0.9, 0.5]}}", "settings-refused"),
-        ("trainer: {overfit_batches: 1}", "trainer-option-unsupported"),
         ("trainer: {callbacks: [{class_path: EarlyStopping, init_args: {monitor: val_loss}}]}", "class-refused"),
     ],
 )
@@ -296,11 +239,6 @@ def test_configuration_that_would_be_misunderstood(text: str, code: str, leaves:
     outcome = bldml("fit", *THREE_LAYERS, "--data.root", leaves, "--config=mine.yaml")
     assert outcome.mistake == code
     assert_clean(outcome.err)
-
-
-def test_run_folder_given_as_checkpoint_and_option_before_the_command(run: Path, bldml: Bldml) -> None:
-    assert bldml("test", "--ckpt_path", run).mistake == "checkpoint-is-folder"
-    assert bldml("--trust_config", "fit").mistake == "command-not-first"
 
 
 def test_training_without_validation_says_that_there_is_no_best_checkpoint(leaves: Path, bldml: Bldml) -> None:

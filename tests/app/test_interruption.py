@@ -84,6 +84,13 @@ def stop_and_go_on(bldml: Bldml, leaves: Path, moments: list[str], *options: str
     return run
 
 
+def interrupt(bldml: Bldml, leaves: Path, moment: str, *options: str) -> RunFolder:
+    """A run that SIGTERM has stopped at this moment."""
+    signalling.PLAN |= {moment: TERM}
+    assert bldml("fit", *OPTIONS, "--data.root", leaves, "--run_name=hurt", *options).code == 143
+    return RunFolder(Path("lightning_logs/hurt"))
+
+
 MOMENTS = {
     "first and last batches": ["train 0 0", "train 0 4", "train 2 4"],
     "middle": ["train 0 2", "train 1 1", "train 1 2"],
@@ -217,9 +224,7 @@ def spoil(path: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["half of it", "one wrong bit"])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(how: str, steady: Path, leaves: Path, bldml: Bldml) -> None:
-    signalling.PLAN |= {"train 2 1": TERM}
-    assert bldml("fit", *OPTIONS, "--data.root", leaves, "--run_name=hurt").code == 143
-    run = RunFolder(Path("lightning_logs/hurt"))
+    run = interrupt(bldml, leaves, "train 2 1")
     spoil(run.last_checkpoint, how)
     outcome = bldml("fit", "--trust_config", "--resume", run.path)
     assert outcome.code == 0, outcome.err
@@ -230,9 +235,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(how: str, steady: Pat
 
 
 def test_with_both_checkpoints_damaged_nothing_is_begun_anew(leaves: Path, bldml: Bldml) -> None:
-    signalling.PLAN |= {"train 2 1": TERM}
-    assert bldml("fit", *OPTIONS, "--data.root", leaves, "--run_name=r").code == 143
-    run = RunFolder(Path("lightning_logs/r"))
+    run = interrupt(bldml, leaves, "train 2 1")
     for path in (run.last_checkpoint, run.previous_checkpoint):
         path.write_bytes(b"PK")
     before = sorted(path.name for path in run.checkpoints.iterdir())
@@ -262,8 +265,7 @@ def test_another_configuration_is_refused(options: list[str], words: list[str], 
 
 
 def test_what_changes_no_result_may_differ(steady: Path, leaves: Path, bldml: Bldml) -> None:
-    signalling.PLAN |= {"train 1 1": TERM}
-    assert bldml("fit", *OPTIONS, "--data.root", leaves, "--run_name=hurt").code == 143
+    interrupt(bldml, leaves, "train 1 1")
     options = ("--data.num_workers=1", "--checkpoint_minutes=0.001", "--run_name=other")
     assert bldml("fit", "--trust_config", "--resume=lightning_logs/hurt", *options).code == 0
     assert not Path("lightning_logs/other").exists()
@@ -273,8 +275,7 @@ def test_what_changes_no_result_may_differ(steady: Path, leaves: Path, bldml: Bl
 def test_a_run_that_was_moved_goes_on_in_its_new_place(leaves: Path, bldml: Bldml) -> None:
     """ModelCheckpoint by itself would forget the best score, and keep a worse checkpoint as the best."""
     assert bldml("fit", *OPTIONS, "--data.root", leaves, "--run_name=steady", "--monitor=val_auroc").code == 0
-    signalling.PLAN |= {"train 2 1": TERM}
-    assert bldml("fit", *OPTIONS, "--data.root", leaves, "--run_name=hurt", "--monitor=val_auroc").code == 143
+    interrupt(bldml, leaves, "train 2 1", "--monitor=val_auroc")
     Path("elsewhere").mkdir()
     Path("lightning_logs/hurt").rename("elsewhere/hurt")
     assert bldml("fit", "--trust_config", "--resume=elsewhere/hurt").code == 0
@@ -286,8 +287,7 @@ def test_photographs_that_were_added_are_left_aside_and_one_that_changed_is_name
 ) -> None:
     root = Path("leaves")
     shutil.copytree(leaves, root)
-    signalling.PLAN |= {"train 1 1": TERM}
-    assert bldml("fit", *OPTIONS, "--data.root", root, "--run_name=hurt").code == 143
+    interrupt(bldml, root, "train 1 1")
     shutil.copytree("lightning_logs/hurt", "lightning_logs/changed")
     shutil.copy(root / "BLD/leaf_0001.jpg", root / "BLD/added.jpg")
     outcome = bldml("fit", "--trust_config", "--resume=lightning_logs/hurt")
@@ -317,8 +317,7 @@ def test_a_recipe_that_begins_anew_at_each_unfreezing_goes_on_exactly(leaves: Pa
 
 
 def test_a_run_of_a_version_that_had_fewer_settings_goes_on(steady: Path, leaves: Path, bldml: Bldml) -> None:
-    signalling.PLAN |= {"train 1 1": TERM}
-    assert bldml("fit", *OPTIONS, "--data.root", leaves, "--run_name=hurt").code == 143
+    interrupt(bldml, leaves, "train 1 1")
     config = Path("lightning_logs/hurt/config.yaml")
     content = yaml.safe_load(config.read_text())
     del content["model"]["head"], content["model"]["frozen_mode"], content["unfreezing"]["blocks"]
@@ -383,9 +382,7 @@ def test_a_foreign_checkpoint_in_the_folder_is_not_touched(
 
 def test_what_was_logged_behind_the_checkpoint_is_not_doubled(steady: Path, leaves: Path, bldml: Bldml) -> None:
     """As after a SIGKILL: history.csv and TensorBoard hold an epoch that the checkpoint knows nothing of."""
-    signalling.PLAN |= {"epoch end 0": TERM}
-    assert bldml("fit", *OPTIONS, "--data.root", leaves, "--run_name=hurt").code == 143
-    run = RunFolder(Path("lightning_logs/hurt"))
+    run = interrupt(bldml, leaves, "epoch end 0")
     old = run.last_checkpoint.read_bytes()
     signalling.PLAN |= {"train 2 0": TERM}
     assert bldml("fit", "--trust_config", "--resume", run.path).code == 143
@@ -412,9 +409,7 @@ def test_checkpoint_minutes(leaves: Path, bldml: Bldml) -> None:
 
 def test_checkpoint_that_cannot_be_written(leaves: Path, bldml: Bldml) -> None:
     """A folder stands where the file is to be; the run ends with a message and the old checkpoint."""
-    signalling.PLAN |= {"train 1 1": TERM}
-    assert bldml("fit", *OPTIONS, "--data.root", leaves, "--run_name=r").code == 143
-    run = RunFolder(Path("lightning_logs/r"))
+    run = interrupt(bldml, leaves, "train 1 1")
     before = run.last_checkpoint.read_bytes()
     (run.checkpoints / "next.ckpt").mkdir()
     (run.checkpoints / "next.ckpt" / "x").touch()
@@ -427,20 +422,19 @@ def test_checkpoint_that_cannot_be_written(leaves: Path, bldml: Bldml) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("option", "code"),
     [
-        (["--resume=nowhere"], "nowhere has no config.yaml"),
-        (["--resume=lightning_logs/r/checkpoints/last.ckpt"], "Its run is"),
-        (["--resume=lightning_logs"], "has no config.yaml"),
-        (["--checkpoint_minutes=0"], "checkpoint_minutes"),
-        (["--checkpoint_minutes=-3"], "checkpoint_minutes"),
+        ("--resume=lightning_logs/r/checkpoints/last.ckpt", "resume-no-run"),
+        ("--resume=lightning_logs", "resume-no-run"),
+        ("--checkpoint_minutes=0", "option-wrong"),
+        ("--checkpoint_minutes=-3", "option-wrong"),
     ],
 )
-def test_resume_of_what_is_no_run(options: list[str], words: str, steady: Path, bldml: Bldml) -> None:
+def test_resume_of_what_is_no_run(option: str, code: str, steady: Path, bldml: Bldml) -> None:
     shutil.copytree(steady, "lightning_logs/r")
-    outcome = bldml("fit", "--trust_config", *options)
-    assert outcome.code == 2
-    assert words in outcome.err
+    outcome = bldml("fit", "--trust_config", option)
+    assert outcome.mistake == code
+    assert ("Its run is" in outcome.err) == ("last.ckpt" in option)
     assert "Traceback" not in outcome.err
 
 
@@ -452,9 +446,7 @@ def test_a_trial_run_can_be_stopped_too(leaves: Path, bldml: Bldml) -> None:
 
 
 def test_checkpoint_of_a_stopped_run_can_be_tested(leaves: Path, bldml: Bldml) -> None:
-    signalling.PLAN |= {"train 1 1": TERM}
-    assert bldml("fit", *OPTIONS, "--data.root", leaves, "--run_name=r").code == 143
-    last = Path("lightning_logs/r/checkpoints/last.ckpt")
+    last = interrupt(bldml, leaves, "train 1 1").last_checkpoint
     assert bldml("test", "--trust_config", "--ckpt_path", last, "--trainer.accelerator=cpu").code == 0
     assert checkpoint(last)["epoch"] == 1
     assert torch.load(last, weights_only=True)["bldml_resume"]["position"] == "batch"
@@ -538,9 +530,7 @@ def test_a_callback_whose_state_cannot_be_read_back_is_named_at_the_first_save(l
 
 
 def test_a_kill_between_two_renames_loses_nothing(steady: Path, leaves: Path, bldml: Bldml) -> None:
-    signalling.PLAN |= {"train 1 1": TERM}
-    assert bldml("fit", *OPTIONS, "--data.root", leaves, "--run_name=hurt").code == 143
-    run = RunFolder(Path("lightning_logs/hurt"))
+    run = interrupt(bldml, leaves, "train 1 1")
     run.last_checkpoint.rename(run.next_checkpoint)
     outcome = bldml("fit", "--trust_config", "--resume", run.path)
     assert outcome.code == 0
