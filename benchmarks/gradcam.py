@@ -20,12 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from bldml.app.evaluation import load_weights
 from bldml.app.explain import find_masks
 from bldml.dataset.folders import read_unlabelled
 from bldml.dataset.images import load_rgb
-from bldml.inference.explain import attention, predict_with_map, read_mask
-from bldml.inference.gradcam import GradCam
+from bldml.inference import attention, load_weights, predict_with_map, read_mask
 from bldml.metrics.bootstrap import bootstrap
 from bldml.metrics.proportions import proportion
 from bldml.training.checkpoint import read_checkpoint
@@ -55,20 +53,14 @@ def by_other_maps(checkpoint_path: Path, photographs: Path, masks: Path) -> dict
     load_weights(model, checkpoint)
     samples = read_unlabelled(photographs).splits["predict"]
     found = find_masks(masks, samples)
-    with GradCam(model) as gradcam:
-        maps = {sample.name: predict_with_map(gradcam, sample.path, header.temperature)[1] for sample in samples}
+    maps = {sample.name: predict_with_map(model, sample.path, header.temperature)[1] for sample in samples}
     unit = {name: cam / cam.sum() for name, cam in maps.items() if cam.sum() > 0}
     total = np.sum(list(unit.values()), axis=0)
     rows: dict[str, Row] = {}
     for sample in samples:
         others = (total - unit.get(sample.name, 0)).astype(np.float32)
         size = load_rgb(sample.path).size
-        shares = attention(others, *read_mask(found[sample.name], sample.path, size))
-        rows[sample.name] = {
-            "leaf_enrichment": shares.leaf_enrichment,
-            "lesion_enrichment": shares.lesion_enrichment,
-            "lesion_enrichment_within_leaf": shares.lesion_enrichment_within_leaf,
-        }
+        rows[sample.name] = attention(others, *read_mask(found[sample.name], sample.path, size))
     return rows
 
 

@@ -64,8 +64,7 @@ def children() -> list[int]:
 
 def measure(root: Path) -> dict[str, Any]:
     """One run, in this process."""
-    from bldml.app.leaks import check_splits, write_phashes
-    from bldml.app.photographs import photographs_table
+    from bldml.app.photographs import check_splits, photographs_table, write_phashes
     from bldml.dataset.manifest import to_manifest
     from bldml.run.folder import RunFolder
     from bldml.training.data.datamodule import LeafDataModule

@@ -3,7 +3,9 @@
 import sys
 from argparse import ArgumentError
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, get_type_hints
 
@@ -14,7 +16,6 @@ from bldml.training.process import Session, wait_briefly
 
 if TYPE_CHECKING:
     from bldml.training.module import LeafClassifier
-    from bldml.training.resume.signals import InterruptSignals
 
 VERBS = {
     "fit": "train a classifier on labelled photographs",
@@ -22,8 +23,6 @@ VERBS = {
     "test": "evaluate a checkpoint on its test split or another labelled folder",
     "predict": "classify photographs without labels",
 }
-
-
 # doctor accepts the options of fit beside its own, so it parses its arguments itself.
 DOCTOR = "check before submitting a job that a fit with these options would run"
 
@@ -38,14 +37,12 @@ def main(argv: Sequence[str] | None = None, model_class: "type[LeafClassifier] |
         model_class: A classifier class of your own for fit, validate, test and predict; None for LeafClassifier.
 
     Returns:
-        The exit code: 0 for success, 1 for an error in data, checkpoint or disk, 2 for an invalid command line or
-        configuration, 130 after Ctrl-C.
+        The exit code: 0 for success, that of `bldml.errors` after a mistake, 130 after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        if argv is None:
-            return _run(arguments, model_class, None)
-        with Session() as session:
+        # A process that ends with its command is not restored: a late signal must not fail a finished job.
+        with nullcontext() if argv is None else Session() as session:
             return _run(arguments, model_class, session)
     except BldmlError as error:
         return show_mistake(error, arguments[0])
@@ -60,44 +57,46 @@ def show_mistake(error: BldmlError, command: str) -> int:
 
 
 def _run(arguments: list[str], model_class: "type[LeafClassifier] | None", session: Session | None) -> int:
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        sys.stdout.write(overview())
-        return 0
-    if arguments[0] == "--version":
-        sys.stdout.write(f"bldml {__version__}\n")
-        return 0
-    name = arguments[0]
+    name = arguments[0] if arguments else "help"
     if name in COMMANDS:
-        return _run_command(COMMANDS[name], arguments)
-    if name == "doctor":
+        _run_command(COMMANDS[name], arguments)
+    elif name == "doctor":
         from bldml.doctor.command import main as doctor
 
         return doctor(arguments[1:])
-    if name in VERBS or name.startswith("--print_completion"):
-        return _run_verb(arguments, model_class, session)
+    elif name in VERBS or name.startswith("--print_completion"):
+        _run_verb(arguments, model_class, session)
+    elif name in ("-h", "--help", "help"):
+        sys.stdout.write(overview())
+    elif name == "--version":
+        sys.stdout.write(f"bldml {__version__}\n")
+    else:
+        raise _unknown(name)
+    return 0
+
+
+def _unknown(name: str) -> UsageError:
     if name.startswith("-"):
         message = f"Write the command before its options: bldml fit {name} …\n{overview()}"
-        raise UsageError(message, "command-not-first", found=name)
+        return UsageError(message, "command-not-first", found=name)
     near = get_close_matches(name, [*VERBS, *COMMANDS, "doctor"], 1)
     hint = f" Did you mean {near[0]}?" if near else ""
-    raise UsageError(f"There is no command {name!r}.{hint}\n{overview()}", "command-unknown", found=name, near=near)
+    return UsageError(f"There is no command {name!r}.{hint}\n{overview()}", "command-unknown", found=name, near=near)
 
 
 def overview() -> str:
     """Return all commands with one line each."""
-    lines = [f"  {verb:10} {text}" for verb, text in VERBS.items()]
-    for name, function in COMMANDS.items():
-        first_line = _first_line(function)
-        lines.append(f"  {name:10} {first_line[0].lower()}{first_line[1:].rstrip('.')}")
-    lines.append(f"  {'doctor':10} {DOCTOR}")
+    plain = {name: _first_line(function).rstrip(".") for name, function in COMMANDS.items()}
+    plain = {name: text[0].lower() + text[1:] for name, text in plain.items()}
+    lines = (f"  {name:10} {text}\n" for name, text in (VERBS | plain | {"doctor": DOCTOR}).items())
     return (
         "usage: bldml COMMAND [options]      (or python -m bldml COMMAND)\n\n"
-        "Train and evaluate binary leaf-disease classifiers.\n\n" + "\n".join(lines) + "\n\n"
+        "Train and evaluate binary leaf-disease classifiers.\n\n" + "".join(lines) + "\n"
         "bldml COMMAND --help lists a command's options; bldml fit --print_config prints a commented configuration.\n"
     )
 
 
-def _run_command(function: Callable[..., None], arguments: list[str]) -> int:
+def _run_command(function: Callable[..., None], arguments: list[str]) -> None:
     import jsonargparse
 
     from bldml.io.arguments import explain_mistake
@@ -121,18 +120,10 @@ def _run_command(function: Callable[..., None], arguments: list[str]) -> int:
         function(**options)
     except OSError as error:  # an error of a disk or path, wherever it occurs
         raise RunError(str(error), "file-failed", path=error.filename, reason=error.strerror) from error
-    return 0
 
 
-def _run_verb(arguments: list[str], model_class: "type[LeafClassifier] | None", session: Session | None) -> int:
-    """Run a Lightning command; settings that must precede the import of torch, which takes seconds, come first.
-
-    Args:
-        arguments: The command line.
-        model_class: See `main`.
-        session: Restores the process; None if the process ends with the command. Then the signal handlers stay, because
-            a late signal must not turn a finished job into a failed one.
-    """
+def _run_verb(arguments: list[str], model_class: "type[LeafClassifier] | None", session: Session | None) -> None:
+    """Run a Lightning command; settings that must precede the import of torch, which takes seconds, come first."""
     from bldml.training.resume.signals import InterruptSignals
 
     wait_briefly()
@@ -141,36 +132,25 @@ def _run_verb(arguments: list[str], model_class: "type[LeafClassifier] | None", 
         signals.install()
         if session is not None:
             session.callback(signals.restore)
-    from bldml.app import lightning_cli  # noqa: F401  # loads torch
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    from bldml.app.lightning_cli import LeafCLI  # loads torch
 
     if session is not None:
         session.keep_libraries()
-    return _run_lightning(arguments, signals, model_class)
-
-
-def _run_lightning(
-    arguments: list[str], signals: "InterruptSignals", model_class: "type[LeafClassifier] | None"
-) -> int:
-    """Run a Lightning command; a MisconfigurationException becomes a TrainingError."""
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-
-    from bldml.app.lightning_cli import LeafCLI
-
     # Lightning's --print_config prints comments only on request.
     with_comments = {"--print_config": "--print_config=comments"}
     try:
         LeafCLI([with_comments.get(argument, argument) for argument in arguments], signals, model_class)
     except MisconfigurationException as error:
         raise TrainingError(str(error), "lightning-refused") from error
-    return 0
 
 
 def _switched(arguments: list[str], switches: set[str]) -> list[str]:
     """Allow `--fresh` without a value, where jsonargparse requires `--fresh true`."""
-    following = [*arguments[1:], ""]
     return [
         f"{argument}=true" if argument in switches and after.lower() not in ("true", "false") else argument
-        for argument, after in zip(arguments, following, strict=False)
+        for argument, after in pairwise([*arguments, ""])
     ]
 
 

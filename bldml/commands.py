@@ -125,14 +125,9 @@ def split(
     from bldml.dataset.splitting.splits import SplitRequest
 
     text = split_photographs(
-        root,
-        output,
-        SplitRequest(val, test, folds, seed),
-        group=group,
-        gap_seconds=gap_seconds,
-        class_aliases=class_aliases,
-        fresh=fresh,
-    )
+        root, output, SplitRequest(val, test, folds, seed),
+        group=group, gap_seconds=gap_seconds, class_aliases=class_aliases, fresh=fresh,
+    )  # fmt: skip
     sys.stdout.write(text)
 
 
@@ -161,14 +156,9 @@ def audit(
 
     try:
         audited, text = audit_photographs(
-            root,
-            output,
-            version=__version__,
-            manifest=manifest,
-            positive_class=positive_class,
-            class_aliases=class_aliases,
-            workers=None if workers == "auto" else workers,
-        )
+            root, output, version=__version__, manifest=manifest, positive_class=positive_class,
+            class_aliases=class_aliases, workers=None if workers == "auto" else workers,
+        )  # fmt: skip
     except BldmlError as error:
         error.exit_code = 2  # 1 means errors in the photographs
         raise

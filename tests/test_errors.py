@@ -27,7 +27,7 @@ SEVERAL = {
         "photographs-none",
         "photographs-unreadable",
     ),
-    *("plateau-out-of-range", "split-empty", "trainer-option-unsupported", "weights-not-published"),
+    *("plateau-out-of-range", "split-empty", "weights-not-published"),
 }
 
 

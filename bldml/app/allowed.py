@@ -34,13 +34,7 @@ ALLOWED: dict[str, tuple[type, tuple[type, ...]]] = {
     "data.augmentation": (Augmentation, (Augmentation,)),
     "trainer.callbacks": (
         Callback,
-        (
-            GradientAccumulationScheduler,
-            LearningRateMonitor,
-            ModelCheckpoint,
-            ModelSummary,
-            TQDMProgressBar,
-        ),
+        (GradientAccumulationScheduler, LearningRateMonitor, ModelCheckpoint, ModelSummary, TQDMProgressBar),
     ),
     "trainer.logger": (Logger, (CSVLogger, TensorBoardLogger)),
     "trainer.plugins": (ClusterEnvironment, (RequeueEnvironment,)),

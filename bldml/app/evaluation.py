@@ -1,11 +1,15 @@
-"""Evaluations: of the best checkpoint after a fit, and of any checkpoint on a split, a folder or a manifest."""
+"""Evaluations: of the best checkpoint after a fit, and of any checkpoint on a split, a folder or a manifest.
+
+Images and report are optional results. If they cannot be made, a warning is printed and nothing else fails.
+"""
 
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +17,33 @@ from jsonargparse import Namespace
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer
 
-from bldml.app.after_evaluation import describe_evaluation, draw_images, enter_in_ledger, remove_pictures, report_run
-from bldml.app.fit import write_excluded
-from bldml.app.leaks import check_external, check_unseen
-from bldml.app.messages import device_name, format_metrics, report_data, report_excluded, say_warning
-from bldml.app.photographs import compare_with_training
-from bldml.dataset.files import show_path
-from bldml.errors import CheckpointError, ConfigError, RunError
-from bldml.io.atomic import check_name, write_atomically
+from bldml.app.explain import draw_images, remove_pictures
+from bldml.app.messages import (
+    describe_failure,
+    device_name,
+    format_metrics,
+    report_data,
+    report_excluded,
+    say_warning,
+)
+from bldml.app.photographs import check_external, check_unseen, compare_with_training, seen_by, write_excluded
+from bldml.dataset.files import escape_path, shell_word, show_path
+from bldml.dataset.samples import SPLITS
+from bldml.errors import ConfigError, RunError
+from bldml.inference import load_weights
+from bldml.io.atomic import write_atomically
 from bldml.io.documents import mapping_or_nothing
 from bldml.run.folder import RunFolder
-from bldml.training.checkpoint import DATA_SETTINGS, Checkpoint, Header, read_checkpoint
+from bldml.run.ledger import LedgerEntry, append_entry
+from bldml.run.photographs import read_photograph_table
+from bldml.run.provenance import DIGEST_DIGITS, ROLES, Provenance, count_known, role_of
+from bldml.training.checkpoint import DATA_SETTINGS, Checkpoint, Header, read_checkpoint, software_versions
 from bldml.training.data.datamodule import LeafDataModule
 from bldml.training.lightning_internals import disarm
 from bldml.training.module import LeafClassifier
 from bldml.training.recording import PredictionRecorder
 from bldml.training.resume.callback import interrupt_evaluation
 from bldml.training.resume.signals import InterruptSignals
-
-OWN_NAMES = ("train", "val", "test")
 
 
 def evaluate_after_fit(
@@ -44,18 +56,12 @@ def evaluate_after_fit(
     *,
     report: bool,
 ) -> None:
-    """Evaluate the best checkpoint on one device, and print the paths of the results.
+    """Evaluate the best checkpoint on one device like the fit's, and print the paths of the results.
 
-    Args:
-        trainer: The trainer of the fit; its kind of device and its precision are used.
-        model: Model that gets the best checkpoint's weights.
-        datamodule: Data module with the photographs of the fit.
-        run: The run folder.
-        splits: Splits to evaluate; empty ones are skipped.
-        signals: Flags of the signals that interrupt a fit.
-        report: Whether to make images and write the report.
+    Empty splits are skipped. `report` says whether to make images and to write the report.
 
     Raises:
+        RunError: There is no best checkpoint.
         Interrupted: A signal was received; finished evaluations stay.
     """
     if not run.best_checkpoint.is_file():
@@ -65,27 +71,23 @@ def evaluate_after_fit(
     if splits:
         checkpoint = read_checkpoint(run.best_checkpoint)
         load_weights(model, checkpoint)
-        evaluated = {}
-        for split in splits:
-            if data.collection.splits.get(split):
-                single = disarm(
-                    Trainer(
-                        accelerator=trainer.strategy.root_device.type,
-                        devices=1,
-                        precision=trainer.precision,
-                        logger=False,
-                        enable_checkpointing=False,
-                        enable_model_summary=False,
-                        enable_progress_bar=trainer.progress_bar_callback is not None,
-                        default_root_dir=trainer.default_root_dir,
-                        plugins=[LightningEnvironment()],
-                        callbacks=[interrupt_evaluation(signals)],
-                    )
-                )
-                run_evaluation(single, model, datamodule, checkpoint, split, run.evaluation(split))
-                if split != "train":
-                    evaluated[run.evaluation(split)] = data.samples(split)
+        filled = [split for split in splits if data.collection.splits.get(split)]
+        for split in filled:
+            single = Trainer(
+                accelerator=trainer.strategy.root_device.type,
+                devices=1,
+                precision=trainer.precision,
+                logger=False,
+                enable_checkpointing=False,
+                enable_model_summary=False,
+                enable_progress_bar=trainer.progress_bar_callback is not None,
+                default_root_dir=trainer.default_root_dir,
+                plugins=[LightningEnvironment()],
+                callbacks=[interrupt_evaluation(signals)],
+            )
+            run_evaluation(disarm(single), model, datamodule, checkpoint, split, run.evaluation(split))
         if report:
+            evaluated = {run.evaluation(split): data.samples(split) for split in filled if split != "train"}
             draw_images(model, checkpoint, evaluated, trainer.strategy.root_device, signals.check)
             signals.check()
     if report:
@@ -120,21 +122,23 @@ def evaluate_checkpoint(
         report: Whether to make images and write the report of the checkpoint's run.
 
     Raises:
-        CheckpointError, DatasetError, RunError: The evaluation is not possible; nothing was written.
+        ConfigError, CheckpointError, DatasetError, RunError: The evaluation is not possible; nothing was written.
     """
     header = checkpoint.header
-    if name in OWN_NAMES and (external or split == "predict"):
+    if name in SPLITS and (external or split == "predict"):
         message = f"{name} is the name of a split of the run. Set another --name."
-        raise RunError(message, "evaluation-name-reserved", found=name)
-    folder = output or _output_folder(checkpoint.path, name or _default_name(datamodule, split, external=external))
+        raise ConfigError(message, "evaluation-name-reserved", found=name)
+    run = RunFolder.of_checkpoint(checkpoint.path)
+    home = run or RunFolder(checkpoint.path.absolute().parent)
+    folder = output or home.evaluation(name or _default_name(datamodule, split, external=external))
     _check_same(folder, split, datamodule)
     load_weights(model, checkpoint)
     data = datamodule.read_for_evaluation(split, header.class_names, whole=external)
     report_data(data, datamodule.fold)
-    run = RunFolder.of_checkpoint(checkpoint.path)
+    near = None
     if split == "test":
         check_unseen(data, checkpoint)
-    near = check_external(data, run, datamodule.on_leak) if external and split == "test" else None
+        near = check_external(data, run, datamodule.on_leak) if external else None
     known = header.fingerprints.get(split)
     if not external and known and data.dataset_digests[split] != known:
         how = "photographs were added, removed, changed or relabelled"
@@ -163,19 +167,12 @@ def run_evaluation(
     external: bool = False,
     near: int | None = None,
 ) -> None:
-    """Run the model on a split; write predictions, metrics and provenance.json; print the metrics.
+    """Run the model on a split, or on `predict`; write predictions, metrics and provenance.json; print the metrics.
 
-    Args:
-        trainer: Trainer without loggers.
-        model: Model with the checkpoint's weights.
-        datamodule: Data module that has read the photographs.
-        checkpoint: The classifier.
-        split: `train`, `val`, `test` or `predict`.
-        folder: Output folder.
-        external: Whether the command names photographs other than those of the run's data set.
-        near: Number of photographs with a near duplicate in training or validation; None if unknown.
+    `external` says whether the command names photographs other than those of the run's data set, `near` how many of
+    them have a near duplicate in training or validation, None if unknown.
     """
-    made, data = _make(folder), datamodule.photographs
+    made = _make(folder)
     recorder = PredictionRecorder(folder, checkpoint.header)
     trainer.callbacks.append(recorder)  # type: ignore[attr-defined]  # set by a connector
     start = time.monotonic()
@@ -189,43 +186,82 @@ def run_evaluation(
             trainer.test(model, datamodule=datamodule, verbose=False)
         device = device_name(trainer.strategy.root_device)
         seconds = round(time.monotonic() - start, 3)
-        recorder.write(len(data.samples(split)))
+        recorder.write(len(datamodule.photographs.samples(split)))
     finally:
         if made:
             with suppress(OSError):  # removes only empty folders
                 folder.rmdir()
                 folder.parent.rmdir()
-    provenance = describe_evaluation(datamodule, checkpoint, split, external=external)
+    provenance = _describe(datamodule, checkpoint, split, external=external)
     provenance = replace(provenance, seconds=seconds, device=device, near_training_photographs=near)
     write_atomically(folder / "provenance.json", json.dumps(asdict(provenance), indent=2) + "\n")
     with suppress(RunError):  # images of a previous evaluation that remain do not match and are not shown
         remove_pictures(folder)
     if recorder.metrics is not None:
-        run = RunFolder.of_checkpoint(checkpoint.path)
-        enter_in_ledger(run, checkpoint, folder.name, split, data.dataset_digests.get(split), recorder.metrics.n)
+        _enter_in_ledger(checkpoint, folder.name, split, provenance.dataset_fingerprint, recorder.metrics.n)
         sys.stdout.write(format_metrics(split, recorder.metrics, checkpoint.header))
 
 
-def load_weights(model: LeafClassifier, checkpoint: Checkpoint) -> None:
-    """Load a checkpoint's weights into the model.
+def _describe(datamodule: LeafDataModule, checkpoint: Checkpoint, split: str, *, external: bool) -> Provenance:
+    """Return the origin of an evaluation and its role: what its photographs are to the run."""
+    data = datamodule.photographs
+    collection, digests, header = data.collection, data.contents_of(split).digests, checkpoint.header
+    digest = data.dataset_digests.get(split, "")
+    if split in ROLES and header.fingerprints.get(split) == digest:
+        known: dict[str, int] | None = dict.fromkeys(ROLES, 0) | {split: len(digests)}
+    else:
+        known = _count_known(digests, checkpoint)
+    return Provenance(
+        role=role_of(split, digest, header.fingerprints, len(digests), known, own=not external),
+        known=known,
+        split=split,
+        dataset_fingerprint=digest,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=tuple(sys.argv),
+        checkpoint=str(checkpoint.path.absolute()),
+        epoch=checkpoint.epoch,
+        root=str(collection.root.absolute()),
+        manifest=None if datamodule.manifest is None else str(Path(datamodule.manifest).absolute()),
+        fold=datamodule.fold,
+        ignored=dict(collection.ignored),
+        excluded=len(data.excluded),
+        versions=software_versions(),
+    )
 
-    Raises:
-        CheckpointError: The weights do not fit the architecture that the checkpoint names.
-    """
+
+def _count_known(digests: Iterable[str], checkpoint: Checkpoint) -> dict[str, int] | None:
+    """Count the photographs that belong to the run: by its table or, without one, by the digests in the checkpoint."""
+    run = RunFolder.of_checkpoint(checkpoint.path)
+    with suppress(RunError):  # a run of an older version, or one without its table
+        if run is not None and (known := count_known(digests, read_photograph_table(run.photographs))) is not None:
+            return known
+    seen = seen_by(checkpoint)
+    return {"seen": sum(digest[:DIGEST_DIGITS] in seen for digest in digests)} if seen else None
+
+
+def _enter_in_ledger(checkpoint: Checkpoint, name: str, split: str, digest: str, n: int) -> None:
+    """Add an evaluation to the ledger of the checkpoint's run, if it lies in one."""
+    run, path = RunFolder.of_checkpoint(checkpoint.path), checkpoint.path.absolute()
+    if run is None:
+        return
+    shown = path.relative_to(run.path.absolute()) if path.is_relative_to(run.path.absolute()) else path
+    now = datetime.now(UTC).isoformat(timespec="seconds")
     try:
-        model.load_state_dict(checkpoint.state_dict)
-    except RuntimeError as error:
-        expected, reason = checkpoint.header.backbone, str(error)
-        message = f"The weights in {checkpoint.path} do not fit {expected}, the backbone in its header."
-        raise CheckpointError(
-            message, "weights-of-other-backbone", path=checkpoint.path, expected=expected, reason=reason
-        ) from error
+        append_entry(run, LedgerEntry(now, name, split, digest, n, escape_path(shown)))
+    except RunError as error:
+        say_warning(f"This evaluation was not added to the ledger of its run. {error}")
 
 
-def _output_folder(checkpoint: Path, name: str) -> Path:
-    check_name(name, "evaluation")
-    run = RunFolder.of_checkpoint(checkpoint)
-    return (run or RunFolder(checkpoint.absolute().parent)).evaluation(name)
+def report_run(run: RunFolder) -> None:
+    """Write the report of a run; errors become warnings."""
+    try:
+        # Here because only the report needs Matplotlib and Jinja2.
+        from bldml.report.page import write_report
+
+        sys.stdout.write(f"Report: {show_path(write_report(run))}\n")
+    except Exception as error:
+        command = f"python -m bldml report {shell_word(run.path)}"
+        say_warning(f"The report could not be written: {describe_failure(error)}\nTo try again: {command}")
 
 
 def _default_name(datamodule: LeafDataModule, split: str, *, external: bool) -> str:
@@ -236,7 +272,7 @@ def _default_name(datamodule: LeafDataModule, split: str, *, external: bool) -> 
         return "photographs"
     source = source.absolute()
     name = (source.name if source.is_dir() else source.stem).lstrip(".-") or "photographs"
-    return f"external_{name}" if name in OWN_NAMES else name
+    return f"external_{name}" if name in SPLITS else name
 
 
 def _check_same(folder: Path, split: str, datamodule: LeafDataModule) -> None:
@@ -258,25 +294,19 @@ def _check_same(folder: Path, split: str, datamodule: LeafDataModule) -> None:
 
 
 def _make(folder: Path) -> bool:
-    if folder.is_dir():
-        return False
+    made = not folder.is_dir()
     try:
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         message = f"Cannot create the folder {folder}: {error.strerror}. Set another one with --output."
         raise RunError(message, "output-not-makable", path=folder, reason=error.strerror) from error
-    return True
+    return made
 
 
 def take_from_checkpoint(typed: Namespace, header: Header) -> tuple[dict[str, Any], bool]:
-    """The defaults that a checkpoint gives to an evaluation.
+    """Return the defaults that a checkpoint gives to a verb's configuration, by dotted key.
 
-    Args:
-        typed: The verb's configuration without them.
-        header: What the checkpoint says of itself.
-
-    Returns:
-        Defaults by dotted key, and whether the photographs are others than those that the run was divided from.
+    Also returns whether the photographs are others than those that the run was divided from.
 
     Raises:
         ConfigError: The positive class typed is not the checkpoint's.
@@ -303,11 +333,7 @@ def take_from_checkpoint(typed: Namespace, header: Header) -> tuple[dict[str, An
 
 
 def check_division(data: Namespace, header: Header) -> None:
-    """Refuse another division of the checkpoint's own photographs: it would test on what was trained on.
-
-    Raises:
-        ConfigError: A share differs.
-    """
+    """Raise ConfigError for other splits of the checkpoint's own photographs: it would test on what was trained on."""
     for key in ("val_fraction", "test_fraction", "fold"):
         own = header.settings["data"].get(key, data[key])
         if data[key] != own:

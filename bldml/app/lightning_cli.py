@@ -79,8 +79,8 @@ class LeafCLI(LightningCLI):
         if self.trusted and not self.is_child:
             say_warning(f"--trust_config: this configuration may name classes that bldml does not know. {RISK}")
         set_up_parsing(None if self.trusted else allowed_paths())
-        args = with_present_options([argument for argument in args if argument != "--trust_config"])
-        args = with_config_of_run(args)
+        args = [argument for argument in args if argument != "--trust_config"]
+        args = with_config_of_run(with_present_options(args))
         check_files(args)
         self.parsers: dict[str, LightningArgumentParser] = {}
         self.verb = args[0] if args else ""
@@ -107,14 +107,9 @@ class LeafCLI(LightningCLI):
 
         Making a parser is slow, so only one is made. Without a command all are needed, for tab completion.
         """
-        hidden = {"model", "datamodule", "weights_only", "ckpt_path"}
-        verbs = {
-            "fit": hidden | {"train_dataloaders", "val_dataloaders"},
-            "validate": hidden | {"dataloaders", "verbose"},
-            "test": hidden | {"dataloaders", "verbose"},
-            "predict": hidden | {"dataloaders", "return_predictions"},
-        }
-        return {verb: hides for verb, hides in verbs.items() if verb == self.verb or self.verb not in verbs}
+        hidden = {"model", "datamodule", "weights_only", "ckpt_path", "train_dataloaders", "val_dataloaders"}
+        hidden |= {"dataloaders", "verbose", "return_predictions"}
+        return {verb: hidden for verb in DESCRIPTIONS if verb == self.verb or self.verb not in DESCRIPTIONS}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add our options; Lightning calls this once per command, in the order of `subcommands`."""
@@ -148,10 +143,8 @@ class LeafCLI(LightningCLI):
         if not self.external:
             check_division(config.data, header)
         # Only the checkpoint defines the classifier, whatever a configuration file says.
-        config.model.backbone, config.model.image_size, config.model.weights = (
-            header.backbone, header.image_size, "none",
-        )  # fmt: skip
-        config.data.image_size = header.image_size
+        config.model.backbone, config.model.weights = header.backbone, "none"
+        config.model.image_size = config.data.image_size = header.image_size
         for key in ("root", "manifest"):
             config.data[key] = defaults[f"data.{key}"]
 
@@ -171,7 +164,8 @@ class LeafCLI(LightningCLI):
             self.plan = make_plan(config.fit, self.job, self.parsers["fit"], self.hold)
             if seed is True and self.plan is not None and self.plan.seed is not None:  # drawn when the run was started
                 seed = self.plan.seed
-        config[verb].seed_everything = checked_seed(seed)
+        seed = config[verb].seed_everything = checked_seed(seed)
+        config[verb].model.seed = config[verb].data.seed = int(seed)
         return config
 
     def hold(self, run: RunFolder, wait: float = 0.0) -> None:
@@ -197,12 +191,6 @@ class LeafCLI(LightningCLI):
             reason = first[1] if first else str(error)
             raise ConfigError(f"These settings are not valid: {reason}", "settings-refused", reason=reason) from error
 
-    def before_instantiate_classes(self) -> None:
-        """Pass the seed, which may have been drawn, to model and data module."""
-        config = self.config[self.subcommand]
-        seed = config.seed_everything
-        config.model.seed = config.data.seed = 0 if seed is False else int(seed)
-
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Return the trainer without loggers and checkpoints; a fit adds them when its run folder exists."""
         settings = trainer_settings(self.config_init[self.subcommand]["trainer"], str(self.subcommand))
@@ -226,13 +214,12 @@ class LeafCLI(LightningCLI):
         """Train, then evaluate the best checkpoint."""
         config = self.config["fit"]
         self.model.criterion = self.config_init["fit"]["operating_point"]
-        start = Start(
-            self.trainer, self.model, self.datamodule, config, self.signals, self.job, self.plan, self.hold
-        )  # fmt: skip
+        start = Start(self.trainer, self.model, self.datamodule, config, self.signals, self.job, self.plan, self.hold)
         try:
             start.run(self.parsers["fit"].dump(without(config, "resume"), skip_unset=False))
             # Lightning treats a path that begins with http as an address.
-            path = start.progress.path.absolute() if start.progress else None
+            progress = self.plan.progress if self.plan else None
+            path = progress.path.absolute() if progress else None
             self.trainer.fit(model, datamodule=datamodule, ckpt_path=path, weights_only=True)
             if torch.distributed.is_available() and torch.distributed.is_initialized():
                 # One process evaluates; its metrics must not wait for the others.

@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 
 from bldml.dataset.files import shell_word, show_path
+from bldml.errors import RunError
 from bldml.io.text import counted, first_few
 from bldml.metrics.assessment import EvaluationMetrics
 from bldml.metrics.registry import shown_in
@@ -20,6 +21,13 @@ FEW = 10  # photographs of a class in a split
 def say_warning(message: str) -> None:
     """Print a warning, without the file and line of Python's warnings."""
     rank_zero_info(f"Warning: {message}")
+
+
+def describe_failure(error: Exception) -> str:
+    """Return what went wrong in one line, with the kind of an error that is not a user's."""
+    return (
+        str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {''.join(str(error).splitlines()[:1])}"
+    )
 
 
 def device_name(device: torch.device) -> str:

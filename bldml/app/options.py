@@ -3,7 +3,7 @@
 import os
 import secrets
 import sys
-from argparse import ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -36,6 +36,8 @@ from bldml.training.lightning_internals import (
 
 GROUPS = ("model", "data", "trainer", "unfreezing", "early_stopping", "plateau")
 MONITORED = ("early_stopping", "plateau")
+# The metrics that can be monitored: the validation loss and every metric in the history.
+MONITORS = ("val_loss", *(f"val_{metric.name}" for metric in shown_in("history")))
 # Options of version 0.1 and their present names.
 RENAMED = {"model.kept_features": "model.feature_cache"}
 # Classes that configurations and run folders of version 0.1 name by another path.
@@ -51,84 +53,12 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise ConfigError."""
-        if refused := refusal(message, trusted=is_trusted()):
+        if refused := refusal(message, trusted=may_import_anything()):
             raise ConfigError(refused, "class-refused", reason=message) from ex
         parser = getattr(ex, "subcommand_parser", None) or self
-        text = (
-            f"{explain_mistake(message, keys_of(parser))}\nAll options: {parser.prog.replace(' [options]', '')} --help"
-        )
+        keys = [action.dest for action in actions_of(parser) if action.option_strings]
+        text = f"{explain_mistake(message, keys)}\nAll options: {parser.prog.replace(' [options]', '')} --help"
         raise ConfigError(text, "option-wrong", reason=message) from ex
-
-
-def add_arguments(parser: LightningArgumentParser, verb: str) -> None:
-    """Add the options outside model, data and trainer. All verbs accept all keys, so that one file fits all verbs."""
-    parser.add_argument(
-        "--run_name", type=str | None, help="Name of the run folder; null: backbone, fold, time or job."
-    )
-    parser.add_argument(
-        "--monitor",
-        type=Monitor(),
-        default="val_loss",
-        help=f"Metric for the best checkpoint, the plateau and early stopping: {', '.join(monitor_names())}.",
-    )
-    parser.add_argument(
-        "--test_after_fit",
-        type=bool,
-        default=True,
-        help="Evaluate the best checkpoint on train, val and test after training.",
-    )
-    parser.add_argument(
-        "--report",
-        type=bool,
-        default=True,
-        help="Write report.html after training and after each evaluation, with images of errors and their Grad-CAM.",
-    )
-    parser.add_argument(
-        "--checkpoint_minutes",
-        type=PositiveFloat,
-        default=15.0,
-        help="Minutes between checkpoints within an epoch; a power failure loses the training since the last one.",
-    )
-    parser.add_argument(
-        "--operating_point",
-        type=ThresholdCriterion,
-        default=ThresholdCriterion(),
-        help="Threshold criterion on the validation split: maximize (f1 or youden), sensitivity, specificity, or a "
-        "fixed threshold.",
-    )
-    parser.add_argument("--card", type=Card, default=Card(), help="Facts for the report that no program can know.")
-    parser.add_lightning_class_args(ProgressiveUnfreezing, "unfreezing")
-    parser.add_lightning_class_args(EarlyStopping, "early_stopping")
-    parser.add_lightning_class_args(PlateauLR, "plateau")
-    # Not strict: a training that ends before its first validation has nothing to stop.
-    parser.set_defaults({"early_stopping.patience": 5, "early_stopping.strict": False})
-    for key in ("early_stopping", "plateau"):
-        parser.link_arguments("monitor", f"{key}.monitor")
-        parser.link_arguments("monitor", f"{key}.mode", compute_fn=mode_of)
-    parser.link_arguments("seed_everything", "model.seed", compute_fn=seed_of)
-    parser.link_arguments("seed_everything", "data.seed", compute_fn=seed_of)
-    parser.link_arguments(("model.backbone", "model.image_size"), "data.image_size", compute_fn=image_size_of)
-    if verb == "fit":
-        parser.add_argument("--resume", type=Path | None, help="Run folder to resume (with its own configuration).")
-    else:
-        parser.add_argument(
-            "--ckpt_path", type=Path | None, help="Checkpoint to use (required), such as <run>/checkpoints/best.ckpt."
-        )
-        parser.add_argument("--name", type=str | None, help="Name of this evaluation; null: split or folder name.")
-        parser.add_argument(
-            "--output",
-            type=Path | None,
-            help="Output folder; null: evaluations/<name> in the checkpoint's run folder, or beside the checkpoint.",
-        )
-
-
-def monitor_names() -> list[str]:
-    """Return the metrics that can be monitored: the validation loss and every metric in the history.
-
-    >>> monitor_names()[:3]
-    ['val_loss', 'val_sensitivity', 'val_specificity']
-    """
-    return ["val_loss", *(f"val_{metric.name}" for metric in shown_in("history"))]
 
 
 class UnknownMonitor(ArgumentTypeError, ValueError):
@@ -139,17 +69,10 @@ class Monitor:
     """The type of --monitor: the name of a metric that training logs, or the name that version 0.1 had for it."""
 
     def __call__(self, name: str) -> str:
-        """Return the present name of the metric.
-
-        Raises:
-            UnknownMonitor: There is no such metric.
-
-        >>> Monitor()("val_auroc")
-        'val_auroc'
-        """
+        """Return the present name of the metric; raises UnknownMonitor if there is none."""
         present = canonical(str(name))
-        if present not in monitor_names():
-            raise UnknownMonitor(f"{name} cannot be monitored. Set monitor to one of {', '.join(monitor_names())}.")
+        if present not in MONITORS:
+            raise UnknownMonitor(f"{name} cannot be monitored. Set monitor to one of {', '.join(MONITORS)}.")
         if present != name:
             hint_renamed(name, present)
         return present
@@ -174,9 +97,46 @@ def mode_of(monitor: str) -> str:
     return "min" if METRICS[Monitor()(monitor).removeprefix("val_")].better == "lower" else "max"
 
 
-def seed_of(seed: bool | int) -> int:
-    """Return the seed as a number, 0 if none is set."""
-    return int(seed)
+# Type, default and help of the options outside model, data and trainer. All verbs accept them: one file fits all.
+OPTIONS: dict[str, tuple[Any, Any, str]] = {
+    "run_name": (str | None, None, "Name of the run folder; null: backbone, fold, time or job."),
+    "monitor": (Monitor(), "val_loss",
+        f"Metric for the best checkpoint, the plateau and early stopping: {', '.join(MONITORS)}."),
+    "test_after_fit": (bool, True, "Evaluate the best checkpoint on train, val and test after training."),
+    "report": (bool, True,
+        "Write report.html after training and after each evaluation, with images of errors and their Grad-CAM."),
+    "checkpoint_minutes": (PositiveFloat, 15.0,
+        "Minutes between checkpoints within an epoch; a power failure loses the training since the last one."),
+    "operating_point": (ThresholdCriterion, ThresholdCriterion(),
+        "Threshold criterion on the validation split: maximize (f1 or youden), sensitivity, specificity, or a fixed "
+        "threshold."),
+    "card": (Card, Card(), "Facts for the report that no program can know."),
+}  # fmt: skip
+OPTIONS_OF_FIT = {"resume": (Path | None, None, "Run folder to resume (with its own configuration).")}
+OPTIONS_OF_EVALUATIONS = {
+    "ckpt_path": (Path | None, None, "Checkpoint to use (required), such as <run>/checkpoints/best.ckpt."),
+    "name": (str | None, None, "Name of this evaluation; null: split or folder name."),
+    "output": (Path | None, None,
+        "Output folder; null: evaluations/<name> in the checkpoint's run folder, or beside the checkpoint."),
+}  # fmt: skip
+
+
+def add_arguments(parser: LightningArgumentParser, verb: str) -> None:
+    """Add our options to the parser of a verb."""
+    own = OPTIONS_OF_FIT if verb == "fit" else OPTIONS_OF_EVALUATIONS
+    for name, (kind, default, text) in (OPTIONS | own).items():
+        parser.add_argument(f"--{name}", type=kind, default=default, help=text)
+    parser.add_lightning_class_args(ProgressiveUnfreezing, "unfreezing")
+    parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+    parser.add_lightning_class_args(PlateauLR, "plateau")
+    # Not strict: a training that ends before its first validation has nothing to stop.
+    parser.set_defaults({"early_stopping.patience": 5, "early_stopping.strict": False})
+    for key in MONITORED:
+        parser.link_arguments("monitor", f"{key}.monitor")
+        parser.link_arguments("monitor", f"{key}.mode", compute_fn=mode_of)
+    for key in ("model.seed", "data.seed"):
+        parser.link_arguments("seed_everything", key, compute_fn=int)
+    parser.link_arguments(("model.backbone", "model.image_size"), "data.image_size", compute_fn=image_size_of)
 
 
 def without(config: Namespace, key: str) -> Namespace:
@@ -204,16 +164,11 @@ def checked_seed(seed: bool | int) -> bool | int:
 
 
 def check_nulls(parser: LightningArgumentParser, config: Namespace) -> None:
-    """Refuse null where a value is needed; jsonargparse lets it through.
-
-    Raises:
-        ConfigError: A key that must have a value has none.
-    """
+    """Raise ConfigError for null where a value is needed; jsonargparse lets it through."""
     for action in actions_of(parser):
         hint = type_of_option(action)
-        if hint is None or action.default is None or type(None) in get_args(hint):
-            continue
-        if config.get(action.dest, action.default) is None:
+        needed = hint is not None and action.default is not None and type(None) not in get_args(hint)
+        if needed and config.get(action.dest, action.default) is None:
             message = f"{action.dest} must have a value, not null; its default is {action.default}."
             raise ConfigError(message, "option-null", key=action.dest)
 
@@ -244,13 +199,12 @@ def with_present_options(arguments: list[str]) -> list[str]:
     >>> with_present_options(["fit", "--model.lr=1", "--model.kept_features=0"])
     ['fit', '--model.lr=1', '--model.feature_cache=0']
     """
-    present = []
-    for argument in arguments:
+    present = list(arguments)
+    for i, argument in enumerate(arguments):
         option, equals, value = argument.partition("=")
         if option.startswith("--") and (new := RENAMED.get(option[2:])):
             hint_renamed(option[2:], new)
-            argument = f"--{new}{equals}{value}"
-        present.append(argument)
+            present[i] = f"--{new}{equals}{value}"
     return present
 
 
@@ -282,11 +236,6 @@ def set_up_parsing(allowed: Sequence[str] | None) -> None:
     )
 
 
-def is_trusted() -> bool:
-    """Whether parsing is set up for a configuration that may name any class."""
-    return may_import_anything()
-
-
 def config_files(arguments: list[str]) -> list[Path]:
     """The configuration files named on a command line.
 
@@ -302,22 +251,13 @@ def values_of(arguments: list[str], *names: str) -> list[str]:
     >>> values_of(["fit", "--resume", "a", "--resume=b", "--resume"], "--resume")
     ['a', 'b']
     """
-    found = []
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        option, equals, value = argument.partition("=")
-        if "-c" in names and argument.startswith("-c") and len(argument) > 2 and not equals:
-            option, equals, value = "-c", "=", argument[2:]
-        if option in names and (equals or following):
-            found.append(value if equals else following)
-    return found
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(*names, dest="values", nargs="?", action="append", default=[])
+    return [value for value in parser.parse_known_args(arguments)[0].values if value is not None]
 
 
 def check_files(arguments: list[str]) -> None:
-    """Check that every configuration file named on a command line can be read, and say in which one it cannot.
-
-    Raises:
-        ConfigError: A file is missing or not strict YAML.
-    """
+    """Raise ConfigError for a configuration file on a command line that is missing or not strict YAML, by its name."""
     for path in config_files(arguments):
         try:
             content = load_yaml(path.read_text(encoding="utf-8-sig"))
@@ -347,8 +287,3 @@ def _check_groups(path: Path, content: Any) -> None:
         if group in MONITORED and (own := {"monitor", "mode"} & keys.keys()):
             message = f"The configuration {path}: {group}.{min(own)} cannot be set. Set monitor once, for all."
             raise ConfigError(message, "config-key-reserved", path=path, key=f"{group}.{min(own)}")
-
-
-def keys_of(parser: jsonargparse.ArgumentParser) -> list[str]:
-    """Every option of a parser as a dotted key."""
-    return [action.dest for action in actions_of(parser) if action.option_strings]

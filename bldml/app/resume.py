@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
@@ -32,43 +32,13 @@ LOGS = "lightning_logs"
 RUN_VARIABLE = "BLDML_RUN"
 # What may differ when a run is resumed, because no result depends on it.
 FREE = (
-    "run_name",
-    "test_after_fit",
-    "report",
-    "checkpoint_minutes",
+    "run_name", "test_after_fit", "report", "checkpoint_minutes",
     # The paths of the photographs; their contents are compared.
-    "data.root",
-    "data.manifest",
-    "data.num_workers",
+    "data.root", "data.manifest", "data.num_workers",
     # These change neither the training data nor any number.
-    "data.on_leak",
-    "data.cache",
-    "data.cache_dir",
-    "model.feature_cache",
-    "trainer.plugins",
-    "trainer.enable_progress_bar",
-    "trainer.default_root_dir",
-)
-
-
-# The reason for resuming a run: the option --resume, a parent process that trains in it, or its requeued Slurm job.
-Reason = Literal["option", "child", "job"]
-
-
-class Differences(NamedTuple):
-    """Differences between the recorded settings of a run and the settings of this command.
-
-    Attributes:
-        allowed: Settings that may differ: recorded and current value.
-        added: Settings that the run's version of bldml did not have, with their defaults, which count as recorded.
-        refused: Settings that must not differ: recorded and current value.
-        unknown: Settings in `refused` that only one of the two versions of bldml has.
-    """
-
-    allowed: dict[str, tuple[Any, Any]]
-    added: dict[str, Any]
-    refused: dict[str, tuple[Any, Any]]
-    unknown: tuple[str, ...]
+    "data.on_leak", "data.cache", "data.cache_dir", "model.feature_cache",
+    "trainer.plugins", "trainer.enable_progress_bar", "trainer.default_root_dir",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -77,51 +47,22 @@ class ResumePlan:
 
     Attributes:
         run: The run.
-        reason: Why this run is resumed.
         seed: The seed in its environment.json; None if that file is missing or damaged.
-        differences: Differences from the recorded configuration; none of them is refused.
+        changed: Settings of this command that differ from the recorded ones, as they may.
         progress: Progress in the checkpoint to resume from, last.ckpt or previous.ckpt; None if there is no checkpoint
             yet and the run starts from its beginning.
         damage: What is wrong with a newer checkpoint that is skipped; None if there is none.
     """
 
     run: RunFolder
-    reason: Reason
     seed: int | None
-    differences: Differences
+    changed: dict[str, Any]
     progress: Progress | None
     damage: str | None
 
-    @property
-    def manifest(self) -> Path:
-        """Manifest of the photographs that the run was started with."""
-        return self.run.splits
-
-    def check_processes(self, found: int) -> None:
-        """Check that the number of processes is that of the checkpoint.
-
-        Raises:
-            RunError: The numbers differ.
-        """
-        if self.progress is None or self.progress.world_size == found:
-            return
-        processes = counted(self.progress.world_size, "process", "processes")
-        raise RunError(
-            f"The run {show_path(self.run.path)} used {processes}; resume it with {self.progress.world_size} (found "
-            f"{found}). Set --trainer.devices and --trainer.num_nodes as before.",
-            "processes-differ",
-            path=self.run.path,
-            found=found,
-            expected=self.progress.world_size,
-        )
-
 
 def with_config_of_run(arguments: list[str]) -> list[str]:
-    """Insert a run's own configuration before all others if `--resume` is set.
-
-    Raises:
-        ConfigError: The run does not exist.
-    """
+    """Insert a run's own configuration before all others if `--resume` is set; RunError if there is no such run."""
     given = values_of(arguments, "--resume") if arguments[:1] == ["fit"] else []
     if not given:
         return arguments
@@ -129,9 +70,8 @@ def with_config_of_run(arguments: list[str]) -> list[str]:
     if not run.config.is_file():
         inside = RunFolder.of_checkpoint(run.path) if run.path.is_file() else None
         hint = f" Its run is {inside.path}." if inside else ""
-        raise ConfigError(
-            f"--resume needs a run folder; {run.path} has no config.yaml.{hint}", "resume-no-run", path=run.path
-        )
+        message = f"--resume needs a run folder; {run.path} has no config.yaml.{hint}"
+        raise RunError(message, "resume-no-run", path=run.path)
     return ["fit", "--config", str(run.config), *arguments[1:]]
 
 
@@ -152,57 +92,47 @@ def make_plan(
 ) -> ResumePlan | None:
     """Return which run a fit resumes and from where; None for a new run. Changes no file.
 
-    Args:
-        config: The parsed configuration of the fit.
-        job: The Slurm job of this process.
-        parser: The parser of the configuration.
-        hold: Locks the run, waiting at most the given seconds. Called before a checkpoint is read, because a process
-            that is still ending could otherwise write a newer one afterwards.
+    The run is that of `--resume`, the one that a parent process trains in, or that of this requeued Slurm job. It is
+    locked by `hold`, which waits at most the given seconds, before a checkpoint is read: a process that is still ending
+    could write a newer one afterwards.
 
     Raises:
         ConfigError: The configuration differs from the run's in settings that must not differ.
-        RunError: The name of the run is not valid, or another process trains in it.
+        RunError: The run's configuration cannot be used, or another process trains in it.
         CheckpointError: The run has checkpoints, but all of them are damaged.
     """
-    found = _find_run(config, job)
-    if found is None:
+    run = _find_run(config, job)
+    if run is None:
         return None
-    run, reason = found
-    record = recorded(run)
-    seed = record.get("seed")
-    config = without(config, "resume")
+    try:
+        before = load_configuration(run.config.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        message = f"The configuration {run.config} cannot be read: {error}"
+        raise RunError(message, "config-unreadable", path=run.config, reason=str(error)) from error
+    config, defaults = without(config, "resume"), without(parser.get_defaults(), "resume")
+    seed = recorded(run).get("seed")
     if config.seed_everything is True and seed is not None:  # drawn when the run was started
         config.seed_everything = seed
-    now, defaults = (
-        load_configuration(parser.dump(values, skip_unset=False))
-        for values in (config, without(parser.get_defaults(), "resume"))
-    )
-    differences = compare_settings(_flat(_read_config(run)), _flat(now), _flat(defaults))
-    if differences.refused:
-        raise _refusal(run, differences)
+    now, defaults = (load_configuration(parser.dump(values, skip_unset=False)) for values in (config, defaults))
+    changed = changed_settings(run, _flat(before), _flat(now), _flat(defaults))
     # The previous process may still be ending, and a file server may notice a dead node late.
     hold(run, 120.0 if job and job.restarts else 0.0)
     progress, damage = choose_checkpoint(run)
-    return ResumePlan(run, reason, seed, differences, progress, damage)
+    return ResumePlan(run, seed, changed, progress, damage)
 
 
-def _find_run(config: Namespace, job: SlurmJob | None) -> tuple[RunFolder, Reason] | None:
-    if config.resume is not None:
-        return RunFolder(Path(config.resume)), "option"
-    if inherited := os.environ.get(RUN_VARIABLE):
-        return RunFolder(Path(inherited)), "child"
+def _find_run(config: Namespace, job: SlurmJob | None) -> RunFolder | None:
+    if named := config.resume or os.environ.get(RUN_VARIABLE):
+        return RunFolder(Path(named))
     if job is None or job.interactive:
         return None
     logs = runs_directory(config)
-    if config.run_name:
-        check_name(config.run_name, "run")
-        candidates = [logs / config.run_name]
-    else:
-        # A folder of that name may belong to another cluster; then this job's folder has a number as suffix.
-        name = default_run_name(config, job)
-        candidates = [logs / name, *sorted(logs.glob(f"{name}-[0-9]*"))]
-    runs = (RunFolder(path) for path in candidates)
-    return next(((run, "job") for run in runs if recorded(run).get("slurm_job") == job.key), None)
+    name = config.run_name or default_run_name(config, job)
+    check_name(name, "run")
+    # A folder of the default name may belong to another cluster; then this job's folder has a number as suffix.
+    numbered = [] if config.run_name else sorted(logs.glob(f"{name}-[0-9]*"))
+    runs = map(RunFolder, [logs / name, *numbered])
+    return next((run for run in runs if recorded(run).get("slurm_job") == job.key), None)
 
 
 def recorded(run: RunFolder) -> dict[str, Any]:
@@ -210,80 +140,64 @@ def recorded(run: RunFolder) -> dict[str, Any]:
     return mapping_or_nothing(run.environment)
 
 
-def _read_config(run: RunFolder) -> Any:
-    try:
-        return load_configuration(run.config.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        message = f"The configuration {run.config} cannot be read: {error}"
-        raise ConfigError(message, "config-unreadable", path=run.config, reason=str(error)) from error
+def changed_settings(
+    run: RunFolder, before: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the settings of this command that differ from those that a run was started with, and may.
 
+    All are by dotted key. A setting that the run's version of bldml did not have, in a group that it had, counts as its
+    default, which keeps the behaviour of that version.
 
-def compare_settings(before: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[str, Any]) -> Differences:
-    """Compare the recorded settings of a run with the settings of this command.
+    Raises:
+        ConfigError: Settings differ that must not.
+        RunError: The run's version of bldml had other settings.
 
-    Args:
-        before: Recorded settings, by dotted key.
-        now: Settings of this command.
-        defaults: All defaults. A key that the run's version did not have counts as its default, which keeps the
-            behaviour of that version.
-
-    >>> compare_settings(
-    ...     {"data.root": "a", "model.lr": 1}, {"data.root": "b", "model.lr": 2, "model.head": 3}, {"model.head": 3}
-    ... )
-    Differences(allowed={'data.root': ('a', 'b')}, added={'model.head': 3}, refused={'model.lr': (1, 2)}, unknown=())
+    >>> run, defaults = RunFolder(Path("run")), {"data.cache": "off", "model.lr": 1, "model.head": 3}
+    >>> changed_settings(run, {"data.root": "a", "model.lr": 2}, defaults | {"data.root": "b", "model.lr": 2}, defaults)
+    {'data.root': 'b'}
     """
-    before = {**before}
-    if isinstance(before.get("monitor"), str):
-        before["monitor"] = canonical(before["monitor"])
-    added = _added(before, defaults)
-    before = added | before
-    keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-    free = {key for key in keys if any(key == name or key.startswith(f"{name}.") for name in FREE)}
-    pairs = {key: (before.get(key), now.get(key)) for key in keys}
-    # A setting that only one version has. A group of keys, or null, counts as present and different.
-    unknown = tuple(
+    if isinstance(monitor := before.get("monitor"), str):
+        before = {**before, "monitor": canonical(monitor)}
+    groups = {key.rpartition(".")[0] for key in before}
+    above = {".".join(key.split(".")[:depth]) for key in before for depth in range(1, key.count(".") + 2)}
+    added = {k: value for k, value in defaults.items() if k.rpartition(".")[0] in groups and k not in above}
+    before = {**added, **before}
+    keys = before.keys() | now.keys()
+    different = sorted(key for key in keys if before.get(key) != now.get(key))
+    refused = [key for key in different if not any(key == name or key.startswith(f"{name}.") for name in FREE)]
+    # A setting that only one of the two versions has. A group of keys, or null, counts as present and different.
+    unknown = [
         key
-        for key in keys
-        if key not in free
-        and (key in before) != (key in now)
+        for key in refused
+        if (key in before) != (key in now)
         and key.count(".") == 1
         and key.startswith(("model.", "data."))
-        and not any(other.startswith(f"{key}.") for other in before.keys() | now.keys())
-    )
-    return Differences(
-        {key: pair for key, pair in pairs.items() if key in free},
-        added,
-        {key: pair for key, pair in pairs.items() if key not in free},
-        unknown,
-    )
-
-
-def _refusal(run: RunFolder, differences: Differences) -> ConfigError:
-    if differences.unknown:
-        return ConfigError(
+        and not any(other.startswith(f"{key}.") for other in keys)
+    ]
+    if unknown:
+        raise RunError(
             f"The run {show_path(run.path)} was started by another version of bldml with other settings "
-            f"({', '.join(differences.unknown)}). Resume it with that version (see {show_path(run.environment)}), or "
+            f"({', '.join(unknown)}). Resume it with that version (see {show_path(run.environment)}), or "
             "start a new run with --run_name.",
             "resume-other-version",
             path=run.path,
-            found=list(differences.unknown),
+            found=unknown,
         )
-    lines = [f"  {key}: {before} when the run started, {now} now" for key, (before, now) in differences.refused.items()]
-    return ConfigError(
-        f"The run {show_path(run.path)} was started with another configuration:\n" + "\n".join(lines) + "\n"
-        f"To resume it with its own configuration: python -m bldml fit --resume {shell_word(run.path)}\n"
-        "To start a new run with this configuration, set --run_name.",
-        "resume-config-differs",
-        path=run.path,
-        found=lines,
-    )
+    if refused:
+        lines = [f"  {key}: {before.get(key)} when the run started, {now.get(key)} now" for key in refused]
+        raise ConfigError(
+            f"The run {show_path(run.path)} was started with another configuration:\n" + "\n".join(lines) + "\n"
+            f"To resume it with its own configuration: python -m bldml fit --resume {shell_word(run.path)}\n"
+            "To start a new run with this configuration, set --run_name.",
+            "resume-config-differs",
+            path=run.path,
+            found=lines,
+        )
+    return {key: now.get(key) for key in different}
 
 
 def choose_checkpoint(run: RunFolder) -> tuple[Progress | None, str | None]:
-    """Find the newest intact checkpoint.
-
-    Returns:
-        Its progress, None if there is no checkpoint yet; and what is wrong with a newer checkpoint, if it is damaged.
+    """Return the progress of the newest intact checkpoint, if there is any, and what is wrong with a newer one.
 
     Raises:
         CheckpointError: All checkpoints are damaged, or one cannot be read.
@@ -307,6 +221,20 @@ def choose_checkpoint(run: RunFolder) -> tuple[Progress | None, str | None]:
     return None, None
 
 
+def check_processes(plan: ResumePlan, found: int) -> None:
+    """Raise RunError unless the number of processes is that of the checkpoint."""
+    expected = plan.progress.world_size if plan.progress else found
+    if found != expected:
+        raise RunError(
+            f"The run {show_path(plan.run.path)} used {counted(expected, 'process', 'processes')}; resume it with "
+            f"{expected} (found {found}). Set --trainer.devices and --trainer.num_nodes as before.",
+            "processes-differ",
+            path=plan.run.path,
+            found=found,
+            expected=expected,
+        )
+
+
 def set_damaged_aside(plan: ResumePlan) -> None:
     """Rename a damaged checkpoint; otherwise the next save would replace the intact one by it."""
     if plan.damage is not None and plan.progress is not None:
@@ -323,10 +251,7 @@ def _newest(run: RunFolder) -> Path:
 def read_same_photographs(plan: ResumePlan, datamodule: LeafDataModule, check: Callable[[], None]) -> PreparedData:
     """Read the photographs that the run was started with; photographs added since are ignored.
 
-    Args:
-        plan: The run to resume.
-        datamodule: The data module with the paths of the photographs.
-        check: Called repeatedly; may raise to interrupt.
+    `check` is called repeatedly and may raise to interrupt.
 
     Raises:
         DatasetError: A photograph is missing or has changed.
@@ -336,7 +261,7 @@ def read_same_photographs(plan: ResumePlan, datamodule: LeafDataModule, check: C
         with run.excluded.open(encoding="utf-8", newline="") as file:
             excluded = [(row["path"], row["reason"]) for row in csv.DictReader(file)]
     try:
-        data = datamodule.read_for_fit(check, manifest=plan.manifest, excluded=excluded)
+        data = datamodule.read_for_fit(check, manifest=run.splits, excluded=excluded)
     except DatasetError as error:
         message = f"{error}\nIf the photographs have moved, set their new folder with --data.root FOLDER."
         raise DatasetError(message, "resume-photographs-missing", path=run.path) from error
@@ -371,27 +296,14 @@ def record_resume(plan: ResumePlan, job: SlurmJob | None) -> None:
         "host": os.uname().nodename,
         "epoch": progress.epoch if progress else 0,
         "step": progress.step if progress else 0,
-        "changed": {key: now for key, (_, now) in plan.differences.allowed.items()},
+        "changed": plan.changed,
     }
     record["continued"] = [*record.get("continued", []), note]
     write_atomically(run.environment, json.dumps(record, indent=2) + "\n")
 
 
-def _added(before: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the defaults of keys that a configuration lacks, if it has other keys of the same group.
-
-    >>> _added({"a.b": 1, "a.c.d": 2}, {"a.b": 0, "a.c": None, "a.e": 3, "f.g": 4})
-    {'a.e': 3}
-    """
-    groups = {key.rpartition(".")[0] for key in before}
-    above = {".".join(key.split(".")[:depth]) for key in before for depth in range(1, key.count(".") + 2)}
-    return {k: value for k, value in defaults.items() if k.rpartition(".")[0] in groups and k not in above}
-
-
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(value, Mapping) or not value:
         return {prefix: value}
-    flat: dict[str, Any] = {}
-    for key, item in value.items():
-        flat |= _flat(item, f"{prefix}.{key}" if prefix else str(key))
-    return flat
+    below = (_flat(item, f"{prefix}.{key}" if prefix else str(key)) for key, item in value.items())
+    return {key: item for part in below for key, item in part.items()}

@@ -58,17 +58,15 @@ def hush() -> None:
 
 
 def trainer_settings(config: Namespace, verb: str) -> dict[str, Any]:
-    """Return the trainer settings of a verb that replace those of the configuration; loggers need the run folder first.
+    """Return the trainer settings of a verb that replace those of the instantiated configuration.
 
-    Args:
-        config: Instantiated trainer part of the configuration.
-        verb: fit, validate, test or predict.
+    Loggers of a fit need the run folder first.
 
     Raises:
         ConfigError: A setting of the configuration is not supported.
     """
-    callbacks = config["callbacks"] or []
-    callbacks = list(callbacks) if isinstance(callbacks, list) else [callbacks]
+    configured = config["callbacks"] or []
+    callbacks = list(configured) if isinstance(configured, list) else [configured]
     settings: dict[str, Any] = {
         "callbacks": callbacks,
         "precision": plain_precision(config["precision"], config["accelerator"]),
@@ -87,6 +85,11 @@ def trainer_settings(config: Namespace, verb: str) -> dict[str, Any]:
         settings |= {"devices": 1, "num_nodes": 1, "strategy": "auto", "logger": False, "enable_checkpointing": False}
         # The configuration may be of a run with additional checkpoint callbacks.
         settings["callbacks"] = [c for c in callbacks if not isinstance(c, ModelCheckpoint)]
+    _check_settings(config, callbacks)
+    return settings
+
+
+def _check_settings(config: Namespace, callbacks: list[Any]) -> None:
     if any(isinstance(callback, WeightAveraging) for callback in callbacks):
         raise ConfigError(
             "WeightAveraging and EMAWeightAveraging cannot be used here: best.ckpt would hold averaged weights, and an "
@@ -100,17 +103,16 @@ def trainer_settings(config: Namespace, verb: str) -> dict[str, Any]:
             "exactly. Use them in Python with Trainer.fit, then set --data.batch_size and --model.lr to their results.",
             "finder-unsupported",
         )
-    if config["overfit_batches"]:
-        message = "trainer.overfit_batches would change the order of the photographs; use trainer.limit_train_batches."
-        raise ConfigError(message, "trainer-option-unsupported", key="overfit_batches")
-    if config["max_steps"] != -1:
+    for key, wrong, text in (
+        ("overfit_batches", config["overfit_batches"],
+         "would change the order of the photographs; use trainer.limit_train_batches."),
         # Lightning skips an epoch if such a run is resumed at an epoch's end.
-        message = "trainer.max_steps is not supported; use trainer.max_epochs."
-        raise ConfigError(message, "trainer-option-unsupported", key="max_steps")
-    if not isinstance(config["val_check_interval"], int | float | None):
-        message = "trainer.val_check_interval must be a number of batches or a fraction of the epoch, not a time."
-        raise ConfigError(message, "trainer-option-unsupported", key="val_check_interval")
-    return settings
+        ("max_steps", config["max_steps"] != -1, "is not supported; use trainer.max_epochs."),
+        ("val_check_interval", not isinstance(config["val_check_interval"], int | float | None),
+         "must be a number of batches or a fraction of the epoch, not a time."),
+    ):  # fmt: skip
+        if wrong:
+            raise ConfigError(f"trainer.{key} {text}", "trainer-option-unsupported", key=key)
 
 
 def plugins(configured: Any, verb: str) -> list[Any]:
@@ -118,7 +120,7 @@ def plugins(configured: Any, verb: str) -> list[Any]:
 
     Lightning treats any process in a Slurm job, even a notebook, as a task of srun; RequeueEnvironment checks more.
     """
-    found = [] if configured is None else list(configured) if isinstance(configured, list | tuple) else [configured]
+    found = list(configured) if isinstance(configured, list | tuple) else [configured] if configured else []
     in_step = RequeueEnvironment.detect()
     if in_step:
         try:
@@ -135,11 +137,8 @@ def plugins(configured: Any, verb: str) -> list[Any]:
         # So a configuration for Slurm also works on a laptop.
         found = [plugin for plugin in found if not isinstance(plugin, RequeueEnvironment)]
     if not any(isinstance(plugin, ClusterEnvironment) for plugin in found):
-        elastic = TorchElasticEnvironment.detect()
-        found.append(
-            RequeueEnvironment() if verb == "fit" and in_step
-            else TorchElasticEnvironment() if elastic else LightningEnvironment()
-        )  # fmt: skip
+        elastic = TorchElasticEnvironment if TorchElasticEnvironment.detect() else LightningEnvironment
+        found.append(RequeueEnvironment() if verb == "fit" and in_step else elastic())
     return found
 
 

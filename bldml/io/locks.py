@@ -4,17 +4,16 @@ import errno
 import fcntl
 import os
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
-
-_TAKEN = (errno.EACCES, errno.EAGAIN)
 
 
 class Taken(Exception):
     """Another process holds the lock."""
 
 
-class Lock:
+class Lock(ExitStack):
     """A lock file that is held until `close`, or until the process ends.
 
     It uses `lockf`, so neither threads nor child processes hold it: a `flock` would stay with the workers of a loader
@@ -33,34 +32,21 @@ class Lock:
     """
 
     def __init__(self, path: Path, *, wait: float | None = 0.0) -> None:
-        self._file: IO[bytes] = path.open("ab")
+        super().__init__()
+        with ExitStack() as opened:  # closed again if the lock is not taken
+            self.is_real = _take(opened.enter_context(path.open("ab")), wait)
+            self.enter_context(opened.pop_all())
+
+
+def _take(file: IO[bytes], wait: float | None) -> bool:
+    end = None if wait is None else time.monotonic() + wait
+    while True:
         try:
-            self.is_real = self._take(wait)
-        except BaseException:
-            self._file.close()
-            raise
-
-    def close(self) -> None:
-        """Release the lock."""
-        self._file.close()
-
-    def __enter__(self) -> "Lock":
-        """Return the lock."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Release the lock."""
-        self.close()
-
-    def _take(self, wait: float | None) -> bool:
-        end = None if wait is None else time.monotonic() + wait
-        while True:
-            try:
-                fcntl.lockf(self._file, fcntl.LOCK_EX | (0 if end is None else fcntl.LOCK_NB))
-                return True
-            except OSError as error:
-                if error.errno not in _TAKEN:
-                    return False
-                if end is None or time.monotonic() >= end:
-                    raise Taken(os.fspath(self._file.name)) from error
-            time.sleep(1)
+            fcntl.lockf(file, fcntl.LOCK_EX | (0 if end is None else fcntl.LOCK_NB))
+            return True
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                return False
+            if end is None or time.monotonic() >= end:
+                raise Taken(os.fspath(file.name)) from error
+        time.sleep(1)

@@ -14,14 +14,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from bldml.app import after_evaluation as reporting
 from bldml.app import evaluation
+from bldml.app import explain as reporting
 from bldml.dataset.images import load_rgb
 from bldml.dataset.samples import Sample
 from bldml.dataset.synthetic.leaves import write_leaves
-from bldml.inference.explain import overlay
-from bldml.inference.explain import predict_with_map as real_predict
-from bldml.inference.gradcam import GradCam
+from bldml.inference import overlay
+from bldml.inference import predict_with_map as real_predict
 from bldml.report import page as report
 from bldml.run.folder import RunFolder
 from bldml.run.gallery import choose_photographs, read_gallery
@@ -82,16 +81,13 @@ def test_overlay_is_the_grad_cam_of_the_photograph_beside_it(own: RunFolder, lea
         dict(model.named_parameters())["network.classifier.1.weight"].neg_()
     rows = read_predictions(folder / "predictions.csv")
     maps = []
-    with GradCam(model) as gradcam:
-        assert (
-            reporting.make_pictures(gradcam, checkpoint, folder, [Sample(leaves / r.path, r.path) for r in rows]) == []
-        )
-        for shown in read_gallery(folder):
-            _, cam = real_predict(gradcam, leaves / shown.prediction.path, checkpoint.header.temperature)
-            expected = np.asarray(overlay(load_rgb(leaves / shown.prediction.path), cam), dtype=np.float64)
-            apart = np.abs(np.asarray(Image.open(shown.overlay), dtype=np.float64) - expected)
-            assert apart.mean() < 8
-            maps.append(cam)
+    assert reporting.make_pictures(model, checkpoint, folder, [Sample(leaves / r.path, r.path) for r in rows]) == []
+    for shown in read_gallery(folder):
+        _, cam = real_predict(model, leaves / shown.prediction.path, checkpoint.header.temperature)
+        expected = np.asarray(overlay(load_rgb(leaves / shown.prediction.path), cam), dtype=np.float64)
+        apart = np.abs(np.asarray(Image.open(shown.overlay), dtype=np.float64) - expected)
+        assert apart.mean() < 8
+        maps.append(cam)
     assert all(cam.any() for cam in maps)
 
 
@@ -214,8 +210,7 @@ def test_a_photograph_that_is_gone_is_left_out_and_named(own: RunFolder, leaves:
     rows = read_predictions(folder / "predictions.csv")
     samples = [Sample(leaves / row.path, row.path) for row in rows]
     samples[0] = Sample(leaves / "gone.jpg", rows[0].path)
-    with GradCam(model) as gradcam:
-        (left_out,) = reporting.make_pictures(gradcam, checkpoint, folder, samples)
+    (left_out,) = reporting.make_pictures(model, checkpoint, folder, samples)
     assert left_out.startswith(f"{rows[0].path}: ")
     shown = {entry.prediction.path for entry in read_gallery(folder)}
     assert shown == {row.path for row in rows[1:]}

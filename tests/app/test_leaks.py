@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bldml.app.leaks import read_phashes
+from bldml.app.photographs import read_phashes
 from bldml.run.folder import RunFolder
 from tests.support import THREE_LAYERS, Bldml
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bldml.inference.gradcam import GradCam
+from bldml.inference import grad_cam
 from bldml.training.backbones import BACKBONES, BackboneName
 from bldml.training.module import LeafClassifier
 
@@ -33,10 +33,8 @@ def test_each_backbone(name: BackboneName) -> None:
     image = picture(model)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
-    with GradCam(model) as gradcam:
-        assert hooks(model) == 1
-        logit, cam = gradcam(image)
-        assert gradcam(image).map.tolist() == cam.tolist()
+    logit, cam = grad_cam(model, image)
+    assert grad_cam(model, image)[1].tolist() == cam.tolist()
     assert hooks(model) == 0
     assert [module.training for module in model.modules()] == modes
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -61,8 +59,7 @@ def test_same_as_a_second_implementation(name: BackboneName, sign: float) -> Non
     with torch.no_grad():
         head.weight.mul_(sign)
     image = picture(model)
-    with GradCam(model) as gradcam:
-        cam = gradcam(image).map
+    _, cam = grad_cam(model, image)
 
     model.requires_grad_(True).eval()
     kept: list[Tensor] = []
@@ -101,8 +98,7 @@ def test_planted_evidence_is_found(quarter: int) -> None:
         assert isinstance(head, nn.Linear)
         head.weight.zero_()
         head.weight[0, 5] = 1.0
-    with GradCam(model) as gradcam:
-        cam = gradcam(picture(model)).map
+    _, cam = grad_cam(model, picture(model))
     expected = np.zeros((2, 2))
     expected[row, column] = 1
     assert cam.tolist() == expected.tolist()
@@ -114,17 +110,16 @@ def test_nothing_for_the_class_is_an_empty_map() -> None:
     assert isinstance(head, nn.Linear)
     with torch.no_grad():
         head.weight.fill_(-1.0)
-    with GradCam(model) as gradcam:
-        cam = gradcam(picture(model)).map
+    _, cam = grad_cam(model, picture(model))
     assert not cam.any()
 
 
 def test_hook_goes_after_an_error_and_also_without_gradients_outside() -> None:
     model = classifier("mobilenet_v2_x0_35")
-    with pytest.raises(RuntimeError), GradCam(model) as gradcam:
-        gradcam(torch.zeros(4, 64, 64))
+    modes = [module.training for module in model.modules()]
+    with pytest.raises(RuntimeError):
+        grad_cam(model, torch.zeros(4, 64, 64))
     assert hooks(model) == 0
-    with pytest.raises(RuntimeError, match="with block"):
-        gradcam(picture(model))
-    with torch.no_grad(), GradCam(model) as gradcam:
-        assert np.isfinite(gradcam(picture(model)).map).all()
+    assert [module.training for module in model.modules()] == modes
+    with torch.no_grad():
+        assert np.isfinite(grad_cam(model, picture(model))[1]).all()

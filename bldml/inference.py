@@ -1,0 +1,239 @@
+"""Explanation of one photograph: probability, Grad-CAM, picture of it, attention inside a mask; writes no file.
+
+Selvaraju et al. (2017), Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization, ICCV.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor, nn
+
+from bldml.dataset.files import show_path
+from bldml.dataset.images import UnreadableImage, load_rgb
+from bldml.errors import CheckpointError, DatasetError
+from bldml.training.checkpoint import Checkpoint
+from bldml.training.module import LeafClassifier
+from bldml.training.transforms import evaluation_image
+
+Map = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+# Nine stops of matplotlib's plasma, whose lightness increases monotonically, so it can be read without colour.
+_STOPS = ("0d0887", "4c02a1", "7e03a8", "a92395", "cc4778", "e56b5d", "f89540", "fdc527", "f0f921")
+_MAX_OPACITY = 0.65
+"""Opacity of the heat map where its value is 1; where it is 0 the photograph is unchanged."""
+_ASPECT_TOLERANCE = 0.02
+# In pixels.
+_SHEET_SIDE = 4096
+_THUMBNAIL_SIDES = (32, 256)
+_CAPTION_HEIGHT = 16
+_MIN_SIDE_WITH_CAPTION = 96
+
+
+def load_weights(model: LeafClassifier, checkpoint: Checkpoint) -> None:
+    """Load a checkpoint's weights into the model; CheckpointError if they do not fit the backbone that it names."""
+    try:
+        model.load_state_dict(checkpoint.state_dict)
+    except RuntimeError as error:
+        path, expected = checkpoint.path, checkpoint.header.backbone
+        message = f"The weights in {path} do not fit {expected}, the backbone in its header."
+        raise CheckpointError(
+            message, "weights-of-other-backbone", path=path, expected=expected, reason=str(error)
+        ) from error
+
+
+def predict_with_map(model: LeafClassifier, path: Path, temperature: float) -> tuple[float, Map]:
+    """Return the calibrated probability of the positive class, in [0, 1], and the Grad-CAM map of one photograph.
+
+    The photograph is decoded and resized as in evaluations. The temperature is that of the checkpoint, greater than 0.
+
+    Raises:
+        UnreadableImage: The photograph cannot be read.
+        CheckpointError: The model's output is not finite.
+    """
+    logit, cam = grad_cam(model, evaluation_image(load_rgb(path, model.image_size), model.image_size))
+    if not math.isfinite(logit):
+        message = f"The model gives no finite output for {show_path(path)}: its training diverged."
+        raise CheckpointError(message, "model-diverged", path=path)
+    return float(torch.sigmoid(torch.tensor(logit, dtype=torch.float64) / temperature)), cam
+
+
+def grad_cam(model: LeafClassifier, image: Tensor) -> tuple[float, Map]:
+    """Return the logit of one image and the map of the regions that increase it, at the layer of the backbone's row.
+
+    Args:
+        model: The classifier, on any device; it is the same afterwards.
+        image: uint8 (3, s, s), as returned by `transforms.evaluation_image`.
+
+    Returns:
+        The output before temperature scaling, and float32 (rows, columns) at the size of the layer, in [0, 1]: the
+        maximum is 1, or all values are 0 if no region increases the logit of the positive class.
+    """
+    activations: list[Tensor] = []
+
+    def store(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        # Layers before this one need no gradient, so the graph starts here, whether or not stages are frozen.
+        activations.append(output.detach().requires_grad_())
+        # Later layers may work in place and must not change the stored activations.
+        return activations[0].clone()
+
+    training = [module for module in model.modules() if module.training]
+    hook = model.network.get_submodule(model.row.gradcam).register_forward_hook(store)
+    try:
+        model.eval()
+        with torch.inference_mode(False), torch.enable_grad():
+            logit = model(image.unsqueeze(0).to(model.device))
+            (gradient,) = torch.autograd.grad(logit.sum(), activations)
+    finally:
+        hook.remove()
+        for module in training:
+            module.training = True
+    return float(logit.detach()), class_activation_map(activations[0].detach()[0], gradient[0])
+
+
+def class_activation_map(activations: Tensor, gradient: Tensor) -> Map:
+    """Return the sum of the channels, each weighted by its mean gradient, with negative values set to 0.
+
+    Args:
+        activations: (channels, rows, columns), finite.
+        gradient: Gradient of the positive logit with respect to the activations, same shape.
+
+    Returns:
+        float32 (rows, columns) in [0, 1].
+
+    >>> activations = torch.tensor([[[1.0, 2.0]], [[3.0, 0.0]]])
+    >>> gradient = torch.tensor([[[1.0, 1.0]], [[-1.0, 0.0]]])
+    >>> class_activation_map(activations, gradient).tolist()
+    [[0.0, 1.0]]
+    """
+    weights = gradient.double().mean(dim=(1, 2))
+    raw = torch.relu((weights[:, None, None] * activations.double()).sum(0))
+    largest = float(raw.max())
+    scaled = raw / largest if largest > 0 else torch.zeros_like(raw)
+    result: Map = scaled.float().cpu().numpy()
+    return result
+
+
+def overlay(photograph: Image.Image, cam: Map) -> Image.Image:
+    """Return an RGB image of the upright photograph under its heat map, without metadata."""
+    # 8 bits are enough for display, and a photograph of 200 megapixels then needs no gigabytes.
+    small = Image.fromarray(np.round(cam * 255).astype(np.uint8))
+    level = small.resize(photograph.size, Image.Resampling.BILINEAR)
+    heat = level.copy()
+    heat.putpalette(_palette())
+    opacity = level.point([round(value * _MAX_OPACITY) for value in range(256)])
+    return Image.composite(heat.convert("RGB"), photograph, opacity)
+
+
+def _palette() -> list[int]:
+    stops = np.array([[int(stop[k : k + 2], 16) for k in (0, 2, 4)] for stop in _STOPS], dtype=np.float64)
+    positions = np.linspace(0, 1, len(_STOPS))
+    columns = [np.interp(np.linspace(0, 1, 256), positions, stops[:, channel]) for channel in range(3)]
+    flat: list[int] = np.round(np.stack(columns, axis=1)).astype(int).ravel().tolist()
+    return flat
+
+
+def read_mask(path: Path, photograph: Path, size: tuple[int, int]) -> tuple[Mask, Mask]:
+    """Read a mask: black background, leaf in green or white, lesions in red.
+
+    Args:
+        path: Mask of the upright photograph; any size with the same aspect ratio.
+        photograph: Path of the photograph, for the error message.
+        size: Width and height of the upright photograph.
+
+    Returns:
+        Leaf (lesions included) and lesions, bool (height, width) at the size of the mask.
+
+    Raises:
+        DatasetError: The mask cannot be read, or its aspect ratio differs from the photograph's.
+    """
+    try:
+        image = load_rgb(path)
+    except UnreadableImage as error:
+        message = f"The mask {show_path(path)} cannot be read: {error.reason}."
+        raise DatasetError(message, "mask-unreadable", path=path, reason=error.reason) from error
+    if abs(image.width / image.height / (size[0] / size[1]) - 1) > _ASPECT_TOLERANCE:
+        raise DatasetError(
+            f"The mask {show_path(path)} has {image.width} × {image.height} pixels, its photograph "
+            f"{show_path(photograph)} upright {size[0]} × {size[1]}. Give a mask of the upright photograph.",
+            "mask-size-differs",
+            path=path,
+            found=image.size,
+            expected=size,
+        )
+    pixels = np.asarray(image).astype(np.int16)
+    leaf = pixels.max(axis=2) >= 64
+    return leaf, leaf & (pixels[..., 0] - pixels[..., 1] >= 64)
+
+
+def attention(cam: Map, leaf: Mask, lesion: Mask) -> dict[str, float | None]:
+    """Return how much of the map is inside a mask, beside what is expected by chance; None if undefined.
+
+    `attention_in_…` is a fraction of the map's sum, `…_area` a fraction of the image, which a uniform map would have.
+    An enrichment is their ratio (1 is chance); that within the leaf leaves out the easily recognised background.
+
+    Args:
+        cam: (rows, columns) in [0, 1]; enlarged to the size of the mask in the same way as for the overlay.
+        leaf: bool (height, width), lesions included.
+        lesion: bool (height, width).
+
+    >>> left = np.array([[True, False]])
+    >>> [round(value, 2) for value in attention(np.ones((2, 2), np.float32), left, left).values()]
+    [0.5, 0.5, 1.0, 0.5, 0.5, 1.0, 1.0]
+    """
+    height, width = leaf.shape
+    full = np.asarray(Image.fromarray(cam).resize((width, height), Image.Resampling.BILINEAR))
+    total = float(full.sum(dtype=np.float64))
+
+    def ratio(part: float | None, whole: float | None) -> float | None:
+        return part / whole if part is not None and whole else None
+
+    in_leaf, in_lesion = (ratio(float(full.sum(where=mask, dtype=np.float64)), total) for mask in (leaf, lesion))
+    leaf_area, lesion_area = float(leaf.mean()), float(lesion.mean())
+    return {
+        "attention_in_leaf": in_leaf,
+        "leaf_area": leaf_area,
+        "leaf_enrichment": ratio(in_leaf, leaf_area),
+        "attention_in_lesion": in_lesion,
+        "lesion_area": lesion_area,
+        "lesion_enrichment": ratio(in_lesion, lesion_area),
+        "lesion_enrichment_within_leaf": ratio(ratio(in_lesion, in_leaf), ratio(lesion_area, leaf_area)),
+    }
+
+
+def thumbnail_side(count: int) -> int:
+    """Return the side of the thumbnails in pixels, chosen so that all of them fit on one contact sheet.
+
+    >>> [thumbnail_side(count) for count in (1, 400, 10_000)]
+    [256, 204, 40]
+    """
+    smallest, largest = _THUMBNAIL_SIDES
+    return max(smallest, min(largest, _SHEET_SIDE // math.ceil(math.sqrt(max(count, 1)))))
+
+
+def contact_sheet(thumbnails: Sequence[Image.Image], captions: Sequence[str], side: int) -> Image.Image:
+    """Return all thumbnails in one grid, row by row, with captions below if the thumbnails are large enough.
+
+    Args:
+        thumbnails: At least one, each at most side × side pixels.
+        captions: One caption per thumbnail, a few ASCII letters.
+        side: Side in pixels, as returned by `thumbnail_side`.
+    """
+    caption_height = _CAPTION_HEIGHT if side >= _MIN_SIDE_WITH_CAPTION else 0
+    columns = math.ceil(math.sqrt(len(thumbnails)))
+    rows = math.ceil(len(thumbnails) / columns)
+    gap = 4 if caption_height else 1
+    sheet = Image.new("RGB", (columns * (side + gap) + gap, rows * (side + caption_height + gap) + gap), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=12)
+    for i, (small, caption) in enumerate(zip(thumbnails, captions, strict=True)):
+        left, top = gap + i % columns * (side + gap), gap + i // columns * (side + caption_height + gap)
+        sheet.paste(small, (left + (side - small.width) // 2, top + (side - small.height) // 2))
+        if caption_height:
+            draw.text((left + 2, top + side), caption, fill="black", font=font)
+    return sheet

@@ -1,1 +1,0 @@
-"""Explanations of a trained classifier for one photograph; uses checkpoints and networks, writes no file."""
