@@ -100,12 +100,7 @@ def grad_cam(model: LeafClassifier, image: Tensor) -> tuple[float, Map]:
 def class_activation_map(activations: Tensor, gradient: Tensor) -> Map:
     """Return the sum of the channels, each weighted by its mean gradient, with negative values set to 0.
 
-    Args:
-        activations: (channels, rows, columns), finite.
-        gradient: Gradient of the positive logit with respect to the activations, same shape.
-
-    Returns:
-        float32 (rows, columns) in [0, 1].
+    Activations and gradient of the logit are (channels, rows, columns), the map float32 (rows, columns) in [0, 1].
 
     >>> activations = torch.tensor([[[1.0, 2.0]], [[3.0, 0.0]]])
     >>> gradient = torch.tensor([[[1.0, 1.0]], [[-1.0, 0.0]]])
@@ -178,10 +173,8 @@ def attention(cam: Map, leaf: Mask, lesion: Mask) -> dict[str, float | None]:
     `attention_in_…` is a fraction of the map's sum, `…_area` a fraction of the image, which a uniform map would have.
     An enrichment is their ratio (1 is chance); that within the leaf leaves out the easily recognised background.
 
-    Args:
-        cam: (rows, columns) in [0, 1]; enlarged to the size of the mask in the same way as for the overlay.
-        leaf: bool (height, width), lesions included.
-        lesion: bool (height, width).
+    The map, (rows, columns) in [0, 1], is enlarged to the size of the masks, (height, width), as for the overlay; the
+    leaf includes its lesions.
 
     >>> left = np.array([[True, False]])
     >>> [round(value, 2) for value in attention(np.ones((2, 2), np.float32), left, left).values()]
@@ -220,10 +213,7 @@ def thumbnail_side(count: int) -> int:
 def contact_sheet(thumbnails: Sequence[Image.Image], captions: Sequence[str], side: int) -> Image.Image:
     """Return all thumbnails in one grid, row by row, with captions below if the thumbnails are large enough.
 
-    Args:
-        thumbnails: At least one, each at most side × side pixels.
-        captions: One caption per thumbnail, a few ASCII letters.
-        side: Side in pixels, as returned by `thumbnail_side`.
+    There is at least one, of at most side × side pixels (see `thumbnail_side`); a caption is a few ASCII letters.
     """
     caption_height = _CAPTION_HEIGHT if side >= _MIN_SIDE_WITH_CAPTION else 0
     columns = math.ceil(math.sqrt(len(thumbnails)))

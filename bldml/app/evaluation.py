@@ -110,16 +110,9 @@ def evaluate_checkpoint(
 ) -> None:
     """Evaluate a checkpoint on a split of its own photographs, on another labelled set, or on unlabelled photographs.
 
-    Args:
-        trainer: Trainer without loggers.
-        model: Model that gets the checkpoint's weights.
-        datamodule: Data module of the photographs.
-        checkpoint: The classifier.
-        split: `val`, `test` or `predict`.
-        external: Whether the photographs are not those of the run's data set.
-        name: Name of the evaluation; None for the name of the split or folder.
-        output: Folder for the results; None for the run folder's `evaluations/<name>`.
-        report: Whether to make images and write the report of the checkpoint's run.
+    The split is `val`, `test` or `predict`; `external` says whether the photographs are others than those of the run's
+    data set. The name is by default that of the split or folder, the output the run folder's `evaluations/<name>`.
+    `report` says whether to make images and to write the report of the checkpoint's run.
 
     Raises:
         ConfigError, CheckpointError, DatasetError, RunError: The evaluation is not possible; nothing was written.

@@ -47,18 +47,10 @@ from bldml.training.resume.signals import InterruptSignals
 
 @dataclass
 class Start:
-    """Everything before the first step of a fit, and what is held until its last step.
+    """Everything before the first step of a fit: weights, photographs, run folder, loggers and checkpoint callbacks.
 
-    Args:
-        trainer: The trainer, without loggers and checkpoint callbacks.
-        model: The classifier; its pretrained weights are loaded here.
-        datamodule: The data module; its photographs are found and decoded here.
-        config: The configuration of the fit.
-        signals: Flags of the signals that interrupt a fit.
-        job: The Slurm job of this process.
-        plan: The run to resume; None for a new run.
-        hold: Locks a run until the command ends.
-        folder: The run folder, once it exists; None for a `fast_dev_run`, which writes nothing.
+    Without a plan the run is new. `hold` locks a run until the command ends. The folder is that of the run, once it
+    exists; None for a `fast_dev_run`, which writes nothing.
     """
 
     trainer: Trainer
@@ -72,10 +64,7 @@ class Start:
     folder: RunFolder | None = None
 
     def run(self, config_text: str) -> None:
-        """Prepare the fit, in the order in which steps can fail.
-
-        Args:
-            config_text: The configuration as YAML, for the run folder.
+        """Prepare the fit, in the order in which steps can fail; the configuration as YAML is for the run folder.
 
         Raises:
             ConfigError, TrainingError, DatasetError, RunError, CheckpointError: The fit cannot start; nothing was

@@ -171,12 +171,8 @@ class LeafCLI(LightningCLI):
     def hold(self, run: RunFolder, wait: float = 0.0) -> None:
         """Lock a run until this command ends; the first process does so for all.
 
-        Args:
-            run: The run.
-            wait: Seconds to wait for another process to release the lock.
-
         Raises:
-            RunError: Another process trains in the run.
+            RunError: Another process still trains in the run after these seconds.
         """
         if is_first_process() and not self.held.enter_context(lock_run(run, wait=wait)).is_real:
             say_warning("File locking is not available here; make sure only one job writes to this run.")

@@ -12,11 +12,7 @@ _LONGEST_NAME = 200  # bytes; file systems allow 255, and a number is appended t
 
 
 def check_name(name: str, what: str) -> None:
-    """Raise UsageError unless `name` is safe as the name of a folder.
-
-    Args:
-        name: Name of a run or an evaluation, as the user typed it.
-        what: What it is the name of, for the message: "run", "evaluation".
+    """Raise UsageError unless a name that the user typed is safe as the name of a folder, such as that of a "run".
 
     >>> check_name("resnet50-4711", "run")
     """
@@ -70,11 +66,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder, and its parents if they are missing.
-
-    Raises:
-        RunError: It cannot be created.
-    """
+    """Create a folder, and its parents if they are missing; RunError if that is not possible."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

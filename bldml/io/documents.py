@@ -97,11 +97,7 @@ TextLoader.yaml_implicit_resolvers = {
 
 
 def load_yaml(text: str, loader: type[StrictLoader] = StrictLoader) -> Any:
-    """Read YAML strictly.
-
-    Args:
-        text: The YAML.
-        loader: `TextLoader` for text instead of numbers and bools.
+    """Read YAML strictly; with `TextLoader`, text instead of numbers and bools.
 
     Raises:
         yaml.YAMLError: It is not YAML, has a duplicate key or an infinite number, or is too large or nested too deeply.
