@@ -66,8 +66,8 @@ def report(run: Path) -> None:
     from bldml.run.gallery import advice
     from bldml.run.reader import read_run
 
-    place = write_report(RunFolder(run))
-    sys.stdout.write(f"Wrote {place}\n{advice(read_run(RunFolder(run)))}")
+    folder = RunFolder(run)
+    sys.stdout.write(f"Wrote {write_report(folder)}\n{advice(read_run(folder))}")
 
 
 def explain(

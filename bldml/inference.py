@@ -184,8 +184,8 @@ def attention(cam: Map, leaf: Mask, lesion: Mask) -> dict[str, float | None]:
     full = np.asarray(Image.fromarray(cam).resize((width, height), Image.Resampling.BILINEAR))
     total = float(full.sum(dtype=np.float64))
 
-    def ratio(part: float | None, whole: float | None) -> float | None:
-        return part / whole if part is not None and whole else None
+    def ratio(a: float | None, b: float | None) -> float | None:
+        return a / b if a is not None and b else None
 
     in_leaf, in_lesion = (ratio(float(full.sum(where=mask, dtype=np.float64)), total) for mask in (leaf, lesion))
     leaf_area, lesion_area = float(leaf.mean()), float(lesion.mean())

@@ -104,10 +104,8 @@ def find_masks(folder: Path, samples: Iterable[Sample]) -> dict[str, Path]:
     owners: dict[Path, Sample] = {}
     for sample in samples:
         # The name is relative to the data folder; the stem is that of the path, which may contain any bytes.
-        subfolder = Path(sample.name).parent
-        candidates = [
-            folder / part / f"{sample.path.stem}{end}.png" for part in (subfolder, "") for end in ("_mask", "")
-        ]
+        places = (folder / Path(sample.name).parent, folder)
+        candidates = [place / f"{sample.path.stem}{end}.png" for place in places for end in ("_mask", "")]
         mask = next((path for path in candidates if os.path.isfile(path)), None)  # noqa: PTH113  # names too long
         if mask is None:
             continue

@@ -42,10 +42,9 @@ def rows_of(data: PreparedData) -> Iterator[PhotographRow]:
     """Yield one row per photograph."""
     for split, samples in data.collection.splits.items():
         contents = data.contents_of(split)
-        for sample, metadata, digest in zip(samples, contents.metadata, contents.digests, strict=True):
-            m = metadata
-            read = (m.width, m.height, m.camera, m.taken) if m else (0, 0, "", "")
-            yield PhotographRow(sample.name, split, sample.class_name, sample.group, *read, digest)
+        for sample, m, digest in zip(samples, contents.metadata, contents.digests, strict=True):
+            described = (m.width, m.height, m.camera, m.taken) if m else (0, 0, "", "")
+            yield PhotographRow(sample.name, split, sample.class_name, sample.group, *described, digest)
 
 
 def photographs_table(data: PreparedData) -> str:

@@ -306,4 +306,4 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(value, Mapping) or not value:
         return {prefix: value}
     below = (_flat(item, f"{prefix}.{key}" if prefix else str(key)) for key, item in value.items())
-    return {key: item for part in below for key, item in part.items()}
+    return {key: item for flat in below for key, item in flat.items()}

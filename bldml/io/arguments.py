@@ -67,11 +67,11 @@ def _wrong_value(message: str) -> str:
     if not keys:
         return ""
     # A group of settings has a parser of its own, whose sentence is part of this message.
-    if part := re.search(
+    if inner := re.search(
         r"- (Unknown option )?--(\S+?)(\.| must be .+?)( Did you mean --(\S+))?$", message, re.MULTILINE
     ):
-        near = f" Did you mean --{keys[0]}.{part[5]}" if part[5] else ""
-        return f"{part[1] or ''}--{keys[0]}.{part[2]}{part[3]}{near}"
+        near = f" Did you mean --{keys[0]}.{inner[5]}" if inner[5] else ""
+        return f"{inner[1] or ''}--{keys[0]}.{inner[2]}{inner[3]}{near}"
     first, last = keys[0], keys[-1]
     key = last if last.startswith(first) else f"{first}.{last}"
     body = message.rpartition(f'Parser key "{last}"')[2]
