@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 Curve = tuple[str, ArrayLike, ArrayLike]  # name, labels, probabilities
 Floats = NDArray[np.float64]
+PointsOf = Callable[[ArrayLike, ArrayLike], tuple[Floats, Floats] | None]  # of labels and probabilities
 
 
 @styled()
@@ -56,20 +57,16 @@ def learning_curves(
                 heights = [math.nan if v is None or not math.isfinite(v) else v for v in values]
                 if np.isfinite(heights).any():
                     axes.plot(epochs, heights, dash, color=colour, marker=".", ms=4, lw=1.2, label=f"{measure}, {word}")
-        for kind, marked, dash in (
-            ("unfrozen", unfrozen_at, ":"),
-            ("best epoch", [] if best_epoch is None else [best_epoch], "-."),
-        ):
+        best = [] if best_epoch is None else [best_epoch]
+        for kind, marked, dash in (("unfrozen", unfrozen_at, ":"), ("best epoch", best, "-.")):
             for number, epoch in enumerate(marked):
                 axes.axvline(epoch, ls=dash, lw=1.2, color=INK, alpha=0.7, label=None if number else kind)
-        if not axes.lines:
-            write_message(axes, "No epoch recorded")
-        else:
+        if axes.lines:
             axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        else:
+            write_message(axes, "No epoch recorded")
     panels[0].set_ylabel("Loss (nats per photograph)")
-    panels[1].set_ylabel("Score (0 to 1)")
-    panels[1].set_ylim(-MARGIN, 1 + MARGIN)
-    panels[1].set_xlabel("Epoch (counted from 0)")
+    panels[1].set(ylabel="Score (0 to 1)", ylim=(-MARGIN, 1 + MARGIN), xlabel="Epoch (counted from 0)")
     panels[1].xaxis.get_major_locator().set_params(integer=True)
     return figure
 
@@ -192,12 +189,8 @@ def confusion(counts: Mapping[str, int], classes: Classes) -> "Figure":
 def predictive_value_curves(sensitivity: Estimate, specificity: Estimate, prevalence: float) -> "Figure":
     """Draw PPV and NPV over prevalence (the proportion of diseased leaves), by Bayes' rule.
 
-    The band goes from both 95 % intervals at their lower limits to both at their upper limits.
-
-    Args:
-        sensitivity: Sensitivity on this set.
-        specificity: Specificity on this set.
-        prevalence: Proportion of positives in this set, in [0, 1]; marked with a line.
+    The band goes from both 95 % intervals at their lower limits to both at their upper limits. A line marks
+    `prevalence`, the proportion of positives in this set, in [0, 1].
 
     Raises:
         RunError: The prevalence is not in [0, 1].
@@ -248,12 +241,7 @@ def _square(x: str, y: str) -> tuple["Figure", "Axes"]:
     return figure, axes
 
 
-def _draw_curves(
-    axes: "Axes",
-    curves: Sequence[Curve],
-    points_of: Callable[[ArrayLike, ArrayLike], tuple[Floats, Floats] | None],
-    missing: str,
-) -> None:
+def _draw_curves(axes: "Axes", curves: Sequence[Curve], points_of: PointsOf, missing: str) -> None:
     """Draw each curve; with 6 colours and 5 dashes a combination repeats after 30 curves only."""
     looks = zip(itertools.cycle(COLOURS), itertools.cycle(DASHES), strict=True)
     for (name, labels, values), (colour, dash) in zip(curves, looks, strict=False):

@@ -28,9 +28,9 @@ class EvaluationMetrics:
 
     Attributes:
         n: Number of photographs.
-        n_positive: Number of the positive class.
-        threshold: The threshold of the operating point, in [0, 1].
-        temperature: The calibration temperature, by which the logits were divided.
+        n_positive: Of the positive class.
+        threshold: That of the operating point, in [0, 1].
+        temperature: By which the logits were divided.
         overall: Metrics that need no threshold, by name.
         at_threshold: `tp`, `fp`, `fn`, `tn` and the metrics computed from them, at the threshold.
         at_half: The same at 0.5.
@@ -76,10 +76,7 @@ def _renamed(values: Values) -> Values:
 def evaluate(labels: ArrayLike, probabilities: ArrayLike, operating_point: OperatingPoint) -> EvaluationMetrics:
     """Compute the content of metrics.json.
 
-    Args:
-        labels: 1 for the positive class, (n,).
-        probabilities: Calibrated, (n,): `to_probabilities(logits, operating_point.temperature)`.
-        operating_point: Threshold and temperature.
+    The probabilities are calibrated: `to_probabilities(logits, operating_point.temperature)`.
 
     >>> metrics = evaluate([0, 1], [0.2, 0.4], OperatingPoint(threshold=0.3, temperature=1.0))
     >>> metrics.n, metrics.overall["auroc"], metrics.at_threshold["sensitivity"], metrics.at_half["sensitivity"]

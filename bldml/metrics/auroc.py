@@ -20,14 +20,9 @@ Floats = NDArray[np.float64]
 
 
 class PairedAuroc(NamedTuple):
-    """Two areas on the same photographs, and the test of their difference.
+    """Two areas on the same photographs, in [0, 1], and the test of their difference, first minus second.
 
-    Attributes:
-        first: Area of the first, in [0, 1]; None with one class only.
-        second: Area of the second.
-        difference: First minus second, with DeLong's interval.
-        z: Test statistic; None if the variance of the difference cannot be estimated.
-        p: Two-sided p, in (0, 1]; None like z.
+    All are None with one class only; z and the two-sided p, in (0, 1], also if the variance cannot be estimated.
     """
 
     first: float | None

@@ -52,7 +52,7 @@ def bootstrap(
         labels: 0 or 1, (n,).
         groups: Group of each photograph, or None if they are independent.
         replicates: Number of draws.
-        seed: Random seed of the draws.
+        seed: Of the draws.
 
     Returns:
         The interval; None if fewer than half of the draws, or none, defined the statistic.

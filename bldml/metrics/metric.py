@@ -1,7 +1,6 @@
 """The definition of a metric, the data that it is computed from, and the rules for its interval.
 
-Throughout, `labels` is an integer array of shape (n,) with 1 for the positive class, `probabilities` a float array of
-shape (n,) for the positive class, and counts are photographs: tp, fp, fn, tn.
+`labels` and `probabilities` are as in `bldml.metrics.scores`; counts are photographs: tp, fp, fn, tn.
 """
 
 import math

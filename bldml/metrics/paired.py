@@ -9,13 +9,9 @@ from numpy.typing import ArrayLike
 
 
 class McNemar(NamedTuple):
-    """McNemar's test.
+    """Numbers of photographs that only the first (b) or only the second (c) classifies correctly, and two p values.
 
-    Attributes:
-        b: Number of photographs that only the first classifies correctly.
-        c: Number of photographs that only the second classifies correctly.
-        exact: Two-sided p value of the exact test, in (0, 1].
-        mid: Two-sided mid-p, less conservative (Fagerland, Lydersen and Laake 2013), in (0, 1].
+    Both are two-sided, in (0, 1]; the mid-p is less conservative (Fagerland, Lydersen and Laake 2013).
     """
 
     b: int

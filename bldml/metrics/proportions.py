@@ -52,11 +52,7 @@ def clustered_proportion(hits: ArrayLike, groups: Sequence[str]) -> Estimate:
 
 
 def mover(
-    first: Estimate,
-    second: Estimate,
-    factors: tuple[float, float],
-    shift: float = 0.0,
-    method: str = "MOVER, Wilson",
+    first: Estimate, second: Estimate, factors: tuple[float, float], shift: float = 0.0, method: str = "MOVER, Wilson"
 ) -> Estimate:
     """Return the weighted sum of two independent estimates, plus `shift`.
 
@@ -164,21 +160,12 @@ def paired_difference(both: int, first_only: int, second_only: int, neither: int
 
 
 def dirichlet_interval(
-    measure: Callable[[float, float, float, float], float | None],
-    counts: Sequence[int],
-    *,
-    draws: int = 20_000,
-    seed: int = 0,
+    measure: Callable[[float, float, float, float], float | None], counts: Sequence[int], *, draws: int = 20_000
 ) -> Interval | None:
     """Return an interval from draws of the four cells with Jeffreys' prior (Goutte and Gaussier 2005).
 
-    Unlike the bootstrap interval, it does not collapse if a cell is empty; None if the counts do not define it.
-
-    Args:
-        measure: Function of tp, fp, fn and tn, such as F1.
-        counts: tp, fp, fn and tn.
-        draws: Number of draws.
-        seed: Random seed of the draws.
+    Unlike the bootstrap interval, it does not collapse if a cell is empty. `measure` is a function of tp, fp, fn and
+    tn, such as F1; if the counts do not define it, there is no interval.
 
     >>> dirichlet_interval(lambda tp, fp, fn, tn: 2 * tp / (2 * tp + fp + fn), [45, 0, 0, 71]).low < 1
     True
@@ -186,7 +173,7 @@ def dirichlet_interval(
     observed = measure(*counts)
     if observed is None:
         return None
-    drawn = np.random.default_rng(seed).dirichlet(np.array(counts) + 0.5, draws) * sum(counts)
+    drawn = np.random.default_rng(0).dirichlet(np.array(counts) + 0.5, draws) * sum(counts)
     values = [value for row in drawn.tolist() if (value := measure(*row)) is not None]
     low, high = (float(limit) for limit in np.quantile(values, [0.025, 0.975]))
     # At the edge of the range the prior could place the interval beside the estimate.

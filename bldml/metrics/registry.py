@@ -1,10 +1,8 @@
 """Every metric is one row of this file. To add one, add a `register(Metric(…))` at its end.
 
-The tests also need a second implementation in tests/oracles.py, and `python -m tests.metrics_page` rewrites its page.
-
 It then appears in metrics.json, the report, comparisons, the terminal, the training history, --monitor and
-docs/metrics.md. An incomplete row is refused when this file is imported, with a sentence on what is missing; `Metric`
-describes the fields.
+docs/metrics.md. An incomplete row is refused with a sentence on what is missing; `Metric` describes the fields. The
+tests also need a second implementation in tests/oracles.py, and `python -m tests.metrics_page` rewrites its page.
 """
 
 import math

@@ -1,3 +1,5 @@
+"""What each figure draws, its files, its SVG for a page, and edges."""
+
 import itertools
 import re
 import subprocess
