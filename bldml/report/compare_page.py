@@ -46,7 +46,8 @@ def write_comparison(comparison: Comparison, folder: Path, *, version: str) -> l
         n=reference.assessment.n,
         n_positive=reference.assessment.n_positive,
         classes=reference.data.classes,
-        verdict=verdict(comparison),
+        best=comparison.runs[0].name,
+        pairs=comparison.differences,
         runs=runs,
         costs=costs,
         differences=differences,
@@ -164,20 +165,6 @@ def differences_table(comparison: Comparison) -> Table:
         "that only the first run classifies correctly; c: only the second. Holm p: p value adjusted by Holm’s method."
     )
     return Table("differences", caption, header, tuple(rows), (names, raw), footnotes.all)
-
-
-def verdict(comparison: Comparison) -> str:
-    """Return a sentence on which runs differ significantly in accuracy."""
-    pairs, best = comparison.differences, comparison.runs[0].name
-    n = sum(pair.tests["accuracy"].is_significant for pair in pairs)
-    if not n:
-        return "No two runs differ significantly in accuracy; a higher value alone is no evidence that a run is better."
-    # The most accurate run is the first of its pairs.
-    similar = [pair.second for pair in pairs if pair.first == best and not pair.tests["accuracy"].is_significant]
-    found = f"{n} of {counted(len(pairs), 'pair')} {'differs' if n == 1 else 'differ'} significantly in accuracy"
-    if similar:
-        return f"{found}; the most accurate run, {best}, does not differ significantly from {', '.join(similar)}."
-    return f"{found}; the most accurate run, {best}, is significantly more accurate than every other run."
 
 
 def notes(comparison: Comparison) -> list[str]:

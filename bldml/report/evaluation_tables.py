@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bldml.io.text import Cell, counted, number, plain
+from bldml.io.text import Cell, number, plain
 from bldml.metrics.assessment import Assessment
 from bldml.metrics.checked import Classes
 from bldml.metrics.proportions import clustered_proportion, proportion
@@ -138,26 +138,20 @@ def groups_table(assessment: Assessment, evaluation: Evaluation) -> Table | None
     return Table("groups", caption, header, tuple(rows), (names, raw), left_out=len(found) - len(rows))
 
 
-def sample_size_sentences(assessment: Assessment) -> str:
-    """Return the lower limits of sensitivity and specificity that a classifier without errors would have."""
-    parts = []
-    for name, value, score in (("positives", 1, "sensitivity"), ("negatives", 0, "specificity")):
+def limits_without_errors(assessment: Assessment) -> list[tuple[int, int, float | None]]:
+    """Return what the positives, then the negatives, can show at best.
+
+    These are the number of photographs, the number of their groups (0 if treated as independent), and the lower limit
+    of the sensitivity or specificity of a classifier without errors.
+    """
+    found = []
+    for value in (1, 0):
         indices = np.flatnonzero(assessment.labels == value)
+        groups = [assessment.groups[index] for index in indices] if assessment.groups else []
         n = indices.size
-        if not n:
-            parts.append(f"There are no {name}, so the {score} cannot be estimated.")
-            continue
-        best, from_groups = proportion(n, n), ""
-        if assessment.groups is not None:
-            groups = [assessment.groups[index] for index in indices]
-            best = clustered_proportion(np.ones(n, dtype=bool), groups)
-            from_groups = f" from {counted(len(set(groups)), 'group')}"
-        low = best.interval.low if best.interval else None
-        parts.append(
-            f"With {count(n)} {name}{from_groups}, even a classifier without errors only has a proven {score} of at "
-            f"least {number(low)} (lower 95 % limit, Wilson)."
-        )
-    return " ".join(parts)
+        best = clustered_proportion(np.ones(n, dtype=bool), groups) if groups else proportion(n, n)
+        found.append((n, len(set(groups)), best.interval.low if best.interval else None))
+    return found
 
 
 def sets_table(data: RunData, assessed: Sequence[Assessed]) -> Table:

@@ -30,7 +30,7 @@ def training_figure(data: RunData, folder: Path) -> ReportFigure:
     """Draw the learning curves, and write them into a folder.
 
     Raises:
-        RunError: The files cannot be written.
+        RunError: They cannot be written.
     """
     unfrozen, best = unfreeze_epochs(data), best_epoch(data)
     losses = [loss for row in data.epochs if (loss := row.get("val_loss")) is not None]
@@ -59,7 +59,7 @@ def evaluation_figures(
     """Draw the figures of one evaluation, and write them into a folder of its name in `folder`.
 
     Raises:
-        RunError: The files cannot be written.
+        RunError: They cannot be written.
     """
     labels, probabilities, n = assessment.labels, assessment.probabilities, assessment.counts
     at, overall = assessment.at_threshold, assessment.overall

@@ -73,7 +73,8 @@ def write_report(run: RunFolder) -> Path:
     """
     data = read_run(run)
     assessed = [(evaluation, evaluation.assess(data.classes)) for evaluation in data.evaluations]
-    tables, sentences = _of_run(data, assessed)
+    operating_point, point_warnings = report_training.operating_point_table(data)
+    tables = _tables(data, assessed, operating_point)
     budget = PictureBudget(PICTURE_BYTES)
     # The training split appears in the table of all sets only: it is no evidence for new photographs.
     sections = [_section(data, one, budget) for one in assessed if one[0].role != "training"]
@@ -84,8 +85,11 @@ def write_report(run: RunFolder) -> Path:
         data=data,
         assessed=assessed,
         tables=tables,
-        sentences=sentences,
         sections=sections,
+        groups_and_leaks=report_photographs.groups_and_leaks(data),
+        descriptions=report_photographs.descriptions(data),
+        point_warnings=point_warnings,
+        siblings=report_training.count_siblings(data),
         negative=plain(data.classes.negative),
         positive=plain(data.classes.positive),
         backbone=data.setting("model", "backbone") or "architecture not stated",
@@ -121,35 +125,21 @@ def _section(data: RunData, one: Assessed, budget: PictureBudget) -> dict[str, A
         "differences": report_photographs.difference_sentences(data, evaluation),
         "tables": [table for table in tables if table],
         "figures": evaluation_figures(evaluation, assessment, data.classes, data.run.path / "figures"),
-        "sample_size": evaluation_tables.sample_size_sentences(assessment),
+        "limits": evaluation_tables.limits_without_errors(assessment),
         "gallery": [(title, shown) for title, shown in gallery if shown],
     }
 
 
-def _of_run(data: RunData, assessed: list[Assessed]) -> tuple[dict[str, Table | None], dict[str, list[str]]]:
-    """Return the tables and the sentences about the run, by the part of the page."""
-    cameras, dates = report_photographs.cameras_table(data)
-    operating_point, warnings = report_training.operating_point_table(data)
-    ledger, history = report_training.evaluation_history(data)
-    tables = {
+def _tables(data: RunData, assessed: list[Assessed], operating_point: Table | None) -> dict[str, Table | None]:
+    """Return the tables about the run, by the part of the page."""
+    return {
         "photographs": report_photographs.counts_table(data),
-        "cameras": cameras,
+        "cameras": report_photographs.cameras_table(data),
         "excluded": report_photographs.excluded_photographs_table(data),
         "training": report_training.settings_table(data),
         "operating_point": operating_point,
         "sets": evaluation_tables.sets_table(data, assessed),
-        "ledger": ledger,
+        "ledger": report_training.ledger_table(data),
         "environment": report_training.environment_table(data),
         "files": report_photographs.files_table(data),
-    }
-    photographs = [
-        report_photographs.unit_sentence(data),
-        report_photographs.groups_sentence(data),
-        report_photographs.leaks_sentence(data),
-    ]
-    return tables, {
-        "photographs": photographs,
-        "cameras": [dates],
-        "operating_point": warnings,
-        "ledger": history,
     }

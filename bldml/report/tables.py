@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bldml.io.atomic import check_name, make_folder, write_atomically
+from bldml.io.atomic import make_folder, write_atomically
 from bldml.io.text import Cell, csv_text, latex_table, number, plain, with_apostrophe
 from bldml.metrics.estimates import Estimate
 
@@ -72,9 +72,8 @@ class Footnotes:
         """Return the letter of a text; empty for an empty text."""
         if not text:
             return ""
-        letters = string.ascii_lowercase
-        number = len(self._marks)
-        return self._marks.setdefault(text, letters[number % 26] * (number // 26 + 1))
+        rounds, letter = divmod(len(self._marks), 26)
+        return self._marks.setdefault(text, string.ascii_lowercase[letter] * (rounds + 1))
 
     @property
     def all(self) -> tuple[tuple[str, str], ...]:
@@ -150,19 +149,16 @@ def interval_text(estimate: Estimate, *, sign: bool = False) -> str:
 
 
 def estimate_entry(estimate: Estimate, notes: Footnotes, fraction: str = "", *, sign: bool = False) -> Entry:
-    """Return an estimate as a cell, with its interval and the footnote of its method.
+    """Return an estimate as a cell, with a fraction such as 40/45, its interval, and the letter of its footnote.
 
-    Args:
-        estimate: The estimate.
-        notes: Footnotes of the table; the method, or the reason for a missing value, is added.
-        fraction: Text before the interval, such as 40/45.
-        sign: Whether a number above 0 gets a plus sign, as in a difference.
+    The footnote is the method of the interval, or the reason for a missing value. With `sign`, a number above 0 gets a
+    plus sign, as in a difference.
     """
     if estimate.value is None:
         return Entry("not estimable", fraction, notes.mark(estimate.note))
     method = estimate.interval.method if estimate.interval else ""
-    limits = interval_text(estimate, sign=sign)
-    return Entry(precise_number(estimate.value, sign=sign), f"{fraction} {limits}".strip(), notes.mark(method))
+    detail = f"{fraction} {interval_text(estimate, sign=sign)}".strip()
+    return Entry(precise_number(estimate.value, sign=sign), detail, notes.mark(method))
 
 
 def estimate_cells(estimate: Estimate) -> list[Cell]:
@@ -181,7 +177,6 @@ def write_tables(folder: Path, tables: Sequence[Table]) -> None:
     """
     make_folder(folder)
     for table in tables:
-        check_name(table.name, "table")
         write_atomically(folder / f"{table.name}.csv", table_csv(table))
         write_atomically(folder / f"{table.name}.tex", table_tex(table))
 

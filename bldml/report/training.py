@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Sequence
 
 from bldml.io.documents import mapping_or_nothing
-from bldml.io.text import counted, number, plain
+from bldml.io.text import number, plain
 from bldml.metrics.bootstrap import bootstrap, has_groups
 from bldml.metrics.estimates import Interval
 from bldml.metrics.operating_point import TEMPERATURE_RANGE, choose_threshold
@@ -143,8 +143,8 @@ def _origin_of_temperature(data: RunData, temperature: float) -> str:
     return "not fitted"
 
 
-def evaluation_history(data: RunData) -> tuple[Table | None, list[str]]:
-    """Return how often each set was evaluated, and how many runs used the same validation photographs."""
+def ledger_table(data: RunData) -> Table | None:
+    """Return how often each set was evaluated; None where no evaluation is recorded."""
     # The same photographs evaluated under two names count as one set.
     by_set: dict[str, list[LedgerEntry]] = {}
     for entry in read_ledger(data.run):
@@ -156,18 +156,17 @@ def evaluation_history(data: RunData) -> tuple[Table | None, list[str]]:
         rows.append([", ".join(names), digest, len(times), min(times), max(times)])
     caption = "Evaluations of this run. Repeated evaluation on a test set biases its metrics."
     header = ("Evaluation", "Dataset digest (first 12 digits)", "Times evaluated", "First", "Last")
-    sentences = [] if rows else ["The evaluations of this run are not recorded."]
-    if own := text_at(data.environment, "dataset_fingerprint", "val"):
-        folder = data.run.path.resolve()
-        others = (path for path in folder.parent.glob("*/environment.json") if path.parent != folder)
-        # Another run's damage is not this report's.
-        n = sum(text_at(mapping_or_nothing(path), "dataset_fingerprint", "val") == own for path in others)
-        runs = f"{counted(n, 'other run')} in the same folder {'uses' if n == 1 else 'use'}"
-        sentences.append(
-            f"{runs} the same validation photographs. The more runs are tried, the more optimistic are the validation "
-            "metrics of the best one."
-        )
-    return (text_table("ledger", caption, header, rows) if rows else None), sentences
+    return text_table("ledger", caption, header, rows) if rows else None
+
+
+def count_siblings(data: RunData) -> int | None:
+    """Return how many other runs in the same folder use the same validation photographs; None where it is not known."""
+    own = text_at(data.environment, "dataset_fingerprint", "val")
+    folder = data.run.path.resolve()
+    others = (path for path in folder.parent.glob("*/environment.json") if path.parent != folder)
+    # Another run's damage is not this report's.
+    same = (text_at(mapping_or_nothing(path), "dataset_fingerprint", "val") == own for path in others)
+    return sum(same) if own else None
 
 
 def environment_table(data: RunData) -> Table:

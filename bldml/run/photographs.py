@@ -59,6 +59,11 @@ class Description:
     last: str
     n_dated: int
 
+    @property
+    def some_dated(self) -> str:
+        """A space and, in brackets, how many photographs have a date; empty if all have one."""
+        return "" if self.n_dated == self.n else f" ({_dated(self)})"
+
 
 _COLUMNS = tuple(field.name for field in fields(PhotographRow))
 
@@ -175,14 +180,9 @@ def _dates(here: Description, there: Description) -> str:
         return f"Whether they were taken at another time is not known: the files do not record the date{dated}."
     relation = "do not overlap" if here.first > there.last or here.last < there.first else "overlap"
     return (
-        f"They were taken from {here.first} to {here.last}{some_dated(here)}; the training photographs from "
-        f"{there.first} to {there.last}{some_dated(there)}: the periods {relation}."
+        f"They were taken from {here.first} to {here.last}{here.some_dated}; the training photographs from "
+        f"{there.first} to {there.last}{there.some_dated}: the periods {relation}."
     )
-
-
-def some_dated(description: Description) -> str:
-    """Return a space and, in brackets, how many photographs of a set have a date; empty if all have one."""
-    return "" if description.n_dated == description.n else f" ({_dated(description)})"
 
 
 def _dated(description: Description) -> str:

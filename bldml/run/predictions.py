@@ -12,6 +12,7 @@ from bldml.errors import RunError
 from bldml.io.atomic import make_folder, write_atomically
 from bldml.io.text import with_apostrophe, without_apostrophe
 from bldml.metrics.assessment import EvaluationMetrics
+from bldml.run.files import to_csv
 
 
 @dataclass(frozen=True)
@@ -109,13 +110,13 @@ def write_metrics(folder: Path, metrics: EvaluationMetrics) -> None:
     """
     document = json.dumps(metrics.to_plain(), indent=2, allow_nan=False) + "\n"
     shared = {"n": metrics.n, "n_positive": metrics.n_positive, **metrics.overall, "temperature": metrics.temperature}
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["operating_point", "threshold", *metrics.at_threshold, *shared])
-    for point, threshold, at in (("chosen", metrics.threshold, metrics.at_threshold), ("0.5", 0.5, metrics.at_half)):
-        writer.writerow([point, threshold, *at.values(), *shared.values()])
+    rows: list[list[object]] = [
+        ["operating_point", "threshold", *metrics.at_threshold, *shared],
+        ["chosen", metrics.threshold, *metrics.at_threshold.values(), *shared.values()],
+        ["0.5", 0.5, *metrics.at_half.values(), *shared.values()],
+    ]
     make_folder(folder)
-    write_atomically(folder / "metrics.csv", text.getvalue())
+    write_atomically(folder / "metrics.csv", to_csv(rows))
     write_atomically(folder / "metrics.json", document)
 
 
@@ -155,10 +156,5 @@ def _to_prediction(path: Path, number: int, header: list[str], cells: list[str])
         found = repr(row["probability"])
         message = f"{path}, row {number}: the probability is {found}, but must be a number in [0, 1]."
         raise RunError(message, "probability-wrong", path=path, row=number, found=found)
-    return Prediction(
-        path=row["path"],
-        group=without_apostrophe(row["group"]),
-        true_class=without_apostrophe(row["true_class"]),
-        predicted_class=without_apostrophe(row["predicted_class"]),
-        probability=probability,
-    )
+    group, true, predicted = (without_apostrophe(row[key]) for key in ("group", "true_class", "predicted_class"))
+    return Prediction(row["path"], group, true, predicted, probability)

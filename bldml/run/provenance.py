@@ -30,14 +30,11 @@ class Provenance:
         checkpoint: Absolute path of the checkpoint.
         epoch: Epoch of the checkpoint, counted from 0.
         root: Absolute path of the folder with the photographs.
-        manifest: Absolute path of the manifest, if any.
-        fold: Fold of the manifest that was used as val, if any.
-        seconds: Duration of the evaluation.
-        device: Device of the evaluation.
+        manifest, fold: Absolute path of the manifest, and its fold that was used as val, if any.
+        seconds, device: Duration and device of the evaluation.
         near_training_photographs: Number of near duplicates of training or validation photographs.
         ignored: Number of files that are not photographs, by suffix.
         excluded: Number of photographs that could not be used.
-        versions: Software versions.
         schema: Version of the document; 0 for a document written before 0.2.
     """
 
@@ -117,7 +114,7 @@ def role_of(
     """Return how the photographs of an evaluation relate to the run: by their contents, never by a name.
 
     Args:
-        split: `train`, `val`, `test` or `predict`, as requested by the command; empty if not recorded.
+        split: As in `Provenance`.
         digest: Dataset digest of the evaluation; empty if not recorded.
         own_digests: Dataset digests of the splits of the run.
         n: Number of photographs.

@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from scipy.stats import norm
 from sklearn import metrics as oracle
 from statsmodels.stats.proportion import proportion_confint
 
-from bldml.errors import RunError
 from bldml.figures import style
 from bldml.metrics import metric
 from bldml.metrics.assessment import evaluate
@@ -38,7 +36,8 @@ from bldml.run.ledger import LedgerEntry, append_entry
 from bldml.run.photographs import PhotographRow, photographs_text
 from bldml.run.predictions import Prediction, read_predictions, write_metrics, write_predictions
 from tests.oracles import TOLERANCES, second_opinion
-from tests.support import Bldml
+from tests.report.pages import Page, read
+from tests.support import Bldml, mistake
 
 CONFIG = """\
 model: {backbone: resnet50, weights: imagenet, image_size: null, lr: 0.001}
@@ -151,33 +150,6 @@ def write_gallery(run: RunFolder, name: str, content: bytes) -> list[tuple[str, 
         lines.append((kind, row, *names))
     (folder / TABLE).write_text(gallery_text(lines))
     return [(kind, row) for kind, row, *_ in lines]
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-class Page(HTMLParser):
-    """Elements of a page in their order, and its text."""
-
-    def __init__(self, place: Path) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.source = place.read_text(encoding="utf-8")
-        self.feed(self.source)
-        self.words = " ".join(self.text.split())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self.text += " " if tag in ("td", "th") else ""
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-    def all(self, name: str) -> list[dict[str, str | None]]:
-        return [attributes for tag, attributes in self.tags if tag == name]
 
 
 @pytest.fixture
@@ -586,46 +558,53 @@ def line(number: int, change: Callable[[list[str]], list[str]]) -> Callable[[str
     return changed
 
 
-LEAF = "(BLD/leaf_00003.jpg)"
+def swap(old: str, new: str) -> Callable[[str], str]:
+    return lambda text: text.replace(old, new)
+
+
+CONTRADICTION = "metrics-contradict-predictions"
 
 
 @pytest.mark.parametrize(
-    ("file", "change", "told"),
+    ("file", "change", "code", "fields"),
     [
-        ("predictions.csv", line(4, lambda c: [*c[:4], "high"]), "predictions.csv, row 4: the probability is 'high'"),
-        ("predictions.csv", line(4, lambda c: [*c[:4], "1.5"]), "row 4"),
-        ("predictions.csv", line(4, lambda c: c[:3]), "row 4: 3 cells"),
-        ("predictions.csv", line(5, lambda c: [*c[:2], "Rust", *c[3:]]), f"row 5 {LEAF}: the true class is 'Rust'"),
-        ("predictions.csv", line(2, lambda c: [*c[:2], "BDL", *c[3:]]), "leaf_00000.jpg): the true class is 'BDL'"),
-        ("predictions.csv", line(5, lambda c: [*c[:3], "No_BLD", c[4]]), f"row 5 {LEAF}: the predicted class"),
-        ("predictions.csv", line(5, lambda c: ["No_BLD/leaf_00000.jpg", *c[1:]]), "the photograph already has a row"),
-        ("predictions.csv", line(5, lambda c: [*c[:2], "No_BLD", *c[3:]]), "n_positive is 19, but metrics.json"),
-        ("predictions.csv", line(5, lambda c: [*c[:4], "0.999"]), "metrics.json in the same folder has"),
-        ("predictions.csv", lambda t: t[: t.index("\n") + 1], "predictions.csv"),
-        ("predictions.csv", lambda _: "\x00nothing", "not a table of predictions"),
-        ("metrics.json", lambda t: t[:-20], "metrics.json is not JSON"),
-        ("metrics.json", lambda _: "[]", "does not contain the metrics"),
-        ("metrics.json", lambda t: t.replace('"threshold": 0.4', '"threshold": "x"'), "the threshold is 'x'"),
-        ("metrics.json", lambda t: t.replace('"threshold": 0.4', '"threshold": 7'), "the threshold is 7"),
-        ("metrics.json", lambda t: re.sub('"auroc": [^,]*', '"auroc": 1.0', t), "same folder has 1.0"),
-        ("provenance.json", lambda t: t[:-5], "provenance.json is not valid JSON"),
-        ("../../environment.json", lambda t: t[:-5], "environment.json is not valid JSON"),
-        ("../../environment.json", lambda _: "[1]", "environment.json must contain a JSON object"),
-        ("../../history.csv", line(3, lambda c: ["x", *c[1:]]), "history.csv, row 3: epoch is 'x'"),
-        ("../../history.csv", lambda t: t.replace("epoch", "age"), "history.csv has no column epoch"),
-        ("../../splits.csv", lambda t: t.replace("label", "kind"), "splits.csv has no column label"),
-        ("../../splits.csv", lambda t: t + '"', "splits.csv is not CSV"),
-        ("../../config.yaml", lambda t: t + "}", "config.yaml is not a configuration"),
-        ("../../config.yaml", lambda _: "text", "config.yaml is not a configuration"),
-        ("../../config.yaml", lambda t: t.replace("maximize: f1", "maximize: f1, recall: 1"), "operating_point in"),
-        ("../../config.yaml", lambda t: t.replace("sensitivity: null", "sensitivity: 0.9"), "one threshold criterion"),
+        ("predictions.csv", line(4, lambda c: [*c[:4], "high"]), "probability-wrong", {"row": 4, "found": "'high'"}),
+        ("predictions.csv", line(4, lambda c: [*c[:4], "1.5"]), "probability-wrong", {"row": 4}),
+        ("predictions.csv", line(4, lambda c: c[:3]), "prediction-cells-wrong", {"row": 4, "found": 3}),
+        ("predictions.csv", line(5, lambda c: [*c[:2], "Rust", *c[3:]]), "class-unknown", {"found": "Rust"}),
+        ("predictions.csv", line(2, lambda c: [*c[:2], "BDL", *c[3:]]), "class-unknown", {"found": "BDL"}),
+        ("predictions.csv", line(5, lambda c: [*c[:3], "No_BLD", c[4]]), "prediction-contradicts-threshold", {}),
+        ("predictions.csv", line(5, lambda c: ["No_BLD/leaf_00000.jpg", *c[1:]]), "prediction-twice", {}),
+        ("predictions.csv", line(5, lambda c: [*c[:2], "No_BLD", *c[3:]]), CONTRADICTION, {"key": "n_positive"}),
+        ("predictions.csv", line(5, lambda c: [*c[:4], "0.999"]), CONTRADICTION, {}),
+        ("predictions.csv", lambda t: t[: t.index("\n") + 1], "predictions-empty", {}),
+        ("predictions.csv", lambda _: "\x00nothing", "predictions-foreign", {}),
+        ("metrics.json", lambda t: t[:-20], "metrics-damaged", {}),
+        ("metrics.json", lambda _: "[]", "metrics-foreign", {}),
+        ("metrics.json", swap('"threshold": 0.4', '"threshold": "x"'), "metrics-value-wrong", {}),
+        ("metrics.json", swap('"threshold": 0.4', '"threshold": 7'), "metrics-value-wrong", {"found": 7}),
+        ("metrics.json", lambda t: re.sub('"auroc": [^,]*', '"auroc": 1.0', t), CONTRADICTION, {"key": "auroc"}),
+        ("provenance.json", lambda t: t[:-5], "json-damaged", {}),
+        ("../../environment.json", lambda t: t[:-5], "json-damaged", {}),
+        ("../../environment.json", lambda _: "[1]", "json-no-mapping", {}),
+        ("../../history.csv", line(3, lambda c: ["x", *c[1:]]), "cell-no-number", {"row": 3, "key": "epoch"}),
+        ("../../history.csv", swap("epoch", "age"), "run-table-column-missing", {"expected": ["epoch"]}),
+        ("../../splits.csv", swap("label", "kind"), "run-table-column-missing", {"expected": ["label"]}),
+        ("../../splits.csv", lambda t: t + '"', "run-table-damaged", {}),
+        ("../../config.yaml", lambda t: t + "}", "run-config-damaged", {}),
+        ("../../config.yaml", lambda _: "text", "run-config-no-mapping", {}),
+        ("../../config.yaml", swap("maximize: f1", "maximize: f1, recall: 1"), "run-criterion-wrong", {}),
+        ("../../config.yaml", swap("ivity: null", "ivity: 0.9"), "run-criterion-wrong", {}),
     ],
 )  # fmt: skip
-def test_damage_is_a_message(tmp_path: Path, bare: None, file: str, change: Callable[[str], str], told: str) -> None:
+def test_damage_is_a_message(
+    tmp_path: Path, bare: None, file: str, change: Callable[[str], str], code: str, fields: dict[str, object]
+) -> None:
     run = write_run(tmp_path / "run", {"val": rows_of(40, 1), "test": rows_of(40, 2)})
     edit(run.evaluation("test") / file, change)
-    with pytest.raises(RunError, match=re.escape(told)):
+    with mistake(code, **fields) as raised:
         write_report(run)
+    assert Path(file).name in str(raised.value)
     assert not (run.path / "report.html").exists()
 
 
@@ -640,9 +619,9 @@ def test_missing_files_are_not_stated(tmp_path: Path, bare: None, missing: str) 
 
 
 def test_no_run_folder_is_a_message(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="none does not exist"):
+    with mistake("run-folder-missing", path=tmp_path / "none"):
         write_report(RunFolder(tmp_path / "none"))
-    with pytest.raises(RunError, match=r"no config\.yaml and no evaluation"):
+    with mistake("run-folder-empty"):
         write_report(RunFolder(tmp_path))
 
 

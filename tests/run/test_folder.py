@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bldml.errors import RunError
 from bldml.io.atomic import check_name, write_atomically
 from bldml.metrics.assessment import EvaluationMetrics, evaluate
 from bldml.metrics.operating_point import OperatingPoint
@@ -151,7 +150,7 @@ def test_create_makes_the_folder_and_its_parents(tmp_path: Path) -> None:
 def test_create_refuses_an_existing_run_and_leaves_it_alone(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path, "beech", FILES)
     run.config.write_text("old")
-    with pytest.raises(RunError, match=r"beech already exists .* another --run_name"):
+    with mistake("run-folder-exists", path=run.path):
         RunFolder.create(tmp_path, "beech", FILES)
     assert run.config.read_text() == "old"
     assert list(tmp_path.iterdir()) == [run.path]
@@ -174,7 +173,7 @@ def test_unique_names_of_parallel_jobs(tmp_path: Path, processes: ProcessPoolExe
 @pytest.mark.parametrize("unique", [False, True])
 def test_create_where_nothing_may_be_written(read_only_folder: Path, unique: bool) -> None:
     for logs in (read_only_folder, read_only_folder / "new" / "logs"):
-        with pytest.raises(RunError, match=r"Cannot create the run folder .*beech: Permission denied"):
+        with mistake("run-folder-not-makable", path=logs / "beech", reason="Permission denied"):
             RunFolder.create(logs, "beech", FILES, unique=unique)
     assert [folder.name for folder in read_only_folder.iterdir()] == ["run"]
 
@@ -183,14 +182,14 @@ def test_create_where_nothing_may_be_written(read_only_folder: Path, unique: boo
 def test_create_with_a_file_in_the_way(tmp_path: Path, unique: bool) -> None:
     (tmp_path / "file").write_text("old")
     for logs in (tmp_path / "file", tmp_path / "file" / "logs"):
-        with pytest.raises(RunError, match=r"Cannot create the run folder .*/file"):
+        with mistake("run-folder-not-makable", path=logs / "beech"):
             RunFolder.create(logs, "beech", FILES, unique=unique)
     assert (tmp_path / "file").read_text() == "old"
 
 
 def test_create_that_fails_leaves_no_parents_behind(tmp_path: Path) -> None:
     (tmp_path / "kept").mkdir()
-    with pytest.raises(RunError, match="File name too long"):
+    with mistake("run-folder-not-makable", reason="File name too long"):
         RunFolder.create(tmp_path / "kept" / "new" / ("x" * 300), "beech", FILES)
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["kept"]
 
@@ -244,7 +243,7 @@ def test_write_atomically_takes_the_longest_name(tmp_path: Path) -> None:
 def test_write_that_fails_half_way_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with file_size_limit(1000), pytest.raises(RunError, match=r"Cannot write .*a\.txt: File too large"):
+    with file_size_limit(1000), mistake("file-not-writable", path=path, reason="File too large"):
         write_atomically(path, "x" * 100_000)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
@@ -261,19 +260,19 @@ def test_content_that_cannot_be_encoded_keeps_the_old_file(tmp_path: Path) -> No
 
 def test_folder_in_the_way_leaves_no_temporary_file(tmp_path: Path) -> None:
     (tmp_path / "a.txt").mkdir()
-    with pytest.raises(RunError, match="Is a directory"):
+    with mistake("file-not-writable", reason="Is a directory"):
         write_atomically(tmp_path / "a.txt", "new")
     assert [path.name for path in tmp_path.rglob("*")] == ["a.txt"]
 
 
 def test_write_into_a_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="No such file or directory"):
+    with mistake("file-not-writable", reason="No such file or directory"):
         write_atomically(tmp_path / "missing" / "a.txt", "new")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_write_into_a_read_only_folder(read_only_folder: Path) -> None:
-    with pytest.raises(RunError, match="Permission denied"):
+    with mistake("file-not-writable", reason="Permission denied"):
         write_atomically(read_only_folder / "run" / "old.csv", "new")
     assert (read_only_folder / "run" / "old.csv").read_text() == "old"
 
@@ -373,45 +372,42 @@ def test_table_that_went_through_a_spreadsheet(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "code", "fields"),
     [
-        (b"", "column path, group, true_class, predicted_class, probability missing .* found nothing"),
-        (b"path;group;true_class\n", "found path;group;true_class. .* separated by commas"),
-        (
-            HEADER.replace(",probability", "").encode(),
-            "column probability missing in row 1, found path, group",
-        ),
-        (HEADER.encode() + b"a,,,x,0.5\nb,,,x,often\n", "row 3: the probability is 'often'"),
-        (HEADER.encode() + b"a,,,x,\n", "row 2: the probability is ''"),
-        (HEADER.encode() + b'"a\nb",,,x,0.5\n\nb,,,x,1.5\n', "row 4: the probability is '1.5'"),
-        (HEADER.encode() + b"a,,,x,nan\n", "row 2: the probability is 'nan'"),
-        (HEADER.encode() + b"a,,,x,0.5\nb,,\n", "row 3: 3 cells, the header has 5"),
-        (HEADER.encode() + b"a,b,,,x,0.5\n", "row 2: 6 cells, the header has 5"),
-        (HEADER.encode() + b"\xff,,,x,0.5\n", "not CSV in UTF-8"),
-        (HEADER.encode() + b'"cut off,,', "not CSV in UTF-8: unexpected end of data"),
-        (HEADER.encode() + b"a" * 200_000, "not CSV in UTF-8: field larger than"),
+        (b"", "foreign", {"found": []}),
+        (b"path;group;true_class\n", "foreign", {"found": ["path;group;true_class"]}),
+        (HEADER.replace(",probability", "").encode(), "foreign", {"expected": ["probability"]}),
+        (HEADER.encode() + b"a,,,x,0.5\nb,,,x,often\n", "probability", {"row": 3, "found": "'often'"}),
+        (HEADER.encode() + b"a,,,x,\n", "probability", {"row": 2, "found": "''"}),
+        (HEADER.encode() + b'"a\nb",,,x,0.5\n\nb,,,x,1.5\n', "probability", {"row": 4, "found": "'1.5'"}),
+        (HEADER.encode() + b"a,,,x,nan\n", "probability", {"row": 2, "found": "'nan'"}),
+        (HEADER.encode() + b"a,,,x,0.5\nb,,\n", "cells", {"row": 3, "found": 3, "expected": 5}),
+        (HEADER.encode() + b"a,b,,,x,0.5\n", "cells", {"row": 2, "found": 6, "expected": 5}),
+        (HEADER.encode() + b"\xff,,,x,0.5\n", "damaged", {}),
+        (HEADER.encode() + b'"cut off,,', "damaged", {"reason": "unexpected end of data"}),
+        (HEADER.encode() + b"a" * 200_000, "damaged", {}),
     ],
 )
-def test_table_that_cannot_be_read(tmp_path: Path, content: bytes, message: str) -> None:
+def test_table_that_cannot_be_read(tmp_path: Path, content: bytes, code: str, fields: dict[str, object]) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(content)
-    with pytest.raises(RunError, match=message) as raised:
+    codes = {"probability": "probability-wrong", "cells": "prediction-cells-wrong"}
+    with mistake(codes.get(code, f"predictions-{code}"), path=path, **fields):
         read_predictions(path)
-    assert str(path) in str(raised.value)
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"Cannot read .*a\.csv: No such file"):
+    with mistake("predictions-unreadable", path=tmp_path / "a.csv"):
         read_predictions(tmp_path / "a.csv")
-    with pytest.raises(RunError, match=r"Cannot read .*metrics\.json: No such file"):
+    with mistake("metrics-unreadable", path=tmp_path / "metrics.json"):
         read_metrics(tmp_path)
 
 
 def test_unwritable_folder_is_named(read_only_folder: Path) -> None:
     for folder in (read_only_folder / "test", read_only_folder / "run" / "old.csv"):
-        with pytest.raises(RunError, match=rf"Cannot create {folder}: "):
+        with mistake("folder-not-makable", path=folder):
             write_predictions(folder / "predictions.csv", [])
-        with pytest.raises(RunError, match=rf"Cannot create {folder}: "):
+        with mistake("folder-not-makable", path=folder):
             write_metrics(folder, metrics())
 
 
@@ -480,16 +476,16 @@ def test_metrics_that_are_not_finite_are_not_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "code"),
     [
-        (b"{", "is not JSON"),
-        (b"\xff", "is not JSON"),
-        (b"[]", "does not contain the metrics"),
-        (json.dumps({"n": 3}).encode(), "does not contain the metrics of an evaluation: n_positive, threshold"),
-        (json.dumps({"schema": 2, "n": 3}).encode(), "its schema is 2, this version of bldml reads 1"),
+        (b"{", "metrics-damaged"),
+        (b"\xff", "metrics-damaged"),
+        (b"[]", "metrics-foreign"),
+        (json.dumps({"n": 3}).encode(), "metrics-foreign"),
+        (json.dumps({"schema": 2, "n": 3}).encode(), "metrics-foreign"),
     ],
 )
-def test_metrics_that_cannot_be_read(tmp_path: Path, content: bytes, message: str) -> None:
+def test_metrics_that_cannot_be_read(tmp_path: Path, content: bytes, code: str) -> None:
     (tmp_path / "metrics.json").write_bytes(content)
-    with pytest.raises(RunError, match=message):
+    with mistake(code, path=tmp_path / "metrics.json"):
         read_metrics(tmp_path)

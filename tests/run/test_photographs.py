@@ -3,10 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
-from bldml.errors import RunError
 from bldml.run.photographs import PhotographRow, describe, differences, photographs_text, read_photograph_table
+from tests.support import mistake
 
 ROW = PhotographRow("a.jpg", "train", "BLD", "tree 1", 4000, 3000, "Apple iPhone 12", "2023-06-01T12:00:00")
 
@@ -25,13 +23,14 @@ def test_table_round_trip_with_hostile_text(tmp_path: Path) -> None:
 
 def test_damaged_table_names_the_row(tmp_path: Path) -> None:
     path = tmp_path / "photographs.csv"
-    with pytest.raises(RunError, match="No such file"):
+    with mistake("photograph-table-unreadable", path=path):
         read_photograph_table(path)
     path.write_text(photographs_text([ROW]).replace("4000", "wide"))
-    with pytest.raises(RunError, match="row 2"):
+    with mistake("photograph-row-wrong", path=path, row=2):
         read_photograph_table(path)
     path.write_text("path,split\n")
-    with pytest.raises(RunError, match="column true_class, group, width"):
+    missing = ["true_class", "group", "width", "height", "camera", "taken", "sha256"]
+    with mistake("photograph-table-foreign", path=path, expected=missing):
         read_photograph_table(path)
 
 
