@@ -4,11 +4,9 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 
 from bldml.audit.examine import FileRecord, Row, examine_file
 from bldml.audit.store import Store
@@ -47,24 +45,16 @@ def examine_all(collection: Collection, store: Store, workers: int, *, quiet: bo
 
 
 def _examine_missing(samples: Sequence[Sample], workers: int) -> Iterator[tuple[Sample, FileRecord]]:
+    paths = [sample.path for sample in samples]
     workers = min(workers, len(samples) // FILES_PER_WORKER)
     if workers <= 1:
-        for sample in samples:
-            yield sample, examine_file(sample.path)
+        yield from zip(samples, map(examine_file, paths), strict=True)
         return
     # Processes, because for small files most of the time is spent in Python itself. Spawned, because a fork would copy
     # the locks of running threads.
-    context = multiprocessing.get_context("spawn")
-    batches = deque(samples[start : start + BATCH] for start in range(0, len(samples), BATCH))
-    waiting: deque[tuple[Sequence[Sample], Future[list[FileRecord]]]] = deque()
-    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
     try:
-        while batches or waiting:
-            while batches and len(waiting) < 4 * workers:
-                batch = batches.popleft()
-                waiting.append((batch, pool.submit(_examine_batch, [sample.path for sample in batch])))
-            batch, future = waiting.popleft()
-            yield from zip(batch, future.result(), strict=True)
+        yield from zip(samples, pool.map(examine_file, paths, chunksize=BATCH), strict=True)
     except BrokenProcessPool as error:
         raise DatasetError(
             "A worker process was killed, probably because memory ran out. Run the same command again to resume; if it "
@@ -73,10 +63,6 @@ def _examine_missing(samples: Sequence[Sample], workers: int) -> Iterator[tuple[
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _examine_batch(paths: list[Path]) -> list[FileRecord]:
-    return [examine_file(path) for path in paths]
 
 
 def _start_worker() -> None:
