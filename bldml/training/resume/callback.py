@@ -131,7 +131,7 @@ class Interruption(Callback):
         return [int(value) for value in values]
 
     def _save_or_interrupt(self, trainer: Trainer, module: LightningModule, position: Position | None) -> None:
-        """Save if a checkpoint is due or a rank received a signal, and then interrupt.
+        """Save if a checkpoint is due or a rank received a signal; after a signal, interrupt.
 
         The position is None if it is saved already or nothing has been done yet.
         """
