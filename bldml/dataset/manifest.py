@@ -177,13 +177,8 @@ def read_rows(
 ) -> Iterator[tuple[int, dict[str, str], bool]]:
     """Read a CSV in UTF-8 that was written by hand, by a spreadsheet or by bldml; messages call it `noun`.
 
-    The columns `needed` must occur once, `optional` ones at most once; others are returned unchanged.
-
-    Yields:
-        Row number, cells by column, and whether there are more cells than columns, for each row that is not empty.
-
-    Raises:
-        DatasetError: The file cannot be read, lacks a column, or has one twice.
+    Yields number and cells by column of each row that is not empty, and whether there are more cells than columns. A
+    DatasetError is raised if the file cannot be read, lacks a `needed` column, or has one or an `optional` one twice.
     """
     try:
         text = table.read_bytes().decode("utf-8-sig", errors="surrogateescape")

@@ -61,8 +61,7 @@ def check_place(given: Path | None, collection: Collection, *, by_folders: bool)
     Args:
         given: The configured folder; None for that of the environment variable, if there is one.
         collection: The photographs.
-        by_folders: Whether folders are the classes, so that nothing else belongs below the root; a manifest's root may
-            hold other things.
+        by_folders: Whether folders are the classes; a manifest's root may hold other things beside photographs.
 
     Raises:
         DatasetError: It lies there; links are followed.

@@ -60,15 +60,8 @@ def find_leaks(
     """Find photographs that a preceding split contains as well (order: train, val, test, others).
 
     For each preceding split a photograph is in at most one leak: of the strongest kind, with its nearest partner. So
-    the number of leaks between two splits is the number of photographs affected.
-
-    Args:
-        photographs: Photographs of all splits.
-        near_duplicates: Result of `find_near_duplicates`, if known already.
-        bursts: Result of `burst_groups`, if known already.
-
-    Returns:
-        Leaks sorted by kind (exact, near, burst), then splits, then names.
+    the number of leaks between two splits is the number of photographs affected. Leaks are sorted by kind (exact, near,
+    burst), then splits, then names. Near duplicates and bursts are searched unless they are known already.
     """
     if len({photograph.split for photograph in photographs}) < 2:
         return []

@@ -45,8 +45,7 @@ def folder_groups(names: Sequence[str], depth: int, level: int | None = None) ->
     Args:
         names: Paths below the data folder, as `escape_path` writes them.
         depth: Depth of the class folders: 1, or 2 below split folders.
-        level: Number of folders below the class folder that form a group, such as 1 for sites that contain trees; None
-            for all.
+        level: Number of folders that form a group, such as 1 for sites that contain trees; None for all.
 
     Raises:
         DatasetError: No photograph is in such a folder, or none is that deep.

@@ -81,11 +81,8 @@ def keep_assignments(
 ) -> KeptAssignments:
     """Find the previous assignment of each photograph: by its content, so that it may be renamed, otherwise by name.
 
-    `digests` holds the SHA-256 of the photographs' files, by name; `manifest` is the previous one, for messages.
-
-    Raises:
-        DatasetError: The manifest belongs to other photographs: none of its photographs exists, or most of those with
-            the same name have other content.
+    `digests` holds the SHA-256 of the photographs' files, by name. A manifest of which no photograph exists, or most
+    photographs of the same name have other content, belongs to other photographs, which is a DatasetError.
     """
     by_name = {assignment.name: assignment for assignment in previous}
     present = {sample.name for sample in samples}

@@ -57,9 +57,7 @@ class SplitRequest:
     def following(self, previous: Sequence[Assignment]) -> "SplitRequest":
         """Return the request with the number of folds in the previous manifest, if that has folds.
 
-        Raises:
-            DatasetError: Another number of folds is requested.
-            UsageError: There is neither a validation split nor folds.
+        Another number of folds is a DatasetError, neither a validation split nor folds a UsageError.
         """
         found = max((int(assignment.fold) + 1 for assignment in previous if assignment.fold), default=None)
         if found and self.folds not in (None, found):
@@ -96,7 +94,7 @@ def assign_samples(
         joins: Groups that were joined; for messages.
 
     Raises:
-        DatasetError: The request cannot be met; the message gives the reason.
+        DatasetError: The request cannot be met.
     """
     samples = sorted(samples, key=lambda sample: sample.name)
     class_names = sorted({sample.class_name for sample in samples})

@@ -34,8 +34,7 @@ def write_leaves(
         splits: Fraction of each split; the sum is 1. None: no split folders.
 
     Raises:
-        RunError: `root` exists and is not an empty folder.
-        UsageError: A number, name or fraction is not valid.
+        RunError, UsageError: `root` is not an empty folder, or a number, name or fraction is not valid.
     """
     _check(images_per_class, size, seed, class_names, splits)
     root = Path(root)
