@@ -14,7 +14,7 @@ from bldml.dataset.files import show_path
 from bldml.dataset.verify import verify
 from bldml.doctor.checks import GIVE_CONFIG, Finding, fail, first_line, ok, ok_or_fail, ok_or_warn, skip, warn
 from bldml.doctor.configuration import Settings
-from bldml.errors import DatasetError, TrainingError
+from bldml.errors import BldmlError, TrainingError
 from bldml.io.text import counted
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def check_photographs(settings: Settings | None, datamodule: "LeafDataModule | N
         return
     try:
         data = datamodule.find_for_fit()
-    except DatasetError as error:
+    except BldmlError as error:
         first, _, rest = str(error).partition("\n")
         yield fail(name, first, rest or "as the message says; python -m bldml fit would report the same")
         return
