@@ -33,10 +33,12 @@ from bldml.errors import ConfigError, RunError
 from bldml.inference import load_weights
 from bldml.io.atomic import write_atomically
 from bldml.io.documents import mapping_or_nothing
+from bldml.report.claims import caution_with_rest
 from bldml.run.folder import RunFolder
 from bldml.run.ledger import LedgerEntry, append_entry
 from bldml.run.photographs import read_photograph_table
 from bldml.run.provenance import DIGEST_DIGITS, ROLES, Provenance, count_known, role_of
+from bldml.run.reader import read_run
 from bldml.training.checkpoint import DATA_SETTINGS, Checkpoint, Header, read_checkpoint, software_versions
 from bldml.training.data.datamodule import LeafDataModule
 from bldml.training.lightning_internals import disarm
@@ -90,6 +92,7 @@ def evaluate_after_fit(
             evaluated = {run.evaluation(split): data.samples(split) for split in filled if split != "train"}
             draw_images(model, checkpoint, evaluated, trainer.strategy.root_device, signals.check)
             signals.check()
+    say_cautions(run, [split for split in splits if split != "train"])
     if report:
         report_run(run)
     report_excluded(data, run.excluded)
@@ -139,6 +142,8 @@ def evaluate_checkpoint(
     run_evaluation(trainer, model, datamodule, checkpoint, split, folder, external=external, near=near)
     if external and split == "test":
         compare_with_training(data, folder, run)
+    if run and split != "predict":
+        say_cautions(run, [folder.name])
     write_excluded(folder / "excluded.csv", data)
     report_excluded(data, folder / "excluded.csv")
     if report and split != "predict":
@@ -243,6 +248,18 @@ def _enter_in_ledger(checkpoint: Checkpoint, name: str, split: str, digest: str,
         append_entry(run, LedgerEntry(now, name, split, digest, n, escape_path(shown)))
     except RunError as error:
         say_warning(f"This evaluation was not added to the ledger of its run. {error}")
+
+
+def say_cautions(run: RunFolder, names: Sequence[str]) -> None:
+    """Print what makes the metrics of these evaluations optimistic, as the report says it."""
+    try:
+        data = read_run(run)
+    except RunError:  # another evaluation of the run is damaged, which its report names
+        return
+    for evaluation in data.evaluations:
+        is_asked = evaluation.name in names and evaluation.role != "validation"
+        if is_asked and (text := caution_with_rest(data, evaluation)):
+            sys.stdout.write(f"\n{evaluation.name}: {text}\n")
 
 
 def report_run(run: RunFolder) -> None:

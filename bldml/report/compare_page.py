@@ -4,7 +4,7 @@ from pathlib import Path
 
 from bldml.io.atomic import make_folder, write_atomically
 from bldml.io.text import Cell, counted, number, p_value, plain
-from bldml.metrics.registry import shown_in
+from bldml.metrics.registry import METRICS, shown_in
 from bldml.report.compare import ALPHA, FAMILIES, Comparison, PairedTest
 from bldml.report.html import page_template
 from bldml.report.tables import (
@@ -19,6 +19,7 @@ from bldml.report.tables import (
     table_tex,
     text_table,
 )
+from bldml.run.evidence import evidence_of
 
 
 def write_comparison(comparison: Comparison, folder: Path, *, version: str) -> list[Path]:
@@ -46,8 +47,7 @@ def write_comparison(comparison: Comparison, folder: Path, *, version: str) -> l
         n=reference.assessment.n,
         n_positive=reference.assessment.n_positive,
         classes=reference.data.classes,
-        best=comparison.runs[0].name,
-        pairs=comparison.differences,
+        verdict=verdict(comparison),
         runs=runs,
         costs=costs,
         differences=differences,
@@ -165,6 +165,46 @@ def differences_table(comparison: Comparison) -> Table:
         "that only the first run classifies correctly; c: only the second. Holm p: p value adjusted by Holm’s method."
     )
     return Table("differences", caption, header, tuple(rows), (names, raw), footnotes.all)
+
+
+def verdict(comparison: Comparison) -> str:
+    """Return what the tests of each family found, after what makes the comparison itself doubtful."""
+    found = [_caution(comparison), *(_verdict(comparison, family) for family in FAMILIES)]
+    if not any(pair.tests[family].is_significant for pair in comparison.differences for family in FAMILIES):
+        found.append("A higher value alone is no evidence that a run is better.")
+    return " ".join(filter(None, found))
+
+
+def _caution(comparison: Comparison) -> str:
+    """Say which runs know photographs of the evaluation, or their relatives; empty if none is recorded to."""
+    found = {run.name: evidence_of(run.data, run.evaluation) for run in comparison.runs}
+    seen = [name for name, evidence in found.items() if evidence.seen]
+    related = [name for name, evidence in found.items() if evidence.n_related and not evidence.seen]
+    parts = []
+    if seen:
+        parts.append(f"photographs of this set trained or chose {', '.join(seen)}")
+    if related:
+        parts.append(f"photographs of this set have relatives among those that trained or chose {', '.join(related)}")
+    return f"Caution: {'; '.join(parts)}. The comparison is no evidence for new photographs." if parts else ""
+
+
+def _verdict(comparison: Comparison, family: str) -> str:
+    """Say which runs differ significantly in one metric."""
+    pairs = [pair for pair in comparison.differences if pair.tests[family].adjusted is not None]
+    different, name = [pair for pair in pairs if pair.tests[family].is_significant], METRICS[family].label
+    if not pairs:
+        return f"{name}: no pair could be tested."
+    if not different:
+        return f"{name}: no two runs differ significantly."
+    best = max(comparison.runs, key=lambda run: run.value(family) or 0).name
+    rivals = [{pair.first, pair.second} for pair in pairs if pair not in different]
+    similar = [other for pair in rivals if best in pair for other in pair - {best}]
+    how_many = f"{len(different)} of {counted(len(pairs), 'pair')} {'differs' if len(different) == 1 else 'differ'}"
+    if similar:
+        what = f"the best run, {best}, does not differ significantly from {', '.join(similar)}"
+    else:
+        what = f"{best} is significantly better than every other run"
+    return f"{name}: {how_many} significantly; {what}."
 
 
 def notes(comparison: Comparison) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from bldml.errors import RunError
 from bldml.io.atomic import write_atomically
 from bldml.io.text import plain
-from bldml.report import evaluation_tables
+from bldml.report import claims, evaluation_tables
 from bldml.report import photographs as report_photographs
 from bldml.report import training as report_training
 from bldml.report.evaluation_tables import Assessed
@@ -16,6 +16,7 @@ from bldml.report.figures import evaluation_figures, training_figure
 from bldml.report.html import page_template
 from bldml.report.tables import Table, write_tables
 from bldml.run.card import read_card
+from bldml.run.evidence import evidence_of
 from bldml.run.files import text_at
 from bldml.run.folder import RunFolder
 from bldml.run.gallery import read_gallery
@@ -84,6 +85,8 @@ def write_report(run: RunFolder) -> Path:
     page = page_template("report.html").render(
         data=data,
         assessed=assessed,
+        caution=claims.caution_with_rest(data, data.evaluations[0]) if assessed else "",
+        evaluated=claims.name_of(evidence_of(data, data.evaluations[0]), data.evaluations[0].name) if assessed else "",
         tables=tables,
         sections=sections,
         groups_and_leaks=report_photographs.groups_and_leaks(data),
@@ -121,6 +124,7 @@ def _section(data: RunData, one: Assessed, budget: PictureBudget) -> dict[str, A
     ]
     return {
         "evaluation": evaluation,
+        "standing": claims.standing(evidence_of(data, evaluation)),
         "assessment": assessment,
         "differences": report_photographs.difference_sentences(data, evaluation),
         "tables": [table for table in tables if table],

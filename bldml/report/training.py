@@ -86,6 +86,12 @@ def threshold_interval(data: RunData, validation: Evaluation) -> Interval | None
     )
 
 
+def _criterion_origin(data: RunData) -> str:
+    block = data.config.get("operating_point")
+    is_stated = isinstance(block, dict) and any(value is not None for value in block.values())
+    return "stated in the configuration" if is_stated else "the default: none was stated"
+
+
 def operating_point_table(data: RunData) -> tuple[Table | None, list[str]]:
     """Return threshold and temperature with their origin, and warnings; no table without an evaluation."""
     criterion, validation = data.criterion, data.of_role("validation")
@@ -93,7 +99,7 @@ def operating_point_table(data: RunData) -> tuple[Table | None, list[str]]:
         return None, []
     point, warnings = (validation or data.evaluations[0]).point, []
     rows: list[list[Shown]] = [
-        ["Threshold criterion (set in the configuration before training)", str(criterion) if criterion else MISSING],
+        ["Threshold criterion", Entry(str(criterion), _criterion_origin(data)) if criterion else MISSING],
         ["Decision threshold (lowest probability that is predicted positive)", precise_number(point.threshold)],
     ]
     if validation is None:

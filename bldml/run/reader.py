@@ -6,7 +6,7 @@ Each file is read completely, or refused with a message that names it. A missing
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -66,12 +66,6 @@ class Evaluation:
         return OperatingPoint(self.metrics.threshold, self.metrics.temperature)
 
     @property
-    def includes_seen(self) -> bool:
-        """Whether any of these photographs is recorded as one that the classifier was trained or chosen on."""
-        known = self.provenance.known or {}
-        return self.role in ("training", "validation") or any(known.get(name) for name in ("train", "val", "seen"))
-
-    @property
     def images_per_second(self) -> float | None:
         """Photographs divided by the duration, which includes reading; None where it is not recorded."""
         return len(self.rows) / self.provenance.seconds if self.provenance.seconds else None
@@ -84,6 +78,10 @@ class Evaluation:
     def labels(self, classes: Classes) -> NDArray[np.int64]:
         """1 for the positive class, (n,)."""
         return np.array([row.true_class == classes.positive for row in self.rows], dtype=np.int64)
+
+    def without(self, paths: Collection[str]) -> "Evaluation":
+        """Return the evaluation of the other photographs only; its provenance stays that of all."""
+        return replace(self, rows=tuple(row for row in self.rows if row.path not in paths))
 
     def assess(self, classes: Classes) -> Assessment:
         """Return all metrics of a labelled evaluation with their intervals, the same for report and comparison."""

@@ -48,6 +48,33 @@ def test_a_fit_names_them_and_writes_them_down(leaky: Path, bldml: Bldml) -> Non
     assert "Duplicates and bursts across splits" not in page
 
 
+def test_test_photographs_with_relatives_in_training_are_said_first(
+    split_leaves: Path, tmp_path: Path, bldml: Bldml
+) -> None:
+    """On the screen and in the summary, with the metrics of the others beside those of all."""
+    root = tmp_path / "related"
+    shutil.copytree(split_leaves, root)
+    for name in ("BLD", "No_BLD"):
+        shutil.copy(min((root / "train" / name).iterdir()), root / "test" / name / "again.jpg")
+    outcome = bldml(*FIT, f"--data.root={root}", "--run_name=r", "--report=true")
+    assert outcome.code == 0
+    run = Path("lightning_logs/r")
+    rows = read(run / "evaluations/test/predictions.csv")
+    sentence = (
+        f"Caution: 2 of these {len(rows)} photographs have a relative among the training and validation photographs "
+        "(the same file: 2), so the metrics are optimistic."
+    )
+    others = [row for row in rows if "again" not in row["path"]]
+    hits = [row["predicted_class"] == "BLD" for row in others if row["true_class"] == "BLD"]
+    rest = f"Without them, on {len(others)} photographs: sensitivity {sum(hits) / len(hits):.3f} ["
+    for text in (outcome.out, (run / "report.html").read_text().partition("Limits: performance")[0]):
+        assert sentence in text
+        assert rest in text
+    page = (run / "report.html").read_text()
+    assert "which was not used for training" not in page
+    assert page.index(sentence) < page.index("This classifier takes one photograph")
+
+
 def test_it_can_stop_or_not_look(leaky: Path, bldml: Bldml) -> None:
     stopped = bldml(*FIT, f"--data.root={leaky}", "--run_name=r", "--data.on_leak=error")
     assert stopped.code == 1

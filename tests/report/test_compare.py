@@ -164,6 +164,48 @@ def test_letters_follow_the_adjusted_tests(paper: list[Path], bldml: Bldml) -> N
     assert {float(pair["accuracy_p_holm"]) < 0.05 for pair in pairs} == {True, False}  # the matrices show both
 
 
+def verdict_of(folder: str) -> str:
+    page = Path(folder, "comparison.html").read_text()
+    found = re.search(r'<p class="verdict"><strong>(.*?)</strong></p>', page, re.DOTALL)
+    assert found
+    return found.group(1)
+
+
+def test_the_verdict_names_every_family(tmp_path: Path, bldml: Bldml) -> None:
+    """Equal at the threshold, far apart in AUROC: the first sentences must not say that the runs are alike."""
+
+    def with_errors_at(positive: float, negative: float) -> list[Prediction]:
+        at = {"BLD": positive, "No_BLD": negative}
+        return [
+            row if row.true_class == row.predicted_class else replace(row, probability=at[row.predicted_class])
+            for row in rows_of(PAPER["resnet50"])
+        ]
+
+    runs = [
+        write_run(tmp_path / "good", with_errors_at(0.5, 0.499)), write_run(tmp_path / "bad", with_errors_at(1.0, 0.0))
+    ]  # fmt: skip
+    assert bldml("compare", *runs, "--output", "out").code == 0
+    (pair,) = read(Path("out/differences.csv"))
+    assert float(pair["accuracy_p_holm"]) == 1
+    said = verdict_of("out")
+    assert "Accuracy: no two runs differ significantly." in said
+    assert float(pair["auroc_p_holm"]) < 0.05
+    assert "AUROC: 1 of 1 pair differs significantly; good is significantly better than every other run." in said
+
+
+def test_runs_that_were_trained_on_the_photographs_say_so_first(tmp_path: Path, bldml: Bldml) -> None:
+    runs = [
+        write_run(tmp_path / name, rows_of(PAPER[name]), evaluation="train") for name in ("efficientnet", "resnet50")
+    ]
+    for run in runs:
+        (run / "evaluations/train/provenance.json").write_text('{"schema": 1, "role": "training"}')
+    assert bldml("compare", *runs, "--evaluation", "train", "--output", "out").code == 0
+    assert verdict_of("out").startswith(
+        "Caution: photographs of this set trained or chose efficientnet, resnet50. The comparison is no evidence for "
+        "new photographs."
+    )
+
+
 def test_groups_decide_by_the_cluster_bootstrap(tmp_path: Path, bldml: Bldml) -> None:
     runs = [write_run(tmp_path / name, rows_of(PAPER[name], groups=12)) for name in ("efficientnet", "resnet50")]
     outcome = bldml("compare", *runs, "--output", "out")
