@@ -77,7 +77,8 @@ def by_steps(image: Image.Image, size: int, generator: np.random.Generator) -> t
     pixels = F.adjust_brightness(pixels, 1 + brightness * 0.2)
     pixels = F.adjust_contrast(pixels, 1 + contrast * 0.2)
     pixels = F.adjust_saturation(pixels, 1 + saturation * 0.2)
-    return normalize(F.adjust_hue(pixels, hue * 0.02))
+    result: torch.Tensor = normalize(F.adjust_hue(pixels, hue * 0.02))
+    return result
 
 
 def write_photographs(folder: Path, megapixels: int, source: Path | None, count: int) -> list[Sample]:
