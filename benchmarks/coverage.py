@@ -1,12 +1,14 @@
-"""How often the 95 % intervals of bldml cover the true value, by simulation.
+"""How often the 95 % intervals of bldml cover the true value, and how often its tests reject where nothing differs.
 
-    python benchmarks/coverage.py --simulations 2000 --output benchmarks/results/coverage.json
+    nice -n 19 python benchmarks/coverage.py --simulations 300
 
-Areas of .86 to .998 on 45 + 71 independent photographs, and on 30 trees of 8 photographs whose scores share an effect
-of the tree. Scores are normal in both classes, so that the true area is Phi(distance / sqrt 2). Beside the intervals of
-bldml stand those it avoids: plain DeLong, photographs taken as independent, the percentile cluster bootstrap.
-Proportions are those of a latent normal score with an effect of the tree. Last, how often two classifiers of the same
-true area are told apart at p < .05. The bootstraps, which are slow, are run in one of ten simulations.
+Classifiers with normal scores in both classes and probabilities that are calibrated, so that every true value is known
+(that of many photographs). 8, 15 and 30 units of 8 photographs: half of the units are of one class, or half of the
+photographs of each unit; the scores of a unit share a normal effect, with the correlation "icc" within a unit. And 45
+positive + 71 negative, and 17 + 89 photographs that are units of their own. Each draw yields the interval of every
+metric, of the predictive values at a prevalence of 5 %, and of the fraction of positives in the third bin of the
+calibration figure, whose true value is taken to be the mean probability in the bin (in a
+quarter of the draws). The tests compare two classifiers of equal skill with independent scores.
 """
 
 import argparse
@@ -15,183 +17,188 @@ import math
 import platform
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+from scipy.special import expit, logit, ndtri
 
-from bldml.metrics.auroc import estimate_auroc, paired_auroc
-from bldml.metrics.bootstrap import bootstrap, paired_bootstrap
-from bldml.metrics.estimates import Interval, Z
-from bldml.metrics.proportions import clustered_proportion, proportion
-from bldml.metrics.scores import auroc as area_of
+from bldml.metrics.auroc import paired_auroc
+from bldml.metrics.estimates import Estimate
+from bldml.metrics.metric import Scored
+from bldml.metrics.paired import mcnemar, paired_accuracy
+from bldml.metrics.proportions import predictive_values
+from bldml.metrics.registry import METRICS
+from bldml.metrics.scores import reliability
 
-AREAS = (0.86, 0.96, 0.988, 0.998)
-SHARES = (0.5, 0.9, 0.97)
-TREES, LEAVES = 30, 8
-DESIGNS = {
-    "12 sick, 18 healthy trees": np.repeat((np.arange(TREES) < 12).astype(int), LEAVES),
-    "3 of 8 leaves sick on each tree": np.tile([1, 1, 1, 0, 0, 0, 0, 0], TREES),
-}
-TREE = np.repeat(np.arange(TREES), LEAVES)
-NAMES = [str(tree) for tree in TREE]
-REPLICATES = 500
-SELDOM = 10
+SIZE = 8  # photographs of a unit
+UNITS = (8, 15, 30)
+ICCS = (0.0, 0.5, 0.8)
+DISTANCES = {"mixed units": 2.2, "units of one class": 3.4}  # between the classes: areas of .94 and .992
+INDEPENDENT = ((45, 71), (17, 89))
+INDEPENDENT_DISTANCES = (1.5, 2.5, 3.5)  # areas of .86, .96 and .993
+PREVALENCE = 0.05
+LEFT_OUT = ("ece", "ece_expected")  # have no interval
 
 
-class Tally:
-    """Counts, for each method, how often the truth lies within, and how wide the interval is."""
+class Cell:
+    """One setting: the labels and units of its photographs, and the true values.
 
-    def __init__(self, truth: float) -> None:
-        """Begin with nothing."""
-        self.truth = truth
-        self.found: dict[str, list[tuple[bool, bool, float]]] = defaultdict(list)
+    Args:
+        labels: 0 or 1, (n,).
+        units: Sampling unit of each photograph, (n,).
+        distance: Between the means of the scores of both classes, in standard deviations.
+        icc: Correlation of the scores within a unit.
+    """
 
-    def add(self, method: str, interval: Interval | None) -> None:
-        """Note one interval; none counts as a miss."""
-        low, high = (math.inf, -math.inf) if interval is None else (interval.low, interval.high)
-        width = 0.0 if interval is None else high - low
-        self.found[method].append((low > self.truth, high < self.truth, width))
+    def __init__(self, labels: np.ndarray, units: np.ndarray, distance: float, icc: float) -> None:
+        self.labels, self.units, self.distance, self.icc = labels, units, distance, icc
+        self.groups = [str(unit) for unit in units] if np.unique(units).size < units.size else ()
+        self.prior = float(logit(labels.mean()))
+        many = [ndtri((np.arange(n) + 0.5) / n) for n in ((labels.size - labels.sum()) * 200, labels.sum() * 200)]
+        scores = np.concatenate([many[0], many[1] + distance])
+        population = Scored(np.repeat([0, 1], [many[0].size, many[1].size]), self.probabilities(scores))
+        self.truth = {name: metric.value(population) for name, metric in METRICS.items() if name not in LEFT_OUT}
+        rates = self.truth["sensitivity"], self.truth["specificity"]
+        self.truth |= zip(("ppv at 5 %", "npv at 5 %"), _by_bayes(*rates), strict=True)
 
-    def result(self) -> dict[str, Any]:
-        """Shares and mean widths."""
-        shown = {}
-        for method, rows in self.found.items():
-            above, below, width = np.array(rows, dtype=float).T
-            covered = 1 - float(np.mean((above + below) > 0))
-            shown[method] = {
-                "coverage": round(covered, 4),
-                "standard_error": round(math.sqrt(covered * (1 - covered) / len(rows)), 4),
-                "interval_above_truth": round(float(above.mean()), 4),
-                "interval_below_truth": round(float(below.mean()), 4),
-                "mean_width": round(float(width.mean()), 4),
-                "simulations": len(rows),
+    def probabilities(self, scores: np.ndarray) -> np.ndarray:
+        """Return calibrated probabilities."""
+        return expit(self.distance * scores - self.distance**2 / 2 + self.prior)
+
+    def draw(self, generator: np.random.Generator) -> np.ndarray:
+        """Return the probabilities of one classifier."""
+        unit = generator.normal(size=self.units.max() + 1)[self.units]
+        alone = generator.normal(size=self.units.size)
+        noise = math.sqrt(self.icc) * unit + math.sqrt(1 - self.icc) * alone
+        return self.probabilities(self.distance * self.labels + noise)
+
+
+def _by_bayes(sensitivity: float, specificity: float) -> tuple[float, float]:
+    hit, alarm = sensitivity * PREVALENCE, (1 - specificity) * (1 - PREVALENCE)
+    right, missed = specificity * (1 - PREVALENCE), (1 - sensitivity) * PREVALENCE
+    return hit / (hit + alarm), right / (right + missed)
+
+
+def cells() -> dict[str, Cell]:
+    """Return every setting by its name."""
+    found = {}
+    for n in UNITS:
+        for icc in ICCS:
+            units = np.repeat(np.arange(n), SIZE)
+            for design, distance in DISTANCES.items():
+                labels = np.tile(np.arange(SIZE) % 2, n) if design == "mixed units" else units % 2
+                found[f"{n} {design}, icc {icc}"] = Cell(labels, units, distance, icc)
+    for positive, negative in INDEPENDENT:
+        labels = np.repeat([1, 0], [positive, negative])
+        for distance in INDEPENDENT_DISTANCES:
+            name = f"{positive} + {negative} photographs, distance {distance}"
+            found[name] = Cell(labels, np.arange(labels.size), distance, 0.0)
+    return found
+
+
+def simulate(cell: Cell, simulations: int, generator: np.random.Generator) -> dict[str, Any]:
+    """Return coverage by metric and method, and the proportion of p values below .05 by test."""
+    covered: dict[str, list[tuple[bool, float]]] = defaultdict(list)
+    missing: dict[str, int] = defaultdict(int)
+    rejected: dict[str, list[bool]] = defaultdict(list)
+
+    def note(name: str, estimate: Estimate, truth: float) -> None:
+        if estimate.interval is None:
+            missing[f"{name}: {estimate.note}"] += 1
+            return
+        method = estimate.interval.method.partition(",")[0]
+        is_covered = estimate.interval.low - 1e-12 <= truth <= estimate.interval.high + 1e-12
+        covered[f"{name}: {method}"].append((is_covered, estimate.interval.high - estimate.interval.low))
+
+    for number in range(simulations):
+        first, second = cell.draw(generator), cell.draw(generator)
+        scored = Scored(cell.labels, first, 0.5, cell.groups)
+        estimates = {name: METRICS[name].estimate(scored) for name in METRICS if name not in LEFT_OUT}
+        pair = predictive_values(estimates["sensitivity"], estimates["specificity"], PREVALENCE)
+        for name, estimate in (estimates | dict(zip(("ppv at 5 %", "npv at 5 %"), pair, strict=True))).items():
+            note(name, estimate, cell.truth[name])
+        if number % 4 == 0:
+            third = reliability(cell.labels, first, cell.units)[2]
+            note("bin of the calibration figure", third.fraction, third.mean)
+        correct = [(one >= 0.5) == cell.labels for one in (first, second)]
+        difference, p = paired_accuracy(*correct, cell.units)
+        note("difference of accuracies", difference, 0.0)
+        areas = paired_auroc(cell.labels, first, second, cell.units)
+        note("difference of areas", areas.difference, 0.0)
+        rejected["accuracy"].append(p < 0.05)
+        if areas.p is not None:
+            rejected["area"].append(areas.p < 0.05)
+        if not cell.groups:
+            rejected["accuracy: McNemar, exact"].append(mcnemar(*correct).exact < 0.05)
+    return {
+        "coverage": {
+            name: {
+                "coverage": round(float(np.mean([one for one, _ in rows])), 3),
+                "mean_width": round(float(np.mean([width for _, width in rows])), 3),
+                "draws": len(rows),
             }
-        return shown
+            for name, rows in sorted(covered.items())
+        },
+        "without_interval": dict(sorted(missing.items())),
+        "p_below_0.05": {name: round(float(np.mean(rows)), 3) for name, rows in rejected.items()},
+    }
 
 
-def distance(area: float) -> float:
-    """Between the means of two normal scores of variance 1 with this area."""
-    return NormalDist().inv_cdf(area) * math.sqrt(2)
-
-
-def noise(generator: np.random.Generator, share_of_tree: float) -> np.ndarray:
-    """Standard normal, (240,), correlated within a tree."""
-    tree, leaf = generator.normal(size=TREES)[TREE], generator.normal(size=TREE.size)
-    return math.sqrt(share_of_tree) * tree + math.sqrt(1 - share_of_tree) * leaf
-
-
-def area_statistic(labels: np.ndarray, logits: np.ndarray) -> Callable[[np.ndarray], float | None]:
-    """Area of a resample."""
-    probabilities = 1 / (1 + np.exp(-logits))
-    return lambda index: area_of(labels[index], probabilities[index])
-
-
-def independent_areas(simulations: int, generator: np.random.Generator) -> list[dict[str, Any]]:
-    """45 + 71 photographs, each of its own."""
-    labels, rows = np.r_[np.ones(45, int), np.zeros(71, int)], []
-    for area in AREAS:
-        tally = Tally(area)
-        for number in range(simulations):
-            scores = distance(area) * labels + generator.normal(size=labels.size)
-            tally.add("bldml: logit DeLong, Newcombe at 1", estimate_auroc(labels, scores).interval)
-            against_constant = paired_auroc(labels, scores, np.zeros(labels.size)).difference
-            plain = against_constant.interval
-            if (
-                plain is not None
-                and against_constant.value is not None
-                and estimate_auroc(labels, scores).value not in (0, 1)
-            ):
-                half = against_constant.value - plain.low
-                tally.add("plain DeLong", Interval(0.5 + plain.low, 0.5 + plain.low + 2 * half, ""))
-            else:
-                tally.add("plain DeLong", Interval(1.0, 1.0, ""))
-            if number % SELDOM == 0:
-                drawn = bootstrap(area_statistic(labels, scores), labels, replicates=REPLICATES, seed=number)
-                tally.add("percentile bootstrap", drawn)
-        rows.append({"area": area, "methods": tally.result()})
-    return rows
-
-
-def clustered_areas(simulations: int, generator: np.random.Generator) -> list[dict[str, Any]]:
-    """30 trees of 8 photographs."""
-    rows = []
-    for design, labels in DESIGNS.items():
-        for share in (0.8, 0.3):
-            for area in AREAS:
-                tally = Tally(area)
-                for number in range(simulations):
-                    scores = distance(area) * labels + noise(generator, share)
-                    tally.add("bldml: Newcombe over design effect", estimate_auroc(labels, scores, NAMES).interval)
-                    tally.add("photographs taken as independent", estimate_auroc(labels, scores).interval)
-                    if number % SELDOM == 0:
-                        drawn = bootstrap(area_statistic(labels, scores), labels, NAMES, replicates=REPLICATES)
-                        tally.add("percentile cluster bootstrap", drawn)
-                rows.append({"design": design, "share_of_tree": share, "area": area, "methods": tally.result()})
-    return rows
-
-
-def clustered_proportions(simulations: int, generator: np.random.Generator) -> list[dict[str, Any]]:
-    """Share of hits among 30 trees of 8 photographs."""
-    rows = []
-    for share in (0.8, 0.3, 0.0):
-        for truth in SHARES:
-            tally, limit = Tally(truth), NormalDist().inv_cdf(truth)
-            for _ in range(simulations):
-                hits = noise(generator, share) < limit
-                tally.add("bldml: Wilson over design effect", clustered_proportion(hits, NAMES).interval)
-                tally.add("photographs taken as independent", proportion(int(hits.sum()), hits.size).interval)
-            rows.append({"share_of_tree": share, "proportion": truth, "methods": tally.result()})
-    return rows
-
-
-def false_alarms(simulations: int, generator: np.random.Generator) -> list[dict[str, Any]]:
-    """Share of p < .05 for two classifiers of the same true area, in one of ten simulations."""
-    rows, n = [], max(1, simulations // SELDOM)
-    for design, labels in DESIGNS.items():
-        for area in (0.86, 0.96, 0.988):
-            alarms = {"paired cluster bootstrap": 0, "paired DeLong, photographs taken as independent": 0}
-            for number in range(n):
-                common = noise(generator, 0.8) * math.sqrt(0.5)
-                first, second = (
-                    distance(area) * labels + common + math.sqrt(0.5) * noise(generator, 0.8) for _ in range(2)
-                )
-                one, two = area_statistic(labels, first), area_statistic(labels, second)
-
-                def difference(index: np.ndarray, one: Any = one, two: Any = two) -> float:
-                    return float(one(index) - two(index))
-
-                found = paired_bootstrap(difference, labels, NAMES, replicates=REPLICATES, seed=number)
-                p = paired_auroc(labels, first, second).p
-                alarms["paired cluster bootstrap"] += found is not None and found.p < 0.05
-                alarms["paired DeLong, photographs taken as independent"] += p is not None and p < 0.05
-            shares = {method: round(count / n, 4) for method, count in alarms.items()}
-            rows.append({"design": design, "area": area, "p_below_0.05": shares, "simulations": n})
-    return rows
+def summary(found: dict[str, Any]) -> dict[str, Any]:
+    """Return the worst and the mean cell by metric, clustered and independent; the methods of a cell together."""
+    shares: dict[str, dict[str, float]] = defaultdict(dict)
+    sizes: dict[str, dict[str, float]] = defaultdict(dict)
+    for cell, result in found.items():
+        kind = "clustered" if "units" in cell else "independent"
+        together: dict[str, list[tuple[float, int]]] = defaultdict(list)
+        for name, row in result["coverage"].items():
+            together[name.partition(":")[0]].append((row["coverage"], row["draws"]))
+        for name, rows in together.items():
+            n = sum(draws for _, draws in rows)
+            if n >= 50:
+                shares[f"{name}, {kind}"][cell] = round(sum(share * draws for share, draws in rows) / n, 3)
+        for name, size in result["p_below_0.05"].items():
+            sizes[f"{name}, {kind}"][cell] = size
+    return {
+        "coverage": {
+            name: {
+                "worst": min(of.values()),
+                "mean": round(float(np.mean([*of.values()])), 3),
+                "cell": min(of, key=of.get),
+            }
+            for name, of in sorted(shares.items())
+        },
+        "p_below_0.05": {
+            name: {
+                "worst": max(of.values()),
+                "mean": round(float(np.mean([*of.values()])), 3),
+                "cell": max(of, key=of.get),
+            }
+            for name, of in sorted(sizes.items())
+        },
+    }
 
 
 def main() -> None:
     """Simulate and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--simulations", type=int, default=2000)
+    parser.add_argument("--simulations", type=int, default=300)
     parser.add_argument("--seed", type=int, default=20)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/coverage.json"))
     options = parser.parse_args()
     started, generator = time.monotonic(), np.random.default_rng(options.seed)
     result: dict[str, Any] = {
-        "level": 0.95,
-        "z": Z,
+        "simulations": options.simulations,
         "seed": options.seed,
-        "replicates_of_bootstrap": REPLICATES,
         "python": platform.python_version(),
         "numpy": np.__version__,
         "processor": platform.machine(),
     }
-    for part in (independent_areas, clustered_areas, clustered_proportions, false_alarms):
-        result[part.__name__] = part(options.simulations, generator)
-        result["seconds"] = round(time.monotonic() - started)
+    found: dict[str, Any] = {}
+    for name, cell in cells().items():
+        found[name] = simulate(cell, options.simulations, generator)
+        result |= {"seconds": round(time.monotonic() - started), "summary": summary(found), "cells": found}
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

@@ -24,8 +24,8 @@ from bldml.app.explain import find_masks
 from bldml.dataset.folders import read_unlabelled
 from bldml.dataset.images import load_rgb
 from bldml.inference import attention, load_weights, predict_with_map, read_mask
-from bldml.metrics.bootstrap import bootstrap
 from bldml.metrics.proportions import proportion
+from bldml.metrics.resampling import bootstrap
 from bldml.training.checkpoint import read_checkpoint
 from bldml.training.module import LeafClassifier
 
@@ -67,7 +67,9 @@ def by_other_maps(checkpoint_path: Path, photographs: Path, masks: Path) -> dict
 def median(values: list[float | None]) -> dict[str, Any]:
     """Median of those that are defined, with its interval."""
     defined = np.array([value for value in values if value is not None])
-    interval = bootstrap(lambda index: float(np.median(defined[index])), np.ones(defined.size, int))
+    interval = bootstrap(
+        lambda index: float(np.median(defined[index])), np.ones(defined.size, int), np.arange(defined.size)
+    )
     if interval is None:
         raise SystemExit("the table has no photograph for which this is defined")
     limits = [round(interval.low, 4), round(interval.high, 4)]

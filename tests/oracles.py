@@ -31,7 +31,7 @@ def _slope(y: Truth, p: Floats) -> float:
 
 
 def _intercept(y: Truth, p: Floats) -> float:
-    if _separated(y, p):
+    if _separated(y, p) or np.isin([0, 1], p).any():
         return math.nan
     return float(optimize.brentq(lambda a: np.sum(special.expit(_logit(p) + a) - y), -60, 60))
 

@@ -20,8 +20,8 @@ from bldml.metrics.checked import Classes, checked_probabilities
 from bldml.metrics.estimates import Estimate
 from bldml.metrics.metric import Scored
 from bldml.metrics.operating_point import precision_recall_points, roc_points
-from bldml.metrics.proportions import predictive_values, proportion
-from bldml.metrics.scores import BINS, reliability
+from bldml.metrics.proportions import predictive_values
+from bldml.metrics.scores import reliability
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,28 +101,25 @@ def precision_recall(curves: Sequence[Curve]) -> "Figure":
 
 
 @styled()
-def calibration(labels: ArrayLike, probabilities: ArrayLike) -> "Figure":
-    """Draw the fraction of positives over the mean probability in bins of equal width, with 95 % Wilson intervals.
+def calibration(labels: ArrayLike, probabilities: ArrayLike, units: ArrayLike | None = None) -> "Figure":
+    """Draw the fraction of positives over the mean probability in bins of equal numbers, with 95 % intervals by unit.
 
-    A second panel shows the number of photographs in each bin, because bins with few photographs are unreliable.
+    A second panel shows the distribution of the probabilities.
     """
-    filled = reliability(labels, probabilities)
+    filled = reliability(labels, probabilities, units)
     figure = new_figure(5.6, 4.4)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     upper.plot([0, 1], [0, 1], ":", color=INK, lw=1, label="perfect calibration")
     if filled:
-        fraction = np.array([part.n_positive / part.n for part in filled])
-        intervals = [proportion(part.n_positive, part.n).interval for part in filled]
-        bounds = np.array([(i.low, i.high) for i in intervals if i is not None]).T
+        bounds = np.array([part.fraction.numbers for part in filled], dtype=np.float64)
         upper.errorbar(
-            [part.mean for part in filled], fraction, np.abs(bounds - fraction), fmt="o", ms=4, lw=1.2, capsize=2,
-            color=COLOURS[0], label="photographs in a bin, 95 % interval (Wilson)",
+            [part.mean for part in filled], bounds[:, 1], np.abs(bounds[:, [0, 2]] - bounds[:, 1:2]).T, fmt="o", ms=4,
+            lw=1.2, capsize=2, color=COLOURS[0], label="photographs in a bin, 95 % interval",
         )  # fmt: skip
     else:
         write_message(upper, "No photographs")
-    bars = lower.bar([part.middle for part in filled], [part.n for part in filled], 0.92 / BINS, color=COLOURS[0])
-    lower.bar_label(bars, [f"{part.n:,}" for part in filled], fontsize=7, padding=1)
-    lower.margins(y=0.25)
+    lower.hist(np.asarray(probabilities, dtype=np.float64), np.linspace(0, 1, 21), color=COLOURS[0], rwidth=0.92)
+    lower.yaxis.get_major_locator().set_params(integer=True)
     lower.set(xlim=(-MARGIN, 1 + MARGIN), xlabel="Predicted probability", ylabel="Photographs")
     upper.set(ylim=(-MARGIN, 1 + MARGIN), ylabel="Observed fraction of positives")
     upper.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=1)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bldml.io.text import counted
-from bldml.metrics.bootstrap import FEW_GROUPS, has_groups
+from bldml.metrics.checked import Units, are_clustered
 from bldml.metrics.estimates import Estimate
 from bldml.metrics.metric import Metric, Scored
 from bldml.metrics.operating_point import OperatingPoint
@@ -17,6 +17,7 @@ from bldml.metrics.registry import METRICS, canonical, shown_in
 
 SCHEMA = 1  # of metrics.json; 0.1 wrote none
 _OWN = ("n", "n_positive", "threshold", "temperature")
+FEW_GROUPS = 8  # benchmarks/coverage.py simulates as many or more
 PREVALENCES = (0.01, 0.05, 0.10, 0.30)
 
 Values = dict[str, float | int | None]
@@ -106,7 +107,7 @@ class Assessment:
     Attributes:
         labels: 1 for the positive class, (n,), in the order of the table.
         probabilities: Calibrated, of the positive class, (n,).
-        groups: Group of each photograph, (n,); None if the photographs are treated as independent.
+        units: Sampling unit of each photograph, (n,): its group, or itself.
         threshold: The threshold of the operating point.
         overall: Metrics that need no threshold, by name.
         at_threshold: Metrics at the threshold, by name.
@@ -119,7 +120,7 @@ class Assessment:
 
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float64]
-    groups: tuple[str, ...] | None
+    units: Units
     threshold: float
     overall: dict[str, Estimate]
     at_threshold: dict[str, Estimate]
@@ -141,8 +142,8 @@ class Assessment:
 
     @property
     def n_groups(self) -> int:
-        """Number of groups; 0 if the photographs are treated as independent."""
-        return len(set(self.groups)) if self.groups else 0
+        """Number of groups, a photograph without one counting as one; 0 if no group has two photographs."""
+        return np.unique(self.units).size if are_clustered(self.units) else 0
 
     def estimates(self, metrics: Iterable[Metric]) -> dict[str, Estimate]:
         """Return the estimates of some metrics by name; those with a threshold at the operating point."""
@@ -154,10 +155,9 @@ def assess(
 ) -> Assessment:
     """Compute all metrics of an evaluation with their 95 % intervals.
 
-    Arguments are those of `Assessment`, but `groups` may be empty or contain empty texts; see `has_groups`.
+    Arguments are those of `Assessment` and `Scored`.
     """
-    known = tuple(groups) if has_groups(groups) else None
-    scored, half = (Scored(labels, probabilities, point, known) for point in (threshold, 0.5))
+    scored, half = (Scored(labels, probabilities, point, groups) for point in (threshold, 0.5))
     at_threshold, at_half = (
         {name: metric.estimate(one) for name, metric in METRICS.items() if metric.needs_threshold}
         for one in (scored, half)
@@ -166,7 +166,7 @@ def assess(
     return Assessment(
         labels=labels,
         probabilities=probabilities,
-        groups=known,
+        units=scored.units,
         threshold=threshold,
         overall={name: metric.estimate(scored) for name, metric in METRICS.items() if not metric.needs_threshold},
         at_threshold=at_threshold,
@@ -174,28 +174,25 @@ def assess(
         counts=scored.counts,
         counts_at_half=half.counts,
         prevalences=tuple((prevalence, *predictive_values(*rates, prevalence)) for prevalence in PREVALENCES),
-        warnings=tuple(_warnings(groups, known, labels)),
+        warnings=tuple(_warnings(scored)),
     )
 
 
-def _warnings(names: Sequence[str], groups: Sequence[str] | None, labels: NDArray[np.int64]) -> Iterator[str]:
-    n_named = sum(map(bool, names))
-    if groups is not None:
-        n_groups = len(set(groups))
-        if n_groups < FEW_GROUPS:
-            found = f"There {'is' if n_groups == 1 else 'are'} only {counted(n_groups, 'group')}"
-            yield f"{found}; intervals based on fewer than {FEW_GROUPS} groups are not reliable."
-    elif not n_named:
+def _warnings(scored: Scored) -> Iterator[str]:
+    n_named, n_groups = sum(map(bool, scored.groups)), np.unique(scored.units).size
+    if not n_named:
         yield (
             "No photograph has a group (tree, site, burst), so all are treated as independent. If several show one "
             "tree, the intervals are too narrow."
         )
+    elif not are_clustered(scored.units):
+        yield "No two photographs are of one group, so all are treated as independent."
     else:
-        reason = "No two photographs are of one group"
-        if n_named < len(names):
-            reason = (
-                f"Only {n_named} of {counted(len(names), 'photograph')} {'has' if n_named == 1 else 'have'} a group"
-            )
-        yield f"{reason}, so all are treated as independent and the intervals may be too narrow."
-    if labels.min() == labels.max():
+        if n_groups < FEW_GROUPS:
+            found = f"There {'is' if n_groups == 1 else 'are'} only {counted(n_groups, 'group')}"
+            yield f"{found}; intervals were tested with {FEW_GROUPS} groups or more, and are not reliable with fewer."
+        if lone := len(scored.groups) - n_named:
+            count = "counts as one" if lone == 1 else "count as one each"
+            yield f"{counted(lone, 'photograph')} without a group {count}."
+    if scored.labels.min() == scored.labels.max():
         yield "All photographs are of one class; metrics that compare the classes cannot be estimated."

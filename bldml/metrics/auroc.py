@@ -2,18 +2,19 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bldml.metrics.checked import checked_groups, checked_pair
-from bldml.metrics.estimates import BOTH_CLASSES, Estimate, Interval, Z, undefined
+from bldml.metrics.checked import Units, are_clustered, checked_pair, checked_units, units_in_words
+from bldml.metrics.estimates import BOTH_CLASSES, NO_VARIANCE, Estimate, Interval, Z, undefined
 from bldml.metrics.proportions import mover
 
-# A smaller variance is due to rounding.
-NO_VARIANCE = 1e-20
+SWAPS = 2**13  # all of 13 units, or as many at random
+LEAST_VARIANCE = 1e-20  # a smaller one is due to rounding
 
 Labels = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -22,7 +23,8 @@ Floats = NDArray[np.float64]
 class PairedAuroc(NamedTuple):
     """Two areas on the same photographs, in [0, 1], and the test of their difference, first minus second.
 
-    All are None with one class only; z and the two-sided p, in (0, 1], also if the variance cannot be estimated.
+    All are None with one class only, and p where not estimable; z is DeLong's, None if the variance cannot be estimated
+    or by units. p is two-sided, in (0, 1].
     """
 
     first: float | None
@@ -32,54 +34,60 @@ class PairedAuroc(NamedTuple):
     p: float | None
 
 
-def estimate_auroc(labels: ArrayLike, scores: ArrayLike, groups: Sequence[str] | None = None) -> Estimate:
+def estimate_auroc(labels: ArrayLike, scores: ArrayLike, units: ArrayLike | None = None) -> Estimate:
     """Return the area with its interval.
 
-    Independent photographs: DeLong's variance on the logit of the area, which keeps its coverage near 1, where the
-    untransformed interval loses it. Where the area is 0 or 1, or the variance 0, DeLong's method has no interval;
-    Newcombe's method 5 (Newcombe 2006) is used there.
+    Photographs that all are units of their own: DeLong's variance on the logit of the area, which keeps its coverage
+    near 1, where the untransformed interval loses it. Where the area is 0 or 1, or the variance 0, DeLong's method has
+    no interval; Newcombe's method 5 (Newcombe 2006) is used there.
 
-    Photographs in groups: Newcombe's method 5 with both sizes divided by the design effect (Rao and Scott 1992): the
-    variance between groups (Obuchowski 1997) over DeLong's, at least 1 and at most the mean size of a group. Where it
-    cannot be estimated, as for an area of 1, each group counts as one photograph. The coverage of the percentile
-    cluster bootstrap is too low near 1.
+    Units of several photographs: Newcombe's method 5 with both sizes divided by the design effect (Rao and Scott 1992):
+    the variance between units (Obuchowski 1997) over DeLong's, at least 1 and at most the mean size of a unit. Where it
+    cannot be estimated, as for an area of 1, each unit counts as one photograph. The coverage of the percentile
+    bootstrap of units is too low near 1.
 
     Args:
         labels: 0 or 1, (n,).
         scores: Finite scores, higher for the positive class, (n,).
-        groups: Group of each photograph (tree, site, burst), n names; None if they are independent.
+        units: Sampling unit of each photograph, (n,); None if each is a unit of its own.
 
     >>> labels, scores = [0] * 12 + [1] * 12, [0.1] * 12 + [0.9] * 12
-    >>> estimate_auroc(labels, scores, [name for name in "abcdef" for _ in range(4)]).interval.method
+    >>> estimate_auroc(labels, scores, np.repeat(np.arange(6), 4)).interval.method
     'Newcombe, method 5, 6 groups'
     >>> [round(number, 3) for number in estimate_auroc(labels, scores).numbers]
     [0.832, 1.0, 1.0]
     """
     label, score = checked_pair(labels, scores)
-    group, in_words = checked_groups(groups, label.size) if groups is not None else (None, "")
+    unit = checked_units(units, label.size)
     if not label.size or label.min() == label.max():
         return undefined(BOTH_CLASSES)
     placements = _placements(label, score)
     area = float(placements[0].mean())
     variance = float(_covariance([placements])[0, 0])
     sizes = placements[0].size, placements[1].size
-    if group is not None:
-        effective = _effective_sizes(placements, area, variance, [group[label == 1], group[label == 0]])
-        return Estimate(area, _newcombe(area, *effective, f"Newcombe, method 5, {in_words}"))
-    if min(sizes) > 1 and 0 < area < 1 and variance > NO_VARIANCE:
+    if are_clustered(unit):
+        effective = _effective_sizes(placements, area, variance, [unit[label == 1], unit[label == 0]])
+        return Estimate(area, _newcombe(area, *effective, f"Newcombe, method 5, {units_in_words(unit)}"))
+    if min(sizes) > 1 and 0 < area < 1 and variance > LEAST_VARIANCE:
         centre, half = math.log(area / (1 - area)), Z * math.sqrt(variance) / (area * (1 - area))
         low, high = (1 / (1 + math.exp(-min(700.0, max(-700.0, centre + s * half)))) for s in (-1, 1))
         return Estimate(area, Interval(low, high, "DeLong, logit"))
     return Estimate(area, _newcombe(area, *sizes, "Newcombe, method 5"))
 
 
-def paired_auroc(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> PairedAuroc:
-    """Test whether two areas on the same photographs differ (DeLong, DeLong and Clarke-Pearson 1988).
+def paired_auroc(labels: ArrayLike, first: ArrayLike, second: ArrayLike, units: ArrayLike | None = None) -> PairedAuroc:
+    """Test whether two areas on the same photographs differ.
 
-    Midranks as in Sun and Xu (2014). Equal areas without variance, such as two perfect ones, give z = 0 and p = 1;
-    different areas without variance, such as those of a perfect and a constant score, give no test. Without
-    variance the interval of the difference is that of two areas on different photographs (MOVER, Zou and Donner 2008):
-    wider than necessary, but not empty.
+    Units of several photographs: permutation test in which the ranks of both classifiers are swapped by unit (after
+    Venkatraman and Begg 1996). The interval is the difference plus and minus the critical value of the test, so it
+    excludes 0 exactly if p < 0.05.
+
+    Photographs that all are units of their own: DeLong, DeLong and Clarke-Pearson (1988), midranks as in Sun and Xu
+    (2014). Equal areas without variance, such as two perfect ones, give z = 0 and p = 1; different areas without
+    variance, such as those of a perfect and a constant score, give no test.
+
+    Without variance, or if no swap changes anything, the interval is that of two areas on different photographs (MOVER,
+    Zou and Donner 2008): wider than necessary, but not empty.
 
     >>> paired_auroc([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9], [0.2, 0.1, 0.7, 0.6]).p
     1.0
@@ -89,23 +97,67 @@ def paired_auroc(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> Pair
     few = min(int(label.sum()), label.size - int(label.sum()))
     if not few:
         return PairedAuroc(None, None, undefined(BOTH_CLASSES), None, None)
+    unit = checked_units(units, label.size)
     placements = [_placements(label, score) for score in (one, two)]
     area_1, area_2 = (float(of_positives.mean()) for of_positives, _ in placements)
     covariance = _covariance(placements)
     difference = area_1 - area_2
+    alone = estimate_auroc(label, one, unit), estimate_auroc(label, two, unit)
+    apart = mover(*alone, (1.0, -1.0)).interval
+    if are_clustered(unit):
+        p_swap, critical = _swap(label, (midranks(one), midranks(two)), unit)
+        interval = Interval(max(-1.0, difference - critical), min(1.0, difference + critical), "")
+        method = f"swap permutation, {units_in_words(unit)}"
+        estimate = Estimate(difference, replace(interval, method=method) if critical > 1e-12 else apart)
+        return PairedAuroc(area_1, area_2, estimate, None, p_swap)
     variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
-    if few < 2 or variance <= NO_VARIANCE:
+    if few < 2 or variance <= LEAST_VARIANCE:
         no_difference = few > 1 and abs(difference) < 1e-12
-        note = "" if no_difference else "no variance to be estimated from these photographs"
-        alone = estimate_auroc(label, one), estimate_auroc(label, two)
-        interval = mover(*alone, (1.0, -1.0), method="MOVER, as for different photographs").interval
+        note = "" if no_difference else NO_VARIANCE
         z, p = (0.0, 1.0) if no_difference else (None, None)
-        return PairedAuroc(area_1, area_2, Estimate(difference, interval, note), z, p)
+        return PairedAuroc(area_1, area_2, Estimate(difference, apart, note), z, p)
     spread = math.sqrt(variance)
     z = difference / spread
     interval = Interval(max(-1.0, difference - Z * spread), min(1.0, difference + Z * spread), "DeLong")
     p = max(2 * NormalDist().cdf(-abs(z)), float(np.finfo(np.float64).tiny))
     return PairedAuroc(area_1, area_2, Estimate(difference, interval), z, p)
+
+
+def _swap(label: Labels, ranks: Sequence[Floats], unit: Units) -> tuple[float, float]:
+    """Return p of the swap test, and its critical value: p < 0.05 exactly for a greater difference.
+
+    The difference of the areas is a sum over units, whose terms a swap turns round: with placements among the ranks of
+    both classifiers, each pair of a swapped and another unit keeps its part of the sum.
+    """
+    class_of, term = np.tile(label, 2), np.empty((2, label.size))
+    for value, placements in zip((1, 0), _placements(class_of, np.concatenate(ranks)), strict=True):
+        term[:, label == value] = placements.reshape(2, -1) / int(np.sum(label == value))
+    terms = np.bincount(unit, weights=term[0] - term[1])
+    if 2**terms.size <= SWAPS:
+        is_swapped = np.arange(2**terms.size)[:, None] >> np.arange(terms.size) & 1
+    else:
+        is_swapped = np.random.default_rng(0).integers(0, 2, (SWAPS, terms.size), dtype=np.int8)
+        is_swapped[0] = 0  # as observed
+    differences = np.abs((1 - 2 * is_swapped) @ terms)
+    p = float(np.mean(differences >= differences[0] - 1e-12))
+    return p, float(np.sort(differences)[-math.ceil(0.05 * differences.size)])
+
+
+def binormal_average_precision(area: float, prevalence: float) -> float:
+    """Return the average precision of scores that are normal with equal variances in both classes.
+
+    Args:
+        area: Their area under the ROC curve, in [0, 1].
+        prevalence: Proportion of positives, in (0, 1).
+
+    >>> round(binormal_average_precision(0.5, 0.3), 6), binormal_average_precision(1.0, 0.3)
+    (0.3, 1.0)
+    """
+    from scipy.special import ndtr, ndtri
+
+    recall = (np.arange(4000) + 0.5) / 4000
+    alarms = ndtr(ndtri(recall) - math.sqrt(2) * ndtri(min(max(area, 1e-12), 1 - 1e-16)))
+    return float(np.mean(prevalence * recall / (prevalence * recall + (1 - prevalence) * alarms)))
 
 
 def midranks(values: Floats) -> Floats:
@@ -134,19 +186,19 @@ def _covariance(placements: Sequence[tuple[Floats, Floats]]) -> Floats:
 
 
 def _effective_sizes(
-    placements: tuple[Floats, Floats], area: float, variance: float, groups: Sequence[NDArray[np.int64]]
+    placements: tuple[Floats, Floats], area: float, variance: float, units: Sequence[NDArray[np.int64]]
 ) -> tuple[float, float]:
     """Return the sizes of both classes divided by the design effect; all arguments of positives first."""
-    n_groups = max(int(group.max()) for group in groups) + 1
-    counts = np.unique(groups[0]).size, np.unique(groups[1]).size
-    if min(counts) < 2 or variance <= NO_VARIANCE:
+    n_units = max(int(unit.max()) for unit in units) + 1
+    counts = np.unique(units[0]).size, np.unique(units[1]).size
+    if min(counts) < 2 or variance <= LEAST_VARIANCE:
         return counts
     sums, between = [], 0.0
-    for own, group, count in zip(placements, groups, counts, strict=True):
-        total = np.bincount(group, weights=own - area, minlength=n_groups) / own.size
+    for own, unit, count in zip(placements, units, counts, strict=True):
+        total = np.bincount(unit, weights=own - area, minlength=n_units) / own.size
         between += count / (count - 1) * float(total @ total)
         sums.append(total)
-    between += 2 * n_groups / (n_groups - 1) * float(sums[0] @ sums[1])
+    between += 2 * n_units / (n_units - 1) * float(sums[0] @ sums[1])
     most = max(own.size / count for own, count in zip(placements, counts, strict=True))
     effect = min(max(1.0, between / variance), most)
     return placements[0].size / effect, placements[1].size / effect

@@ -1,10 +1,14 @@
-"""Input of the formulas: checked arrays, or an error that says what was found; the two classes."""
+"""Input of the formulas: checked arrays, or an error that says what was found; sampling units; the two classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from bldml.io.text import counted
+
+Units = NDArray[np.int64]  # the sampling unit of each photograph, (n,), counted from 0
 
 
 @dataclass(frozen=True)
@@ -58,13 +62,45 @@ def checked_probabilities(labels: ArrayLike, probabilities: ArrayLike) -> tuple[
     return label, probability
 
 
-def checked_groups(groups: Sequence[str], n: int) -> tuple[NDArray[np.int64], str]:
-    """Return the index of each photograph's group, (n,), in the order of their names, and how many groups there are.
+def units_of(groups: Sequence[str], n: int) -> Units:
+    """Return the sampling unit of each of n photographs, (n,), counted from 0: photographs of one group are one unit.
 
-    >>> checked_groups(["b", "a", "b"], 3)
-    (array([1, 0, 1]), '2 groups')
+    A photograph without a group (an empty name) is a unit of its own; without any name every photograph is.
+
+    >>> units_of(["b", "", "b", ""], 4), units_of([], 2)
+    (array([0, 1, 0, 2]), array([0, 1]))
     """
-    if len(groups) != n:
-        raise ValueError(f"Each photograph needs one group: found {len(groups)} groups and {n} photographs.")
-    names, index = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
-    return index, f"{names.size} group{'' if names.size == 1 else 's'}"
+    names = groups or [""] * n
+    if len(names) != n:
+        raise ValueError(f"Each photograph needs one group: found {len(names)} groups and {n} photographs.")
+    seen: dict[str | int, int] = {}
+    return np.array([seen.setdefault(name or number, len(seen)) for number, name in enumerate(names)], dtype=np.int64)
+
+
+def checked_units(units: ArrayLike | None, n: int) -> Units:
+    """Return units, (n,), counted from 0 without gaps; None for photographs that are units of their own.
+
+    >>> checked_units([7, 3, 7], 3)
+    array([1, 0, 1])
+    """
+    if units is None:
+        return np.arange(n)
+    unit = np.asarray(units)
+    if unit.shape != (n,):
+        raise ValueError(f"Each photograph needs one unit: found the shape {unit.shape} and {n} photographs.")
+    index: Units = np.unique(unit, return_inverse=True)[1]
+    return index
+
+
+def are_clustered(units: Units) -> bool:
+    """Return whether any unit has several photographs."""
+    return np.unique(units).size < units.size
+
+
+def units_in_words(units: Units) -> str:
+    """Return how many units there are; a photograph that is a unit of its own beside groups counts as a group.
+
+    >>> units_in_words(np.array([0, 0, 1])), units_in_words(np.array([0]))
+    ('2 groups', '1 photograph')
+    """
+    return counted(np.unique(units).size, "group" if are_clustered(units) else "photograph")

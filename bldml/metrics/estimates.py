@@ -1,9 +1,11 @@
 """An estimate with its 95 % interval."""
 
+import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
 Z = NormalDist().inv_cdf(0.975)
+NO_VARIANCE = "no variance to be estimated from these photographs"
 BOTH_CLASSES = "needs photographs of both classes"
 
 
@@ -41,3 +43,14 @@ class Estimate:
 def undefined(note: str) -> Estimate:
     """Return an estimate without a value, with the reason."""
     return Estimate(None, None, note)
+
+
+def student(n_units: int) -> float:
+    """Return the 97.5 % quantile of Student's t with n_units - 1 degrees of freedom; infinite for one unit.
+
+    >>> round(student(10), 3), student(1)
+    (2.262, inf)
+    """
+    from scipy.special import stdtrit
+
+    return float(stdtrit(n_units - 1, 0.975)) if n_units > 1 else math.inf

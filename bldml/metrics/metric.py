@@ -12,15 +12,17 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bldml.metrics.bootstrap import bootstrap
-from bldml.metrics.checked import checked_probabilities
-from bldml.metrics.estimates import Estimate, undefined
-from bldml.metrics.proportions import clustered_proportion, dirichlet_interval, proportion
+from bldml.metrics.checked import Units, checked_probabilities, units_of
+from bldml.metrics.estimates import NO_VARIANCE, Estimate, undefined
+from bldml.metrics.proportions import dirichlet_interval, proportion_by_unit
+from bldml.metrics.resampling import jackknife
 
 CELLS = ("tp", "fp", "fn", "tn")
 
+RATES = ((("tp",), ("tp", "fn")), (("tn",), ("tn", "fp")))  # sensitivity and specificity
+
 Value = float | None
-Part = tuple[Sequence[str], Sequence[str]]  # cells of the numerator, cells of the denominator
+Part = tuple[tuple[str, ...], tuple[str, ...]]  # cells of the numerator, cells of the denominator
 Rule = Callable[["Metric", "Scored"], Estimate]
 Better = Literal["higher", "lower", "neither"]
 # metrics.json and metrics.csv of an evaluation; its section of the report; the table of all sets in the report; the
@@ -31,19 +33,19 @@ EVERYWHERE: tuple[Output, ...] = get_args(Output)
 
 @dataclass(frozen=True)
 class Scored:
-    """Labels and probabilities of photographs, from which a metric is computed.
+    """Labels, probabilities and sampling units of photographs, from which a metric and its interval are computed.
 
     Args:
         labels: 1 for the positive class, (n,).
         probabilities: Of the positive class, in [0, 1], (n,).
         threshold: Lowest probability that is predicted positive.
-        groups: Group of each photograph, (n,); None if they are independent.
+        groups: Group of each photograph (tree, site, burst), n names, empty if unknown; empty if all are.
     """
 
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float64]
     threshold: float = 0.5
-    groups: Sequence[str] | None = None
+    groups: Sequence[str] = ()
 
     @classmethod
     def checked(cls, labels: ArrayLike, probabilities: ArrayLike, threshold: float = 0.5) -> "Scored":
@@ -52,6 +54,11 @@ class Scored:
         if not math.isfinite(threshold):
             raise ValueError(f"The threshold must be a finite number, found {threshold}.")
         return cls(label, probability, threshold)
+
+    @cached_property
+    def units(self) -> Units:
+        """Sampling unit of each photograph, (n,): its group, or itself."""
+        return units_of(self.groups, self.labels.size)
 
     @cached_property
     def cells(self) -> NDArray[np.int64]:
@@ -65,12 +72,16 @@ class Scored:
         """Number of photographs in each cell: tp, fp, fn, tn."""
         return dict(zip(CELLS, np.bincount(self.cells, minlength=4).tolist(), strict=True))
 
-    def estimate(self, part: Part) -> Estimate:
-        """Return a proportion with Wilson's interval; for photographs in groups, of the effective sample size."""
-        hits, among = (np.isin(self.cells, [CELLS.index(cell) for cell in cells]) for cells in part)
-        if self.groups is None:
-            return proportion(int(hits.sum()), int(among.sum()))
-        return clustered_proportion(hits[among], [self.groups[i] for i in np.flatnonzero(among).tolist()])
+    @cached_property
+    def _proportions(self) -> dict[Part, Estimate]:
+        return {}
+
+    def proportion(self, part: Part) -> Estimate:
+        """Return a proportion of photographs with its interval; computed once."""
+        if part not in self._proportions:
+            hits, among = (np.isin(self.cells, [CELLS.index(cell) for cell in cells]) for cells in part)
+            self._proportions[part] = proportion_by_unit(hits[among], self.units[among])
+        return self._proportions[part]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +94,7 @@ class Metric:
         short: Its short name, for table headers; if empty, the title up to its first bracket.
         definition: A formula or half a sentence, for the documentation.
         part: For a proportion of photographs: the cells of the numerator and those of the denominator, out of `tp`,
-            `fp`, `fn`, `tn`. Function, interval and range follow from it.
+            `fp`, `fn`, `tn`. Function and range follow from it, and the interval if there is no rule.
         of_counts: Function of tp, fp, fn, tn; returns None if they do not define the metric.
         of_probabilities: Function of labels and probabilities; returns None if they do not define the metric.
         interval: Rule for its 95 % interval: `resampled` suits most metrics, or `no_interval` with the reason.
@@ -148,10 +159,10 @@ class Metric:
 
     def estimate(self, scored: Scored) -> Estimate:
         """Return its value with the interval, or with the reason why it is missing."""
-        if self.part is not None:
-            return scored.estimate(self.part)
-        assert self.interval is not None
-        return self.interval(self, scored)
+        if self.interval is not None:
+            return self.interval(self, scored)
+        assert self.part is not None
+        return scored.proportion(self.part)
 
     def fraction(self, counts: dict[str, int]) -> str:
         """Return numerator and denominator of a proportion, such as 40/45; empty for any other metric."""
@@ -195,26 +206,28 @@ class Metric:
 
 def of_both(formula: Callable[[Estimate, Estimate], Estimate]) -> Rule:
     """Return a rule for a metric that is computed from the estimates of sensitivity and specificity."""
-    return lambda _, scored: formula(scored.estimate((["tp"], ["tp", "fn"])), scored.estimate((["tn"], ["tn", "fp"])))
+    return lambda _, scored: formula(*(scored.proportion(part) for part in RATES))
 
 
 def resampled(metric: Metric, scored: Scored) -> Estimate:
-    """Return a value with its bootstrap interval; for a metric of counts with an empty cell, with Jeffreys-Dirichlet's.
+    """Return a value with the interval of a jackknife of units; for a metric of counts, else with Jeffreys-Dirichlet's.
 
-    With an empty cell the bootstrap interval would be too narrow or a single point.
+    The jackknife has no interval for a value at the end of the range, and too narrow a one with an empty cell.
     """
-    value = metric.value(scored)
+    value, interval = metric.value(scored), None
     if value is None:
         return undefined(metric.undefined)
-    if metric.needs_threshold and not all(scored.counts.values()):
-        return Estimate(value, dirichlet_interval(metric.from_counts, [*scored.counts.values()]))
 
     def statistic(index: NDArray[np.int64]) -> Value:
         if metric.of_probabilities is not None:
             return metric.of_probabilities(scored.labels[index], scored.probabilities[index])
         return metric.from_counts(*np.bincount(scored.cells[index], minlength=4).tolist())
 
-    return Estimate(value, bootstrap(statistic, scored.labels, scored.groups))
+    if not metric.needs_threshold or all(scored.counts.values()):
+        interval = jackknife(statistic, scored.units, metric.limits)
+    if interval is None and metric.needs_threshold:
+        interval = dirichlet_interval(metric.from_counts, [*scored.counts.values()], scored.units)
+    return Estimate(value, interval, "" if interval else NO_VARIANCE)
 
 
 def no_interval(reason: str) -> Rule:

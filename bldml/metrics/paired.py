@@ -2,10 +2,17 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from bldml.metrics.checked import are_clustered, checked_units, units_in_words
+from bldml.metrics.estimates import Estimate, Interval, student
+from bldml.metrics.proportions import paired_difference
+
+TINY = float(np.finfo(np.float64).tiny)  # no p value is 0
 
 
 class McNemar(NamedTuple):
@@ -38,8 +45,47 @@ def mcnemar(first_correct: ArrayLike, second_correct: ArrayLike) -> McNemar:
     if b == c:
         return McNemar(b, c, 1.0, 1.0 - _binomial(few, n) / 2 if n else 1.0)
     tail = math.fsum(_binomial(k, n) for k in range(few + 1))
-    tiny = float(np.finfo(np.float64).tiny)
-    return McNemar(b, c, max(min(1.0, 2 * tail), tiny), max(min(1.0, 2 * tail - _binomial(few, n)), tiny))
+    return McNemar(b, c, max(min(1.0, 2 * tail), TINY), max(min(1.0, 2 * tail - _binomial(few, n)), TINY))
+
+
+def paired_accuracy(first_correct: ArrayLike, second_correct: ArrayLike, units: ArrayLike) -> tuple[Estimate, float]:
+    """Return the difference of two accuracies on the same photographs, first minus second, and its two-sided p value.
+
+    Photographs that all are units of their own: McNemar's mid-p (Fagerland, Lydersen and Laake 2013) with Newcombe's
+    interval. Otherwise the ratio of the units' totals, with Student's t and one degree of freedom less than there are
+    units (Obuchowski 1998; Yang, Sun and Hardin 2010). Where all units agree and so have no variance: Newcombe's
+    interval and McNemar's mid-p with each unit as one photograph.
+
+    Args:
+        first_correct: Whether the first classifies each photograph correctly, (n,).
+        second_correct: The same of the second.
+        units: Sampling unit of each photograph, (n,).
+
+    >>> difference, p = paired_accuracy([True] * 5 + [False], [False] * 5 + [True], [0, 0, 1, 1, 2, 2])
+    >>> round(difference.value, 3), round(p, 3)
+    (0.667, 0.184)
+    """
+    from scipy.special import stdtr
+
+    first, second = np.asarray(first_correct, dtype=bool), np.asarray(second_correct, dtype=bool)
+    unit, n = checked_units(units, first.size), first.size
+    found, n_units = mcnemar(first, second), np.unique(unit).size
+    cells = np.array([np.sum(first & second), found.b, found.c, np.sum(~first & ~second)])
+    if not are_clustered(unit):
+        return paired_difference(*cells.tolist()), found.mid
+    difference = first.astype(np.float64) - second
+    value, totals = float(difference.mean()), np.bincount(unit, weights=difference)
+    residual = totals - value * np.bincount(unit)
+    error = math.sqrt(n_units / max(1, n_units - 1) * float(residual @ residual)) / n
+    in_words = units_in_words(unit)
+    if error < 1e-12:
+        interval = paired_difference(*(cells * n_units / n).tolist()).interval
+        assert interval is not None
+        interval = replace(interval, method=f"{interval.method}, {in_words}")
+        return Estimate(value, interval), 0.5**n_units if value else 1.0
+    half = student(n_units) * error
+    interval = Interval(max(-1.0, value - half), min(1.0, value + half), f"clustered t, {in_words}")
+    return Estimate(value, interval), max(2 * float(stdtr(n_units - 1, -abs(value) / error)), TINY)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -1,15 +1,16 @@
-"""Proportions, their differences, and what is computed from sensitivity and specificity, with closed-form intervals."""
+"""Proportions, their differences, and what is computed from sensitivity and specificity."""
 
 import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from bldml.metrics.checked import checked_groups
-from bldml.metrics.estimates import BOTH_CLASSES, Estimate, Interval, Z, undefined
+from bldml.metrics.checked import Units, are_clustered, checked_units, units_in_words
+from bldml.metrics.estimates import BOTH_CLASSES, Estimate, Interval, Z, student, undefined
 
 NO_PHOTOGRAPH = "no photograph to estimate it from"
+_EDGE = 14.0  # logit of a proportion that counts as 1
 
 
 def proportion(successes: int, n: int) -> Estimate:
@@ -26,34 +27,67 @@ def proportion(successes: int, n: int) -> Estimate:
     return Estimate(successes / n, _wilson(successes / n, n, "Wilson"))
 
 
-def clustered_proportion(hits: ArrayLike, groups: Sequence[str]) -> Estimate:
-    """Return the proportion of hits, boolean (n,), with Wilson's interval for n / design effect photographs.
+def proportion_by_unit(hits: ArrayLike, units: ArrayLike) -> Estimate:
+    """Return the proportion of hits, boolean (n,), with an interval by sampling unit.
 
-    The design effect (Rao and Scott 1992) is the variance of the ratio estimate between groups over that of independent
-    photographs, not less than 1. If all or none are hits it cannot be estimated: then each group counts as one
-    photograph.
+    Photographs that all are units of their own: Wilson's interval. Otherwise the profile likelihood of a beta-binomial
+    distribution, whose correlation within units is fitted (Williams 1975), cut where twice its logarithm has fallen by
+    the square of the 97.5 % quantile of Student's t with one degree of freedom less than there are units. With the
+    quantile of the normal distribution it would cover too little with few units. It is not empty at 0 or 1 either; one
+    unit alone shows nothing.
 
-    >>> estimate = clustered_proportion([True] * 4, ["a", "a", "b", "b"])
-    >>> estimate.interval == proportion(2, 2).interval, estimate.interval.method
-    (False, 'Wilson, 2 groups')
+    Args:
+        hits: Whether each photograph is a hit, (n,).
+        units: Sampling unit of each photograph, (n,).
+
+    >>> estimate = proportion_by_unit([True] * 40, np.repeat(np.arange(10), 4))
+    >>> round(estimate.interval.low, 3), estimate.interval.high, estimate.interval.method
+    (0.774, 1.0, 'beta-binomial, 10 groups')
     """
     hit = np.asarray(hits, dtype=np.float64)
-    index, in_words = checked_groups(groups, hit.size)
-    if not hit.size:
-        return undefined(NO_PHOTOGRAPH)
-    sizes, rate, n, method = np.bincount(index), float(hit.mean()), hit.size, f"Wilson, {in_words}"
-    n_groups = sizes.size
-    if rate in (0.0, 1.0) or n_groups == 1:
-        return Estimate(rate, _wilson(rate, n_groups, method))
-    residual = np.bincount(index, weights=hit) - rate * sizes
-    variance = n_groups / (n_groups - 1) * float(np.sum(residual**2)) / n**2
-    effect = max(1.0, variance / (rate * (1 - rate) / n))
-    return Estimate(rate, _wilson(rate, n / effect, method))
+    unit = checked_units(units, hit.size)
+    if not are_clustered(unit):
+        return proportion(int(hit.sum()), hit.size)
+    low, high = _beta_binomial(np.bincount(unit, weights=hit).astype(np.float64), np.bincount(unit))
+    rate = float(hit.mean())
+    return Estimate(rate, Interval(min(low, rate), max(high, rate), f"beta-binomial, {units_in_words(unit)}"))
 
 
-def mover(
-    first: Estimate, second: Estimate, factors: tuple[float, float], shift: float = 0.0, method: str = "MOVER, Wilson"
-) -> Estimate:
+def _beta_binomial(hits: NDArray[np.float64], sizes: NDArray[np.int64]) -> tuple[float, float]:
+    """Return the limits of the proportion; hits and sizes of the units, (k,)."""
+    from scipy.optimize import brentq, minimize_scalar
+    from scipy.special import betaln, expit
+
+    (hit, size), count = np.unique(np.stack([hits, sizes]), axis=1, return_counts=True)
+    missed, rate, cut = size - hit, hits.sum() / sizes.sum(), student(sizes.size) ** 2
+    # (1 - correlation) / correlation within units, from .9999 to .0001
+    strengths = np.exp(np.linspace(-9, 9, 37))[:, None]
+
+    def deviance(logit: float) -> float:
+        """Return -2 log likelihood of a proportion with the most likely correlation, at the vertex of a parabola."""
+        a, b = expit(logit) * strengths, expit(-logit) * strengths
+        values = -2 * (betaln(hit + a, missed + b) - betaln(a, b)) @ count
+        least = int(values.argmin())
+        if not 0 < least < values.size - 1:
+            return float(values[least])
+        before, here, after = values[least - 1 : least + 2].tolist()
+        bend = before + after - 2 * here
+        return float(here - ((after - before) ** 2 / (8 * bend) if bend > 0 else 0))
+
+    lowest, centre = 0.0, math.copysign(_EDGE, rate - 0.5)
+    if 0 < rate < 1:
+        best = minimize_scalar(deviance, bounds=(-9, 9), method="bounded", options={"xatol": 1e-3})
+        lowest, centre = float(best.fun), float(best.x)
+
+    def limit(edge: float) -> float:
+        if centre == edge or deviance(edge) - lowest <= cut:
+            return float(edge > 0)
+        return float(expit(brentq(lambda logit: deviance(logit) - lowest - cut, edge, centre, xtol=1e-4)))
+
+    return limit(-_EDGE), limit(_EDGE)
+
+
+def mover(first: Estimate, second: Estimate, factors: tuple[float, float], shift: float = 0.0) -> Estimate:
     """Return the weighted sum of two independent estimates, plus `shift`.
 
     Limits by MOVER (Zou and Donner 2008), which adds squared distances to limits.
@@ -70,7 +104,7 @@ def mover(
     total = value_1 + value_2
     low = total - math.hypot(value_1 - low_1, value_2 - low_2)
     high = total + math.hypot(high_1 - value_1, high_2 - value_2)
-    return Estimate(total + shift, Interval(low + shift, high + shift, method))
+    return Estimate(total + shift, Interval(low + shift, high + shift, f"MOVER, {_methods(first, second)}"))
 
 
 def mover_ratio(first: Estimate, second: Estimate) -> Estimate:
@@ -93,7 +127,13 @@ def mover_ratio(first: Estimate, second: Estimate) -> Estimate:
     if above <= 0:
         return Estimate(x / y, None, "no upper limit: too few photographs")
     high = (product + math.sqrt(max(0.0, product**2 - x_high * (2 * x - x_high) * above))) / above
-    return Estimate(x / y, Interval(max(0.0, min(low, x / y)), high, "MOVER, Wilson"))
+    return Estimate(x / y, Interval(max(0.0, min(low, x / y)), high, f"MOVER, {_methods(first, second)}"))
+
+
+def _methods(*estimates: Estimate) -> str:
+    """Return the methods of their intervals, without the numbers of units."""
+    names = (estimate.interval.method.partition(",")[0] for estimate in estimates if estimate.interval)
+    return " and ".join(dict.fromkeys(names))
 
 
 def complement(estimate: Estimate) -> Estimate:
@@ -117,23 +157,24 @@ def predictive_values(sensitivity: Estimate, specificity: Estimate, prevalence: 
         raise ValueError(f"The prevalence must lie in (0, 1), found {prevalence}.")
     if sensitivity.numbers is None or specificity.numbers is None:
         return undefined(BOTH_CLASSES), undefined(BOTH_CLASSES)
+    method = f"band from both limits, {_methods(sensitivity, specificity)}"
     return (
-        _by_bayes(sensitivity.numbers, specificity.numbers, prevalence),
-        _by_bayes(specificity.numbers, sensitivity.numbers, 1 - prevalence),
+        _by_bayes(sensitivity.numbers, specificity.numbers, prevalence, method),
+        _by_bayes(specificity.numbers, sensitivity.numbers, 1 - prevalence, method),
     )
 
 
-def _by_bayes(own: Sequence[float], other: Sequence[float], prevalence: float) -> Estimate:
+def _by_bayes(own: Sequence[float], other: Sequence[float], prevalence: float, method: str) -> Estimate:
     """Return the predictive value of a class from the rates at which its own and the other class are recognised."""
     right = [rate * prevalence for rate in own]
     predicted = [hit + (1 - rate) * (1 - prevalence) for hit, rate in zip(right, other, strict=True)]
     if not all(predicted):
         return undefined("no photograph would get this prediction")
     low, value, high = (hit / n for hit, n in zip(right, predicted, strict=True))
-    return Estimate(value, Interval(low, high, "band from both Wilson limits"))
+    return Estimate(value, Interval(low, high, method))
 
 
-def paired_difference(both: int, first_only: int, second_only: int, neither: int) -> Estimate:
+def paired_difference(both: float, first_only: float, second_only: float, neither: float) -> Estimate:
     """Return the difference of two proportions on the same photographs (Newcombe 1998, paired method 10).
 
     The counts are of photographs that both, only one or neither classifies correctly.
@@ -149,7 +190,7 @@ def paired_difference(both: int, first_only: int, second_only: int, neither: int
     margins = (both + first_only) * (second_only + neither) * (both + second_only) * (first_only + neither)
     phi = 0.0
     if margins:
-        product = float(both * neither - first_only * second_only)
+        product = both * neither - first_only * second_only
         # Edwards' continuity correction, if the correlation is positive.
         product = max(product - n / 2, 0.0) if product > 0 else product
         phi = product / math.sqrt(margins)
@@ -160,24 +201,30 @@ def paired_difference(both: int, first_only: int, second_only: int, neither: int
 
 
 def dirichlet_interval(
-    measure: Callable[[float, float, float, float], float | None], counts: Sequence[int], *, draws: int = 20_000
+    measure: Callable[[float, float, float, float], float | None],
+    counts: Sequence[int],
+    units: Units,
+    *,
+    draws: int = 20_000,
 ) -> Interval | None:
     """Return an interval from draws of the four cells with Jeffreys' prior (Goutte and Gaussier 2005).
 
-    Unlike the bootstrap interval, it does not collapse if a cell is empty. `measure` is a function of tp, fp, fn and
-    tn, such as F1; if the counts do not define it, there is no interval.
+    It does not collapse if a cell is empty. The counts are scaled to the number of units, as if each unit were one
+    photograph. `measure` is a function of tp, fp, fn and tn, such as F1; if the counts do not define it, there is no
+    interval. `units` are those of the photographs, (n,).
 
-    >>> dirichlet_interval(lambda tp, fp, fn, tn: 2 * tp / (2 * tp + fp + fn), [45, 0, 0, 71]).low < 1
+    >>> dirichlet_interval(lambda tp, fp, fn, tn: 2 * tp / (2 * tp + fp + fn), [45, 0, 0, 71], np.arange(116)).low < 1
     True
     """
     observed = measure(*counts)
     if observed is None:
         return None
-    drawn = np.random.default_rng(0).dirichlet(np.array(counts) + 0.5, draws) * sum(counts)
+    scaled = np.array(counts) * (np.unique(units).size / units.size)
+    drawn = np.random.default_rng(0).dirichlet(scaled + 0.5, draws) * sum(counts)
     values = [value for row in drawn.tolist() if (value := measure(*row)) is not None]
     low, high = (float(limit) for limit in np.quantile(values, [0.025, 0.975]))
     # At the edge of the range the prior could place the interval beside the estimate.
-    return Interval(min(low, observed), max(high, observed), "Jeffreys-Dirichlet")
+    return Interval(min(low, observed), max(high, observed), f"Jeffreys-Dirichlet, {units_in_words(units)}")
 
 
 def _wilson(rate: float, n: float, method: str) -> Interval:

@@ -6,11 +6,14 @@ tests also need a second implementation in tests/oracles.py, and `python -m test
 """
 
 import math
+from typing import Literal
 
 from bldml.metrics import scores
-from bldml.metrics.auroc import estimate_auroc
-from bldml.metrics.metric import CELLS, Metric, Output, Value, no_interval, of_both, resampled
-from bldml.metrics.proportions import complement, mover, mover_ratio
+from bldml.metrics.auroc import binormal_average_precision, estimate_auroc
+from bldml.metrics.checked import are_clustered
+from bldml.metrics.estimates import BOTH_CLASSES, Estimate, Interval
+from bldml.metrics.metric import CELLS, RATES, Metric, Output, Rule, Scored, Value, no_interval, of_both, resampled
+from bldml.metrics.proportions import complement, mover, mover_ratio, predictive_values
 
 PAGES: tuple[Output, ...] = ("evaluation", "report")
 METRICS: dict[str, Metric] = {}
@@ -74,6 +77,40 @@ def _mcc(tp: float, fp: float, fn: float, tn: float) -> Value:
     return _ratio(tp * tn - fp * fn, math.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)))
 
 
+def _average_precision(metric: Metric, scored: Scored) -> Estimate:
+    """Return average precision as `resampled`; at 1, with the interval that follows from that of the AUROC.
+
+    That is the average precision of scores with this area that are normal with equal variances in both classes.
+    """
+    found, area = resampled(metric, scored), estimate_auroc(scored.labels, scored.probabilities, scored.units)
+    if found.interval is not None or found.value is None or area.interval is None:
+        return found
+    limits = [binormal_average_precision(one, scored.labels.mean()) for one in (area.interval.low, area.interval.high)]
+    low, high = min(limits[0], found.value), max(limits[1], found.value)
+    return Estimate(found.value, Interval(low, high, f"binormal, from that of the AUROC ({area.interval.method})"))
+
+
+def _predictive_value(which: Literal[0, 1]) -> Rule:
+    """Return a rule for PPV (0) and NPV (1).
+
+    How many photographs of a unit get a prediction depends on how well they are recognised, so units differ in weight
+    as well as in proportion, which the interval of a proportion by unit does not cover. For units of several
+    photographs it is therefore the band that follows from sensitivity and specificity at the prevalence of the set.
+    """
+
+    def rule(metric: Metric, scored: Scored) -> Estimate:
+        assert metric.part is not None
+        value, prevalence = metric.value(scored), float(scored.labels.mean() if scored.labels.size else 0)
+        if value is None or not are_clustered(scored.units):
+            return scored.proportion(metric.part)
+        if prevalence in (0, 1):
+            return Estimate(value, None, BOTH_CLASSES)
+        sensitivity, specificity = map(scored.proportion, RATES)
+        return Estimate(value, predictive_values(sensitivity, specificity, prevalence)[which].interval)
+
+    return rule
+
+
 # Proportions of photographs and what follows from them, at a threshold.
 register(
     Metric(
@@ -98,6 +135,7 @@ register(
         short="PPV (precision)",
         definition="TP / (TP + FP): proportion of positive predictions that are correct; falls with prevalence",
         part=(("tp",), ("tp", "fp")),
+        interval=_predictive_value(0),
         better="higher",
         shown=(*PAGES, "terminal", "history"),
     ),
@@ -107,6 +145,7 @@ register(
         short="NPV",
         definition="TN / (TN + FN): proportion of negative predictions that are correct; rises as prevalence falls",
         part=(("tn",), ("tn", "fn")),
+        interval=_predictive_value(1),
         better="higher",
         shown=PAGES,
     ),
@@ -191,7 +230,7 @@ register(
         definition="proportion of pairs of a positive and a negative photograph in which the positive one has the "
         "higher probability, ties count half; 0.5 is chance",
         of_probabilities=scores.auroc,
-        interval=lambda _, scored: estimate_auroc(scored.labels, scored.probabilities, scored.groups),
+        interval=lambda _, scored: estimate_auroc(scored.labels, scored.probabilities, scored.units),
         better="higher",
         range=(0, 1),
     ),
@@ -200,7 +239,7 @@ register(
         title="Average precision",
         definition="mean PPV over all thresholds, weighted by the gain in sensitivity; the prevalence is chance",
         of_probabilities=scores.average_precision,
-        interval=resampled,
+        interval=_average_precision,
         better="higher",
         range=(0, 1),
         undefined="no positive photograph",
@@ -247,8 +286,8 @@ register(
         name="calibration_slope",
         title="Calibration slope (1 is ideal)",
         definition="slope of the labels on the logit of the probability; below 1: probabilities are too extreme",
-        of_probabilities=lambda labels, probabilities: scores.calibration_line(labels, probabilities)[0].value,
-        interval=lambda _, scored: scores.calibration_line(scored.labels, scored.probabilities)[0],
+        of_probabilities=lambda labels, probabilities: scores.calibration_value(labels, probabilities, 0),
+        interval=lambda _, scored: scores.calibration_line(scored.labels, scored.probabilities, scored.units)[0],
         better=1.0,
         range=(-math.inf, math.inf),
         shown=PAGES,
@@ -257,8 +296,8 @@ register(
         name="calibration_intercept",
         title="Calibration intercept (0 is ideal)",
         definition="intercept with the slope held at 1; above 0: probabilities are too low",
-        of_probabilities=lambda labels, probabilities: scores.calibration_line(labels, probabilities)[1].value,
-        interval=lambda _, scored: scores.calibration_line(scored.labels, scored.probabilities)[1],
+        of_probabilities=lambda labels, probabilities: scores.calibration_value(labels, probabilities, 1),
+        interval=lambda _, scored: scores.calibration_line(scored.labels, scored.probabilities, scored.units)[1],
         better=0.0,
         range=(-math.inf, math.inf),
         shown=PAGES,

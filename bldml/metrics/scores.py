@@ -5,23 +5,26 @@ float arrays of shape (n,) for the positive class. A metric that the data do not
 shapes or values raise ValueError.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bldml.metrics.auroc import midranks
-from bldml.metrics.checked import checked_probabilities
-from bldml.metrics.estimates import Estimate, Interval, Z, undefined
+from bldml.metrics.checked import Units, checked_probabilities, checked_units, units_in_words
+from bldml.metrics.estimates import NO_VARIANCE, Estimate, Interval, student, undefined
 from bldml.metrics.operating_point import counts_by_threshold
+from bldml.metrics.proportions import proportion_by_unit
 
-BINS = 10  # of equal width; a probability on an edge belongs to the bin above
+BINS = 10
+FEW_FOR_SLOPE = 30  # with fewer units the interval of the slope covers too little
 _EPSILON = 1e-12  # a probability of 0 or 1 has no logit
 _MAX_COEFFICIENT = 30.0  # a greater coefficient means that the classes are separable
 
 _NO_LINE = (undefined("not estimable: one class only, equal probabilities, or classes separated without error"),) * 2
 
 Floats = NDArray[np.float64]
+Fit = tuple[float, Floats]
 
 
 def auroc(labels: ArrayLike, probabilities: ArrayLike) -> float | None:
@@ -99,35 +102,35 @@ def brier_skill(labels: ArrayLike, probabilities: ArrayLike) -> float | None:
 
 
 class Bin(NamedTuple):
-    """Photographs with predicted probabilities in one bin: its middle, their numbers and their mean probability."""
+    """Photographs in one bin: their number, their mean probability, and their proportion of positives."""
 
-    middle: float
     n: int
-    n_positive: int
     mean: float
+    fraction: Estimate
 
 
-def reliability(labels: ArrayLike, probabilities: ArrayLike) -> list[Bin]:
-    """Return the bins that contain photographs.
+def reliability(labels: ArrayLike, probabilities: ArrayLike, units: ArrayLike | None = None) -> list[Bin]:
+    """Return bins of about equal numbers of photographs, by probability; equal probabilities share a bin.
 
-    >>> [(b.n, b.n_positive, b.mean) for b in reliability([0, 1, 1], [0.1, 0.9, 1.0])]
-    [(1, 0, 0.1), (2, 2, 0.95)]
+    >>> [(b.n, b.mean, b.fraction.value) for b in reliability([0, 1, 1], [0.1, 0.9, 0.9])]
+    [(1, 0.1, 0.0), (2, 0.9, 1.0)]
     """
     label, probability = checked_probabilities(labels, probabilities)
-    index = _bin_of(probability)
-    bins = []
-    for number in np.unique(index).tolist():
-        inside = index == number
-        middle = (number / BINS + (number + 1) / BINS) / 2
-        bins.append(Bin(middle, int(inside.sum()), int(label[inside].sum()), float(probability[inside].mean())))
-    return bins
+    unit = checked_units(units, label.size)
+    index = np.searchsorted(np.sort(probability), probability) * BINS // max(1, label.size)
+    insides = [index == number for number in np.unique(index)]
+    return [
+        Bin(int(inside.sum()), float(probability[inside].mean()), proportion_by_unit(label[inside], unit[inside]))
+        for inside in insides
+    ]
 
 
 def calibration_error(labels: ArrayLike, probabilities: ArrayLike) -> float | None:
     """Return the expected calibration error (Naeini et al. 2015), in [0, 1].
 
     The mean, over photographs, of the absolute difference between the proportion of positives and the mean probability
-    of their bin; None without photographs. Its value for a perfect model is not 0: see `expected_calibration_error`.
+    of their bin, one of ten of equal width (an edge belongs to the bin above); None without photographs. Its value for
+    a perfect model is not 0: see `expected_calibration_error`.
 
     >>> calibration_error([0, 1, 1, 1], [0.25, 0.25, 0.75, 0.75])
     0.25
@@ -153,35 +156,67 @@ def expected_calibration_error(probabilities: ArrayLike, *, replicates: int = 10
     return float(np.mean([_error(index, probability, label) for label in draws]))
 
 
-def calibration_line(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Estimate, Estimate]:
-    """Return slope and intercept-in-the-large of the logistic calibration with Wald's intervals.
+def calibration_line(
+    labels: ArrayLike, probabilities: ArrayLike, units: ArrayLike | None = None
+) -> tuple[Estimate, Estimate]:
+    """Return slope and intercept-in-the-large of the logistic calibration.
 
     After Van Calster et al. (2016). The slope of the labels on the logit of the probability: 1 is ideal; below 1,
     probabilities are too extreme. The intercept with the slope held at 1: 0 is ideal; above 0, probabilities are too
     low. Neither is defined with one class only, equal probabilities, or classes that a threshold separates (the slope
-    would be infinite).
+    would be infinite); the intercept neither with a probability of 0 or 1, whose logit is infinite.
+
+    The intervals are of the sandwich variance by unit (Liang and Zeger 1986) times k / (k - 1), with Student's t and
+    k - 1 degrees of freedom for k units. With fewer than 30 units that of the slope covers too little and is left out.
+
+    Args:
+        labels: 1 for the positive class, (n,).
+        probabilities: Of the positive class, (n,).
+        units: Sampling unit of each photograph, (n,); None if each is a unit of its own.
 
     >>> slope, intercept = calibration_line([0, 0, 0, 1, 0, 1, 1, 1], [0.2] * 4 + [0.8] * 4)
     >>> round(slope.value, 3), round(abs(intercept.value), 3)
     (0.792, 0.0)
     """
     label, probability = checked_probabilities(labels, probabilities)
+    unit = checked_units(units, label.size)
+    slope, intercept = _fit(label, probability)
+    if slope is None:
+        return _NO_LINE
+    few = f"no interval: not reliable with only {units_in_words(unit)}"
+    return (
+        Estimate(slope[0], None, few) if np.unique(unit).size < FEW_FOR_SLOPE else _with_sandwich(*slope, unit),
+        undefined("not estimable: a probability is exactly 0 or 1") if intercept is None
+        else _with_sandwich(*intercept, unit),
+    )  # fmt: skip
+
+
+def calibration_value(labels: ArrayLike, probabilities: ArrayLike, which: Literal[0, 1]) -> float | None:
+    """Return the slope (0) or the intercept (1) of `calibration_line`; None if it is not estimable."""
+    found = _fit(*checked_probabilities(labels, probabilities))[which]
+    return None if found is None else found[0]
+
+
+def _fit(label: NDArray[np.int64], probability: Floats) -> tuple[Fit | None, Fit | None]:
+    """Return slope and intercept; None where not estimable."""
     positive, negative = probability[label == 1], probability[label == 0]
     if not positive.size or not negative.size or probability.min() == probability.max():
-        return _NO_LINE
+        return None, None
     if positive.min() >= negative.max() or negative.min() >= positive.max():
-        return _NO_LINE
+        return None, None
     clipped = np.clip(probability, _EPSILON, 1 - _EPSILON)
     logit = np.log(clipped) - np.log1p(-clipped)
     slope = _logistic(np.column_stack([logit, np.ones_like(logit)]), label, np.zeros_like(logit))
     intercept = _logistic(np.ones((logit.size, 1)), label, logit)
-    return _NO_LINE if slope is None or intercept is None else (slope, intercept)
+    if slope is None or intercept is None:
+        return None, None
+    return slope, None if probability.min() == 0 or probability.max() == 1 else intercept
 
 
-def _logistic(design: Floats, label: NDArray[np.int64], offset: Floats) -> Estimate | None:
-    """Return the first coefficient of the greatest likelihood; None if there is no finite one.
+def _logistic(design: Floats, label: NDArray[np.int64], offset: Floats) -> Fit | None:
+    """Return the first coefficient of the greatest likelihood, if it is finite, and each photograph's influence on it.
 
-    By Newton's method with step halving; the standard error is from the information matrix.
+    By Newton's method with step halving.
     """
     beta = np.zeros(design.shape[1])
     likelihood = _log_likelihood(design @ beta + offset, label)
@@ -199,9 +234,19 @@ def _logistic(design: Floats, label: NDArray[np.int64], offset: Floats) -> Estim
         if np.abs(beta).max() > _MAX_COEFFICIENT:
             return None
         if np.abs(step).max() < 1e-10:
-            value, half = float(beta[0]), Z * float(np.sqrt(np.linalg.inv(information)[0, 0]))
-            return Estimate(value, Interval(value - half, value + half, "Wald"))
+            inverse = np.linalg.inv(information)
+            return float(beta[0]), (design * (label - mean)[:, None]) @ inverse[0]
     return None
+
+
+def _with_sandwich(value: float, influence: Floats, unit: Units) -> Estimate:
+    """Return a coefficient with the interval from the influence of each photograph on it, (n,)."""
+    totals = np.bincount(unit, weights=influence)
+    variance = totals.size / max(1, totals.size - 1) * float(totals @ totals)
+    if totals.size < 2 or variance < 1e-20:
+        return Estimate(value, None, NO_VARIANCE)
+    half = student(totals.size) * float(np.sqrt(variance))
+    return Estimate(value, Interval(value - half, value + half, f"sandwich, {units_in_words(unit)}"))
 
 
 def _log_likelihood(logit: Floats, label: NDArray[np.int64]) -> float:

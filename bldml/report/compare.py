@@ -1,7 +1,7 @@
 """Compare runs on the same photographs: the assessment of each run, and the difference and tests of each pair."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
@@ -13,11 +13,9 @@ from bldml.errors import RunError, UsageError
 from bldml.io.text import first_few, plain
 from bldml.metrics.assessment import Assessment
 from bldml.metrics.auroc import paired_auroc
-from bldml.metrics.bootstrap import paired_bootstrap
+from bldml.metrics.checked import Units, units_of
 from bldml.metrics.estimates import Estimate
-from bldml.metrics.paired import McNemar, holm, mcnemar, significance_letters
-from bldml.metrics.proportions import paired_difference
-from bldml.metrics.scores import auroc as area
+from bldml.metrics.paired import McNemar, holm, mcnemar, paired_accuracy, significance_letters
 from bldml.run.folder import RunFolder
 from bldml.run.predictions import Prediction
 from bldml.run.reader import Evaluation, RunData, read_run
@@ -26,8 +24,6 @@ FAMILIES = ("accuracy", "auroc")
 """The declared families of tests: all pairs by each of these metrics. Holm's method adjusts within a family."""
 ALPHA = 0.05  # two-sided significance level of a family
 MAX_LISTED = 20  # differing photographs in a message
-
-Statistic = Callable[[NDArray[np.int64]], float | None]
 
 
 @dataclass(frozen=True)
@@ -79,8 +75,7 @@ class PairedTest:
 
     Args:
         difference: First minus second, in [-1, 1].
-        p: Two-sided p value, by the cluster bootstrap where there are groups, otherwise by McNemar's exact test
-            (accuracy) or DeLong's test (AUROC); None where not estimable.
+        p: Two-sided p value of `paired_accuracy` or `paired_auroc`; None where not estimable.
         adjusted: The same, adjusted by Holm's method.
     """
 
@@ -149,8 +144,8 @@ def compare_runs(paths: Sequence[Path], evaluation: str | None = None) -> Compar
     for run in runs[1:]:
         _check_same(first, run)
     runs.sort(key=lambda run: (-(run.value("accuracy") or 0), -(run.value("auroc") or 0), run.name))
-    groups = None if first.assessment.groups is None else [row.group for row in first.rows.values()]
-    differences = [_difference(one, two, groups) for one, two in combinations(runs, 2)]
+    units = units_of([row.group for row in first.rows.values()], len(first.rows))
+    differences = [_difference(one, two, units) for one, two in combinations(runs, 2)]
     _adjust(differences)
     _give_letters(runs, differences)
     return Comparison(first, tuple(runs), tuple(differences))
@@ -240,39 +235,15 @@ def _check_same(first: ComparedRun, other: ComparedRun) -> None:
         )
 
 
-def _difference(first: ComparedRun, second: ComparedRun, groups: Sequence[str] | None) -> Difference:
+def _difference(first: ComparedRun, second: ComparedRun, units: Units) -> Difference:
     """Return first minus second, with p values that are not adjusted yet."""
-    labels, (a, b) = first.labels, (first.is_correct, second.is_correct)
-    scores = first.probabilities, second.probabilities
-    by_mcnemar, by_delong = mcnemar(a, b), paired_auroc(labels, *scores)
-    both, neither = int(np.sum(a & b)), int(np.sum(~a & ~b))
+    correct = first.is_correct, second.is_correct
+    of_areas = paired_auroc(first.labels, first.probabilities, second.probabilities, units)
     tests = {
-        "accuracy": PairedTest(paired_difference(both, by_mcnemar.b, by_mcnemar.c, neither), by_mcnemar.exact),
-        "auroc": PairedTest(by_delong.difference, by_delong.p),
+        "accuracy": PairedTest(*paired_accuracy(*correct, units)),
+        "auroc": PairedTest(of_areas.difference, of_areas.p),
     }
-    if groups is not None:
-
-        def of_accuracies(index: NDArray[np.int64]) -> float:
-            return float(a[index].mean()) - float(b[index].mean())
-
-        def of_areas(index: NDArray[np.int64]) -> float | None:
-            one, two = (area(labels[index], values[index]) for values in scores)
-            return None if one is None or two is None else one - two
-
-        statistics: dict[str, Statistic] = {"accuracy": of_accuracies, "auroc": of_areas}
-        tests = {family: _clustered(test, statistics[family], labels, groups) for family, test in tests.items()}
-    return Difference(first.name, second.name, by_mcnemar, tests)
-
-
-def _clustered(test: PairedTest, statistic: Statistic, labels: NDArray[np.int64], groups: Sequence[str]) -> PairedTest:
-    """Return a difference with the interval and the p value of the cluster bootstrap instead."""
-    value = test.difference.value
-    if value is None:
-        return test
-    resampled = paired_bootstrap(statistic, labels, groups)
-    if resampled is None:
-        return PairedTest(Estimate(value, None, "not defined in any resample"), None)
-    return PairedTest(Estimate(value, resampled.interval), resampled.p)
+    return Difference(first.name, second.name, mcnemar(*correct), tests)
 
 
 def _adjust(differences: Sequence[Difference]) -> None:

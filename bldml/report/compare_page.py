@@ -212,12 +212,14 @@ def notes(comparison: Comparison) -> list[str]:
     n_pairs, n_groups = len(comparison.differences), comparison.reference.assessment.n_groups
     pairs = "the one pair" if n_pairs == 1 else f"all {n_pairs} pairs"
     grouped = (
-        f"The photographs come from {counted(n_groups, 'group')}. Photographs of one group are alike, so whole groups "
-        "were resampled. McNemar's test treats photographs as independent, so it is shown but not used for the "
-        "adjusted p values."
+        f"The photographs come from {counted(n_groups, 'group')}. Photographs of one group are alike, so a group is "
+        "the unit of every test: accuracies were compared by a t test of the groups' totals, AUROCs by a permutation "
+        "test that swaps the two classifiers in whole groups. McNemar's test treats photographs as independent, so it "
+        "is shown but not used for the adjusted p values."
     )
     independent = (
-        "Accuracies were compared by McNemar's exact test. The photographs have no groups (tree, site, burst) and "
+        "Accuracies were compared by McNemar's mid-p; the exact test, shown beside it, finds true differences less "
+        "often. AUROCs were compared by DeLong's test. The photographs have no groups (tree, site, burst) and "
         "were treated as independent; if several show one leaf or tree, the intervals are too narrow and the p "
         "values too small."
     )

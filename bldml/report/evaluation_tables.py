@@ -6,8 +6,8 @@ import numpy as np
 
 from bldml.io.text import Cell, number, plain
 from bldml.metrics.assessment import Assessment
-from bldml.metrics.checked import Classes
-from bldml.metrics.proportions import clustered_proportion, proportion
+from bldml.metrics.checked import Classes, are_clustered
+from bldml.metrics.proportions import proportion, proportion_by_unit
 from bldml.metrics.registry import shown_in
 from bldml.report.tables import (
     ESTIMATE_COLUMNS,
@@ -138,19 +138,20 @@ def groups_table(assessment: Assessment, evaluation: Evaluation) -> Table | None
     return Table("groups", caption, header, tuple(rows), (names, raw), left_out=len(found) - len(rows))
 
 
-def limits_without_errors(assessment: Assessment) -> list[tuple[int, int, float | None]]:
+def limits_without_errors(assessment: Assessment) -> list[tuple[int, int, float | None, str]]:
     """Return what the positives, then the negatives, can show at best.
 
-    These are the number of photographs, the number of their groups (0 if treated as independent), and the lower limit
-    of the sensitivity or specificity of a classifier without errors.
+    These are the number of photographs, the number of their groups (0 if treated as independent), the lower limit of
+    the sensitivity or specificity of a classifier without errors, and its method.
     """
     found = []
     for value in (1, 0):
         indices = np.flatnonzero(assessment.labels == value)
-        groups = [assessment.groups[index] for index in indices] if assessment.groups else []
-        n = indices.size
-        best = clustered_proportion(np.ones(n, dtype=bool), groups) if groups else proportion(n, n)
-        found.append((n, len(set(groups)), best.interval.low if best.interval else None))
+        units = assessment.units[indices]
+        best = proportion_by_unit(np.ones(indices.size, dtype=bool), units).interval
+        n_groups = np.unique(units).size if are_clustered(units) else 0
+        low, method = (best.low, best.method.partition(",")[0]) if best else (None, "")
+        found.append((indices.size, n_groups, low, method))
     return found
 
 

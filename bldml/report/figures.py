@@ -98,11 +98,11 @@ def evaluation_figures(
         (
             "calibration",
             "Calibration",
-            plots.calibration(labels, probabilities),
-            "Observed fraction of positives in bins of predicted probability, with 95 % intervals, and the number of "
-            f"photographs in each bin. Expected calibration error (ECE) {number(overall['ece'].value)}; with this "
-            "number of photographs, a perfectly calibrated model would show about "
-            f"{number(overall['ece_expected'].value)}.",
+            plots.calibration(labels, probabilities, assessment.units),
+            "Observed fraction of positives in bins of equal numbers of photographs, by predicted probability, with "
+            "95 % intervals; below, the distribution of the probabilities. Expected calibration error (ECE) "
+            f"{number(overall['ece'].value)}; with this number of photographs, a perfectly calibrated model would show "
+            f"about {number(overall['ece_expected'].value)}.",
         ),
         (
             "predictive_values",

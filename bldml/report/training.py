@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 from bldml.io.documents import mapping_or_nothing
 from bldml.io.text import number, plain
-from bldml.metrics.bootstrap import bootstrap, has_groups
+from bldml.metrics.checked import units_of
 from bldml.metrics.estimates import Interval
 from bldml.metrics.operating_point import TEMPERATURE_RANGE, choose_threshold
+from bldml.metrics.resampling import bootstrap
 from bldml.report.evaluation_tables import best_epoch
 from bldml.report.figures import unfreeze_epochs
 from bldml.report.tables import Entry, Shown, Table, count, duration, precise_number, text_table
@@ -78,12 +79,8 @@ def threshold_interval(data: RunData, validation: Evaluation) -> Interval | None
     labels, probabilities = validation.labels(data.classes), validation.probabilities
     if criterion is None or criterion.threshold is not None or labels.min() == labels.max():
         return None
-    groups = [row.group for row in validation.rows]
-    return bootstrap(
-        lambda index: choose_threshold(labels[index], probabilities[index], criterion),
-        labels,
-        groups if has_groups(groups) else None,
-    )
+    units = units_of([row.group for row in validation.rows], labels.size)
+    return bootstrap(lambda index: choose_threshold(labels[index], probabilities[index], criterion), labels, units)
 
 
 def _criterion_origin(data: RunData) -> str:

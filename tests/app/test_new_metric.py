@@ -134,7 +134,7 @@ def test_it_can_be_monitored_and_is_in_the_documents(f2: Copy) -> None:
     assert "val_f2" in found.stderr
     page = f2.python("-c", "from tests.metrics_page import page; print(page())").stdout
     assert (
-        "| `f2` | F2 (sensitivity counts more) | 5 TP / (5 TP + 4 FN + FP) | [0, 1] | higher | bootstrap | yes |"
+        "| `f2` | F2 (sensitivity counts more) | 5 TP / (5 TP + 4 FN + FP) | [0, 1] | higher | jackknife | yes |"
         in page
     )
 

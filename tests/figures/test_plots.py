@@ -17,13 +17,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
-from statsmodels.stats.proportion import proportion_confint
 
 from bldml.errors import RunError
 from bldml.figures import plots
 from bldml.figures import style as figures
 from bldml.metrics.checked import Classes
 from bldml.metrics.estimates import Estimate, Interval
+from bldml.metrics.proportions import proportion_by_unit
 
 SVG = "{http://www.w3.org/2000/svg}"
 NAMES = Classes("healthy", "beech leaf disease")
@@ -102,17 +102,19 @@ def test_area_below_precision_and_recall_is_the_average_precision() -> None:
     assert y.min() == pytest.approx(precision[:-1].min())
 
 
-def test_calibration_has_wilson_bars_and_counts_of_every_bin() -> None:
-    upper, lower = plots.calibration([0, 0, 1, 1, 1, 0], [0.0, 0.05, 0.08, 0.95, 1.0, 0.5]).axes
-    points, _, (bars,) = upper.containers[0]
-    assert np.allclose(points.get_xdata(), [0.13 / 3, 0.5, 0.975])
-    assert np.allclose(points.get_ydata(), [1 / 3, 0, 1])
-    for segment, (hits, n) in zip(bars.get_segments(), [(1, 3), (0, 1), (2, 2)], strict=True):
-        assert segment[:, 1] == pytest.approx(proportion_confint(hits, n, method="wilson"), abs=1e-12)
-    assert heights(lower) == [3, 1, 2]
-    places = [bar.get_transform().transform(bar.get_path().vertices)[:4, 0].mean() for bar in lower.patches]
-    middles = [lower.transData.inverted().transform((place, 0))[0] for place in places]
-    assert middles == pytest.approx([0.05, 0.55, 0.95])
+def test_calibration_has_bars_by_unit_and_the_distribution_of_probabilities() -> None:
+    probability, label = np.linspace(0.02, 0.98, 40), np.tile([0, 1, 1, 1], 10)
+    for units in (np.arange(40), np.arange(40) // 2):
+        upper, lower = plots.calibration(label, probability, units).axes
+        points, _, (bars,) = upper.containers[0]
+        assert np.allclose(points.get_xdata(), probability.reshape(10, 4).mean(axis=1))
+        assert np.allclose(points.get_ydata(), 0.75)
+        for number, segment in enumerate(bars.get_segments()):
+            inside = slice(4 * number, 4 * number + 4)
+            expected = proportion_by_unit(label[inside], units[inside]).interval
+            assert expected is not None
+            assert segment[:, 1] == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert heights(lower) == np.histogram(probability, np.linspace(0, 1, 21))[0].tolist()
 
 
 def test_distribution_counts_all_and_those_on_the_wrong_side() -> None:

@@ -1,6 +1,7 @@
 """All metrics of an evaluation against scikit-learn, SciPy and statsmodels."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -68,7 +69,20 @@ def test_groups_are_resampled_and_counted() -> None:
         for estimate in (found.overall["brier"], found.at_threshold["f1"], found.at_threshold["accuracy"])
         if estimate.interval
     ]
-    assert methods == [*["cluster bootstrap, 12 groups"] * 2, "Wilson, 12 groups"]
+    assert methods == [*["jackknife, 12 groups"] * 2, "beta-binomial, 12 groups"]
+
+
+def test_a_photograph_without_a_group_is_a_unit_of_its_own() -> None:
+    rows = table(groups=15)
+    found = assess([replace(rows[0], group=""), *rows[1:]])
+    assert found.n_groups == 16
+    assert found.warnings == ("1 photograph without a group counts as one.",)
+    widths = []
+    for one in (found, assess(rows)):
+        interval = one.at_threshold["accuracy"].interval
+        assert interval is not None
+        widths.append(interval.high - interval.low)
+    assert widths[0] == pytest.approx(widths[1], rel=0.05)
 
 
 def test_what_a_reader_must_know_is_said() -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
-from bldml.metrics.auroc import estimate_auroc, paired_auroc
+from bldml.metrics.auroc import binormal_average_precision, estimate_auroc, paired_auroc
 from tests.metrics.test_proportions import is_sound, numbers
 
 Array = NDArray[Any]
@@ -163,8 +163,8 @@ def test_wrong_input_is_refused() -> None:
         estimate_auroc([0, 1], [0.1, math.nan])
     with pytest.raises(ValueError, match="0 or 1"):
         estimate_auroc([0, 2], [0.1, 0.2])
-    with pytest.raises(ValueError, match="one group"):
-        estimate_auroc([0, 1], [0.1, 0.2], ["a"])
+    with pytest.raises(ValueError, match="one unit"):
+        estimate_auroc([0, 1], [0.1, 0.2], [0])
     with pytest.raises(ValueError, match="must have the same shape"):
         paired_auroc([0, 1], [0.1, 0.2], [0.1])
 
@@ -215,3 +215,71 @@ def test_clustered_area_of_1_counts_groups() -> None:
     labels = np.repeat([1, 0, 0], 20)
     found = estimate_auroc(labels, labels, [str(i) for i in np.repeat(np.arange(12), 5)])
     assert numbers(found) == numbers(estimate_auroc(np.repeat([1, 0, 0], 4), np.repeat([1, 0, 0], 4)))
+
+
+# Two areas by unit
+
+
+def by_enumeration(labels: Array, scores: tuple[Array, Array], units: Array) -> Array:
+    """Difference of the areas for every way to swap the ranks of both classifiers in whole units."""
+    ranks, n_units = [stats.rankdata(score) for score in scores], int(units.max()) + 1
+    differences = []
+    for swaps in product([False, True], repeat=n_units):
+        is_swapped = np.array(swaps)[units]
+        mixed = [np.where(is_swapped, *pair) for pair in (ranks[::-1], ranks)]
+        areas = [sklearn_metrics.roc_auc_score(labels, score) for score in mixed]
+        differences.append(areas[0] - areas[1])
+    return np.array(differences)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_swap_test_is_that_of_every_swap(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels, units = np.r_[0, 1, rng.integers(0, 2, 22)], rng.permutation(np.repeat(np.arange(6), 4))
+    first, second = ((labels * strength + rng.normal(size=24)).round(1) for strength in (2, 0.2 * seed))
+    every = np.abs(by_enumeration(labels, (first, second), units))
+    found = paired_auroc(labels, first, second, units)
+    assert found.first is not None
+    assert found.second is not None
+    assert found.p == np.mean(every >= every[0] - 1e-9)
+    low, difference, high = numbers(found.difference)
+    assert difference == pytest.approx(found.first - found.second)
+    critical = np.sort(every)[-4]  # 4 of 64 swaps: the first to give p of .05 or more
+    assert (low, high) == pytest.approx((max(-1, difference - critical), min(1, difference + critical)))
+    assert found.difference.interval is not None
+    assert found.difference.interval.method == "swap permutation, 6 groups"
+
+
+def test_swap_test_of_many_units_keeps_its_level_and_never_contradicts_its_interval() -> None:
+    rejected, labels, units = 0, np.tile([0, 1], 60), np.repeat(np.arange(20), 6)
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        effects = rng.normal(size=(2, 20))[:, units]
+        first, second = labels + effects + rng.normal(size=(2, 120))
+        found = paired_auroc(labels, first, second, units)
+        low, _, high = numbers(found.difference)
+        assert found.p is not None
+        assert (found.p < 0.05) == (low > 0 or high < 0)
+        rejected += found.p < 0.05
+    assert rejected <= 15  # 7.5 are expected
+
+
+def test_of_equal_classifiers_no_swap_changes_anything() -> None:
+    labels, scores = [0, 0, 1, 1, 0, 1], [0.1, 0.4, 0.3, 0.8, 0.2, 0.9]
+    found = paired_auroc(labels, scores, scores, [0, 0, 0, 1, 1, 1])
+    assert (found.p, found.difference.value) == (1.0, 0.0)
+    low, _, high = numbers(found.difference)
+    assert low < 0 < high
+
+
+@pytest.mark.parametrize(("area", "prevalence"), [(0.7, 0.5), (0.95, 0.2), (0.99, 0.05)])
+def test_average_precision_of_normal_scores_is_that_of_many(area: float, prevalence: float) -> None:
+    n_positive = 4000
+    n_negative = round(n_positive * (1 / prevalence - 1))
+    middles = [stats.norm.ppf((np.arange(n) + 0.5) / n) for n in (n_negative, n_positive)]
+    scores = np.r_[middles[0], middles[1] + math.sqrt(2) * stats.norm.ppf(area)]
+    labels = np.repeat([0, 1], [n_negative, n_positive])
+    expected = sklearn_metrics.average_precision_score(labels, scores)
+    assert binormal_average_precision(area, prevalence) == pytest.approx(expected, abs=2e-3)
+    assert binormal_average_precision(1.0, prevalence) == 1.0
+    assert binormal_average_precision(0.0, prevalence) < prevalence

@@ -2,15 +2,21 @@
 
 import math
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
-from scipy import stats
+from numpy.typing import NDArray
+from scipy import special, stats
+from statsmodels.api import OLS
 from statsmodels.stats.multitest import multipletests
 
-from bldml.metrics.bootstrap import bootstrap, paired_bootstrap
 from bldml.metrics.estimates import Interval
-from bldml.metrics.paired import McNemar, holm, mcnemar, significance_letters
+from bldml.metrics.paired import McNemar, holm, mcnemar, paired_accuracy, significance_letters
+from bldml.metrics.proportions import paired_difference
+from bldml.metrics.resampling import bootstrap, jackknife
+
+Array = NDArray[Any]
 
 
 def existing(interval: Interval | None) -> Interval:
@@ -24,7 +30,8 @@ def existing(interval: Interval | None) -> Interval:
 def test_bootstrap_of_a_mean_is_as_wide_as_theory_says() -> None:
     values = np.random.default_rng(3).normal(0, 1, 400)
     found, again = (
-        existing(bootstrap(lambda index: float(values[index].mean()), np.ones(400, int), seed=1)) for _ in range(2)
+        existing(bootstrap(lambda index: float(values[index].mean()), np.ones(400, int), np.arange(400), seed=1))
+        for _ in range(2)
     )
     half = 1.96 * values.std() / 20
     assert (found.low, found.high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.02)
@@ -55,61 +62,110 @@ def test_correlated_photographs_give_a_wider_interval() -> None:
     groups = [str(i) for i in np.repeat(np.arange(30), 8)]
     alone, clustered = (
         existing(bootstrap(lambda index: float(values[index].mean()), np.ones(240, int), given))
-        for given in (None, groups)
+        for given in (np.arange(240), groups)
     )
     assert (clustered.high - clustered.low) / (alone.high - alone.low) == pytest.approx(math.sqrt(8), rel=0.15)
-    assert clustered.method == "cluster bootstrap, 30 groups"
+    assert clustered.method == "bootstrap, 30 groups"
 
 
 def test_what_cannot_be_resampled_is_none_and_what_is_omitted_is_said() -> None:
-    assert bootstrap(lambda index: None, [0, 1]) is None
-    assert bootstrap(lambda index: math.nan, [0, 1], replicates=20) is None
-    assert bootstrap(lambda index: 1.0, []) is None
-    assert paired_bootstrap(lambda index: None, [0, 1]) is None
-    found = existing(bootstrap(lambda index: 1.0 if index[0] else None, [1, 1, 1], replicates=100))
+    assert bootstrap(lambda index: None, [0, 1], [0, 1]) is None
+    assert bootstrap(lambda index: math.nan, [0, 1], [0, 1], replicates=20) is None
+    assert bootstrap(lambda index: 1.0, [], []) is None
+    found = existing(bootstrap(lambda index: 1.0 if index[0] else None, [1, 1, 1], [0, 1, 2], replicates=100))
     assert "undefined draws omitted" in found.method
-    found = existing(bootstrap(lambda index: 0.5 if index[0] else math.inf, [1, 1, 1], replicates=200))
+    found = existing(bootstrap(lambda index: 0.5 if index[0] else math.inf, [1, 1, 1], [0, 1, 2], replicates=200))
     assert (found.low, found.high) == (0.5, 0.5)
 
 
 def test_one_photograph_one_group_and_few() -> None:
-    one = bootstrap(lambda index: float(index.size), [1], replicates=50)
+    one = bootstrap(lambda index: float(index.size), [1], [0], replicates=50)
     assert one == Interval(1.0, 1.0, "bootstrap, 1 photograph")
     group = existing(bootstrap(lambda index: float(index.size), [1, 0, 1], ["a"] * 3, replicates=50))
-    assert group.method == "cluster bootstrap, 1 group (unreliable: few groups)"
-    with pytest.raises(ValueError, match="one group"):
+    assert group.method == "bootstrap, 1 group"
+    with pytest.raises(ValueError, match="one unit"):
         bootstrap(lambda index: 1.0, [1, 0], ["a"])
 
 
 def test_every_draw_has_as_many_of_each_class() -> None:
     labels = np.array([1, 0, 0, 0, 1, 0])
-    found = existing(bootstrap(lambda index: float(labels[index].mean()), labels, replicates=100))
+    found = existing(bootstrap(lambda index: float(labels[index].mean()), labels, np.arange(6), replicates=100))
     assert (found.low, found.high) == pytest.approx((1 / 3, 1 / 3))
 
 
-def test_p_of_the_paired_bootstrap_is_near_that_of_a_z_test() -> None:
-    values = np.random.default_rng(5).normal(0.1, 1, 300)
-    found = paired_bootstrap(lambda index: float(values[index].mean()), np.ones(300, int))
-    assert found is not None
-    expected = 2 * stats.norm.sf(abs(values.mean() / (values.std() / math.sqrt(300))))
-    assert found.p == pytest.approx(expected, abs=0.02)
-    certain = paired_bootstrap(lambda index: 1.0, np.ones(3, int), replicates=99)
-    assert certain is not None
-    assert certain.p == pytest.approx(0.02)
-    none = paired_bootstrap(lambda index: 0.0 if index[0] else math.nan, [1] * 2, replicates=200)
-    assert none is None or none.p == 1.0
+def by_loop(statistic: Any, units: Array, low: float, high: float) -> tuple[float, float]:
+    """Leave out one unit after the other; the statistic is between low and high."""
+    names = sorted(set(units.tolist()))
+    kept = ([i for i, unit in enumerate(units) if unit != name] for name in (None, *names))
+    z = [2 * math.atanh(2 * (statistic(np.array(index)) - low) / (high - low) - 1) for index in kept]
+    k, mean = len(names), float(np.mean(z[1:]))
+    half = stats.t.ppf(0.975, k - 1) * math.sqrt((k - 1) / k * sum((one - mean) ** 2 for one in z[1:]))
+    lowest, highest = (low + (high - low) * (math.tanh((z[0] + side * half) / 2) + 1) / 2 for side in (-1, 1))
+    return lowest, highest
 
 
-def test_p_of_the_paired_bootstrap_is_symmetric() -> None:
-    values = np.random.default_rng(1).normal(0.2, 1, 50)
-    up, down = (
-        paired_bootstrap(lambda index, sign=sign: sign * float(values[index].mean()), np.ones(50, int), replicates=400)  # type: ignore[misc]
-        for sign in (1, -1)
-    )
-    assert up is not None
-    assert down is not None
-    assert up.p == down.p
-    assert (up.interval.low, up.interval.high) == pytest.approx((-down.interval.high, -down.interval.low))
+@pytest.mark.parametrize("size", [1, 4])
+def test_jackknife_is_that_of_a_loop(size: int) -> None:
+    rng = np.random.default_rng(size)
+    units = rng.permutation(np.repeat(np.arange(12), size))
+    values = rng.random(12)[units] * 0.6 + 0.3 * rng.random(units.size)
+    others = values + 0.2 * rng.random(units.size)
+    for statistic, limits in (
+        (lambda index: float(values[index].mean()), (0.0, 1.0)),
+        (lambda index: float(np.corrcoef(values[index], others[index])[0, 1]), (-1.0, 1.0)),
+    ):
+        found = existing(jackknife(statistic, units, limits))
+        assert (found.low, found.high) == pytest.approx(by_loop(statistic, units, *limits))
+        assert found.method == f"jackknife, 12 {'photographs' if size == 1 else 'groups'}"
+
+
+def test_jackknife_of_a_mean_without_ends_is_the_t_test() -> None:
+    values = np.random.default_rng(3).normal(0, 1, 40)
+    found = existing(jackknife(lambda index: float(values[index].mean()), np.arange(40), (-math.inf, math.inf)))
+    expected = stats.t.interval(0.95, 39, values.mean(), stats.sem(values))
+    assert (found.low, found.high) == pytest.approx(expected)
+    for low, high, transform, back in (
+        (0, math.inf, np.log, np.exp),
+        (-math.inf, 1, lambda one: np.log(1 - one), lambda z: 1 - np.exp(z)),
+    ):
+        near = 0.5 + 0.1 * values
+        found = existing(jackknife(lambda index, near=near: float(near[index].mean()), np.arange(40), (low, high)))  # type: ignore[misc]
+        left_out = transform((near.sum() - near) / 39)
+        half = stats.t.ppf(0.975, 39) * left_out.std(ddof=1) * 39 / math.sqrt(40)
+        limits = sorted(back(transform(near.mean()) + side * half) for side in (-1, 1))
+        assert (found.low, found.high) == pytest.approx(limits)
+
+
+def test_jackknife_of_many_units_leaves_out_parts_of_them() -> None:
+    values, calls = np.random.default_rng(4).normal(0, 1, 3001), []
+
+    def mean(index: Array) -> float:
+        calls.append(index.size)
+        return float(values[index].mean())
+
+    found = existing(jackknife(mean, np.arange(3001), (-math.inf, math.inf)))
+    assert len(calls) == 201
+    assert set(calls[1:]) == {3001 - 15, 3001 - 16}
+    assert (found.high - found.low) / 2 == pytest.approx(1.97 * stats.sem(values), rel=0.12)
+
+
+def test_jackknife_without_an_interval() -> None:
+    units = np.arange(4)
+    assert jackknife(lambda index: 1.0, units, (0, 1)) is None  # at the end of the range
+    assert jackknife(lambda index: 0.5, units, (0, 1)) is None  # no variance
+    assert jackknife(lambda index: 0.5 if 3 in index else None, units, (0, 1)) is None
+    assert jackknife(lambda index: 0.1 * index.size, [0, 0, 0], (0, 1)) is None  # one unit
+
+
+def test_jackknife_covers_by_unit() -> None:
+    covered, units = 0, np.repeat(np.arange(15), 8)
+    truth = special.expit(-2 + math.sqrt(1.25) * stats.norm.ppf((np.arange(10_000) + 0.5) / 10_000)).mean()
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        errors = special.expit(-2 + np.repeat(rng.normal(size=15), 8) + 0.5 * rng.normal(size=120))
+        found = existing(jackknife(lambda index, errors=errors: float(errors[index].mean()), units, (0, 1)))  # type: ignore[misc]
+        covered += found.low <= truth <= found.high
+    assert covered / 150 >= 0.92
 
 
 # Several classifiers
@@ -139,6 +195,53 @@ def test_mcnemar_of_nothing_of_other_shapes_and_of_very_many() -> None:
     found = mcnemar(np.ones(5000), np.zeros(5000))
     assert found.exact > 0
     assert found.mid > 0
+
+
+def test_accuracies_of_photographs_that_are_their_own_units_are_compared_by_mcnemars_mid_p() -> None:
+    first, second = np.repeat([1, 1, 0, 0], [50, 9, 2, 5]), np.repeat([1, 0, 1, 0], [50, 9, 2, 5])
+    difference, p = paired_accuracy(first, second, np.arange(66))
+    assert difference == paired_difference(50, 9, 2, 5)
+    assert p == mcnemar(first, second).mid < mcnemar(first, second).exact
+
+
+def test_accuracies_by_unit_are_compared_by_the_t_test_of_clustered_regression() -> None:
+    rng = np.random.default_rng(1)
+    units = np.repeat(np.arange(9), rng.integers(2, 7, 9))
+    first, second = (rng.random(units.size) < rate for rate in (0.9, 0.7))
+    difference, p = paired_accuracy(first, second, units)
+    # Cluster-robust variance with the factor k / (k - 1); statsmodels adds (n - 1) / (n - p), here 1.
+    fitted = OLS(first * 1.0 - second, np.ones(units.size)).fit(
+        cov_type="cluster", cov_kwds={"groups": units}, use_t=True
+    )
+    assert difference.numbers is not None
+    assert difference.value == pytest.approx(fitted.params[0])
+    assert p == pytest.approx(fitted.pvalues[0])
+    assert difference.numbers[::2] == pytest.approx(tuple(fitted.conf_int()[0]))
+    turned, same = paired_accuracy(second, first, units)
+    assert (turned.value, same) == (-(difference.value or 0), p)
+
+
+def test_accuracies_of_units_that_all_agree() -> None:
+    units, right, wrong = np.repeat(np.arange(8), 3), np.ones(24), np.zeros(24)
+    for first, second, value, expected in ((right, right, 0.0, 1.0), (right, wrong, 1.0, 0.5**8)):
+        difference, p = paired_accuracy(first, second, units)
+        assert difference.numbers is not None
+        assert (difference.value, p) == (value, expected)
+        assert difference.numbers[0] < difference.numbers[2]
+        counts = (8, 0, 0, 0) if value == 0 else (0, 8, 0, 0)
+        assert difference.numbers == paired_difference(*counts).numbers
+
+
+def test_t_test_by_unit_keeps_its_level() -> None:
+    rejected, units = 0, np.repeat(np.arange(12), 6)
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        first, second = (np.repeat(rng.normal(size=12), 6) + rng.normal(size=72) < 1.5 for _ in range(2))
+        difference, p = paired_accuracy(first, second, units)
+        assert difference.numbers is not None
+        assert (p < 0.05) == (difference.numbers[0] > 0 or difference.numbers[2] < 0)
+        rejected += p < 0.05
+    assert rejected <= 24  # 15 are expected
 
 
 def test_eight_discordant_photographs_stand_up_to_holm_over_six_pairs_and_seven_do_not() -> None:

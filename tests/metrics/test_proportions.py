@@ -3,15 +3,16 @@
 import math
 from collections.abc import Iterator
 from itertools import combinations_with_replacement, product
+from typing import Any
 
 import numpy as np
 import pytest
-from scipy import stats
+from numpy.typing import NDArray
+from scipy import special, stats
 from statsmodels.stats.proportion import confint_proportions_2indep
 
 from bldml.metrics.estimates import Estimate, Z
 from bldml.metrics.proportions import (
-    clustered_proportion,
     complement,
     dirichlet_interval,
     mover,
@@ -19,11 +20,14 @@ from bldml.metrics.proportions import (
     paired_difference,
     predictive_values,
     proportion,
+    proportion_by_unit,
 )
 from bldml.metrics.registry import METRICS
 
+Array = NDArray[Any]
 Cells = tuple[int, int, int, int]
 SIZES = [(0, 0), (0, 1), (1, 1), (0, 9), (9, 9), (1, 9), (8, 9)]
+UNIT_SIZES = [(2, 8), (5, 2), (5, 8), (15, 8), (30, 8), (30, 20)]  # units, photographs of each
 SENSITIVITY, SPECIFICITY = proportion(45, 45), proportion(67, 71)
 
 
@@ -66,7 +70,7 @@ def test_wilson_is_that_of_scipy(k: int, n: int) -> None:
 
 
 def test_nothing_is_not_estimable() -> None:
-    for found in (proportion(0, 0), clustered_proportion([], []), paired_difference(0, 0, 0, 0)):
+    for found in (proportion(0, 0), proportion_by_unit([], []), paired_difference(0, 0, 0, 0)):
         assert found.value is None
         assert is_sound(found, 0, 1)
 
@@ -75,43 +79,76 @@ def test_impossible_counts_are_refused() -> None:
     for successes, n in [(-1, 3), (4, 3), (0, -1)]:
         with pytest.raises(ValueError, match="successes"):
             proportion(successes, n)
-    with pytest.raises(ValueError, match="one group"):
-        clustered_proportion([True], ["a", "b"])
+    with pytest.raises(ValueError, match="one unit"):
+        proportion_by_unit([True], [0, 1])
 
 
-def test_clustered_proportion_counts_groups_where_photographs_of_one_group_agree() -> None:
-    hits = np.repeat([True, False, True, True, False, True, True, True, False, True], 8)
-    groups = [f"tree {i}" for i in np.repeat(np.arange(10), 8)]
-    # All photographs of a tree agree, so they count like the ten trees (9 in the unbiased variance).
-    low, value, _ = numbers(clustered_proportion(hits, groups))
-    expected, _ = wilson(7, 10)
-    assert value == 0.7
-    assert low < expected < numbers(proportion(56, 80))[0]
-    assert low == pytest.approx(expected, abs=0.02)
-    perfect, _, _ = numbers(clustered_proportion(np.ones(80, dtype=bool), groups))
-    assert perfect == pytest.approx(wilson(10, 10)[0])
+def of_units(seed: int, n_units: int, rate: float, correlation: float) -> tuple[Array, Array]:
+    """Hits and units of 1 to 8 photographs, whose rates are beta."""
+    rng, strength = np.random.default_rng(seed), 1 / correlation - 1
+    sizes = rng.integers(1, 9, n_units)
+    rates = rng.beta(rate * strength, (1 - rate) * strength, n_units)
+    units = np.repeat(np.arange(n_units), sizes)
+    return rng.random(units.size) < rates[units], units
 
 
-def patterns(n: int) -> Iterator[tuple[list[bool], list[str]]]:
+def by_grid(hits: Array, units: Array) -> tuple[float, float]:
+    """Limits of the profile likelihood on a grid of proportions and correlations."""
+    sizes, sums = np.bincount(units), np.bincount(units, weights=hits).astype(int)
+    proportions, logits = special.expit(np.linspace(-14, 14, 4001)), np.linspace(-9, 9, 361)
+    best = np.full(proportions.size, -np.inf)
+    for strength in np.exp(logits):
+        a, b = proportions * strength, (1 - proportions) * strength
+        terms = [stats.betabinom.logpmf(k, n, a, b) for k, n in zip(sums, sizes, strict=True)]
+        best = np.maximum(best, np.sum(terms, axis=0))
+    inside = proportions[2 * (best.max() - best) <= stats.t.ppf(0.975, sizes.size - 1) ** 2]
+    return inside.min(), inside.max()
+
+
+@pytest.mark.parametrize(("n_units", "rate", "correlation"), [(8, 0.9, 0.5), (15, 0.97, 0.2), (30, 0.6, 0.05)])
+def test_interval_by_unit_is_that_of_a_grid(n_units: int, rate: float, correlation: float) -> None:
+    hits, units = of_units(n_units, n_units, rate, correlation)
+    low, value, high = numbers(proportion_by_unit(hits, units))
+    assert value == hits.mean()
+    assert (low, high) == pytest.approx(by_grid(hits, units), abs=2e-3)
+    assert numbers(proportion_by_unit(~hits, 99 - units)) == pytest.approx((1 - high, 1 - value, 1 - low), abs=1e-3)
+
+
+def test_interval_by_unit_covers_and_that_of_photographs_does_not() -> None:
+    covered = np.zeros(2)
+    for seed in range(150):
+        hits, units = of_units(seed, 12, 0.9, 0.5)
+        for method, found in enumerate((proportion_by_unit(hits, units), proportion(int(hits.sum()), hits.size))):
+            low, _, high = numbers(found)
+            covered[method] += low <= 0.9 <= high
+    assert covered[0] / 150 >= 0.93
+    assert covered[1] / 150 < 0.8
+
+
+def test_without_errors_more_and_larger_units_prove_more() -> None:
+    lows = [numbers(proportion_by_unit(np.ones(k * n), np.repeat(np.arange(k), n)))[0] for k, n in UNIT_SIZES]
+    assert lows == sorted(lows)
+    assert numbers(proportion_by_unit(np.ones(8), np.zeros(8))) == (0, 1, 1)  # one unit shows nothing
+
+
+def patterns(n: int) -> Iterator[tuple[list[bool], list[int]]]:
     for hits in product([False, True], repeat=n):
-        for groups in combinations_with_replacement("abc", n):
-            yield list(hits), list(groups)
+        for units in combinations_with_replacement(range(3), n):
+            yield list(hits), list(units)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4])
-def test_groups_never_make_a_proportion_surer(n: int) -> None:
-    for hits, groups in patterns(n):
-        found = clustered_proportion(hits, groups)
+def test_units_never_make_a_proportion_surer(n: int) -> None:
+    for hits, units in patterns(n):
+        found = proportion_by_unit(hits, units)
         assert is_sound(found, 0, 1)
         low, _, high = numbers(proportion(sum(hits), n))
         assert numbers(found)[0] <= low + 1e-12
         assert numbers(found)[2] >= high - 1e-12
 
 
-def test_groups_of_one_photograph_are_almost_no_groups() -> None:
-    found = clustered_proportion(np.arange(40) % 4 > 0, [str(i) for i in range(40)])
-    # The variance between n groups is over n - 1.
-    assert numbers(found) == pytest.approx(numbers(proportion(30, 40)), abs=3e-3)
+def test_units_of_one_photograph_are_photographs() -> None:
+    assert proportion_by_unit(np.arange(40) % 4 > 0, 40 - np.arange(40)) == proportion(30, 40)
 
 
 # Two proportions
@@ -250,7 +287,10 @@ def test_paired_difference_of_any_table(cells: Cells) -> None:
 @pytest.mark.parametrize("cells", [cells for cells in product([0, 1, 30], repeat=4) if sum(cells)])
 def test_dirichlet_interval_of_any_table(cells: Cells, measure: str) -> None:
     metric = METRICS[measure]
-    found, observed = dirichlet_interval(metric.from_counts, cells, draws=500), metric.from_counts(*cells)
+    found, observed = (
+        dirichlet_interval(metric.from_counts, cells, np.arange(sum(cells)), draws=500),
+        metric.from_counts(*cells),
+    )
     if observed is None:
         assert found is None
         return
@@ -261,8 +301,14 @@ def test_dirichlet_interval_of_any_table(cells: Cells, measure: str) -> None:
 
 def test_f1_interval_has_the_coverage_of_its_posterior() -> None:
     # By the Dirichlet's own Beta marginals: 2tp/(2tp+fp+fn) is a function of tp/(tp+fp+fn), a Beta variable.
-    found, again = (dirichlet_interval(METRICS["f1"].from_counts, [40, 3, 5, 68]) for _ in range(2))
+    found, again = (dirichlet_interval(METRICS["f1"].from_counts, [40, 3, 5, 68], np.arange(116)) for _ in range(2))
     assert found is not None
     fraction = stats.beta.ppf([0.025, 0.975], 40.5, 9.0)
     assert (found.low, found.high) == pytest.approx(tuple(2 * fraction / (1 + fraction)), abs=2e-3)
     assert found == again
+    # Of 29 units of 4 photographs, as much is known as of 29 photographs.
+    found = dirichlet_interval(METRICS["f1"].from_counts, [40, 3, 5, 68], np.repeat(np.arange(29), 4))
+    assert found is not None
+    fraction = stats.beta.ppf([0.025, 0.975], 10.5, 3.0)
+    assert (found.low, found.high) == pytest.approx(tuple(2 * fraction / (1 + fraction)), abs=4e-3)
+    assert found.method == "Jeffreys-Dirichlet, 29 groups"

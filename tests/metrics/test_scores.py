@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import statsmodels.api as statsmodels
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, special, stats
+from scipy import special, stats
 from sklearn.calibration import calibration_curve
 
 from bldml.metrics import scores
@@ -17,6 +17,7 @@ from bldml.metrics.assessment import evaluate
 from bldml.metrics.estimates import Estimate
 from bldml.metrics.metric import Scored
 from bldml.metrics.operating_point import OperatingPoint, choose_threshold
+from bldml.metrics.proportions import proportion_by_unit
 from bldml.metrics.registry import METRICS, shown_in
 from tests.oracles import KINDS, draw
 
@@ -118,25 +119,54 @@ def drawn(
     return labels, special.expit(logits)
 
 
-def standard_error(coefficient: Estimate) -> float:
+def standard_error(coefficient: Estimate, n_units: int) -> float:
     assert coefficient.numbers is not None
     low, value, high = coefficient.numbers
     assert value == pytest.approx((low + high) / 2)
-    return float((high - low) / 2 / stats.norm.ppf(0.975))
+    return float((high - low) / 2 / stats.t.ppf(0.975, n_units - 1))
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_slope_and_intercept_are_those_of_statsmodels_and_scipy(seed: int) -> None:
+@pytest.mark.parametrize("size", [1, 5])
+def test_slope_and_intercept_are_those_of_statsmodels(seed: int, size: int) -> None:
     labels, probabilities = drawn(seed, slope=0.6, shift=0.4)
-    logits = special.logit(probabilities)
-    slope, intercept = scores.calibration_line(labels, probabilities)
-    fitted = statsmodels.Logit(labels, np.column_stack([logits, np.ones(len(labels))])).fit(disp=0)
-    assert slope.value == pytest.approx(fitted.params[0], abs=1e-6)
-    assert standard_error(slope) == pytest.approx(fitted.bse[0], rel=1e-5)
-    at_large = optimize.brentq(lambda shift: float(np.sum(special.expit(logits + shift) - labels)), -10, 10)
-    assert intercept.value == pytest.approx(at_large, abs=1e-9)
-    mean = special.expit(logits + at_large)
-    assert standard_error(intercept) == pytest.approx(1 / np.sqrt(np.sum(mean * (1 - mean))), rel=1e-6)
+    units = np.arange(200) % (200 // size)
+    logits, n_units = special.logit(probabilities), 200 // size
+    slope, intercept = scores.calibration_line(labels, probabilities, units)
+    # Its factor k / (k - 1) * (n - 1) / (n - p) has a second part, which is taken out.
+    clustered = {"cov_type": "cluster", "cov_kwds": {"groups": units}}
+    design, family = np.column_stack([logits, np.ones(200)]), statsmodels.families.Binomial()
+    for coefficient, fitted in (
+        (slope, statsmodels.GLM(labels, design, family).fit(tol=1e-12, **clustered)),
+        (intercept, statsmodels.GLM(labels, np.ones(200), family, offset=logits).fit(tol=1e-12, **clustered)),
+    ):
+        assert coefficient.value == pytest.approx(fitted.params[0], abs=1e-6)
+        factor = 199 / (200 - len(fitted.params))
+        assert standard_error(coefficient, n_units) == pytest.approx(fitted.bse[0] / factor**0.5, rel=1e-5)
+
+
+def test_slope_of_few_units_has_no_interval() -> None:
+    labels, probabilities = drawn(2)
+    slope, intercept = scores.calibration_line(labels, probabilities, np.arange(200) % 29)
+    assert slope.value == scores.calibration_line(labels, probabilities)[0].value
+    assert (slope.interval, slope.note) == (None, "no interval: not reliable with only 29 groups")
+    assert intercept.interval is not None
+
+
+def test_interval_of_the_intercept_covers_by_unit() -> None:
+    covered = np.zeros(2)
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        units = np.repeat(np.arange(20), 8)
+        logits = 2 * rng.normal(size=160)
+        # Correlated within units, and calibrated: the same uniform number decides in half of the photographs.
+        number = np.where(rng.random(160) < 0.5, np.repeat(rng.random(20), 8), rng.random(160))
+        labels = (number < special.expit(logits)).astype(int)
+        for kind, given in enumerate((units, None)):
+            found = scores.calibration_line(labels, special.expit(logits), given)[1].numbers
+            covered[kind] += found is not None and found[0] <= 0 <= found[2]
+    assert covered[0] / 150 >= 0.92
+    assert covered[1] < covered[0]
 
 
 @pytest.mark.parametrize(
@@ -157,20 +187,30 @@ def test_line_that_the_data_do_not_determine(labels: list[int], probabilities: l
         assert coefficient.note.startswith("not estimable")
 
 
-def test_probabilities_of_0_and_1_are_no_obstacle() -> None:
+def test_probabilities_of_0_and_1_have_a_slope_and_no_intercept() -> None:
     labels, probabilities = drawn(3)
-    slope, _ = scores.calibration_line([*labels, 1, 0], [*probabilities, 1.0, 0.0])
+    slope, intercept = scores.calibration_line([*labels, 1, 0], [*probabilities, 1.0, 0.0])
     assert slope.value is not None
     assert np.isfinite(slope.value)
+    assert (intercept.value, intercept.note) == (None, "not estimable: a probability is exactly 0 or 1")
 
 
-def test_bins_are_those_of_scikit_learn() -> None:
+@pytest.mark.parametrize("size", [1, 4])
+def test_bins_are_those_of_scikit_learn(size: int) -> None:
     labels, probabilities = drawn(4)
-    fractions, means = calibration_curve(labels, probabilities, n_bins=scores.BINS)
-    found = scores.reliability(labels, probabilities)
+    units = np.arange(200) // size
+    fractions, means = calibration_curve(labels, probabilities, n_bins=scores.BINS, strategy="quantile")
+    found = scores.reliability(labels, probabilities, units)
+    assert [b.n for b in found] == [20] * 10
     assert [b.mean for b in found] == pytest.approx(means)
-    assert [b.n_positive / b.n for b in found] == pytest.approx(fractions)
-    assert sum(b.n for b in found) == len(labels)
+    assert [b.fraction.value for b in found] == pytest.approx(fractions)
+    order = np.argsort(probabilities)[40:60]
+    assert found[2].fraction == proportion_by_unit(labels[order], units[order])
+
+
+def test_equal_probabilities_are_in_one_bin() -> None:
+    found = scores.reliability([0, 1] * 20, np.repeat([0.1, 0.5, 0.5, 0.9], 10))
+    assert [(b.n, b.mean) for b in found] == [(10, 0.1), (20, 0.5), (10, pytest.approx(0.9))]
 
 
 def test_a_perfect_model_of_116_photographs_shows_an_error_too() -> None:

@@ -2,7 +2,6 @@
 
 import base64
 import csv
-import functools
 import itertools
 import json
 import re
@@ -22,10 +21,9 @@ from sklearn import metrics as oracle
 from statsmodels.stats.proportion import proportion_confint
 
 from bldml.figures import style
-from bldml.metrics import metric
 from bldml.metrics.assessment import evaluate
-from bldml.metrics.bootstrap import bootstrap
 from bldml.metrics.operating_point import OperatingPoint
+from bldml.metrics.proportions import proportion_by_unit
 from bldml.metrics.registry import METRICS
 from bldml.report import page as report
 from bldml.report.page import write_report
@@ -154,9 +152,8 @@ def write_gallery(run: RunFolder, name: str, content: bytes) -> list[tuple[str, 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No files of figures, and few draws: for tests of neither."""
+    """No files of figures: for tests of other things."""
     monkeypatch.setattr(style, "save", lambda *_: None)
-    monkeypatch.setattr(metric, "bootstrap", functools.partial(bootstrap, replicates=20))
 
 
 @pytest.fixture
@@ -203,7 +200,7 @@ def test_every_number_again_by_other_libraries(whole: RunFolder, name: str) -> N
             assert row["method"]
         for score, k, n in (("sensitivity", tp, tp + fn), ("specificity", tn, tn + fp), ("ppv", tp, tp + fp)):
             if name == "test":
-                assert "groups" in table[score, point]["method"]
+                assert table[score, point]["method"].startswith(("beta-binomial, 10 groups", "band from both limits"))
                 continue
             low, high = proportion_confint(k, n, method="wilson")
             assert float(table[score, point]["low"]) == pytest.approx(low, abs=1e-6)
@@ -338,7 +335,7 @@ def test_groups_are_listed_and_small_ones_are_grey(whole: RunFolder, page: Page)
         assert (float(row["low"]), float(row["high"])) == pytest.approx((low, high), abs=1e-6)
         assert int(row["missed"]) + int(row["false_alarms"]) == len(of_group) - right
     assert len([a for a in page.all("th") if a.get("class") == "faint"]) == 20  # four photographs each
-    assert "cluster bootstrap, 20 groups" in page.words
+    assert "jackknife, 20 groups" in page.words
 
 
 def test_what_the_number_of_photographs_can_show(page: Page) -> None:
@@ -346,7 +343,9 @@ def test_what_the_number_of_photographs_can_show(page: Page) -> None:
     text = "even a classifier without errors only has a proven sensitivity of at least"
     assert f"With 30 positives, {text} {30 / (30 + z2):.3f}" in page.words
     # Of twenty groups, ten are of positives: each group is of one class.
-    assert f"With 40 positives from 10 groups, {text} {10 / (10 + z2):.3f}" in page.words
+    units = proportion_by_unit(np.ones(40), np.repeat(np.arange(10), 4)).interval
+    assert units is not None
+    assert f"With 40 positives from 10 groups, {text} {units.low:.3f} (lower 95 % limit, beta-binomial)" in page.words
 
 
 def test_gallery_shows_the_right_pictures_in_order(whole: RunFolder, page: Page) -> None:
@@ -408,8 +407,7 @@ def test_page_is_one_accessible_file(page: Page) -> None:
     assert not re.search(r"\b(nan|inf|None|NaN)\b", page.text)
 
 
-def test_same_run_same_bytes(whole: RunFolder, page: Page, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metric, "bootstrap", bootstrap)
+def test_same_run_same_bytes(whole: RunFolder, page: Page, quick: None) -> None:
     assert write_report(whole).read_text() == page.source
 
 
@@ -521,7 +519,7 @@ def test_one_is_said_as_one(tmp_path: Path, bare: None) -> None:
     assert "no metrics can be computed: field, 1 photograph." in page.words
     assert "1 more row is in the CSV file." in page.words
     assert "30 photographs from 1 group," in page.words
-    assert "There is only 1 group; intervals based on fewer than 10 groups are not reliable." in page.words
+    assert "There is only 1 group; intervals were tested with 8 groups or more, and are not reliable" in page.words
     assert "1 other run in the same folder uses the same validation photographs" in page.words
     for wrong in ("1 groups", "1 photographs", "1 more rows", "are 1 "):
         assert not re.search(rf"(?<![\d,.]){wrong}", page.words)

@@ -65,9 +65,7 @@ def find_shortcuts(rows: Sequence[Row], units: Sequence[int], positive_class: st
             shortcuts.append(Shortcut(source, undefined("the same in all photographs")))
             continue
         score = _predict(features, label, folds, source.strength)
-        grouped = np.unique(unit).size < unit.size
-        estimate = estimate_auroc(label, score, list(map(str, unit)) if grouped else None)
-        shortcuts.append(Shortcut(source, estimate))
+        shortcuts.append(Shortcut(source, estimate_auroc(label, score, unit)))
     return shortcuts
 
 
