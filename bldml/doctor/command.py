@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bldml import __version__
-from bldml.doctor import hardware, sbatch, slurm, software, storage
+from bldml.doctor import hardware, inputs, sbatch, slurm, software, storage
 from bldml.doctor.checks import Finding, Report, exit_code, fail, format_report
 from bldml.doctor.configuration import Configuration, read_configuration
 from bldml.doctor.script import Script, read_script
@@ -98,8 +98,6 @@ def split_arguments(arguments: list[str]) -> tuple[dict[str, Path], list[str]]:
 
 def run_checks(fit: list[str], file: Path | None, environ: Mapping[str, str]) -> list[Finding]:
     """Run all checks of a fit's options and an sbatch file, in the order in which a fit would meet the problems."""
-    from bldml.doctor import inputs  # loads NumPy, which --help does not need
-
     report = Report()
     report.check("software", software.check_software, environ)
     report.check("torch, torchvision", software.check_imports)
@@ -152,9 +150,9 @@ def _check_storage(report: Report, configuration: Configuration, site: slurm.Sit
     size = report.value("checkpoint", lambda: storage.checkpoint_size(settings.backbone) if settings else 0, 0)
     report.check("folders", storage.check_folders, settings, size)
     if size:
-        report.check("checkpoint write", storage.check_writing, storage.nearest_existing(folder), size, site.kill_wait)
+        report.check("checkpoint write", storage.check_writing, folder, size, site.kill_wait)
     report.check("quota", storage.check_quota, environ)
-    report.check("home folder", storage.check_home, folder, Path.home(), site.has_slurm)
+    report.check("home folder", lambda: storage.check_home(folder, Path.home(), site.has_slurm))
     used = {"run folder": folder, "weights folder": report.value("weights folder", storage.hub_folder, None)}
     if configuration.datamodule is not None and configuration.datamodule.root is not None:
         used["data folder"] = configuration.datamodule.root.absolute()

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 from zipfile import is_zipfile
 
-from bldml.dataset.files import show_path
-from bldml.dataset.verify import verify
 from bldml.doctor.checks import GIVE_CONFIG, Finding, fail, first_line, ok, ok_or_fail, ok_or_warn, skip, warn
 from bldml.doctor.configuration import Settings
 from bldml.errors import BldmlError, TrainingError
 from bldml.io.text import counted
 
+# What needs NumPy or Pillow is imported in the functions: the doctor examines incomplete installations too.
 if TYPE_CHECKING:
     from bldml.dataset.samples import Collection, Sample
     from bldml.training.data.datamodule import LeafDataModule
@@ -103,6 +102,8 @@ def check_photographs(settings: Settings | None, datamodule: "LeafDataModule | N
 
 
 def _describe(datamodule: "LeafDataModule", collection: "Collection", positive: str) -> str:
+    from bldml.dataset.files import show_path
+
     counts = "; ".join(
         f"{split} {', '.join(f'{count} {name}' for name, count in sorted(counter.items()))}"
         for split, counter in collection.counts().items()
@@ -117,6 +118,8 @@ def _describe(datamodule: "LeafDataModule", collection: "Collection", positive: 
 
 def check_names(root: Path) -> Iterable[Finding]:
     """Check for files left by macOS, and for names that differ in case only."""
+    from bldml.dataset.files import show_path
+
     name = "file names"
     leftovers: list[str] = []
     same_names: list[str] = []
@@ -142,6 +145,9 @@ def check_names(root: Path) -> Iterable[Finding]:
 
 def _check_sample(samples: "list[Sample]", image_size: int, unreadable: str) -> tuple[list[str], Finding]:
     """Decode some photographs, evenly spaced; return the names of the unreadable ones, and the finding."""
+    from bldml.dataset.files import show_path
+    from bldml.dataset.verify import verify
+
     name = "sample decoded"
     count = min(SAMPLE, len(samples))
     results = list(verify([samples[number * len(samples) // count] for number in range(count)], image_size, 2))

@@ -116,7 +116,7 @@ def checkpoint_size(backbone: str) -> int:
 
 def check_writing(folder: Path, size: int, kill_wait: float | None) -> Finding:
     """Check that a checkpoint of `size` bytes can be written in the seconds between Slurm's SIGTERM and SIGKILL."""
-    name = "checkpoint write"
+    name, folder = "checkpoint write", nearest_existing(folder)
     try:
         if shutil.disk_usage(folder).free < 2 * size:
             return skip(name, f"not timed: less than {_size(2 * size)} free in {folder}")

@@ -109,6 +109,14 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
     assert "--json FILE" in done.stdout
 
 
+def test_an_incomplete_installation_is_examined(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['PIL'] = None; from bldml.cli import main; sys.exit(main(['doctor']))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "FAIL  torch, torchvision" in done.stdout
+    assert "–     photographs" in done.stdout
+
+
 def test_without_a_configuration_the_machine_is_checked(doctor: Doctor) -> None:
     outcome, rows = doctor()
     assert outcome.code == 0
@@ -343,6 +351,21 @@ def test_check_that_breaks_is_a_row(doctor: Doctor, monkeypatch: pytest.MonkeyPa
     assert outcome.code == 0
     assert statuses(rows, "software", "GPU", "CPUs", "TMPDIR") == ["WARN", "WARN", "OK", "OK"]
     assert "ZeroDivisionError: by chance" in rows["software"][0]["found"]
+
+
+@pytest.mark.parametrize(
+    ("where", "row"),
+    [("bldml.doctor.storage.nearest_existing", "checkpoint write"), ("pathlib.Path.home", "home folder")],
+)
+def test_folder_that_cannot_be_found_is_a_row(
+    where: str, row: str, doctor: Doctor, leaves: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> Path:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(where, broken)
+    _, rows = doctor(*SMALL, "--data.root", leaves)
+    assert statuses(rows, row, "umask") == ["WARN", "OK"]
 
 
 @pytest.mark.parametrize(
