@@ -35,9 +35,9 @@ write this page again by `python -m tests.metrics_page`.
 
 
 def interval_of(metric: Metric) -> str:
-    """By which method its interval is found."""
-    labels = np.array([1, 1, 1, 1, 0, 0, 0, 0])
-    found = metric.estimate(Scored(labels, np.array([0.9, 0.8, 0.6, 0.3, 0.7, 0.4, 0.2, 0.1])))
+    """By which method the interval of single photographs is found."""
+    labels = np.tile([1, 1, 1, 1, 0, 0, 0, 0], 20)
+    found = metric.estimate(Scored(labels, np.tile([0.9, 0.8, 0.6, 0.3, 0.7, 0.4, 0.2, 0.1], 20)))
     return found.interval.method.split(",")[0] if found.interval else found.note
 
 

@@ -91,20 +91,28 @@ def report_interrupted(run: RunFolder | None) -> None:
 
 
 def format_metrics(title: str, metrics: EvaluationMetrics, header: Header) -> str:
-    """Return the metrics as lines for the terminal."""
+    """Return the metrics with their intervals as lines for the terminal."""
 
-    def show(value: float | None) -> str:
-        return "      –" if value is None else f"{value:7.4f}"
+    def show(value: float | None, limits: dict[str, float | None]) -> str:
+        low, high = limits.get("low"), limits.get("high")
+        brackets = "" if low is None or high is None else f"[{low:.3f}, {high:.3f}]"
+        return f"{'–':>7} {'':14}" if value is None else f"{value:7.4f} {brackets:14}"
 
-    chosen, half, shown = metrics.at_threshold, metrics.at_half, shown_in("terminal")
-    overall = (f"{m.label} {show(metrics.overall[m.name])}" for m in shown if not m.needs_threshold)
-    errors = int(half["fn"] or 0), int(half["fp"] or 0)
+    shown, limits = shown_in("terminal"), metrics.intervals
+    points = ((metrics.at_threshold, limits.get("at_threshold", {})), (metrics.at_half, limits.get("at_0.5", {})))
+    without = [m for m in shown if not m.needs_threshold]
+    errors = [(int(at["fn"] or 0), int(at["fp"] or 0)) for at, _ in points]
     lines = [
-        f"\n{title}: {counted(metrics.n, 'photograph')}, of which {metrics.n_positive} {header.positive_class}",
-        f"  {'   '.join(overall)}",
-        f"  {'':20} at {metrics.threshold:.4f}  at 0.5",
-        *(f"  {m.label:20}   {show(chosen[m.name])} {show(half[m.name])}" for m in shown if m.needs_threshold),
-        f"  errors: {chosen['fn']} missed, {counted(int(chosen['fp'] or 0), 'false alarm')} (at 0.5: {errors[0]}, "
-        f"{errors[1]})",
+        f"\n{title}: {counted(metrics.n, 'photograph')}, of which {metrics.n_positive} {header.positive_class}; "
+        "95 % intervals in brackets",
+        *(f"  {m.label:20}   {show(metrics.overall[m.name], limits.get(m.name, {}))}".rstrip() for m in without),
+        f"  {'':20}  {f'at {metrics.threshold:.4f}':>10}{'':14} at 0.5",
+        *(
+            f"  {m.label:20}   {' '.join(show(at[m.name], of.get(m.name, {})) for at, of in points)}".rstrip()
+            for m in shown
+            if m.needs_threshold
+        ),
+        f"  errors: {errors[0][0]} missed, {counted(errors[0][1], 'false alarm')} "
+        f"(at 0.5: {errors[1][0]}, {errors[1][1]})",
     ]
     return "\n".join(lines) + "\n"

@@ -1,7 +1,7 @@
 """All metrics of one evaluation: their values for metrics.json, and estimates with intervals for pages."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,14 @@ from bldml.metrics.operating_point import OperatingPoint
 from bldml.metrics.proportions import predictive_values
 from bldml.metrics.registry import METRICS, canonical, shown_in
 
-SCHEMA = 1  # of metrics.json; 0.1 wrote none
+SCHEMA = 2  # of metrics.json; 1 had no intervals, and 0.1 wrote none
 _OWN = ("n", "n_positive", "threshold", "temperature")
+_NESTED = ("at_threshold", "at_0.5")
 FEW_GROUPS = 8  # benchmarks/coverage.py simulates as many or more
 PREVALENCES = (0.01, 0.05, 0.10, 0.30)
 
 Values = dict[str, float | int | None]
+Limits = dict[str, dict[str, float | str | None]]
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class EvaluationMetrics:
         overall: Metrics that need no threshold, by name.
         at_threshold: `tp`, `fp`, `fn`, `tn` and the metrics computed from them, at the threshold.
         at_half: The same at 0.5.
+        intervals: `low`, `high`, `method` and `unit` (group or photograph) of each metric, by name; nested as in
+            metrics.json. Without an interval the limits are None, and the method is the reason. Empty if not computed.
     """
 
     n: int
@@ -44,38 +48,48 @@ class EvaluationMetrics:
     overall: Values
     at_threshold: Values
     at_half: Values
+    intervals: dict[str, Any] = field(default_factory=dict)
 
     def to_plain(self) -> dict[str, Any]:
         """Return the mapping that is written to metrics.json."""
-        at = {"at_threshold": self.at_threshold, "at_0.5": self.at_half}
-        return {"schema": SCHEMA} | {key: getattr(self, key) for key in _OWN} | self.overall | at
+        nested: dict[str, Any] = dict(zip(_NESTED, (self.at_threshold, self.at_half), strict=True))
+        if self.intervals:
+            nested["intervals"] = self.intervals
+        return {"schema": SCHEMA} | {key: getattr(self, key) for key in _OWN} | self.overall | nested
 
     @classmethod
     def from_plain(cls, plain: Any) -> "EvaluationMetrics":
-        """Return the metrics from the content of metrics.json, also of version 0.1 (no schema, some other names).
+        """Return the metrics from the content of metrics.json, also of schema 1 and 0.1 (no schema, some other names).
 
         Raises:
             ValueError: It is not the content of a metrics.json, or a newer version wrote it.
         """
         if not isinstance(plain, dict):
             raise ValueError("it is not a mapping")
-        if plain.get("schema", 0) not in (0, SCHEMA):
-            raise ValueError(f"its schema is {plain['schema']!r}, this version of bldml reads {SCHEMA}")
-        if missing := [key for key in (*_OWN, "at_threshold", "at_0.5") if key not in plain]:
+        schema = plain.get("schema", 0)
+        if schema not in range(SCHEMA + 1):
+            raise ValueError(f"its schema is {schema!r}, this version of bldml reads {SCHEMA}")
+        if missing := [key for key in (*_OWN, *_NESTED) if key not in plain]:
             raise ValueError(f"{', '.join(missing)} missing")
-        at_threshold, at_half = plain["at_threshold"], plain["at_0.5"]
-        if not isinstance(at_threshold, dict) or not isinstance(at_half, dict):
-            raise ValueError("at_threshold and at_0.5 must contain metrics")
-        overall = {key: plain[key] for key in plain if key not in (*_OWN, "at_threshold", "at_0.5", "schema")}
-        return cls(*(plain[key] for key in _OWN), *map(_renamed, (overall, at_threshold, at_half)))
+        nested, intervals = [plain[key] for key in _NESTED], plain.get("intervals", {})
+        if not all(isinstance(one, dict) for one in (*nested, intervals)):
+            raise ValueError("at_threshold, at_0.5 and intervals must be mappings")
+        overall = {key: plain[key] for key in plain if key not in (*_OWN, *_NESTED, "schema", "intervals")}
+        if schema < SCHEMA:
+            overall.pop("calibration_intercept", None)  # had a value with probabilities of 0 and 1
+        own = {key: plain[key] for key in _OWN}
+        renamed, at_threshold, at_half = map(_renamed, (overall, *nested))
+        return cls(**own, overall=renamed, at_threshold=at_threshold, at_half=at_half, intervals=intervals)
 
 
 def _renamed(values: Values) -> Values:
     return {canonical(name): value for name, value in values.items()}
 
 
-def evaluate(labels: ArrayLike, probabilities: ArrayLike, operating_point: OperatingPoint) -> EvaluationMetrics:
-    """Compute the content of metrics.json.
+def evaluate(
+    labels: ArrayLike, probabilities: ArrayLike, operating_point: OperatingPoint, groups: Sequence[str] | None = None
+) -> EvaluationMetrics:
+    """Compute the content of metrics.json, with intervals if the groups of the photographs are given, as in `Scored`.
 
     The probabilities are calibrated: `to_probabilities(logits, operating_point.temperature)`.
 
@@ -83,11 +97,21 @@ def evaluate(labels: ArrayLike, probabilities: ArrayLike, operating_point: Opera
     >>> metrics.n, metrics.overall["auroc"], metrics.at_threshold["sensitivity"], metrics.at_half["sensitivity"]
     (2, 1.0, 1.0, 0.0)
     """
-    scored = Scored.checked(labels, probabilities, operating_point.threshold)
-    shown = shown_in("evaluation")
+    scored = replace(Scored.checked(labels, probabilities, operating_point.threshold), groups=groups or ())
+    half, shown = replace(scored, threshold=0.5), shown_in("evaluation")
 
     def at(scored: Scored) -> Values:
         return scored.counts | {metric.name: metric.value(scored) for metric in shown if metric.needs_threshold}
+
+    def limits(scored: Scored, *, at_threshold: bool) -> Limits:
+        unit = "group" if are_clustered(scored.units) else "photograph"
+        chosen = (metric for metric in shown if metric.needs_threshold == at_threshold)
+        return {metric.name: _plain_limits(metric.estimate(scored), unit) for metric in chosen}
+
+    intervals: dict[str, Any] = {}
+    if groups is not None:
+        nested = (limits(one, at_threshold=True) for one in (scored, half))
+        intervals = limits(scored, at_threshold=False) | dict(zip(_NESTED, nested, strict=True))
 
     return EvaluationMetrics(
         n=int(scored.labels.size),
@@ -96,8 +120,15 @@ def evaluate(labels: ArrayLike, probabilities: ArrayLike, operating_point: Opera
         temperature=float(operating_point.temperature),
         overall={metric.name: metric.value(scored) for metric in shown if not metric.needs_threshold},
         at_threshold=at(scored),
-        at_half=at(Scored(scored.labels, scored.probabilities)),
+        at_half=at(half),
+        intervals=intervals,
     )
+
+
+def _plain_limits(estimate: Estimate, unit: str) -> dict[str, float | str | None]:
+    interval = estimate.interval
+    low, high, method = (interval.low, interval.high, interval.method) if interval else (None, None, estimate.note)
+    return {"low": low, "high": high, "method": method, "unit": unit}
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,19 @@ from bldml.metrics.proportions import complement, mover, mover_ratio, predictive
 PAGES: tuple[Output, ...] = ("evaluation", "report")
 METRICS: dict[str, Metric] = {}
 _NAMES: dict[str, str] = {}  # aliases too
-_TAKEN = {*CELLS, "n", "n_positive", "threshold", "temperature", "at_threshold", "at_0.5", "schema", "epoch", "step"}
+_TAKEN = {
+    *CELLS,
+    "n",
+    "n_positive",
+    "threshold",
+    "temperature",
+    "at_threshold",
+    "at_0.5",
+    "schema",
+    "intervals",
+    "epoch",
+    "step",
+}
 
 
 def register(*metrics: Metric) -> None:

@@ -17,7 +17,7 @@ from bldml.metrics.operating_point import counts_by_threshold
 from bldml.metrics.proportions import proportion_by_unit
 
 BINS = 10
-FEW_FOR_SLOPE = 30  # with fewer units the interval of the slope covers too little
+FEW_FOR_SLOPE = 100  # with 30 and 60 units, the interval of the slope covered as little as .72 and .83
 _EPSILON = 1e-12  # a probability of 0 or 1 has no logit
 _MAX_COEFFICIENT = 30.0  # a greater coefficient means that the classes are separable
 
@@ -167,7 +167,7 @@ def calibration_line(
     would be infinite); the intercept neither with a probability of 0 or 1, whose logit is infinite.
 
     The intervals are of the sandwich variance by unit (Liang and Zeger 1986) times k / (k - 1), with Student's t and
-    k - 1 degrees of freedom for k units. With fewer than 30 units that of the slope covers too little and is left out.
+    k - 1 degrees of freedom for k units. With fewer than 100 units that of the slope covers too little and is left out.
 
     Args:
         labels: 1 for the positive class, (n,).

@@ -102,7 +102,7 @@ def write_metrics(folder: Path, metrics: EvaluationMetrics) -> None:
     """Write the metrics of an evaluation as `metrics.json` and `metrics.csv`.
 
     The folder is created if it is missing. The CSV has one row for the chosen operating point and one for 0.5; an
-    undefined metric is an empty cell.
+    undefined metric is an empty cell. Columns such as auroc_low hold the intervals.
 
     Raises:
         ValueError: A number is nan or infinite; nothing is written.
@@ -110,11 +110,16 @@ def write_metrics(folder: Path, metrics: EvaluationMetrics) -> None:
     """
     document = json.dumps(metrics.to_plain(), indent=2, allow_nan=False) + "\n"
     shared = {"n": metrics.n, "n_positive": metrics.n_positive, **metrics.overall, "temperature": metrics.temperature}
-    rows: list[list[object]] = [
-        ["operating_point", "threshold", *metrics.at_threshold, *shared],
-        ["chosen", metrics.threshold, *metrics.at_threshold.values(), *shared.values()],
-        ["0.5", 0.5, *metrics.at_half.values(), *shared.values()],
-    ]
+    overall = {name: limits for name, limits in metrics.intervals.items() if "low" in limits}
+    rows: list[list[object]] = []
+    for point, threshold, values, key in (
+        ("chosen", metrics.threshold, metrics.at_threshold, "at_threshold"),
+        ("0.5", 0.5, metrics.at_half, "at_0.5"),
+    ):
+        limits = metrics.intervals.get(key, {}) | overall
+        flat = {f"{name}_{part}": cell for name, parts in limits.items() for part, cell in parts.items()}
+        row = {"operating_point": point, "threshold": threshold, **values, **shared, **flat}
+        rows += [[*row.values()]] if rows else [[*row], [*row.values()]]
     make_folder(folder)
     write_atomically(folder / "metrics.csv", to_csv(rows))
     write_atomically(folder / "metrics.json", document)

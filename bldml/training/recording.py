@@ -176,7 +176,7 @@ class PredictionRecorder(Callback):
         rows = (Prediction(*row) for row in zip(*columns, strict=True))
         write_predictions(self.folder / "predictions.csv", rows)
         if np.all(labels != UNLABELLED):
-            self.metrics = evaluate(labels, probabilities, header.operating_point)
+            self.metrics = evaluate(labels, probabilities, header.operating_point, self._groups)
             write_metrics(self.folder, self.metrics)
 
 

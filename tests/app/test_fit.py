@@ -120,8 +120,10 @@ def test_every_metric_is_what_scikit_learn_computes_from_the_predictions(run: Pa
     rows = read_predictions(folder / "predictions.csv")
     labels = [int(row.true_class == "BLD") for row in rows]
     scores = [row.probability for row in rows]
-    assert metrics.pop("schema") == 1
+    assert metrics.pop("schema") == 2
+    intervals = metrics.pop("intervals")
     at = {metrics["threshold"]: metrics.pop("at_threshold"), 0.5: metrics.pop("at_0.5")}
+    assert intervals["at_0.5"]["accuracy"]["low"] <= at[0.5]["accuracy"] <= intervals["at_0.5"]["accuracy"]["high"]
     assert metrics.pop("n") == len(rows)
     assert metrics.pop("n_positive") == sum(labels)
     threshold, temperature = metrics.pop("threshold"), metrics.pop("temperature")

@@ -416,14 +416,14 @@ def test_unwritable_folder_is_named(read_only_folder: Path) -> None:
 
 def metrics() -> EvaluationMetrics:
     labels, probabilities = [0, 0, 1, 1, 1], [0.1, 0.6, 0.2, 0.7, 0.9]
-    return evaluate(labels, probabilities, OperatingPoint(threshold=0.15, temperature=1.25))
+    return evaluate(labels, probabilities, OperatingPoint(threshold=0.15, temperature=1.25), ["a", "a", "b", "", ""])
 
 
 def test_metrics_round_trip(tmp_path: Path) -> None:
     write_metrics(tmp_path / "evaluations" / "test", metrics())
     assert read_metrics(tmp_path / "evaluations" / "test") == metrics()
     text = (tmp_path / "evaluations" / "test" / "metrics.json").read_text()
-    assert text.startswith('{\n  "schema": 1,\n  "n": 5,\n')
+    assert text.startswith('{\n  "schema": 2,\n  "n": 5,\n')
     assert text.endswith("}\n")
 
 
@@ -431,29 +431,45 @@ def test_metrics_as_a_table(tmp_path: Path) -> None:
     write_metrics(tmp_path, metrics())
     with (tmp_path / "metrics.csv").open(encoding="utf-8", newline="") as file:
         header, chosen, half = csv.reader(file)
+    at, overall = metrics().at_threshold, metrics().overall
+    with_limits = [name for name in (*at, *overall) if name not in ("tp", "fp", "fn", "tn")]
     assert header == [
-        *("operating_point", "threshold", *metrics().at_threshold),
-        *("n", "n_positive", *metrics().overall, "temperature"),
+        *("operating_point", "threshold", *at, "n", "n_positive", *overall, "temperature"),
+        *(f"{name}_{part}" for name in with_limits for part in ("low", "high", "method", "unit")),
     ]
+    intervals = metrics().intervals
+    for row, key in ((chosen, "at_threshold"), (half, "at_0.5")):
+        cells = dict(zip(header, row, strict=True))
+        for name in with_limits:
+            limits = intervals[key][name] if name in at else intervals[name]
+            assert limits["unit"] == cells[f"{name}_unit"] == "group"
+            assert limits["method"] == cells[f"{name}_method"]
+            assert ("" if limits["low"] is None else str(limits["low"])) == cells[f"{name}_low"]
+    assert intervals["at_threshold"]["accuracy"]["method"] == "beta-binomial, 4 groups"
     assert chosen[:6] == ["chosen", "0.15", "3", "1", "0", "1"]
     assert half[:6] == ["0.5", "0.5", "2", "1", "1", "1"]
     assert float(chosen[header.index("f1")]) == metrics().at_threshold["f1"]
     assert float(half[header.index("f1")]) == metrics().at_half["f1"]
-    first, plain = header.index("n"), metrics().to_plain()
-    assert [float(cell) for cell in half[first:]] == [plain[key] for key in header[first:]]
-    assert half[first:] == chosen[first:]
+    first, last, plain = header.index("n"), header.index("temperature") + 1, metrics().to_plain()
+    assert half[first:last] == chosen[first:last]
+    assert [float(cell) if cell else None for cell in half[first:last]] == [plain[key] for key in header[first:last]]
     assert b"\r" not in (tmp_path / "metrics.csv").read_bytes()
 
 
 def test_metrics_of_0_1_are_read_by_the_names_of_today(tmp_path: Path) -> None:
     old = metrics().to_plain()
-    del old["schema"], old["ece"]
+    del old["schema"], old["ece"], old["intervals"]
     for key in ("at_threshold", "at_0.5"):
         old[key]["recall"], old[key]["precision"] = old[key].pop("sensitivity"), old[key].pop("ppv")
     (tmp_path / "metrics.json").write_text(json.dumps(old))
     found = read_metrics(tmp_path)
     assert (found.at_threshold, found.at_half) == (metrics().at_threshold, metrics().at_half)
-    assert found.overall == {name: value for name, value in metrics().overall.items() if name != "ece"}
+    expected = {
+        name: value for name, value in metrics().overall.items() if name not in ("ece", "calibration_intercept")
+    }
+    assert (found.overall, found.intervals) == (expected, {})
+    (tmp_path / "metrics.json").write_text(json.dumps(old | {"schema": 1}))
+    assert read_metrics(tmp_path) == found
 
 
 def test_undefined_metrics_are_empty_cells(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_labelled(verb: str, positive: str, tmp_path: Path) -> None:
     assert [row.probability for row in found] == pytest.approx(probabilities, abs=1e-12)
     # The header's threshold of 0.3, not 0.5, decides: the third photograph has 0.32.
     assert [row.predicted_class for row in found] == [positive, negative, positive, positive, negative]
-    expected = evaluate(labels, to_probabilities(logits, 2.0), OperatingPoint(0.3, 2.0))
+    expected = evaluate(labels, to_probabilities(logits, 2.0), OperatingPoint(0.3, 2.0), [row.group for row in found])
     assert used.metrics == expected
     assert read_metrics(used.folder) == expected
     assert (used.folder / "metrics.csv").is_file()
