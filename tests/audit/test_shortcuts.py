@@ -15,6 +15,7 @@ from bldml.audit.checks.shortcuts import (
     Shortcut,
     _folds,
     _predict,
+    _select,
     find_shortcuts,
     report_shortcuts,
 )
@@ -152,6 +153,17 @@ def test_folds_keep_units_whole() -> None:
     assert len(folds) == FOLDS
     assert all(not set(unit[inside]) & set(unit[outside]) for inside, outside in folds)
     assert sorted(np.concatenate([outside for _, outside in folds])) == list(range(300))
+
+
+def test_a_large_set_is_tested_on_photographs_of_many_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bldml.audit.checks.shortcuts.MAX_PHOTOGRAPHS", 60)
+    rows, units = plain_rows(600, 2, plant_border), [number // 20 for number in range(600)]
+    border = next(one for one in find_shortcuts(rows, units, "BLD") if one.source.name == "border")
+    assert border.low > WARNING_ABOVE
+    kept = _select(np.array(units))
+    assert (kept // 20).tolist() == [unit for unit in range(30) for _ in range(2)]
+    rare = [replace(row, sample=replace(row.sample, class_name="healthy")) for row in rows[36:]]
+    assert all(one.estimate.value is None for one in find_shortcuts(rows[:36] + rare, range(600), "BLD"))
 
 
 def test_too_few_say_nothing() -> None:

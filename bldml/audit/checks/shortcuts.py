@@ -47,15 +47,14 @@ def find_shortcuts(rows: Sequence[Row], units: Sequence[int], positive_class: st
 
     It is cross-validated: a unit is never in both training and test part of a fold.
     """
-    label = np.array([row.sample.class_name == positive_class for row in rows], dtype=np.int64)
     unit = np.asarray(units, dtype=np.int64)
+    selected = _select(unit)
+    rows, unit = [rows[index] for index in selected], unit[selected]
+    label = np.array([row.sample.class_name == positive_class for row in rows], dtype=np.int64)
     counts = [np.unique(unit[label == value]).size for value in (0, 1)]
     if min(counts) < MIN_PER_CLASS:
         note = f"fewer than {MIN_PER_CLASS} independent photographs of a class"
         return [Shortcut(source, undefined(note)) for source in SOURCES]
-    selected = _select(unit)
-    rows = [rows[index] for index in selected]
-    label, unit = label[selected], unit[selected]
     folds = _folds(label, unit, min(FOLDS, *counts))
     shortcuts = []
     for source in SOURCES:
@@ -70,14 +69,13 @@ def find_shortcuts(rows: Sequence[Row], units: Sequence[int], positive_class: st
 
 
 def _select(unit: Indices) -> Indices:
-    """Return indices of at most `MAX_PHOTOGRAPHS` photographs in complete units, except the last unit."""
+    """Return indices of at most `MAX_PHOTOGRAPHS` photographs, of as many units as possible."""
     if unit.size <= MAX_PHOTOGRAPHS:
         return np.arange(unit.size)
-    order = np.random.default_rng(SEED).permutation(np.unique(unit))
-    rank = np.empty(int(unit.max()) + 1, dtype=np.int64)
-    rank[order] = np.arange(order.size)
-    taken = np.argsort(rank[unit], kind="stable")[:MAX_PHOTOGRAPHS]
-    return np.sort(taken)
+    by_unit = np.argsort(unit, kind="stable")
+    number_in_unit = np.arange(unit.size) - np.searchsorted(unit[by_unit], unit[by_unit])
+    order = np.lexsort((np.random.default_rng(SEED).permutation(unit.size), number_in_unit))
+    return np.sort(by_unit[order[:MAX_PHOTOGRAPHS]])
 
 
 def _folds(label: Labels, unit: Indices, count: int) -> list[tuple[Indices, Indices]]:
