@@ -26,10 +26,8 @@ class Evidence:
         relatives: Number of the others that have a relative among those, by the closest kind: a file with the same
             content, a near duplicate, a photograph of the same burst, one of the same group.
         related: Paths of the photographs that are seen or have a relative, as far as the run records which they are.
-        searched: Whether near duplicates of the photographs that trained or chose the classifier were searched for.
-        grouped: Number of photographs with a group (tree, site, burst).
-        runs: Number of runs in the same folder that evaluated these photographs, this run included; 0: not recorded.
-        looks: Number of evaluations of these photographs by all of them.
+        searched: Whether near duplicates of the photographs that trained or chose the classifier were searched for
+            among all of them.
     """
 
     role: Role
@@ -39,9 +37,6 @@ class Evidence:
     relatives: Mapping[Kind, int] = field(default_factory=dict)
     related: frozenset[str] = frozenset()
     searched: bool = False
-    grouped: int = 0
-    runs: int = 0
-    looks: int = 0
 
     @property
     def n_related(self) -> int:
@@ -63,8 +58,10 @@ def evidence_of(data: RunData, evaluation: Evaluation) -> Evidence:
     closest = {path: kind for path, kind in _relatives(data, evaluation).items() if path not in seen_paths}
     counts = Counter(closest.values())
     near = evaluation.provenance.near_training_photographs
-    if near and not closest:  # an external set, of which only the number is recorded
-        counts["near"] = max(0, near - seen)
+    if near is not None:  # of a set of another folder; only their number is recorded, which includes those seen
+        counts["near"] = max(counts["near"], min(near, n - counts["burst"] - counts["group"]) - seen)
+    # The run has searched its own photographs, not those that were added to its test split later.
+    own = data.leaks is not None and known.get("test", n) == n
     return Evidence(
         role=role,
         n=n,
@@ -72,8 +69,7 @@ def evidence_of(data: RunData, evaluation: Evaluation) -> Evidence:
         seen=seen,
         relatives={kind: counts[kind] for kind in KINDS if counts[kind]},
         related=seen_paths | closest.keys(),
-        searched=near is not None if role in ("external", "mixed", "unknown") else data.leaks is not None,
-        grouped=sum(bool(row.group) for row in evaluation.rows),
+        searched=near is not None if role in ("external", "mixed", "unknown") else own,
     )
 
 
@@ -91,23 +87,24 @@ def _relatives(data: RunData, evaluation: Evaluation) -> dict[str, Kind]:
     found: dict[str, Kind] = {}
     for row in data.leaks or ():
         kind: Kind | None = next((one for one in KINDS if one == row["kind"]), None)
-        path = own.get(row.get("photograph", ""))
-        if kind and path and row["partner_split"] in SEEN:
-            found[path] = min(found.get(path, kind), kind, key=KINDS.index)
+        for path in own.get(row.get("photograph", ""), ()):
+            if kind and row["partner_split"] in SEEN:
+                found[path] = min(found.get(path, kind), kind, key=KINDS.index)
     groups = {row["group"] for row in data.splits if row["split"] in SEEN and row.get("group")}
     for row in data.splits:
-        path = own.get(row["path"])
-        if path and row.get("group") in groups:
+        for path in own.get(row["path"], ()) if row.get("group") in groups else ():
             found.setdefault(path, "group")
     return found
 
 
-def _own_paths(data: RunData, evaluation: Evaluation) -> dict[str, str]:
+def _own_paths(data: RunData, evaluation: Evaluation) -> dict[str, list[str]]:
     """Return the paths in the evaluation of the photographs of the run, by their paths in the run."""
     if evaluation.photographs:  # of another folder, in which they may have other names
-        there = {row.sha256: row.path for row in evaluation.photographs if row.sha256}
-        return {row.path: there[row.sha256] for row in data.photographs if row.sha256 in there}
+        there: dict[str, list[str]] = {}
+        for row in evaluation.photographs:
+            there.setdefault(row.sha256, []).append(row.path)
+        return {row.path: there[row.sha256] for row in data.photographs if row.sha256 and row.sha256 in there}
     if evaluation.role not in ROLES.values():  # photographs of others may have the same names
         return {}
     paths = {row.path for row in evaluation.rows}
-    return {row["path"]: row["path"] for row in data.splits if row["path"] in paths}
+    return {row["path"]: [row["path"]] for row in data.splits if row["path"] in paths}
