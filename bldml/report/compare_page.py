@@ -197,7 +197,7 @@ def _verdict(comparison: Comparison, family: str) -> str:
     if not different:
         return f"{name}: no two runs differ significantly."
     best = max(comparison.runs, key=lambda run: run.value(family) or 0).name
-    rivals = [{pair.first, pair.second} for pair in pairs if pair not in different]
+    rivals = [{pair.first, pair.second} for pair in comparison.differences if pair not in different]
     similar = [other for pair in rivals if best in pair for other in pair - {best}]
     how_many = f"{len(different)} of {counted(len(pairs), 'pair')} {'differs' if len(different) == 1 else 'differ'}"
     if similar:

@@ -184,6 +184,18 @@ def test_the_verdict_names_every_family(tmp_path: Path, bldml: Bldml) -> None:
     assert "AUROC: 1 of 1 pair differs significantly; good is significantly better than every other run." in said
 
 
+def test_a_pair_without_a_test_is_no_significant_difference(tmp_path: Path, bldml: Bldml) -> None:
+    """DeLong's test has no variance between a perfect and a constant score."""
+    perfect, mediocre = rows_of((50, 0, 0, 50)), rows_of((30, 20, 20, 30))
+    constant = [replace(row, probability=0.5, predicted_class="BLD") for row in perfect]
+    named = {"perfect": perfect, "mediocre": mediocre, "constant": constant}
+    runs = [write_run(tmp_path / name, rows) for name, rows in named.items()]
+    assert bldml("compare", *runs, "--output", "out").code == 0
+    untested = [pair for pair in read(Path("out/differences.csv")) if not pair["auroc_p"]]
+    assert [(pair["first"], pair["second"]) for pair in untested] == [("perfect", "constant")]
+    assert "the best run, perfect, does not differ significantly from constant." in verdict_of("out")
+
+
 def test_runs_that_were_trained_on_the_photographs_say_so_first(tmp_path: Path, bldml: Bldml) -> None:
     runs = [
         write_run(tmp_path / name, rows_of(PAPER[name]), evaluation="train") for name in ("efficientnet", "resnet50")
