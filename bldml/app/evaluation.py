@@ -142,7 +142,7 @@ def evaluate_checkpoint(
     run_evaluation(trainer, model, datamodule, checkpoint, split, folder, external=external, near=near)
     if external and split == "test":
         compare_with_training(data, folder, run)
-    if run and split != "predict":
+    if run and split != "predict" and folder.resolve().parent == (run.path / "evaluations").resolve():
         say_cautions(run, [folder.name])
     write_excluded(folder / "excluded.csv", data)
     report_excluded(data, folder / "excluded.csv")

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from bldml.app.photographs import read_phashes
+from bldml.dataset.synthetic.leaves import write_leaves
 from bldml.run.folder import RunFolder
 from tests.support import THREE_LAYERS, Bldml
 
@@ -73,6 +74,15 @@ def test_test_photographs_with_relatives_in_training_are_said_first(
     page = (run / "report.html").read_text()
     assert "which was not used for training" not in page
     assert page.index(sentence) < page.index("This classifier takes one photograph")
+
+
+def test_a_caution_is_of_the_evaluation_in_this_folder(run: Path, tmp_path: Path, bldml: Bldml) -> None:
+    """Not of the run's own evaluation of that name, here that of the training split."""
+    write_leaves(tmp_path / "site", images_per_class=3, size=96, seed=9)
+    command = ("test", "--ckpt_path", run / "checkpoints/best.ckpt", f"--data.root={tmp_path / 'site'}")
+    outcome = bldml(*command, "--output", tmp_path / "train", "--trainer.accelerator=cpu", "--report=false")
+    assert outcome.code == 0, outcome.err
+    assert "Caution" not in outcome.out
 
 
 def test_it_can_stop_or_not_look(leaky: Path, bldml: Bldml) -> None:
