@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -106,10 +105,9 @@ def paired_auroc(labels: ArrayLike, first: ArrayLike, second: ArrayLike, units: 
     apart = mover(*alone, (1.0, -1.0)).interval
     if are_clustered(unit):
         p_swap, critical = _swap(label, (midranks(one), midranks(two)), unit)
-        interval = Interval(max(-1.0, difference - critical), min(1.0, difference + critical), "")
-        method = f"swap permutation, {units_in_words(unit)}"
-        estimate = Estimate(difference, replace(interval, method=method) if critical > 1e-12 else apart)
-        return PairedAuroc(area_1, area_2, estimate, None, p_swap)
+        low, high = max(-1.0, difference - critical), min(1.0, difference + critical)
+        interval = Interval(low, high, f"swap permutation, {units_in_words(unit)}") if critical > 1e-12 else apart
+        return PairedAuroc(area_1, area_2, Estimate(difference, interval), None, p_swap)
     variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
     if few < 2 or variance <= LEAST_VARIANCE:
         no_difference = few > 1 and abs(difference) < 1e-12
@@ -134,11 +132,13 @@ def _swap(label: Labels, ranks: Sequence[Floats], unit: Units) -> tuple[float, f
         term[:, label == value] = placements.reshape(2, -1) / int(np.sum(label == value))
     terms = np.bincount(unit, weights=term[0] - term[1])
     if 2**terms.size <= SWAPS:
-        is_swapped = np.arange(2**terms.size)[:, None] >> np.arange(terms.size) & 1
+        sums = (1 - 2 * (np.arange(2**terms.size)[:, None] >> np.arange(terms.size) & 1)) @ terms
     else:
-        is_swapped = np.random.default_rng(0).integers(0, 2, (SWAPS, terms.size), dtype=np.int8)
-        is_swapped[0] = 0  # as observed
-    differences = np.abs((1 - 2 * is_swapped) @ terms)
+        generator = np.random.default_rng(0)
+        drawn = [(1 - 2 * generator.integers(0, 2, (SWAPS // 64, terms.size))) @ terms for _ in range(64)]
+        sums = np.concatenate(drawn)
+        sums[0] = terms.sum()  # as observed
+    differences = np.abs(sums)
     p = float(np.mean(differences >= differences[0] - 1e-12))
     return p, float(np.sort(differences)[-math.ceil(0.05 * differences.size)])
 
