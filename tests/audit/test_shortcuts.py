@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from bldml.audit.checks.features import SOURCES, binned, one_hot
 from bldml.audit.checks.shortcuts import (
+    ERROR_ABOVE,
     FOLDS,
     WARNING_ABOVE,
     Shortcut,
@@ -18,10 +21,12 @@ from bldml.audit.checks.shortcuts import (
     _select,
     find_shortcuts,
     report_shortcuts,
+    shortcut_verdict,
 )
 from bldml.audit.examine import FileRecord, Row
 from bldml.dataset.metadata import Metadata
 from bldml.dataset.samples import Sample
+from bldml.metrics.estimates import Estimate, Interval
 
 Change = Callable[[Row, np.random.Generator], Row]
 
@@ -164,6 +169,25 @@ def test_a_large_set_is_tested_on_photographs_of_many_units(monkeypatch: pytest.
     assert (kept // 20).tolist() == [unit for unit in range(30) for _ in range(2)]
     rare = [replace(row, sample=replace(row.sample, class_name="healthy")) for row in rows[36:]]
     assert all(one.estimate.value is None for one in find_shortcuts(rows[:36] + rare, range(600), "BLD"))
+
+
+LIMITS = st.sampled_from([0.4, (WARNING_ABOVE + ERROR_ABOVE) / 2, 0.9])  # nothing, a warning, an error
+
+
+@given(st.lists(LIMITS, min_size=len(SOURCES), max_size=len(SOURCES)))
+def test_whatever_the_table_calls_an_error_or_a_warning_is_a_finding(lows: list[float]) -> None:
+    """A family of metadata that is an error is not hidden by all metadata together, which are only a warning."""
+    shortcuts = [
+        Shortcut(source, Estimate(0.95, Interval(low, 1.0, ""))) for source, low in zip(SOURCES, lows, strict=True)
+    ]
+    findings = report_shortcuts(shortcuts, "BLD")
+    verdicts = {shortcut_verdict(shortcut).partition(":")[0] for shortcut in shortcuts}
+    severities = {finding.severity for finding in findings}
+    assert ("error" in verdicts) == ("error" in severities)
+    assert not verdicts & {"error", "warning"} or severities & {"error", "warning"}
+    for shortcut in shortcuts:
+        if shortcut_verdict(shortcut).startswith("error"):
+            assert any(shortcut.source.phrase in finding.title + finding.text for finding in findings)
 
 
 def test_too_few_say_nothing() -> None:

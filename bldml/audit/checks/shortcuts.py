@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from bldml.audit.checks.features import SOURCES, Features, Source
 from bldml.audit.examine import Row
-from bldml.audit.findings import AuditFinding, Severity
+from bldml.audit.findings import SEVERITIES, AuditFinding, Severity
 from bldml.io.text import number, plain
 from bldml.metrics.auroc import estimate_auroc
 from bldml.metrics.estimates import Estimate, undefined
@@ -113,10 +113,14 @@ def report_shortcuts(shortcuts: Sequence[Shortcut], positive_class: str) -> list
     by_name = {shortcut.source.name: shortcut for shortcut in shortcuts}
     if not by_name:
         return []
-    reported = [by_name[name] for name in ("metadata", "name", "border", *EXPECTED)]
-    if by_name["metadata"].low <= WARNING_ABOVE:
-        # With all metadata together, uninformative columns can hide one informative family.
-        reported[:1] = [by_name[name] for name in FAMILIES]
+    metadata = by_name["metadata"]
+    # With all metadata together, uninformative columns can hide one informative family.
+    hidden = [
+        family
+        for family in (by_name[name] for name in FAMILIES)
+        if metadata.low <= WARNING_ABOVE or SEVERITIES.index(_severity(family)) < SEVERITIES.index(_severity(metadata))
+    ]
+    reported = [metadata, *hidden, *(by_name[name] for name in ("name", "border", *EXPECTED))]
     return [_finding(shortcut, by_name, positive_class) for shortcut in reported if shortcut.low > WARNING_ABOVE]
 
 
