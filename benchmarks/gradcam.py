@@ -53,7 +53,7 @@ def by_other_maps(checkpoint_path: Path, photographs: Path, masks: Path) -> dict
     load_weights(model, checkpoint)
     samples = read_unlabelled(photographs).splits["predict"]
     found = find_masks(masks, samples)
-    maps = {sample.name: predict_with_map(model, sample.path, header.temperature)[1] for sample in samples}
+    maps = {sample.name: predict_with_map(model, sample.path, header)[1] for sample in samples}
     unit = {name: cam / cam.sum() for name, cam in maps.items() if cam.sum() > 0}
     total = np.sum(list(unit.values()), axis=0)
     rows: dict[str, Row] = {}

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from bldml.dataset.files import show_path
 from bldml.dataset.images import UnreadableImage, load_rgb
 from bldml.errors import CheckpointError, DatasetError
-from bldml.training.checkpoint import Checkpoint
+from bldml.training.checkpoint import Checkpoint, Header
 from bldml.training.module import LeafClassifier
 from bldml.training.transforms import evaluation_image
 
@@ -48,10 +48,10 @@ def load_weights(model: LeafClassifier, checkpoint: Checkpoint) -> None:
         ) from error
 
 
-def predict_with_map(model: LeafClassifier, path: Path, temperature: float) -> tuple[float, Map]:
+def predict_with_map(model: LeafClassifier, path: Path, header: Header) -> tuple[float, Map]:
     """Return the calibrated probability of the positive class, in [0, 1], and the Grad-CAM map of one photograph.
 
-    The photograph is decoded and resized as in evaluations. The temperature is that of the checkpoint, greater than 0.
+    The photograph is decoded and resized as in evaluations. Temperature and offset are those of its header.
 
     Raises:
         UnreadableImage: The photograph cannot be read.
@@ -61,7 +61,7 @@ def predict_with_map(model: LeafClassifier, path: Path, temperature: float) -> t
     if not math.isfinite(logit):
         message = f"The model gives no finite output for {show_path(path)}: its training diverged."
         raise CheckpointError(message, "model-diverged", path=path)
-    return float(torch.sigmoid(torch.tensor(logit, dtype=torch.float64) / temperature)), cam
+    return float(header.operating_point.probabilities([logit])[0]), cam
 
 
 def grad_cam(model: LeafClassifier, image: Tensor) -> tuple[float, Map]:

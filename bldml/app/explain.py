@@ -150,7 +150,7 @@ def _explain(
     rows, thumbnails = [], []
     for number, sample in enumerate(tqdm(samples, desc="Explaining", unit="photo", leave=False, disable=None), 1):
         try:
-            probability, cam = predict_with_map(model, sample.path, checkpoint.header.temperature)
+            probability, cam = predict_with_map(model, sample.path, checkpoint.header)
             photograph = load_rgb(sample.path)
         except UnreadableImage as error:
             message = f"The photograph {show_path(sample.path)} cannot be read: {error.reason}."
@@ -243,7 +243,7 @@ def make_pictures(
             if row.path not in names and row.path not in left_out:
                 files = f"{len(names) + 1:03}.jpg", f"{len(names) + 1:03}_seen.jpg"
                 try:
-                    _, cam = predict_with_map(model, paths[row.path], header.temperature)
+                    _, cam = predict_with_map(model, paths[row.path], header)
                     photograph = load_rgb(paths[row.path], REPORT_SIDE)
                 except UnreadableImage as error:
                     left_out[row.path] = f"{show_path(row.path)}: {error.reason}"

@@ -13,6 +13,7 @@ from bldml.errors import ConfigError
 from bldml.metrics.checked import checked_pair, checked_probabilities, checked_scores
 
 TEMPERATURE_RANGE = (0.25, 10.0)
+CHI_SQUARED_95 = 3.841458820694124  # with one degree of freedom
 
 Floats = NDArray[np.float64]
 
@@ -24,10 +25,17 @@ class OperatingPoint:
     Args:
         threshold: Lowest calibrated probability that is predicted positive, in [0, 1].
         temperature: Divides the logit before the sigmoid, greater than 0; 1 changes nothing.
+        offset: Subtracted from the logit before that; 0 changes nothing. A loss that weights positives by w teaches
+            odds that are w times the true ones (Elkan 2001), so it is log(w).
     """
 
     threshold: float
     temperature: float
+    offset: float = 0.0
+
+    def probabilities(self, logits: ArrayLike) -> Floats:
+        """Return the calibrated probabilities of logits, both (n,)."""
+        return to_probabilities(np.asarray(logits, dtype=np.float64) - self.offset, self.temperature)
 
 
 @dataclass(frozen=True)
@@ -91,8 +99,9 @@ def to_probabilities(logits: ArrayLike, temperature: float = 1.0) -> Floats:
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float | None:
     """Return the temperature in [0.25, 10] with the lowest mean negative log-likelihood (Guo et al. 2017).
 
-    None if the data do not determine it: no photograph, one class only, every logit 0, or classes that a threshold
-    separates without error (a fit would only make the model overconfident).
+    None if the data do not determine it: no photograph, one class only, every logit 0, classes that a threshold
+    separates without error (a fit would only make the model overconfident), or a likelihood-ratio test that does not
+    tell it from 1 at the 5 % level (for few photographs a fit then harms more often than it helps).
 
     >>> round(fit_temperature([4.0, 4.0, 4.0, -4.0, -4.0, -4.0], [1, 1, 0, 0, 0, 1]), 3)
     5.771
@@ -114,7 +123,9 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float | None:
         beta = (low + high) / 2
         falls = float(np.mean(margin * _sigmoid(-beta * margin))) > 0
         low, high = (beta, high) if falls else (low, beta)
-    return 1 / ((low + high) / 2)
+    beta = (low + high) / 2
+    gain = float(np.sum(np.logaddexp(0, -margin) - np.logaddexp(0, -beta * margin)))
+    return 1 / beta if 2 * gain > CHI_SQUARED_95 else None
 
 
 def choose_threshold(labels: ArrayLike, probabilities: ArrayLike, criterion: ThresholdCriterion = BEST_F1) -> float:
@@ -155,16 +166,24 @@ def choose_threshold(labels: ArrayLike, probabilities: ArrayLike, criterion: Thr
 
 
 def choose_operating_point(
-    logits: ArrayLike, labels: ArrayLike, criterion: ThresholdCriterion = BEST_F1
+    logits: ArrayLike, labels: ArrayLike, criterion: ThresholdCriterion = BEST_F1, offset: float = 0.0
 ) -> OperatingPoint:
     """Fit the temperature (1 if not estimable), then choose the threshold on the calibrated probabilities.
 
+    Args:
+        logits: Of the network, (n,).
+        labels: 1 for the positive class, (n,).
+        criterion: For the threshold.
+        offset: Subtracted from the logits first; see `OperatingPoint`.
+
     >>> choose_operating_point([-1.0, -2.0, 1.0, 2.0], [0, 0, 1, 1])
-    OperatingPoint(threshold=0.5, temperature=1.0)
+    OperatingPoint(threshold=0.5, temperature=1.0, offset=0.0)
     """
-    temperature = fit_temperature(logits, labels)
+    shifted = checked_scores(logits, "logits") - offset
+    temperature = fit_temperature(shifted, labels)
     temperature = 1.0 if temperature is None else temperature
-    return OperatingPoint(choose_threshold(labels, to_probabilities(logits, temperature), criterion), temperature)
+    threshold = choose_threshold(labels, to_probabilities(shifted, temperature), criterion)
+    return OperatingPoint(threshold, temperature, offset)
 
 
 def counts_by_threshold(

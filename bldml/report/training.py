@@ -143,7 +143,7 @@ def _origin_of_temperature(data: RunData, temperature: float) -> str:
         return "not fitted: the validation split has one class only"
     if positive.min() > negative.max() or negative.min() > positive.max():
         return "not fitted: a threshold separates the validation classes without error"
-    return "not fitted"
+    return "not fitted: the validation split does not tell it from 1"
 
 
 def ledger_table(data: RunData) -> Table | None:

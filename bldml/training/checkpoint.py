@@ -58,6 +58,7 @@ class Header:
     versions: dict[str, str]  # of the software that wrote it
     settings: dict[str, Any]  # data settings and precision of the run, for evaluations without a configuration
     format: int = FORMAT  # version of this description
+    offset: float = 0.0  # subtracted from the logits first; version 0.1 wrote none
 
     @property
     def negative_class(self) -> str:
@@ -66,8 +67,8 @@ class Header:
 
     @property
     def operating_point(self) -> OperatingPoint:
-        """Threshold and temperature."""
-        return OperatingPoint(self.threshold, self.temperature)
+        """Threshold, temperature and offset."""
+        return OperatingPoint(self.threshold, self.temperature, self.offset)
 
 
 @dataclass(frozen=True)
@@ -144,11 +145,12 @@ def header_of(plain: Any) -> Header:
     if not isinstance(found, int) or found != FORMAT:
         raise ValueError(f"its format is {found!r}; this version of bldml reads {FORMAT}")
     names = [field.name for field in fields(Header)]
+    plain = {"offset": 0.0} | plain
     if missing := [name for name in names if name not in plain]:
         raise KeyError(f"{', '.join(missing)} missing")
     known: dict[str, Any] = {name: plain[name] for name in names}
     header = Header(**known | {name: tuple(known[name]) for name in ("mean", "std", "class_names")})
-    numbers = (header.threshold, header.temperature)
+    numbers = (header.threshold, header.temperature, header.offset)
     checks = {
         "backbone": header.backbone in get_args(BackboneName),
         "image_size": isinstance(header.image_size, int) and 1 <= header.image_size <= 4096,
@@ -156,7 +158,7 @@ def header_of(plain: Any) -> Header:
         "positive_class": header.positive_class in header.class_names,
         # This version has one normalisation; another would silently give wrong probabilities.
         "mean or std": (header.mean, header.std) == (MEAN, STD),
-        "threshold or temperature": all(isinstance(n, float) and math.isfinite(n) for n in numbers)
+        "threshold, temperature or offset": all(isinstance(n, float) and math.isfinite(n) for n in numbers)
         and 0 <= header.threshold <= 1
         and header.temperature > 0,
         "settings": isinstance(header.settings, dict) and _are_settings(header.settings.get("data")),

@@ -256,7 +256,10 @@ class LeafClassifier(LightningModule):
         # A diverged model has no operating point; early stopping ends such a run.
         self.operating_point = NO_POINT
         if bool(logits.isfinite().all()):
-            self.operating_point = choose_operating_point(logits.cpu().numpy(), labels.cpu().numpy(), self.criterion)
+            # The weighted loss shifted the logits by this much; without it, probabilities have the true prevalence.
+            offset = math.log(float(self.pos_weight))
+            found = choose_operating_point(logits.cpu().numpy(), labels.cpu().numpy(), self.criterion, offset)
+            self.operating_point = found
 
     def on_test_epoch_end(self) -> None:
         """Log the test metrics."""
@@ -306,7 +309,7 @@ class LeafClassifier(LightningModule):
         """
         rename_monitors(checkpoint)
         plain = checkpoint[KEY]
-        self.operating_point = OperatingPoint(plain["threshold"], plain["temperature"])
+        self.operating_point = OperatingPoint(plain["threshold"], plain["temperature"], plain.get("offset", 0.0))
         if "undescribed" in plain:
             return
         self.description = self.description or {name: plain[name] for name in DESCRIBED}

@@ -24,7 +24,6 @@ from bldml.io.atomic import write_atomically
 from bldml.io.documents import mapping_or_nothing
 from bldml.io.text import csv_text
 from bldml.metrics.assessment import EvaluationMetrics, evaluate
-from bldml.metrics.operating_point import to_probabilities
 from bldml.metrics.registry import canonical
 from bldml.run.folder import RunFolder
 from bldml.run.predictions import Prediction, write_metrics, write_predictions
@@ -166,7 +165,7 @@ class PredictionRecorder(Callback):
             message = f"For {not_finite} of {len(logits)} photographs this classifier's logit is not a finite number: "
             message += "it has diverged in training. Train again with a smaller --model.lr."
             raise CheckpointError(message, "model-diverged", found=not_finite, expected=0)
-        probabilities = to_probabilities(logits.numpy(), header.temperature)
+        probabilities = header.operating_point.probabilities(logits.numpy())
         labels = torch.cat(self._labels).numpy()
         class_of = {0: header.negative_class, 1: header.positive_class, UNLABELLED: ""}
         truths = [class_of[int(label)] for label in labels]

@@ -83,7 +83,7 @@ def test_overlay_is_the_grad_cam_of_the_photograph_beside_it(own: RunFolder, lea
     maps = []
     assert reporting.make_pictures(model, checkpoint, folder, [Sample(leaves / r.path, r.path) for r in rows]) == []
     for shown in read_gallery(folder):
-        _, cam = real_predict(model, leaves / shown.prediction.path, checkpoint.header.temperature)
+        _, cam = real_predict(model, leaves / shown.prediction.path, checkpoint.header)
         expected = np.asarray(overlay(load_rgb(leaves / shown.prediction.path), cam), dtype=np.float64)
         apart = np.abs(np.asarray(Image.open(shown.overlay), dtype=np.float64) - expected)
         assert apart.mean() < 8

@@ -25,7 +25,8 @@ from bldml.training.checkpoint import read_checkpoint
 from bldml.training.module import LeafClassifier
 from bldml.training.transforms import evaluation_image
 from tests.oracles import TOLERANCES, second_opinion
-from tests.support import REPOSITORY, SMALL, Bldml
+from tests.support import REPOSITORY, SMALL, THREE_LAYERS, Bldml
+from tests.three_layers import NAME
 
 NAMES = ("loss", *(metric.name for metric in shown_in("history")))
 
@@ -291,6 +292,28 @@ def test_split_folders_with_aliases_and_automatic_pos_weight(split_leaves: Path,
     assert float(checkpoint.state_dict["pos_weight"]) == 1.0
     rows = read_predictions(Path("lightning_logs/s/evaluations/test/predictions.csv"))
     assert {(row.path.split("/")[1], row.true_class) for row in rows} == {("BLD", "sick"), ("No_BLD", "sound")}
+
+
+def test_probabilities_of_a_weighted_loss_are_shifted_back(leaves: Path, bldml: Bldml) -> None:
+    """In test and explain alike, by the number in the checkpoint."""
+    fit = ("fit", *THREE_LAYERS, f"--data.root={leaves}", "--trainer.max_epochs=1", "--trainer.precision=32-true")
+    assert bldml(*fit, "--model.pos_weight=9", "--run_name=w").code == 0
+    run = Path("lightning_logs/w")
+    checkpoint = read_checkpoint(run / "checkpoints/best.ckpt")
+    assert checkpoint.header.offset == pytest.approx(math.log(9))
+    model = LeafClassifier(backbone=NAME, weights="none", image_size=64)
+    model.load_state_dict(checkpoint.state_dict)
+    rows = read_predictions(run / "evaluations/test/predictions.csv")
+    images = torch.stack([evaluation_image(load_rgb(leaves / row.path, 64), 64) for row in rows])
+    with torch.inference_mode():
+        logits = model.eval()(images).double()
+    expected = torch.sigmoid((logits - math.log(9)) / checkpoint.header.temperature)
+    assert [row.probability for row in rows] == pytest.approx(expected.tolist(), abs=1e-5)
+    explain = ("explain", "--ckpt_path", run / "checkpoints/best.ckpt", leaves / "BLD", "--output=cams", "--device=cpu")
+    assert bldml(*explain).code == 0
+    explained = {row["path"]: float(row["probability"]) for row in table(Path("cams/explanations.csv"))}
+    ours = {Path(row.path).name: row.probability for row in rows if row.true_class == "BLD"}
+    assert {name: explained[name] for name in ours} == pytest.approx(ours, abs=1e-5)
 
 
 def test_threshold_is_chosen_for_the_goal_given_on_validation(leaves: Path, bldml: Bldml) -> None:

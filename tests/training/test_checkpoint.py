@@ -123,7 +123,13 @@ def test_wrong_description_is_refused(change: dict[str, Any], words: str, tmp_pa
     assert words in caught.value.fields["reason"]
 
 
-@pytest.mark.parametrize("field", sorted(asdict(HEADER)))
+def test_a_header_of_before_has_no_offset(tmp_path: Path) -> None:
+    whole = content()
+    del whole[KEY]["offset"]
+    assert read_checkpoint(saved(tmp_path, whole)).header.offset == 0
+
+
+@pytest.mark.parametrize("field", sorted(set(asdict(HEADER)) - {"offset"}))
 def test_no_field_may_be_missing(field: str, tmp_path: Path) -> None:
     whole = content()
     del whole[KEY][field]
