@@ -58,13 +58,15 @@ class Cell:
         many = [ndtri((np.arange(n) + 0.5) / n) for n in ((labels.size - labels.sum()) * 200, labels.sum() * 200)]
         scores = np.concatenate([many[0], many[1] + distance])
         population = Scored(np.repeat([0, 1], [many[0].size, many[1].size]), self.probabilities(scores))
-        self.truth = {name: metric.value(population) for name, metric in METRICS.items() if name not in LEFT_OUT}
+        values = {name: metric.value(population) for name, metric in METRICS.items() if name not in LEFT_OUT}
+        self.truth = {name: value for name, value in values.items() if value is not None}
         rates = self.truth["sensitivity"], self.truth["specificity"]
         self.truth |= zip(("ppv at 5 %", "npv at 5 %"), _by_bayes(*rates), strict=True)
 
     def probabilities(self, scores: np.ndarray) -> np.ndarray:
         """Return calibrated probabilities."""
-        return expit(self.distance * scores - self.distance**2 / 2 + self.prior)
+        logits = self.distance * scores - self.distance**2 / 2 + self.prior
+        return np.asarray(expit(logits), dtype=np.float64)
 
     def draw(self, generator: np.random.Generator) -> np.ndarray:
         """Return the probabilities of one classifier."""
@@ -167,7 +169,7 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
             name: {
                 "worst": min(of.values()),
                 "mean": round(float(np.mean([*of.values()])), 3),
-                "cell": min(of, key=of.get),
+                "cell": min(of, key=of.__getitem__),
             }
             for name, of in sorted(shares.items())
         },
@@ -175,7 +177,7 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
             name: {
                 "worst": max(of.values()),
                 "mean": round(float(np.mean([*of.values()])), 3),
-                "cell": max(of, key=of.get),
+                "cell": max(of, key=of.__getitem__),
             }
             for name, of in sorted(sizes.items())
         },
