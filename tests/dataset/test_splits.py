@@ -1,7 +1,9 @@
 """What every split must hold, on drawn-up groups of any kind; and what is said when one cannot be."""
 
 import random
+import tracemalloc
 from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
+from bldml.dataset.duplicates.phash import NO_PHASH, PHASH_BYTES
 from bldml.dataset.samples import Collection, Sample
+from bldml.dataset.splitting.command import _read
 from bldml.dataset.splitting.groups import Join
 from bldml.dataset.splitting.partition import divide_groups, missing_classes
 from bldml.dataset.splitting.previous import Assignment, KeptAssignments
 from bldml.dataset.splitting.splits import SplitRequest, assign_samples
+from bldml.dataset.verify import Verified
 from bldml.errors import DatasetError
 from tests.support import mistake
 
@@ -335,3 +340,22 @@ def test_other_groups_than_before() -> None:
         assign_samples(ROOT, samples, {}, SplitRequest(), first)
     assert str(raised.value).count("(train)") == 3
     assert "… and 1 more" in str(raised.value)
+
+
+def test_what_was_read_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    def verify(samples: Sequence[Sample], *_: object) -> Iterator[Verified]:
+        for number, sample in enumerate(samples, 1):
+            yield Verified(sample, phash=np.full(PHASH_BYTES, number % 256, np.uint8))
+
+    monkeypatch.setattr("bldml.dataset.splitting.command.verify", verify)
+    samples = [Sample(ROOT / f"{i}.jpg", f"{i}.jpg") for i in range(2000)]
+    tracemalloc.start()
+    try:
+        results, phashes = _read(samples)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert [result.sample for result in results] == samples
+    assert all(result.phash is NO_PHASH for result in results)
+    assert phashes[:, 0].tolist() == [number % 256 for number in range(1, 2001)]
+    assert peak < (PHASH_BYTES + 300) * len(samples)

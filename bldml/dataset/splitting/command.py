@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from bldml.dataset.duplicates.bursts import burst_evidence, burst_groups
 from bldml.dataset.duplicates.find import Duplicates, find_duplicates
-from bldml.dataset.duplicates.phash import find_near_duplicates
+from bldml.dataset.duplicates.phash import NO_PHASH, PHASH_BYTES, PHashes, find_near_duplicates
 from bldml.dataset.files import shell_word, show_path, subfolders
 from bldml.dataset.folders import read_folders
 from bldml.dataset.manifest import to_manifest
@@ -67,13 +67,13 @@ def split_photographs(
     own, notes = _own_groups(group, names, root, gap_seconds)
     if request.folds != requested_folds:
         notes.append(f"The {request.folds} folds in {show_path(output)} are kept (--fresh starts over).")
-    results = _read(samples)
+    results, phashes = _read(samples)
     digests = {result.sample.name: result.digest for result in results if result.digest}
     if not digests:
         message = f"None of the {counted(len(samples), 'photograph')} in {show_path(root)} can be read."
         raise DatasetError(message, "photographs-all-unreadable", path=root, found=len(samples))
     kept = keep_assignments(previous, samples, digests, output) if previous else None
-    near_duplicates = find_near_duplicates(np.stack([result.phash for result in results]))
+    near_duplicates = find_near_duplicates(phashes)
     classes, sha256 = [sample.class_name for sample in samples], [result.digest for result in results]
     duplicates = find_duplicates(names, classes, sha256, near_duplicates)
     bursts: list[str] = []
@@ -92,9 +92,15 @@ def split_photographs(
     return "\n".join(lines + _describe_next(splits, output, request, bool(unreadable))) + "\n"
 
 
-def _read(samples: Sequence[Sample]) -> list[Verified]:
-    results = verify(samples, PHASH_SIZE, processors())
-    return list(tqdm(results, total=len(samples), desc="Reading photographs", unit="photo", leave=False, disable=None))
+def _read(samples: Sequence[Sample]) -> tuple[list[Verified], PHashes]:
+    """Return the results without their perceptual hashes, and these in one array, which takes a third of the memory."""
+    results, phashes = [], np.zeros((len(samples), PHASH_BYTES), np.uint8)
+    read = verify(samples, PHASH_SIZE, processors())
+    progress = tqdm(read, total=len(samples), desc="Reading photographs", unit="photo", leave=False, disable=None)
+    for i, result in enumerate(progress):
+        phashes[i] = result.phash
+        results.append(replace(result, phash=NO_PHASH))
+    return results, phashes
 
 
 def _own_groups(group: str, names: Sequence[str], root: Path, gap_seconds: float) -> tuple[list[str], list[str]]:
