@@ -64,7 +64,7 @@ def pairs_csv(result: AuditResult) -> str:
     ]
     split = {row.name: row.split for row in result.readable}
     label = {row.name: row.sample.class_name for row in result.readable}
-    return csv_text(PAIRS, [[*pair, *(of[name] for of in (split, label) for name in pair[1:3])] for pair in pairs])
+    return csv_text(PAIRS, [[kind, a, b, value, split[a], split[b], label[a], label[b]] for kind, a, b, value in pairs])
 
 
 def audit_json(result: AuditResult, version: str) -> str:

@@ -58,8 +58,9 @@ def read_folders(
     # The other splits are searched for a whole test split as well: a file that it only links to belongs to them.
     folders = [(split, folder) for split, place in places.items() for folder in subfolders(place)]
     found = search_folders(root, (folder for _, folder in folders))
-    in_flat_folder = [split for split in SPLITS if split != "test" or test_fraction > 0]
-    names = ["test"] if whole else in_flat_folder if "" in places else list(places)
+    names = ["test"] if whole else list(places)
+    if "" in places and not whole:
+        names = [split for split in SPLITS if split != "test" or test_fraction > 0]
     read = {split: place for split, place in places.items() if split in ("", *names)}
     for place in {root, *read.values()}:
         ignored.update(_loose_files(place))

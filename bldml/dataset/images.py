@@ -300,7 +300,10 @@ def _apply(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.I
 
 
 def resize_to_square(image: Image.Image | ResizedImage, side: int) -> ResizedImage:
-    """Resize a whole upright RGB image to a square of `side` pixels, whatever its aspect ratio; may be read-only."""
+    """Resize a whole upright RGB image to a square of `side` pixels, whatever its aspect ratio.
+
+    An array of this size is returned unchanged; the result may be read-only.
+    """
     if isinstance(image, np.ndarray):
         if image.shape == (side, side, 3):
             return image

@@ -97,7 +97,10 @@ def _given(names: Texts, texts: Texts) -> dict[str, str]:
 
 
 def with_fold(collection: Collection, fold: int, manifest: Path) -> Collection:
-    """Return the collection with one fold as val and all other non-test photographs as train, or raise DatasetError."""
+    """Return the collection with one fold as val and all other non-test photographs as train.
+
+    A fold that does not exist, or a non-test photograph without a fold, is a DatasetError.
+    """
     rest = [sample for split in ("train", "val") for sample in collection.splits.get(split, ())]
     known = sorted({collection.folds[s.name] for s in rest if s.name in collection.folds}, key=lambda f: (len(f), f))
     if str(fold) not in known:

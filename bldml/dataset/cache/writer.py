@@ -65,7 +65,7 @@ class ShardWriter:
         expected: Expected number of images, at least 1.
 
     Raises:
-        NoSpace, OSError: They would not fit, or the folder cannot be written to; `add` too.
+        NoSpace, OSError: They would not fit, or the folder cannot be written to; `add` and `finish` too.
     """
 
     def __init__(self, folder: Path, name: str, side: int, expected: int) -> None:

@@ -26,7 +26,10 @@ class _Blade(NamedTuple):
 
 
 def draw_leaf(diseased: bool, size: int, generator: np.random.Generator) -> Image.Image:
-    """Draw one photograph of a beech leaf in RGB: landscape, portrait or square, the longer side of `size` pixels."""
+    """Draw one photograph of a beech leaf in RGB; the generator is the only source of randomness.
+
+    The longer side has `size` pixels, the shorter 3/4 of it, or both are equal.
+    """
     short = round(size * 3 / 4)
     height, width = ((short, size), (size, short), (size, size))[generator.choice(3, p=[0.45, 0.35, 0.2])]
     blade = _place_blade(height, width, generator)
