@@ -102,5 +102,5 @@ def caution_with_rest(data: RunData, evaluation: Evaluation) -> str:
     rest = evaluation.without(evidence.related).assess(data.classes)
     estimates = {"sensitivity": rest.at_threshold["sensitivity"], "specificity": rest.at_threshold["specificity"]}
     estimates["AUROC"] = rest.overall["auroc"]
-    values = (f"{name} {number(estimate.value)} {interval_text(estimate)}" for name, estimate in estimates.items())
+    values = (f"{name} {number(one.value)} {interval_text(one)}".rstrip() for name, one in estimates.items())
     return f"{text} Without them, on {counted(rest.n, 'photograph')}: {', '.join(values)}."

@@ -441,7 +441,9 @@ def test_what_photographs_are_is_said_by_their_role(tmp_path: Path, bare: None) 
     shutil.rmtree(run.evaluation("site"))
     page = Page(write_report(run))
     assert "Summary Caution: 20 of these 40 photographs are training or validation photographs" in page.words
-    assert "Test set. The test split of this run was not evaluated." in page.words
+    assert "Test set. No set is recorded to be the test split of this run." in page.words, "val may be it"
+    assert "performance on photographs unlike these is unknown. No set is recorded to be external;" in page.words
+    assert "External validation. No set is recorded to be external." in page.words
 
 
 def test_without_any_evaluation(tmp_path: Path, bare: None) -> None:

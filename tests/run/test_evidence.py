@@ -5,6 +5,7 @@ from pathlib import Path
 from bldml.metrics.assessment import evaluate
 from bldml.metrics.checked import Classes
 from bldml.metrics.operating_point import OperatingPoint
+from bldml.report.claims import caution_with_rest
 from bldml.run.evidence import Evidence, evidence_of
 from bldml.run.folder import RunFolder
 from bldml.run.photographs import PhotographRow
@@ -20,8 +21,10 @@ def row(path: str, split: str, content: str) -> PhotographRow:
     return PhotographRow(path, split, "BLD", "", 0, 0, "", "", content * 32)
 
 
-def evidence(provenance: Provenance, *paths: str, photographs: tuple[PhotographRow, ...] = ()) -> Evidence:
-    """Of an evaluation of a run with the test photographs t0 and t1, of which t0 is like one of train."""
+def case(
+    provenance: Provenance, *paths: str, photographs: tuple[PhotographRow, ...] = ()
+) -> tuple[RunData, Evaluation]:
+    """An evaluation of a run with the test photographs t0 and t1, of which t0 is like one of train."""
     splits = {"a": "train", "t0": "test", "t1": "test"}
     data = RunData(
         run=RunFolder(Path("run")), config={}, environment={}, parameters=None, training_seconds=None, epochs=(),
@@ -31,7 +34,11 @@ def evidence(provenance: Provenance, *paths: str, photographs: tuple[PhotographR
     )  # fmt: skip
     rows = tuple(Prediction(path, "", "BLD", "BLD", 0.9) for path in paths)
     metrics = evaluate([1] * len(rows), [0.9] * len(rows), POINT)
-    return evidence_of(data, Evaluation(Path("run/evaluations/one"), rows, metrics, provenance, photographs, ()))
+    return data, Evaluation(Path("run/evaluations/one"), rows, metrics, provenance, photographs, ())
+
+
+def evidence(provenance: Provenance, *paths: str, photographs: tuple[PhotographRow, ...] = ()) -> Evidence:
+    return evidence_of(*case(provenance, *paths, photographs=photographs))
 
 
 def test_near_duplicates_found_beside_recorded_relatives_all_count() -> None:
@@ -55,3 +62,8 @@ def test_photographs_added_to_the_test_split_were_not_searched() -> None:
     known = {"train": 0, "val": 0, "test": 1}
     assert evidence(Provenance(role="test", known=known), "t1").searched
     assert not evidence(Provenance(role="test", known=known), "t1", "added").searched
+
+
+def test_others_of_one_class_have_one_estimate() -> None:
+    text = caution_with_rest(*case(Provenance(role="test"), "t0", "t1"))
+    assert text.endswith("specificity not estimable, AUROC not estimable.")
