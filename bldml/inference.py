@@ -100,7 +100,8 @@ def grad_cam(model: LeafClassifier, image: Tensor) -> tuple[float, Map]:
 def class_activation_map(activations: Tensor, gradient: Tensor) -> Map:
     """Return the sum of the channels, each weighted by its mean gradient, with negative values set to 0.
 
-    Activations and gradient of the logit are (channels, rows, columns), the map float32 (rows, columns) in [0, 1].
+    Activations and gradient of the logit are (channels, rows, columns), finite; the map is float32 (rows, columns) in
+    [0, 1].
 
     >>> activations = torch.tensor([[[1.0, 2.0]], [[3.0, 0.0]]])
     >>> gradient = torch.tensor([[[1.0, 1.0]], [[-1.0, 0.0]]])
@@ -116,7 +117,7 @@ def class_activation_map(activations: Tensor, gradient: Tensor) -> Map:
 
 
 def overlay(photograph: Image.Image, cam: Map) -> Image.Image:
-    """Return an RGB image of the upright photograph under its heat map, without metadata."""
+    """Return the upright photograph under its map, (rows, columns) in [0, 1]: RGB, of its size, without metadata."""
     # 8 bits are enough for display, and a photograph of 200 megapixels then needs no gigabytes.
     small = Image.fromarray(np.round(cam * 255).astype(np.uint8))
     level = small.resize(photograph.size, Image.Resampling.BILINEAR)

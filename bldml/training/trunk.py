@@ -104,7 +104,7 @@ class FeatureCache:
         self._batches: dict[tuple[str, ...], Tensor] = {}
 
     def get(self, names: Sequence[str], key: Key, compute: Callable[[], Tensor], device: torch.device) -> Tensor:
-        """Return the features of photographs with these names, computed now or when `Trunk.key` was the same."""
+        """Return the features of these photographs, on the device; computed unless cached under this `Trunk.key`."""
         if key != self._key:
             self.clear()
             self._key = key
