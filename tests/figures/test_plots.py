@@ -18,7 +18,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 
-from bldml.errors import RunError
+from bldml.errors import RunError, UsageError
 from bldml.figures import plots
 from bldml.figures import style as figures
 from bldml.metrics.checked import Classes
@@ -192,7 +192,7 @@ def test_file_that_cannot_be_written_is_a_run_error(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(RunError, match="taken"):
         figures.save(figure, tmp_path / "taken", "a")
-    with pytest.raises(RunError, match="path separator"):
+    with pytest.raises(UsageError, match="path separator"):
         figures.save(figure, tmp_path, "../a")
 
 
