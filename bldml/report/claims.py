@@ -55,9 +55,9 @@ def name_of(evidence: Evidence, name: str) -> str:
 def caution(evidence: Evidence) -> str:
     """Say what makes the metrics optimistic; empty if nothing is known to."""
     if evidence.role == "training":
-        return "Caution: the classifier was trained on these photographs, so the metrics are optimistic."
+        return "Caution: the classifier was trained on these photographs, so the metrics may be optimistic."
     if evidence.role == "validation":
-        return "Caution: epoch and operating point were chosen on these photographs, so the metrics are optimistic."
+        return "Caution: epoch and operating point were chosen on these photographs, so the metrics may be optimistic."
     all_photographs, related = f"of these {counted(evidence.n, 'photograph')}", sum(evidence.relatives.values())
     parts = []
     if evidence.seen:
@@ -70,7 +70,7 @@ def caution(evidence: Evidence) -> str:
         kinds = ", ".join(f"{RELATIVES[kind]}: {n:,}" for kind, n in evidence.relatives.items())
         of = "others" if parts else all_photographs
         parts.append(f"{related:,} {of} {have} among the training and validation photographs ({kinds})")
-    return f"Caution: {', and '.join(parts)}, so the metrics are optimistic." if parts else ""
+    return f"Caution: {', and '.join(parts)}, so the metrics may be optimistic." if parts else ""
 
 
 def independence(evidence: Evidence) -> str:
