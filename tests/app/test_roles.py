@@ -1,5 +1,6 @@
 """What an evaluation's photographs are to the run, through the real command line: by contents, never by a name."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -68,8 +69,10 @@ def test_the_runs_own_photographs_under_any_name(own: RunFolder, bldml: Bldml) -
     page = (own.path / "report.html").read_text(encoding="utf-8")
     assert "External set" not in page
     assert "early_look (" not in page, "no other set in the table of photographs"
-    ledger = (own.path / "tables" / "run" / "ledger.csv").read_text(encoding="utf-8")
-    assert "test, again" in ledger, "the same photographs looked at twice"
+    with (own.path / "tables" / "run" / "ledger.csv").open(encoding="utf-8", newline="") as file:
+        names = [row["Evaluation"].split(", ") for row in csv.DictReader(file)]
+    # Other tests may have evaluated the run before it was copied.
+    assert any({"test", "again"} <= set(found) for found in names), "the same photographs looked at twice"
 
 
 def test_training_photographs_are_refused_as_a_test(own: RunFolder, bldml: Bldml) -> None:
