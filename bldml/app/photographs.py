@@ -28,7 +28,7 @@ from bldml.errors import DatasetError, RunError
 from bldml.io.atomic import write_atomically
 from bldml.io.text import counted, first_few
 from bldml.run.folder import RunFolder
-from bldml.run.photographs import PhotographRow, differences, photographs_text, read_photograph_table
+from bldml.run.photographs import PhotographRow, described, differences, photographs_text, read_photograph_table
 from bldml.run.provenance import DIGEST_DIGITS
 from bldml.training.checkpoint import Checkpoint
 from bldml.training.data.reading import PreparedData
@@ -39,12 +39,21 @@ WAY_OUT = "`python -m bldml audit` shows them; `python -m bldml split` keeps the
 
 
 def rows_of(data: PreparedData) -> Iterator[PhotographRow]:
-    """Yield one row per photograph."""
+    """Yield one row per photograph, split after split."""
+    bursts = iter(data.bursts())
     for split, samples in data.collection.splits.items():
         contents = data.contents_of(split)
-        for sample, m, digest in zip(samples, contents.metadata, contents.digests, strict=True):
-            described = (m.width, m.height, m.camera, m.taken) if m else (0, 0, "", "")
-            yield PhotographRow(sample.name, split, sample.class_name, sample.group, *described, digest)
+        for sample, metadata, digest in zip(samples, contents.metadata, contents.digests, strict=True):
+            yield PhotographRow(
+                path=sample.name,
+                split=split,
+                true_class=sample.class_name,
+                group=sample.group,
+                sha256=digest,
+                original_class=sample.original_class,
+                burst=next(bursts),
+                **described(metadata),
+            )
 
 
 def photographs_table(data: PreparedData) -> str:

@@ -1,22 +1,22 @@
 """Examination of one photograph: its metadata, what its pixels look like, its perceptual hash."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from bldml.dataset.border import measure_border
 from bldml.dataset.duplicates.phash import NO_PHASH, PHash, perceptual_hash
 from bldml.dataset.images import UnreadableImage, load_rgb
 from bldml.dataset.metadata import Metadata, read_metadata
 from bldml.dataset.samples import Sample
 from bldml.io.system import sha256_of
 
-VERSION = 1  # of the measurements; a new one makes stored records invalid
+VERSION = 2  # of the measurements; a new one makes stored records invalid
 TARGET = 256  # pixels; a JPEG is decoded at the smallest scale that keeps at least twice this size
 THUMBNAIL = 16  # pixels a side
-BORDER_SIDE, BORDER = 64, 4  # side of the resized image in pixels, and width of its border
 SHARPNESS_SIDE = 256  # pixels of the longer side; a larger photograph is shrunk to it
 _LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
@@ -33,7 +33,6 @@ class FileRecord:
     metadata: Metadata | None = None  # None if not even the size in pixels can be read
     phash: PHash = field(default_factory=lambda: NO_PHASH)
     thumbnail: Thumbnail | None = None  # the aspect ratio is not kept
-    border: tuple[float, ...] = ()  # mean and standard deviation of R, G and B in the outer 6 % of the frame, 0 to 255
     sharpness: float = 0.0  # variance of the Laplacian of the grey image at 256 pixels, from grey levels 0 to 255
     brightness: float = 0.0  # mean grey level, 0 to 255
 
@@ -69,29 +68,16 @@ def examine_file(path: Path) -> FileRecord:
     except OSError as error:
         return FileRecord("", size, error.strerror or str(error))
     sharpness, brightness = _sharpness_and_brightness(picture)
+    metadata = read_metadata(path)
     return FileRecord(
         digest,
         size,
-        metadata=read_metadata(path),
+        metadata=metadata and replace(metadata, border=measure_border(picture)),
         phash=perceptual_hash(picture),
         thumbnail=np.asarray(picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)),
-        border=_border(picture),
         sharpness=sharpness,
         brightness=brightness,
     )
-
-
-def _border(picture: Image.Image) -> tuple[float, ...]:
-    """Return mean and standard deviation of the colours in the border, as in `FileRecord.border`.
-
-    >>> _border(Image.new("RGB", (90, 60), (200, 100, 50)))
-    (200.0, 100.0, 50.0, 0.0, 0.0, 0.0)
-    """
-    pixels = np.asarray(picture.resize((BORDER_SIDE, BORDER_SIDE), Image.Resampling.BOX), dtype=np.float32)
-    inside = np.zeros((BORDER_SIDE, BORDER_SIDE), dtype=bool)
-    inside[BORDER:-BORDER, BORDER:-BORDER] = True
-    edge = pixels[~inside]
-    return tuple(round(float(value), 3) for value in (*edge.mean(axis=0), *edge.std(axis=0)))
 
 
 def _sharpness_and_brightness(picture: Image.Image) -> tuple[float, float]:

@@ -16,6 +16,7 @@ import numpy as np
 import PIL
 
 from bldml.audit.examine import THUMBNAIL, VERSION, FileRecord
+from bldml.dataset.border import BORDER_VERSION
 from bldml.dataset.duplicates.phash import PHASH_BYTES, PHASH_VERSION
 from bldml.dataset.files import show_path
 from bldml.dataset.metadata import Metadata
@@ -25,7 +26,7 @@ from bldml.io.locks import Lock, Taken
 from bldml.io.system import hash_of_path, sha256_of
 
 NAME = "examined.jsonl"
-_HEADER = json.dumps({"examined_by": [VERSION, PHASH_VERSION, PIL.__version__]})
+_HEADER = json.dumps({"examined_by": [VERSION, PHASH_VERSION, BORDER_VERSION, PIL.__version__]})
 _METADATA = {field.name for field in fields(Metadata)}
 
 Key = tuple[str, int, int]  # hash of the real path, size in bytes, modification time in ns
@@ -141,7 +142,6 @@ def _line(key: Key, record: FileRecord) -> bytes:
         "digest": record.digest,
         "metadata": None if record.metadata is None else asdict(record.metadata),
         "pictures": pictures,
-        "border": record.border,
         "light": [record.sharpness, record.brightness],
     }
     text = json.dumps(content, separators=(",", ":")).encode()
@@ -162,10 +162,9 @@ def _parse(line: bytes) -> tuple[Key, FileRecord] | None:
     record = FileRecord(
         content["digest"],
         size,
-        metadata=None if metadata is None else Metadata(**metadata),
+        metadata=None if metadata is None else Metadata(**metadata | {"border": tuple(metadata["border"])}),
         phash=pictures[:PHASH_BYTES],
         thumbnail=pictures[PHASH_BYTES:].reshape(THUMBNAIL, THUMBNAIL, 3),
-        border=tuple(content["border"]),
         sharpness=content["light"][0],
         brightness=content["light"][1],
     )

@@ -16,11 +16,13 @@ from bldml.dataset.duplicates.phash import PHASH_BYTES, PHash, PHashes
 from bldml.dataset.metadata import Metadata
 
 DIGEST_BYTES = 32  # of a SHA-256
+BORDER_NUMBERS = 7  # of `measure_border`, stored in hundredths
+_NO_BORDER = 2**16 - 1
 
 _ROW = np.dtype(
     [
         ("kind", np.int32), ("width", np.int64), ("height", np.int64), ("taken", "S19"), ("subsec", "S9"),
-        ("quantization", np.float64),
+        ("quantization", np.float64), ("border", np.uint16, BORDER_NUMBERS),
     ]
 )  # fmt: skip
 _KIND = ("camera", "format", "mode", "frames", "orientation", "has_gps", "icc")  # fields that many files have alike
@@ -112,11 +114,13 @@ class MetadataTable(Sequence[Metadata | None]):
             part = copy(self)
             part._rows = self._rows[index]
             return part
-        number, width, height, taken, subsec, quantization = self._rows[index].item()
+        number, width, height, taken, subsec, quantization, stored = self._rows[index].item()
         kind = self._kinds[number]
         if kind is None:
             return None
-        return Metadata(width, height, taken=taken.decode(), subsec=subsec.decode(), quantization=quantization, **kind)
+        times = {"taken": taken.decode(), "subsec": subsec.decode()}
+        border = () if stored[0] == _NO_BORDER else tuple(value / 100 for value in stored.tolist())
+        return Metadata(width, height, **times, quantization=quantization, border=border, **kind)
 
     def aspects(self) -> npt.NDArray[np.float64]:
         """Return the ratio of width to height of each upright photograph; 1 where it is unknown."""
@@ -133,7 +137,8 @@ class MetadataTable(Sequence[Metadata | None]):
         number = self._numbers.setdefault(tuple(kind.values()), len(self._kinds))
         if number == len(self._kinds):
             self._kinds.append(kind)
-        self._rows[index] = (number, m.width, m.height, m.taken, m.subsec, m.quantization)
+        border = [round(100 * value) for value in m.border] or [_NO_BORDER] * BORDER_NUMBERS
+        self._rows[index] = (number, m.width, m.height, m.taken, m.subsec, m.quantization, border)
 
 
 class Contents:

@@ -77,7 +77,7 @@ def read_folders(
         label = class_name(folder.name, aliases)
         for path in photographs.photographs:
             split = own_split or ("test" if whole else split_of(path.relative_to(folder), val_fraction, test_fraction))
-            splits[split].append(_sample(path, root, label))
+            splits[split].append(_sample(path, root, label, class_name(folder.name)))
     return Collection(root, splits, +ignored, tuple(heif))
 
 
@@ -133,5 +133,5 @@ def _loose_files(folder: Path) -> Counter[str]:
     return counts
 
 
-def _sample(path: Path, root: Path, label: str) -> Sample:
-    return Sample(path, escape_path(path.relative_to(root)), label)
+def _sample(path: Path, root: Path, label: str, original: str = "") -> Sample:
+    return Sample(path, escape_path(path.relative_to(root)), label, original_class=original)

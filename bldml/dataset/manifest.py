@@ -62,7 +62,8 @@ def read_manifest(
             rows_of[real] = number
             name = escape_path(path.relative_to(root) if path.is_relative_to(root) else path)
             group = escape_text(without_apostrophe(row.get("group", "")))
-            sample = Sample(path, name, class_name(without_apostrophe(label), aliases), group)
+            label = without_apostrophe(label)
+            sample = Sample(path, name, class_name(label, aliases), group, class_name(label))
             splits.setdefault(split, Samples(root)).append(sample)
             names.append(name)
             digests.append(digest)

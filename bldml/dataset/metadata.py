@@ -1,4 +1,4 @@
-"""Read the metadata of a photograph: size, camera, time, encoding.
+"""Read the metadata of a photograph: size, camera, time, encoding; and, from its pixels, the measured border.
 
 Location and owner of the camera are never read, only whether the file contains a location.
 """
@@ -37,6 +37,7 @@ class Metadata:
     has_gps: bool = False  # whether the file contains the location
     icc: str = ""  # name of the embedded colour profile; empty if there is none
     quantization: float = 0.0  # mean of a JPEG's first quantisation table, higher for lower quality; 0 for others
+    border: tuple[float, ...] = ()  # see `dataset.border.measure_border`; empty if not measured
 
 
 def read_metadata(path: Path) -> Metadata | None:

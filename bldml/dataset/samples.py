@@ -27,6 +27,7 @@ class Sample:
     name: str  # path below the data folder as text for a table (see `files.escape_path`); identifies the sample
     class_name: str = ""  # name of its class after aliases; empty where unknown
     group: str = ""  # group (tree, site, burst) that must not be divided; empty where unknown
+    original_class: str = field(default="", compare=False)  # before aliases: its folder's or the manifest's name
 
 
 class Samples(Sequence[Sample]):
@@ -39,7 +40,7 @@ class Samples(Sequence[Sample]):
         self.root = root
         self.names = Texts()
         self._groups = Texts()
-        self._classes: list[str] = []
+        self._classes: list[tuple[str, str]] = []  # after and before aliases
         self._class = array("i")  # its number
         self._elsewhere: dict[int, Path] = {}
         for sample in samples:
@@ -49,9 +50,10 @@ class Samples(Sequence[Sample]):
         """Append a sample."""
         if str(self._path(sample.name)) != str(sample.path):
             self._elsewhere[len(self)] = sample.path
-        if sample.class_name not in self._classes:
-            self._classes.append(sample.class_name)
-        self._class.append(self._classes.index(sample.class_name))
+        classes = sample.class_name, sample.original_class
+        if classes not in self._classes:
+            self._classes.append(classes)
+        self._class.append(self._classes.index(classes))
         self._groups.append(sample.group)
         self.names.append(sample.name)
 
@@ -67,7 +69,8 @@ class Samples(Sequence[Sample]):
             return [self[number] for number in range(*index.indices(len(self)))]
         name = self.names[index]
         path = self._elsewhere.get(index) or self._path(name)
-        return Sample(path, name, self._classes[self._class[index]], self._groups[index])
+        class_name, original_class = self._classes[self._class[index]]
+        return Sample(path, name, class_name, self._groups[index], original_class)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and len(self) == len(other) and all(map(eq, self, other))

@@ -4,9 +4,10 @@ import stat
 from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
+from bldml.dataset.border import measure_border
 from bldml.dataset.cache.writer import ImageCache
 from bldml.dataset.duplicates.phash import NO_PHASH, PHash, perceptual_hash
 from bldml.dataset.images import UnreadableImage, load_rgb
@@ -56,6 +57,7 @@ def _verify_one(sample: Sample, target_size: int, cache: ImageCache | None) -> V
         photograph = load_rgb(sample.path, target_size)
         digest = digest or sha256_of(sample.path)
         metadata, phash = read_metadata(sample.path), perceptual_hash(photograph)
+        metadata = metadata and replace(metadata, border=measure_border(photograph))
         if cache is not None:
             cache.add(digest, photograph, metadata, phash)
         return Verified(sample, digest, metadata=metadata, phash=phash)

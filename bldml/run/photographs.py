@@ -2,10 +2,11 @@
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from bldml.errors import RunError
 from bldml.io.text import first_few, with_apostrophe, without_apostrophe
@@ -27,6 +28,9 @@ class PhotographRow:
         camera: Maker and model; empty where unknown.
         taken: Local time, ISO 8601; empty where unknown.
         sha256: Of the file's content, hexadecimal; empty where unknown.
+        original_class: Class name before aliases; empty where unknown.
+        burst: Name of the first photograph of its burst; empty if it is not in one, or where unknown.
+        format, mode, frames, orientation, has_gps, icc, quantization, border: As in `dataset.metadata.Metadata`.
     """
 
     path: str
@@ -38,6 +42,16 @@ class PhotographRow:
     camera: str
     taken: str
     sha256: str = ""
+    original_class: str = ""
+    burst: str = ""
+    format: str = ""
+    mode: str = ""
+    frames: int = 1
+    orientation: int = 0
+    has_gps: bool = False
+    icc: str = ""
+    quantization: float = 0.0
+    border: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,15 +80,40 @@ class Description:
 
 
 _COLUMNS = tuple(field.name for field in fields(PhotographRow))
+_REQUIRED = _COLUMNS[: _COLUMNS.index("original_class")]  # 0.1 wrote no others
+_GUARDED = ("true_class", "group", "camera", "original_class", "icc")  # with an apostrophe where a spreadsheet needs it
+_PARSERS: dict[str, Callable[[str], object]] = {
+    "width": lambda cell: int(cell or 0),
+    "height": lambda cell: int(cell or 0),
+    "frames": int,
+    "orientation": int,
+    "has_gps": lambda cell: bool(int(cell)),
+    "quantization": float,
+    "border": lambda cell: tuple(map(float, cell.split())),
+}
+
+
+def described(metadata: object | None) -> dict[str, Any]:
+    """Return what a row takes over from the metadata of a file, as keyword arguments; sizes of 0 without any."""
+    names = ("width", "height", "camera", "taken", *_COLUMNS[_COLUMNS.index("format") :])
+    if metadata is None:
+        return {"width": 0, "height": 0, "camera": "", "taken": ""}
+    return {name: getattr(metadata, name) for name in names}
 
 
 def photographs_text(rows: Iterable[PhotographRow]) -> str:
     """Return the table as CSV; text that a spreadsheet would take for a formula gets an apostrophe in front."""
-    lines: list[Sequence[object]] = [_COLUMNS]
-    for row in rows:
-        names, size = map(with_apostrophe, (row.true_class, row.group)), (row.width or "", row.height or "")
-        lines.append((row.path, row.split, *names, *size, with_apostrophe(row.camera), row.taken, row.sha256))
-    return to_csv(lines)
+    return to_csv([_COLUMNS, *([_cell(name, getattr(row, name)) for name in _COLUMNS] for row in rows)])
+
+
+def _cell(name: str, value: Any) -> object:
+    if name in _GUARDED:
+        return with_apostrophe(value)
+    if name in ("width", "height"):
+        return value or ""
+    if name == "border":
+        return " ".join(f"{number:g}" for number in value)
+    return int(value) if name == "has_gps" else value
 
 
 def read_photograph_table(path: Path) -> list[PhotographRow]:
@@ -94,7 +133,7 @@ def read_photograph_table(path: Path) -> list[PhotographRow]:
         raise RunError(
             f"{path} is not CSV in UTF-8: {error}.", "photograph-table-damaged", path=path, reason=str(error)
         ) from error
-    missing = [column for column in _COLUMNS if column not in header]
+    missing = [column for column in _REQUIRED if column not in header]
     if missing:
         message = f"{path} is not a table of photographs: column {', '.join(missing)} missing in row 1."
         raise RunError(message, "photograph-table-foreign", path=path, expected=missing)
@@ -102,10 +141,10 @@ def read_photograph_table(path: Path) -> list[PhotographRow]:
     for number, cells in enumerate(rows, 2):
         row = dict(zip(header, cells, strict=False))
         try:
-            width, height = (int(row[side] or 0) for side in ("width", "height"))
-            texts = {key: without_apostrophe(row[key]) for key in ("true_class", "group", "camera")}
-            texts |= {key: row[key] for key in ("path", "split", "taken", "sha256")}
-            found.append(PhotographRow(width=width, height=height, **texts))
+            cells_of: dict[str, Any] = {name: row[name] for name in _COLUMNS if name in header}
+            cells_of |= {name: without_apostrophe(cells_of[name]) for name in _GUARDED if name in cells_of}
+            cells_of |= {name: parse(cells_of[name]) for name, parse in _PARSERS.items() if name in cells_of}
+            found.append(PhotographRow(**cells_of))
         except (KeyError, ValueError) as error:
             message = f"{path}, row {number}, cannot be read. Correct the row or remove the file."
             raise RunError(message, "photograph-row-wrong", path=path, row=number) from error

@@ -35,7 +35,9 @@ def test_border_is_of_the_border_alone(tmp_path: Path) -> None:
     picture = Image.new("RGB", (640, 480), (10, 200, 30))
     picture.paste((250, 0, 0), (60, 45, 580, 435))
     picture.save(tmp_path / "a.png")
-    assert examine_file(tmp_path / "a.png").border == (10, 200, 30, 0, 0, 0)
+    metadata = examine_file(tmp_path / "a.png").metadata
+    assert metadata is not None
+    assert metadata.border == (10, 200, 30, 0, 0, 0, 0)
 
 
 def test_blur_lowers_sharpness_and_size_does_not_count(tmp_path: Path) -> None:
@@ -78,7 +80,7 @@ def test_a_second_audit_decodes_nothing(tmp_path: Path, leaves: Path, monkeypatc
         assert [row.name for row in again] == [row.name for row in first]
         for one, two in zip(first, again, strict=True):
             assert one.file.metadata == two.file.metadata
-            assert (one.file.digest, one.file.border) == (two.file.digest, two.file.border)
+            assert (one.file.digest, one.file.metadata) == (two.file.digest, two.file.metadata)
             assert (one.file.sharpness, one.file.brightness) == (two.file.sharpness, two.file.brightness)
             assert one.file.thumbnail is not None
             assert two.file.thumbnail is not None

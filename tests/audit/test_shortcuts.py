@@ -41,13 +41,13 @@ def plain_rows(count: int, seed: int, change: Change = lambda row, _: row) -> li
         metadata = Metadata(
             4000, 3000, str(generator.choice(["Canon", "Nikon", "Apple"])), f"2024-06-{day:02}T{hour:02}:00:00",
             format="JPEG", mode="RGB", quantization=float(generator.choice([4.0, 6.5])),
+            border=tuple(generator.uniform(0, 255, 7)),
         )  # fmt: skip
         record = FileRecord(
             f"{number:064x}",
             int(generator.integers(10**6, 3 * 10**6)),
             metadata=metadata,
             thumbnail=generator.integers(0, 256, (16, 16, 3), dtype=np.uint8),
-            border=tuple(generator.uniform(0, 255, 6)),
             sharpness=100.0,
             brightness=120.0,
         )
@@ -78,7 +78,7 @@ def plant_time(row: Row, generator: np.random.Generator) -> Row:
 
 def plant_border(row: Row, generator: np.random.Generator) -> Row:
     red = generator.normal(200 if is_ill(row) else 100, 30)
-    return replace(row, file=replace(row.file, border=(red, *row.file.border[1:])))
+    return with_metadata(row, border=(red, *row.metadata.border[1:]))
 
 
 def plant_name(row: Row, _: np.random.Generator) -> Row:

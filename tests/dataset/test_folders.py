@@ -174,9 +174,14 @@ def test_whole_takes_a_flat_folder_undivided(tmp_path: Path) -> None:
 def test_aliases_and_names_of_classes(tmp_path: Path) -> None:
     nfc, nfd = (unicodedata.normalize(form, "Blätter") for form in ("NFC", "NFD"))
     put(tmp_path, "1_BLD/a.jpg", "rust/b.jpg", " No_BLD/c.jpg", f"{nfc}/d.jpg", f"{nfd}/e.jpg", "+/f.jpg", "=1/g.jpg")
-    found = everything(
-        read_folders(tmp_path, aliases={"1_BLD": "BLD", "rust": "BLD", "No_BLD": "sound", nfd: "leaves"})
+    collection = read_folders(tmp_path, aliases={"1_BLD": "BLD", "rust": "BLD", "No_BLD": "sound", nfd: "leaves"})
+    originals = {sample.name: sample.original_class for sample in collection.samples()}
+    assert (originals["rust/b.jpg"], originals[r"\x20No_BLD/c.jpg"], originals[f"{nfd}/e.jpg"]) == (
+        "rust",
+        "No_BLD",
+        nfc,
     )
+    found = everything(collection)
     assert {name: label for name, (label, _) in found.items()} == {
         "1_BLD/a.jpg": "BLD",
         "rust/b.jpg": "BLD",

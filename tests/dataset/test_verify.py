@@ -6,11 +6,14 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from bldml.dataset.border import measure_border
+from bldml.dataset.images import load_rgb
 from bldml.dataset.metadata import read_metadata
 from bldml.dataset.samples import Sample
 from bldml.dataset.verify import Verified, verify
@@ -37,8 +40,11 @@ def test_order_and_digests(workers: int, tmp_path: Path) -> None:
     # More than two portions of 32 a worker, and a last one that is not full.
     samples = photographs(tmp_path / "p", 32 * workers * 2 + 5)
     results = list(verify(samples, 64, workers))
-    assert results == [Verified(s, digest(s.path), metadata=read_metadata(s.path)) for s in samples]
-    assert all(result.metadata is not None for result in results)
+    for sample, result in zip(samples, results, strict=True):
+        metadata = read_metadata(sample.path)
+        assert metadata is not None
+        metadata = replace(metadata, border=measure_border(load_rgb(sample.path, 64)))
+        assert result == Verified(sample, digest(sample.path), metadata=metadata)
     assert len({result.digest for result in results}) == len(samples)
 
 

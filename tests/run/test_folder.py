@@ -403,12 +403,18 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         read_metrics(tmp_path)
 
 
-def test_unwritable_folder_is_named(read_only_folder: Path) -> None:
+@pytest.fixture
+def written() -> EvaluationMetrics:
+    """Metrics, computed before the rights to import SciPy are given up."""
+    return metrics()
+
+
+def test_unwritable_folder_is_named(written: EvaluationMetrics, read_only_folder: Path) -> None:
     for folder in (read_only_folder / "test", read_only_folder / "run" / "old.csv"):
         with mistake("folder-not-makable", path=folder):
             write_predictions(folder / "predictions.csv", [])
         with mistake("folder-not-makable", path=folder):
-            write_metrics(folder, metrics())
+            write_metrics(folder, written)
 
 
 # Metrics

@@ -14,11 +14,21 @@ def test_table_round_trip_with_hostile_text(tmp_path: Path) -> None:
         ROW,
         replace(ROW, path="ü,\"'.jpg", true_class="=1+1", group="@x", camera="-cmd|' /C calc'!A0", taken=""),
         replace(ROW, width=0, height=0, camera=""),
+        replace(ROW, original_class="=rust", burst="a.jpg", format="MPO", mode="RGB", frames=2, orientation=6),
+        replace(ROW, has_gps=True, icc="@Display P3", quantization=4.25, border=(12.5, 0, 255, 1.05, 0, 3, 0.31)),
     ]
     path = tmp_path / "photographs.csv"
     path.write_text(photographs_text(rows), encoding="utf-8")
     assert read_photograph_table(path) == rows
     assert not [cell for cell in path.read_text().replace("\n", ",").split(",") if cell[:1] in ("=", "@", "-")]
+
+
+def test_table_of_version_0_1(tmp_path: Path) -> None:
+    path = tmp_path / "photographs.csv"
+    header, line = photographs_text([ROW]).splitlines()
+    n = header.split(",").index("sha256") + 1
+    path.write_text(f"{','.join(header.split(',')[:n])}\n{','.join(line.split(',')[:n])}\n")
+    assert read_photograph_table(path) == [ROW]
 
 
 def test_damaged_table_names_the_row(tmp_path: Path) -> None:

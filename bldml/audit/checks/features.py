@@ -98,7 +98,7 @@ def compression(rows: Sequence[Row]) -> Features:
 
 def border(rows: Sequence[Row]) -> Features:
     """Return mean and standard deviation of the border's colours, (n, 6)."""
-    return np.array([row.file.border for row in rows], dtype=float)
+    return np.array([row.metadata.border[:6] for row in rows], dtype=float)
 
 
 def thumbnail_pixels(rows: Sequence[Row]) -> Features:

@@ -24,6 +24,7 @@ import numpy.typing as npt
 import PIL
 from PIL import Image, features
 
+from bldml.dataset.border import BORDER_VERSION
 from bldml.dataset.contents import DIGEST_BYTES, Digests, MetadataTable
 from bldml.dataset.duplicates.phash import PHASH_BYTES, PHASH_VERSION, PHash
 from bldml.dataset.files import show_path
@@ -46,7 +47,7 @@ def cache_name(side: int, target_size: int) -> str:
     """
     libraries = [PIL.__version__, *(str(features.version(name)) for name in ("libjpeg_turbo", "littlecms2"))]
     known = [field.name for field in fields(Metadata)]
-    version = repr((CACHE_VERSION, PHASH_VERSION, target_size, libraries, known))
+    version = repr((CACHE_VERSION, PHASH_VERSION, BORDER_VERSION, target_size, libraries, known))
     return f"{side}px-{hashlib.sha256(version.encode()).hexdigest()[:8]}"
 
 

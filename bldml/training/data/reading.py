@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from bldml.dataset.cache.writer import ImageCache, describe_cache
 from bldml.dataset.contents import Contents
+from bldml.dataset.duplicates.bursts import burst_groups
 from bldml.dataset.files import show_path
 from bldml.dataset.samples import Collection, Sample, dataset_digest
 from bldml.dataset.verify import Verified, verify
@@ -46,6 +47,13 @@ class PreparedData:
     def dataset_digests(self) -> dict[str, str]:
         """Dataset digest of each split: SHA-256 of its contents and classes."""
         return {k: dataset_digest(v, self.contents_of(k).digests) for k, v in self.collection.splits.items()}
+
+    def bursts(self) -> list[str]:
+        """Return the name of the first photograph of the burst of each, split after split; empty outside a burst."""
+        names = [sample.name for sample in self.collection.samples()]
+        bursts = burst_groups(names, self.contents.metadata)
+        sizes = Counter(bursts)
+        return [burst if sizes[burst] > 1 else "" for burst in bursts]
 
     def class_counts(self) -> tuple[int, int]:
         """Return the numbers of negative and positive training photographs."""
