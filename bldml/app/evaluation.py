@@ -26,21 +26,33 @@ from bldml.app.messages import (
     report_excluded,
     say_warning,
 )
-from bldml.app.photographs import check_external, check_unseen, compare_with_training, seen_by, write_excluded
+from bldml.app.photographs import (
+    check_external,
+    check_unseen,
+    compare_with_training,
+    rows_of,
+    seen_by,
+    write_excluded,
+)
 from bldml.dataset.files import escape_path, shell_word, show_path
 from bldml.dataset.samples import SPLITS
 from bldml.errors import ConfigError, RunError
 from bldml.inference import load_weights
 from bldml.io.atomic import write_atomically
 from bldml.io.documents import mapping_or_nothing
-from bldml.report.claims import caution_with_rest
+from bldml.metrics.assessment import EvaluationMetrics
+from bldml.metrics.checked import units_of
+from bldml.report.claims import caution_with_rest, without_leaf
+from bldml.run.baselines import baselines_of, compute_baselines
 from bldml.run.folder import RunFolder
 from bldml.run.ledger import LedgerEntry, append_entry
-from bldml.run.photographs import read_photograph_table
+from bldml.run.photographs import PhotographRow, read_photograph_table
+from bldml.run.predictions import write_metrics
 from bldml.run.provenance import DIGEST_DIGITS, ROLES, Provenance, count_known, role_of
 from bldml.run.reader import read_run
 from bldml.training.checkpoint import DATA_SETTINGS, Checkpoint, Header, read_checkpoint, software_versions
 from bldml.training.data.datamodule import LeafDataModule
+from bldml.training.data.reading import PreparedData
 from bldml.training.lightning_internals import disarm
 from bldml.training.module import LeafClassifier
 from bldml.training.recording import PredictionRecorder
@@ -185,6 +197,8 @@ def run_evaluation(
         device = device_name(trainer.strategy.root_device)
         seconds = round(time.monotonic() - start, 3)
         recorder.write(len(datamodule.photographs.samples(split)))
+        if recorder.metrics is not None:
+            write_metrics(folder, _with_baselines(recorder, datamodule.photographs, checkpoint, split))
     finally:
         if made:
             with suppress(OSError):  # removes only empty folders
@@ -198,6 +212,25 @@ def run_evaluation(
     if recorder.metrics is not None:
         _enter_in_ledger(checkpoint, folder.name, split, provenance.dataset_fingerprint, recorder.metrics.n)
         sys.stdout.write(format_metrics(split, recorder.metrics, checkpoint.header))
+
+
+def _with_baselines(
+    recorder: PredictionRecorder, data: PreparedData, checkpoint: Checkpoint, split: str
+) -> EvaluationMetrics:
+    """Return the metrics with what is reached without the leaf, if the checkpoint is in a run that records it."""
+    metrics, run = recorder.metrics, RunFolder.of_checkpoint(checkpoint.path)
+    assert metrics is not None
+    training: list[PhotographRow] = []
+    if run is not None and split != "train":
+        with suppress(RunError):  # a run of an older version, or one without its table
+            training = [row for row in read_photograph_table(run.photographs) if row.split == "train"]
+    if not training:
+        return metrics
+    rows = [row for row in rows_of(data) if row.split == split]
+    units = units_of([row.group for row in rows], len(rows))
+    positive = checkpoint.header.positive_class
+    found = compute_baselines(training, rows, recorder.labels, recorder.probabilities, units, positive)
+    return replace(metrics, baselines=found.to_plain(metrics.intervals["auroc"]["unit"]))
 
 
 def _describe(datamodule: LeafDataModule, checkpoint: Checkpoint, split: str, *, external: bool) -> Provenance:
@@ -251,7 +284,7 @@ def _enter_in_ledger(checkpoint: Checkpoint, name: str, split: str, digest: str,
 
 
 def say_cautions(run: RunFolder, names: Sequence[str]) -> None:
-    """Print what makes the metrics of these evaluations optimistic, as the report says it."""
+    """Print what makes the metrics of these evaluations optimistic, and what the leaf adds, as the report says it."""
     try:
         data = read_run(run)
     except RunError:  # another evaluation of the run is damaged, which its report names
@@ -259,6 +292,9 @@ def say_cautions(run: RunFolder, names: Sequence[str]) -> None:
     for evaluation in data.evaluations:
         is_asked = evaluation.name in names and evaluation.role != "validation"
         if is_asked and (text := caution_with_rest(data, evaluation)):
+            sys.stdout.write(f"\n{evaluation.name}: {text}\n")
+        found = baselines_of(data, evaluation) if is_asked else None
+        if found and (text := without_leaf(found)):
             sys.stdout.write(f"\n{evaluation.name}: {text}\n")
 
 

@@ -1,6 +1,7 @@
 """Examination of one photograph: its metadata, what its pixels look like, its perceptual hash."""
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from bldml.dataset.images import UnreadableImage, load_rgb
 from bldml.dataset.metadata import Metadata, read_metadata
 from bldml.dataset.samples import Sample
 from bldml.io.system import sha256_of
+from bldml.run.photographs import PhotographRow, described
 
 VERSION = 2  # of the measurements; a new one makes stored records invalid
 TARGET = 256  # pixels; a JPEG is decoded at the smallest scale that keeps at least twice this size
@@ -54,6 +56,12 @@ class Row:
     def metadata(self) -> Metadata:
         """Metadata of the file; width and height are 0 if they cannot be read."""
         return self.file.metadata or Metadata(0, 0)
+
+    @cached_property
+    def photograph(self) -> PhotographRow:
+        """What a run records of the photograph."""
+        sample = self.sample
+        return PhotographRow(sample.name, self.split, sample.class_name, sample.group, **described(self.metadata))
 
 
 def examine_file(path: Path) -> FileRecord:

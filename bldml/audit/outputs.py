@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
 
-from bldml.audit.checks.shortcuts import shortcut_verdict
 from bldml.audit.findings import DEFAULT_SPLIT_NOTE
 from bldml.audit.result import AuditResult
 from bldml.dataset.files import show_path
 from bldml.io.system import hash_of_path
 from bldml.io.text import Cell, counted, csv_text
 from bldml.report.tables import estimate_cells
+from bldml.run.baselines import verdict_of
 
 PHOTOGRAPHS = (
     "path", "sha256", "bytes", "format", "mode", "width", "height", "orientation", "frames", "icc", "quantization",
@@ -87,7 +87,7 @@ def audit_json(result: AuditResult, version: str) -> str:
             {
                 "source": shortcut.source.name,
                 **dict(zip(("auroc", "low", "high", "method"), estimate_cells(shortcut.estimate), strict=True)),
-                "verdict": shortcut_verdict(shortcut),
+                "verdict": verdict_of(shortcut.source.name, shortcut.estimate),
             }
             for shortcut in result.shortcuts
         ],

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bldml.io.text import counted
 from bldml.metrics.checked import Units, are_clustered
-from bldml.metrics.estimates import Estimate
+from bldml.metrics.estimates import Estimate, plain_limits
 from bldml.metrics.metric import Metric, Scored
 from bldml.metrics.operating_point import OperatingPoint
 from bldml.metrics.proportions import predictive_values
@@ -18,6 +18,7 @@ from bldml.metrics.registry import METRICS, canonical, shown_in
 SCHEMA = 2  # of metrics.json; 1 had no intervals, and 0.1 wrote none
 _OWN = ("n", "n_positive", "threshold", "temperature")
 _NESTED = ("at_threshold", "at_0.5")
+_OPTIONAL = ("intervals", "baselines")
 FEW_GROUPS = 8  # benchmarks/coverage.py simulates as many or more
 PREVALENCES = (0.01, 0.05, 0.10, 0.30)
 
@@ -39,6 +40,7 @@ class EvaluationMetrics:
         at_half: The same at 0.5.
         intervals: `low`, `high`, `method` and `unit` (group or photograph) of each metric, by name; nested as in
             metrics.json. Without an interval the limits are None, and the method is the reason. Empty if not computed.
+        baselines: What metadata and image border alone reach, as `run.baselines.Baselines` writes it; empty if unknown.
     """
 
     n: int
@@ -49,12 +51,12 @@ class EvaluationMetrics:
     at_threshold: Values
     at_half: Values
     intervals: dict[str, Any] = field(default_factory=dict)
+    baselines: dict[str, Any] = field(default_factory=dict)
 
     def to_plain(self) -> dict[str, Any]:
         """Return the mapping that is written to metrics.json."""
         nested: dict[str, Any] = dict(zip(_NESTED, (self.at_threshold, self.at_half), strict=True))
-        if self.intervals:
-            nested["intervals"] = self.intervals
+        nested |= {name: getattr(self, name) for name in _OPTIONAL if getattr(self, name)}
         return {"schema": SCHEMA} | {key: getattr(self, key) for key in _OWN} | self.overall | nested
 
     @classmethod
@@ -71,15 +73,15 @@ class EvaluationMetrics:
             raise ValueError(f"its schema is {schema!r}, this version of bldml reads {SCHEMA}")
         if missing := [key for key in (*_OWN, *_NESTED) if key not in plain]:
             raise ValueError(f"{', '.join(missing)} missing")
-        nested, intervals = [plain[key] for key in _NESTED], plain.get("intervals", {})
-        if not all(isinstance(one, dict) for one in (*nested, intervals)):
-            raise ValueError("at_threshold, at_0.5 and intervals must be mappings")
-        overall = {key: plain[key] for key in plain if key not in (*_OWN, *_NESTED, "schema", "intervals")}
+        nested, optional = [plain[key] for key in _NESTED], {name: plain.get(name, {}) for name in _OPTIONAL}
+        if not all(isinstance(one, dict) for one in (*nested, *optional.values())):
+            raise ValueError(f"{', '.join((*_NESTED, *_OPTIONAL))} must be mappings")
+        overall = {key: plain[key] for key in plain if key not in (*_OWN, *_NESTED, *_OPTIONAL, "schema")}
         if schema < SCHEMA:
             overall.pop("calibration_intercept", None)  # had a value with probabilities of 0 and 1
         own = {key: plain[key] for key in _OWN}
         renamed, at_threshold, at_half = map(_renamed, (overall, *nested))
-        return cls(**own, overall=renamed, at_threshold=at_threshold, at_half=at_half, intervals=intervals)
+        return cls(**own, overall=renamed, at_threshold=at_threshold, at_half=at_half, **optional)
 
 
 def _renamed(values: Values) -> Values:
@@ -106,7 +108,7 @@ def evaluate(
     def limits(scored: Scored, *, at_threshold: bool) -> Limits:
         unit = "group" if are_clustered(scored.units) else "photograph"
         chosen = (metric for metric in shown if metric.needs_threshold == at_threshold)
-        return {metric.name: _plain_limits(metric.estimate(scored), unit) for metric in chosen}
+        return {metric.name: plain_limits(metric.estimate(scored), unit) for metric in chosen}
 
     intervals: dict[str, Any] = {}
     if groups is not None:
@@ -123,12 +125,6 @@ def evaluate(
         at_half=at(half),
         intervals=intervals,
     )
-
-
-def _plain_limits(estimate: Estimate, unit: str) -> dict[str, float | str | None]:
-    interval = estimate.interval
-    low, high, method = (interval.low, interval.high, interval.method) if interval else (None, None, estimate.note)
-    return {"low": low, "high": high, "method": method, "unit": unit}
 
 
 @dataclass(frozen=True)

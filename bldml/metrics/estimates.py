@@ -1,8 +1,10 @@
 """An estimate with its 95 % interval."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 Z = NormalDist().inv_cdf(0.975)
 NO_VARIANCE = "no variance to be estimated from these photographs"
@@ -38,6 +40,23 @@ class Estimate:
         if self.value is None or self.interval is None:
             return None
         return self.interval.low, self.value, self.interval.high
+
+
+def plain_limits(estimate: Estimate, unit: str) -> dict[str, float | str | None]:
+    """Return low, high, method and unit for metrics.json; without an interval, the reason stands for the method."""
+    interval = estimate.interval
+    low, high, method = (interval.low, interval.high, interval.method) if interval else (None, None, estimate.note)
+    return {"low": low, "high": high, "method": method, "unit": unit}
+
+
+def to_estimate(plain: Mapping[str, Any]) -> Estimate:
+    """Return the estimate of a value with its `plain_limits`.
+
+    >>> to_estimate({"value": 0.9, "low": None, "high": None, "method": "no variance", "unit": "group"})
+    Estimate(value=0.9, interval=None, note='no variance')
+    """
+    value, low, high, method = (plain[name] for name in ("value", "low", "high", "method"))
+    return Estimate(value, None, method) if low is None else Estimate(value, Interval(low, high, method))
 
 
 def undefined(note: str) -> Estimate:

@@ -2,6 +2,7 @@
 
 from bldml.io.text import counted, number, plain
 from bldml.report.tables import interval_text
+from bldml.run.baselines import Baselines, verdict_of
 from bldml.run.evidence import Evidence, Kind, evidence_of
 from bldml.run.reader import Evaluation, RunData
 
@@ -87,6 +88,25 @@ def independence(evidence: Evidence) -> str:
         searched
         if evidence.searched
         else "Whether they have relatives among the training and validation photographs was not searched for."
+    )
+
+
+def without_leaf(found: Baselines) -> str:
+    """Say how well the class is predicted without the leaf, and whether the classifier is shown to do better."""
+    if found.best is None:
+        return f"Whether the class is predicted without the leaf could not be tested: {found.advantage.note}."
+    best, advantage = found.sources[found.best], found.advantage
+    text = (
+        f"Without the leaf: predicted from {found.best.phrase} alone, the AUROC is {number(best.value)} "
+        f"{interval_text(best)}".rstrip()
+        + f" ({verdict_of(found.best.name, best)})."
+    )
+    difference = f"{number(advantage.value)} {interval_text(advantage)}".rstrip()
+    if found.is_exceeded:
+        return f"{text} The classifier's AUROC is higher by {difference}."
+    return (
+        f"{text} The classifier's AUROC minus this one is {difference}, which is not above 0 beyond chance: it is not "
+        "shown that the classifier looks at the leaf."
     )
 
 

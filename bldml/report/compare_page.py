@@ -1,4 +1,4 @@
-"""Write a comparison: one page, two CSV tables, one LaTeX file, and the figure for a paper."""
+"""Write a comparison: one page, CSV tables, one LaTeX file, and the figure for a paper."""
 
 from pathlib import Path
 
@@ -19,11 +19,14 @@ from bldml.report.tables import (
     table_tex,
     text_table,
 )
+from bldml.run.baselines import baselines_of, verdict_of
 from bldml.run.evidence import evidence_of
+
+ENDS = ("", "_low", "_high", "_method")
 
 
 def write_comparison(comparison: Comparison, folder: Path, *, version: str) -> list[Path]:
-    """Write `comparison.html`, `comparison.csv`, `differences.csv`, `comparison.tex` and `figures/roc.*`.
+    """Write `comparison.html`, its tables as CSV files, `comparison.tex` and `figures/roc.*`.
 
     The folder is created if it is missing; a previous comparison in it is overwritten, file by file.
 
@@ -36,6 +39,7 @@ def write_comparison(comparison: Comparison, folder: Path, *, version: str) -> l
     from bldml.figures import plots, style
 
     runs, costs, differences = runs_table(comparison), costs_table(comparison), differences_table(comparison)
+    without_leaf = leaf_table(comparison)
     figure = plots.roc([(run.name, run.labels, run.probabilities) for run in comparison.runs])
     areas = "; ".join(f"{run.name} {number(run.value('auroc'))}" for run in comparison.runs)
     explained = notes(comparison)
@@ -50,6 +54,7 @@ def write_comparison(comparison: Comparison, folder: Path, *, version: str) -> l
         verdict=verdict(comparison),
         runs=runs,
         costs=costs,
+        without_leaf=without_leaf,
         differences=differences,
         figure=style.to_svg(figure, title="ROC curves of all runs", description=f"Area under each curve: {areas}."),
         notes=explained,
@@ -57,7 +62,8 @@ def write_comparison(comparison: Comparison, folder: Path, *, version: str) -> l
     contents = {
         "comparison.csv": table_csv(runs),
         "differences.csv": table_csv(differences),
-        "comparison.tex": "\n".join(table_tex(table) for table in (runs, costs, differences))
+        **({"without_leaf.csv": table_csv(without_leaf)} if without_leaf else {}),
+        "comparison.tex": "\n".join(table_tex(table) for table in (runs, costs, differences, without_leaf) if table)
         + "".join(f"% {plain(note)}\n" for note in explained),
         "comparison.html": page,
     }
@@ -93,7 +99,7 @@ def runs_table(comparison: Comparison) -> Table:
             ]
         )
     names = ["run", "backbone", "evaluation", "n", "n_positive", "n_groups", "tp", "fp", "fn", "tn"]
-    names += [f"{one.name}{part}" for one in metrics for part in ("", "_low", "_high", "_method")]
+    names += [f"{one.name}{part}" for one in metrics for part in ENDS]
     names += [f"letters_{family}" for family in FAMILIES]
     names += ["parameters", "checkpoint_bytes", "images_per_second", "device", "training_seconds"]
     reference = comparison.reference
@@ -104,6 +110,28 @@ def runs_table(comparison: Comparison) -> Table:
     )
     header = ("Run", *(one.label for one in metrics), "Letters, accuracy", "Letters, AUROC")
     return Table("runs", caption, header, tuple(rows), (names, raw), footnotes.all)
+
+
+def leaf_table(comparison: Comparison) -> Table | None:
+    """Return the best baseline that does not see the leaf, and each run's advantage over it; None if not recorded."""
+    notes, rows, raw = Footnotes(), [], []
+    for run in comparison.runs:
+        found = baselines_of(run.data, run.evaluation)
+        if found is None or found.best is None:
+            continue
+        best = found.sources[found.best]
+        shown = "yes" if found.is_exceeded else "no"
+        cells = (estimate_entry(best, notes), estimate_entry(found.advantage, notes), Entry(shown))
+        rows.append((Entry(run.name), Entry(found.best.title, verdict_of(found.best.name, best)), *cells))
+        raw.append([run.name, found.best.name, *estimate_cells(best), *estimate_cells(found.advantage), shown])
+    names = ("run", "source", *(f"{part}{end}" for part in ("auroc", "advantage") for end in ENDS), "shown")
+    caption = (
+        "The best of the baselines that do not see the leaf (metadata, image border), fitted on each run’s training "
+        "photographs. Where the advantage of a run is not above 0 beyond chance, it is not shown that the run looks at "
+        "the leaf."
+    )
+    header = ("Run", "Best baseline", "Its AUROC", "Advantage of the run", "Shown to exceed it")
+    return Table("without_leaf", caption, header, tuple(rows), (names, raw), notes.all) if rows else None
 
 
 def costs_table(comparison: Comparison) -> Table:
@@ -169,7 +197,7 @@ def differences_table(comparison: Comparison) -> Table:
 
 def verdict(comparison: Comparison) -> str:
     """Return what the tests of each family found, after what makes the comparison itself doubtful."""
-    found = [_caution(comparison), *(_verdict(comparison, family) for family in FAMILIES)]
+    found = [_caution(comparison), *(_verdict(comparison, family) for family in FAMILIES), _leaf_not_shown(comparison)]
     if not any(pair.tests[family].is_significant for pair in comparison.differences for family in FAMILIES):
         found.append("A higher value alone is no evidence that a run is better.")
     return " ".join(filter(None, found))
@@ -186,6 +214,13 @@ def _caution(comparison: Comparison) -> str:
     if related:
         parts.append(f"photographs of this set have relatives among those that trained or chose {', '.join(related)}")
     return f"Caution: {'; '.join(parts)}. The comparison is no evidence for new photographs." if parts else ""
+
+
+def _leaf_not_shown(comparison: Comparison) -> str:
+    """Say which runs are not shown to be better than a baseline that does not see the leaf; empty if all are."""
+    found = {run.name: baselines_of(run.data, run.evaluation) for run in comparison.runs}
+    names = [name for name, one in found.items() if one and one.best and not one.is_exceeded]
+    return f"Not shown to exceed a baseline that does not see the leaf: {', '.join(names)}." if names else ""
 
 
 def _verdict(comparison: Comparison, family: str) -> str:

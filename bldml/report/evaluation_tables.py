@@ -22,6 +22,7 @@ from bldml.report.tables import (
     precise_number,
     text_table,
 )
+from bldml.run.baselines import ERROR_ABOVE, WARNING_ABOVE, Baselines, verdict_of
 from bldml.run.provenance import Role
 from bldml.run.reader import Evaluation, RunData
 
@@ -100,6 +101,26 @@ def predictive_values_table(assessment: Assessment) -> Table:
     caption = "Predictive values at other prevalences (proportions of positives), at the operating point (Bayes’ rule)."
     names = ("prevalence", "score", *ESTIMATE_COLUMNS)
     return Table("predictive_values", caption, header, tuple(rows), (names, raw), notes.all)
+
+
+def baselines_table(found: Baselines) -> Table:
+    """Return the AUROC of each source that does not see the leaf."""
+    notes = Footnotes()
+    rows = tuple(
+        (Entry(source.title), estimate_entry(estimate, notes), Entry(verdict_of(source.name, estimate)))
+        for source, estimate in found.sources.items()
+    )
+    raw = [
+        [source.name, *estimate_cells(estimate), verdict_of(source.name, estimate)]
+        for source, estimate in found.sources.items()
+    ]
+    caption = (
+        "How well the class is predicted without the leaf: logistic regression, fitted on the training photographs and "
+        f"evaluated on these, 95 % intervals. Lower limit above {WARNING_ABOVE}: warning; above {ERROR_ABOVE}: error. "
+        "Other models may find more. The best of several is partly chance."
+    )
+    names = ("source", *ESTIMATE_COLUMNS, "verdict")
+    return Table("baselines", caption, ("Source", "AUROC", "Verdict"), rows, (names, raw), notes.all)
 
 
 def groups_table(assessment: Assessment, evaluation: Evaluation) -> Table | None:

@@ -15,6 +15,7 @@ from bldml.report.evaluation_tables import Assessed
 from bldml.report.figures import evaluation_figures, training_figure
 from bldml.report.html import page_template
 from bldml.report.tables import Table, write_tables
+from bldml.run.baselines import baselines_of
 from bldml.run.card import read_card
 from bldml.run.evidence import evidence_of
 from bldml.run.files import text_at
@@ -117,6 +118,9 @@ def _section(data: RunData, one: Assessed, budget: PictureBudget) -> dict[str, A
         evaluation_tables.predictive_values_table(assessment),
         evaluation_tables.groups_table(assessment, evaluation),
     ]
+    baselines = baselines_of(data, evaluation)
+    if baselines:
+        tables.append(evaluation_tables.baselines_table(baselines))
     pictures = read_gallery(evaluation.folder)
     gallery = [
         (title, [(one.prediction, budget.take((one.photograph, one.overlay))) for one in pictures if one.kind == kind])
@@ -126,6 +130,7 @@ def _section(data: RunData, one: Assessed, budget: PictureBudget) -> dict[str, A
         "evaluation": evaluation,
         "standing": claims.standing(evidence_of(data, evaluation)),
         "assessment": assessment,
+        "without_leaf": claims.without_leaf(baselines) if baselines else "",
         "differences": report_photographs.difference_sentences(data, evaluation),
         "tables": [table for table in tables if table],
         "figures": evaluation_figures(evaluation, assessment, data.classes, data.run.path / "figures"),

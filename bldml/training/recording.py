@@ -26,7 +26,7 @@ from bldml.io.text import csv_text
 from bldml.metrics.assessment import EvaluationMetrics, evaluate
 from bldml.metrics.registry import canonical
 from bldml.run.folder import RunFolder
-from bldml.run.predictions import Prediction, write_metrics, write_predictions
+from bldml.run.predictions import Prediction, write_predictions
 from bldml.training.checkpoint import Header, software_versions
 from bldml.training.data.loading import UNLABELLED
 from bldml.training.resume.job import SlurmJob
@@ -127,12 +127,18 @@ def measured(run: RunFolder) -> float | None:
 
 
 class PredictionRecorder(Callback):
-    """Collect the logits of one evaluation; write predictions.csv and, if labels are known, the metrics to a folder."""
+    """Collect the logits of one evaluation; write predictions.csv to a folder and, if labels are known, make metrics.
+
+    Attributes:
+        metrics: Content of metrics.json; None without labels, and before `write`.
+        labels, probabilities: Of the photographs, in the order of the table, (n,).
+    """
 
     def __init__(self, folder: Path, header: Header) -> None:
         super().__init__()
         self.folder, self.header = folder, header
         self.metrics: EvaluationMetrics | None = None
+        self.labels, self.probabilities = np.zeros(0, np.int64), np.zeros(0)
         self._logits: list[Tensor] = []
         self._labels: list[Tensor] = []
         self._names: list[str] = []
@@ -150,7 +156,7 @@ class PredictionRecorder(Callback):
     on_validation_batch_end = on_predict_batch_end = on_test_batch_end
 
     def write(self, expected: int) -> None:
-        """Write predictions and metrics of as many photographs as expected.
+        """Write the predictions of as many photographs as expected, and compute their metrics.
 
         Raises:
             RunError: Logits are missing; nothing was written.
@@ -176,7 +182,7 @@ class PredictionRecorder(Callback):
         write_predictions(self.folder / "predictions.csv", rows)
         if np.all(labels != UNLABELLED):
             self.metrics = evaluate(labels, probabilities, header.operating_point, self._groups)
-            write_metrics(self.folder, self.metrics)
+        self.labels, self.probabilities = labels, probabilities
 
 
 def record_environment(

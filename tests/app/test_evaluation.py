@@ -31,8 +31,12 @@ def test_bare_checkpoint_needs_no_config_and_gives_the_figures_of_the_run(
     outcome = bldml(verb, "--ckpt_path", bare, "--trainer.accelerator=cpu", "--data.num_workers=0")
     assert outcome.code == 0
     folder = bare.parent / "evaluations" / split
-    for name in ("predictions.csv", "metrics.csv", "metrics.json"):
+    for name in ("predictions.csv", "metrics.csv"):
         assert (folder / name).read_bytes() == (run / "evaluations" / split / name).read_bytes()
+    here, there = (json.loads((one / "metrics.json").read_text()) for one in (folder, run / "evaluations" / split))
+    # The training photographs, on which the baselines are fitted, are recorded in the run only.
+    assert "baselines" in there
+    assert here == {key: value for key, value in there.items() if key != "baselines"}
     assert "AUROC" in outcome.out
     assert str(folder) in outcome.out
     assert list(Path().iterdir()) == [], "nothing is written where the command was typed"

@@ -10,23 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from bldml.audit.checks.features import SOURCES, binned, one_hot
+from bldml.audit.checks.features import SOURCES
 from bldml.audit.checks.shortcuts import (
-    ERROR_ABOVE,
     FOLDS,
-    WARNING_ABOVE,
     Shortcut,
     _folds,
     _predict,
     _select,
     find_shortcuts,
     report_shortcuts,
-    shortcut_verdict,
 )
 from bldml.audit.examine import FileRecord, Row
 from bldml.dataset.metadata import Metadata
 from bldml.dataset.samples import Sample
 from bldml.metrics.estimates import Estimate, Interval
+from bldml.run.baselines import ERROR_ABOVE, WARNING_ABOVE, binned, one_hot, verdict_of
 
 Change = Callable[[Row, np.random.Generator], Row]
 
@@ -181,12 +179,12 @@ def test_whatever_the_table_calls_an_error_or_a_warning_is_a_finding(lows: list[
         Shortcut(source, Estimate(0.95, Interval(low, 1.0, ""))) for source, low in zip(SOURCES, lows, strict=True)
     ]
     findings = report_shortcuts(shortcuts, "BLD")
-    verdicts = {shortcut_verdict(shortcut).partition(":")[0] for shortcut in shortcuts}
+    verdicts = {verdict_of(shortcut.source.name, shortcut.estimate).partition(":")[0] for shortcut in shortcuts}
     severities = {finding.severity for finding in findings}
     assert ("error" in verdicts) == ("error" in severities)
     assert not verdicts & {"error", "warning"} or severities & {"error", "warning"}
     for shortcut in shortcuts:
-        if shortcut_verdict(shortcut).startswith("error"):
+        if verdict_of(shortcut.source.name, shortcut.estimate).startswith("error"):
             assert any(shortcut.source.phrase in finding.title + finding.text for finding in findings)
 
 

@@ -12,6 +12,7 @@ from bldml.audit.findings import AuditFinding, Severity, about_photographs, perc
 from bldml.dataset.files import escape_path
 from bldml.dataset.samples import Collection
 from bldml.io.text import counted
+from bldml.run.baselines import is_from_messenger
 
 PANORAMA = 3.0  # longer over shorter side; above it, the leaf becomes too small
 TINY = 64  # pixels of the shorter side
@@ -23,10 +24,6 @@ DARK, BRIGHT = 20.0, 245.0  # mean grey level, 0 to 255
 _SCREENSHOT = re.compile(
     r"screen[ _-]?shot|bildschirmfoto|capture d.?.cran|captura de pantalla|screen[ _-]?capture", re.I
 )
-_MESSENGER = re.compile(
-    r"IMG-\d{8}-WA\d{4}|whatsapp image|^photo_\d{4}-\d\d-\d\d|^signal-\d{4}|^received_\d{6}|^fb_img_|^telegram", re.I
-)
-_MESSENGER_SIDES = (1280, 1600)  # longer side in pixels of Telegram and WhatsApp; other messengers have no typical size
 _PHONE_WIDTHS = frozenset((640, 720, 750, 828, 1080, 1125, 1170, 1179, 1206, 1242, 1284, 1290, 1320, 1440))
 
 
@@ -39,15 +36,6 @@ def is_screenshot(row: Row) -> bool:
     return by_size or bool(_SCREENSHOT.search(PurePath(row.name).stem))
 
 
-def is_from_messenger(row: Row) -> bool:
-    """Return whether a messenger probably compressed it again: by file name, or a JPEG of its size without camera."""
-    metadata = row.metadata
-    narrow, long = sorted((metadata.width, metadata.height))
-    has_messenger_size = long in _MESSENGER_SIDES and narrow > 0
-    by_size = metadata.format == "JPEG" and not metadata.camera and has_messenger_size
-    return by_size or bool(_MESSENGER.search(PurePath(row.name).stem))
-
-
 def find_odd(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """Return the photographs that somebody should check, by what is unusual about them; the keywords of `audit.csv`."""
     sides = {row.name: sorted((row.metadata.width, row.metadata.height)) for row in rows}
@@ -57,7 +45,7 @@ def find_odd(rows: Sequence[Row]) -> dict[str, list[Row]]:
         "panorama": [row for row in rows if sides[row.name][1] > PANORAMA * sides[row.name][0] > 0],
         "tiny": [row for row in rows if 0 < sides[row.name][0] < TINY],
         "screenshot": [row for row in rows if is_screenshot(row)],
-        "messenger": [row for row in rows if is_from_messenger(row)],
+        "messenger": [row for row in rows if is_from_messenger(row.photograph)],
         "dark": sorted(dark, key=lambda row: row.file.brightness),
         "bright": sorted(bright, key=lambda row: -row.file.brightness),
         "blurred": find_blurred(rows),

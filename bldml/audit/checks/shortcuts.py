@@ -1,28 +1,32 @@
 """Shortcuts: how well the class is predicted from features that should not reveal it."""
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from bldml.audit.checks.features import SOURCES, Features, Source
+from bldml.audit.checks.features import SOURCES, AuditSource
 from bldml.audit.examine import Row
-from bldml.audit.findings import SEVERITIES, AuditFinding, Severity
+from bldml.audit.findings import SEVERITIES, AuditFinding
 from bldml.io.text import number, plain
 from bldml.metrics.auroc import estimate_auroc
+from bldml.metrics.baseline import Features, regression_scores
 from bldml.metrics.estimates import Estimate, undefined
 from bldml.report.tables import Entry, Table, estimate_cells, interval_text, precise_number
+from bldml.run.baselines import (
+    CONSTANT,
+    ERROR_ABOVE,
+    EXPECTED,
+    MAX_PHOTOGRAPHS,
+    MIN_PER_CLASS,
+    SEED,
+    WARNING_ABOVE,
+    severity_of,
+    verdict_of,
+)
 
 FOLDS = 5
-SEED = 0  # of the folds and, for large sets, of the selection of photographs
-MIN_PER_CLASS = 10  # independent photographs; with fewer, shortcuts are not tested
-MAX_PHOTOGRAPHS = 6000  # used for the test; more would only narrow intervals that are narrow already
-WARNING_ABOVE, ERROR_ABOVE = 0.53, 0.75
-"""A shortcut is a warning, or an error, if the lower limit of its AUROC interval is above these."""
-NEVER_ERROR = ("name",)  # files may have been renamed by hand after labelling
-EXPECTED = ("thumbnail", "bytes")  # may depend on the disease itself: for information only
 FAMILIES = ("camera", "size", "encoding", "time")  # of metadata
 
 Labels = npt.NDArray[np.int64]
@@ -33,7 +37,7 @@ Indices = npt.NDArray[np.int64]
 class Shortcut:
     """How well one source predicts the label."""
 
-    source: Source
+    source: AuditSource
     estimate: Estimate  # cross-validated AUROC
 
     @property
@@ -61,7 +65,7 @@ def find_shortcuts(rows: Sequence[Row], units: Sequence[int], positive_class: st
         features = source.features(rows)
         features = features[:, np.ptp(features, axis=0) > 0]
         if not features.shape[1]:
-            shortcuts.append(Shortcut(source, undefined("the same in all photographs")))
+            shortcuts.append(Shortcut(source, undefined(CONSTANT)))
             continue
         score = _predict(features, label, folds, source.strength)
         shortcuts.append(Shortcut(source, estimate_auroc(label, score, unit)))
@@ -91,20 +95,10 @@ def _predict(features: Features, label: Labels, folds: Sequence[tuple[Indices, I
 
     Both classes have the same weight in each regression, so that logits of different folds can be compared.
     """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
     score = np.zeros(label.size)
     for inside, outside in folds:
-        if np.unique(label[inside]).size < 2:
-            continue
-        centre, spread = features[inside].mean(axis=0), features[inside].std(axis=0)
-        scaled = (features - centre) / np.where(spread > 0, spread, 1).astype(features.dtype)
-        model = LogisticRegression(C=strength, class_weight="balanced", max_iter=300)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # stopping just before convergence predicts as well
-            model.fit(scaled[inside], label[inside])
-        score[outside] = model.decision_function(scaled[outside])
+        if np.unique(label[inside]).size == 2:
+            score[outside] = regression_scores(features[inside], label[inside], features[outside], strength)
     return score
 
 
@@ -118,27 +112,29 @@ def report_shortcuts(shortcuts: Sequence[Shortcut], positive_class: str) -> list
     hidden = [
         family
         for family in (by_name[name] for name in FAMILIES)
-        if metadata.low <= WARNING_ABOVE or SEVERITIES.index(_severity(family)) < SEVERITIES.index(_severity(metadata))
+        if metadata.low <= WARNING_ABOVE or _rank(family) < _rank(metadata)
     ]
-    reported = [metadata, *hidden, *(by_name[name] for name in ("name", "border", *EXPECTED))]
-    return [_finding(shortcut, by_name, positive_class) for shortcut in reported if shortcut.low > WARNING_ABOVE]
+    reported = [metadata, *hidden, *(by_name[name] for name in ("name", "border", "texture", *EXPECTED))]
+    return [found for shortcut in reported for found in _findings(shortcut, by_name, positive_class)]
 
 
-def _finding(shortcut: Shortcut, by_name: dict[str, Shortcut], positive_class: str) -> AuditFinding:
+def _rank(shortcut: Shortcut) -> int:
+    severity = severity_of(shortcut.source.name, shortcut.estimate)
+    return SEVERITIES.index(severity) if severity else len(SEVERITIES)
+
+
+def _findings(shortcut: Shortcut, by_name: dict[str, Shortcut], positive_class: str) -> Iterator[AuditFinding]:
     name = shortcut.source.name
+    severity = severity_of(name, shortcut.estimate)
+    if severity is None:
+        return
     text, advice = _TEXTS["metadata" if name in FAMILIES else name]
     if name == "metadata":
         families = [by_name[family].source.phrase for family in FAMILIES if by_name[family].low > WARNING_ABOVE]
         text += f" Most predictive: {', '.join(families)}." if families else ""
     auroc = f"AUROC {number(shortcut.estimate.value, 2)} {interval_text(shortcut.estimate)}, chance 0.5"
     title = f"{plain(positive_class)} can be predicted from {shortcut.source.phrase} alone ({auroc})"
-    return AuditFinding(_severity(shortcut), f"shortcut_{name}", title, text, advice)
-
-
-def _severity(shortcut: Shortcut) -> Severity:
-    if shortcut.source.name in EXPECTED:
-        return "info"
-    return "error" if shortcut.low > ERROR_ABOVE and shortcut.source.name not in NEVER_ERROR else "warning"
+    yield AuditFinding(severity, f"shortcut_{name}", title, text, advice)
 
 
 _TEXTS = {
@@ -160,6 +156,11 @@ _TEXTS = {
         "Check the contact sheets below. Photograph both classes in front of the same background, or compare Grad-CAM "
         "maps with masks (`python -m bldml explain --masks`).",
     ),
+    "texture": (
+        "The texture of the outer 6 % of the image (noise, sharpening, compression), which is mostly background, "
+        "predicts the class: the classes were photographed or processed in different ways.",
+        "Photograph both classes with the same camera and settings; do not resize or edit one of them.",
+    ),
     "thumbnail": (
         "At 16 × 16 pixels lesions are hardly visible, but colours are: those of background and light, and those of "
         "leaves that the disease has discoloured. Some signal is expected.",
@@ -172,17 +173,6 @@ _TEXTS = {
 }
 
 
-def shortcut_verdict(shortcut: Shortcut) -> str:
-    """Return what the AUROC of a source means, in a few words."""
-    if shortcut.estimate.value is None:
-        return f"not tested: {shortcut.estimate.note}"
-    if shortcut.low <= WARNING_ABOVE:
-        return "no shortcut found"
-    if shortcut.source.name in EXPECTED:
-        return "some signal, as expected"
-    return "error: a shortcut" if _severity(shortcut) == "error" else "warning: please check"
-
-
 def shortcuts_table(shortcuts: Sequence[Shortcut]) -> Table:
     """Return a table of all sources with intervals and verdicts."""
     caption = (
@@ -192,7 +182,8 @@ def shortcuts_table(shortcuts: Sequence[Shortcut]) -> Table:
     )
     rows, raw = [], []
     for shortcut in shortcuts:
-        source, estimate, verdict = shortcut.source, shortcut.estimate, shortcut_verdict(shortcut)
+        source, estimate = shortcut.source, shortcut.estimate
+        verdict = verdict_of(source.name, estimate)
         auroc = "–" if estimate.value is None else precise_number(estimate.value)
         rows.append((Entry(source.title), Entry(auroc, interval_text(estimate)), Entry(verdict)))
         raw.append([source.name, *estimate_cells(estimate)[:3], verdict])
