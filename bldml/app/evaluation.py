@@ -42,8 +42,9 @@ from bldml.io.atomic import write_atomically
 from bldml.io.documents import mapping_or_nothing
 from bldml.metrics.assessment import EvaluationMetrics
 from bldml.metrics.checked import units_of
-from bldml.report.claims import caution_with_rest, without_leaf
+from bldml.report.claims import caution_with_rest, repetition, without_leaf
 from bldml.run.baselines import baselines_of, compute_baselines
+from bldml.run.evidence import evidence_of
 from bldml.run.folder import RunFolder
 from bldml.run.ledger import LedgerEntry, append_entry
 from bldml.run.photographs import PhotographRow, read_photograph_table
@@ -99,7 +100,8 @@ def evaluate_after_fit(
                 plugins=[LightningEnvironment()],
                 callbacks=[interrupt_evaluation(signals)],
             )
-            run_evaluation(disarm(single), model, datamodule, checkpoint, split, run.evaluation(split))
+            origin = _describe(datamodule, checkpoint, split, external=False)
+            run_evaluation(disarm(single), model, datamodule, checkpoint, origin, run.evaluation(split))
         if report:
             evaluated = {run.evaluation(split): data.samples(split) for split in filled if split != "train"}
             draw_images(model, checkpoint, evaluated, trainer.strategy.root_device, signals.check)
@@ -120,13 +122,15 @@ def evaluate_checkpoint(
     *,
     external: bool,
     name: str | None,
+    site: str,
     output: Path | None,
     report: bool,
 ) -> None:
     """Evaluate a checkpoint on a split of its own photographs, on another labelled set, or on unlabelled photographs.
 
     The split is `val`, `test` or `predict`; `external` says whether the photographs are others than those of the run's
-    data set. The name is by default that of the split or folder, the output the run folder's `evaluations/<name>`.
+    data set. The name is by default that of the split or folder, the output the run folder's `evaluations/<name>`. The
+    site is where the photographs come from, empty if it is not stated.
     `report` says whether to make images and to write the report of the checkpoint's run.
 
     Raises:
@@ -143,15 +147,16 @@ def evaluate_checkpoint(
     load_weights(model, checkpoint)
     data = datamodule.read_for_evaluation(split, header.class_names, whole=external)
     report_data(data, datamodule.fold)
-    near = None
+    origin = _describe(datamodule, checkpoint, split, external=external)
     if split == "test":
         check_unseen(data, checkpoint)
         near = check_external(data, run, datamodule.on_leak) if external else None
+        origin = replace(origin, near_training_photographs=near)
     known = header.fingerprints.get(split)
     if not external and known and data.dataset_digests[split] != known:
         how = "photographs were added, removed, changed or relabelled"
         say_warning(f"The photographs of the {split} split differ from those of the training run: {how}.")
-    run_evaluation(trainer, model, datamodule, checkpoint, split, folder, external=external, near=near)
+    run_evaluation(trainer, model, datamodule, checkpoint, _with_site(origin, site), folder)
     if external and split == "test":
         compare_with_training(data, folder, run)
     if run and split != "predict" and folder.resolve().parent == (run.path / "evaluations").resolve():
@@ -171,18 +176,14 @@ def run_evaluation(
     model: LeafClassifier,
     datamodule: LeafDataModule,
     checkpoint: Checkpoint,
-    split: str,
+    origin: Provenance,
     folder: Path,
-    *,
-    external: bool = False,
-    near: int | None = None,
 ) -> None:
     """Run the model on a split, or on `predict`; write predictions, metrics and provenance.json; print the metrics.
 
-    `external` says whether the command names photographs other than those of the run's data set, `near` how many of
-    them have a near duplicate in training or validation, None if unknown.
+    `origin` is the provenance as far as it is known before.
     """
-    made = _make(folder)
+    made, split = _make(folder), origin.split
     recorder = PredictionRecorder(folder, checkpoint.header)
     trainer.callbacks.append(recorder)  # type: ignore[attr-defined]  # set by a connector
     start = time.monotonic()
@@ -204,8 +205,8 @@ def run_evaluation(
             with suppress(OSError):  # removes only empty folders
                 folder.rmdir()
                 folder.parent.rmdir()
-    provenance = _describe(datamodule, checkpoint, split, external=external)
-    provenance = replace(provenance, seconds=seconds, device=device, near_training_photographs=near)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    provenance = replace(origin, created=now, seconds=seconds, device=device)
     write_atomically(folder / "provenance.json", json.dumps(asdict(provenance), indent=2) + "\n")
     with suppress(RunError):  # images of a previous evaluation that remain do not match and are not shown
         remove_pictures(folder)
@@ -247,7 +248,6 @@ def _describe(datamodule: LeafDataModule, checkpoint: Checkpoint, split: str, *,
         known=known,
         split=split,
         dataset_fingerprint=digest,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=tuple(sys.argv),
         checkpoint=str(checkpoint.path.absolute()),
         epoch=checkpoint.epoch,
@@ -258,6 +258,15 @@ def _describe(datamodule: LeafDataModule, checkpoint: Checkpoint, split: str, *,
         excluded=len(data.excluded),
         versions=software_versions(),
     )
+
+
+def _with_site(origin: Provenance, site: str) -> Provenance:
+    """Return the provenance with the stated site; ConfigError if the photographs are the run's own."""
+    if site and origin.role in ROLES.values():
+        message = f"These photographs are those of the {origin.role} split of the run, whose site is stated in its card"
+        message += f" (card.site). Leave --site {site} out."
+        raise ConfigError(message, "site-of-own-split", found=site)
+    return replace(origin, site=site)
 
 
 def _count_known(digests: Iterable[str], checkpoint: Checkpoint) -> dict[str, int] | None:
@@ -284,17 +293,22 @@ def _enter_in_ledger(checkpoint: Checkpoint, name: str, split: str, digest: str,
 
 
 def say_cautions(run: RunFolder, names: Sequence[str]) -> None:
-    """Print what makes the metrics of these evaluations optimistic, and what the leaf adds, as the report says it."""
+    """Print what makes, or may make, the metrics of these evaluations optimistic, and what the leaf adds."""
     try:
         data = read_run(run)
     except RunError:  # another evaluation of the run is damaged, which its report names
         return
     for evaluation in data.evaluations:
         is_asked = evaluation.name in names and evaluation.role != "validation"
-        if is_asked and (text := caution_with_rest(data, evaluation)):
-            sys.stdout.write(f"\n{evaluation.name}: {text}\n")
-        found = baselines_of(data, evaluation) if is_asked else None
-        if found and (text := without_leaf(found)):
+        if not is_asked:
+            continue
+        found = baselines_of(data, evaluation)
+        texts = (
+            caution_with_rest(data, evaluation),
+            repetition(evidence_of(data, evaluation)),
+            without_leaf(found) if found else "",
+        )
+        for text in filter(None, texts):
             sys.stdout.write(f"\n{evaluation.name}: {text}\n")
 
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +49,8 @@ from bldml.training.resume.signals import InterruptSignals
 class Start:
     """Everything before the first step of a fit: weights, photographs, run folder, loggers and checkpoint callbacks.
 
-    Without a plan the run is new. `hold` locks a run until the command ends. The folder is that of the run, once it
+    Without a plan the run is new. `hold` locks a run until the command ends. `stated` are the settings that were typed
+    or are in a configuration file, by dotted key; the others are defaults. The folder is that of the run, once it
     exists; None for a `fast_dev_run`, which writes nothing.
     """
 
@@ -61,6 +62,7 @@ class Start:
     job: SlurmJob | None
     plan: ResumePlan | None
     hold: Callable[[RunFolder], None]
+    stated: Sequence[str]
     folder: RunFolder | None = None
 
     def run(self, config_text: str) -> None:
@@ -149,7 +151,7 @@ class Start:
     def _content(self, config_text: str, data: PreparedData, leaks: list[Leak] | None) -> dict[str, str]:
         """Return the first files of a run folder, text by name."""
         device, parameters = self.trainer.strategy.root_device, _parameters(self.model)
-        record = record_environment(self.model.seed, device, data.dataset_digests, parameters)
+        record = record_environment(self.model.seed, device, data.dataset_digests, parameters, self.stated)
         files = {
             "config.yaml": config_text,
             "splits.csv": to_manifest(data.collection),

@@ -23,7 +23,9 @@ from bldml.app.options import (
     check_files,
     check_nulls,
     checked_seed,
+    checked_site,
     set_up_parsing,
+    stated_keys,
     with_present_options,
     without,
 )
@@ -82,6 +84,7 @@ class LeafCLI(LightningCLI):
         args = [argument for argument in args if argument != "--trust_config"]
         args = with_config_of_run(with_present_options(args))
         check_files(args)
+        self.stated = stated_keys(args)
         self.parsers: dict[str, LightningArgumentParser] = {}
         self.verb = args[0] if args else ""
         with self.held:
@@ -140,6 +143,7 @@ class LeafCLI(LightningCLI):
         self.parsers[verb].set_defaults(defaults)
         self.config = self._parsed(parser, args)
         config = self.config[verb]
+        config.site = checked_site(config.site, external=self.external)
         if not self.external:
             check_division(config.data, header)
         # Only the checkpoint defines the classifier, whatever a configuration file says.
@@ -210,7 +214,9 @@ class LeafCLI(LightningCLI):
         """Train, then evaluate the best checkpoint."""
         config = self.config["fit"]
         self.model.criterion = self.config_init["fit"]["operating_point"]
-        start = Start(self.trainer, self.model, self.datamodule, config, self.signals, self.job, self.plan, self.hold)
+        start = Start(
+            self.trainer, self.model, self.datamodule, config, self.signals, self.job, self.plan, self.hold, self.stated
+        )
         try:
             start.run(self.parsers["fit"].dump(without(config, "resume"), skip_unset=False))
             # Lightning treats a path that begins with http as an address.
@@ -223,7 +229,7 @@ class LeafCLI(LightningCLI):
                 torch.distributed.destroy_process_group()
             self.signals.check()
             if start.folder is not None and self.trainer.is_global_zero:
-                splits = ("train", "val", "test") if config.test_after_fit else ()
+                splits = ("train", "val", "test") if config.test_after_fit else ("train", "val")
                 evaluate_after_fit(
                     self.trainer, self.model, self.datamodule, start.folder, splits, self.signals, report=config.report
                 )
@@ -257,5 +263,5 @@ class LeafCLI(LightningCLI):
         config = self.config[self.subcommand]
         evaluate_checkpoint(
             self.trainer, self.model, self.datamodule, self.checkpoint, split,
-            external=self.external, name=config.name, output=config.output, report=config.report,
+            external=self.external, name=config.name, site=config.site, output=config.output, report=config.report,
         )  # fmt: skip

@@ -4,8 +4,10 @@ import os
 import secrets
 import sys
 from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
@@ -39,7 +41,7 @@ MONITORED = ("early_stopping", "plateau")
 # The metrics that can be monitored: the validation loss and every metric in the history.
 MONITORS = ("val_loss", *(f"val_{metric.name}" for metric in shown_in("history")))
 # Options of version 0.1 and their present names.
-RENAMED = {"model.kept_features": "model.feature_cache"}
+RENAMED = {"model.kept_features": "model.feature_cache", "card.sites": "card.site"}
 # Classes that configurations and run folders of version 0.1 name by another path.
 MOVED = {"bldml.training.slurm.RequeueEnvironment": "bldml.training.resume.slurm.RequeueEnvironment"}
 
@@ -102,7 +104,8 @@ OPTIONS: dict[str, tuple[Any, Any, str]] = {
     "run_name": (str | None, None, "Name of the run folder; null: backbone, fold, time or job."),
     "monitor": (Monitor(), "val_loss",
         f"Metric for the best checkpoint, the plateau and early stopping: {', '.join(MONITORS)}."),
-    "test_after_fit": (bool, True, "Evaluate the best checkpoint on train, val and test after training."),
+    "test_after_fit": (bool, True,
+        "After training, evaluate the best checkpoint on train, val and test; false: only on train and val."),
     "report": (bool, True,
         "Write report.html after training and after each evaluation, with images of errors and their Grad-CAM."),
     "checkpoint_minutes": (PositiveFloat, 15.0,
@@ -116,6 +119,8 @@ OPTIONS_OF_FIT = {"resume": (Path | None, None, "Run folder to resume (with its 
 OPTIONS_OF_EVALUATIONS = {
     "ckpt_path": (Path | None, None, "Checkpoint to use (required), such as <run>/checkpoints/best.ckpt."),
     "name": (str | None, None, "Name of this evaluation; null: split or folder name."),
+    "site": (str | None, None,
+        "Where and when these photographs were taken, such as \"Ohio 2024\", if they are not the run's own."),
     "output": (Path | None, None,
         "Output folder; null: evaluations/<name> in the checkpoint's run folder, or beside the checkpoint."),
 }  # fmt: skip
@@ -161,6 +166,54 @@ def checked_seed(seed: bool | int) -> bool | int:
         message = f"seed_everything must be true, false or a number from 0 to {2**32 - 1}, not {seed}."
         raise ConfigError(message, "seed-wrong", found=seed)
     return seed
+
+
+def checked_site(site: str | None, *, external: bool) -> str:
+    """Return the site of photographs that are not the run's own, in one line; empty if it is not stated.
+
+    Raises:
+        ConfigError: It is empty, or the photographs are the run's own.
+    """
+    if site is None:
+        return ""
+    if not site.strip():
+        message = "--site is empty. Say where and when the photographs were taken, or leave it out."
+        raise ConfigError(message, "site-empty")
+    if not external:
+        raise ConfigError(
+            f"--site {site} is for photographs of others; these are the run's own, whose site is stated in its card "
+            "(card.site). Leave --site out, or set --data.root.",
+            "site-of-own-photographs",
+            found=site,
+        )
+    return " ".join(site.split())
+
+
+def stated_keys(arguments: Sequence[str]) -> list[str]:
+    """Return the settings that were typed or are in a configuration file, by dotted key, sorted.
+
+    >>> stated_keys(["fit", "--model.lr=1", "--data", "{root: leaves, fold: 1}", "--trainer.callbacks+=Timer"])
+    ['data.fold', 'data.root', 'model.lr', 'trainer.callbacks']
+    """
+    found = [flat(load_configuration(path.read_text(encoding="utf-8-sig"))) for path in config_files([*arguments])]
+    for argument, following in pairwise([*arguments, ""]):
+        option, equals, value = argument.partition("=")
+        if option.startswith("--"):
+            with suppress(yaml.YAMLError):
+                found.append(flat(load_configuration(value if equals else following), option[2:].rstrip("+")))
+    return sorted({key for keys in found for key in keys} - {"config", "resume"})
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by dotted key.
+
+    >>> flat({"model": {"lr": 1, "head": {}}, "seed": 2})
+    {'model.lr': 1, 'model.head': {}, 'seed': 2}
+    """
+    if not isinstance(value, Mapping) or not value:
+        return {prefix: value}
+    below = (flat(item, f"{prefix}.{key}" if prefix else str(key)) for key, item in value.items())
+    return {key: item for settings in below for key, item in settings.items()}
 
 
 def check_nulls(parser: LightningArgumentParser, config: Namespace) -> None:

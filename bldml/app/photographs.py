@@ -248,4 +248,4 @@ def read_phashes(run: RunFolder) -> tuple[list[str], PHashes] | None:
 def _report(text: str, on_leak: str, way_out: str) -> None:
     if on_leak == "error":
         raise DatasetError(f"{text}\n{way_out} To continue nevertheless: --data.on_leak warn.", "leaks-found")
-    say_warning(f"{text}\nMetrics on these photographs are too optimistic. {way_out}")
+    say_warning(f"{text}\nMetrics on these photographs may be too optimistic. {way_out}")

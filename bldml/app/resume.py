@@ -13,7 +13,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.utilities import rank_zero_info
 
-from bldml.app.options import load_configuration, values_of, without
+from bldml.app.options import flat, load_configuration, values_of, without
 from bldml.dataset.files import shell_word, show_path
 from bldml.errors import CheckpointError, ConfigError, DatasetError, RunError
 from bldml.io.atomic import check_name, write_atomically
@@ -114,7 +114,7 @@ def make_plan(
     if config.seed_everything is True and seed is not None:  # drawn when the run was started
         config.seed_everything = seed
     now, defaults = (load_configuration(parser.dump(values, skip_unset=False)) for values in (config, defaults))
-    changed = changed_settings(run, _flat(before), _flat(now), _flat(defaults))
+    changed = changed_settings(run, flat(before), flat(now), flat(defaults))
     # The previous process may still be ending, and a file server may notice a dead node late.
     hold(run, 120.0 if job and job.restarts else 0.0)
     progress, damage = choose_checkpoint(run)
@@ -300,10 +300,3 @@ def record_resume(plan: ResumePlan, job: SlurmJob | None) -> None:
     }
     record["continued"] = [*record.get("continued", []), note]
     write_atomically(run.environment, json.dumps(record, indent=2) + "\n")
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, Mapping) or not value:
-        return {prefix: value}
-    below = (_flat(item, f"{prefix}.{key}" if prefix else str(key)) for key, item in value.items())
-    return {key: item for flat in below for key, item in flat.items()}

@@ -1,9 +1,12 @@
-"""Sentences about an evaluation: functions of the recorded facts alone, empty where the facts do not support one."""
+"""Sentences about evaluations: functions of the recorded facts alone, empty where the facts do not support one."""
+
+from collections.abc import Sequence
 
 from bldml.io.text import counted, number, plain
+from bldml.report.run_claims import not_known, sealed
 from bldml.report.tables import interval_text
 from bldml.run.baselines import Baselines, verdict_of
-from bldml.run.evidence import Evidence, Kind, evidence_of
+from bldml.run.evidence import Evidence, Kind, RunEvidence, evidence_of
 from bldml.run.reader import Evaluation, RunData
 
 SPLITS = {
@@ -22,7 +25,8 @@ RELATIVES: dict[Kind, str] = {
 
 def standing(evidence: Evidence) -> str:
     """Return all that is known of how an evaluation relates to the run, for the head of its section."""
-    return " ".join(filter(None, (relation(evidence), caution(evidence), independence(evidence))))
+    parts = (relation(evidence), origin(evidence), caution(evidence), independence(evidence), repetition(evidence))
+    return " ".join(filter(None, (*parts, exclusions(evidence), circumstances(evidence))))
 
 
 def relation(evidence: Evidence) -> str:
@@ -40,6 +44,104 @@ def relation(evidence: Evidence) -> str:
         "unlabelled": "Photographs without labels.",
         "unknown": "How these photographs relate to the run is not recorded.",
     }[evidence.role]
+
+
+def origin(evidence: Evidence) -> str:
+    """Say where photographs come from that are not the run's; empty for those of the run and those without labels."""
+    if evidence.role not in ("external", "mixed", "unknown"):
+        return ""
+    if not evidence.site:
+        return "Whether they come from another place is not stated."
+    return f"They are {_from(evidence)}."
+
+
+def _from(evidence: Evidence) -> str:
+    """Return the stated site of photographs, beside that of the run's photographs."""
+    if evidence.is_same_site:
+        return f"from {plain(evidence.site)}, as stated with --site, the same site as those of the run"
+    own = (
+        f"; those of the run from {plain(evidence.site_of_run)}, as stated in its card" if evidence.site_of_run else ""
+    )
+    return f"from {plain(evidence.site)}, as stated with --site{own}"
+
+
+def repetition(evidence: Evidence) -> str:
+    """Say how often a set that did not train or choose the classifier was evaluated; empty if not more than once."""
+    if evidence.role in ("training", "validation", "unlabelled") or evidence.looks < 2:
+        return ""
+    return (
+        f"This set was evaluated {evidence.looks:,} times, by {counted(evidence.looked, 'run')} of this folder; the "
+        "best of several results on one set may be optimistic."
+    )
+
+
+def exclusions(evidence: Evidence) -> str:
+    """Say how many photographs could not be read; empty if all could."""
+    n = evidence.excluded
+    if n:
+        return f"{counted(n, 'photograph')} could not be read and {'is' if n == 1 else 'are'} not among them."
+    if n is None:
+        return (
+            f"{counted(evidence.excluded_of_run, 'photograph')} of the run's folder could not be read; how many of "
+            "them belong to this split is not recorded."
+        )
+    return ""
+
+
+def circumstances(evidence: Evidence) -> str:
+    """Say what else a reader of the metrics should know of the training."""
+    parts = []
+    if evidence.has_own_criterion is False and evidence.role != "unlabelled":
+        parts.append("The threshold was chosen by the default criterion; none was stated.")
+    if evidence.resumed:
+        times = "once" if evidence.resumed == 1 else f"{evidence.resumed:,} times"
+        parts.append(f"The training was interrupted and resumed {times}.")
+    return " ".join(parts)
+
+
+def external_validation(evidences: Sequence[Evidence]) -> str:
+    """Say what the sets that share no photograph with the run show of other places, for the limits of the summary.
+
+    The same photographs under two names are one set.
+    """
+    sets = {one.fingerprint or str(number): one for number, one in enumerate(evidences) if one.role == "external"}
+    if not sets:
+        none = "No set is recorded to be external" if _is_unknown(evidences) else "No external set was evaluated"
+        return f"{none}; other sites, cameras, seasons and people may give different, usually worse, results."
+    external = [one for one in evidences if one.role == "external"]
+    stated = list(dict.fromkeys(_from(one) for one in external if one.site))
+    known = {one.fingerprint for one in external if one.site} - {""}
+    unstated = sum(not one.site and one.fingerprint not in known for one in sets.values())
+    were = f"{counted(len(sets), 'external set')} {'was' if len(sets) == 1 else 'were'} evaluated"
+    parts = stated
+    if unstated:
+        which = "it comes" if len(sets) == 1 else f"{unstated:,} of them come{'s' if unstated == 1 else ''}"
+        parts = [*stated, f"whether {which} from another place is not stated"]
+    return f"Only {were}: {'; '.join(parts)}."
+
+
+def test_split(run: RunEvidence, evidences: Sequence[Evidence]) -> str:
+    """Say why there is no evaluation of the test split; empty where there is one."""
+    if any(one.role == "test" for one in evidences):
+        return ""
+    return "No set is recorded to be the test split of this run." if _is_unknown(evidences) else sealed(run)
+
+
+def not_assessed(run: RunEvidence, evidences: Sequence[Evidence]) -> list[tuple[str, str]]:
+    """Return title and text of what reviewers ask for and no evaluation shows."""
+    found = [("Test set", text)] if (text := test_split(run, evidences)) else []
+    external = [one for one in evidences if one.role == "external"]
+    if not external:
+        text = "No set is recorded to be external" if _is_unknown(evidences) else "No external set was evaluated"
+        found.append(("External validation", f"{text}."))
+    elif all(one.is_same_site for one in external):
+        text = "Every external set is stated to come from the same site as the photographs of the run."
+        found.append(("External validation at another site", text))
+    return found + not_known(run)
+
+
+def _is_unknown(evidences: Sequence[Evidence]) -> bool:
+    return any(one.role == "unknown" for one in evidences)
 
 
 def name_of(evidence: Evidence, name: str) -> str:

@@ -181,11 +181,15 @@ def sets_table(data: RunData, assessed: Sequence[Assessed]) -> Table:
     notes, metrics = Footnotes(), shown_in("sets")
     rows: list[tuple[Entry, ...]] = []
     raw: list[list[Cell]] = []
+    first = {one.name: same[0].name for same in data.sets for one in same}
     for evaluation, assessment in assessed:
         estimates = assessment.estimates(metrics)
         cells = [estimate_entry(estimates[m.name], notes, m.fraction(assessment.counts)) for m in metrics]
         n = Entry(count(assessment.n), f"{count(assessment.n_positive)} positive")
-        rows.append((Entry(plain(evaluation.name), ROLE_LABELS[evaluation.role]), n, *cells))
+        label = ROLE_LABELS[evaluation.role]
+        if (same := first[evaluation.name]) != evaluation.name:
+            label += f", the same photographs as {plain(same)}"
+        rows.append((Entry(plain(evaluation.name), label), n, *cells))
         raw += [[evaluation.name, assessment.n, key, *estimate_cells(value)] for key, value in estimates.items()]
     training = {} if data.of_role("training") else _training_metrics(data)
     if training:

@@ -8,7 +8,7 @@ from typing import Any
 from bldml.errors import RunError
 from bldml.io.atomic import write_atomically
 from bldml.io.text import plain
-from bldml.report import claims, evaluation_tables
+from bldml.report import claims, evaluation_tables, run_claims
 from bldml.report import photographs as report_photographs
 from bldml.report import training as report_training
 from bldml.report.evaluation_tables import Assessed
@@ -17,7 +17,7 @@ from bldml.report.html import page_template
 from bldml.report.tables import Table, write_tables
 from bldml.run.baselines import baselines_of
 from bldml.run.card import read_card
-from bldml.run.evidence import evidence_of
+from bldml.run.evidence import evidence_of, evidence_of_run
 from bldml.run.files import text_at
 from bldml.run.folder import RunFolder
 from bldml.run.gallery import read_gallery
@@ -83,17 +83,23 @@ def write_report(run: RunFolder) -> Path:
     for section in sections:
         write_tables(run.path / "tables" / section["evaluation"].name, section["tables"])
     write_tables(run.path / "tables" / "run", [table for table in tables.values() if table])
+    of_run, found = evidence_of_run(data), [evidence_of(data, evaluation) for evaluation in data.evaluations]
     page = page_template("report.html").render(
         data=data,
         assessed=assessed,
         caution=claims.caution_with_rest(data, data.evaluations[0]) if assessed else "",
-        evaluated=claims.name_of(evidence_of(data, data.evaluations[0]), data.evaluations[0].name) if assessed else "",
+        evaluated=claims.name_of(found[0], data.evaluations[0].name) if assessed else "",
+        repeated=claims.repetition(found[0]) if found else "",
+        limits=f"{claims.test_split(of_run, found)} {claims.external_validation(found)}".strip(),
+        of_run={
+            "photographs": run_claims.photographs(of_run),
+            "taken": run_claims.taken(of_run),
+            "history": run_claims.siblings(of_run),
+            "not_assessed": claims.not_assessed(of_run, found),
+        },
         tables=tables,
         sections=sections,
-        groups_and_leaks=report_photographs.groups_and_leaks(data),
-        descriptions=report_photographs.descriptions(data),
         point_warnings=point_warnings,
-        siblings=report_training.count_siblings(data),
         negative=plain(data.classes.negative),
         positive=plain(data.classes.positive),
         backbone=data.setting("model", "backbone") or "architecture not stated",

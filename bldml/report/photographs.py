@@ -3,14 +3,13 @@
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from bldml.errors import RunError
 from bldml.io.system import sha256_of
 from bldml.io.text import counted, number, plain
 from bldml.report.tables import Entry, Shown, Table, count, text_table
 from bldml.run.files import text_at
-from bldml.run.photographs import Description, describe, differences
+from bldml.run.photographs import differences
 from bldml.run.provenance import ROLES
 from bldml.run.reader import Evaluation, RunData
 
@@ -27,12 +26,12 @@ def counts_table(data: RunData) -> Table:
     sets = [(split, photographs, text_at(digests, split)) for split, photographs in labels.items()]
     sets += [
         (
-            f"{plain(evaluation.name)} ({evaluation.role})",
-            [(row.true_class, row.group) for row in evaluation.rows],
-            evaluation.provenance.dataset_fingerprint,
+            f"{', '.join(plain(one.name) for one in same)} ({same[0].role})",
+            [(row.true_class, row.group) for row in same[0].rows],
+            same[0].provenance.dataset_fingerprint,
         )
-        for evaluation in data.evaluations
-        if evaluation.role not in ROLES.values()
+        for same in data.sets
+        if same[0].role not in ROLES.values()
     ]
     rows: list[list[Shown]] = []
     for name, photographs, digest in sets:
@@ -45,24 +44,6 @@ def counts_table(data: RunData) -> Table:
               "Dataset digest (SHA-256)")  # fmt: skip
     caption = "Photographs of each set by class. The dataset digest identifies the photographs’ contents and classes."
     return text_table("photographs", caption, header, rows)
-
-
-def groups_and_leaks(data: RunData) -> dict[str, Any]:
-    """Return the numbers behind the sentences on groups (tree, site, burst) and leaks.
-
-    They are `n_groups`; `shared`, the groups with photographs in more than one split; `without`, the number of
-    photographs without a group; and `leaks`, numbers by kind, split and other split.
-    """
-    splits_of: dict[str, set[str]] = {}
-    for row in data.splits:
-        if row.get("group"):
-            splits_of.setdefault(row["group"], set()).add(row["split"])
-    return {
-        "n_groups": len(splits_of),
-        "shared": sorted(plain(name) for name, splits in splits_of.items() if len(splits) > 1),
-        "without": sum(not row.get("group") for row in data.splits),
-        "leaks": Counter((row["kind"], row["split"], row["partner_split"]) for row in data.leaks or ()),
-    }
 
 
 def excluded_photographs_table(data: RunData) -> Table | None:
@@ -105,12 +86,6 @@ def cameras_table(data: RunData) -> Table | None:
     )
     table = text_table("cameras", caption, header, rows)
     return replace(table, rows=table.rows[:MAX_SHOWN], left_out=max(0, len(rows) - MAX_SHOWN))
-
-
-def descriptions(data: RunData) -> dict[str, Description]:
-    """Return the description of the photographs of each split."""
-    positive = data.classes.positive
-    return {name: describe([row for row in data.photographs if row.split == name], positive) for name in _splits(data)}
 
 
 def _splits(data: RunData) -> list[str]:

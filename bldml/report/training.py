@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Sequence
 
-from bldml.io.documents import mapping_or_nothing
 from bldml.io.text import number, plain
 from bldml.metrics.checked import units_of
 from bldml.metrics.estimates import Interval
@@ -13,7 +12,7 @@ from bldml.report.evaluation_tables import best_epoch
 from bldml.report.figures import unfreeze_epochs
 from bldml.report.tables import Entry, Shown, Table, count, duration, precise_number, text_table
 from bldml.run.files import text_at
-from bldml.run.ledger import LedgerEntry, read_ledger
+from bldml.run.ledger import LedgerEntry, looks_at
 from bldml.run.reader import Evaluation, RunData
 
 MISSING = Entry("Not stated", look="missing")
@@ -46,7 +45,7 @@ ENVIRONMENT = (
 
 def settings_table(data: RunData) -> Table:
     """Return the settings of the model and of its training, with what the training took."""
-    rows: list[list[Shown]] = [[title, data.setting(*keys) or _default(data, keys)] for title, *keys in SETTINGS]
+    rows: list[list[Shown]] = [[title, _setting(data, keys)] for title, *keys in SETTINGS]
     fractions = [value for row in data.epochs if (value := row.get("trainable_share")) is not None]
     unfrozen, best = unfreeze_epochs(data), best_epoch(data)
     rows += [
@@ -61,6 +60,14 @@ def settings_table(data: RunData) -> Table:
     ]  # fmt: skip
     caption = "Model and training. config.yaml contains all settings."
     return text_table("training", caption, ("Setting", "Value"), rows)
+
+
+def _setting(data: RunData, keys: Sequence[str]) -> str | Entry:
+    """Return the text of a setting, marked as a default where it is recorded which settings were stated."""
+    shown = data.setting(*keys) or _default(data, keys)
+    if data.stated is None or ".".join(keys) in data.stated or not isinstance(shown, str) or "default" in shown:
+        return shown
+    return f"{shown} (default)"
 
 
 def _default(data: RunData, keys: Sequence[str]) -> str | Entry:
@@ -84,9 +91,7 @@ def threshold_interval(data: RunData, validation: Evaluation) -> Interval | None
 
 
 def _criterion_origin(data: RunData) -> str:
-    block = data.config.get("operating_point")
-    is_stated = isinstance(block, dict) and any(value is not None for value in block.values())
-    return "stated in the configuration" if is_stated else "the default: none was stated"
+    return "stated in the configuration" if data.has_own_criterion else "the default: none was stated"
 
 
 def operating_point_table(data: RunData) -> tuple[Table | None, list[str]]:
@@ -147,29 +152,25 @@ def _origin_of_temperature(data: RunData, temperature: float) -> str:
 
 
 def ledger_table(data: RunData) -> Table | None:
-    """Return how often each set was evaluated; None where no evaluation is recorded."""
+    """Return how often each set was evaluated, by this run and by all of the log folder; None without a record."""
     # The same photographs evaluated under two names count as one set.
     by_set: dict[str, list[LedgerEntry]] = {}
-    for entry in read_ledger(data.run):
+    for entry in data.log_folder[0].entries or ():
         by_set.setdefault(entry.dataset_fingerprint or f"only {entry.evaluation}", []).append(entry)
     rows: list[list[Shown]] = []
     for found in by_set.values():
         names, times = dict.fromkeys(entry.evaluation for entry in found), [entry.time for entry in found]
-        digest = found[0].dataset_fingerprint[:12] or None
-        rows.append([", ".join(names), digest, len(times), min(times), max(times)])
-    caption = "Evaluations of this run. Repeated evaluation on a test set biases its metrics."
-    header = ("Evaluation", "Dataset digest (first 12 digits)", "Times evaluated", "First", "Last")
+        digest = found[0].dataset_fingerprint
+        looks = looks_at(digest, data.log_folder)
+        everyone = (sum(looks.values()), len(looks)) if digest else (None, None)
+        rows.append([", ".join(names), digest[:12] or None, len(times), min(times), max(times), *everyone])
+    caption = (
+        "Evaluations of this run, and of all runs of its folder on the same photographs. Repeated evaluation on a test "
+        "set biases its metrics."
+    )
+    header = ("Evaluation", "Dataset digest (first 12 digits)", "Times evaluated", "First", "Last",
+              "Times, all runs of the folder", "Runs")  # fmt: skip
     return text_table("ledger", caption, header, rows) if rows else None
-
-
-def count_siblings(data: RunData) -> int | None:
-    """Return how many other runs in the same folder use the same validation photographs; None where it is not known."""
-    own = text_at(data.environment, "dataset_fingerprint", "val")
-    folder = data.run.path.resolve()
-    others = (path for path in folder.parent.glob("*/environment.json") if path.parent != folder)
-    # Another run's damage is not this report's.
-    same = (text_at(mapping_or_nothing(path), "dataset_fingerprint", "val") == own for path in others)
-    return sum(same) if own else None
 
 
 def environment_table(data: RunData) -> Table:

@@ -19,7 +19,7 @@ class Card:
         intended_user: Who should use it, and with what training.
         out_of_scope: What it must not be used for, such as other hosts, drone pictures, legal proof.
         population: The leaves, trees, sites and seasons that the results apply to.
-        sites: Where and when the photographs were taken.
+        site: Where and when the photographs were taken; `--site` states it of other photographs.
         collection_protocol: How they were taken: side of the leaf, light, distance, leaf attached or detached.
         exclusion_rules: Which photographs were excluded by rule, and who applied the rule.
         reference_standard: How a leaf was determined to be diseased, such as nematode recovery, PCR or
@@ -41,7 +41,7 @@ class Card:
     intended_user: str | None = None
     out_of_scope: str | None = None
     population: str | None = None
-    sites: str | None = None
+    site: str | None = None
     collection_protocol: str | None = None
     exclusion_rules: str | None = None
     reference_standard: str | None = None
@@ -62,7 +62,7 @@ TITLES = {
     "intended_user": "Intended users",
     "out_of_scope": "Out of scope",
     "population": "Population that the results apply to",
-    "sites": "Sites and dates of the photographs",
+    "site": "Sites and dates of the photographs",
     "collection_protocol": "How the photographs were taken",
     "exclusion_rules": "Photographs excluded by rule",
     "reference_standard": "Reference standard",
@@ -85,8 +85,11 @@ def read_card(config: Mapping[str, Any]) -> dict[str, str | None]:
 
     >>> read_card({"card": {"licence": " MIT "}})["Licence"], read_card({})["Contact"]
     ('MIT', None)
+    >>> read_card({"card": {"sites": "Ohio"}})["Sites and dates of the photographs"]  # the name of 0.1
+    'Ohio'
     """
     block = config.get("card")
     card = block if isinstance(block, Mapping) else {}
+    card = {"site": card.get("sites"), **card}
     stated = {key: "" if card.get(key) is None else str(card[key]).strip() for key in TITLES}
     return {title: "\n".join(map(plain, stated[key].splitlines())) or None for key, title in TITLES.items()}

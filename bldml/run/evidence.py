@@ -1,10 +1,14 @@
-"""What a run has recorded about one of its evaluations. Pages and the terminal claim only what follows from it."""
+"""What a run has recorded about itself and about its evaluations. Pages and the terminal claim only what follows."""
 
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
+from bldml.io.text import plain
+from bldml.run.files import text_at
+from bldml.run.ledger import looks_at
+from bldml.run.photographs import Description, describe
 from bldml.run.provenance import ROLES, Role
 from bldml.run.reader import Evaluation, RunData
 
@@ -28,6 +32,16 @@ class Evidence:
         related: Paths of the photographs that are seen or have a relative, as far as the run records which they are.
         searched: Whether near duplicates of the photographs that trained or chose the classifier were searched for
             among all of them.
+        fingerprint: Dataset digest; empty if not recorded.
+        site: Where the photographs come from, as stated with `--site`; empty if it was not.
+        site_of_run: The same of the run's photographs, as stated in its card.
+        looks: Number of evaluations of these photographs, under any name, in the ledgers of all runs of the log folder.
+        looked: Number of the runs that made them.
+        excluded: Number of photographs of this set that could not be read; None if only their number in all splits
+            together is recorded.
+        excluded_of_run: Number of photographs in all splits of the run that could not be read.
+        resumed: How often the training was interrupted and resumed.
+        has_own_criterion: Whether the threshold criterion was stated; None if not recorded.
     """
 
     role: Role
@@ -37,6 +51,21 @@ class Evidence:
     relatives: Mapping[Kind, int] = field(default_factory=dict)
     related: frozenset[str] = frozenset()
     searched: bool = False
+    fingerprint: str = ""
+    site: str = ""
+    site_of_run: str = ""
+    looks: int = 0
+    looked: int = 0
+    excluded: int | None = 0
+    excluded_of_run: int = 0
+    resumed: int = 0
+    has_own_criterion: bool | None = None
+
+    @property
+    def is_same_site(self) -> bool:
+        """Whether the photographs are stated to come from the site of the run's photographs."""
+        here, there = (" ".join(site.split()).casefold() for site in (self.site, self.site_of_run))
+        return bool(here) and here == there
 
     @property
     def n_related(self) -> int:
@@ -47,6 +76,70 @@ class Evidence:
     def n_unrelated(self) -> int:
         """Number of photographs without a known relative, if the run records which they are; else 0."""
         return self.n - len(self.related) if len(self.related) == self.n_related else 0
+
+
+@dataclass(frozen=True)
+class RunEvidence:
+    """The recorded facts about the photographs of a run.
+
+    Attributes:
+        n: Number of photographs in its splits; 0 if these are not recorded.
+        has_test: Whether it has a test split; None if its splits are not recorded.
+        division: How photographs were assigned to splits: the fold of a manifest, the splits of one, or folders or a
+            hash of the names, of which only the fractions are recorded.
+        groups: Number of groups (tree, site, burst).
+        shared: Names of the groups in more than one split.
+        without_group: Number of photographs without a group.
+        leaks: Number of photographs by kind of relative, split and split of the relative; None if not searched.
+        splits: Description of the photographs of each split.
+        test_looks: How often each run of the log folder evaluated the test split; None if not recorded.
+        same_validation: Number of other runs of the log folder that have the same validation photographs; None if not
+            known.
+    """
+
+    n: int = 0
+    has_test: bool | None = None
+    division: tuple[Literal["fold", "manifest", "folders"], str] = ("folders", "")
+    groups: int = 0
+    shared: tuple[str, ...] = ()
+    without_group: int = 0
+    leaks: Mapping[tuple[str, str, str], int] | None = None
+    splits: Mapping[str, Description] = field(default_factory=dict)
+    test_looks: Mapping[str, int] | None = None
+    same_validation: int | None = None
+
+
+def evidence_of_run(data: RunData) -> RunEvidence:
+    """Return what a run has recorded about its photographs."""
+    splits_of: dict[str, set[str]] = {}
+    for row in data.splits:
+        if row.get("group"):
+            splits_of.setdefault(row["group"], set()).add(row["split"])
+    own, *others = data.log_folder
+    val, test = own.digests.get("val"), own.digests.get("test", "")
+    described = {split: [row for row in data.photographs if row.split == split] for split in ROLES}
+    return RunEvidence(
+        n=len(data.splits),
+        has_test=any(row["split"] == "test" for row in data.splits) if data.splits else None,
+        division=_division(data),
+        groups=len(splits_of),
+        shared=tuple(sorted(plain(name) for name, splits in splits_of.items() if len(splits) > 1)),
+        without_group=sum(not row.get("group") for row in data.splits),
+        leaks=None
+        if data.leaks is None
+        else Counter((row["kind"], row["split"], row["partner_split"]) for row in data.leaks),
+        splits={split: describe(rows, data.classes.positive) for split, rows in described.items() if rows},
+        test_looks=looks_at(test, data.log_folder) if test and own.entries is not None else None,
+        same_validation=sum(other.digests.get("val") == val for other in others) if val else None,
+    )
+
+
+def _division(data: RunData) -> tuple[Literal["fold", "manifest", "folders"], str]:
+    if fold := data.setting("data", "fold"):
+        return "fold", fold
+    if data.setting("data", "manifest"):
+        return "manifest", ""
+    return "folders", " and ".join(filter(None, (data.setting("data", f"{one}_fraction") for one in ("val", "test"))))
 
 
 def evidence_of(data: RunData, evaluation: Evaluation) -> Evidence:
@@ -70,7 +163,27 @@ def evidence_of(data: RunData, evaluation: Evaluation) -> Evidence:
         relatives={kind: counts[kind] for kind in KINDS if counts[kind]},
         related=seen_paths | closest.keys(),
         searched=near is not None if role in ("external", "mixed", "unknown") else own,
+        **_circumstances(data, evaluation),
     )
+
+
+def _circumstances(data: RunData, evaluation: Evaluation) -> dict[str, Any]:
+    """Return the facts about an evaluation that do not depend on whose photographs it has."""
+    fingerprint = evaluation.provenance.dataset_fingerprint
+    looks, resumed = looks_at(fingerprint, data.log_folder), data.environment.get("continued")
+    # A fit records together what it excluded from all splits, an evaluation of its own what it excluded from its set.
+    own = evaluation.role in ROLES.values() and not evaluation.excluded
+    return {
+        "fingerprint": fingerprint,
+        "site": evaluation.provenance.site,
+        "site_of_run": text_at(data.config, "card", "site") or text_at(data.config, "card", "sites"),
+        "looks": sum(looks.values()),
+        "looked": len(looks),
+        "excluded": None if own and data.excluded else len(evaluation.excluded),
+        "excluded_of_run": len(data.excluded),
+        "resumed": len(resumed) if isinstance(resumed, list) else 0,
+        "has_own_criterion": data.has_own_criterion,
+    }
 
 
 def _seen_paths(data: RunData, evaluation: Evaluation) -> frozenset[str]:

@@ -1,13 +1,17 @@
-"""The ledger of a run: every evaluation with labels, in `ledger.csv`.
+"""The ledger of a run: every evaluation with labels, in `ledger.csv`; and what all runs of a log folder record.
 
-Repeated evaluation on a test set biases its results; from the ledger a report counts the evaluations of each set.
+Repeated evaluation on a test set biases its results; from the ledgers a report counts the evaluations of each set.
 """
 
 import csv
 import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import astuple, dataclass, fields
+from pathlib import Path
 
 from bldml.errors import RunError
+from bldml.io.documents import mapping_or_nothing
 from bldml.io.text import with_apostrophe, without_apostrophe
 from bldml.run.files import to_csv
 from bldml.run.folder import RunFolder
@@ -32,6 +36,25 @@ class LedgerEntry:
     dataset_fingerprint: str
     n: int
     checkpoint: str
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """What a run of a log folder records about the sets that it used.
+
+    Attributes:
+        name: Name of its folder.
+        digests: Dataset digest of each of its splits; empty if not recorded.
+        entries: Its ledger, oldest first; None if it has none.
+    """
+
+    name: str
+    digests: Mapping[str, str]
+    entries: tuple[LedgerEntry, ...] | None
+
+    def looks(self, digest: str) -> int:
+        """Return how often it evaluated the photographs with this dataset digest, under any name."""
+        return sum(entry.dataset_fingerprint == digest for entry in self.entries or ())
 
 
 _COLUMNS = tuple(field.name for field in fields(LedgerEntry))
@@ -79,6 +102,38 @@ def read_ledger(run: RunFolder) -> list[LedgerEntry]:
             f"Cannot read {run.ledger}: {error.strerror}.", "ledger-unreadable", path=run.ledger, reason=error.strerror
         ) from error
     return [entry for line in lines if (entry := _to_entry(line))]
+
+
+def read_log_folder(run: RunFolder) -> list[RecordedRun]:
+    """Return what a run and the runs beside it record, the run itself first.
+
+    Damage of another run is not this run's: what cannot be read of it counts as not recorded.
+
+    Raises:
+        RunError: The ledger of the run itself cannot be read.
+    """
+    own, others = run.path.resolve(), set[Path]()
+    with suppress(OSError):
+        others = {path.resolve() for path in own.parent.iterdir()} - {own}
+    found = [_record(RunFolder(own))]
+    for path in sorted(others):
+        with suppress(OSError, RunError):
+            other = RunFolder(path)
+            if other.ledger.is_file() or other.environment.is_file():
+                found.append(_record(other))
+    return found
+
+
+def looks_at(digest: str, runs: Sequence[RecordedRun]) -> dict[str, int]:
+    """Return how often each run evaluated the photographs with this dataset digest, by name; only runs that did."""
+    return {run.name: n for run in runs if digest and (n := run.looks(digest))}
+
+
+def _record(run: RunFolder) -> RecordedRun:
+    digests = mapping_or_nothing(run.environment).get("dataset_fingerprint") if run.environment.is_file() else None
+    splits = digests.items() if isinstance(digests, dict) else ()
+    texts = {str(split): digest for split, digest in splits if isinstance(digest, str)}
+    return RecordedRun(run.path.name, texts, tuple(read_ledger(run)) if run.ledger.is_file() else None)
 
 
 def _to_entry(line: str) -> LedgerEntry | None:

@@ -35,6 +35,7 @@ class Provenance:
         near_training_photographs: Number of near duplicates of training or validation photographs.
         ignored: Number of files that are not photographs, by suffix.
         excluded: Number of photographs that could not be used.
+        site: Where the photographs come from, as stated with `--site`.
         schema: Version of the document; 0 for a document written before 0.2.
     """
 
@@ -54,6 +55,7 @@ class Provenance:
     near_training_photographs: int | None = None
     ignored: Mapping[str, int] = field(default_factory=dict)
     excluded: int = 0
+    site: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     schema: int = 1
 
@@ -67,7 +69,7 @@ def to_provenance(document: Mapping[str, Any]) -> Provenance:
     role, known, command = (document.get(name) for name in ("role", "known", "command"))
     texts: dict[str, Any] = {
         name: document[name]
-        for name in ("split", "dataset_fingerprint", "created", "checkpoint", "device")
+        for name in ("split", "dataset_fingerprint", "created", "checkpoint", "device", "site")
         if isinstance(document.get(name), str)
     }
     return Provenance(

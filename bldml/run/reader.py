@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from bldml.metrics.checked import Classes
 from bldml.metrics.operating_point import OperatingPoint, ThresholdCriterion
 from bldml.run.files import Row, read_config, read_epochs, read_json, read_table, text_at
 from bldml.run.folder import RunFolder
+from bldml.run.ledger import RecordedRun, read_log_folder
 from bldml.run.photographs import PhotographRow, read_photograph_table
 from bldml.run.predictions import Prediction, read_metrics, read_predictions
 from bldml.run.provenance import Provenance, Role, count_known, positive_number, role_of, to_provenance
@@ -129,6 +131,27 @@ class RunData:
         """Name of the run."""
         return plain(self.run.path.resolve().name)
 
+    @cached_property
+    def log_folder(self) -> list[RecordedRun]:
+        """What this run and the runs beside it record, this one first; see `read_log_folder`."""
+        return read_log_folder(self.run)
+
+    @property
+    def stated(self) -> frozenset[str] | None:
+        """The settings that were typed or in a configuration file, by dotted key; None if that is not recorded."""
+        keys = self.environment.get("stated")
+        return frozenset(map(str, keys)) if isinstance(keys, list) else None
+
+    @property
+    def has_own_criterion(self) -> bool | None:
+        """Whether the threshold criterion was stated, not the default; None without a configuration."""
+        block, stated = self.config.get("operating_point"), self.stated
+        values = block if isinstance(block, dict) else {}
+        own = any(value is not None for value in values.values())
+        if stated is not None:
+            own = own and any(key.split(".")[0] == "operating_point" for key in stated)
+        return own if self.config else None
+
     @property
     def checkpoint_bytes(self) -> int | None:
         """Size of `best.ckpt`; None if it does not exist."""
@@ -137,6 +160,14 @@ class RunData:
     def of_role(self, role: Role) -> Evaluation | None:
         """Return the first labelled evaluation with this role; None if there is none."""
         return next((evaluation for evaluation in self.evaluations if evaluation.role == role), None)
+
+    @property
+    def sets(self) -> list[list[Evaluation]]:
+        """Labelled evaluations of the same photographs, under any names, in the order of `evaluations`."""
+        found: dict[str, list[Evaluation]] = {}
+        for one in self.evaluations:
+            found.setdefault(one.provenance.dataset_fingerprint or f"only {one.name}", []).append(one)
+        return list(found.values())
 
     def setting(self, *keys: str) -> str:
         """Return the value of the configuration at these keys, outermost first, as text; empty if it is missing."""

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -186,11 +186,16 @@ class PredictionRecorder(Callback):
 
 
 def record_environment(
-    seed: int, device: torch.device, dataset_digests: Mapping[str, str], parameters: int | None = None
+    seed: int,
+    device: torch.device,
+    dataset_digests: Mapping[str, str],
+    parameters: int | None = None,
+    stated: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Return the content of environment.json: the conditions of a run, for reporting and repeating it.
 
-    It names the dataset digest of each split and the number of the network's parameters (weights and biases).
+    It names the dataset digest of each split and the number of the network's parameters (weights and biases),
+    and the settings that are not defaults because they were stated.
     """
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
@@ -209,6 +214,7 @@ def record_environment(
         # A requeued job finds its run by this.
         "slurm_job": job.key if (job := SlurmJob.current()) else None,
         "dataset_fingerprint": dict(dataset_digests),
+        "stated": None if stated is None else list(stated),
     }
 
 

@@ -120,7 +120,10 @@ def test_photographs_of_training_in_an_external_set(run: Path, leaves: Path, tmp
     assert trained[0] in outcome.err
     provenance = json.loads((own / "evaluations/site/provenance.json").read_text())
     assert provenance["near_training_photographs"] == 1
-    assert "1 of them is a near duplicate of training or validation photographs" in (own / "report.html").read_text()
+    assert (
+        "has a relative among the training and validation photographs (a near duplicate: 1)"
+        in (own / "report.html").read_text()
+    )
     stopped = bldml(*command, "--name=other", "--data.on_leak=error")
     assert stopped.code == 1
     assert not (own / "evaluations/other").exists()

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bldml.report import claims
-from bldml.run.evidence import KINDS, Evidence
+from bldml.report import claims, run_claims
+from bldml.run.evidence import KINDS, Evidence, RunEvidence
+from bldml.run.photographs import Description
 
 TEST = Evidence("test", 100, known={"train": 0, "val": 0, "test": 100}, searched=True)
 UNSEARCHED = replace(TEST, searched=False)
@@ -19,6 +20,12 @@ MIXED = Evidence("mixed", 50, known={"train": 3, "val": 0, "test": 7}, seen=3, s
 MIXED_ONE = replace(MIXED, known={"seen": 1}, seen=1, relatives={"near": 4})
 TRAINING, VALIDATION = Evidence("training", 9, seen=9), Evidence("validation", 9, seen=9)
 UNKNOWN, UNLABELLED = Evidence("unknown", 9), Evidence("unlabelled", 9)
+OHIO = replace(EXTERNAL, site="Ohio 2024")
+BESIDE = replace(OHIO, site_of_run="Kent 2020")
+SAME = replace(OHIO, site_of_run=" ohio\n 2024")
+AGAIN = replace(TEST, looks=10, looked=4)
+EXCLUDED, EXCLUDED_SOMEWHERE = replace(EXTERNAL, excluded=1), replace(TEST, excluded=None, excluded_of_run=3)
+DEFAULT, RESUMED = replace(TEST, has_own_criterion=False), replace(TEST, resumed=2)
 
 # A part of each sentence; evidence of which it is true; evidence of which it would be false.
 SENTENCES: dict[str, tuple[Evidence, Evidence]] = {
@@ -27,6 +34,23 @@ SENTENCES: dict[str, tuple[Evidence, Evidence]] = {
     "Test split.": (TEST, EXTERNAL),
     "External set: none of its photographs belongs to this run.": (EXTERNAL, MIXED),
     "Photographs without labels.": (UNLABELLED, TEST),
+    "Whether they come from another place is not stated.": (EXTERNAL, OHIO),
+    "They are from Ohio 2024, as stated with --site.": (OHIO, BESIDE),
+    "They are from Ohio 2024, as stated with --site; those of the run from Kent 2020, as stated in its card.": (
+        BESIDE, OHIO,
+    ),
+    "They are from Ohio 2024, as stated with --site, the same site as those of the run.": (SAME, BESIDE),
+    "This set was evaluated 10 times, by 4 runs of this folder; the best of several results on one set may be "
+    "optimistic.": (AGAIN, replace(AGAIN, looks=1, looked=1)),
+    "1 photograph could not be read and is not among them.": (EXCLUDED, EXTERNAL),
+    "3 photographs of the run's folder could not be read; how many of them belong to this split is not recorded.": (
+        EXCLUDED_SOMEWHERE, replace(EXCLUDED_SOMEWHERE, excluded=0),
+    ),
+    "The threshold was chosen by the default criterion; none was stated.": (
+        DEFAULT, replace(DEFAULT, has_own_criterion=None),
+    ),
+    "The training was interrupted and resumed 2 times.": (RESUMED, replace(RESUMED, resumed=1)),
+    "The training was interrupted and resumed once.": (replace(RESUMED, resumed=1), RESUMED),
     "How these photographs relate to the run is not recorded.": (UNKNOWN, TEST),
     "Mixed set: 3 from the training split, 7 from the test split, 40 that do not belong to this run.": (MIXED, TEST),
     "Mixed set: 1 from the training or the validation split, 49": (MIXED_ONE, MIXED),
@@ -45,7 +69,7 @@ SENTENCES: dict[str, tuple[Evidence, Evidence]] = {
     "Whether they have relatives among the training and validation photographs was not searched for.": (
         UNSEARCHED, TEST,
     ),
-    "so the metrics may be optimistic": (RELATED, TEST),
+    "so the metrics may be optimistic": (RELATED, AGAIN),
     "the test split, which was not used for training": (TEST, RELATED),
     "the external set ohio": (EXTERNAL, MIXED),
     "the mixed set ohio": (MIXED, EXTERNAL),
@@ -53,6 +77,94 @@ SENTENCES: dict[str, tuple[Evidence, Evidence]] = {
     "the training split": (TRAINING, VALIDATION),
     "the set ohio": (UNKNOWN, EXTERNAL),
 }  # fmt: skip
+
+
+RUN = RunEvidence(n=9, has_test=True, test_looks={})
+# The same of the sentences about several evaluations.
+SENTENCES_ON_SETS: dict[str, tuple[list[Evidence], list[Evidence]]] = {
+    "No external set was evaluated; other sites": ([TEST, MIXED], [EXTERNAL]),
+    "No set is recorded to be external; other sites": ([UNKNOWN], [TEST]),
+    "Only 1 external set was evaluated: whether it comes from another place is not stated.": ([EXTERNAL], [OHIO]),
+    "Only 2 external sets were evaluated: whether 2 of them come from another place is not stated.": (
+        [EXTERNAL, EXTERNAL],
+        [replace(EXTERNAL, fingerprint="ab"), replace(EXTERNAL, fingerprint="ab")],
+    ),
+    "Only 2 external sets were evaluated: from Ohio 2024, as stated with --site; whether 1 of them comes from": (
+        [OHIO, EXTERNAL],
+        [replace(OHIO, fingerprint="ab"), replace(EXTERNAL, fingerprint="ab")],
+    ),
+    "'External validation',": ([TEST], [TEST, EXTERNAL]),
+    "'External validation at another site',": ([SAME], [SAME, OHIO]),
+    "'Test set',": ([EXTERNAL], [TEST]),
+    "No set is recorded to be the test split": ([UNKNOWN], [EXTERNAL]),
+    "The test set was not opened": ([EXTERNAL], [TEST]),
+}
+
+
+def described(n: int, first: str = "", last: str = "", *, dated: int = 0, camera: str = "") -> Description:
+    return Description(n, 1, None, ((camera, n),), first, last, dated)
+
+
+EARLY, LATE = described(5, "2020-01-01", "2020-02-01", dated=5), described(5, "2021-01-01", "2021-02-01", dated=5)
+DATED = replace(RUN, splits={"train": EARLY, "test": LATE})
+PARTLY = replace(RUN, splits={"train": replace(EARLY, n_dated=2), "test": LATE})
+REVERSED = replace(RUN, splits={"train": LATE, "test": EARLY})
+GROUPED = replace(RUN, groups=4)
+# The same of the sentences about the photographs of a run.
+SENTENCES_ON_RUNS: dict[str, tuple[RunEvidence, RunEvidence]] = {
+    "by the folds of a manifest (fold 2 is val": (replace(RUN, division=("fold", "2")), RUN),
+    "by the splits of a manifest.": (replace(RUN, division=("manifest", "")), RUN),
+    "otherwise by a hash of their names (fractions for val and test: 0.1 and 0.2)": (
+        replace(RUN, division=("folders", "0.1 and 0.2")), RUN,
+    ),
+    "The split of each photograph is not recorded.": (RunEvidence(), RUN),
+    "No photograph has a group (tree, site, burst), so it is not known": (RUN, GROUPED),
+    "No group (tree, site, burst) has photographs in two splits (4 groups).": (
+        GROUPED, replace(GROUPED, shared=("a",)),
+    ),
+    "1 of 4 groups (tree, site, burst) has photographs in more than one split, so the splits are not independent: a.": (
+        replace(GROUPED, shared=("a",)), GROUPED,
+    ),
+    "2 photographs have no group.": (replace(GROUPED, without_group=2), GROUPED),
+    "The splits share photographs, so the metrics here may be optimistic: 2 of test with a near duplicate in train": (
+        replace(RUN, leaks={("near", "test", "train"): 2}), replace(RUN, leaks={}),
+    ),
+    "The search for leaks found no photograph": (replace(RUN, leaks={}), RUN),
+    "They were not searched for.": (RUN, replace(RUN, leaks={})),
+    "The cameras are not known.": (RUN, replace(RUN, splits={"train": described(3, camera="Phone")})),
+    "It is not known whether cameras differ": (RUN, replace(RUN, splits={"train": described(3, camera="Phone")})),
+    "The camera is known for 3 of 7 photographs.": (
+        replace(RUN, splits={"train": described(3, camera="Phone"), "val": described(4)}), RUN,
+    ),
+    "The dates of the photographs are not known.": (RUN, PARTLY),
+    "It is not known whether the test photographs are later": (RUN, PARTLY),
+    "Dates: train from 2020-01-01 to 2020-02-01; test from 2021-01-01 to 2021-02-01.": (DATED, PARTLY),
+    "The test photographs are all later than the training photographs.": (DATED, PARTLY),
+    "The test photographs are not all later than the training photographs.": (REVERSED, DATED),
+    "The 5 dated test photographs are all later than the 2 dated training photographs.": (PARTLY, DATED),
+    "The test set was not opened: no run of this folder records an evaluation of it.": (
+        RUN, replace(RUN, test_looks={"other": 1}),
+    ),
+    "but it was opened: its photographs were evaluated 3 times, by one, two.": (
+        replace(RUN, test_looks={"one": 1, "two": 2}), RUN,
+    ),
+    "whether it was opened is not recorded": (replace(RUN, test_looks=None), RUN),
+    "This run has no test split.": (replace(RUN, has_test=False), RUN),
+    "Whether this run has a test split is not recorded.": (RunEvidence(), RUN),
+    "1 other run in the same folder uses the same validation photographs. The more runs": (
+        replace(RUN, same_validation=1), replace(RUN, same_validation=0),
+    ),
+    "0 other runs in the same folder use the same validation photographs.": (replace(RUN, same_validation=0), RUN),
+}  # fmt: skip
+
+
+def all_of_sets(sets: list[Evidence]) -> str:
+    return claims.external_validation(sets) + str(claims.not_assessed(RUN, sets))
+
+
+def all_of_run(run: RunEvidence) -> str:
+    parts = run_claims.photographs(run), run_claims.taken(run), run_claims.sealed(run), run_claims.siblings(run)
+    return f"{' '.join(parts)} {run_claims.not_known(run)}"
 
 
 def all_of(evidence: Evidence) -> str:
@@ -64,6 +176,20 @@ def test_a_sentence_is_said_where_it_is_true_and_not_where_it_is_false(sentence:
     true, false = SENTENCES[sentence]
     assert sentence in all_of(true)
     assert sentence not in all_of(false)
+
+
+@pytest.mark.parametrize("sentence", SENTENCES_ON_SETS)
+def test_of_several_evaluations(sentence: str) -> None:
+    true, false = SENTENCES_ON_SETS[sentence]
+    assert sentence in all_of_sets(true)
+    assert sentence not in all_of_sets(false)
+
+
+@pytest.mark.parametrize("sentence", SENTENCES_ON_RUNS)
+def test_of_a_run(sentence: str) -> None:
+    true, false = SENTENCES_ON_RUNS[sentence]
+    assert sentence in all_of_run(true)
+    assert sentence not in all_of_run(false)
 
 
 def test_the_table_has_every_sentence() -> None:
@@ -86,15 +212,27 @@ def evidence(draw: Any) -> Evidence:
     relatives = {kind: n for kind in KINDS if (n := draw(counts))}
     n = sum(known.values()) + sum(relatives.values()) + draw(st.integers(1, 50))
     seen = n if role in ("training", "validation") else seen
-    return Evidence(role, n, known, seen, {} if seen == n else relatives, frozenset(), draw(st.booleans()))
+    looks = draw(counts)
+    return Evidence(
+        role, n, known, seen, {} if seen == n else relatives, frozenset(), draw(st.booleans()),
+        site=draw(st.sampled_from(["", "Ohio"])), site_of_run=draw(st.sampled_from(["", "ohio", "Kent"])),
+        looks=looks, looked=min(looks, 2), excluded=draw(st.sampled_from([None, 0, 3])), excluded_of_run=3,
+        resumed=draw(st.integers(0, 2)), has_own_criterion=draw(st.sampled_from([None, True, False])),
+    )  # fmt: skip
 
 
 @given(evidence())
 def test_no_two_sentences_contradict_each_other(one: Evidence) -> None:
     said = all_of(one)
-    assert ("optimistic" in said) == (one.n_related > 0)
+    assert ("the metrics may be optimistic" in said) == (one.n_related > 0)
+    assert ("This set was evaluated" in said) <= (one.looks > 1)
+    assert not ("another place is not stated" in said and "as stated with --site" in said)
+    assert ("the same site" in said) <= (one.site.casefold() == one.site_of_run.casefold() != "")
+    assert one.role not in ("training", "validation", "test") or "--site" not in said, "their site is that of the card"
     good = ("found no relative", "None of them is", "was not used for training")
-    assert not ("optimistic" in said and any(text in said for text in (*good, "was not searched for")))
+    assert not (
+        "the metrics may be optimistic" in said and any(text in said for text in (*good, "was not searched for"))
+    )
     assert not ("was not searched for" in said and any(text in said for text in good))
     assert not ("External" in said and one.seen)
     assert "External" not in said or one.role == "external"

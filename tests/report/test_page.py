@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import hashlib
 import itertools
 import json
 import re
@@ -82,7 +83,7 @@ def write_evaluation(
         "created": "2026-05-01T10:00:00+00:00",
         "command": ["x", "test", "--name", name],
         "epoch": 2,
-        "dataset_fingerprint": "ab" * 32,
+        "dataset_fingerprint": hashlib.sha256(name.encode()).hexdigest(),
     }
     (folder / "provenance.json").write_text(json.dumps(provenance))
 
@@ -414,7 +415,7 @@ def test_same_run_same_bytes(whole: RunFolder, page: Page, quick: None) -> None:
 def test_without_a_test_set(tmp_path: Path, bare: None) -> None:
     page = Page(write_report(write_run(tmp_path / "run", {"val": rows_of(40, 1)})))
     assert "Caution: epoch and operating point were chosen on these photographs" in page.words
-    assert "Test set. The test split of this run was not evaluated." in page.words
+    assert "Test set. This run has no test split." in page.words
     assert "The evaluations of this run are not recorded" in page.words
 
 
@@ -442,7 +443,7 @@ def test_what_photographs_are_is_said_by_their_role(tmp_path: Path, bare: None) 
     page = Page(write_report(run))
     assert "Summary Caution: 20 of these 40 photographs are training or validation photographs" in page.words
     assert "Test set. No set is recorded to be the test split of this run." in page.words, "val may be it"
-    assert "performance on photographs unlike these is unknown. No set is recorded to be external;" in page.words
+    assert "performance on photographs unlike these is unknown. No set is recorded to be the test split" in page.words
     assert "External validation. No set is recorded to be external." in page.words
 
 

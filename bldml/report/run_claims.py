@@ -1,0 +1,147 @@
+"""Sentences about the photographs of a run: functions of the recorded facts alone, as in `claims`."""
+
+from bldml.io.text import counted, plain
+from bldml.run.evidence import RunEvidence
+
+MATCHES = {
+    "exact": "an exact duplicate",
+    "near": "a near duplicate",
+    "burst": "a photograph of the same burst",
+}
+SHOWN = 20  # groups
+
+
+def photographs(run: RunEvidence) -> str:
+    """Say all that is known of how the photographs were assigned to splits."""
+    return " ".join(filter(None, (division(run), groups(run), leaks(run))))
+
+
+def taken(run: RunEvidence) -> str:
+    """Say all that is known of how and when the photographs were taken."""
+    return f"{cameras(run)} {dates(run)}".strip()
+
+
+def division(run: RunEvidence) -> str:
+    """Say how photographs were assigned to splits."""
+    how, detail = run.division
+    if how == "fold":
+        by = f"the folds of a manifest (fold {plain(detail)} is val, the other folds are train)"
+    elif how == "manifest":
+        by = "the splits of a manifest"
+    else:
+        by = (
+            "their folder (train, val or test) if the data folder has such folders, otherwise by a hash of their names "
+            f"(fractions for val and test: {plain(detail) or 'not stated'}); the run does not record which"
+        )
+    return f"The unit of analysis is the photograph. Photographs were assigned to splits by {by}."
+
+
+def groups(run: RunEvidence) -> str:
+    """Say whether groups have photographs in several splits."""
+    if not run.n:
+        return "The split of each photograph is not recorded."
+    if not run.groups:
+        return (
+            "No photograph has a group (tree, site, burst), so it is not known whether photographs of one tree are in "
+            "two splits. If they are, all metrics here may be optimistic."
+        )
+    n, names = len(run.shared), ", ".join(run.shared[:SHOWN]) + (" …" if len(run.shared) > SHOWN else "")
+    text = (
+        f"{n:,} of {counted(run.groups, 'group')} (tree, site, burst) {'has' if n == 1 else 'have'} photographs in "
+        f"more than one split, so the splits are not independent: {names}."
+        if n
+        else f"No group (tree, site, burst) has photographs in two splits ({counted(run.groups, 'group')})."
+    )
+    if run.without_group:
+        have = "has" if run.without_group == 1 else "have"
+        text += f" {counted(run.without_group, 'photograph')} {have} no group."
+    return text
+
+
+def leaks(run: RunEvidence) -> str:
+    """Say what the search for relatives in other splits found; empty without a search."""
+    if run.leaks is None:
+        return ""
+    if not run.leaks:
+        return (
+            "The search for leaks found no photograph with an exact duplicate, a near duplicate or a photograph of the "
+            "same burst in another split."
+        )
+    found = "; ".join(
+        f"{n:,} of {plain(split)} with {MATCHES.get(kind, plain(kind))} in {plain(partner)}"
+        for (kind, split, partner), n in run.leaks.items()
+    )
+    return f"The splits share photographs, so the metrics here may be optimistic: {found} (listed in leaks.csv)."
+
+
+def cameras(run: RunEvidence) -> str:
+    """Say of how many photographs the camera is known; empty if of all."""
+    n, known = _known_cameras(run)
+    if not known:
+        return "The cameras are not known."
+    return "" if n == known else f"The camera is known for {known:,} of {counted(n, 'photograph')}."
+
+
+def dates(run: RunEvidence) -> str:
+    """Say when the photographs of each split were taken, and whether the test split is later than training."""
+    if not any(found.first for found in run.splits.values()):
+        return "The dates of the photographs are not known."
+    periods = (
+        f"{split} {f'from {one.first} to {one.last}' if one.first else 'at an unknown time'}{one.some_dated}"
+        for split, one in run.splits.items()
+    )
+    text = f"Dates: {'; '.join(periods)}."
+    train, test = run.splits.get("train"), run.splits.get("test")
+    if not train or not test or not train.first or not test.first:
+        return text
+    whole = train.n_dated == train.n and test.n_dated == test.n
+    of_test, of_train = ("", "") if whole else (f"{test.n_dated:,} dated ", f"{train.n_dated:,} dated ")
+    later = "not " if test.first <= train.last else ""
+    return f"{text} The {of_test}test photographs are {later}all later than the {of_train}training photographs."
+
+
+def sealed(run: RunEvidence) -> str:
+    """Say whether the test split was opened, for a run without an evaluation of it."""
+    if run.has_test is None:
+        return "Whether this run has a test split is not recorded."
+    if not run.has_test:
+        return "This run has no test split."
+    if run.test_looks is None:
+        return "The test split is not among the evaluations of this run; whether it was opened is not recorded."
+    if not run.test_looks:
+        return "The test set was not opened: no run of this folder records an evaluation of it."
+    n = sum(run.test_looks.values())
+    times = "once" if n == 1 else f"{n:,} times"
+    return (
+        "The test split is not among the evaluations of this run, but it was opened: its photographs were evaluated "
+        f"{times}, by {', '.join(map(plain, run.test_looks))}."
+    )
+
+
+def siblings(run: RunEvidence) -> str:
+    """Say how many other runs were chosen on the same photographs; empty where it is not known."""
+    n = run.same_validation
+    if n is None:
+        return ""
+    use = "uses" if n == 1 else "use"
+    text = f"{counted(n, 'other run')} in the same folder {use} the same validation photographs."
+    return f"{text} The more runs are tried, the more optimistic the best validation metrics may be." if n else text
+
+
+def not_known(run: RunEvidence) -> list[tuple[str, str]]:
+    """Return title and text of what is not known of the photographs."""
+    found = []
+    if not _known_cameras(run)[1]:
+        found.append(("Cameras", "It is not known whether cameras differ between classes or sets."))
+    if not any(one.first for one in run.splits.values()):
+        text = "It is not known whether the test photographs are later than the training photographs."
+        found.append(("Dates", text))
+    if run.leaks is None:
+        found.append(("Duplicates and bursts across splits", "They were not searched for."))
+    return found
+
+
+def _known_cameras(run: RunEvidence) -> tuple[int, int]:
+    """Return the number of photographs, and of those with a known camera."""
+    n = sum(one.n for one in run.splits.values())
+    return n, n - sum(dict(one.cameras).get("", 0) for one in run.splits.values())
