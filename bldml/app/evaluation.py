@@ -6,7 +6,7 @@ Images and report are optional results. If they cannot be made, a warning is pri
 import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ from jsonargparse import Namespace
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer
 
+from bldml.app.evaluation_record import enter_in_ledger, provenance_of, with_baselines
 from bldml.app.explain import draw_images, remove_pictures
 from bldml.app.messages import (
     describe_failure,
@@ -30,30 +31,23 @@ from bldml.app.photographs import (
     check_external,
     check_unseen,
     compare_with_training,
-    rows_of,
-    seen_by,
     write_excluded,
 )
-from bldml.dataset.files import escape_path, shell_word, show_path
+from bldml.dataset.files import shell_word, show_path
 from bldml.dataset.samples import SPLITS
 from bldml.errors import ConfigError, RunError
 from bldml.inference import load_weights
 from bldml.io.atomic import write_atomically
 from bldml.io.documents import mapping_or_nothing
-from bldml.metrics.assessment import EvaluationMetrics
-from bldml.metrics.checked import units_of
 from bldml.report.claims import caution_with_rest, repetition, without_leaf
-from bldml.run.baselines import baselines_of, compute_baselines
+from bldml.run.baselines import baselines_of
 from bldml.run.evidence import evidence_of
 from bldml.run.folder import RunFolder
-from bldml.run.ledger import LedgerEntry, append_entry
-from bldml.run.photographs import PhotographRow, read_photograph_table
 from bldml.run.predictions import write_metrics
-from bldml.run.provenance import DIGEST_DIGITS, ROLES, Provenance, count_known, role_of
+from bldml.run.provenance import ROLES, Provenance
 from bldml.run.reader import read_run
-from bldml.training.checkpoint import DATA_SETTINGS, Checkpoint, Header, read_checkpoint, software_versions
+from bldml.training.checkpoint import DATA_SETTINGS, Checkpoint, Header, read_checkpoint
 from bldml.training.data.datamodule import LeafDataModule
-from bldml.training.data.reading import PreparedData
 from bldml.training.lightning_internals import disarm
 from bldml.training.module import LeafClassifier
 from bldml.training.recording import PredictionRecorder
@@ -100,7 +94,7 @@ def evaluate_after_fit(
                 plugins=[LightningEnvironment()],
                 callbacks=[interrupt_evaluation(signals)],
             )
-            origin = _describe(datamodule, checkpoint, split, external=False)
+            origin = provenance_of(datamodule, checkpoint, split, external=False)
             run_evaluation(disarm(single), model, datamodule, checkpoint, origin, run.evaluation(split))
         if report:
             evaluated = {run.evaluation(split): data.samples(split) for split in filled if split != "train"}
@@ -147,7 +141,7 @@ def evaluate_checkpoint(
     load_weights(model, checkpoint)
     data = datamodule.read_for_evaluation(split, header.class_names, whole=external)
     report_data(data, datamodule.fold)
-    origin = _describe(datamodule, checkpoint, split, external=external)
+    origin = provenance_of(datamodule, checkpoint, split, external=external)
     if split == "test":
         check_unseen(data, checkpoint)
         near = check_external(data, run, datamodule.on_leak) if external else None
@@ -199,7 +193,7 @@ def run_evaluation(
         seconds = round(time.monotonic() - start, 3)
         recorder.write(len(datamodule.photographs.samples(split)))
         if recorder.metrics is not None:
-            write_metrics(folder, _with_baselines(recorder, datamodule.photographs, checkpoint, split))
+            write_metrics(folder, with_baselines(recorder, datamodule.photographs, checkpoint, split))
     finally:
         if made:
             with suppress(OSError):  # removes only empty folders
@@ -211,53 +205,8 @@ def run_evaluation(
     with suppress(RunError):  # images of a previous evaluation that remain do not match and are not shown
         remove_pictures(folder)
     if recorder.metrics is not None:
-        _enter_in_ledger(checkpoint, folder.name, split, provenance.dataset_fingerprint, recorder.metrics.n)
+        enter_in_ledger(checkpoint, folder.name, split, provenance.dataset_fingerprint, recorder.metrics.n)
         sys.stdout.write(format_metrics(split, recorder.metrics, checkpoint.header))
-
-
-def _with_baselines(
-    recorder: PredictionRecorder, data: PreparedData, checkpoint: Checkpoint, split: str
-) -> EvaluationMetrics:
-    """Return the metrics with what is reached without the leaf, if the checkpoint is in a run that records it."""
-    metrics, run = recorder.metrics, RunFolder.of_checkpoint(checkpoint.path)
-    assert metrics is not None
-    training: list[PhotographRow] = []
-    if run is not None and split != "train":
-        with suppress(RunError):  # a run of an older version, or one without its table
-            training = [row for row in read_photograph_table(run.photographs) if row.split == "train"]
-    if not training:
-        return metrics
-    rows = [row for row in rows_of(data) if row.split == split]
-    units = units_of([row.group for row in rows], len(rows))
-    positive = checkpoint.header.positive_class
-    found = compute_baselines(training, rows, recorder.labels, recorder.probabilities, units, positive)
-    return replace(metrics, baselines=found.to_plain(metrics.intervals["auroc"]["unit"]))
-
-
-def _describe(datamodule: LeafDataModule, checkpoint: Checkpoint, split: str, *, external: bool) -> Provenance:
-    """Return the origin of an evaluation and its role: what its photographs are to the run."""
-    data = datamodule.photographs
-    collection, digests, header = data.collection, data.contents_of(split).digests, checkpoint.header
-    digest = data.dataset_digests.get(split, "")
-    if split in ROLES and header.fingerprints.get(split) == digest:
-        known: dict[str, int] | None = dict.fromkeys(ROLES, 0) | {split: len(digests)}
-    else:
-        known = _count_known(digests, checkpoint)
-    return Provenance(
-        role=role_of(split, digest, header.fingerprints, len(digests), known, own=not external),
-        known=known,
-        split=split,
-        dataset_fingerprint=digest,
-        command=tuple(sys.argv),
-        checkpoint=str(checkpoint.path.absolute()),
-        epoch=checkpoint.epoch,
-        root=str(collection.root.absolute()),
-        manifest=None if datamodule.manifest is None else str(Path(datamodule.manifest).absolute()),
-        fold=datamodule.fold,
-        ignored=dict(collection.ignored),
-        excluded=len(data.excluded),
-        versions=software_versions(),
-    )
 
 
 def _with_site(origin: Provenance, site: str) -> Provenance:
@@ -267,29 +216,6 @@ def _with_site(origin: Provenance, site: str) -> Provenance:
         message += f" (card.site). Leave --site {site} out."
         raise ConfigError(message, "site-of-own-split", found=site)
     return replace(origin, site=site)
-
-
-def _count_known(digests: Iterable[str], checkpoint: Checkpoint) -> dict[str, int] | None:
-    """Count the photographs that belong to the run: by its table or, without one, by the digests in the checkpoint."""
-    run = RunFolder.of_checkpoint(checkpoint.path)
-    with suppress(RunError):  # a run of an older version, or one without its table
-        if run is not None and (known := count_known(digests, read_photograph_table(run.photographs))) is not None:
-            return known
-    seen = seen_by(checkpoint)
-    return {"seen": sum(digest[:DIGEST_DIGITS] in seen for digest in digests)} if seen else None
-
-
-def _enter_in_ledger(checkpoint: Checkpoint, name: str, split: str, digest: str, n: int) -> None:
-    """Add an evaluation to the ledger of the checkpoint's run, if it lies in one."""
-    run, path = RunFolder.of_checkpoint(checkpoint.path), checkpoint.path.absolute()
-    if run is None:
-        return
-    shown = path.relative_to(run.path.absolute()) if path.is_relative_to(run.path.absolute()) else path
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    try:
-        append_entry(run, LedgerEntry(now, name, split, digest, n, escape_path(shown)))
-    except RunError as error:
-        say_warning(f"This evaluation was not added to the ledger of its run. {error}")
 
 
 def say_cautions(run: RunFolder, names: Sequence[str]) -> None:
