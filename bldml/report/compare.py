@@ -16,6 +16,7 @@ from bldml.metrics.auroc import paired_auroc
 from bldml.metrics.checked import Units, units_of
 from bldml.metrics.estimates import Estimate
 from bldml.metrics.paired import McNemar, holm, mcnemar, paired_accuracy, significance_letters
+from bldml.metrics.selection import accuracies, areas, selection_gain
 from bldml.run.folder import RunFolder
 from bldml.run.predictions import Prediction
 from bldml.run.reader import Evaluation, RunData, read_run
@@ -107,11 +108,14 @@ class Comparison:
         reference: The run that was named first; photographs, classes and groups of the others are the same.
         runs: The runs, most accurate first.
         differences: All pairs, in the order of `runs`.
+        gains: By family, how much the best run is expected to gain by being chosen on these photographs; None where it
+            cannot be estimated.
     """
 
     reference: ComparedRun
     runs: tuple[ComparedRun, ...]
     differences: tuple[Difference, ...]
+    gains: dict[str, float | None]
 
 
 def compare_runs(paths: Sequence[Path], evaluation: str | None = None) -> Comparison:
@@ -148,7 +152,15 @@ def compare_runs(paths: Sequence[Path], evaluation: str | None = None) -> Compar
     differences = [_difference(one, two, units) for one, two in combinations(runs, 2)]
     _adjust(differences)
     _give_letters(runs, differences)
-    return Comparison(first, tuple(runs), tuple(differences))
+    return Comparison(first, tuple(runs), tuple(differences), _gains(runs, units))
+
+
+def _gains(runs: Sequence[ComparedRun], units: Units) -> dict[str, float | None]:
+    probabilities = [run.probabilities for run in runs]
+    return {
+        "accuracy": selection_gain(accuracies([run.is_correct for run in runs]), units),
+        "auroc": selection_gain(areas(runs[0].labels, probabilities), units),
+    }
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

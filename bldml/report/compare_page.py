@@ -23,6 +23,7 @@ from bldml.run.baselines import baselines_of, verdict_of
 from bldml.run.evidence import evidence_of
 
 ENDS = ("", "_low", "_high", "_method")
+LEAST_GAIN = 0.001  # that is printed
 
 
 def write_comparison(comparison: Comparison, folder: Path, *, version: str) -> list[Path]:
@@ -200,7 +201,26 @@ def verdict(comparison: Comparison) -> str:
     found = [_caution(comparison), *(_verdict(comparison, family) for family in FAMILIES), _leaf_not_shown(comparison)]
     if not any(pair.tests[family].is_significant for pair in comparison.differences for family in FAMILIES):
         found.append("A higher value alone is no evidence that a run is better.")
+    found.append(selection(comparison))
     return " ".join(filter(None, found))
+
+
+def selection(comparison: Comparison) -> str:
+    """Say how many runs were tried on these photographs, and what the best one gains by that alone."""
+    k = len(comparison.runs)
+    tried = max(evidence_of(run.data, run.evaluation).looked for run in comparison.runs)
+    gains = [
+        f"{f'about {gain:.3f}' if gain >= LEAST_GAIN else f'less than {LEAST_GAIN}'} ({METRICS[family].label})"
+        for family, gain in comparison.gains.items()
+        if gain is not None
+    ]
+    if not gains:
+        return ""
+    more = f" {tried:,} runs were evaluated on these photographs, so it may be more." if tried > k else ""
+    return (
+        f"If the best of these {k} runs is chosen by its value here, this value is expected to be too high by "
+        f"{' and '.join(gains)}, because it is the best of {k} (bias-corrected bootstrap).{more}"
+    )
 
 
 def _caution(comparison: Comparison) -> str:

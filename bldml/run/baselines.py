@@ -4,6 +4,7 @@ The audit tests whether they do in the whole set; an evaluation compares the cla
 """
 
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bldml.metrics.auroc import estimate_auroc, paired_auroc
-from bldml.metrics.baseline import Features, regression_scores
 from bldml.metrics.checked import Units, units_of
 from bldml.metrics.estimates import Estimate, plain_limits, to_estimate, undefined
 from bldml.run.photographs import PhotographRow
@@ -39,6 +39,7 @@ _MESSENGER = re.compile(
 _MESSENGER_SIDES = (1280, 1600)  # longer side in pixels of Telegram and WhatsApp; other messengers have no typical size
 
 Photographs = Sequence[PhotographRow]
+Features = NDArray[np.floating]  # (n, columns)
 
 
 class Source(NamedTuple):
@@ -170,6 +171,37 @@ def verdict_of(name: str, estimate: Estimate) -> str:
     words = {"info": "some signal, as expected", "error": "error: a shortcut", "warning": "warning: please check"}
     severity = severity_of(name, estimate)
     return words[severity] if severity else "no shortcut found"
+
+
+def regression_scores(
+    features: Features, labels: NDArray[np.int64], others: Features, strength: float = 1.0
+) -> Features:
+    """Fit a logistic regression with standardised features and equal weight of the classes, and return its logits.
+
+    Args:
+        features: To fit on, (n, columns); a column without variance is left out.
+        labels: 0 or 1, both present, (n,).
+        others: Features of the photographs to predict, (m, columns).
+        strength: C of the regression; a smaller value regularises more.
+
+    Returns:
+        Logits of the other photographs, (m,); 0 if no feature varies.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    varies = np.ptp(features, axis=0) > 0
+    if not varies.any():
+        return np.zeros(len(others))
+    features, others = features[:, varies], others[:, varies]
+    centre, spread = features.mean(axis=0), features.std(axis=0).astype(features.dtype)
+    spread[spread == 0] = 1
+    model = LogisticRegression(C=strength, class_weight="balanced", max_iter=300)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # stopping just before convergence predicts as well
+        model.fit((features - centre) / spread, labels)
+    logits: Features = model.decision_function((others - centre) / spread)
+    return logits
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,8 @@ def test_every_metric_is_what_scikit_learn_computes_from_the_predictions(run: Pa
     scores = [row.probability for row in rows]
     assert metrics.pop("schema") == 2
     intervals = metrics.pop("intervals")
+    assert ("baselines" in metrics) == (split != "train"), "of the training photographs there is nothing to fit on"
+    metrics.pop("baselines", None)
     at = {metrics["threshold"]: metrics.pop("at_threshold"), 0.5: metrics.pop("at_0.5")}
     assert intervals["at_0.5"]["accuracy"]["low"] <= at[0.5]["accuracy"] <= intervals["at_0.5"]["accuracy"]["high"]
     assert metrics.pop("n") == len(rows)
@@ -184,7 +186,8 @@ def test_splits_csv_is_a_manifest_that_gives_the_same_run(run: Path, leaves: Pat
     )  # fmt: skip
     assert outcome.code == 0
     assert Path("lightning_logs/again/splits.csv").read_bytes() == (run / "splits.csv").read_bytes()
-    assert not Path("lightning_logs/again/evaluations").exists()
+    evaluated = {path.name for path in Path("lightning_logs/again/evaluations").iterdir()}
+    assert evaluated == {"train", "val"}, "the test split stays sealed"
     again, before = table(Path("lightning_logs/again/history.csv")), table(run / "history.csv")
     assert again[0]["val_loss"] == before[0]["val_loss"]
 

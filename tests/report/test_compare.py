@@ -21,6 +21,7 @@ from bldml.io.text import latex
 from bldml.metrics.assessment import evaluate
 from bldml.metrics.operating_point import OperatingPoint
 from bldml.run.folder import RunFolder
+from bldml.run.ledger import LedgerEntry, append_entry
 from bldml.run.photographs import PhotographRow, photographs_text
 from bldml.run.predictions import Prediction, read_predictions, write_metrics, write_predictions
 from tests.report.pages import Page, read
@@ -182,6 +183,22 @@ def test_the_verdict_names_every_family(tmp_path: Path, bldml: Bldml) -> None:
     assert "Accuracy: no two runs differ significantly." in said
     assert float(pair["auroc_p_holm"]) < 0.05
     assert "AUROC: 1 of 1 pair differs significantly; good is significantly better than every other run." in said
+
+
+def test_the_best_of_several_is_said_to_gain_by_that(tmp_path: Path, bldml: Bldml) -> None:
+    runs = [write_run(tmp_path / f"run{seed}", rows_of((40, 6, 6, 40), seed)) for seed in range(6)]
+    for run in (*runs, write_run(tmp_path / "seventh", rows_of((40, 6, 6, 40), 9))):
+        append_entry(
+            RunFolder(run), LedgerEntry("2026-01-01T00:00:00+00:00", "test", "test", "ab" * 32, 92, "best.ckpt")
+        )
+        provenance = run / "evaluations/test/provenance.json"
+        content = json.loads(provenance.read_text()) if provenance.is_file() else {"schema": 1, "role": "test"}
+        provenance.write_text(json.dumps(content | {"dataset_fingerprint": "ab" * 32}))
+    assert bldml("compare", *runs, "--output", "out").code == 0
+    found = re.search(r"best of these 6 runs .* too high by about (0\.\d+) \(Accuracy\) and", verdict_of("out"))
+    assert found, verdict_of("out")
+    assert 0.01 < float(found[1]) < 0.06, "six equal classifiers on 92 photographs"
+    assert "7 runs were evaluated on these photographs, so it may be more." in verdict_of("out")
 
 
 def test_a_pair_without_a_test_is_no_significant_difference(tmp_path: Path, bldml: Bldml) -> None:

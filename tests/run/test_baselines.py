@@ -11,11 +11,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from bldml.metrics.assessment import EvaluationMetrics, evaluate
-from bldml.metrics.baseline import regression_scores
 from bldml.metrics.checked import units_of
 from bldml.metrics.operating_point import OperatingPoint
 from bldml.report.claims import without_leaf
-from bldml.run.baselines import SOURCES, Baselines, compute_baselines
+from bldml.run.baselines import SOURCES, Baselines, compute_baselines, regression_scores
 from bldml.run.photographs import PhotographRow
 
 Change = Callable[[PhotographRow, np.random.Generator], PhotographRow]

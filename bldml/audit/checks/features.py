@@ -8,9 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from bldml.audit.examine import Row
-from bldml.metrics.baseline import Features
 from bldml.run.baselines import SOURCES as BASELINES
-from bldml.run.baselines import Source, binned, one_hot
+from bldml.run.baselines import Features, Source, binned, one_hot
 
 _NO_LETTERS = re.compile(r"[\W_]+")
 

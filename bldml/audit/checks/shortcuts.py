@@ -11,7 +11,6 @@ from bldml.audit.examine import Row
 from bldml.audit.findings import SEVERITIES, AuditFinding
 from bldml.io.text import number, plain
 from bldml.metrics.auroc import estimate_auroc
-from bldml.metrics.baseline import Features, regression_scores
 from bldml.metrics.estimates import Estimate, undefined
 from bldml.report.tables import Entry, Table, estimate_cells, interval_text, precise_number
 from bldml.run.baselines import (
@@ -22,6 +21,8 @@ from bldml.run.baselines import (
     MIN_PER_CLASS,
     SEED,
     WARNING_ABOVE,
+    Features,
+    regression_scores,
     severity_of,
     verdict_of,
 )
