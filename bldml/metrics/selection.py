@@ -33,7 +33,7 @@ def selection_gain(measure: Measure, units: ArrayLike, *, replicates: int = REPL
 
     >>> right = np.array([[1, 1, 1, 0], [1, 1, 1, 1]])
     >>> round(selection_gain(accuracies(right), np.arange(4)), 3)  # the second is always the best or equally good
-    0.061
+    0.117
     """
     everything = np.asarray(units)
     unit = checked_units(everything, everything.size)
