@@ -26,7 +26,14 @@ from bldml.app.messages import (
     report_excluded,
     say_warning,
 )
-from bldml.app.photographs import check_external, check_unseen, compare_with_training, seen_by, write_excluded
+from bldml.app.photographs import (
+    bursts_of,
+    check_external,
+    check_unseen,
+    compare_with_training,
+    seen_by,
+    write_excluded,
+)
 from bldml.dataset.files import escape_path, shell_word, show_path
 from bldml.dataset.samples import SPLITS
 from bldml.errors import ConfigError, RunError
@@ -184,7 +191,7 @@ def run_evaluation(
             trainer.test(model, datamodule=datamodule, verbose=False)
         device = device_name(trainer.strategy.root_device)
         seconds = round(time.monotonic() - start, 3)
-        recorder.write(len(datamodule.photographs.samples(split)))
+        recorder.write(bursts_of(datamodule.photographs, split, RunFolder.of_checkpoint(checkpoint.path)))
     finally:
         if made:
             with suppress(OSError):  # removes only empty folders

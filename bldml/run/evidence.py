@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from bldml.metrics.checked import UnitKind, unit_kind
 from bldml.run.provenance import ROLES, Role
 from bldml.run.reader import Evaluation, RunData
 
@@ -28,6 +29,10 @@ class Evidence:
         related: Paths of the photographs that are seen or have a relative, as far as the run records which they are.
         searched: Whether near duplicates of the photographs that trained or chose the classifier were searched for
             among all of them.
+        unit: What the sampling units of all statistics are.
+        groups: Number of groups that were given for them.
+        bursts: Number of bursts among those without a group; None if not recorded.
+        lone: Number of photographs with neither, each of which is a unit of its own.
     """
 
     role: Role
@@ -37,6 +42,10 @@ class Evidence:
     relatives: Mapping[Kind, int] = field(default_factory=dict)
     related: frozenset[str] = frozenset()
     searched: bool = False
+    unit: UnitKind = "photograph"
+    groups: int = 0
+    bursts: int | None = None
+    lone: int = 0
 
     @property
     def n_related(self) -> int:
@@ -62,6 +71,9 @@ def evidence_of(data: RunData, evaluation: Evaluation) -> Evidence:
         counts["near"] = max(counts["near"], min(near, n - counts["burst"] - counts["group"]) - seen)
     # The run has searched its own photographs, not those that were added to its test split later.
     own = data.leaks is not None and known.get("test", n) == n
+    units = [row.unit for row in evaluation.rows]
+    number = Counter(unit.kind for unit in set(units) if unit)
+    recorded = all(row.burst is not None for row in evaluation.rows)
     return Evidence(
         role=role,
         n=n,
@@ -70,6 +82,10 @@ def evidence_of(data: RunData, evaluation: Evaluation) -> Evidence:
         relatives={kind: counts[kind] for kind in KINDS if counts[kind]},
         related=seen_paths | closest.keys(),
         searched=near is not None if role in ("external", "mixed", "unknown") else own,
+        unit=unit_kind(units),
+        groups=number["group"],
+        bursts=number["burst"] if recorded else None,
+        lone=units.count(None),
     )
 
 

@@ -149,14 +149,14 @@ class PredictionRecorder(Callback):
 
     on_validation_batch_end = on_predict_batch_end = on_test_batch_end
 
-    def write(self, expected: int) -> None:
-        """Write predictions and metrics of as many photographs as expected.
+    def write(self, bursts: Mapping[str, str]) -> None:
+        """Write predictions and metrics of all photographs; `bursts` has the burst of each by name, empty outside one.
 
         Raises:
             RunError: Logits are missing; nothing was written.
             CheckpointError: A logit is not finite; nothing was written.
         """
-        if len(self._names) != expected:
+        if (expected := len(bursts)) != len(self._names):
             message = f"Only {len(self._names)} of {expected} photographs were evaluated. Do not set "
             message += "trainer.limit_…_batches or trainer.fast_dev_run: an evaluation must contain the whole split."
             raise RunError(message, "evaluation-incomplete", found=len(self._names), expected=expected)
@@ -171,11 +171,12 @@ class PredictionRecorder(Callback):
         truths = [class_of[int(label)] for label in labels]
         predicted = [class_of[int(probability >= header.threshold)] for probability in probabilities]
         self.folder.mkdir(parents=True, exist_ok=True)
-        columns = (self._names, self._groups, truths, predicted, probabilities.tolist())
-        rows = (Prediction(*row) for row in zip(*columns, strict=True))
+        in_burst = [bursts[name] for name in self._names]
+        columns = (self._names, self._groups, truths, predicted, probabilities.tolist(), in_burst)
+        rows = [Prediction(*row) for row in zip(*columns, strict=True)]
         write_predictions(self.folder / "predictions.csv", rows)
         if np.all(labels != UNLABELLED):
-            self.metrics = evaluate(labels, probabilities, header.operating_point, self._groups)
+            self.metrics = evaluate(labels, probabilities, header.operating_point, [row.unit for row in rows])
             write_metrics(self.folder, self.metrics)
 
 
