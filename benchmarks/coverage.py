@@ -24,6 +24,7 @@ import numpy as np
 from scipy.special import expit, logit, ndtri
 
 from bldml.metrics.auroc import paired_auroc
+from bldml.metrics.checked import SamplingUnit
 from bldml.metrics.estimates import Estimate
 from bldml.metrics.metric import Scored
 from bldml.metrics.paired import mcnemar, paired_accuracy
@@ -53,7 +54,7 @@ class Cell:
 
     def __init__(self, labels: np.ndarray, units: np.ndarray, distance: float, icc: float) -> None:
         self.labels, self.units, self.distance, self.icc = labels, units, distance, icc
-        self.groups = [str(unit) for unit in units] if np.unique(units).size < units.size else ()
+        self.named = [SamplingUnit("group", str(unit)) for unit in units] if np.unique(units).size < units.size else ()
         self.prior = float(logit(labels.mean()))
         many = [ndtri((np.arange(n) + 0.5) / n) for n in ((labels.size - labels.sum()) * 200, labels.sum() * 200)]
         scores = np.concatenate([many[0], many[1] + distance])
@@ -115,7 +116,7 @@ def simulate(cell: Cell, simulations: int, generator: np.random.Generator) -> di
 
     for number in range(simulations):
         first = cell.draw(generator)
-        scored = Scored(cell.labels, first, 0.5, cell.groups)
+        scored = Scored(cell.labels, first, 0.5, cell.named)
         estimates = {name: METRICS[name].estimate(scored) for name in METRICS if name not in LEFT_OUT}
         pair = predictive_values(estimates["sensitivity"], estimates["specificity"], PREVALENCE)
         for name, estimate in (estimates | dict(zip(("ppv at 5 %", "npv at 5 %"), pair, strict=True))).items():
@@ -133,7 +134,7 @@ def simulate(cell: Cell, simulations: int, generator: np.random.Generator) -> di
         rejected["accuracy"].append(p < 0.05)
         if areas.p is not None:
             rejected["area"].append(areas.p < 0.05)
-        if not cell.groups:
+        if not cell.named:
             rejected["accuracy: McNemar, exact"].append(mcnemar(one, other).exact < 0.05)
     return {
         "coverage": {

@@ -26,7 +26,7 @@ estimable" in a report.
 - `--monitor` takes `val_loss` or any metric with "yes" in the last column, as `val_<name>`. Checkpoints, early stopping
   and plateau follow its direction.
 
-Intervals are by sampling unit: the group of a photograph (tree, site, burst) or, without one, the photograph itself.
+Intervals are by sampling unit: the group of a photograph (tree, site), else its burst, else the photograph itself.
 The table names the method for photographs that all are units of their own. Otherwise a proportion has the profile
 likelihood of a beta-binomial distribution, PPV and NPV the band from sensitivity and specificity, and the AUROC
 Newcombe's method 5 with the design effect. In the worst setting of a simulation the intervals of proportions, F1, MCC,

@@ -28,6 +28,7 @@ from bldml.app.messages import (
     say_warning,
 )
 from bldml.app.photographs import (
+    bursts_of,
     check_external,
     check_unseen,
     compare_with_training,
@@ -191,7 +192,7 @@ def run_evaluation(
             trainer.test(model, datamodule=datamodule, verbose=False)
         device = device_name(trainer.strategy.root_device)
         seconds = round(time.monotonic() - start, 3)
-        recorder.write(len(datamodule.photographs.samples(split)))
+        recorder.write(bursts_of(datamodule.photographs, split, RunFolder.of_checkpoint(checkpoint.path)))
         if recorder.metrics is not None:
             write_metrics(folder, with_baselines(recorder, datamodule.photographs, checkpoint, split))
     finally:

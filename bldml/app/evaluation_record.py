@@ -37,7 +37,7 @@ def with_baselines(
     if not training:
         return metrics
     rows = [row for row in rows_of(data) if row.split == split]
-    units = units_of([row.group for row in rows], len(rows))
+    units = units_of(recorder.units, len(rows))
     positive = checkpoint.header.positive_class
     found = compute_baselines(training, rows, recorder.labels, recorder.probabilities, units, positive)
     return replace(metrics, baselines=found.to_plain(metrics.intervals["auroc"]["unit"]))

@@ -6,6 +6,7 @@ import zipfile
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,29 @@ def rows_of(data: PreparedData) -> Iterator[PhotographRow]:
                 burst=next(bursts),
                 **described(metadata),
             )
+
+
+def bursts_of(data: PreparedData, split: str, run: RunFolder | None) -> dict[str, str]:
+    """Return the burst of each photograph of a split by its name; empty outside a burst.
+
+    Bursts of the run's own photographs are those of its table: a part of them does not show that two photographs are of
+    one burst if a third one, which links them, is in another split.
+    """
+    recorded: dict[tuple[str, str], str] = {}
+    with suppress(RunError):
+        if run is not None:
+            recorded = {
+                (row.path, row.sha256): row.burst
+                for row in read_photograph_table(run.photographs)
+                if row.split == split and row.original_class  # a table of 0.1 has neither
+            }
+    names = [sample.name for sample in data.samples(split)]
+    keys = list(zip(names, data.contents_of(split).digests, strict=True))
+    if all(key in recorded for key in keys):
+        return {key[0]: recorded[key] for key in keys}
+    found = zip((sample.name for sample in data.collection.samples()), data.bursts(), strict=True)
+    bursts = dict(found)
+    return {name: bursts[name] for name in names}
 
 
 def photographs_table(data: PreparedData) -> str:

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bldml.io.text import counted
-from bldml.metrics.checked import Units, are_clustered
+from bldml.metrics.checked import SamplingUnit, UnitKind, Units, unit_kind, units_in_words
 from bldml.metrics.estimates import Estimate, plain_limits
 from bldml.metrics.metric import Metric, Scored
 from bldml.metrics.operating_point import OperatingPoint
@@ -19,7 +18,7 @@ SCHEMA = 2  # of metrics.json; 1 had no intervals, and 0.1 wrote none
 _OWN = ("n", "n_positive", "threshold", "temperature")
 _NESTED = ("at_threshold", "at_0.5")
 _OPTIONAL = ("intervals", "baselines")
-FEW_GROUPS = 8  # benchmarks/coverage.py simulates as many or more
+FEW_UNITS = 8  # benchmarks/coverage.py simulates as many or more
 PREVALENCES = (0.01, 0.05, 0.10, 0.30)
 
 Values = dict[str, float | int | None]
@@ -38,8 +37,8 @@ class EvaluationMetrics:
         overall: Metrics that need no threshold, by name.
         at_threshold: `tp`, `fp`, `fn`, `tn` and the metrics computed from them, at the threshold.
         at_half: The same at 0.5.
-        intervals: `low`, `high`, `method` and `unit` (group or photograph) of each metric, by name; nested as in
-            metrics.json. Without an interval the limits are None, and the method is the reason. Empty if not computed.
+        intervals: `low`, `high`, `method` and `unit` (a `UnitKind`) of each metric, by name; nested as in metrics.json.
+            Without an interval the limits are None, and the method is the reason. Empty if not computed.
         baselines: What metadata and image border alone reach, as `run.baselines.Baselines` writes it; empty if unknown.
     """
 
@@ -89,9 +88,12 @@ def _renamed(values: Values) -> Values:
 
 
 def evaluate(
-    labels: ArrayLike, probabilities: ArrayLike, operating_point: OperatingPoint, groups: Sequence[str] | None = None
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    operating_point: OperatingPoint,
+    named_units: Sequence[SamplingUnit | None] | None = None,
 ) -> EvaluationMetrics:
-    """Compute the content of metrics.json, with intervals if the groups of the photographs are given, as in `Scored`.
+    """Compute the content of metrics.json, with intervals if the sampling units are given, as in `Scored`.
 
     The probabilities are calibrated: `to_probabilities(logits, operating_point.temperature)`.
 
@@ -99,19 +101,19 @@ def evaluate(
     >>> metrics.n, metrics.overall["auroc"], metrics.at_threshold["sensitivity"], metrics.at_half["sensitivity"]
     (2, 1.0, 1.0, 0.0)
     """
-    scored = replace(Scored.checked(labels, probabilities, operating_point.threshold), groups=groups or ())
+    scored = replace(Scored.checked(labels, probabilities, operating_point.threshold), named_units=named_units or ())
     half, shown = replace(scored, threshold=0.5), shown_in("evaluation")
 
     def at(scored: Scored) -> Values:
         return scored.counts | {metric.name: metric.value(scored) for metric in shown if metric.needs_threshold}
 
     def limits(scored: Scored, *, at_threshold: bool) -> Limits:
-        unit = "group" if are_clustered(scored.units) else "photograph"
         chosen = (metric for metric in shown if metric.needs_threshold == at_threshold)
         return {metric.name: plain_limits(metric.estimate(scored), unit) for metric in chosen}
 
     intervals: dict[str, Any] = {}
-    if groups is not None:
+    if named_units is not None:
+        unit = unit_kind(named_units)
         nested = (limits(one, at_threshold=True) for one in (scored, half))
         intervals = limits(scored, at_threshold=False) | dict(zip(_NESTED, nested, strict=True))
 
@@ -134,7 +136,8 @@ class Assessment:
     Attributes:
         labels: 1 for the positive class, (n,), in the order of the table.
         probabilities: Calibrated, of the positive class, (n,).
-        units: Sampling unit of each photograph, (n,): its group, or itself.
+        units: Sampling unit of each photograph, (n,): its group, else its burst, else itself.
+        unit: What they are.
         threshold: The threshold of the operating point.
         overall: Metrics that need no threshold, by name.
         at_threshold: Metrics at the threshold, by name.
@@ -148,6 +151,7 @@ class Assessment:
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float64]
     units: Units
+    unit: UnitKind
     threshold: float
     overall: dict[str, Estimate]
     at_threshold: dict[str, Estimate]
@@ -168,9 +172,9 @@ class Assessment:
         return int(self.labels.sum())
 
     @property
-    def n_groups(self) -> int:
-        """Number of groups, a photograph without one counting as one; 0 if no group has two photographs."""
-        return np.unique(self.units).size if are_clustered(self.units) else 0
+    def n_units(self) -> int:
+        """Number of sampling units; 0 if none has two photographs."""
+        return 0 if self.unit == "photograph" else np.unique(self.units).size
 
     def estimates(self, metrics: Iterable[Metric]) -> dict[str, Estimate]:
         """Return the estimates of some metrics by name; those with a threshold at the operating point."""
@@ -178,13 +182,16 @@ class Assessment:
 
 
 def assess(
-    labels: NDArray[np.int64], probabilities: NDArray[np.float64], groups: Sequence[str], threshold: float
+    labels: NDArray[np.int64],
+    probabilities: NDArray[np.float64],
+    named_units: Sequence[SamplingUnit | None],
+    threshold: float,
 ) -> Assessment:
     """Compute all metrics of an evaluation with their 95 % intervals.
 
     Arguments are those of `Assessment` and `Scored`.
     """
-    scored, half = (Scored(labels, probabilities, point, groups) for point in (threshold, 0.5))
+    scored, half = (Scored(labels, probabilities, point, named_units) for point in (threshold, 0.5))
     at_threshold, at_half = (
         {name: metric.estimate(one) for name, metric in METRICS.items() if metric.needs_threshold}
         for one in (scored, half)
@@ -194,6 +201,7 @@ def assess(
         labels=labels,
         probabilities=probabilities,
         units=scored.units,
+        unit=unit_kind(named_units),
         threshold=threshold,
         overall={name: metric.estimate(scored) for name, metric in METRICS.items() if not metric.needs_threshold},
         at_threshold=at_threshold,
@@ -206,20 +214,9 @@ def assess(
 
 
 def _warnings(scored: Scored) -> Iterator[str]:
-    n_named, n_groups = sum(map(bool, scored.groups)), np.unique(scored.units).size
-    if not n_named:
-        yield (
-            "No photograph has a group (tree, site, burst), so all are treated as independent. If several show one "
-            "tree, the intervals are too narrow."
-        )
-    elif not are_clustered(scored.units):
-        yield "No two photographs are of one group, so all are treated as independent."
-    else:
-        if n_groups < FEW_GROUPS:
-            found = f"There {'is' if n_groups == 1 else 'are'} only {counted(n_groups, 'group')}"
-            yield f"{found}; intervals were tested with {FEW_GROUPS} groups or more, and are not reliable with fewer."
-        if lone := len(scored.groups) - n_named:
-            count = "counts as one" if lone == 1 else "count as one each"
-            yield f"{counted(lone, 'photograph')} without a group {count}."
+    n_units = np.unique(scored.units).size
+    if n_units < min(FEW_UNITS, scored.units.size):
+        found = f"There {'is' if n_units == 1 else 'are'} only {units_in_words(scored.units)}"
+        yield f"{found}; intervals were tested with {FEW_UNITS} units or more, and are not reliable with fewer."
     if scored.labels.min() == scored.labels.max():
         yield "All photographs are of one class; metrics that compare the classes cannot be estimated."

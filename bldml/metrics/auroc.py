@@ -52,7 +52,7 @@ def estimate_auroc(labels: ArrayLike, scores: ArrayLike, units: ArrayLike | None
 
     >>> labels, scores = [0] * 12 + [1] * 12, [0.1] * 12 + [0.9] * 12
     >>> estimate_auroc(labels, scores, np.repeat(np.arange(6), 4)).interval.method
-    'Newcombe, method 5, 6 groups'
+    'Newcombe, method 5, 6 units'
     >>> [round(number, 3) for number in estimate_auroc(labels, scores).numbers]
     [0.832, 1.0, 1.0]
     """

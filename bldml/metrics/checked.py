@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -9,6 +10,28 @@ from numpy.typing import ArrayLike, NDArray
 from bldml.io.text import counted
 
 Units = NDArray[np.int64]  # the sampling unit of each photograph, (n,), counted from 0
+UnitKind = Literal["group", "burst", "group or burst", "photograph"]
+
+
+class SamplingUnit(NamedTuple):
+    """The group that was given for a photograph (tree, site) or, without one, the burst that it was found to be in.
+
+    A group and a burst of one name are two units.
+    """
+
+    kind: Literal["group", "burst"]
+    name: str
+
+
+def sampling_unit(group: str, burst: str | None) -> SamplingUnit | None:
+    """Return the unit of a photograph; None for one that is a unit of its own. Empty names are no units.
+
+    >>> sampling_unit("tree 4", "a.jpg").name, sampling_unit("", "a.jpg").kind, sampling_unit("", None)
+    ('tree 4', 'burst', None)
+    """
+    if group:
+        return SamplingUnit("group", group)
+    return SamplingUnit("burst", burst) if burst else None
 
 
 @dataclass(frozen=True)
@@ -62,19 +85,33 @@ def checked_probabilities(labels: ArrayLike, probabilities: ArrayLike) -> tuple[
     return label, probability
 
 
-def units_of(groups: Sequence[str], n: int) -> Units:
-    """Return the sampling unit of each of n photographs, (n,), counted from 0: photographs of one group are one unit.
+def units_of(named: Sequence[SamplingUnit | None], n: int) -> Units:
+    """Return the sampling unit of each of n photographs, (n,), counted from 0, from their names.
 
-    A photograph without a group (an empty name) is a unit of its own; without any name every photograph is.
+    A photograph without a name (None) is a unit of its own; without any name every photograph is.
 
-    >>> units_of(["b", "", "b", ""], 4), units_of([], 2)
+    >>> b = SamplingUnit("burst", "b.jpg")
+    >>> units_of([b, None, b, None], 4), units_of([], 2)
     (array([0, 1, 0, 2]), array([0, 1]))
     """
-    names = groups or [""] * n
+    names = named or [None] * n
     if len(names) != n:
-        raise ValueError(f"Each photograph needs one group: found {len(names)} groups and {n} photographs.")
-    seen: dict[str | int, int] = {}
+        raise ValueError(f"Each photograph needs one unit: found {len(names)} units and {n} photographs.")
+    seen: dict[SamplingUnit | int, int] = {}
     return np.array([seen.setdefault(name or number, len(seen)) for number, name in enumerate(names)], dtype=np.int64)
+
+
+def unit_kind(named: Sequence[SamplingUnit | None]) -> UnitKind:
+    """Return what the units are; photographs where no two have the same.
+
+    >>> tree, burst = SamplingUnit("group", "1"), SamplingUnit("burst", "1")
+    >>> unit_kind([tree, tree]), unit_kind([tree, burst, burst]), unit_kind([tree, burst, None])
+    ('group', 'group or burst', 'photograph')
+    """
+    if not are_clustered(units_of(named, len(named))):
+        return "photograph"
+    kinds = {name.kind for name in named if name}
+    return "group or burst" if len(kinds) == 2 else kinds.pop()
 
 
 def checked_units(units: ArrayLike | None, n: int) -> Units:
@@ -98,9 +135,9 @@ def are_clustered(units: Units) -> bool:
 
 
 def units_in_words(units: Units) -> str:
-    """Return how many units there are; a photograph that is a unit of its own beside groups counts as a group.
+    """Return how many units there are; they are photographs where none has several.
 
     >>> units_in_words(np.array([0, 0, 1])), units_in_words(np.array([0]))
-    ('2 groups', '1 photograph')
+    ('2 units', '1 photograph')
     """
-    return counted(np.unique(units).size, "group" if are_clustered(units) else "photograph")
+    return counted(np.unique(units).size, "unit" if are_clustered(units) else "photograph")

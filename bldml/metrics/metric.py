@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bldml.metrics.checked import Units, checked_probabilities, units_of
+from bldml.metrics.checked import SamplingUnit, Units, checked_probabilities, units_of
 from bldml.metrics.estimates import NO_VARIANCE, Estimate, undefined
 from bldml.metrics.proportions import dirichlet_interval, proportion_by_unit
 from bldml.metrics.resampling import jackknife
@@ -39,13 +39,13 @@ class Scored:
         labels: 1 for the positive class, (n,).
         probabilities: Of the positive class, in [0, 1], (n,).
         threshold: Lowest probability that is predicted positive.
-        groups: Group of each photograph (tree, site, burst), n names, empty if unknown; empty if all are.
+        named_units: Sampling unit of each photograph, n names, None for a unit of its own; empty if all are.
     """
 
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float64]
     threshold: float = 0.5
-    groups: Sequence[str] = ()
+    named_units: Sequence[SamplingUnit | None] = ()
 
     @classmethod
     def checked(cls, labels: ArrayLike, probabilities: ArrayLike, threshold: float = 0.5) -> "Scored":
@@ -57,8 +57,8 @@ class Scored:
 
     @cached_property
     def units(self) -> Units:
-        """Sampling unit of each photograph, (n,): its group, or itself."""
-        return units_of(self.groups, self.labels.size)
+        """Sampling unit of each photograph, (n,): its group, else its burst, else itself."""
+        return units_of(self.named_units, self.labels.size)
 
     @cached_property
     def cells(self) -> NDArray[np.int64]:

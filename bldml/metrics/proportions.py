@@ -42,7 +42,7 @@ def proportion_by_unit(hits: ArrayLike, units: ArrayLike) -> Estimate:
 
     >>> estimate = proportion_by_unit([True] * 40, np.repeat(np.arange(10), 4))
     >>> round(estimate.interval.low, 3), estimate.interval.high, estimate.interval.method
-    (0.774, 1.0, 'beta-binomial, 10 groups')
+    (0.774, 1.0, 'beta-binomial, 10 units')
     """
     hit = np.asarray(hits, dtype=np.float64)
     unit = checked_units(units, hit.size)

@@ -212,6 +212,45 @@ def without_leaf(found: Baselines) -> str:
     )
 
 
+def sampling(evidence: Evidence) -> str:
+    """Say what the sampling units are and where they come from; empty for photographs without labels."""
+    if evidence.role == "unlabelled":
+        return ""
+    groups, bursts = counted(evidence.groups, "group"), counted(evidence.bursts or 0, "burst")
+    lone, one = counted(evidence.lone, "photograph"), "counts as one" if evidence.lone == 1 else "count as one each"
+    if evidence.unit == "photograph":
+        given = "No two photographs are of one given group" if evidence.groups else "No groups (tree, site) were given"
+        found = (
+            "bursts are not recorded" if evidence.bursts is None else "no two photographs are known to be of one burst"
+        )
+        return (
+            f"{given}, and {found}, so each photograph counts as one sampling unit. If several show one tree, the "
+            "intervals are too narrow."
+        )
+    if evidence.unit == "group":
+        missing = "without a group, whose bursts are not recorded," if evidence.bursts is None else "with neither"
+        rest = f" {lone} {missing} {one}." if evidence.lone else ""
+        return f"The photographs of one given group count as one sampling unit ({groups}).{rest}"
+    rest = f" {lone} outside a burst {one}." if evidence.lone else ""
+    if evidence.unit == "burst":
+        return (
+            f"No groups (tree, site) were given, so the photographs of one burst count as one sampling unit ({bursts})."
+            f"{rest} If several bursts show one tree, the intervals are too narrow."
+        )
+    rest = f" {lone} with neither {one}." if evidence.lone else ""
+    return (
+        "The photographs of one given group or, without one, of one burst count as one sampling unit "
+        f"({groups}, {bursts}).{rest}"
+    )
+
+
+def units(evidence: Evidence) -> str:
+    """Return " from 12 groups" and the like, to follow the number of photographs; empty if each is a unit."""
+    n = evidence.groups + (evidence.bursts or 0) + evidence.lone
+    name = "sampling unit" if evidence.lone or evidence.unit == "group or burst" else evidence.unit
+    return "" if evidence.unit == "photograph" else f" from {counted(n, name)}"
+
+
 def caution_with_rest(data: RunData, evaluation: Evaluation) -> str:
     """Return the caution, with the headline metrics of the photographs to which it does not apply.
 

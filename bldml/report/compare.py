@@ -105,7 +105,7 @@ class Comparison:
     """The content of the comparison page and its tables.
 
     Args:
-        reference: The run that was named first; photographs, classes and groups of the others are the same.
+        reference: The run that was named first; photographs, classes and sampling units of the others are the same.
         runs: The runs, most accurate first.
         differences: All pairs, in the order of `runs`.
         gains: By family, how much the best run is expected to gain by being chosen on these photographs; None where it
@@ -147,8 +147,10 @@ def compare_runs(paths: Sequence[Path], evaluation: str | None = None) -> Compar
     runs = [first, *(_matched(*other, first) for other in others)]
     for run in runs[1:]:
         _check_same(first, run)
+    runs = _with_same_bursts(runs)
+    first = runs[0]
     runs.sort(key=lambda run: (-(run.value("accuracy") or 0), -(run.value("auroc") or 0), run.name))
-    units = units_of([row.group for row in first.rows.values()], len(first.rows))
+    units = units_of([row.unit for row in first.rows.values()], len(first.rows))
     differences = [_difference(one, two, units) for one, two in combinations(runs, 2)]
     _adjust(differences)
     _give_letters(runs, differences)
@@ -211,6 +213,22 @@ def _matched(name: str, data: RunData, evaluation: Evaluation, first: ComparedRu
         rows={path: rows[path] for path in sorted(rows)},
         contents={keys[path]: digest for path, digest in contents.items()},
     )
+
+
+def _with_same_bursts(runs: list[ComparedRun]) -> list[ComparedRun]:
+    """Return the runs with the bursts of the first one that records them, so that all have the same sampling units."""
+    recorded = next((run.rows for run in runs if all(row.burst is not None for row in run.rows.values())), None)
+    if recorded is None:
+        return runs
+    found = []
+    for run in runs:
+        rows = {path: replace(row, burst=recorded[path].burst) for path, row in run.rows.items()}
+        if rows != run.rows:
+            by_path = {row.path: row for row in rows.values()}
+            evaluation = replace(run.evaluation, rows=tuple(by_path[row.path] for row in run.evaluation.rows))
+            run = replace(run, rows=rows, evaluation=evaluation, assessment=evaluation.assess(run.data.classes))
+        found.append(run)
+    return found
 
 
 def _check_same(first: ComparedRun, other: ComparedRun) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from bldml.io.atomic import make_folder, write_atomically
 from bldml.io.text import Cell, counted, number, p_value, plain
 from bldml.metrics.registry import METRICS, shown_in
+from bldml.report import claims
 from bldml.report.compare import ALPHA, FAMILIES, Comparison, PairedTest
 from bldml.report.html import page_template
 from bldml.report.tables import (
@@ -75,8 +76,8 @@ def write_comparison(comparison: Comparison, folder: Path, *, version: str) -> l
 
 
 def _photographs(comparison: Comparison) -> str:
-    found = comparison.reference.assessment
-    return counted(found.n, "photograph") + (f" from {counted(found.n_groups, 'group')}" if found.n_groups else "")
+    evidence = evidence_of(comparison.reference.data, comparison.reference.evaluation)
+    return counted(evidence.n, "photograph") + claims.units(evidence)
 
 
 def runs_table(comparison: Comparison) -> Table:
@@ -91,7 +92,8 @@ def runs_table(comparison: Comparison) -> Table:
         rows.append((Entry(run.name, backbone), *shown, *(Entry(run.letters[family] or "–") for family in FAMILIES)))
         raw.append(
             [
-                *(run.name, backbone, run.evaluation.name, found.n, found.n_positive, found.n_groups or None),
+                *(run.name, backbone, run.evaluation.name, found.n, found.n_positive, found.n_units or None),
+                found.unit,
                 *(found.counts[key] for key in ("tp", "fp", "fn", "tn")),
                 *(cell for estimate in estimates.values() for cell in estimate_cells(estimate)),
                 *(run.letters[family] for family in FAMILIES),
@@ -99,7 +101,7 @@ def runs_table(comparison: Comparison) -> Table:
                 *(run.evaluation.provenance.device, data.training_seconds),
             ]
         )
-    names = ["run", "backbone", "evaluation", "n", "n_positive", "n_groups", "tp", "fp", "fn", "tn"]
+    names = ["run", "backbone", "evaluation", "n", "n_positive", "n_units", "unit", "tp", "fp", "fn", "tn"]
     names += [f"{one.name}{part}" for one in metrics for part in ENDS]
     names += [f"letters_{family}" for family in FAMILIES]
     names += ["parameters", "checkpoint_bytes", "images_per_second", "device", "training_seconds"]
@@ -264,19 +266,17 @@ def _verdict(comparison: Comparison, family: str) -> str:
 
 def notes(comparison: Comparison) -> list[str]:
     """Return sentences on how the numbers were computed and what they do not show."""
-    n_pairs, n_groups = len(comparison.differences), comparison.reference.assessment.n_groups
+    n_pairs, reference = len(comparison.differences), comparison.reference
+    sampling = claims.sampling(evidence_of(reference.data, reference.evaluation))
     pairs = "the one pair" if n_pairs == 1 else f"all {n_pairs} pairs"
-    grouped = (
-        f"The photographs come from {counted(n_groups, 'group')}. Photographs of one group are alike, so a group is "
-        "the unit of every test: accuracies were compared by a t test of the groups' totals, AUROCs by a permutation "
-        "test that swaps the two classifiers in whole groups. McNemar's test treats photographs as independent, so it "
-        "is shown but not used for the adjusted p values."
+    clustered = (
+        f"{sampling} Photographs of one unit are alike, so accuracies were compared by a t test of the units' totals, "
+        "AUROCs by a permutation test that swaps the two classifiers in whole units. McNemar's test treats photographs "
+        "as independent, so it is shown but not used for the adjusted p values."
     )
     independent = (
         "Accuracies were compared by McNemar's mid-p; the exact test, shown beside it, finds true differences less "
-        "often. AUROCs were compared by DeLong's test. The photographs have no groups (tree, site, burst) and "
-        "were treated as independent; if several show one leaf or tree, the intervals are too narrow and the p "
-        "values too small."
+        f"often. AUROCs were compared by DeLong's test. {sampling} The p values are then too small."
     )
     timed = (
         "Photographs per second were measured during this evaluation, including reading and decoding; compare only "
@@ -284,7 +284,7 @@ def notes(comparison: Comparison) -> list[str]:
     )
     is_timed = any(run.evaluation.provenance.seconds for run in comparison.runs)
     return [
-        grouped if n_groups else independent,
+        independent if reference.assessment.unit == "photograph" else clustered,
         f"Two families of tests were declared: {pairs} by accuracy and {pairs} by AUROC. Within each family, p values "
         f"are adjusted by Holm's method; two runs differ significantly if the adjusted p value is below {ALPHA}.",
         "A difference that is not significant does not mean that two runs are equally good.",

@@ -162,7 +162,7 @@ def groups_table(assessment: Assessment, evaluation: Evaluation) -> Table | None
 def limits_without_errors(assessment: Assessment) -> list[tuple[int, int, float | None, str]]:
     """Return what the positives, then the negatives, can show at best.
 
-    These are the number of photographs, the number of their groups (0 if treated as independent), the lower limit of
+    These are the number of photographs, the number of their sampling units (0 if each is one), the lower limit of
     the sensitivity or specificity of a classifier without errors, and its method.
     """
     found = []
@@ -170,9 +170,9 @@ def limits_without_errors(assessment: Assessment) -> list[tuple[int, int, float 
         indices = np.flatnonzero(assessment.labels == value)
         units = assessment.units[indices]
         best = proportion_by_unit(np.ones(indices.size, dtype=bool), units).interval
-        n_groups = np.unique(units).size if are_clustered(units) else 0
+        n_units = np.unique(units).size if are_clustered(units) else 0
         low, method = (best.low, best.method.partition(",")[0]) if best else (None, "")
-        found.append((indices.size, n_groups, low, method))
+        found.append((indices.size, n_units, low, method))
     return found
 
 

@@ -117,6 +117,7 @@ def write_report(run: RunFolder) -> Path:
 def _section(data: RunData, one: Assessed, budget: PictureBudget) -> dict[str, Any]:
     """Return what the page shows of one evaluation."""
     evaluation, assessment = one
+    evidence = evidence_of(data, evaluation)
     tables = [
         evaluation_tables.confusion_table(assessment, data.classes),
         evaluation_tables.threshold_metrics_table(assessment),
@@ -134,7 +135,9 @@ def _section(data: RunData, one: Assessed, budget: PictureBudget) -> dict[str, A
     ]
     return {
         "evaluation": evaluation,
-        "standing": claims.standing(evidence_of(data, evaluation)),
+        "standing": claims.standing(evidence),
+        "units": claims.units(evidence),
+        "sampling": claims.sampling(evidence),
         "assessment": assessment,
         "without_leaf": claims.without_leaf(baselines) if baselines else "",
         "differences": report_photographs.difference_sentences(data, evaluation),

@@ -86,7 +86,7 @@ def threshold_interval(data: RunData, validation: Evaluation) -> Interval | None
     labels, probabilities = validation.labels(data.classes), validation.probabilities
     if criterion is None or criterion.threshold is not None or labels.min() == labels.max():
         return None
-    units = units_of([row.group for row in validation.rows], labels.size)
+    units = units_of([row.unit for row in validation.rows], labels.size)
     return bootstrap(lambda index: choose_threshold(labels[index], probabilities[index], criterion), labels, units)
 
 

@@ -257,7 +257,7 @@ def baselines_of(data: RunData, evaluation: Evaluation) -> Baselines | None:
     training = [row for row in data.photographs if row.split == "train"]
     if evaluation.role == "training" or not training or len(rows) < len(evaluation.rows):
         return None
-    labels, units = evaluation.labels(data.classes), units_of([row.group for row in evaluation.rows], len(rows))
+    labels, units = evaluation.labels(data.classes), units_of([row.unit for row in evaluation.rows], len(rows))
     return compute_baselines(training, rows, labels, evaluation.probabilities, units, data.classes.positive)
 
 

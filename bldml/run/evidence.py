@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from bldml.io.text import plain
+from bldml.metrics.checked import UnitKind, unit_kind
 from bldml.run.files import text_at
 from bldml.run.ledger import looks_at
 from bldml.run.photographs import Description, describe
@@ -42,6 +43,10 @@ class Evidence:
         excluded_of_run: Number of photographs in all splits of the run that could not be read.
         resumed: How often the training was interrupted and resumed.
         has_own_criterion: Whether the threshold criterion was stated; None if not recorded.
+        unit: What the sampling units of all statistics are.
+        groups: Number of groups that were given for them.
+        bursts: Number of bursts among those without a group; None if not recorded.
+        lone: Number of photographs with neither, each of which is a unit of its own.
     """
 
     role: Role
@@ -66,6 +71,11 @@ class Evidence:
         """Whether the photographs are stated to come from the site of the run's photographs."""
         here, there = (" ".join(site.split()).casefold() for site in (self.site, self.site_of_run))
         return bool(here) and here == there
+
+    unit: UnitKind = "photograph"
+    groups: int = 0
+    bursts: int | None = None
+    lone: int = 0
 
     @property
     def n_related(self) -> int:
@@ -155,6 +165,9 @@ def evidence_of(data: RunData, evaluation: Evaluation) -> Evidence:
         counts["near"] = max(counts["near"], min(near, n - counts["burst"] - counts["group"]) - seen)
     # The run has searched its own photographs, not those that were added to its test split later.
     own = data.leaks is not None and known.get("test", n) == n
+    units = [row.unit for row in evaluation.rows]
+    number = Counter(unit.kind for unit in set(units) if unit)
+    recorded = all(row.burst is not None for row in evaluation.rows)
     return Evidence(
         role=role,
         n=n,
@@ -164,6 +177,10 @@ def evidence_of(data: RunData, evaluation: Evaluation) -> Evidence:
         related=seen_paths | closest.keys(),
         searched=near is not None if role in ("external", "mixed", "unknown") else own,
         **_circumstances(data, evaluation),
+        unit=unit_kind(units),
+        groups=number["group"],
+        bursts=number["burst"] if recorded else None,
+        lone=units.count(None),
     )
 
 

@@ -12,6 +12,7 @@ from bldml.errors import RunError
 from bldml.io.atomic import make_folder, write_atomically
 from bldml.io.text import with_apostrophe, without_apostrophe
 from bldml.metrics.assessment import EvaluationMetrics
+from bldml.metrics.checked import SamplingUnit, sampling_unit
 from bldml.run.files import to_csv
 
 
@@ -25,6 +26,7 @@ class Prediction:
         true_class: True class; empty if unknown.
         predicted_class: Predicted class: the positive one if the probability is at least the operating threshold.
         probability: Calibrated probability of the positive class, in [0, 1].
+        burst: Name of the first photograph of its burst; empty outside a burst, None if not recorded, as before 0.2.
     """
 
     path: str
@@ -32,6 +34,12 @@ class Prediction:
     true_class: str
     predicted_class: str
     probability: float
+    burst: str | None = None
+
+    @property
+    def unit(self) -> SamplingUnit | None:
+        """Its sampling unit, which every statistic asks: the group, else the burst, else (None) the photograph."""
+        return sampling_unit(self.group, self.burst)
 
     @property
     def is_error(self) -> bool:
@@ -40,6 +48,7 @@ class Prediction:
 
 
 _COLUMNS = tuple(field.name for field in fields(Prediction))
+_REQUIRED = _COLUMNS[: _COLUMNS.index("burst")]  # 0.1 wrote no others
 
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
@@ -57,12 +66,15 @@ def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
     plain = csv.writer(text, lineterminator="\n")
     # Before Python 3.13 the writer leaves a carriage return unquoted, and the reader then refuses the file.
     quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    plain.writerow(_COLUMNS)
-    for row in predictions:
+    rows = list(predictions)
+    recorded = all(row.burst is not None for row in rows)
+    plain.writerow(_COLUMNS if recorded else _REQUIRED)
+    for row in rows:
         if not 0 <= row.probability <= 1:
             raise ValueError(f"The probability of {row.path} must lie in [0, 1], found {row.probability}.")
         names = [with_apostrophe(name) for name in (row.group, row.true_class, row.predicted_class)]
-        cells = [row.path, *names, repr(float(row.probability))]  # float: numpy's repr is not a number
+        # float: numpy's repr is not a number. A path is no formula, see `dataset.files.escape_path`.
+        cells = [row.path, *names, repr(float(row.probability)), *([row.burst or ""] if recorded else [])]
         writer = quoted if any("\r" in cell for cell in cells) else plain
         writer.writerow(cells)
     make_folder(path.parent)
@@ -84,7 +96,7 @@ def read_predictions(path: Path) -> list[Prediction]:
     except (UnicodeDecodeError, csv.Error) as error:
         message = f"{path} is not CSV in UTF-8: {error}. Repeat the evaluation."
         raise RunError(message, "predictions-damaged", path=path, reason=str(error)) from error
-    missing = [column for column in _COLUMNS if column not in header]
+    missing = [column for column in _REQUIRED if column not in header]
     if missing:
         raise RunError(
             f"{path} is not a table of predictions: column {', '.join(missing)} missing in row 1, "
@@ -162,4 +174,4 @@ def _to_prediction(path: Path, number: int, header: list[str], cells: list[str])
         message = f"{path}, row {number}: the probability is {found}, but must be a number in [0, 1]."
         raise RunError(message, "probability-wrong", path=path, row=number, found=found)
     group, true, predicted = (without_apostrophe(row[key]) for key in ("group", "true_class", "predicted_class"))
-    return Prediction(row["path"], group, true, predicted, probability)
+    return Prediction(row["path"], group, true, predicted, probability, row.get("burst"))

@@ -87,8 +87,8 @@ class Evaluation:
 
     def assess(self, classes: Classes) -> Assessment:
         """Return all metrics of a labelled evaluation with their intervals, the same for report and comparison."""
-        groups = [row.group for row in self.rows]
-        return assess(self.labels(classes), self.probabilities, groups, self.point.threshold)
+        units = [row.unit for row in self.rows]
+        return assess(self.labels(classes), self.probabilities, units, self.point.threshold)
 
 
 @dataclass(frozen=True)

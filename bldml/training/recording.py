@@ -24,6 +24,7 @@ from bldml.io.atomic import write_atomically
 from bldml.io.documents import mapping_or_nothing
 from bldml.io.text import csv_text
 from bldml.metrics.assessment import EvaluationMetrics, evaluate
+from bldml.metrics.checked import SamplingUnit
 from bldml.metrics.registry import canonical
 from bldml.run.folder import RunFolder
 from bldml.run.predictions import Prediction, write_predictions
@@ -131,7 +132,7 @@ class PredictionRecorder(Callback):
 
     Attributes:
         metrics: Content of metrics.json; None without labels, and before `write`.
-        labels, probabilities: Of the photographs, in the order of the table, (n,).
+        labels, probabilities, units: Of the photographs, in the order of the table, (n,).
     """
 
     def __init__(self, folder: Path, header: Header) -> None:
@@ -139,6 +140,7 @@ class PredictionRecorder(Callback):
         self.folder, self.header = folder, header
         self.metrics: EvaluationMetrics | None = None
         self.labels, self.probabilities = np.zeros(0, np.int64), np.zeros(0)
+        self.units: list[SamplingUnit | None] = []
         self._logits: list[Tensor] = []
         self._labels: list[Tensor] = []
         self._names: list[str] = []
@@ -155,14 +157,16 @@ class PredictionRecorder(Callback):
 
     on_validation_batch_end = on_predict_batch_end = on_test_batch_end
 
-    def write(self, expected: int) -> None:
-        """Write the predictions of as many photographs as expected, and compute their metrics.
+    def write(self, bursts: Mapping[str, str]) -> None:
+        """Write the predictions of all photographs, and compute their metrics.
+
+        `bursts` has the burst of each by name, empty outside one.
 
         Raises:
             RunError: Logits are missing; nothing was written.
             CheckpointError: A logit is not finite; nothing was written.
         """
-        if len(self._names) != expected:
+        if (expected := len(bursts)) != len(self._names):
             message = f"Only {len(self._names)} of {expected} photographs were evaluated. Do not set "
             message += "trainer.limit_…_batches or trainer.fast_dev_run: an evaluation must contain the whole split."
             raise RunError(message, "evaluation-incomplete", found=len(self._names), expected=expected)
@@ -177,12 +181,13 @@ class PredictionRecorder(Callback):
         truths = [class_of[int(label)] for label in labels]
         predicted = [class_of[int(probability >= header.threshold)] for probability in probabilities]
         self.folder.mkdir(parents=True, exist_ok=True)
-        columns = (self._names, self._groups, truths, predicted, probabilities.tolist())
-        rows = (Prediction(*row) for row in zip(*columns, strict=True))
+        in_burst = [bursts[name] for name in self._names]
+        columns = (self._names, self._groups, truths, predicted, probabilities.tolist(), in_burst)
+        rows = [Prediction(*row) for row in zip(*columns, strict=True)]
         write_predictions(self.folder / "predictions.csv", rows)
         if np.all(labels != UNLABELLED):
-            self.metrics = evaluate(labels, probabilities, header.operating_point, self._groups)
-        self.labels, self.probabilities = labels, probabilities
+            self.metrics = evaluate(labels, probabilities, header.operating_point, [row.unit for row in rows])
+        self.labels, self.probabilities, self.units = labels, probabilities, [row.unit for row in rows]
 
 
 def record_environment(

@@ -76,6 +76,38 @@ def test_test_photographs_with_relatives_in_training_are_said_first(
     assert page.index(sentence) < page.index("This classifier takes one photograph")
 
 
+def test_bursts_are_units_where_no_groups_were_given(tmp_path: Path, bldml: Bldml) -> None:
+    """A flat folder of a camera's frames: after a fit and in a later test, whose part of a burst has gaps."""
+    root = tmp_path / "flat"
+    write_leaves(root, images_per_class=40, size=96, seed=3)
+    for name in ("BLD", "No_BLD"):
+        for number, path in enumerate(sorted((root / name).iterdir())):
+            path.rename(path.with_name(f"IMG_{1000 + number // 8 * 100 + number % 8:04}.png"))
+    options = ("--data.test_fraction=0.4", "--run_name=r", "--report=true")
+    outcome = bldml(*FIT, f"--data.root={root}", *options)
+    assert outcome.code == 0, outcome.err
+    run = Path("lightning_logs/r")
+    rows = read(run / "evaluations/test/predictions.csv")
+    assert {row["burst"] for row in rows} == {
+        min(row["path"] for row in read(run / "photographs.csv") if row["burst"] == burst)
+        for burst in {row["burst"] for row in rows}
+    }
+    assert len({row["burst"] for row in rows}) < len(rows)
+    document = json.loads((run / "evaluations/test/metrics.json").read_text())
+    sensitivity = document["intervals"]["at_threshold"]["sensitivity"]
+    bursts = {row["burst"] for row in rows if row["true_class"] == "BLD"}
+    assert sensitivity["method"] == f"beta-binomial, {len(bursts)} units"
+    assert sensitivity["unit"] == "burst"
+    page = (run / "report.html").read_text()
+    n = len({row["burst"] for row in rows})
+    assert f"so the photographs of one burst count as one sampling unit ({n} bursts)." in page
+    assert "each photograph counts as one sampling unit" not in page
+    before = (run / "evaluations/test/predictions.csv").read_bytes()
+    again = bldml("test", "--ckpt_path", run / "checkpoints/best.ckpt", "--trainer.accelerator=cpu", "--report=false")
+    assert again.code == 0, again.err
+    assert (run / "evaluations/test/predictions.csv").read_bytes() == before
+
+
 def test_a_caution_is_of_the_evaluation_in_this_folder(run: Path, tmp_path: Path, bldml: Bldml) -> None:
     """Not of the run's own evaluation of that name, here that of the training split."""
     write_leaves(tmp_path / "site", images_per_class=3, size=96, seed=9)

@@ -20,7 +20,7 @@ from tests.support import REPOSITORY
 def assess(rows: list[Prediction], threshold: float = 0.5) -> Assessment:
     probabilities = np.array([row.probability for row in rows])
     labels = np.array([row.true_class == "BLD" for row in rows], dtype=np.int64)
-    return assess_arrays(labels, probabilities, [row.group for row in rows], threshold)
+    return assess_arrays(labels, probabilities, [row.unit for row in rows], threshold)
 
 
 def table(groups: int = 0) -> list[Prediction]:
@@ -43,7 +43,7 @@ def test_metrics_are_those_of_scikit_learn() -> None:
     found = assess(rows, 0.4)
     labels = np.array([row.true_class == "BLD" for row in rows], dtype=int)
     scores = np.array([row.probability for row in rows])
-    assert (found.n, found.n_positive, found.n_groups) == (120, sum(labels), 0)
+    assert (found.n, found.n_positive, found.n_units) == (120, sum(labels), 0)
     assert [*found.overall, *found.at_threshold] == sorted(METRICS, key=lambda name: METRICS[name].needs_threshold)
     for name, estimate in found.overall.items():
         expected = second_opinion(name, labels, scores)
@@ -62,21 +62,21 @@ def test_metrics_are_those_of_scikit_learn() -> None:
 
 def test_groups_are_resampled_and_counted() -> None:
     found = assess(table(groups=12))
-    assert found.n_groups == 12
+    assert found.n_units == 12
     assert not found.warnings
     methods = [
         estimate.interval.method
         for estimate in (found.overall["brier"], found.at_threshold["f1"], found.at_threshold["accuracy"])
         if estimate.interval
     ]
-    assert methods == [*["jackknife, 12 groups"] * 2, "beta-binomial, 12 groups"]
+    assert methods == [*["jackknife, 12 units"] * 2, "beta-binomial, 12 units"]
 
 
 def test_a_photograph_without_a_group_is_a_unit_of_its_own() -> None:
     rows = table(groups=15)
     found = assess([replace(rows[0], group=""), *rows[1:]])
-    assert found.n_groups == 16
-    assert found.warnings == ("1 photograph without a group counts as one.",)
+    assert found.n_units == 16
+    assert not found.warnings
     widths = []
     for one in (found, assess(rows)):
         interval = one.at_threshold["accuracy"].interval
@@ -86,8 +86,7 @@ def test_a_photograph_without_a_group_is_a_unit_of_its_own() -> None:
 
 
 def test_what_a_reader_must_know_is_said() -> None:
-    assert "treated as independent" in assess(table()).warnings[0]
-    assert "only 4 groups" in assess(table(groups=4)).warnings[0]
+    assert "only 4 units" in assess(table(groups=4)).warnings[0]
     healthy = [Prediction(f"{i}", "", "No_BLD", "", 0.1 * i) for i in range(5)]
     assert any("one class" in warning for warning in assess(healthy).warnings)
 

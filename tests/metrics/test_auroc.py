@@ -208,7 +208,7 @@ def test_clustered_area_by_hand(mixed: bool) -> None:
         variance *= 1 + ((m + n) / effect / 2 - 1) * ((1 - limit) / (2 - limit) + limit / (1 + limit))
         assert abs(area - limit) == pytest.approx(z * math.sqrt(variance), rel=1e-6)
     assert found.interval is not None
-    assert found.interval.method == "Newcombe, method 5, 12 groups"
+    assert found.interval.method == "Newcombe, method 5, 12 units"
 
 
 def test_clustered_area_of_1_counts_groups() -> None:
@@ -247,7 +247,7 @@ def test_swap_test_is_that_of_every_swap(seed: int) -> None:
     critical = np.sort(every)[-4]  # 4 of 64 swaps: the first to give p of .05 or more
     assert (low, high) == pytest.approx((max(-1, difference - critical), min(1, difference + critical)))
     assert found.difference.interval is not None
-    assert found.difference.interval.method == "swap permutation, 6 groups"
+    assert found.difference.interval.method == "swap permutation, 6 units"
 
 
 def test_swap_test_of_many_units_keeps_its_level_and_never_contradicts_its_interval() -> None:

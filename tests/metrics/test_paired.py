@@ -65,7 +65,7 @@ def test_correlated_photographs_give_a_wider_interval() -> None:
         for given in (np.arange(240), groups)
     )
     assert (clustered.high - clustered.low) / (alone.high - alone.low) == pytest.approx(math.sqrt(8), rel=0.15)
-    assert clustered.method == "bootstrap, 30 groups"
+    assert clustered.method == "bootstrap, 30 units"
 
 
 def test_what_cannot_be_resampled_is_none_and_what_is_omitted_is_said() -> None:
@@ -82,7 +82,7 @@ def test_one_photograph_one_group_and_few() -> None:
     one = bootstrap(lambda index: float(index.size), [1], [0], replicates=50)
     assert one == Interval(1.0, 1.0, "bootstrap, 1 photograph")
     group = existing(bootstrap(lambda index: float(index.size), [1, 0, 1], ["a"] * 3, replicates=50))
-    assert group.method == "bootstrap, 1 group"
+    assert group.method == "bootstrap, 1 unit"
     with pytest.raises(ValueError, match="one unit"):
         bootstrap(lambda index: 1.0, [1, 0], ["a"])
 
@@ -116,7 +116,7 @@ def test_jackknife_is_that_of_a_loop(size: int) -> None:
     ):
         found = existing(jackknife(statistic, units, limits))
         assert (found.low, found.high) == pytest.approx(by_loop(statistic, units, *limits))
-        assert found.method == f"jackknife, 12 {'photographs' if size == 1 else 'groups'}"
+        assert found.method == f"jackknife, 12 {'photographs' if size == 1 else 'units'}"
 
 
 def test_jackknife_of_a_mean_without_ends_is_the_t_test() -> None:

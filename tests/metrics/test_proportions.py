@@ -311,4 +311,4 @@ def test_f1_interval_has_the_coverage_of_its_posterior() -> None:
     assert found is not None
     fraction = stats.beta.ppf([0.025, 0.975], 10.5, 3.0)
     assert (found.low, found.high) == pytest.approx(tuple(2 * fraction / (1 + fraction)), abs=4e-3)
-    assert found.method == "Jeffreys-Dirichlet, 29 groups"
+    assert found.method == "Jeffreys-Dirichlet, 29 units"

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from bldml.metrics import registry
+from bldml.metrics.checked import SamplingUnit
 from bldml.metrics.metric import Metric, Scored, no_interval, resampled
 from tests import oracles
 from tests.metrics_page import PAGE, page
@@ -95,8 +96,8 @@ def test_direction_of_what_a_lower_threshold_lowers() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_estimate_is_sound(kind: str, grouped: bool) -> None:
     labels, probabilities = draw(kind, 1)
-    groups = [f"tree {i // 3}" for i in range(labels.size)] if grouped else ()
-    sample = Scored(labels, probabilities, 0.5, groups)
+    units = [SamplingUnit("group", f"tree {i // 3}") for i in range(labels.size)] if grouped else ()
+    sample = Scored(labels, probabilities, 0.5, units)
     for metric in registry.METRICS.values():
         found, (low, high) = metric.estimate(sample), metric.limits
         assert found.value == pytest.approx(metric.value(sample), abs=1e-9), metric.name

@@ -14,6 +14,7 @@ from sklearn.calibration import calibration_curve
 
 from bldml.metrics import scores
 from bldml.metrics.assessment import evaluate
+from bldml.metrics.checked import SamplingUnit
 from bldml.metrics.estimates import Estimate
 from bldml.metrics.metric import Scored
 from bldml.metrics.operating_point import OperatingPoint, choose_threshold
@@ -46,9 +47,9 @@ def test_no_photographs() -> None:
 
 def test_evaluation_is_what_metrics_json_holds() -> None:
     labels, probabilities = draw("tied", 3)
-    groups = [str(number // 2) for number in range(len(labels))]
+    units = [SamplingUnit("burst", str(number // 2)) for number in range(len(labels))]
     point = OperatingPoint(threshold=0.4, temperature=1.5)
-    found = evaluate(labels, probabilities, point, groups).to_plain()
+    found = evaluate(labels, probabilities, point, units).to_plain()
     limits = found.pop("intervals")
     assert evaluate(labels, probabilities, point).to_plain() == found
     names = [metric.name for metric in shown_in("evaluation")]
@@ -64,9 +65,9 @@ def test_evaluation_is_what_metrics_json_holds() -> None:
         sample = Scored(labels, probabilities, threshold)
         assert found[key] == sample.counts | {name: METRICS[name].value(sample) for name in at}
         assert [*limits[key]] == at
-        accuracy = METRICS["accuracy"].estimate(Scored(labels, probabilities, threshold, groups)).interval
+        accuracy = METRICS["accuracy"].estimate(Scored(labels, probabilities, threshold, units)).interval
         assert accuracy is not None
-        assert limits[key]["accuracy"] == {**vars(accuracy), "unit": "group"}
+        assert limits[key]["accuracy"] == {**vars(accuracy), "unit": "burst"}
     assert [*limits] == [*overall, "at_threshold", "at_0.5"]
     assert limits["ece"]["low"] is None
     assert limits["ece"]["method"].startswith("no interval")
@@ -160,7 +161,7 @@ def test_slope_of_few_units_has_no_interval() -> None:
     labels, probabilities = drawn(2)
     slope, intercept = scores.calibration_line(labels, probabilities, np.arange(200) % 99)
     assert slope.value == scores.calibration_line(labels, probabilities)[0].value
-    assert (slope.interval, slope.note) == (None, "no interval: not reliable with only 99 groups")
+    assert (slope.interval, slope.note) == (None, "no interval: not reliable with only 99 units")
     assert intercept.interval is not None
 
 

@@ -1,5 +1,6 @@
 """Each sentence about an evaluation: where it is true it is said, where it would be false it is not."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bldml.metrics.checked import UnitKind
 from bldml.report import claims, run_claims
 from bldml.run.evidence import KINDS, Evidence, RunEvidence
 from bldml.run.photographs import Description
@@ -19,6 +21,13 @@ EXTERNAL = Evidence("external", 50, known={"train": 0, "val": 0, "test": 0}, sea
 MIXED = Evidence("mixed", 50, known={"train": 3, "val": 0, "test": 7}, seen=3, searched=True)
 MIXED_ONE = replace(MIXED, known={"seen": 1}, seen=1, relatives={"near": 4})
 TRAINING, VALIDATION = Evidence("training", 9, seen=9), Evidence("validation", 9, seen=9)
+GROUPS = replace(TEST, unit="group", groups=12, bursts=0)
+LONE = replace(GROUPS, bursts=None, lone=1)
+NEITHER = replace(GROUPS, lone=2)
+BURSTS = replace(TEST, unit="burst", bursts=10, lone=70)
+BOTH = replace(TEST, unit="group or burst", groups=1, bursts=3, lone=5)
+FOUND_NONE = replace(TEST, bursts=0, lone=100)
+APART = replace(TEST, groups=90, bursts=0, lone=10)
 UNKNOWN, UNLABELLED = Evidence("unknown", 9), Evidence("unlabelled", 9)
 OHIO = replace(EXTERNAL, site="Ohio 2024")
 BESIDE = replace(OHIO, site_of_run="Kent 2020")
@@ -76,6 +85,27 @@ SENTENCES: dict[str, tuple[Evidence, Evidence]] = {
     "the validation split": (VALIDATION, TRAINING),
     "the training split": (TRAINING, VALIDATION),
     "the set ohio": (UNKNOWN, EXTERNAL),
+    "The photographs of one given group count as one sampling unit (12 groups).": (GROUPS, BOTH),
+    "1 photograph without a group, whose bursts are not recorded, counts as one.": (LONE, NEITHER),
+    "2 photographs with neither count as one each.": (NEITHER, LONE),
+    "No groups (tree, site) were given, so the photographs of one burst count as one sampling unit (10 bursts). 70 "
+    "photographs outside a burst count as one each. If several bursts show one tree, the intervals are too narrow.": (
+        BURSTS, BOTH,
+    ),
+    "The photographs of one given group or, without one, of one burst count as one sampling unit (1 group, 3 bursts). "
+    "5 photographs with neither count as one each.": (BOTH, BURSTS),
+    "No groups (tree, site) were given, and no two photographs are known to be of one burst, so each photograph counts "
+    "as one sampling unit. If several show one tree, the intervals are too narrow.": (FOUND_NONE, TEST),
+    "No groups (tree, site) were given, and bursts are not recorded, so each photograph counts as one sampling unit. "
+    "If several show one tree, the intervals are too narrow.": (TEST, FOUND_NONE),
+    "No two photographs are of one given group, and no two photographs are known to be of one burst, so each "
+    "photograph counts as one sampling unit. If several show one tree, the intervals are too narrow.": (
+        APART, FOUND_NONE,
+    ),
+    " from 12 groups": (GROUPS, LONE),
+    " from 13 sampling units": (LONE, GROUPS),
+    " from 80 sampling units": (BURSTS, TEST),
+    " from 9 sampling units": (BOTH, FOUND_NONE),
 }  # fmt: skip
 
 
@@ -168,7 +198,8 @@ def all_of_run(run: RunEvidence) -> str:
 
 
 def all_of(evidence: Evidence) -> str:
-    return f"{claims.standing(evidence)} {claims.name_of(evidence, 'ohio')}"
+    name = claims.name_of(evidence, "ohio")
+    return f"{claims.standing(evidence)} {claims.sampling(evidence)} {name}{claims.units(evidence)}"
 
 
 @pytest.mark.parametrize("sentence", SENTENCES)
@@ -195,7 +226,7 @@ def test_of_a_run(sentence: str) -> None:
 def test_the_table_has_every_sentence() -> None:
     """Taking away the parts of the table from what is said leaves punctuation only."""
     for evidence in {id(one): one for pair in SENTENCES.values() for one in pair}.values():
-        said = claims.standing(evidence)
+        said = f"{claims.standing(evidence)} {claims.sampling(evidence)}"
         for sentence in sorted(SENTENCES, key=len, reverse=True):
             said = said.replace(sentence, "")
         assert len(said.replace("Caution: ", "").strip(" .,")) < 120, said
@@ -213,12 +244,30 @@ def evidence(draw: Any) -> Evidence:
     n = sum(known.values()) + sum(relatives.values()) + draw(st.integers(1, 50))
     seen = n if role in ("training", "validation") else seen
     looks = draw(counts)
+    groups, bursts = draw(st.integers(0, n // 2)), draw(st.one_of(st.none(), st.integers(0, n - n // 2)))
+    lone = draw(st.integers(0, n - groups - (bursts or 0)))
+    is_clustered = (groups or bursts) and groups + (bursts or 0) + lone < n
+    kind: UnitKind = "group or burst" if groups and bursts else "group" if groups else "burst"
     return Evidence(
-        role, n, known, seen, {} if seen == n else relatives, frozenset(), draw(st.booleans()),
-        site=draw(st.sampled_from(["", "Ohio"])), site_of_run=draw(st.sampled_from(["", "ohio", "Kent"])),
-        looks=looks, looked=min(looks, 2), excluded=draw(st.sampled_from([None, 0, 3])), excluded_of_run=3,
-        resumed=draw(st.integers(0, 2)), has_own_criterion=draw(st.sampled_from([None, True, False])),
-    )  # fmt: skip
+        role,
+        n,
+        known,
+        seen,
+        {} if seen == n else relatives,
+        searched=draw(st.booleans()),
+        site=draw(st.sampled_from(["", "Ohio"])),
+        site_of_run=draw(st.sampled_from(["", "ohio", "Kent"])),
+        looks=looks,
+        looked=min(looks, 2),
+        excluded=draw(st.sampled_from([None, 0, 3])),
+        excluded_of_run=3,
+        resumed=draw(st.integers(0, 2)),
+        has_own_criterion=draw(st.sampled_from([None, True, False])),
+        unit=kind if is_clustered else "photograph",
+        groups=groups,
+        bursts=bursts,
+        lone=lone,
+    )
 
 
 @given(evidence())
@@ -236,6 +285,9 @@ def test_no_two_sentences_contradict_each_other(one: Evidence) -> None:
     assert not ("was not searched for" in said and any(text in said for text in good))
     assert not ("External" in said and one.seen)
     assert "External" not in said or one.role == "external"
+    assert not ("bursts are not recorded" in said and re.search(r"\d bursts?|of one burst", said))
+    assert not ("No groups" in said and "of one given group" in said)
+    assert ("each photograph counts as one" in said) != (" from " in claims.units(one)) or one.role == "unlabelled"
 
 
 @given(evidence(), st.text(min_size=1))

@@ -231,12 +231,28 @@ def test_groups_are_the_units_of_the_tests(tmp_path: Path, bldml: Bldml) -> None
     outcome = bldml("compare", *runs, "--output", "out")
     assert outcome.code == 0, outcome.err
     (pair,) = read(Path("out/differences.csv"))
-    assert pair["accuracy_method"] == "clustered t, 24 groups"
-    assert pair["auroc_method"] == "swap permutation, 24 groups"
+    assert pair["accuracy_method"] == "clustered t, 24 units"
+    assert pair["auroc_method"] == "swap permutation, 24 units"
     assert 0 < float(pair["accuracy_p"]) <= 1
     assert float(pair["accuracy_low"]) <= float(pair["accuracy_difference"]) <= float(pair["accuracy_high"])
-    assert read(Path("out/comparison.csv"))[0]["n_groups"] == "24"
+    assert read(Path("out/comparison.csv"))[0]["n_units"] == "24"
     assert "24 groups" in Path("out/comparison.html").read_text()
+
+
+def test_bursts_that_one_run_records_are_the_units_of_all(tmp_path: Path, bldml: Bldml) -> None:
+    """The order in which the runs are named does not matter."""
+    old, new = (rows_of(PAPER[name]) for name in ("efficientnet", "resnet50"))
+    new = [replace(row, burst=f"{row.true_class} {index // 2}") for index, row in enumerate(new)]
+    runs = [write_run(tmp_path / name, rows) for name, rows in (("old", old), ("new", new))]
+    found = []
+    for folder, order in (("out", runs), ("back", runs[::-1])):
+        assert bldml("compare", *order, "--output", folder).code == 0
+        found.append(read(Path(folder) / "comparison.csv"))
+        n_units = len({row.burst for row in new})
+        assert {(row["n_units"], row["unit"]) for row in found[-1]} == {(str(n_units), "burst")}
+        assert {row["sensitivity_method"].partition(",")[0] for row in found[-1]} == {"beta-binomial"}
+        assert f"as one sampling unit ({n_units} bursts)" in Path(folder, "comparison.html").read_text()
+    assert found[0] == found[1]
 
 
 def test_equal_runs_and_one_class_have_no_zero_p_and_no_nan(tmp_path: Path, bldml: Bldml) -> None:

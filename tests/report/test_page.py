@@ -201,7 +201,7 @@ def test_every_number_again_by_other_libraries(whole: RunFolder, name: str) -> N
             assert row["method"]
         for score, k, n in (("sensitivity", tp, tp + fn), ("specificity", tn, tn + fp), ("ppv", tp, tp + fp)):
             if name == "test":
-                assert table[score, point]["method"].startswith(("beta-binomial, 10 groups", "band from both limits"))
+                assert table[score, point]["method"].startswith(("beta-binomial, 10 units", "band from both limits"))
                 continue
             low, high = proportion_confint(k, n, method="wilson")
             assert float(table[score, point]["low"]) == pytest.approx(low, abs=1e-6)
@@ -336,7 +336,7 @@ def test_groups_are_listed_and_small_ones_are_grey(whole: RunFolder, page: Page)
         assert (float(row["low"]), float(row["high"])) == pytest.approx((low, high), abs=1e-6)
         assert int(row["missed"]) + int(row["false_alarms"]) == len(of_group) - right
     assert len([a for a in page.all("th") if a.get("class") == "faint"]) == 20  # four photographs each
-    assert "jackknife, 20 groups" in page.words
+    assert "jackknife, 20 units" in page.words
 
 
 def test_what_the_number_of_photographs_can_show(page: Page) -> None:
@@ -346,7 +346,8 @@ def test_what_the_number_of_photographs_can_show(page: Page) -> None:
     # Of twenty groups, ten are of positives: each group is of one class.
     units = proportion_by_unit(np.ones(40), np.repeat(np.arange(10), 4)).interval
     assert units is not None
-    assert f"With 40 positives from 10 groups, {text} {units.low:.3f} (lower 95 % limit, beta-binomial)" in page.words
+    at_best = f"With 40 positives from 10 sampling units, {text} {units.low:.3f} (lower 95 % limit, beta-binomial)"
+    assert at_best in page.words
 
 
 def test_gallery_shows_the_right_pictures_in_order(whole: RunFolder, page: Page) -> None:
@@ -522,7 +523,7 @@ def test_one_is_said_as_one(tmp_path: Path, bare: None) -> None:
     assert "no metrics can be computed: field, 1 photograph." in page.words
     assert "1 more row is in the CSV file." in page.words
     assert "30 photographs from 1 group," in page.words
-    assert "There is only 1 group; intervals were tested with 8 groups or more, and are not reliable" in page.words
+    assert "There is only 1 unit; intervals were tested with 8 units or more, and are not reliable" in page.words
     assert "1 other run in the same folder uses the same validation photographs" in page.words
     for wrong in ("1 groups", "1 photographs", "1 more rows", "are 1 "):
         assert not re.search(rf"(?<![\d,.]){wrong}", page.words)

@@ -61,7 +61,7 @@ def found(change: Change, spread: float, n: int = 120) -> tuple[Baselines, np.nd
     labels = np.array([row.true_class == "BLD" for row in rows], dtype=np.int64)
     logits = labels * 4.0 - 2 + np.random.default_rng(3).normal(0, spread, n)
     probabilities = 1 / (1 + np.exp(-logits))
-    return compute_baselines(training, rows, labels, probabilities, units_of([""] * n, n), "BLD"), labels
+    return compute_baselines(training, rows, labels, probabilities, units_of([], n), "BLD"), labels
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_what_is_not_recorded_is_not_a_baseline() -> None:
 def test_too_few_training_photographs() -> None:
     rows = photographs(18, 1)
     labels = np.array([0, 1] * 9)
-    baselines = compute_baselines(rows, rows, labels, np.full(18, 0.5), units_of([""] * 18, 18), "BLD")
+    baselines = compute_baselines(rows, rows, labels, np.full(18, 0.5), units_of([], 18), "BLD")
     assert baselines.best is None
     assert not baselines.is_exceeded
     assert without_leaf(baselines).endswith("could not be tested: fewer than 10 training photographs of a class.")
@@ -119,6 +119,6 @@ def test_too_few_training_photographs() -> None:
 def test_metrics_json_round_trip() -> None:
     baselines, labels = found(plant_day, spread=1.0)
     assert Baselines.from_plain(baselines.to_plain("photograph")) == baselines
-    metrics = evaluate(labels, np.where(labels, 0.9, 0.2), OperatingPoint(0.5, 1.0), [""] * labels.size)
+    metrics = evaluate(labels, np.where(labels, 0.9, 0.2), OperatingPoint(0.5, 1.0), [None] * labels.size)
     metrics = replace(metrics, baselines=baselines.to_plain("photograph"))
     assert EvaluationMetrics.from_plain(metrics.to_plain()) == metrics

@@ -1,5 +1,6 @@
 """The recorded facts about an evaluation: what is not recorded of every photograph is not claimed of the rest."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from bldml.metrics.assessment import evaluate
@@ -62,6 +63,21 @@ def test_photographs_added_to_the_test_split_were_not_searched() -> None:
     known = {"train": 0, "val": 0, "test": 1}
     assert evidence(Provenance(role="test", known=known), "t1").searched
     assert not evidence(Provenance(role="test", known=known), "t1", "added").searched
+
+
+def test_sampling_units_are_groups_else_bursts_and_both_may_have_one_name() -> None:
+    """Counted again by a plain loop; without the column no bursts are claimed, nor their absence."""
+    data, evaluation = case(Provenance(role="test"))
+    cells = [("a", "x"), ("a", ""), ("", "a"), ("", "a"), ("", "b"), ("", ""), ("c", "b")]
+    rows = tuple(
+        Prediction(f"{n}.jpg", group, "BLD", "BLD", 0.9, burst=burst) for n, (group, burst) in enumerate(cells)
+    )
+    found = evidence_of(data, replace(evaluation, rows=rows))
+    assert (found.unit, found.groups, found.bursts, found.lone) == ("group or burst", 2, 2, 1)
+    assert len({row.unit or row.path for row in rows}) == 5
+    assert replace(evaluation, rows=rows).assess(data.classes).n_units == 5
+    old = evidence_of(data, replace(evaluation, rows=tuple(replace(row, burst=None) for row in rows)))
+    assert (old.unit, old.groups, old.bursts, old.lone) == ("group", 2, None, 4)
 
 
 def test_others_of_one_class_have_one_estimate() -> None:

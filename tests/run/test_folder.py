@@ -19,6 +19,7 @@ import pytest
 
 from bldml.io.atomic import check_name, write_atomically
 from bldml.metrics.assessment import EvaluationMetrics, evaluate
+from bldml.metrics.checked import SamplingUnit
 from bldml.metrics.operating_point import OperatingPoint
 from bldml.run.folder import RunFolder
 from bldml.run.predictions import Prediction, read_metrics, read_predictions, write_metrics, write_predictions
@@ -336,8 +337,12 @@ def test_the_table_as_text(tmp_path: Path) -> None:
     path = tmp_path / "evaluations" / "test" / "predictions.csv"
     write_predictions(path, [Prediction("./=a.jpg", "tree 1", "BLD", "healthy", np.float64(0.25))])
     assert path.read_bytes().decode() == HEADER + "./=a.jpg,tree 1,BLD,healthy,0.25\n"
+    in_burst = Prediction("b.jpg", "", "BLD", "BLD", 0.5, "a.jpg")
+    write_predictions(path, [in_burst])
+    assert path.read_bytes().decode() == f"{HEADER[:-1]},burst\nb.jpg,,BLD,BLD,0.5,a.jpg\n"
+    assert read_predictions(path) == [in_burst]
     write_predictions(path, [])
-    assert path.read_bytes().decode() == HEADER
+    assert path.read_bytes().decode() == f"{HEADER[:-1]},burst\n"
     assert read_predictions(path) == []
 
 
@@ -420,9 +425,12 @@ def test_unwritable_folder_is_named(written: EvaluationMetrics, read_only_folder
 # Metrics
 
 
+A, B = SamplingUnit("group", "a"), SamplingUnit("burst", "a")  # two units of one name
+
+
 def metrics() -> EvaluationMetrics:
     labels, probabilities = [0, 0, 1, 1, 1], [0.1, 0.6, 0.2, 0.7, 0.9]
-    return evaluate(labels, probabilities, OperatingPoint(threshold=0.15, temperature=1.25), ["a", "a", "b", "", ""])
+    return evaluate(labels, probabilities, OperatingPoint(threshold=0.15, temperature=1.25), [A, A, B, None, None])
 
 
 def test_metrics_round_trip(tmp_path: Path) -> None:
@@ -448,10 +456,10 @@ def test_metrics_as_a_table(tmp_path: Path) -> None:
         cells = dict(zip(header, row, strict=True))
         for name in with_limits:
             limits = intervals[key][name] if name in at else intervals[name]
-            assert limits["unit"] == cells[f"{name}_unit"] == "group"
+            assert limits["unit"] == cells[f"{name}_unit"] == "group or burst"
             assert limits["method"] == cells[f"{name}_method"]
             assert ("" if limits["low"] is None else str(limits["low"])) == cells[f"{name}_low"]
-    assert intervals["at_threshold"]["accuracy"]["method"] == "beta-binomial, 4 groups"
+    assert intervals["at_threshold"]["accuracy"]["method"] == "beta-binomial, 4 units"
     assert chosen[:6] == ["chosen", "0.15", "3", "1", "0", "1"]
     assert half[:6] == ["0.5", "0.5", "2", "1", "1", "1"]
     assert float(chosen[header.index("f1")]) == metrics().at_threshold["f1"]

@@ -103,6 +103,10 @@ def feed(recorder: PredictionRecorder, verb: str, labels: list[int], logits: lis
     getattr(recorder, f"on_{verb}_batch_end")(Trainer.__new__(Trainer), LightningModule(), outputs, batch, 0)
 
 
+def bursts(n: int) -> dict[str, str]:
+    return {f"leaf {number}.jpg": "" for number in range(n)}
+
+
 @pytest.mark.parametrize("verb", ["validation", "test"])
 @pytest.mark.parametrize("positive", ["BLD", "No_BLD"])
 def test_labelled(verb: str, positive: str, tmp_path: Path) -> None:
@@ -112,16 +116,17 @@ def test_labelled(verb: str, positive: str, tmp_path: Path) -> None:
     labels, logits = [1, 0, 1, 0, 1], [3.0, -4.0, -1.5, 1.0, -2.0]
     feed(used, verb, labels[:3], logits[:3])
     feed(used, verb, labels[3:], logits[3:], first=3)
-    used.write(5)
+    used.write({f"leaf {n}.jpg": "leaf 1.jpg" if n in (1, 2) else "" for n in range(5)})
     found = read_predictions(used.folder / "predictions.csv")
     probabilities = [1 / (1 + math.exp(-logit / 2.0)) for logit in logits]
     assert [row.path for row in found] == [f"leaf {n}.jpg" for n in range(5)]
     assert [row.group for row in found] == ["tree 0", "tree 1", "tree 0", "tree 1", "tree 0"]
+    assert [row.burst for row in found] == ["", "leaf 1.jpg", "leaf 1.jpg", "", ""]
     assert [row.true_class for row in found] == [positive if label else negative for label in labels]
     assert [row.probability for row in found] == pytest.approx(probabilities, abs=1e-12)
     # The header's threshold of 0.3, not 0.5, decides: the third photograph has 0.32.
     assert [row.predicted_class for row in found] == [positive, negative, positive, positive, negative]
-    expected = evaluate(labels, to_probabilities(logits, 2.0), OperatingPoint(0.3, 2.0), [row.group for row in found])
+    expected = evaluate(labels, to_probabilities(logits, 2.0), OperatingPoint(0.3, 2.0), [row.unit for row in found])
     assert used.metrics == expected
     assert used.labels.tolist() == labels
     assert used.probabilities == pytest.approx(probabilities)
@@ -130,7 +135,7 @@ def test_labelled(verb: str, positive: str, tmp_path: Path) -> None:
 def test_the_threshold_itself_is_positive(tmp_path: Path) -> None:
     used = recorder(tmp_path, Header(**asdict(HEADER) | {"threshold": 0.5}))
     feed(used, "test", [1, 0], [0.0, -1e-3])
-    used.write(2)
+    used.write(bursts(2))
     assert [row.predicted_class for row in read_predictions(tmp_path / "predictions.csv")] == ["BLD", "No_BLD"]
 
 
@@ -139,7 +144,7 @@ def test_a_diverged_classifier_is_refused(value: float, tmp_path: Path) -> None:
     used = recorder(tmp_path / "val")
     feed(used, "test", [1, 0, 1], [0.5, value, 1.0])
     with mistake("model-diverged", found=1):
-        used.write(3)
+        used.write(bursts(3))
     assert not used.folder.exists()
 
 
@@ -147,7 +152,7 @@ def test_unlabelled(tmp_path: Path) -> None:
     used = recorder(tmp_path)
     feed(used, "predict", [UNLABELLED, UNLABELLED], [2.0, -6.0])
     feed(used, "predict", [UNLABELLED], [0.0], first=2)
-    used.write(3)
+    used.write(bursts(3))
     found = read_predictions(tmp_path / "predictions.csv")
     assert [row.true_class for row in found] == ["", "", ""]
     assert [row.predicted_class for row in found] == ["BLD", "No_BLD", "BLD"]
@@ -225,5 +230,5 @@ def test_part_of_a_split_does_not_pass_for_the_whole(tmp_path: Path) -> None:
     used = recorder(tmp_path / "test")
     feed(used, "test", [1, 0], [0.5, -1.0])
     with mistake("evaluation-incomplete", found=2, expected=3):
-        used.write(3)
+        used.write(bursts(3))
     assert not used.folder.exists()
