@@ -17,7 +17,7 @@ from jsonargparse import Namespace
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer
 
-from bldml.app.evaluation_record import enter_in_ledger, provenance_of, with_baselines
+from bldml.app.evaluation_record import complete_metrics, enter_in_ledger, provenance_of
 from bldml.app.explain import draw_images, remove_pictures
 from bldml.app.messages import (
     describe_failure,
@@ -194,7 +194,8 @@ def run_evaluation(
         seconds = round(time.monotonic() - start, 3)
         recorder.write(bursts_of(datamodule.photographs, split, RunFolder.of_checkpoint(checkpoint.path)))
         if recorder.metrics is not None:
-            write_metrics(folder, with_baselines(recorder, datamodule.photographs, checkpoint, split))
+            recorder.metrics = complete_metrics(recorder, datamodule.photographs, checkpoint, split)
+            write_metrics(folder, recorder.metrics)
     finally:
         if made:
             with suppress(OSError):  # removes only empty folders

@@ -18,27 +18,32 @@ from bldml.run.folder import RunFolder
 from bldml.run.ledger import LedgerEntry, append_entry
 from bldml.run.photographs import PhotographRow, read_photograph_table
 from bldml.run.provenance import DIGEST_DIGITS, ROLES, Provenance, count_known, role_of
+from bldml.run.subgroups import find_subgroups
 from bldml.training.checkpoint import Checkpoint, software_versions
 from bldml.training.data.datamodule import LeafDataModule
 from bldml.training.data.reading import PreparedData
 from bldml.training.recording import PredictionRecorder
 
 
-def with_baselines(
+def complete_metrics(
     recorder: PredictionRecorder, data: PreparedData, checkpoint: Checkpoint, split: str
 ) -> EvaluationMetrics:
-    """Return the metrics with what is reached without the leaf, if the checkpoint is in a run that records it."""
+    """Return the metrics with those of subgroups and what is reached without the leaf.
+
+    The latter only if the checkpoint is in a run that records its photographs.
+    """
     metrics, run = recorder.metrics, RunFolder.of_checkpoint(checkpoint.path)
     assert metrics is not None
+    rows, positive = [row for row in rows_of(data) if row.split == split], checkpoint.header.positive_class
+    subgroups = find_subgroups(recorder.rows, {row.path: row for row in rows}, positive)
+    metrics = replace(metrics, subgroups=[one.to_plain() for one in subgroups])
     training: list[PhotographRow] = []
     if run is not None and split != "train":
         with suppress(RunError):  # a run of an older version, or one without its table
             training = [row for row in read_photograph_table(run.photographs) if row.split == "train"]
     if not training:
         return metrics
-    rows = [row for row in rows_of(data) if row.split == split]
-    units = units_of(recorder.units, len(rows))
-    positive = checkpoint.header.positive_class
+    units = units_of([row.unit for row in recorder.rows], len(rows))
     found = compute_baselines(training, rows, recorder.labels, recorder.probabilities, units, positive)
     return replace(metrics, baselines=found.to_plain(metrics.intervals["auroc"]["unit"]))
 

@@ -1,6 +1,7 @@
 """Texts for the terminal."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -8,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from bldml.dataset.files import shell_word, show_path
 from bldml.errors import RunError
-from bldml.io.text import counted, first_few
+from bldml.io.text import counted, first_few, plain
 from bldml.metrics.assessment import EvaluationMetrics
 from bldml.metrics.registry import shown_in
 from bldml.run.folder import RunFolder
@@ -114,5 +115,21 @@ def format_metrics(title: str, metrics: EvaluationMetrics, header: Header) -> st
         ),
         f"  errors: {errors[0][0]} missed, {counted(errors[0][1], 'false alarm')} "
         f"(at 0.5: {errors[1][0]}, {errors[1][1]})",
+        *_original_classes(metrics),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _original_classes(metrics: EvaluationMetrics) -> Iterator[str]:
+    """Yield a line for each original class of merged classes, the one with the lowest rate first."""
+    merged = [one for one in metrics.subgroups if one["by"] == "original class"]
+    if merged:
+        yield f"  original classes at {metrics.threshold:.4f}, lowest rate first:"
+    names = [plain(one["value"]) for one in merged]
+    for value, one in zip(names, merged, strict=True):
+        name = "sensitivity" if one["n_positive"] else "specificity"
+        rate, n = one[name], one["n"]
+        yield (
+            f"    {value:{max(map(len, names))}}  {name} {rate['value']:.4f} [{rate['low']:.3f}, {rate['high']:.3f}], "
+            f"{round(rate['value'] * n)} of {counted(n, 'photograph')}"
+        )

@@ -17,7 +17,7 @@ from bldml.metrics.registry import METRICS, canonical, shown_in
 SCHEMA = 2  # of metrics.json; 1 had no intervals, and 0.1 wrote none
 _OWN = ("n", "n_positive", "threshold", "temperature")
 _NESTED = ("at_threshold", "at_0.5")
-_OPTIONAL = ("intervals", "baselines")
+_OPTIONAL = {"intervals": dict, "baselines": dict, "subgroups": list}
 FEW_UNITS = 8  # benchmarks/coverage.py simulates as many or more
 PREVALENCES = (0.01, 0.05, 0.10, 0.30)
 
@@ -40,6 +40,7 @@ class EvaluationMetrics:
         intervals: `low`, `high`, `method` and `unit` (a `UnitKind`) of each metric, by name; nested as in metrics.json.
             Without an interval the limits are None, and the method is the reason. Empty if not computed.
         baselines: What metadata and image border alone reach, as `run.baselines.Baselines` writes it; empty if unknown.
+        subgroups: Sensitivity and specificity of parts of the set, as `run.subgroups.Subgroup` writes them.
     """
 
     n: int
@@ -51,6 +52,7 @@ class EvaluationMetrics:
     at_half: Values
     intervals: dict[str, Any] = field(default_factory=dict)
     baselines: dict[str, Any] = field(default_factory=dict)
+    subgroups: list[dict[str, Any]] = field(default_factory=list)
 
     def to_plain(self) -> dict[str, Any]:
         """Return the mapping that is written to metrics.json."""
@@ -72,9 +74,14 @@ class EvaluationMetrics:
             raise ValueError(f"its schema is {schema!r}, this version of bldml reads {SCHEMA}")
         if missing := [key for key in (*_OWN, *_NESTED) if key not in plain]:
             raise ValueError(f"{', '.join(missing)} missing")
-        nested, optional = [plain[key] for key in _NESTED], {name: plain.get(name, {}) for name in _OPTIONAL}
-        if not all(isinstance(one, dict) for one in (*nested, *optional.values())):
-            raise ValueError(f"{', '.join((*_NESTED, *_OPTIONAL))} must be mappings")
+        nested, optional = (
+            [plain[key] for key in _NESTED],
+            {name: plain.get(name, kind()) for name, kind in _OPTIONAL.items()},
+        )
+        kinds = dict.fromkeys(_NESTED, dict) | _OPTIONAL
+        for name, value in (dict(zip(_NESTED, nested, strict=True)) | optional).items():
+            if not isinstance(value, kinds[name]):
+                raise ValueError(f"{name} must be a {'mapping' if kinds[name] is dict else 'list'}")
         overall = {key: plain[key] for key in plain if key not in (*_OWN, *_NESTED, *_OPTIONAL, "schema")}
         if schema < SCHEMA:
             overall.pop("calibration_intercept", None)  # had a value with probabilities of 0 and 1

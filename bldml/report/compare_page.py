@@ -9,6 +9,7 @@ from bldml.report import claims
 from bldml.report.compare import ALPHA, FAMILIES, Comparison, PairedTest
 from bldml.report.html import page_template
 from bldml.report.tables import (
+    ESTIMATE_COLUMNS,
     Entry,
     Footnotes,
     Shown,
@@ -22,6 +23,7 @@ from bldml.report.tables import (
 )
 from bldml.run.baselines import baselines_of, verdict_of
 from bldml.run.evidence import evidence_of
+from bldml.run.subgroups import subgroups_of
 
 ENDS = ("", "_low", "_high", "_method")
 LEAST_GAIN = 0.001  # that is printed
@@ -41,7 +43,7 @@ def write_comparison(comparison: Comparison, folder: Path, *, version: str) -> l
     from bldml.figures import plots, style
 
     runs, costs, differences = runs_table(comparison), costs_table(comparison), differences_table(comparison)
-    without_leaf = leaf_table(comparison)
+    without_leaf, original = leaf_table(comparison), original_classes_table(comparison)
     figure = plots.roc([(run.name, run.labels, run.probabilities) for run in comparison.runs])
     areas = "; ".join(f"{run.name} {number(run.value('auroc'))}" for run in comparison.runs)
     explained = notes(comparison)
@@ -57,6 +59,7 @@ def write_comparison(comparison: Comparison, folder: Path, *, version: str) -> l
         runs=runs,
         costs=costs,
         without_leaf=without_leaf,
+        original=original,
         differences=differences,
         figure=style.to_svg(figure, title="ROC curves of all runs", description=f"Area under each curve: {areas}."),
         notes=explained,
@@ -65,7 +68,10 @@ def write_comparison(comparison: Comparison, folder: Path, *, version: str) -> l
         "comparison.csv": table_csv(runs),
         "differences.csv": table_csv(differences),
         **({"without_leaf.csv": table_csv(without_leaf)} if without_leaf else {}),
-        "comparison.tex": "\n".join(table_tex(table) for table in (runs, costs, differences, without_leaf) if table)
+        **({"original_classes.csv": table_csv(original)} if original else {}),
+        "comparison.tex": "\n".join(
+            table_tex(table) for table in (runs, costs, differences, without_leaf, original) if table
+        )
         + "".join(f"% {plain(note)}\n" for note in explained),
         "comparison.html": page,
     }
@@ -135,6 +141,37 @@ def leaf_table(comparison: Comparison) -> Table | None:
     )
     header = ("Run", "Best baseline", "Its AUROC", "Advantage of the run", "Shown to exceed it")
     return Table("without_leaf", caption, header, tuple(rows), (names, raw), notes.all) if rows else None
+
+
+def original_classes_table(comparison: Comparison) -> Table | None:
+    """Return the rate of each original class of merged classes, a row each, by run; None if none is recorded."""
+    found = {
+        run.name: {one.value: one for one in subgroups_of(run.data, run.evaluation) if one.by == "original class"}
+        for run in comparison.runs
+    }
+    values = dict.fromkeys(value for of_run in found.values() for value in of_run)
+    if not values:
+        return None
+    notes, rows = Footnotes(), []
+    raw: list[list[Cell]] = []
+    for value in values:
+        cells = [Entry(plain(value))]
+        for name, of_run in found.items():
+            if (one := of_run.get(value)) is None:
+                cells.append(Entry("–"))
+                continue
+            rate, hits = (one.sensitivity, one.n_detected) if one.n_positive else (one.specificity, one.n_cleared)
+            cells.append(estimate_entry(rate, notes, f"{hits}/{one.n}"))
+            score = "sensitivity" if one.n_positive else "specificity"
+            raw.append([value, name, score, one.n, *estimate_cells(rate)])
+        rows.append(tuple(cells))
+    caption = (
+        "Original classes that class_aliases merged into one class: proportion predicted correctly (sensitivity or "
+        "specificity) at each run's operating point, with 95 % intervals. A dash: this run did not merge it, "
+        "or it is not recorded. The worst of several is low partly by chance."
+    )
+    names = ("original_class", "run", "score", "n", *ESTIMATE_COLUMNS)
+    return Table("original_classes", caption, ("Original class", *found), tuple(rows), (names, raw), notes.all)
 
 
 def costs_table(comparison: Comparison) -> Table:

@@ -7,6 +7,7 @@ import numpy as np
 from bldml.io.text import Cell, number, plain
 from bldml.metrics.assessment import Assessment
 from bldml.metrics.checked import Classes, are_clustered
+from bldml.metrics.estimates import Estimate
 from bldml.metrics.proportions import proportion, proportion_by_unit
 from bldml.metrics.registry import shown_in
 from bldml.report.tables import (
@@ -25,11 +26,13 @@ from bldml.report.tables import (
 from bldml.run.baselines import ERROR_ABOVE, WARNING_ABOVE, Baselines, verdict_of
 from bldml.run.provenance import Role
 from bldml.run.reader import Evaluation, RunData
+from bldml.run.subgroups import LEAST, Subgroup
 
 Assessed = tuple[Evaluation, Assessment]
 
 SMALL_GROUP = 10  # a group of fewer photographs is too small to judge
 GROUPS_SHOWN = 100
+SUBGROUPS_SHOWN = 200
 ROLE_LABELS: dict[Role, str] = {
     "training": "training split",
     "validation": "validation split, used to choose the threshold",
@@ -157,6 +160,42 @@ def groups_table(assessment: Assessment, evaluation: Evaluation) -> Table | None
     header = ("Group", "Photographs", "Positive", "Accuracy", "Missed", "False alarms")
     names = ("group", "n", "n_positive", *ESTIMATE_COLUMNS, "missed", "false_alarms")
     return Table("groups", caption, header, tuple(rows), (names, raw), left_out=len(found) - len(rows))
+
+
+def subgroups_table(subgroups: Sequence[Subgroup]) -> Table | None:
+    """Return sensitivity and specificity of each subgroup; None without any."""
+    if not subgroups:
+        return None
+    notes, rows = Footnotes(), []
+    raw: list[list[Cell]] = []
+    for one in subgroups:
+        negatives = one.n - one.n_positive
+        rows.append(
+            (
+                Entry(plain(one.value), one.by),
+                Entry(count(one.n)),
+                Entry(count(one.n_positive)),
+                _rate(one.sensitivity, one.n_detected, one.n_positive, notes),
+                _rate(one.specificity, one.n_cleared, negatives, notes),
+            )
+        )
+        cells = (*estimate_cells(one.sensitivity), *estimate_cells(one.specificity))
+        raw.append([one.by, one.value, one.n, one.n_positive, *cells])
+    caption = (
+        "Sensitivity and specificity of subgroups at the operating point, of each kind the lowest first, with 95 % "
+        "intervals in brackets. An original class is a class before class_aliases. Groups, cameras and days are shown "
+        f"alone if they have {LEAST} photographs of a class. The worst of many subgroups is low partly by chance "
+        f"({len(rows)} are shown here)."
+    )
+    header = ("Subgroup", "Photographs", "Positive", "Sensitivity", "Specificity")
+    names = [f"{name}_{part}" for name in ("sensitivity", "specificity") for part in ESTIMATE_COLUMNS]
+    shown, left_out = tuple(rows[:SUBGROUPS_SHOWN]), max(0, len(rows) - SUBGROUPS_SHOWN)
+    return Table("subgroups", caption, header, shown, (("by", "value", "n", "n_positive", *names), raw), notes.all,
+                 left_out)  # fmt: skip
+
+
+def _rate(estimate: Estimate, hits: int, n: int, notes: Footnotes) -> Entry:
+    return estimate_entry(estimate, notes, f"{hits}/{n}") if n else Entry("–")
 
 
 def limits_without_errors(assessment: Assessment) -> list[tuple[int, int, float | None, str]]:

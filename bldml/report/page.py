@@ -1,7 +1,7 @@
 """Write the report of a run: one page that opens offline, with its figures and tables as separate files."""
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from bldml.run.card import read_card
 from bldml.run.evidence import evidence_of, evidence_of_run
 from bldml.run.files import text_at
 from bldml.run.folder import RunFolder
-from bldml.run.gallery import read_gallery
+from bldml.run.gallery import GalleryPicture, read_gallery
 from bldml.run.reader import RunData, read_run
+from bldml.run.subgroups import original_classes, subgroups_of
 
 PICTURE_BYTES = 20 * 2**20  # maximum of all pictures on a page; in Base64 they are a third larger
 MEDIA_TYPES = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "image/png"}  # by first bytes
@@ -123,15 +124,17 @@ def _section(data: RunData, one: Assessed, budget: PictureBudget) -> dict[str, A
         evaluation_tables.threshold_metrics_table(assessment),
         evaluation_tables.probability_metrics_table(assessment),
         evaluation_tables.predictive_values_table(assessment),
+        evaluation_tables.subgroups_table(subgroups_of(data, evaluation)),
         evaluation_tables.groups_table(assessment, evaluation),
     ]
     baselines = baselines_of(data, evaluation)
     if baselines:
         tables.append(evaluation_tables.baselines_table(baselines))
     pictures = read_gallery(evaluation.folder)
+    original = original_classes(data, evaluation)
     gallery = [
-        (title, [(one.prediction, budget.take((one.photograph, one.overlay))) for one in pictures if one.kind == kind])
-        for kind, title in GALLERY_TITLES.items()
+        (title, [(one.prediction, budget.take((one.photograph, one.overlay))) for one in shown])
+        for title, shown in _galleries(pictures, original)
     ]
     return {
         "evaluation": evaluation,
@@ -144,8 +147,24 @@ def _section(data: RunData, one: Assessed, budget: PictureBudget) -> dict[str, A
         "tables": [table for table in tables if table],
         "figures": evaluation_figures(evaluation, assessment, data.classes, data.run.path / "figures"),
         "limits": evaluation_tables.limits_without_errors(assessment),
-        "gallery": [(title, shown) for title, shown in gallery if shown],
+        "gallery": gallery,
+        "original": {path: plain(name) for path, name in original.items()},
     }
+
+
+def _galleries(
+    pictures: list[GalleryPicture], original: Mapping[str, str]
+) -> Iterator[tuple[str, list[GalleryPicture]]]:
+    """Yield title and pictures of each gallery that has any; each original class of a merged class has its errors."""
+    for kind, title in GALLERY_TITLES.items():
+        of_kind = [one for one in pictures if one.kind == kind]
+        names: list[str | None] = (
+            [*sorted({original.get(one.prediction.path, "") for one in of_kind})] if kind == "error" else [None]
+        )
+        for name in names:
+            shown = [one for one in of_kind if name is None or original.get(one.prediction.path, "") == name]
+            if shown:
+                yield f"{title}: {plain(name)}" if name else title, shown
 
 
 def _tables(data: RunData, assessed: list[Assessed], operating_point: Table | None) -> dict[str, Table | None]:

@@ -24,7 +24,6 @@ from bldml.io.atomic import write_atomically
 from bldml.io.documents import mapping_or_nothing
 from bldml.io.text import csv_text
 from bldml.metrics.assessment import EvaluationMetrics, evaluate
-from bldml.metrics.checked import SamplingUnit
 from bldml.metrics.registry import canonical
 from bldml.run.folder import RunFolder
 from bldml.run.predictions import Prediction, write_predictions
@@ -132,7 +131,8 @@ class PredictionRecorder(Callback):
 
     Attributes:
         metrics: Content of metrics.json; None without labels, and before `write`.
-        labels, probabilities, units: Of the photographs, in the order of the table, (n,).
+        labels, probabilities: Of the photographs, in the order of the table, (n,).
+        rows: The table.
     """
 
     def __init__(self, folder: Path, header: Header) -> None:
@@ -140,7 +140,7 @@ class PredictionRecorder(Callback):
         self.folder, self.header = folder, header
         self.metrics: EvaluationMetrics | None = None
         self.labels, self.probabilities = np.zeros(0, np.int64), np.zeros(0)
-        self.units: list[SamplingUnit | None] = []
+        self.rows: list[Prediction] = []
         self._logits: list[Tensor] = []
         self._labels: list[Tensor] = []
         self._names: list[str] = []
@@ -187,7 +187,7 @@ class PredictionRecorder(Callback):
         write_predictions(self.folder / "predictions.csv", rows)
         if np.all(labels != UNLABELLED):
             self.metrics = evaluate(labels, probabilities, header.operating_point, [row.unit for row in rows])
-        self.labels, self.probabilities, self.units = labels, probabilities, [row.unit for row in rows]
+        self.labels, self.probabilities, self.rows = labels, probabilities, rows
 
 
 def record_environment(
