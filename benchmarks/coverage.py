@@ -8,7 +8,8 @@ photographs of each unit; the scores of a unit share a normal effect, with the c
 positive + 71 negative, and 17 + 89 photographs that are units of their own. Each draw yields the interval of every
 metric, of the predictive values at a prevalence of 5 %, and of the fraction of positives in the third bin of the
 calibration figure, whose true value is taken to be the mean probability in the bin (in a quarter of the draws). The
-tests compare two classifiers of equal skill with independent scores, in five times as many draws.
+tests compare two classifiers of equal skill with independent scores, in five times as many draws. With `--package` the
+result becomes the table in bldml/metrics/coverage.json, which pages print.
 """
 
 import argparse
@@ -36,10 +37,12 @@ SIZE = 8  # photographs of a unit
 UNITS = (8, 15, 30)
 ICCS = (0.0, 0.5, 0.8)
 DISTANCES = {"mixed units": 2.2, "units of one class": 3.4}  # between the classes: areas of .94 and .992
+CLASSES = ("positive", "negative")
 INDEPENDENT = ((45, 71), (17, 89))
 INDEPENDENT_DISTANCES = (1.5, 2.5, 3.5)  # areas of .86, .96 and .993
 PREVALENCE = 0.05
 LEFT_OUT = ("ece", "ece_expected")  # have no interval
+PACKAGED = Path("bldml/metrics/coverage.json")  # what pages print of the result
 
 
 class Cell:
@@ -150,19 +153,27 @@ def simulate(cell: Cell, simulations: int, generator: np.random.Generator) -> di
     }
 
 
+def _by_metric(cell: dict[str, Any]) -> dict[str, float]:
+    """Return the coverage by metric, methods together; a metric with fewer than 50 intervals is left out."""
+    together: dict[str, list[tuple[float, int]]] = defaultdict(list)
+    for name, row in cell["coverage"].items():
+        together[name.partition(":")[0]].append((row["coverage"], row["draws"]))
+    numbers = {name: sum(draws for _, draws in rows) for name, rows in together.items()}
+    return {
+        name: round(sum(share * draws for share, draws in rows) / numbers[name], 3)
+        for name, rows in together.items()
+        if numbers[name] >= 50
+    }
+
+
 def summary(found: dict[str, Any]) -> dict[str, Any]:
     """Return the worst and the mean cell by metric, clustered and independent; the methods of a cell together."""
     shares: dict[str, dict[str, float]] = defaultdict(dict)
     sizes: dict[str, dict[str, float]] = defaultdict(dict)
     for cell, result in found.items():
         kind = "clustered" if "units" in cell else "independent"
-        together: dict[str, list[tuple[float, int]]] = defaultdict(list)
-        for name, row in result["coverage"].items():
-            together[name.partition(":")[0]].append((row["coverage"], row["draws"]))
-        for name, rows in together.items():
-            n = sum(draws for _, draws in rows)
-            if n >= 50:
-                shares[f"{name}, {kind}"][cell] = round(sum(share * draws for share, draws in rows) / n, 3)
+        for name, coverage in _by_metric(result).items():
+            shares[f"{name}, {kind}"][cell] = coverage
         for name, size in result["p_below_0.05"].items():
             sizes[f"{name}, {kind}"][cell] = size
     return {
@@ -185,13 +196,31 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def packaged(result: dict[str, Any]) -> dict[str, Any]:
+    """Return the table that is part of bldml: the lowest coverage of each metric's interval, by simulated size."""
+    settings: dict[str, dict[str, Any]] = {}
+    for name, cell in result["cells"].items():
+        numbers = [int(word) for word in name.partition(",")[0].split() if word.isdigit()]
+        sizes = {"units": numbers[0], "size": SIZE} if "units" in name else dict(zip(CLASSES, numbers, strict=True))
+        lowest = settings.setdefault(str(sizes), sizes | {"coverage": {}})["coverage"]
+        for metric, coverage in _by_metric(cell).items():
+            if metric in METRICS:
+                lowest[metric] = min(coverage, lowest.get(metric, 1.0))
+    return {"simulations": result["simulations"], "settings": [*settings.values()]}
+
+
 def main() -> None:
     """Simulate and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--simulations", type=int, default=300)
     parser.add_argument("--seed", type=int, default=20)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/coverage.json"))
+    parser.add_argument("--package", action="store_true", help=f"simulate nothing; write {PACKAGED} from the result")
     options = parser.parse_args()
+    if options.package:
+        found = packaged(json.loads(options.output.read_text(encoding="utf-8")))
+        PACKAGED.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        return
     started, generator = time.monotonic(), np.random.default_rng(options.seed)
     result: dict[str, Any] = {
         "simulations": options.simulations,
@@ -200,7 +229,7 @@ def main() -> None:
         "numpy": np.__version__,
         "processor": platform.machine(),
     }
-    found: dict[str, Any] = {}
+    found = {}
     for name, cell in cells().items():
         found[name] = simulate(cell, options.simulations, generator)
         result |= {"seconds": round(time.monotonic() - started), "summary": summary(found), "cells": found}

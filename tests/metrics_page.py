@@ -20,6 +20,8 @@ estimable" in a report.
 
 - `metrics.json`, `metrics.csv`, report and comparison: of the calibrated probabilities, at the threshold of
   the operating point and at 0.5.
+- `metrics.json` and `metrics.csv` also hold `loss_uncalibrated`, the log loss that the probabilities would have without
+  temperature, so that it shows what the temperature changes.
 - History of a training (`train_`, `val_`): at 0.5 and without temperature, from all logits of the epoch. Of a metric
   that an epoch does not define, the worst value of its range is logged. `loss` is the one that is minimised, weighted
   by `pos_weight`.

@@ -40,7 +40,7 @@ from bldml.errors import ConfigError, RunError
 from bldml.inference import load_weights
 from bldml.io.atomic import write_atomically
 from bldml.io.documents import mapping_or_nothing
-from bldml.report.claims import caution_with_rest, repetition, without_leaf
+from bldml.report.claims import caution_with_rest, minimum, repetition, without_leaf
 from bldml.run.baselines import baselines_of
 from bldml.run.evidence import evidence_of
 from bldml.run.folder import RunFolder
@@ -227,15 +227,17 @@ def say_cautions(run: RunFolder, names: Sequence[str]) -> None:
     except RunError:  # another evaluation of the run is damaged, which its report names
         return
     for evaluation in data.evaluations:
-        is_asked = evaluation.name in names and evaluation.role != "validation"
-        if not is_asked:
+        if evaluation.name not in names:
             continue
-        found = baselines_of(data, evaluation)
-        texts = (
-            caution_with_rest(data, evaluation),
-            repetition(evidence_of(data, evaluation)),
-            without_leaf(found) if found else "",
-        )
+        evidence = evidence_of(data, evaluation)
+        texts = [minimum(evidence)]
+        if evaluation.role != "validation":
+            found = baselines_of(data, evaluation)
+            texts += [
+                caution_with_rest(data, evaluation),
+                repetition(evidence),
+                without_leaf(found) if found else "",
+            ]
         for text in filter(None, texts):
             sys.stdout.write(f"\n{evaluation.name}: {text}\n")
 

@@ -34,6 +34,7 @@ from bldml.dataset.duplicates.leaks import Leak
 from bldml.dataset.manifest import to_manifest
 from bldml.errors import RunError
 from bldml.io.atomic import check_name
+from bldml.report.claims import shortfall
 from bldml.run.folder import RunFolder
 from bldml.training.data.datamodule import LeafDataModule
 from bldml.training.data.reading import PreparedData
@@ -140,6 +141,10 @@ class Start:
         model = self.model
         model.balance(*data.class_counts())
         report_data(data, self.datamodule.fold)
+        if assured := data.best_assurance(model.criterion):
+            model.design_effect = assured.design_effect
+            if text := shortfall(model.criterion, assured):
+                say_warning(text)
         rank_zero_info(
             f"{model.backbone}: {_parameters(model):,} parameters, {model.image_size} px, weights: {model.weights}. "
             f"Device: {device_name(self.trainer.strategy.root_device)}."

@@ -41,7 +41,6 @@ WAY_OUT = "`python -m bldml audit` shows them; `python -m bldml split` keeps the
 
 def rows_of(data: PreparedData) -> Iterator[PhotographRow]:
     """Yield one row per photograph, split after split."""
-    bursts = iter(data.bursts())
     for split, samples in data.collection.splits.items():
         contents = data.contents_of(split)
         for sample, metadata, digest in zip(samples, contents.metadata, contents.digests, strict=True):
@@ -52,7 +51,7 @@ def rows_of(data: PreparedData) -> Iterator[PhotographRow]:
                 group=sample.group,
                 sha256=digest,
                 original_class=sample.original_class,
-                burst=next(bursts),
+                burst=data.bursts[sample.name],
                 **described(metadata),
             )
 
@@ -75,9 +74,7 @@ def bursts_of(data: PreparedData, split: str, run: RunFolder | None) -> dict[str
     keys = list(zip(names, data.contents_of(split).digests, strict=True))
     if all(key in recorded for key in keys):
         return {key[0]: recorded[key] for key in keys}
-    found = zip((sample.name for sample in data.collection.samples()), data.bursts(), strict=True)
-    bursts = dict(found)
-    return {name: bursts[name] for name in names}
+    return {name: data.bursts[name] for name in names}
 
 
 def photographs_table(data: PreparedData) -> str:

@@ -1,7 +1,10 @@
 """All metrics of one evaluation: their values for metrics.json, and estimates with intervals for pages."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -10,10 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 from bldml.metrics.checked import SamplingUnit, UnitKind, Units, unit_kind, units_in_words
 from bldml.metrics.estimates import Estimate, plain_limits
 from bldml.metrics.metric import Metric, Scored
-from bldml.metrics.operating_point import OperatingPoint
+from bldml.metrics.operating_point import OperatingPoint, to_probabilities
 from bldml.metrics.proportions import predictive_values
 from bldml.metrics.registry import METRICS, canonical, shown_in
+from bldml.metrics.scores import log_loss
 
+NEAR = 3.0  # factor between the size of a set and a simulated one
 SCHEMA = 2  # of metrics.json; 1 had no intervals, and 0.1 wrote none
 _OWN = ("n", "n_positive", "threshold", "temperature")
 _NESTED = ("at_threshold", "at_0.5")
@@ -34,7 +39,7 @@ class EvaluationMetrics:
         n_positive: Of the positive class.
         threshold: That of the operating point, in [0, 1].
         temperature: By which the logits were divided.
-        overall: Metrics that need no threshold, by name.
+        overall: Metrics that need no threshold, by name, and `loss_uncalibrated`, the log loss at temperature 1.
         at_threshold: `tp`, `fp`, `fn`, `tn` and the metrics computed from them, at the threshold.
         at_half: The same at 0.5.
         intervals: `low`, `high`, `method` and `unit` (a `UnitKind`) of each metric, by name; nested as in metrics.json.
@@ -129,11 +134,17 @@ def evaluate(
         n_positive=int(scored.labels.sum()),
         threshold=float(operating_point.threshold),
         temperature=float(operating_point.temperature),
-        overall={metric.name: metric.value(scored) for metric in shown if not metric.needs_threshold},
+        overall={metric.name: metric.value(scored) for metric in shown if not metric.needs_threshold}
+        | {"loss_uncalibrated": loss_uncalibrated(scored.labels, scored.probabilities, operating_point)},
         at_threshold=at(scored),
         at_half=at(half),
         intervals=intervals,
     )
+
+
+def loss_uncalibrated(labels: ArrayLike, probabilities: ArrayLike, operating_point: OperatingPoint) -> float | None:
+    """Return the log loss that the probabilities would have without the temperature; None without photographs."""
+    return log_loss(labels, to_probabilities(operating_point.uncalibrated(probabilities)))
 
 
 @dataclass(frozen=True)
@@ -227,3 +238,49 @@ def _warnings(scored: Scored) -> Iterator[str]:
         yield f"{found}; intervals were tested with {FEW_UNITS} units or more, and are not reliable with fewer."
     if scored.labels.min() == scored.labels.max():
         yield "All photographs are of one class; metrics that compare the classes cannot be estimated."
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """The coverage that 95 % intervals had in simulations of one size.
+
+    Args:
+        size: What was simulated, in words.
+        n: Number of simulated sets, in each case.
+        coverage: Proportion of the sets whose interval contained the true value, in the worst case of that size, by
+            name of the metric.
+    """
+
+    size: str
+    n: int
+    coverage: Mapping[str, float]
+
+
+def simulation_near(assessment: Assessment) -> Simulation | None:
+    """Return the simulation of benchmarks/coverage.py whose size is nearest; None if none is near.
+
+    The size is the number of sampling units or, if these have less than two photographs on average, that of photographs
+    by class; near is up to three times as many or as few.
+    """
+    n, n_units = assessment.n, np.unique(assessment.units).size
+    is_clustered = n >= 2 * n_units
+    here = (
+        {"units": n_units}
+        if is_clustered
+        else {"positive": assessment.n_positive, "negative": n - assessment.n_positive}
+    )
+    document = json.loads((files("bldml.metrics") / "coverage.json").read_text(encoding="utf-8"))
+    distances = {
+        max(abs(math.log(max(n, 0.1) / setting[key])) for key, n in here.items()): setting
+        for setting in document["settings"]
+        if here.keys() <= setting.keys()
+    }
+    if min(distances) > math.log(NEAR):
+        return None
+    found = distances[min(distances)]
+    size = (
+        f"{found['units']} units of {found['size']} photographs each"
+        if is_clustered
+        else f"{found['positive']} positive and {found['negative']} negative photographs"
+    )
+    return Simulation(size, document["simulations"], found["coverage"])

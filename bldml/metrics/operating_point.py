@@ -3,6 +3,7 @@
 `labels`, `logits` and `probabilities` are as in `bldml.metrics.scores`.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bldml.errors import ConfigError
-from bldml.metrics.checked import checked_pair, checked_probabilities, checked_scores
+from bldml.metrics.checked import Units, checked_pair, checked_probabilities, checked_scores
+from bldml.metrics.estimates import Interval
+from bldml.metrics.proportions import EXACT, Assurance, assurances, design_effect
 
 TEMPERATURE_RANGE = (0.25, 10.0)
 CHI_SQUARED_95 = 3.841458820694124  # with one degree of freedom
@@ -37,35 +40,64 @@ class OperatingPoint:
         """Return the calibrated probabilities of logits, both (n,)."""
         return to_probabilities(np.asarray(logits, dtype=np.float64) - self.offset, self.temperature)
 
+    def uncalibrated(self, probabilities: ArrayLike) -> Floats:
+        """Return the logits without the temperature that have these calibrated probabilities, both (n,).
+
+        0 and 1, which no finite logit has, count as the nearest numbers that `log_loss` counts them as. The offset is
+        not added.
+        """
+        epsilon = np.finfo(np.float64).eps
+        probability = np.clip(checked_scores(probabilities, "probabilities"), epsilon, 1 - epsilon)
+        logits: Floats = (np.log(probability) - np.log1p(-probability)) * self.temperature
+        return logits
+
 
 @dataclass(frozen=True)
 class ThresholdCriterion:
     """Criterion for choosing the threshold on the validation photographs. Set one at most; the default is the best F1.
+
+    Only `assurance` goes with another one, with a minimum sensitivity or specificity below 1.
 
     Args:
         maximize: Metric to maximise: f1, or youden (sensitivity + specificity - 1).
         sensitivity: Minimum sensitivity, in (0, 1]; the specificity is then maximised.
         specificity: Minimum specificity, in (0, 1]; the sensitivity is then maximised.
         threshold: Fixed threshold, in [0, 1]; nothing is then chosen.
+        assurance: Probability, in (0, 1), that the minimum holds on new leaves like the validation photographs; without
+            it, the minimum holds on the validation photographs only.
     """
 
     maximize: Literal["f1", "youden"] | None = None
     sensitivity: float | None = None
     specificity: float | None = None
     threshold: float | None = None
+    assurance: float | None = None
 
     def __post_init__(self) -> None:
-        """Check that at most one criterion is set, in its range."""
+        """Check that at most one criterion is set, in its range, and an assurance only with a minimum."""
         criteria = {key: value for key, value in vars(self).items() if value is not None}
+        assurance = criteria.pop("assurance", None)
         if len(criteria) > 1:
             message = f"operating_point takes one threshold criterion, not {' and '.join(criteria)}. Remove the others."
             raise ConfigError(message, "criterion-ambiguous", found=[*criteria])
+        if assurance is not None and self.minimum is None:
+            message = "operating_point.assurance needs a minimum sensitivity or specificity"
+            message += f", not {' and '.join(criteria)}." if criteria else ": set operating_point.sensitivity too."
+            raise ConfigError(message, "assurance-without-minimum", found=[*criteria])
         criteria.pop("maximize", None)
-        for key, value in criteria.items():
-            bracket = "[0, 1]" if key == "threshold" else "(0, 1]"
-            if not 0 <= value <= 1 or (value == 0 and key != "threshold"):
-                message = f"operating_point.{key} must lie in {bracket}, not {value}."
+        for key, value in (criteria | ({} if assurance is None else {"assurance": assurance})).items():
+            # No number of photographs assures that no leaf at all is missed.
+            bracket = "[0, 1]" if key == "threshold" else "(0, 1]" if assurance is None else "(0, 1)"
+            if not 0 <= value <= 1 or (value == 0 and bracket[0] == "(") or (value == 1 and bracket[-1] == ")"):
+                message = f"operating_point.{key} must lie in {bracket}{_WITH if ')' in bracket else ''}, not {value}."
                 raise ConfigError(message, "criterion-out-of-range", key=key, found=value, expected=bracket)
+
+    @property
+    def minimum(self) -> tuple[Literal["sensitivity", "specificity"], float] | None:
+        """The metric that has a minimum, and the minimum; None without one."""
+        if self.sensitivity is not None:
+            return "sensitivity", self.sensitivity
+        return None if self.specificity is None else ("specificity", self.specificity)
 
     def __str__(self) -> str:
         """Return the criterion in words.
@@ -75,14 +107,40 @@ class ThresholdCriterion:
         """
         if self.threshold is not None:
             return f"threshold fixed in advance at {self.threshold:g}"
-        if self.sensitivity is not None:
-            return f"sensitivity of at least {self.sensitivity:g}"
-        if self.specificity is not None:
-            return f"specificity of at least {self.specificity:g}"
+        if self.minimum is not None:
+            name, least = self.minimum
+            sure = "" if self.assurance is None else f" on new leaves with an assurance of {self.assurance:g}"
+            return f"{name} of at least {least:g}{sure}"
         return "highest Youden's J" if self.maximize == "youden" else "highest F1"
 
 
 BEST_F1 = ThresholdCriterion()
+
+
+def assurance_of(criterion: ThresholdCriterion, hits: ArrayLike, units: Units) -> Assurance | None:
+    """Return what a criterion with a minimum assures; None for any other criterion, or without photographs.
+
+    Args:
+        criterion: By which the threshold was chosen.
+        hits: Whether each photograph is on the right side of the threshold, (n,); of the class of the minimum only.
+        units: Their sampling units, (n,).
+    """
+    n = int(units.size)
+    if criterion.minimum is None or not n:
+        return None
+    effect, least = design_effect(units), criterion.minimum[1]
+    permitted = n - _fewest_hits(criterion, n, effect)
+    return Assurance(least, n, effect, permitted, n - int(np.sum(hits)))
+
+
+def _fewest_hits(criterion: ThresholdCriterion, n: int, effect: float) -> int:
+    """Return how many of n photographs must be on the right side; all of them where none gives the assurance."""
+    assert criterion.minimum is not None
+    least = criterion.minimum[1]
+    if criterion.assurance is None:
+        return math.ceil(n * least * EXACT)
+    reached = assurances(n, np.arange(n), least, effect) >= criterion.assurance * EXACT
+    return n - max(int(reached.sum()) - 1, 0)
 
 
 def to_probabilities(logits: ArrayLike, temperature: float = 1.0) -> Floats:
@@ -108,27 +166,71 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float | None:
     >>> fit_temperature([2.0, 3.0, -1.0], [1, 1, 0]) is None  # separated without error
     True
     """
+    margin = _margins(logits, labels)
+    if margin is None:
+        return None
+    beta = _best_beta(margin)
+    return 1 / beta if _deviance(margin, 1.0, beta) > CHI_SQUARED_95 else None
+
+
+def temperature_interval(logits: ArrayLike, labels: ArrayLike) -> Interval | None:
+    """Return the 95 % interval of the temperature within [0.25, 10]; None where the data do not determine it.
+
+    It contains the temperatures that a likelihood-ratio test does not tell from the best one, and so excludes 1 exactly
+    where `fit_temperature` returns one. Photographs count as independent.
+
+    >>> found = temperature_interval([4.0, 4.0, 4.0, -4.0, -4.0, -4.0], [1, 1, 0, 0, 0, 1])
+    >>> round(found.low, 2), found.high
+    (1.5, 10.0)
+    """
+    from scipy.optimize import brentq  # takes time to load
+
+    margin = _margins(logits, labels)
+    if margin is None:
+        return None
+    best = _best_beta(margin)
+
+    def excess(beta: float) -> float:
+        return _deviance(margin, beta, best) - CHI_SQUARED_95
+
+    edges = (1 / temperature for temperature in TEMPERATURE_RANGE)
+    low, high = (1 / (edge if excess(edge) <= 0 else brentq(excess, edge, best, xtol=1e-12)) for edge in edges)
+    return Interval(low, high, "likelihood ratio, photographs treated as independent")
+
+
+def _margins(logits: ArrayLike, labels: ArrayLike) -> Floats | None:
+    """Return the logits with the sign of the true class, (n,); None if they do not determine a temperature."""
     label, logit = checked_pair(labels, logits, "logits")
     positive, negative = logit[label == 1], logit[label == 0]
     if not positive.size or not negative.size or not logit.any():
         return None
     if positive.min() > negative.max() or negative.min() > positive.max():
         return None
-    # With beta = 1 / temperature, the loss mean(log(1 + exp(-beta * margin))) is convex in beta, so bisection on its
-    # slope finds the one minimum. 60 halvings reach the resolution of float64; a minimum outside the range gives the
-    # nearer limit.
-    margin = np.where(label == 1, logit, -logit)
+    return np.where(label == 1, logit, -logit)
+
+
+def _best_beta(margin: Floats) -> float:
+    """Return the most likely 1 / temperature within the range.
+
+    The loss mean(log(1 + exp(-beta * margin))) is convex in beta, so bisection on its slope finds the one minimum. 60
+    halvings reach the resolution of float64; a minimum outside the range gives the nearer limit.
+    """
     low, high = 1 / TEMPERATURE_RANGE[1], 1 / TEMPERATURE_RANGE[0]
     for _ in range(60):
         beta = (low + high) / 2
         falls = float(np.mean(margin * _sigmoid(-beta * margin))) > 0
         low, high = (beta, high) if falls else (low, beta)
-    beta = (low + high) / 2
-    gain = float(np.sum(np.logaddexp(0, -margin) - np.logaddexp(0, -beta * margin)))
-    return 1 / beta if 2 * gain > CHI_SQUARED_95 else None
+    return (low + high) / 2
 
 
-def choose_threshold(labels: ArrayLike, probabilities: ArrayLike, criterion: ThresholdCriterion = BEST_F1) -> float:
+def _deviance(margin: Floats, beta: float, best: float) -> float:
+    """Return twice the log-likelihood ratio of two values of 1 / temperature."""
+    return 2 * float(np.sum(np.logaddexp(0, -beta * margin) - np.logaddexp(0, -best * margin)))
+
+
+def choose_threshold(
+    labels: ArrayLike, probabilities: ArrayLike, criterion: ThresholdCriterion = BEST_F1, effect: float = 1.0
+) -> float:
     """Return the threshold that meets the criterion best, in [0, 1].
 
     The middle of the best interval between neighbouring distinct probabilities, in which every metric is constant; also
@@ -158,7 +260,7 @@ def choose_threshold(labels: ArrayLike, probabilities: ArrayLike, criterion: Thr
         above = score[0] + (1 - score[0]) / 2
         middle = np.append(above if above > score[0] else 1.0, middle)
         true_positives, predicted = np.append(0, true_positives), np.append(0, predicted)
-    first, second = _objectives(criterion, true_positives, predicted, n_positive, label.size - n_positive)
+    first, second = _objectives(criterion, effect, true_positives, predicted, n_positive, label.size - n_positive)
     best = first == first.max()
     best &= second == second[best].max()
     candidates = middle[best][::-1]
@@ -166,7 +268,11 @@ def choose_threshold(labels: ArrayLike, probabilities: ArrayLike, criterion: Thr
 
 
 def choose_operating_point(
-    logits: ArrayLike, labels: ArrayLike, criterion: ThresholdCriterion = BEST_F1, offset: float = 0.0
+    logits: ArrayLike,
+    labels: ArrayLike,
+    criterion: ThresholdCriterion = BEST_F1,
+    offset: float = 0.0,
+    effect: float = 1.0,
 ) -> OperatingPoint:
     """Fit the temperature (1 if not estimable), then choose the threshold on the calibrated probabilities.
 
@@ -175,6 +281,7 @@ def choose_operating_point(
         labels: 1 for the positive class, (n,).
         criterion: For the threshold.
         offset: Subtracted from the logits first; see `OperatingPoint`.
+        effect: As in `choose_threshold`.
 
     >>> choose_operating_point([-1.0, -2.0, 1.0, 2.0], [0, 0, 1, 1])
     OperatingPoint(threshold=0.5, temperature=1.0, offset=0.0)
@@ -182,7 +289,7 @@ def choose_operating_point(
     shifted = checked_scores(logits, "logits") - offset
     temperature = fit_temperature(shifted, labels)
     temperature = 1.0 if temperature is None else temperature
-    threshold = choose_threshold(labels, to_probabilities(shifted, temperature), criterion)
+    threshold = choose_threshold(labels, to_probabilities(shifted, temperature), criterion, effect)
     return OperatingPoint(threshold, temperature, offset)
 
 
@@ -232,22 +339,28 @@ def precision_recall_points(labels: ArrayLike, probabilities: ArrayLike) -> tupl
 
 
 def _objectives(
-    criterion: ThresholdCriterion, tp: NDArray[np.int64], predicted: NDArray[np.int64], n_positive: int, n_negative: int
+    criterion: ThresholdCriterion,
+    effect: float,
+    tp: NDArray[np.int64],
+    predicted: NDArray[np.int64],
+    n_positive: int,
+    n_negative: int,
 ) -> tuple[Floats, Floats]:
     """Return the objective at each threshold and a second one for ties. Ties of fractions are exact."""
-    sensitivity, specificity = tp / n_positive, (n_negative - (predicted - tp)) / n_negative
-    for least, own, other in (
-        (criterion.sensitivity, sensitivity, specificity),
-        (criterion.specificity, specificity, sensitivity),
-    ):
-        if least is not None:
-            # The tolerance is needed because 0.95 is not a binary fraction: 19 of 20 must reach it.
-            return np.where(own >= least * (1 - 1e-12), other, -1.0), own
+    if criterion.minimum is not None:
+        hits = (tp, n_negative - (predicted - tp))
+        sizes = (n_positive, n_negative)
+        own, other = (0, 1) if criterion.minimum[0] == "sensitivity" else (1, 0)
+        reached = hits[own] >= _fewest_hits(criterion, sizes[own], effect)
+        return np.where(reached, hits[other] / sizes[other], -1.0), hits[own] / sizes[own]
     none = np.zeros(tp.size)
     if criterion.maximize == "youden":
         # Over a common denominator, in integers: equal values compare equal.
         return (tp * n_negative - (predicted - tp) * n_positive).astype(np.float64), none
     return 2 * tp / (predicted + n_positive), none
+
+
+_WITH = " with an assurance"
 
 
 def _sigmoid(logit: Floats) -> Floats:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,6 +11,8 @@ from bldml.metrics.checked import Units, are_clustered, checked_units, units_in_
 from bldml.metrics.estimates import BOTH_CLASSES, Estimate, Interval, Z, student, undefined
 
 NO_PHOTOGRAPH = "no photograph to estimate it from"
+UNIT_CORRELATION = 0.5  # assumed within a sampling unit for an assurance; benchmarks/assurance.py simulates it
+EXACT = 1 - 1e-12  # factor of a minimum: 0.95 is not a binary fraction, and 19 of 20 must reach it
 _EDGE = 14.0  # logit of a proportion that counts as 1
 
 
@@ -233,3 +236,59 @@ def _wilson(rate: float, n: float, method: str) -> Interval:
     low = 0.0 if rate == 0 else max(0.0, (middle - spread) / scale)
     high = 1.0 if rate == 1 else min(1.0, (middle + spread) / scale)
     return Interval(low, high, method)
+
+
+@dataclass(frozen=True)
+class Assurance:
+    """The probability that a minimum sensitivity (or specificity) holds on new leaves, from a validation split.
+
+    If at most r of n photographs of the class may be on the wrong side of the threshold, the rate on new leaves is at
+    least that of the (r + 1)-th order statistic, which has the distribution Beta(n - r, r + 1), whatever the
+    distribution of the probabilities (Wilks 1941). Photographs of one sampling unit are not independent: n and r are
+    divided by a design effect with an assumed correlation (as by Korn and Graubard 1998, who estimate it).
+
+    Args:
+        least: The minimum rate, in (0, 1].
+        n: Photographs of the class.
+        design_effect: By how much fewer independent photographs would show as much, 1 or greater.
+        permitted: Photographs that the criterion permits on the wrong side, r.
+        missed: Photographs that are there.
+    """
+
+    least: float
+    n: int
+    design_effect: float
+    permitted: int = 0
+    missed: int = 0
+
+    @property
+    def reached(self) -> float:
+        """The assurance that the criterion gives with so many photographs; less if more than permitted are missed."""
+        missed = np.array([max(self.permitted, self.missed)])
+        return float(assurances(self.n, missed, self.least, self.design_effect)[0])
+
+    def needed(self, assurance: float) -> int:
+        """Return the smallest n, in units of the same size, that gives this assurance if none is missed.
+
+        >>> Assurance(0.95, 20, 1.0).needed(0.9)
+        45
+        """
+        return math.ceil(math.log1p(-assurance) / math.log(self.least) * self.design_effect * EXACT)
+
+
+def design_effect(units: Units) -> float:
+    """Return by how much fewer independent photographs would show as much, for an assumed correlation within units.
+
+    >>> design_effect(np.array([0, 0, 1, 1])), design_effect(np.array([0, 1]))
+    (1.5, 1.0)
+    """
+    sizes = np.bincount(units)
+    return float(1 + UNIT_CORRELATION * (np.sum(sizes**2) / np.sum(sizes) - 1)) if units.size else 1.0
+
+
+def assurances(n: int, missed: NDArray[np.int64], least: float, effect: float) -> NDArray[np.float64]:
+    """Return the assurance of a rate of at least `least` for each number of missed photographs; see `Assurance`."""
+    from scipy.special import betaincc  # takes time to load
+
+    found: NDArray[np.float64] = betaincc(np.maximum(n - missed, 1e-9) / effect, missed / effect + 1, least)
+    return found

@@ -28,6 +28,7 @@ _TAKEN = {
     "at_0.5",
     "schema",
     "intervals",
+    "loss_uncalibrated",
     "epoch",
     "step",
 }

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 
 from bldml.io.text import counted, number, plain
+from bldml.metrics.operating_point import ThresholdCriterion
+from bldml.metrics.proportions import EXACT, UNIT_CORRELATION, Assurance
 from bldml.report.run_claims import not_known, sealed
-from bldml.report.tables import interval_text
+from bldml.report.tables import interval_text, precise_number
 from bldml.run.baselines import Baselines, verdict_of
 from bldml.run.evidence import Evidence, Kind, RunEvidence, evidence_of
 from bldml.run.reader import Evaluation, RunData
@@ -26,7 +28,7 @@ RELATIVES: dict[Kind, str] = {
 def standing(evidence: Evidence) -> str:
     """Return all that is known of how an evaluation relates to the run, for the head of its section."""
     parts = (relation(evidence), origin(evidence), caution(evidence), independence(evidence), repetition(evidence))
-    return " ".join(filter(None, (*parts, exclusions(evidence), circumstances(evidence))))
+    return " ".join(filter(None, (*parts, exclusions(evidence), circumstances(evidence), minimum(evidence))))
 
 
 def relation(evidence: Evidence) -> str:
@@ -97,6 +99,58 @@ def circumstances(evidence: Evidence) -> str:
         times = "once" if evidence.resumed == 1 else f"{evidence.resumed:,} times"
         parts.append(f"The training was interrupted and resumed {times}.")
     return " ".join(parts)
+
+
+def minimum(evidence: Evidence) -> str:
+    """Say with what assurance a minimum sensitivity or specificity holds on new leaves; empty without a minimum."""
+    criterion, found = evidence.criterion, evidence.assurance
+    if criterion is None or found is None or criterion.minimum is None:
+        return ""
+    name, least = criterion.minimum
+    which = "positive" if name == "sensitivity" else "negative"
+    at_least = f"a {name} of at least {least:g} on new leaves like these"
+    basis = f"at most {max(found.permitted, found.missed):,} of {counted(found.n, f'{which} photograph')} misclassified"
+    if found.design_effect > 1:
+        basis += (
+            f", which count as {found.n / found.design_effect:.1f} independent ones (correlation of {UNIT_CORRELATION} "
+            "within a sampling unit assumed)"
+        )
+    text = f"The threshold gives an assurance of {precise_number(found.reached, 2)} of {at_least} ({basis})."
+    if criterion.assurance is None:
+        text += f" It was chosen for {least:g} on the validation photographs, without operating_point.assurance."
+    elif is_short(criterion, found):
+        text += (
+            f" The assurance of {criterion.assurance:g} that was asked for is not reached: {_needed(criterion, found)}."
+        )
+    return text
+
+
+def shortfall(criterion: ThresholdCriterion, best: Assurance) -> str:
+    """Say before training that an assurance cannot be reached; empty where it can.
+
+    `best` is the assurance if no validation photograph is misclassified.
+    """
+    if criterion.minimum is None or not is_short(criterion, best):
+        return ""
+    name, least = criterion.minimum
+    which = "positive" if name == "sensitivity" else "negative"
+    return (
+        f"operating_point.assurance {criterion.assurance:g} of a {name} of at least {least:g} cannot be reached: with "
+        f"{counted(best.n, f'{which} validation photograph')}, none of them misclassified, the assurance is "
+        f"{precise_number(best.reached, 2)}; {_needed(criterion, best)}. The threshold will be one that misclassifies "
+        "none of them."
+    )
+
+
+def is_short(criterion: ThresholdCriterion, found: Assurance) -> bool:
+    """Return whether an assurance was asked for that is not reached."""
+    return criterion.assurance is not None and found.reached < criterion.assurance * EXACT
+
+
+def _needed(criterion: ThresholdCriterion, found: Assurance) -> str:
+    assert criterion.assurance is not None
+    like = ", in sampling units of this size," if found.design_effect > 1 else ""
+    return f"{found.needed(criterion.assurance):,} are needed{like} with none misclassified"
 
 
 def external_validation(evidences: Sequence[Evidence]) -> str:

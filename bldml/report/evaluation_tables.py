@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from bldml.io.text import Cell, number, plain
-from bldml.metrics.assessment import Assessment
+from bldml.metrics.assessment import Assessment, Simulation, loss_uncalibrated, simulation_near
 from bldml.metrics.checked import Classes, are_clustered
 from bldml.metrics.estimates import Estimate
+from bldml.metrics.operating_point import OperatingPoint
 from bldml.metrics.proportions import proportion, proportion_by_unit
 from bldml.metrics.registry import shown_in
 from bldml.report.tables import (
@@ -45,7 +46,8 @@ ROLE_LABELS: dict[Role, str] = {
 
 def threshold_metrics_table(assessment: Assessment) -> Table:
     """Return the metrics that need a threshold, at the operating point and at 0.5."""
-    notes = Footnotes()
+    notes, found = Footnotes(), simulation_near(assessment)
+    covered = found.coverage if found else {}
     points = (
         ("operating point", assessment.threshold, assessment.at_threshold, assessment.counts),
         ("0.5", 0.5, assessment.at_half, assessment.counts_at_half),
@@ -55,25 +57,62 @@ def threshold_metrics_table(assessment: Assessment) -> Table:
         if metric.needs_threshold:
             name = metric.name
             cells = (estimate_entry(at[name], notes, metric.fraction(counts)) for _, _, at, counts in points)
-            rows.append((Entry(metric.title), *cells))
-            raw += [[name, point, threshold, *estimate_cells(at[name])] for point, threshold, at, _ in points]
-    header = ("Metric", f"At the operating point {precise_number(assessment.threshold)}", "At 0.5")
-    caption = "Metrics that depend on a threshold, with 95 % intervals in brackets."
-    names = ("score", "at", "threshold", *ESTIMATE_COLUMNS)
+            rows.append((Entry(metric.title), *cells, *_coverage(found, name)))
+            raw += [
+                [name, point, threshold, *estimate_cells(at[name]), covered.get(name)]
+                for point, threshold, at, _ in points
+            ]
+    header = ("Metric", f"At the operating point {precise_number(assessment.threshold)}", "At 0.5", *_covered(found))
+    caption = "Metrics that depend on a threshold, with 95 % intervals in brackets." + _simulated(found)
+    names = ("score", "at", "threshold", *ESTIMATE_COLUMNS, "simulated_coverage")
     return Table("scores", caption, header, tuple(rows), (names, raw), notes.all)
 
 
-def probability_metrics_table(assessment: Assessment) -> Table:
-    """Return the metrics of the probabilities, which need no threshold."""
-    notes = Footnotes()
+def probability_metrics_table(assessment: Assessment, point: OperatingPoint) -> Table:
+    """Return the metrics of the probabilities, which need no threshold, and what the temperature does to the loss."""
+    notes, found = Footnotes(), simulation_near(assessment)
+    covered = found.coverage if found else {}
     shown = [metric for metric in shown_in("report") if not metric.needs_threshold]
-    rows = tuple((Entry(metric.title), estimate_entry(assessment.overall[metric.name], notes)) for metric in shown)
-    raw = [[metric.name, *estimate_cells(assessment.overall[metric.name])] for metric in shown]
+    rows = [
+        (Entry(metric.title), estimate_entry(assessment.overall[metric.name], notes), *_coverage(found, metric.name))
+        for metric in shown
+    ]
+    raw: list[list[Cell]] = [
+        [metric.name, *estimate_cells(assessment.overall[metric.name]), covered.get(metric.name)] for metric in shown
+    ]
+    if point.temperature != 1:
+        loss = loss_uncalibrated(assessment.labels, assessment.probabilities, point)
+        title = f"Log loss without the temperature {number(point.temperature)}"
+        rows.append((Entry(title), Entry(precise_number(loss)), *_coverage(found, "loss_uncalibrated")))
+        raw.append(["loss_uncalibrated", loss, None, None, None, None])
     caption = (
         "Metrics that need no threshold, with 95 % intervals in brackets. The average precision expected by chance is "
         f"the proportion of positives, {number(assessment.n_positive / assessment.n)}."
+    ) + _simulated(found)
+    names = ("score", *ESTIMATE_COLUMNS, "simulated_coverage")
+    return Table("overall", caption, ("Metric", "Value", *_covered(found)), tuple(rows), (names, raw), notes.all)
+
+
+def _coverage(found: Simulation | None, name: str) -> tuple[Entry, ...]:
+    """Return the cell of the column `_covered`."""
+    if found is None:
+        return ()
+    share = found.coverage.get(name)
+    return (Entry("–" if share is None else f"{100 * share:.0f} %"),)
+
+
+def _covered(found: Simulation | None) -> tuple[str, ...]:
+    return ("Interval covered, in simulations",) if found else ()
+
+
+def _simulated(found: Simulation | None) -> str:
+    """Return what the column `_covered` shows, for the caption."""
+    if found is None:
+        return " The intervals were not simulated for sets of about this size."
+    return (
+        f" Last column: the percentage of {found.n} simulated sets of {found.size} whose 95 % interval contained the "
+        "true value, in the worst case that was simulated."
     )
-    return Table("overall", caption, ("Metric", "Value"), rows, (("score", *ESTIMATE_COLUMNS), raw), notes.all)
 
 
 def confusion_table(assessment: Assessment, classes: Classes) -> Table:

@@ -122,7 +122,7 @@ def _section(data: RunData, one: Assessed, budget: PictureBudget) -> dict[str, A
     tables = [
         evaluation_tables.confusion_table(assessment, data.classes),
         evaluation_tables.threshold_metrics_table(assessment),
-        evaluation_tables.probability_metrics_table(assessment),
+        evaluation_tables.probability_metrics_table(assessment, evaluation.point),
         evaluation_tables.predictive_values_table(assessment),
         evaluation_tables.subgroups_table(subgroups_of(data, evaluation)),
         evaluation_tables.groups_table(assessment, evaluation),

@@ -4,13 +4,14 @@ import shlex
 from collections.abc import Sequence
 
 from bldml.io.text import number, plain
-from bldml.metrics.checked import units_of
 from bldml.metrics.estimates import Interval
-from bldml.metrics.operating_point import TEMPERATURE_RANGE, choose_threshold
+from bldml.metrics.operating_point import TEMPERATURE_RANGE, choose_threshold, temperature_interval
 from bldml.metrics.resampling import bootstrap
+from bldml.report.claims import minimum
 from bldml.report.evaluation_tables import best_epoch
 from bldml.report.figures import unfreeze_epochs
 from bldml.report.tables import Entry, Shown, Table, count, duration, precise_number, text_table
+from bldml.run.evidence import effect_of, evidence_of, threshold_again
 from bldml.run.files import text_at
 from bldml.run.ledger import LedgerEntry, looks_at
 from bldml.run.reader import Evaluation, RunData
@@ -86,8 +87,12 @@ def threshold_interval(data: RunData, validation: Evaluation) -> Interval | None
     labels, probabilities = validation.labels(data.classes), validation.probabilities
     if criterion is None or criterion.threshold is not None or labels.min() == labels.max():
         return None
-    units = units_of([row.unit for row in validation.rows], labels.size)
-    return bootstrap(lambda index: choose_threshold(labels[index], probabilities[index], criterion), labels, units)
+    effect = effect_of(data, validation, criterion)
+    return bootstrap(
+        lambda index: choose_threshold(labels[index], probabilities[index], criterion, effect),
+        labels,
+        validation.units,
+    )
 
 
 def _criterion_origin(data: RunData) -> str:
@@ -114,15 +119,20 @@ def operating_point_table(data: RunData) -> tuple[Table | None, list[str]]:
         if (interval := threshold_interval(data, validation)) is not None:
             limits = f"[{precise_number(interval.low)}, {precise_number(interval.high)}]"
             rows.append(["95 % interval of the chosen threshold", Entry(limits, interval.method)])
-        again = choose_threshold(labels, validation.probabilities, criterion) if criterion else point.threshold
+        again = threshold_again(data, validation, criterion) if criterion else point.threshold
         if abs(again - point.threshold) > 1e-6:
             warnings.append(
                 f"Chosen again from the predictions in evaluations/{plain(validation.name)}, the threshold would be "
                 f"{precise_number(again)}. Either it was chosen on other photographs, or the threshold criterion in "
                 "config.yaml has been changed."
             )
+        if text := minimum(evidence_of(data, validation)):
+            rows.append(["Assurance on new leaves", text])
     origin = _origin_of_temperature(data, point.temperature)
     rows.append(["Calibration temperature (divides the logit; 1: no change)", Entry(number(point.temperature), origin)])
+    if validation and (interval := _interval_of_temperature(data, validation)):
+        limits = f"[{number(interval.low)}, {number(interval.high)}]"
+        rows.append(["95 % interval of the temperature", Entry(limits, interval.method)])
     warnings += [
         f"The evaluation {plain(other.name)} used another threshold, {precise_number(other.point.threshold)}, so it "
         "belongs to another checkpoint."
@@ -133,6 +143,11 @@ def operating_point_table(data: RunData) -> tuple[Table | None, list[str]]:
     if validation is not None and not warnings:
         caption += " It was chosen without test photographs."
     return text_table("operating_point", caption, ("Item", "Value"), rows), warnings
+
+
+def _interval_of_temperature(data: RunData, validation: Evaluation) -> Interval | None:
+    logits = validation.point.uncalibrated(validation.probabilities)
+    return temperature_interval(logits, validation.labels(data.classes))
 
 
 def _origin_of_temperature(data: RunData, temperature: float) -> str:

@@ -5,8 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bldml.io.text import plain
 from bldml.metrics.checked import UnitKind, unit_kind
+from bldml.metrics.operating_point import ThresholdCriterion, assurance_of, choose_threshold
+from bldml.metrics.proportions import Assurance, design_effect
 from bldml.run.files import text_at
 from bldml.run.ledger import looks_at
 from bldml.run.photographs import Description, describe
@@ -47,6 +52,9 @@ class Evidence:
         groups: Number of groups that were given for them.
         bursts: Number of bursts among those without a group; None if not recorded.
         lone: Number of photographs with neither, each of which is a unit of its own.
+        criterion: That of the threshold, if it was chosen on these photographs; None also if the recorded threshold is
+            not the one that it chooses on them.
+        assurance: What that criterion assures; None without a minimum.
     """
 
     role: Role
@@ -66,16 +74,18 @@ class Evidence:
     resumed: int = 0
     has_own_criterion: bool | None = None
 
+    unit: UnitKind = "photograph"
+    groups: int = 0
+    bursts: int | None = None
+    lone: int = 0
+    criterion: ThresholdCriterion | None = None
+    assurance: Assurance | None = None
+
     @property
     def is_same_site(self) -> bool:
         """Whether the photographs are stated to come from the site of the run's photographs."""
         here, there = (" ".join(site.split()).casefold() for site in (self.site, self.site_of_run))
         return bool(here) and here == there
-
-    unit: UnitKind = "photograph"
-    groups: int = 0
-    bursts: int | None = None
-    lone: int = 0
 
     @property
     def n_related(self) -> int:
@@ -168,6 +178,7 @@ def evidence_of(data: RunData, evaluation: Evaluation) -> Evidence:
     units = [row.unit for row in evaluation.rows]
     number = Counter(unit.kind for unit in set(units) if unit)
     recorded = all(row.burst is not None for row in evaluation.rows)
+    criterion, assurance = _of_threshold(data, evaluation)
     return Evidence(
         role=role,
         n=n,
@@ -181,6 +192,8 @@ def evidence_of(data: RunData, evaluation: Evaluation) -> Evidence:
         groups=number["group"],
         bursts=number["burst"] if recorded else None,
         lone=units.count(None),
+        criterion=criterion,
+        assurance=assurance,
     )
 
 
@@ -201,6 +214,36 @@ def _circumstances(data: RunData, evaluation: Evaluation) -> dict[str, Any]:
         "resumed": len(resumed) if isinstance(resumed, list) else 0,
         "has_own_criterion": data.has_own_criterion,
     }
+
+
+def threshold_again(data: RunData, validation: Evaluation, criterion: ThresholdCriterion) -> float:
+    """Return the threshold that a criterion chooses on the recorded predictions."""
+    effect = effect_of(data, validation, criterion)
+    return choose_threshold(validation.labels(data.classes), validation.probabilities, criterion, effect)
+
+
+def effect_of(data: RunData, validation: Evaluation, criterion: ThresholdCriterion) -> float:
+    """Return the design effect of the sampling units of the class that a criterion's minimum is about."""
+    return design_effect(validation.units[_class_of(data, validation, criterion)])
+
+
+def _of_threshold(data: RunData, evaluation: Evaluation) -> tuple[ThresholdCriterion | None, Assurance | None]:
+    """Return the criterion by which the threshold was chosen on these photographs, and what it assures."""
+    criterion = data.criterion if evaluation.role == "validation" else None
+    if criterion is None:
+        return None, None
+    threshold = evaluation.point.threshold
+    if abs(threshold_again(data, evaluation, criterion) - threshold) > 1e-6:
+        return None, None
+    of_class = _class_of(data, evaluation, criterion)
+    is_right = (evaluation.probabilities >= threshold) == (evaluation.labels(data.classes) == 1)
+    return criterion, assurance_of(criterion, is_right[of_class], evaluation.units[of_class])
+
+
+def _class_of(data: RunData, evaluation: Evaluation, criterion: ThresholdCriterion) -> NDArray[np.bool_]:
+    """Return which photographs are of the class that the criterion's minimum is about, (n,)."""
+    is_positive: NDArray[np.bool_] = evaluation.labels(data.classes) == 1
+    return ~is_positive if criterion.minimum and criterion.minimum[0] == "specificity" else is_positive
 
 
 def _seen_paths(data: RunData, evaluation: Evaluation) -> frozenset[str]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from bldml.errors import ConfigError, RunError
 from bldml.io.text import plain
 from bldml.metrics.assessment import Assessment, EvaluationMetrics, assess, evaluate
-from bldml.metrics.checked import Classes
+from bldml.metrics.checked import Classes, Units, units_of
 from bldml.metrics.operating_point import OperatingPoint, ThresholdCriterion
 from bldml.run.files import Row, read_config, read_epochs, read_json, read_table, text_at
 from bldml.run.folder import RunFolder
@@ -76,6 +76,11 @@ class Evaluation:
     def probabilities(self) -> NDArray[np.float64]:
         """Calibrated probability of the positive class, (n,)."""
         return np.array([row.probability for row in self.rows], dtype=np.float64)
+
+    @property
+    def units(self) -> Units:
+        """Sampling unit of each photograph, (n,): its group, else its burst, else itself."""
+        return units_of([row.unit for row in self.rows], len(self.rows))
 
     def labels(self, classes: Classes) -> NDArray[np.int64]:
         """1 for the positive class, (n,)."""

@@ -111,6 +111,7 @@ class LeafClassifier(LightningModule):
         self.lr, self.backbone_lr_factor, self.weight_decay = lr, backbone_lr_factor, weight_decay
         self.pos_weight_rule = pos_weight
         self.criterion = BEST_F1
+        self.design_effect = 1.0
         # On the CPU, channels_last makes bf16 convolutions about twice as fast; on a GPU fp16 ones.
         self.network = build(backbone).to(memory_format=torch.channels_last)
         self.trunk = Trunk(self.network, self.row.steps, compiled=compile)
@@ -165,6 +166,8 @@ class LeafClassifier(LightningModule):
             own = {"precision": str(self.trainer.precision), "operating_point": vars(self.criterion)}
             self.description["settings"] |= own
             self.balance(*datamodule.photographs.class_counts())
+            if assured := datamodule.photographs.best_assurance(self.criterion):
+                self.design_effect = assured.design_effect
         if self.description:
             try:
                 header_of(asdict(self.header()))
@@ -258,8 +261,9 @@ class LeafClassifier(LightningModule):
         if bool(logits.isfinite().all()):
             # The weighted loss shifted the logits by this much; without it, probabilities have the true prevalence.
             offset = math.log(float(self.pos_weight))
-            found = choose_operating_point(logits.cpu().numpy(), labels.cpu().numpy(), self.criterion, offset)
-            self.operating_point = found
+            self.operating_point = choose_operating_point(
+                logits.cpu().numpy(), labels.cpu().numpy(), self.criterion, offset, self.design_effect
+            )
 
     def on_test_epoch_end(self) -> None:
         """Log the test metrics."""

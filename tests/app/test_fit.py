@@ -9,9 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from scipy import special
 from sklearn import metrics as sklearn_metrics
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -130,7 +132,9 @@ def test_every_metric_is_what_scikit_learn_computes_from_the_predictions(run: Pa
     assert metrics.pop("n") == len(rows)
     assert metrics.pop("n_positive") == sum(labels)
     threshold, temperature = metrics.pop("threshold"), metrics.pop("temperature")
-    assert temperature > 0
+    logits = temperature * special.logit(np.array(scores))
+    uncalibrated = sklearn_metrics.log_loss(labels, special.expit(logits))
+    assert metrics.pop("loss_uncalibrated") == pytest.approx(uncalibrated, abs=1e-6)
     assert [row.predicted_class == "BLD" for row in rows] == [score >= threshold for score in scores]
     assert metrics.keys() | at[0.5].keys() >= {metric.name for metric in shown_in("evaluation")}
     for point, found in ((0.5, metrics), *at.items()):
@@ -325,7 +329,7 @@ def test_threshold_is_chosen_for_the_goal_given_on_validation(leaves: Path, bldm
     assert result.code == 0, result.err
     folder = Path("lightning_logs/screening")
     header = read_checkpoint(folder / "checkpoints" / "best.ckpt").header
-    criterion = {"maximize": None, "sensitivity": None, "specificity": 0.9, "threshold": None}
+    criterion = {"maximize": None, "sensitivity": None, "specificity": 0.9, "threshold": None, "assurance": None}
     assert header.settings["operating_point"] == criterion
     rows = read_predictions(folder / "evaluations" / "val" / "predictions.csv")
     labels = [int(row.true_class == "BLD") for row in rows]

@@ -122,9 +122,15 @@ def test_a_fit_may_leave_the_test_sealed(split_leaves: Path, bldml: Bldml) -> No
     assert "Learning rate 0.002 Backbone" in page.words
     assert "The threshold was chosen by the default criterion; none was stated." in page.words
 
-    assert bldml(*fit, "--run_name=b", "--operating_point.sensitivity=0.9").code == 0
+    outcome = bldml(*fit, "--run_name=b", "--operating_point.sensitivity=0.9", "--operating_point.assurance=0.9")
+    assert outcome.code == 0
+    assert "operating_point.assurance 0.9 of a sensitivity of at least 0.9 cannot be reached: with" in outcome.err
+    assert "val: The threshold gives an assurance of" in outcome.out
     page = page_of(run, bldml)
     assert "but it was opened: its photographs were evaluated once, by b." in page.words
     assert "not opened" not in page.words
     assert "1 other run in the same folder uses the same validation photographs." in page.words
-    assert "default criterion" not in page_of(RunFolder(Path("lightning_logs/b")), bldml).words
+    words = page_of(RunFolder(Path("lightning_logs/b")), bldml).words
+    assert "default criterion" not in words
+    assert "sensitivity of at least 0.9 on new leaves with an assurance of 0.9" in words
+    assert "The assurance of 0.9 that was asked for is not reached: 22 are needed" in words

@@ -28,6 +28,8 @@ CONFIGS = {
     "foreign": "trainer: {callbacks: [{class_path: evil.X}]}",
     "augmentation": "data: {augmentation: {crop_area: [0.9, 0.5]}}",
     "goals": "operating_point: {sensitivity: 0.9, specificity: 0.9}",
+    "assurance": "operating_point: {assurance: 0.9}",
+    "certain": "operating_point: {sensitivity: 1.0, assurance: 0.9}",
     "overfit": "trainer: {overfit_batches: 1}",
 }
 TABLES = {

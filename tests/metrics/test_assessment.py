@@ -1,15 +1,22 @@
 """All metrics of an evaluation against scikit-learn, SciPy and statsmodels."""
 
 import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from scipy import stats
+from scipy import special, stats
+from sklearn.metrics import log_loss
 
-from bldml.metrics.assessment import Assessment
+from bldml.metrics.assessment import Assessment, evaluate, simulation_near
 from bldml.metrics.assessment import assess as assess_arrays
+from bldml.metrics.checked import SamplingUnit
+from bldml.metrics.operating_point import OperatingPoint
 from bldml.metrics.registry import METRICS
 from bldml.run.card import TITLES, read_card
 from bldml.run.predictions import Prediction
@@ -31,6 +38,47 @@ def table(groups: int = 0) -> list[Prediction]:
         Prediction(f"{i}.jpg", f"tree {i % groups}" if groups else "", "BLD" if label else "No_BLD", "", float(score))
         for i, (label, score) in enumerate(zip(labels, scores, strict=True))
     ]
+
+
+def test_loss_without_temperature_is_that_of_the_logits() -> None:
+    generator = np.random.default_rng(0)
+    logits, labels = generator.normal(0, 4, 50), generator.integers(0, 2, 50)
+    point = OperatingPoint(0.5, 2.5, offset=0.7)
+    found = evaluate(labels, point.probabilities(logits), point).overall
+    assert found["loss_uncalibrated"] == pytest.approx(log_loss(labels, special.expit(logits - 0.7)))
+    assert found["loss"] == pytest.approx(log_loss(labels, special.expit((logits - 0.7) / 2.5)))
+
+
+@pytest.mark.parametrize(
+    ("positive", "negative", "size", "expected"),
+    [
+        (45, 71, 1, "45 positive and 71 negative photographs"),
+        (20, 60, 1, "17 positive and 89 negative photographs"),
+        (5, 200, 1, None),
+        (9000, 9000, 1, None),
+        (0, 71, 1, None),
+        (60, 60, 8, "15 units of 8 photographs each"),
+        (44, 44, 4, "30 units of 8 photographs each"),
+        (6, 6, 6, None),
+    ],
+)
+def test_nearest_simulated_size(positive: int, negative: int, size: int, expected: str | None) -> None:
+    labels = np.repeat([1, 0], [positive, negative])
+    names = [SamplingUnit("group", str(i // size)) for i in range(labels.size)]
+    found = simulation_near(assess_arrays(labels, np.linspace(0.1, 0.9, labels.size), names, 0.5))
+    assert (found and found.size) == expected
+    if found:
+        assert found.n >= 300
+        assert {"sensitivity", "auroc"} <= found.coverage.keys() <= METRICS.keys()
+
+
+def test_packaged_coverage_is_that_of_the_benchmark(tmp_path: Path) -> None:
+    written = (REPOSITORY / "bldml/metrics/coverage.json").read_text(encoding="utf-8")
+    (tmp_path / "bldml/metrics").mkdir(parents=True)
+    result = REPOSITORY / "benchmarks/results/coverage.json"
+    command = [sys.executable, f"{REPOSITORY}/benchmarks/coverage.py", "--package", f"--output={result}"]
+    subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, check=True)
+    assert (tmp_path / "bldml/metrics/coverage.json").read_text(encoding="utf-8") == written
 
 
 def of_counts(tp: int, fp: int, fn: int, tn: int) -> list[Prediction]:

@@ -13,11 +13,14 @@ from sklearn import metrics as sklearn_metrics
 from bldml.metrics.operating_point import (
     OperatingPoint,
     ThresholdCriterion,
+    assurance_of,
     choose_operating_point,
     choose_threshold,
     fit_temperature,
+    temperature_interval,
     to_probabilities,
 )
+from bldml.metrics.proportions import Assurance, assurances, design_effect
 from tests.oracles import KINDS, draw
 from tests.support import mistake
 
@@ -111,6 +114,37 @@ def test_temperature_that_the_data_do_not_determine(logits: ArrayLike, labels: A
     assert fit_temperature(logits, labels) is None
 
 
+@pytest.mark.parametrize("scale", [0.3, 1.0, 1.15, 2.0])
+def test_temperature_interval_is_the_profile_likelihood_interval(scale: float) -> None:
+    for seed in range(5):
+        logits, labels = overlapping(seed, scale)
+        found = temperature_interval(logits, labels)
+        assert found is not None
+        best = optimize.minimize_scalar(
+            lambda t, logits, labels: negative_log_likelihood(logits, labels, t),
+            bounds=(0.25, 10),
+            args=(logits, labels),
+            method="bounded",
+        )
+        assert found.low < best.x < found.high
+        for limit in (found.low, found.high):
+            lost = 2 * labels.size * (negative_log_likelihood(logits, labels, limit) - best.fun)
+            assert lost == pytest.approx(stats.chi2.ppf(0.95, 1), abs=1e-4) or limit in (0.25, 10.0)
+        # It says the same as the fit, which keeps 1 where the data do not tell another temperature from it.
+        assert (found.low <= 1 <= found.high) == (fit_temperature(logits, labels) is None)
+
+
+def test_temperature_interval_covers_the_true_temperature() -> None:
+    generator, n = np.random.default_rng(0), 116
+    covered: list[bool] = []
+    while len(covered) < 400:
+        true = generator.normal(0, 2, n)
+        found = temperature_interval(2 * true, (generator.random(n) < special.expit(true)).astype(int))
+        if found is not None:  # the classes overlap
+            covered.append(found.low <= 2 <= found.high)
+    assert 0.92 <= np.mean(covered) <= 0.98
+
+
 def test_one_tie_between_the_classes_is_not_separation() -> None:
     assert fit_temperature([-4.0, 2.0, 2.0, 12.0] * 9, [0, 0, 1, 1] * 9) is not None
 
@@ -192,6 +226,81 @@ def test_threshold_meets_the_criterion_as_well_as_any(
         assert rank(criterion, labels, probabilities, threshold) == best
 
 
+# Assurance
+
+
+@pytest.mark.parametrize("n", [20, 45, 100, 300])
+@pytest.mark.parametrize("least", [0.8, 0.9, 0.95])
+def test_assurance_is_the_binomial_probability_of_more_errors(n: int, least: float) -> None:
+    """A rate below the minimum would cause more errors than permitted with at least this probability."""
+    expected = 1 - stats.binom.cdf(np.arange(n), n, 1 - least)
+    assert assurances(n, np.arange(n), least, 1.0) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(("least", "assurance"), [(0.95, 0.9), (0.9, 0.95), (0.8, 0.5)])
+def test_photographs_needed_are_the_fewest_that_reach_it(least: float, assurance: float) -> None:
+    needed = Assurance(least, 5, 1.0).needed(assurance)
+    assert 1 - least**needed >= assurance > 1 - least ** (needed - 1)
+    assert Assurance(least, 5, 4.0).needed(assurance) == pytest.approx(4 * needed, abs=4)
+
+
+@pytest.mark.parametrize("effect", [1.0, 3.0])
+@pytest.mark.parametrize("minimum", ["sensitivity", "specificity"])
+def test_threshold_with_an_assurance_misses_no_more_than_permitted(minimum: str, effect: float) -> None:
+    which = 0 if minimum == "sensitivity" else 1
+    for seed in range(20):
+        labels, probabilities = draw("informed", seed)
+        criterion = ThresholdCriterion(**{minimum: 0.6}, assurance=0.8)  # type: ignore[arg-type]
+        limits = [0.0, *np.unique(probabilities), *([] if probabilities.max() == 1 else [1.0])]
+        wrong = [(probabilities >= limit) != (labels == 1) for limit in limits]
+        errors = [(int(one[labels == 1].sum()), int(one[labels == 0].sum())) for one in wrong]
+        n = int(np.sum(labels == 1 - which))
+        permitted = max(int(np.sum(assurances(n, np.arange(n), 0.6, effect) >= 0.8)) - 1, 0)
+
+        chosen = (probabilities >= choose_threshold(labels, probabilities, criterion, effect)) != (labels == 1)
+        found = int(chosen[labels == 1].sum()), int(chosen[labels == 0].sum())
+        assert found[which] <= permitted
+        assert found[1 - which] == min(one[1 - which] for one in errors if one[which] <= permitted)
+
+
+def test_assurance_of_photographs_in_units() -> None:
+    """With one unit of all photographs there are as good as two; without units it is that of a binomial."""
+    criterion = ThresholdCriterion(sensitivity=0.9, assurance=0.9)
+    alone = assurance_of(criterion, np.ones(45), np.arange(45))
+    assert alone is not None
+    assert (alone.design_effect, alone.permitted, alone.missed) == (1.0, 1, 0)
+    assert alone.reached == pytest.approx(1 - stats.binom.cdf(1, 45, 0.1))
+    together = assurance_of(criterion, np.ones(45), np.zeros(45, dtype=int))
+    assert together is not None
+    assert together.design_effect == 23
+    assert (together.permitted, together.missed) == (0, 0)
+    assert together.reached == pytest.approx(1 - 0.9 ** (45 / 23))
+    assert design_effect(np.array([0, 0, 1, 2])) == pytest.approx(1 + 0.5 * (6 / 4 - 1))
+    assert assurance_of(ThresholdCriterion(maximize="youden"), np.ones(3), np.arange(3)) is None
+    assert assurance_of(criterion, np.ones(0), np.arange(0)) is None
+
+
+@pytest.mark.parametrize(("groups", "icc"), [(0, 0.0), (30, 0.5), (30, 0.8)])
+def test_minimum_is_missed_no_more_often_than_the_assurance_permits(groups: int, icc: float) -> None:
+    """The true sensitivity of a threshold is known where scores are normal."""
+    generator, missed = np.random.default_rng(3), []
+    units = np.arange(240) // 8 if groups else np.arange(45)
+    criterion = ThresholdCriterion(sensitivity=0.9, assurance=0.9)
+    labels = np.repeat([1, 0], units.size)
+    for _ in range(300):
+        scores = np.concatenate(
+            [
+                math.sqrt(icc) * generator.normal(size=units.max() + 1)[units]
+                + math.sqrt(1 - icc) * generator.normal(size=units.size)
+                + shift
+                for shift in (1.5, 0)
+            ]
+        )
+        threshold = choose_threshold(labels, special.expit(scores), criterion, design_effect(units))
+        missed.append(stats.norm.cdf(1.5 - special.logit(threshold)) < 0.9)
+    assert np.mean(missed) <= 0.12
+
+
 def test_criterion_reached_by_nineteen_of_twenty() -> None:
     probabilities = np.r_[np.linspace(0.1, 0.3, 5), 0.2, np.linspace(0.5, 0.9, 19)]
     labels = np.r_[np.zeros(5), np.ones(20)].astype(int)
@@ -206,6 +315,12 @@ def test_criterion_reached_by_nineteen_of_twenty() -> None:
         ({"specificity": 1.5}, "criterion-out-of-range", {"key": "specificity", "found": 1.5}),
         ({"threshold": -0.1}, "criterion-out-of-range", {"key": "threshold", "expected": "[0, 1]"}),
         ({"threshold": math.nan}, "criterion-out-of-range", {"key": "threshold"}),
+        ({"assurance": 0.9}, "assurance-without-minimum", {"found": []}),
+        ({"assurance": 0.9, "maximize": "f1"}, "assurance-without-minimum", {"found": ["maximize"]}),
+        ({"assurance": 0.9, "threshold": 0.5}, "assurance-without-minimum", {"found": ["threshold"]}),
+        ({"assurance": 1.0, "sensitivity": 0.9}, "criterion-out-of-range", {"key": "assurance", "expected": "(0, 1)"}),
+        ({"assurance": 0.0, "specificity": 0.9}, "criterion-out-of-range", {"key": "assurance", "found": 0.0}),
+        ({"assurance": 0.9, "sensitivity": 1.0}, "criterion-out-of-range", {"key": "sensitivity", "found": 1.0}),
     ],
 )
 def test_impossible_criteria_are_refused(wrong: dict[str, Any], code: str, fields: dict[str, Any]) -> None:

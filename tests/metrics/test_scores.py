@@ -56,7 +56,7 @@ def test_evaluation_is_what_metrics_json_holds() -> None:
     overall = [name for name in names if not METRICS[name].needs_threshold]
     at = [name for name in names if METRICS[name].needs_threshold]
     shared = ["schema", "n", "n_positive", "threshold", "temperature"]
-    assert list(found) == [*shared, *overall, "at_threshold", "at_0.5"]
+    assert list(found) == [*shared, *overall, "loss_uncalibrated", "at_threshold", "at_0.5"]
     assert [found[key] for key in shared] == [2, len(labels), labels.sum(), 0.4, 1.5]
     for name in overall:
         assert found[name] == METRICS[name].value(Scored(labels, probabilities))

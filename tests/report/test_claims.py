@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bldml.metrics.checked import UnitKind
+from bldml.metrics.operating_point import ThresholdCriterion
+from bldml.metrics.proportions import Assurance
 from bldml.report import claims, run_claims
 from bldml.run.evidence import KINDS, Evidence, RunEvidence
 from bldml.run.photographs import Description
@@ -35,6 +37,14 @@ SAME = replace(OHIO, site_of_run=" ohio\n 2024")
 AGAIN = replace(TEST, looks=10, looked=4)
 EXCLUDED, EXCLUDED_SOMEWHERE = replace(EXTERNAL, excluded=1), replace(TEST, excluded=None, excluded_of_run=3)
 DEFAULT, RESUMED = replace(TEST, has_own_criterion=False), replace(TEST, resumed=2)
+
+SCREEN = ThresholdCriterion(sensitivity=0.95, assurance=0.9)
+ASSURED = replace(VALIDATION, criterion=SCREEN, assurance=Assurance(0.95, 100, 1.0, permitted=1, missed=1))
+SHORT = replace(ASSURED, assurance=Assurance(0.95, 20, 1.0))
+IN_UNITS = replace(SHORT, assurance=Assurance(0.95, 80, 4.0))
+PLAIN_MINIMUM = replace(
+    VALIDATION, criterion=ThresholdCriterion(specificity=0.9), assurance=Assurance(0.9, 20, 1.0, permitted=2, missed=1)
+)
 
 # A part of each sentence; evidence of which it is true; evidence of which it would be false.
 SENTENCES: dict[str, tuple[Evidence, Evidence]] = {
@@ -103,6 +113,17 @@ SENTENCES: dict[str, tuple[Evidence, Evidence]] = {
         APART, FOUND_NONE,
     ),
     " from 12 groups": (GROUPS, LONE),
+    "The threshold gives an assurance of 0.96 of a sensitivity of at least 0.95 on new leaves like these (at most 1 of "
+    "100 positive photographs misclassified).": (ASSURED, SHORT),
+    "The threshold gives an assurance of 0.64 of a sensitivity of at least 0.95 on new leaves like these (at most 0 of "
+    "20 positive photographs misclassified). The assurance of 0.9 that was asked for is not reached: 45 are needed "
+    "with none misclassified.": (SHORT, ASSURED),
+    "(at most 0 of 80 positive photographs misclassified, which count as 20.0 independent ones (correlation of 0.5 "
+    "within a sampling unit assumed)). The assurance of 0.9 that was asked for is not reached: 180 are needed, in "
+    "sampling units of this size, with none misclassified.": (IN_UNITS, SHORT),
+    "an assurance of 0.32 of a specificity of at least 0.9 on new leaves like these (at most 2 of 20 negative "
+    "photographs misclassified). It was chosen for 0.9 on the validation photographs, without "
+    "operating_point.assurance.": (PLAIN_MINIMUM, ASSURED),
     " from 13 sampling units": (LONE, GROUPS),
     " from 80 sampling units": (BURSTS, TEST),
     " from 9 sampling units": (BOTH, FOUND_NONE),

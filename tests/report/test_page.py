@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import special
 from scipy.stats import norm
 from sklearn import metrics as oracle
 from statsmodels.stats.proportion import proportion_confint
@@ -207,6 +208,9 @@ def test_every_number_again_by_other_libraries(whole: RunFolder, name: str) -> N
             assert float(table[score, point]["low"]) == pytest.approx(low, abs=1e-6)
             assert float(table[score, point]["high"]) == pytest.approx(high, abs=1e-6)
     overall = {row["score"]: row for row in read(whole.path / "tables" / name / "overall.csv")}
+    without = special.expit(1.5 * special.logit(probability))  # the temperature is 1.5
+    found = float(overall.pop("loss_uncalibrated")["value"])
+    assert found == pytest.approx(oracle.log_loss(truth, without), abs=1e-6)
     assert overall.keys() == {name for name, one in METRICS.items() if not one.needs_threshold}
     for score, row in overall.items():
         value = second_opinion(score, truth, probability)

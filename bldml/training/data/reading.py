@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 from tqdm import tqdm
 
@@ -18,6 +19,9 @@ from bldml.dataset.samples import Collection, Sample, dataset_digest
 from bldml.dataset.verify import Verified, verify
 from bldml.errors import DatasetError
 from bldml.io.system import processors
+from bldml.metrics.checked import sampling_unit, units_of
+from bldml.metrics.operating_point import ThresholdCriterion, assurance_of
+from bldml.metrics.proportions import Assurance
 from bldml.run.provenance import DIGEST_DIGITS
 
 
@@ -48,17 +52,27 @@ class PreparedData:
         """Dataset digest of each split: SHA-256 of its contents and classes."""
         return {k: dataset_digest(v, self.contents_of(k).digests) for k, v in self.collection.splits.items()}
 
-    def bursts(self) -> list[str]:
-        """Return the name of the first photograph of the burst of each, split after split; empty outside a burst."""
+    @cached_property
+    def bursts(self) -> dict[str, str]:
+        """Name of the first photograph of the burst of each, by its name; empty outside a burst."""
         names = [sample.name for sample in self.collection.samples()]
         bursts = burst_groups(names, self.contents.metadata)
         sizes = Counter(bursts)
-        return [burst if sizes[burst] > 1 else "" for burst in bursts]
+        return {name: burst if sizes[burst] > 1 else "" for name, burst in zip(names, bursts, strict=True)}
 
     def class_counts(self) -> tuple[int, int]:
         """Return the numbers of negative and positive training photographs."""
         positive = sum(sample.class_name == self.positive_class for sample in self.samples("train"))
         return len(self.samples("train")) - positive, positive
+
+    def best_assurance(self, criterion: ThresholdCriterion) -> Assurance | None:
+        """Return what a criterion assures if no validation photograph is missed; None for one without a minimum."""
+        if criterion.minimum is None:
+            return None
+        is_positive = criterion.minimum[0] == "sensitivity"
+        of_class = [s for s in self.samples("val") if (s.class_name == self.positive_class) == is_positive]
+        units = units_of([sampling_unit(s.group, self.bursts[s.name]) for s in of_class], len(of_class))
+        return assurance_of(criterion, np.ones(len(of_class)), units)
 
     def seen_digests(self) -> str:
         """Return the first digits of the SHA-256 of all training and validation photographs, in one string."""
