@@ -23,6 +23,7 @@ from bldml.app.allowed import refusal
 from bldml.errors import ConfigError
 from bldml.io.arguments import explain_mistake
 from bldml.io.documents import load_yaml
+from bldml.io.hints import nearest_option
 from bldml.metrics.operating_point import ThresholdCriterion
 from bldml.metrics.registry import METRICS, canonical, shown_in
 from bldml.run.card import Card
@@ -322,6 +323,23 @@ def check_files(arguments: list[str]) -> None:
             message = f"The configuration {path} cannot be used: {problem}"
             raise ConfigError(message, "config-not-yaml", path=path, reason=problem) from error
         _check_groups(path, content)
+    for group in GROUPS:
+        for value in values_of(arguments, f"--{group}"):
+            _check_is_text(group, value, arguments[0])
+
+
+def _check_is_text(group: str, value: str, verb: str) -> None:
+    """Refuse `--model best.ckpt`, which jsonargparse would read as YAML."""
+    try:
+        Path(value).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        options = ["model.weights" if verb == "fit" else "ckpt_path"] if group == "model" else ["data.root"]
+        meant = nearest_option("weights" if group == "model" else group, value, options)
+        message = f"--{group} takes settings such as {{KEY: VALUE}} or a YAML file; {value} is neither."
+        message += f" Did you mean {meant}?" if meant else ""
+        raise ConfigError(message, "option-wrong", reason=str(error)) from error
+    except (OSError, ValueError):
+        pass  # no file
 
 
 def _check_groups(path: Path, content: Any) -> None:

@@ -3,19 +3,20 @@
 import ast
 import re
 from collections.abc import Sequence
-from difflib import get_close_matches
+
+from bldml.io.hints import nearest_option
 
 _TYPES = {
     "<class 'float'>": "a number",
     "<class 'int'>": "a whole number",
     "<class 'bool'>": "true, false",
     "<class 'str'>": "text",
-    "<class 'dict'>": "a mapping",
+    "<class 'dict'>": "settings such as {KEY: VALUE}",
     "<class 'list'>": "a list",
     "<class 'tuple'>": "a list",
     "<class 'NoneType'>": "null",
 }
-_CLASS = "a mapping with a class_path"  # of an option whose value is an object
+_CLASS = _TYPES["<class 'dict'>"]  # of an option whose value is an object
 _RULES = {"v>0": "a number above 0", "v>=0": "a number of at least 0"}
 
 
@@ -38,30 +39,39 @@ def explain_mistake(message: str, keys: Sequence[str]) -> str:
         return f"Missing argument: {missing[1]}."
     if no_value := re.match(r"argument (\S+): expected one argument", message):
         return f"{no_value[1]} needs a value."
-    if unknown := _unknown_option(message):
-        near = get_close_matches(unknown.partition("=")[0].removeprefix("--"), keys, 1, 0.5)
-        return f"Unknown option {unknown}.{f' Did you mean --{near[0]}?' if near else ''}"
+    if unknown := _unknown_options(message):
+        near = [hint for name, value in unknown if (hint := nearest_option(name, value, keys))]
+        typed = ", ".join(f"--{name}" for name, _ in unknown)
+        hint = f" Did you mean {' '.join(near)}?" if near else ""
+        return f"Unknown option{'s' if unknown[1:] else ''} {typed}.{hint}"
     if other := re.match(r"[Uu]nrecognized arguments: (.+)", message):
         return f"Unknown argument {other[1]}."
     if own := re.match(r"argument \S+: (.+)", message, re.DOTALL):
         return own[1]
-    return _wrong_value(message) or message
+    return _wrong_value(message, keys) or message
 
 
-def _unknown_option(message: str) -> str:
-    """Return the unknown option that a message is about, with its dashes; empty if it is about something else."""
-    if typed := re.match(r"[Uu]nrecognized arguments: (--\S+)", message):
-        return typed[1]
+def _unknown_options(message: str) -> list[tuple[str, str]]:
+    """Return the unknown options that a message is about, and their values; none if it is about something else."""
+    if typed := re.match(r"[Uu]nrecognized arguments: (--.+)", message, re.DOTALL):
+        found: list[tuple[str, str]] = []
+        for word in typed[1].split():
+            if word.startswith("--"):
+                name, _, value = word[2:].partition("=")
+                found.append((name, value))
+            elif not found[-1][1]:
+                found[-1] = (found[-1][0], word)
+        return found
     name = re.search(r"does not accept (?:nested key|option) '([^']+)'", message)
     name = name or re.search(r"Option '([^']+)' is not accepted", message)
     if name is None:
-        return ""
+        return []
     group = re.search(r"(?:Group|key) '([^']+)' does not accept", message) or re.match(r'Parser key "([^"]+)"', message)
     prefix = f"{group[1]}." if group and not name[1].startswith(f"{group[1]}.") else ""
-    return f"--{prefix}{name[1]}"
+    return [(f"{prefix}{name[1]}", "")]
 
 
-def _wrong_value(message: str) -> str:
+def _wrong_value(message: str, options: Sequence[str]) -> str:
     """Return what an option must be and what it is; empty if the message does not tell."""
     keys = re.findall(r'Parser key "([^"]+)"', message)
     if not keys:
@@ -87,10 +97,11 @@ def _wrong_value(message: str) -> str:
             expected += _TYPES[kind].split(", ")
     expected += [text for rule, text in _RULES.items() if body.endswith(f"restriction {rule}")]
     if "Unable to load config" in body:
-        expected.append("a mapping")
+        expected.append(_CLASS)
     if not expected or value is None:
         return ""
     expected = [kind for kind in dict.fromkeys(expected) if kind != "null"] + ["null"] * ("null" in expected)
     listed = ", ".join(expected[:-1]) + (" or " if expected[1:] else "") + expected[-1]
     found = "null" if value[1] == "None" else repr(value[1])
-    return f"--{key} must be {listed}, not {found}."
+    meant = nearest_option(key, value[1], options) if key in ("model", "data") else ""
+    return f"--{key} must be {listed}, not {found}.{f' Did you mean {meant}?' if meant else ''}"

@@ -152,7 +152,7 @@ def test_loader_runs_with_its_workers(doctor: Doctor, leaves: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--model.lrr=1"], "Did you mean --model.lr?"),
+        (["--model.lrr=1"], "Did you mean --model.lr 1?"),
         (["--config=nosuch.yaml"], "nosuch.yaml cannot be read"),
         (["--print_config"], "an option that only prints"),
         (["--model.backbone=resnet51"], "resnet51"),
