@@ -34,6 +34,8 @@ from bldml.app.photographs import (
     compare_with_training,
     write_excluded,
 )
+from bldml.app.screen.bar import LeafProgressBar
+from bldml.dataset.cache.writer import shown_size
 from bldml.dataset.files import shell_word, show_path
 from bldml.dataset.samples import SPLITS
 from bldml.errors import ConfigError, RunError
@@ -82,6 +84,7 @@ def evaluate_after_fit(
         checkpoint = read_checkpoint(run.best_checkpoint)
         load_weights(model, checkpoint)
         filled = [split for split in splits if data.collection.splits.get(split)]
+        with_bar = trainer.progress_bar_callback is not None
         for split in filled:
             single = Trainer(
                 accelerator=trainer.strategy.root_device.type,
@@ -90,10 +93,10 @@ def evaluate_after_fit(
                 logger=False,
                 enable_checkpointing=False,
                 enable_model_summary=False,
-                enable_progress_bar=trainer.progress_bar_callback is not None,
+                enable_progress_bar=with_bar,
                 default_root_dir=trainer.default_root_dir,
                 plugins=[LightningEnvironment()],
-                callbacks=[interrupt_evaluation(signals)],
+                callbacks=[interrupt_evaluation(signals), *([LeafProgressBar()] if with_bar else [])],
             )
             origin = provenance_of(datamodule, checkpoint, split, external=False)
             run_evaluation(disarm(single), model, datamodule, checkpoint, origin, run.evaluation(split))
@@ -105,7 +108,16 @@ def evaluate_after_fit(
     if report:
         report_run(run)
     report_excluded(data, run.excluded)
-    sys.stdout.write(f"\nResults: {show_path(run.path)}\nBest checkpoint: {show_path(run.best_checkpoint)}\n")
+    run.previous_checkpoint.unlink(missing_ok=True)  # the run has ended
+    size = shown_size(sum(file.lstat().st_size for file in run.path.rglob("*") if file.is_file()))
+    sys.stdout.write(f"\nResults: {show_path(run.path)} ({size})\nBest checkpoint: {show_path(run.best_checkpoint)}\n")
+    others = "" if "test" in splits else f"  python -m bldml test --ckpt_path {shell_word(run.best_checkpoint)}\n"
+    sys.stdout.write(
+        f"Next:\n{others}"
+        f"  python -m bldml test --ckpt_path {shell_word(run.best_checkpoint)} --data.root OTHER_FOLDER\n"
+        f"  python -m bldml predict --ckpt_path {shell_word(run.best_checkpoint)} --data.root FOLDER\n"
+        f"  tensorboard --logdir {shell_word(run.path)}\n"
+    )
 
 
 def evaluate_checkpoint(
@@ -182,6 +194,8 @@ def run_evaluation(
     recorder = PredictionRecorder(folder, checkpoint.header)
     trainer.callbacks.append(recorder)  # type: ignore[attr-defined]  # set by a connector
     start = time.monotonic()
+    if isinstance(bar := trainer.progress_bar_callback, LeafProgressBar):
+        bar.words = "Classifying" if split == "predict" else f"Evaluating {show_path(folder.name)}"
     try:
         if split == "predict":
             trainer.predict(model, datamodule=datamodule, return_predictions=False)

@@ -30,6 +30,7 @@ from bldml.app.resume import (
     runs_directory,
     set_damaged_aside,
 )
+from bldml.app.screen.epochs import EpochLines
 from bldml.dataset.duplicates.leaks import Leak
 from bldml.dataset.manifest import to_manifest
 from bldml.errors import RunError
@@ -174,7 +175,10 @@ class Start:
         config, progress = self.config, self.plan.progress if self.plan else None
         # Steps that a killed process logged after its checkpoint are logged again; TensorBoard drops the first log.
         step = progress.next_log_step if progress else 0 if self.plan else None
-        table = EpochTable(run.history, echo=self.trainer.progress_bar_callback is None)
+        mode = mode_of(config.monitor)
+        best = ModelCheckpoint(run.checkpoints, "best", monitor=config.monitor, mode=mode, enable_version_counter=False)
+        lines = EpochLines(run, best)
+        table = EpochTable(run.history, lines.show)
         curves = []
         if config.trainer.logger is not False:
             curves.append(Curves(run.path.absolute(), name="", version="", default_hp_metric=False, purge_step=step))
@@ -188,9 +192,12 @@ class Start:
                 callback.dirpath = os.path.realpath(run.path / "more_checkpoints")
                 say_warning(f"The configuration's own ModelCheckpoint writes to {run.path / 'more_checkpoints'}.")
         # Checkpoint callbacks come last, so that they save what the others decided in this epoch.
-        mode = mode_of(config.monitor)
-        best = ModelCheckpoint(run.checkpoints, "best", monitor=config.monitor, mode=mode, enable_version_counter=False)
-        callbacks += [Stopwatch(run), best, Interruption(self.signals, run, table, best, config.checkpoint_minutes)]
+        callbacks += [
+            lines,
+            Stopwatch(run),
+            best,
+            Interruption(self.signals, run, table, best, config.checkpoint_minutes),
+        ]
 
 
 def _parameters(model: LeafClassifier) -> int:

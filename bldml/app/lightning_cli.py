@@ -30,6 +30,8 @@ from bldml.app.options import (
     without,
 )
 from bldml.app.resume import RUN_VARIABLE, ResumePlan, make_plan, with_config_of_run
+from bldml.app.screen.bar import RunLog, messages_above_bars
+from bldml.app.screen.epochs import say_ending
 from bldml.app.trainer import TRAINER_DEFAULTS, hush, trainer_settings
 from bldml.dataset.files import shell_word
 from bldml.errors import BldmlError, ConfigError
@@ -88,6 +90,7 @@ class LeafCLI(LightningCLI):
         self.parsers: dict[str, LightningArgumentParser] = {}
         self.verb = args[0] if args else ""
         with self.held:
+            self.held.enter_context(messages_above_bars())
             super().__init__(
                 model_class or LeafClassifier,
                 LeafDataModule,
@@ -212,13 +215,15 @@ class LeafCLI(LightningCLI):
 
     def fit(self, model: LightningModule, datamodule: LightningDataModule) -> None:
         """Train, then evaluate the best checkpoint."""
-        config = self.config["fit"]
+        config, log = self.config["fit"], self.held.enter_context(RunLog())
         self.model.criterion = self.config_init["fit"]["operating_point"]
         start = Start(
             self.trainer, self.model, self.datamodule, config, self.signals, self.job, self.plan, self.hold, self.stated
         )
         try:
             start.run(self.parsers["fit"].dump(without(config, "resume"), skip_unset=False))
+            if start.folder is not None and self.trainer.is_global_zero:
+                log.write_to(start.folder.log)
             # Lightning treats a path that begins with http as an address.
             progress = self.plan.progress if self.plan else None
             path = progress.path.absolute() if progress else None
@@ -229,11 +234,11 @@ class LeafCLI(LightningCLI):
                 torch.distributed.destroy_process_group()
             self.signals.check()
             if start.folder is not None and self.trainer.is_global_zero:
+                say_ending(self.trainer, start.folder)
                 splits = ("train", "val", "test") if config.test_after_fit else ("train", "val")
                 evaluate_after_fit(
                     self.trainer, self.model, self.datamodule, start.folder, splits, self.signals, report=config.report
                 )
-                start.folder.previous_checkpoint.unlink(missing_ok=True)
         except Interrupted as interrupted:
             self._leave(interrupted, start.folder or (self.plan.run if self.plan else None))
 

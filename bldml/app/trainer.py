@@ -20,6 +20,7 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.utilities import rank_zero_info
 
+from bldml.app.screen.bar import LeafProgressBar
 from bldml.errors import ConfigError
 from bldml.training.lightning_internals import check_srun_shape, cpu_has_bf16
 from bldml.training.process import LOGGERS
@@ -72,9 +73,11 @@ def trainer_settings(config: Namespace, verb: str) -> dict[str, Any]:
         "precision": plain_precision(config["precision"], config["accelerator"]),
         "plugins": plugins(config["plugins"], verb),
     }
+    own = any(isinstance(callback, ProgressBar) for callback in callbacks)
     if config["enable_progress_bar"] is None:
-        own = any(isinstance(callback, ProgressBar) for callback in callbacks)
         settings["enable_progress_bar"] = own or sys.stderr.isatty()
+    if settings.get("enable_progress_bar", config["enable_progress_bar"]) and not own:
+        callbacks.append(LeafProgressBar())
     if not config["logger"] or config["logger"] is True:
         settings["logger"] = False
     if verb == "fit":

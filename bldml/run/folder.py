@@ -43,6 +43,8 @@ class RunFolder:
     """Software, hardware and the command."""
     training_time = _Inside("training_time.json")
     """Duration of the training in seconds."""
+    log = _Inside("log.txt")
+    """What a fit said on the screen: one line per epoch, and messages."""
     splits = _Inside("splits.csv")
     """The split of each photograph."""
     excluded = _Inside("excluded.csv")

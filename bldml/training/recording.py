@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loggers.logger import Logger
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from bldml.errors import CheckpointError, RunError
@@ -32,7 +32,6 @@ from bldml.training.data.loading import UNLABELLED
 from bldml.training.resume.job import SlurmJob
 
 Row = dict[str, float | int]
-ECHOED = ("train_loss", "val_loss", "val_auroc", "val_balanced_accuracy", "lr_head", "trainable_share")
 
 
 class Curves(TensorBoardLogger):
@@ -49,14 +48,14 @@ class EpochTable(Logger):
 
     Args:
         path: The file.
-        echo: Whether to print a line per epoch, for a job's log file, which a progress bar would fill.
+        show: Called with the row of each epoch when it is complete.
     """
 
     name = version = ""  # of Lightning's interface; unused
 
-    def __init__(self, path: Path, *, echo: bool = False) -> None:
+    def __init__(self, path: Path, show: Callable[[Row], None] | None = None) -> None:
         super().__init__()
-        self.path, self.echo = path, echo
+        self.path, self.show = path, show
         self._rows: dict[int, Row] = {}
 
     @property
@@ -83,9 +82,8 @@ class EpochTable(Logger):
         epoch = int(values.pop("epoch"))
         row = self._rows.setdefault(epoch, {"epoch": epoch})
         row.update({"step": step or 0, **values})
-        if self.echo and "train_loss" in values:
-            shown = "  ".join(f"{name} {row[name]:.4g}" for name in ECHOED if name in row)
-            rank_zero_info(f"epoch {epoch}: {shown}")
+        if self.show and "train_loss" in values:
+            self.show(row)
 
     @rank_zero_only
     def save(self) -> None:

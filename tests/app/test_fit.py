@@ -40,7 +40,7 @@ def table(path: Path) -> list[dict[str, str]]:
 
 def test_run_folder_holds_every_file_of_the_design(run: Path) -> None:
     expected = {".lock", "config.yaml", "environment.json", "history.csv", "splits.csv", "checkpoints", "evaluations"}
-    expected |= {"photographs.csv", "leaks.csv", "phashes.npz", "training_time.json"}
+    expected |= {"photographs.csv", "leaks.csv", "phashes.npz", "training_time.json", "log.txt"}
     expected |= {"ledger.csv", "report.html", "figures", "tables"}
     found = {path.name for path in run.iterdir()}
     events = {name for name in found if name.startswith("events.out.tfevents.")}

@@ -22,7 +22,7 @@ from bldml.run.predictions import read_predictions
 from bldml.training import recording
 from bldml.training.checkpoint import Header, software_versions
 from bldml.training.data.loading import UNLABELLED
-from bldml.training.recording import EpochTable, PredictionRecorder, git_commit, record_environment
+from bldml.training.recording import EpochTable, PredictionRecorder, Row, git_commit, record_environment
 from tests.support import REPOSITORY, mistake
 
 HEADER = Header(
@@ -78,14 +78,13 @@ def test_table_is_replaced_whole(tmp_path: Path) -> None:
     assert len(rows(table.path)) == 2
 
 
-@pytest.mark.parametrize("echo", [True, False])
-def test_echo_is_a_line_an_epoch(echo: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
-    table = EpochTable(tmp_path / "history.csv", echo=echo)
-    table.log_metrics({"val_loss": 0.123456, "val_f1": 1.0, "epoch": 2}, step=1)
-    table.log_metrics({"train_loss": 0.75, "lr_head": 1e-3, "epoch": 2}, step=1)
-    lines = [record.getMessage() for record in caplog.records]
-    assert lines == (["epoch 2: train_loss 0.75  val_loss 0.1235  lr_head 0.001"] if echo else [])
+def test_an_epoch_is_shown_once_and_whole(tmp_path: Path) -> None:
+    shown: list[Row] = []
+    table = EpochTable(tmp_path / "history.csv", shown.append)
+    table.log_metrics({"val_loss": 0.5, "epoch": 2}, step=1)
+    assert not shown
+    table.log_metrics({"train_loss": 0.75, "epoch": 2}, step=1)
+    assert shown == [{"epoch": 2, "step": 1, "val_loss": 0.5, "train_loss": 0.75}]
 
 
 def recorder(folder: Path, header: Header = HEADER) -> PredictionRecorder:
