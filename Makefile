@@ -11,12 +11,13 @@ PYTEST_WORKERS ?= 2
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.bldml-installed
+ONLY_BLDML := $(VENV)/.bldml-only
 # Defined once, so that all commands of one `make demo` use the same run.
 RUN := demo_$(shell date +%Y%m%d-%H%M%S)
 
 # All targets share one environment and one set of caches, so `make -j` runs them one after the other.
 .NOTPARALLEL:
-.PHONY: help install demo test check quick coverage lint test-lowest format clean
+.PHONY: help install demo test check quick coverage lint test-lowest format docs clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -24,15 +25,12 @@ help: ## Show this list
 
 install: $(STAMP) ## Install bldml and its tools into .venv, again only if versions changed
 
-demo: $(STAMP) data/demo ## Train a small classifier on drawn leaves and test it
+demo: $(ONLY_BLDML) data/demo ## Train a small classifier on drawn leaves and test it
 	$(BIN)/python -m bldml fit --config configs/demo.yaml --run_name $(RUN)
 	$(BIN)/python -m bldml test --ckpt_path lightning_logs/$(RUN)/checkpoints/best.ckpt
 	@echo
-	@echo "Results are in   lightning_logs/$(RUN)/"
-	@echo "  the scores     lightning_logs/$(RUN)/evaluations/test/metrics.json"
-	@echo "  every leaf     lightning_logs/$(RUN)/evaluations/test/predictions.csv"
-	@echo "Curves in a browser, this run and all others:"
-	@echo "  $(BIN)/tensorboard --logdir lightning_logs"
+	@echo "Open in a browser:  lightning_logs/$(RUN)/report.html"
+	@echo "Training curves:    $(BIN)/tensorboard --logdir lightning_logs"
 
 test: install check ## Install, then check: the command of CI
 
@@ -45,9 +43,10 @@ quick: lint ## Lint, format, types and the fast tests: before each commit
 coverage: $(STAMP) ## All tests with line coverage; fails below the floor in pyproject.toml
 	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadfile --cov=bldml --cov-report=term:skip-covered
 
-lint: $(STAMP) ## Lint, format and types
+lint: $(STAMP) ## Lint, format, spelling and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	git ls-files -z | xargs -0 $(BIN)/codespell
 	$(BIN)/mypy bldml tests $(wildcard benchmarks/*.py)
 
 test-lowest: ## Tests with the lowest versions that pyproject.toml allows, in .venv-lowest (several GB)
@@ -58,15 +57,24 @@ format: $(STAMP) ## Format the code and fix what ruff can fix
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
+docs: $(STAMP) ## Build the documentation into site/; a broken link is an error
+	$(BIN)/python -m pip install -q -e '.[docs]' -c $(CONSTRAINTS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site
+
 clean: ## Remove caches and build output; runs, data and .venv stay
-	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find $(wildcard bldml tests benchmarks) -type d -name __pycache__ -prune -exec rm -rf {} +
 
-data/demo: | $(STAMP)
+data/demo: | $(ONLY_BLDML)
 	$(BIN)/python -m bldml demo data/demo
 
 $(STAMP): pyproject.toml $(CONSTRAINTS) | $(BIN)/pip
 	$(BIN)/python -m pip install -e '.[dev,heif,completion]' -c $(CONSTRAINTS)
+	@touch $@ $(ONLY_BLDML)
+
+# Without the tools of developers.
+$(ONLY_BLDML): pyproject.toml $(CONSTRAINTS) | $(BIN)/pip
+	$(BIN)/python -m pip install -e . -c $(CONSTRAINTS)
 	@touch $@
 
 # An existing environment is used as it is, with any Python.

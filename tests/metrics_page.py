@@ -34,7 +34,7 @@ likelihood of a beta-binomial distribution, PPV and NPV the band from sensitivit
 Newcombe's method 5 with the design effect. In the worst setting of a simulation the intervals of proportions, F1, MCC,
 average precision and, by group, AUROC covered the true value in 93 % of the draws or more; those of Brier score and
 loss in 84 and 83 %, with 8 groups nearly all without error; those of AUROC and calibration slope in 91 %, with 17
-positive among 106 single photographs (`benchmarks/README.md`).
+positive among 106 single photographs (`docs/explanation/statistics.md`).
 
 To add a metric, add a row to `bldml/metrics/registry.py` and a second implementation to `tests/oracles.py`; then
 write this page again by `python -m tests.metrics_page`.

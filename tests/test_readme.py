@@ -1,4 +1,4 @@
-"""What the README tells a user to type can be typed."""
+"""What the README and the documentation tell a user to type can be typed."""
 
 import re
 import shlex
@@ -10,11 +10,13 @@ from bldml.commands import COMMANDS
 from tests.support import REPOSITORY, Bldml
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-PAGES = README + (REPOSITORY / "docs" / "slurm.md").read_text(encoding="utf-8")
+DOCS = {path: path.read_text(encoding="utf-8") for path in sorted((REPOSITORY / "docs").rglob("*.md"))}
+PAGES = "\n".join([README, *DOCS.values()])
 BLOCKS = re.findall(r"```bash\n(.*?)```", PAGES, re.DOTALL)
 LINES = [line for block in BLOCKS for line in block.splitlines()]
 INLINE = re.findall(r"`(python -m bldml [^`]+)`", PAGES)
-TYPED = [shlex.split(line, comments=True)[3:] for line in [*LINES, *INLINE] if line.startswith("python -m bldml ")]
+COMMAND_LINES = dict.fromkeys(line for line in [*LINES, *INLINE] if line.startswith("python -m bldml "))
+TYPED = [shlex.split(line, comments=True)[3:] for line in COMMAND_LINES if "…" not in line]
 
 
 def test_commands_were_found() -> None:
@@ -45,8 +47,13 @@ def test_command_is_understood(arguments: list[str], run: Path, bldml: Bldml, mo
     assert outcome.code == 0, outcome.err
 
 
+def test_readme_is_short() -> None:
+    """Everything else is in docs/."""
+    assert len(README.splitlines()) <= 150
+
+
 def test_configuration_shown_is_the_one_shipped() -> None:
-    shown = re.search(r"```yaml\n(.*?)```", README, re.DOTALL)
+    shown = re.search(r"```yaml\n(.*?)```", DOCS[REPOSITORY / "docs/howto/train.md"], re.DOTALL)
     assert shown is not None
     shipped = (REPOSITORY / "configs" / "efficientnet.yaml").read_text()
     assert shown[1] == "".join(line for line in shipped.splitlines(keepends=True) if not line.startswith("#"))
@@ -59,8 +66,9 @@ def test_make_targets_exist() -> None:
 
 
 def test_files_linked_exist() -> None:
-    for link in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (REPOSITORY / link).is_file(), link
+    for page, text in {REPOSITORY / "README.md": README, **DOCS}.items():
+        for link in re.findall(r"\]\(([^)#:]+)[^)]*\)", text):
+            assert (page.parent / link).is_file() or "reference/" in link, f"{link} in {page.name}"
     for script in re.findall(r"\b(?:scripts/slurm|configs)/[a-z]+\.\w+", PAGES):
         assert (REPOSITORY / script).is_file(), script
 
