@@ -30,7 +30,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     ),
     "figures": ("errors", "io", "metrics"),
     "report": ("errors", "io", "metrics", "run", "figures"),
-    "audit": ("errors", "io", "metrics", "run", "dataset", "report"),
+    "audit": ("errors", "io", "metrics", "run", "dataset", "figures", "report"),
 }
 LAW: dict[str, tuple[str, ...]] = {
     "bldml": (),

@@ -32,6 +32,11 @@ class AuditFinding:
     command: str = ""  # that does what is advised; may contain file names chosen by others
 
     @property
+    def needs_new_photographs(self) -> bool:
+        """Whether no other split of the same photographs can repair it."""
+        return self.name.startswith("shortcut_") or self.name == "classes"
+
+    @property
     def left_out(self) -> bool:
         """Whether the examples show some of the photographs only."""
         return 0 < len({name for example in self.examples for name in example}) < self.count

@@ -16,6 +16,8 @@ from bldml.audit.findings import DEFAULT_SPLIT_NOTE, SEVERITIES, AuditFinding
 from bldml.audit.result import AuditResult
 from bldml.dataset.files import show_path
 from bldml.dataset.images import UnreadableImage, load_rgb
+from bldml.figures.days import photographs_by_day
+from bldml.figures.style import to_svg
 from bldml.io.text import counted
 from bldml.report.html import page_template
 
@@ -50,12 +52,24 @@ def audit_page(result: AuditResult, version: str, workers: int) -> str:
         shortcuts=shortcuts_table(result.shortcuts) if result.shortcuts else None,
         positive=result.positive_class,
         tables=result.tables,
+        days=_days(result),
         bursts=result.repeats.evidence.sentence(),
         sheets=[
             (name, in_class[name], [row.name for row in sheet if row.name in urls]) for name, sheet in sheets.items()
         ],
         urls=urls,
     )
+
+
+def _days(result: AuditResult) -> str:
+    """Return the chart of photographs by day as SVG; empty if fewer than two days are known."""
+    taken = [(row.metadata.taken[:10], row.sample.class_name) for row in result.readable if row.metadata.taken]
+    if len({day for day, _ in taken}) < 2:
+        return ""
+    description = (
+        f"{len(taken):,} of {counted(len(result.readable), 'photograph')} have a day; the table has the numbers."
+    )
+    return to_svg(photographs_by_day(taken), title="Photographs by day and class", description=description)
 
 
 def _summary(result: AuditResult) -> str:

@@ -69,7 +69,8 @@ def run_audit_checks(
     default_split = manifest is None and not {folder.name for folder in subfolders(root)} & set(SPLITS)
     if default_split:
         findings = [soften_split_finding(finding, root) for finding in findings]
-    findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
+    # First what only new photographs repair: a new split costs a minute.
+    findings.sort(key=lambda finding: (SEVERITIES.index(finding.severity), not finding.needs_new_photographs))
     counts = tables(readable, repeats.units) if readable else []
     return AuditResult(
         manifest, default_split, collection, rows, readable, odd, repeats, shortcuts, positive_class, findings, counts

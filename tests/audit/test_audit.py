@@ -171,12 +171,30 @@ def test_shortcuts_in_files(tmp_path: Path, bldml: Bldml) -> None:
     findings, _, _ = read(Path("first"))
     assert severe(findings) == ["shortcut_metadata"]
     assert "camera" in findings["shortcut_metadata"]["text"]
+    page = Path("first/audit.html").read_text(encoding="utf-8")
+    assert "Photographs by day and class" in page
+    assert page.index(f'href="#error-1"><bdi>{findings["shortcut_metadata"]["title"][:30]}') < page.index(
+        '<h2 id="error"'
+    )
     for path in root.rglob("*.jpg"):
         with Image.open(path) as image:
             picture = ImageOps.expand(image.convert("RGB"), 12, (180, 60, 60) if path.parent.name == "BLD" else "grey")
         picture.save(path, quality=90)
     assert bldml("audit", root, "--output=second").code == 1
     assert severe(read(Path("second"))[0]) == ["shortcut_border"]
+
+
+def test_what_only_new_photographs_repair_comes_first(tmp_path: Path, bldml: Bldml) -> None:
+    root = tmp_path / "data"
+    for split, first in (("train", 0), ("val", 24), ("test", 36)):
+        for number in range(first, first + 24):
+            for label, camera in (("BLD", "Canon"), ("No_BLD", "Nikon")):
+                taken = f"2024:06:{number % 20 + 1:02} {8 + number // 6:02}:{7 * number % 60:02}:00"
+                shoot(root / split / label / f"{number}.jpg", number + (1000 if label == "BLD" else 0), camera, taken)
+    assert bldml("audit", root, "--positive_class=BLD").code == 1
+    names = list(read()[0])
+    assert names.index("shortcut_metadata") == 0
+    assert names.index("leak_exact_val_test") > 0
 
 
 def test_a_manifest_with_groups_and_a_class_that_is_missing(data: Path, bldml: Bldml) -> None:

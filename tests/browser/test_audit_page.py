@@ -41,6 +41,10 @@ const walk = (element) => {
 document.querySelectorAll("code, [aria-labelledby=table-shortcuts] td").forEach(walk);
 return broken.join(" ");
 """
+LOST_LINKS = """
+const links = [...document.querySelectorAll(".findings a")];
+return links.length ? links.map(one => one.hash).filter(hash => !document.querySelector(hash)) : ["no link"];
+"""
 SCROLLING = """
 const wide = [...document.querySelectorAll(".wide")].filter(one => one.scrollWidth > one.clientWidth);
 return wide.length ? getComputedStyle(wide[0]).overflowX : "no table is wider than its box";
@@ -86,6 +90,7 @@ def test_audit_in_a_browser(page: Path, browser: Browser) -> None:
             assert browser.run("return document.scripts.length") == 0
             if broken := browser.run(BROKEN_WORDS):
                 wrong.append(f"{width} px, {scheme}: broken within a word: {broken}")
+            assert browser.run(LOST_LINKS) == []
             if width < 400:
                 assert browser.run(SCROLLING) == "auto"
             if SCREENSHOTS:

@@ -128,6 +128,15 @@ def test_summary() -> None:
     assert len(lines) == 2
 
 
+def test_summary_begins_with_the_largest_leak() -> None:
+    leaks = [Leak("exact", "train/a.jpg", "val/b.jpg", "train", "val", 1.0)]
+    leaks += [Leak("burst", f"train/{i}.jpg", f"test/{i}.jpg", "train", "test", math.nan) for i in range(3)]
+    lines = leak_summary(leaks).splitlines()
+    assert lines[0] == "3 photographs of test have a photograph of the same burst in train."
+    assert lines[1].startswith("1 photograph of val")
+    assert lines[2].startswith("For example: test/0.jpg and train/0.jpg")
+
+
 @pytest.mark.parametrize("missing", [None, np.zeros_like(phash_of(1))])
 def test_photographs_without_perceptual_hash_are_no_near_duplicates(missing: PHash | None) -> None:
     photographs = [KnownPhotograph("a.jpg", "train", phash=missing), KnownPhotograph("b.jpg", "val", phash=missing)]

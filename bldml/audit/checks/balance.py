@@ -12,6 +12,8 @@ from bldml.io.text import counted, number, plain
 from bldml.report.tables import Table, text_table
 
 FEW = 10  # photographs of a class in a split; with fewer, its metrics are unreliable
+MEGAPIXELS = (0.1, 0.3, 1, 2, 4, 8, 12, 16, 24, 48)  # edges of bins, near the sizes of sensors
+SQUARE = 0.02  # difference of the sides of a square
 MAX_ROWS = 15  # of a table on the page
 MIN_DIFFERENCE = 0.1  # of a class's proportion between two splits, to be reported
 
@@ -71,8 +73,7 @@ def tables(rows: Sequence[Row], units: Sequence[int]) -> list[Table]:
         ("cameras", "Camera", f"By camera (file metadata). {note}", lambda row: row.metadata.camera),
         ("days", "Day", f"By day (file metadata). {note}", lambda row: row.metadata.taken[:10]),
         ("formats", "Format", f"By file format and pixel mode. {note}", _format),
-        ("sizes", "Size", f"By size in pixels, width × height of the upright image. {note}",
-         lambda row: f"{row.metadata.width} × {row.metadata.height}"),
+        ("sizes", "Size", f"By size of the upright image: megapixels and ratio of the sides. {note}", _size),
         ("orientations", "Orientation", "By orientation tag; all photographs are used upright.",
          lambda row: ORIENTATIONS.get(row.metadata.orientation, "illegal")),
         ("profiles", "Colour profile", "By embedded colour profile; all photographs are converted to sRGB.",
@@ -153,6 +154,19 @@ def _shared_groups(rows: Sequence[Row], root: Path) -> list[AuditFinding]:
 
 def _listed(count: Counter[str]) -> str:
     return ", ".join(f"{n:,} {name}" for name, n in sorted(count.items())) or "none"
+
+
+def _size(row: Row) -> str:
+    """Return the size in bins, because cropped photographs all differ by some pixels."""
+    width, height = row.metadata.width, row.metadata.height
+    megapixels = width * height / 1e6
+    edges = [edge for edge in MEGAPIXELS if edge <= megapixels]
+    low = edges[-1] if edges else 0
+    above = next((edge for edge in MEGAPIXELS if edge > megapixels), None)
+    size = f"{low:g} megapixels or more" if above is None else f"{low:g} to {above:g} megapixels"
+    ratio = width / height
+    shape = "square" if abs(ratio - 1) < SQUARE else "landscape" if ratio > 1 else "portrait"
+    return f"{size}, {shape}"
 
 
 def _format(row: Row) -> str:

@@ -91,7 +91,7 @@ def leak_counts(leaks: Iterable[Leak]) -> dict[tuple[str, str, str], int]:
 
 
 def leak_summary(leaks: Sequence[Leak], photographs: Sequence[KnownPhotograph] = ()) -> str:
-    """Describe leaks in plain words, with the names of the first few, and percentages of `photographs` if given.
+    """Describe leaks in plain words, the largest first, with some names, and percentages of `photographs` if given.
 
     >>> print(leak_summary([Leak("near", "train/a.jpg", "val/b.jpg", "train", "val", 0.98)]))
     1 photograph of val has a near duplicate in train.
@@ -101,12 +101,14 @@ def leak_summary(leaks: Sequence[Leak], photographs: Sequence[KnownPhotograph] =
         return ""
     sizes = Counter(photograph.split for photograph in photographs)
     lines = []
-    for (kind, before, after), count in leak_counts(leaks).items():
+    counts = leak_counts(leaks)
+    for (kind, before, after), count in sorted(counts.items(), key=lambda item: -item[1]):
         of_all = f" ({100 * count / sizes[after]:.0f} %)" if sizes[after] else ""
         subject = f"{counted(count, 'photograph')}{of_all} of {show_path(after)}"
         have = "has" if count == 1 else "have"
         lines.append(f"{subject} {have} {_PARTNERS[kind]} in {show_path(before)}.")
-    examples = [f"{show_path(leak.b)} and {show_path(leak.a)}" for leak in leaks]
+    largest_first = sorted(leaks, key=lambda leak: -counts[leak.kind, leak.split_a, leak.split_b])
+    examples = [f"{show_path(leak.b)} and {show_path(leak.a)}" for leak in largest_first]
     return "\n".join([*lines, f"For example: {first_few(examples, _MAX_EXAMPLES)}."])
 
 
