@@ -17,15 +17,17 @@ from jsonargparse import Namespace
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer
 
-from bldml.app.evaluation_record import complete_metrics, enter_in_ledger, provenance_of
+from bldml.app.evaluation_record import columns_of, complete_metrics, enter_in_ledger, provenance_of
 from bldml.app.explain import draw_images, remove_pictures
 from bldml.app.messages import (
     describe_failure,
     device_name,
     format_metrics,
+    format_predictions,
     report_data,
     report_excluded,
     say_warning,
+    were_in_training,
 )
 from bldml.app.photographs import (
     bursts_of,
@@ -206,7 +208,8 @@ def run_evaluation(
             trainer.test(model, datamodule=datamodule, verbose=False)
         device = device_name(trainer.strategy.root_device)
         seconds = round(time.monotonic() - start, 3)
-        recorder.write(bursts_of(datamodule.photographs, split, RunFolder.of_checkpoint(checkpoint.path)))
+        same = columns_of(checkpoint) if split == "predict" else {}
+        recorder.write(bursts_of(datamodule.photographs, split, RunFolder.of_checkpoint(checkpoint.path)), same)
         if recorder.metrics is not None:
             recorder.metrics = complete_metrics(recorder, datamodule.photographs, checkpoint, split)
             write_metrics(folder, recorder.metrics)
@@ -223,6 +226,10 @@ def run_evaluation(
     if recorder.metrics is not None:
         enter_in_ledger(checkpoint, folder.name, split, provenance.dataset_fingerprint, recorder.metrics.n)
         sys.stdout.write(format_metrics(split, recorder.metrics, checkpoint.header))
+    elif split == "predict":
+        sys.stdout.write(format_predictions(recorder.rows, checkpoint.header, datamodule.photographs.excluded))
+        if text := were_in_training(provenance.known or {}, len(recorder.rows)):
+            say_warning(text)
 
 
 def _with_site(origin: Provenance, site: str) -> Provenance:

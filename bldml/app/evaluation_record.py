@@ -11,6 +11,7 @@ from bldml.app.messages import say_warning
 from bldml.app.photographs import rows_of, seen_by
 from bldml.dataset.files import escape_path
 from bldml.errors import RunError
+from bldml.io.system import sha256_of
 from bldml.metrics.assessment import EvaluationMetrics
 from bldml.metrics.checked import units_of
 from bldml.run.baselines import compute_baselines
@@ -82,6 +83,19 @@ def _count_known(digests: Iterable[str], checkpoint: Checkpoint) -> dict[str, in
             return known
     seen = seen_by(checkpoint)
     return {"seen": sum(digest[:DIGEST_DIGITS] in seen for digest in digests)} if seen else None
+
+
+def columns_of(checkpoint: Checkpoint) -> dict[str, str]:
+    """Return the columns that a table of predictions has where no metrics.json says the same.
+
+    They are the class whose probability it is, the threshold from which on that class is predicted, and the first
+    digits of the checkpoint's SHA-256.
+    """
+    header = checkpoint.header
+    digest = sha256_of(checkpoint.path)[:DIGEST_DIGITS]
+    return {
+        "probability_of": header.positive_class, "threshold": repr(header.threshold), "checkpoint_sha256": digest,
+    }  # fmt: skip
 
 
 def enter_in_ledger(checkpoint: Checkpoint, name: str, split: str, digest: str, n: int) -> None:

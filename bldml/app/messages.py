@@ -1,7 +1,8 @@
 """Texts for the terminal."""
 
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -13,10 +14,13 @@ from bldml.io.text import counted, first_few, plain
 from bldml.metrics.assessment import EvaluationMetrics
 from bldml.metrics.registry import shown_in
 from bldml.run.folder import RunFolder
+from bldml.run.gallery import certainty
+from bldml.run.predictions import Prediction
 from bldml.training.checkpoint import Header
 from bldml.training.data.reading import PreparedData
 
-FEW = 10  # photographs of a class in a split
+FEW = 10  # photographs of a class in a split; names in a message
+LEAST = 5  # least certain predictions
 
 
 def say_warning(message: str) -> None:
@@ -118,6 +122,53 @@ def format_metrics(title: str, metrics: EvaluationMetrics, header: Header) -> st
         *_original_classes(metrics),
     ]
     return "\n".join(lines) + "\n"
+
+
+def format_predictions(rows: Sequence[Prediction], header: Header, unreadable: Sequence[tuple[str, str]] = ()) -> str:
+    """Return the verdict on one photograph, or how many of each class were predicted, as lines for the terminal.
+
+    Several photographs are followed by the least certain predictions; both by those that could not be read, as pairs
+    of name and reason.
+    """
+    positive, threshold = plain(header.positive_class), f"{header.threshold:.4f}"
+    if len(rows) == 1 and not unreadable:
+        (row,) = rows
+        return (
+            f"\n{row.path}: {plain(row.predicted_class)}\n"
+            f"  The probability of {positive} is {row.probability:.4f}; {positive} is predicted from {threshold} on.\n"
+        )
+    counts = Counter(row.predicted_class for row in rows)
+    predicted = ", ".join(f"{counts[name]} {plain(name)}" for name in (header.positive_class, header.negative_class))
+    least = sorted(rows, key=lambda row: (certainty(row.probability, header.threshold), row.path))[:LEAST]
+    lines = [
+        f"\n{counted(len(rows), 'photograph')}, predicted: {predicted}",
+        f"  {positive} is predicted from a probability of {threshold} on. Least certain, nearest to it first:",
+        *(f"    {row.probability:.4f}  {plain(row.predicted_class)}  {row.path}" for row in least),
+    ]
+    if unreadable:
+        names = [f"{show_path(name)} ({reason})" for name, reason in unreadable]
+        lines.append(f"  Could not be read: {first_few(names, FEW)}")
+    return "\n".join(lines) + "\n"
+
+
+def were_in_training(known: Mapping[str, int], n: int) -> str:
+    """Return a warning if some of n photographs were in training or validation, by content; otherwise nothing.
+
+    >>> were_in_training({"train": 2, "val": 1, "test": 3}, 9)[:72]
+    '3 of 9 photographs were in training or validation (2 train, 1 val): thei'
+    >>> were_in_training({"test": 3}, 9), were_in_training({"seen": 1}, 1)[:54]
+    ('', '1 of 1 photograph was in training or validation: its p')
+    """
+    found = {name: count for name, count in known.items() if count and name != "test"}
+    if not found:
+        return ""
+    number = sum(found.values())
+    splits = ", ".join(f"{count} {name}" for name, count in found.items() if name != "seen")
+    was, their = ("was", "its") if number == 1 else ("were", "their")
+    return (
+        f"{number} of {counted(n, 'photograph')} {was} in training or validation{f' ({splits})' if splits else ''}: "
+        f"{their} predictions do not show how the classifier does on new leaves."
+    )
 
 
 def _original_classes(metrics: EvaluationMetrics) -> Iterator[str]:

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -51,8 +51,8 @@ _COLUMNS = tuple(field.name for field in fields(Prediction))
 _REQUIRED = _COLUMNS[: _COLUMNS.index("burst")]  # 0.1 wrote no others
 
 
-def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
-    """Write `predictions.csv`, and create its folder if it is missing.
+def write_predictions(path: Path, predictions: Iterable[Prediction], same: Mapping[str, str] | None = None) -> None:
+    """Write `predictions.csv`, and create its folder if it is missing. `same` are more columns, equal in all rows.
 
     Probabilities are read back as the same float64. Groups and class names that a spreadsheet would run as a formula
     get an apostrophe in front (OWASP, "CSV injection"), which `read_predictions` removes. Lone surrogates, which are
@@ -68,13 +68,15 @@ def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
     quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
     rows = list(predictions)
     recorded = all(row.burst is not None for row in rows)
-    plain.writerow(_COLUMNS if recorded else _REQUIRED)
+    same = same or {}
+    plain.writerow([*(_COLUMNS if recorded else _REQUIRED), *same])
     for row in rows:
         if not 0 <= row.probability <= 1:
             raise ValueError(f"The probability of {row.path} must lie in [0, 1], found {row.probability}.")
         names = [with_apostrophe(name) for name in (row.group, row.true_class, row.predicted_class)]
         # float: numpy's repr is not a number. A path is no formula, see `dataset.files.escape_path`.
         cells = [row.path, *names, repr(float(row.probability)), *([row.burst or ""] if recorded else [])]
+        cells += map(with_apostrophe, same.values())
         writer = quoted if any("\r" in cell for cell in cells) else plain
         writer.writerow(cells)
     make_folder(path.parent)

@@ -155,10 +155,10 @@ class PredictionRecorder(Callback):
 
     on_validation_batch_end = on_predict_batch_end = on_test_batch_end
 
-    def write(self, bursts: Mapping[str, str]) -> None:
+    def write(self, bursts: Mapping[str, str], same: Mapping[str, str] | None = None) -> None:
         """Write the predictions of all photographs, and compute their metrics.
 
-        `bursts` has the burst of each by name, empty outside one.
+        `bursts` has the burst of each by name, empty outside one. `same` are more columns, equal in all rows.
 
         Raises:
             RunError: Logits are missing; nothing was written.
@@ -182,7 +182,7 @@ class PredictionRecorder(Callback):
         in_burst = [bursts[name] for name in self._names]
         columns = (self._names, self._groups, truths, predicted, probabilities.tolist(), in_burst)
         rows = [Prediction(*row) for row in zip(*columns, strict=True)]
-        write_predictions(self.folder / "predictions.csv", rows)
+        write_predictions(self.folder / "predictions.csv", rows, same)
         if np.all(labels != UNLABELLED):
             self.metrics = evaluate(labels, probabilities, header.operating_point, [row.unit for row in rows])
         self.labels, self.probabilities, self.rows = labels, probabilities, rows

@@ -1,9 +1,12 @@
 """What a person sees while a command runs: through a pseudo-terminal, and in the log file of the run."""
 
+import csv
 import fcntl
+import hashlib
 import os
 import pty
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -11,6 +14,11 @@ import termios
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
+from bldml.dataset.synthetic.leaves import write_leaves
+from bldml.run.predictions import read_predictions
+from bldml.training.checkpoint import read_checkpoint
 from tests.support import REPOSITORY, THREE_LAYERS, Bldml
 
 LINE = re.compile(r"(\d+)/(\d+) +([\d.]+) +([\d.]+) +([\d.]+) +(\S+) +(head|\d stages?|\d blocks?) +([\d.]*) ?(\*?)")
@@ -118,3 +126,62 @@ def test_a_resumed_run_goes_on_with_its_numbers(leaves: Path, bldml: Bldml) -> N
     assert [int(found[1]) for found in LINE.finditer(outcome.err)] == [2, 3]
     log = Path("lightning_logs/r/log.txt").read_text()
     assert [(int(found[1]), int(found[2])) for found in LINE.finditer(log)] == [(0, 1), (1, 1), (2, 3), (3, 3)]
+
+
+@pytest.fixture
+def best(run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(run, tmp_path / "copy")) / "checkpoints/best.ckpt"
+
+
+def test_predict_prints_the_verdict_on_one_photograph(best: Path, leaves: Path, bldml: Bldml) -> None:
+    photograph = next(path for path in sorted((leaves / "BLD").iterdir()))
+    outcome = bldml("predict", "--ckpt_path", best, "--data.root", photograph, "--trainer.accelerator=cpu")
+    assert outcome.code == 0, outcome.err
+    folder = best.parents[1] / "evaluations" / photograph.stem
+    ((path, verdict, probability, of, threshold, digest),) = [
+        [row[name] for name in ("path", "predicted_class", "probability", "probability_of", "threshold",
+                                "checkpoint_sha256")]
+        for row in csv.DictReader((folder / "predictions.csv").read_text().splitlines())
+    ]  # fmt: skip
+    assert (path, of) == (photograph.name, "BLD")
+    assert (verdict == "BLD") == (float(probability) >= float(threshold))
+    assert hashlib.sha256(best.read_bytes()).hexdigest().startswith(digest)
+    assert len(digest) == 16
+    assert f"\n{path}: {verdict}\n  The probability of BLD is {float(probability):.4f}" in outcome.out
+    assert f"; BLD is predicted from {float(threshold):.4f} on." in outcome.out
+    # Readers of the run still read the table.
+    assert [row.path for row in read_predictions(folder / "predictions.csv")] == [path]
+    assert bldml("report", best.parents[1]).code == 0
+
+
+def test_predict_of_a_folder_counts_and_names_what_to_look_at(
+    best: Path, run: Path, leaves: Path, tmp_path: Path, bldml: Bldml
+) -> None:
+    field = tmp_path / "field"
+    write_leaves(field, images_per_class=3, size=96, seed=77)
+    (field / "BLD" / "cut.jpg").write_bytes(b"not a photograph")
+    options = ("--ckpt_path", best, "--data.root", field, "--trainer.accelerator=cpu", "--data.unreadable=exclude")
+    outcome = bldml("predict", *options)
+    assert outcome.code == 0, outcome.err
+    assert "in training or validation" not in outcome.err
+    rows = read_predictions(best.parents[1] / "evaluations/field/predictions.csv")
+    diseased = sum(row.predicted_class == "BLD" for row in rows)
+    assert f"6 photographs, predicted: {diseased} BLD, {6 - diseased} No_BLD" in outcome.out
+    threshold = read_checkpoint(best).header.threshold
+    sides = {True: 1 - threshold, False: threshold}
+    far = {row.path: abs(row.probability - threshold) / sides[row.probability >= threshold] for row in rows}
+    shown = [line.split()[2] for line in re.findall(r"^    0\.\d{4}  .*$", outcome.out, re.MULTILINE)]
+    assert shown == sorted(far, key=lambda name: (round(far[name], 12), name))[:5]
+    assert re.search(r"Could not be read: BLD/cut\.jpg \(.+\)", outcome.out)
+
+    # By content, whatever their names, and by the run's table or the digests in the checkpoint alone.
+    splits = csv.DictReader((run / "splits.csv").read_text().splitlines())
+    split = {row["path"]: row["split"] for row in splits}
+    for name, number in (("train", 2), ("val", 1), ("test", 1)):
+        for path in [path for path, where in split.items() if where == name][:number]:
+            shutil.copy(leaves / path, field / f"again-{name}-{Path(path).name}")
+    outcome = bldml("predict", *options)
+    assert "3 of 10 photographs were in training or validation (2 train, 1 val): their" in outcome.err
+    bare = Path(shutil.copy(best, tmp_path / "bare.ckpt"))
+    outcome = bldml("predict", "--ckpt_path", bare, *options[2:])
+    assert "3 of 10 photographs were in training or validation: their" in outcome.err

@@ -478,6 +478,7 @@ def test_it_is_said_how_much_lies_where(samples: list[Sample], folder: Path) -> 
     assert cache.written is not None
     text = describe_cache([cache.written])
     assert str(folder) in text
+    assert f": {len(samples)} of {SIDE} px, which were not cached yet; " in text
     assert " MiB in all" in text
 
 

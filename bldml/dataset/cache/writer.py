@@ -267,14 +267,16 @@ class ImageCache:
 
 
 def describe_cache(written: Sequence[Path]) -> str:
-    """Return where images were cached, and how much lies there."""
-    folder = written[0].parent
+    """Return which images were added and why (how many of each side), where they are, and how much lies there."""
+    folder, sides = written[0].parent, [int(path.name.partition("px")[0]) for path in written]
+    added = [f"{_size([path]) // row_bytes(side)} of {side} px" for path, side in zip(written, sides, strict=True)]
     old = _size(folder.glob(f"*px-*{_OLD}"))
     left = f" Files *{_OLD} there ({shown_size(old)}) are of bldml 0.1; delete them when no job of 0.1 runs."
     return (
-        f"Decoded images are cached for the next epochs and runs: {shown_size(_size(written))} more in "
-        f"{show_path(folder)}, {shown_size(_size(folder.glob(f'*px-*{ROWS}')))} in all. The folder can be deleted when "
-        f"no run uses it.{left if old else ''}"
+        f"Decoded images are cached for the next epochs and runs: {' and '.join(added)}, which were not cached yet; "
+        f"{shown_size(_size(written))} more in {show_path(folder)}, "
+        f"{shown_size(_size(folder.glob(f'*px-*{ROWS}')))} in all. The folder can be deleted when no run uses it."
+        f"{left if old else ''}"
     )
 
 
