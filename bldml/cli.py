@@ -1,5 +1,6 @@
 """The entry point: lists all commands, and imports only what the typed command needs."""
 
+import re
 import sys
 from argparse import ArgumentError
 from collections.abc import Callable, Sequence
@@ -12,7 +13,9 @@ from typing import TYPE_CHECKING, get_type_hints
 from bldml import __version__
 from bldml.commands import COMMANDS
 from bldml.errors import BldmlError, RunError, TrainingError, UsageError
+from bldml.io.grammar import POSITIONS, pattern, written_out
 from bldml.training.process import Session, wait_briefly
+from bldml.usage import verb_help
 
 if TYPE_CHECKING:
     from bldml.training.module import LeafClassifier
@@ -53,12 +56,16 @@ def main(argv: Sequence[str] | None = None, model_class: "type[LeafClassifier] |
 def show_mistake(error: BldmlError, command: str) -> int:
     """Print a user error to stderr and return its exit code."""
     # Messages name the options of fit; plain commands have them without the group `data`.
-    return _fail(str(error).replace("--data.", "--") if command in COMMANDS else str(error), error.exit_code)
+    message = re.sub(r"--data\.(?!root)(?=\w)", "--", str(error)) if command in COMMANDS else str(error)
+    return _fail(message, error.exit_code)
 
 
 def _run(arguments: list[str], model_class: "type[LeafClassifier] | None", session: Session | None) -> int:
     name = arguments[0] if arguments else "help"
-    if name in COMMANDS:
+    arguments = _with_help(arguments)
+    if name in VERBS and {"-h", "--help"} & set(arguments):
+        sys.stdout.write(verb_help(name))
+    elif name in COMMANDS:
         _run_command(COMMANDS[name], arguments)
     elif name == "doctor":
         from bldml.doctor.command import main as doctor
@@ -73,6 +80,12 @@ def _run(arguments: list[str], model_class: "type[LeafClassifier] | None", sessi
     else:
         raise _unknown(name)
     return 0
+
+
+def _with_help(arguments: list[str]) -> list[str]:
+    """Return a command line with one spelling of `--help=all`; of a plain command, `--help` lists all options."""
+    everything = "--help=all" if arguments[:1] and arguments[0] in VERBS else "--help"
+    return [everything if word in ("--help=all", "--help_all", "--help-all") else word for word in arguments]
 
 
 def _unknown(name: str) -> UsageError:
@@ -93,6 +106,7 @@ def overview() -> str:
         "usage: bldml COMMAND [options]      (or python -m bldml COMMAND)\n\n"
         "Train and evaluate binary leaf-disease classifiers.\n\n" + "".join(lines) + "\n"
         "bldml COMMAND --help lists a command's options; bldml fit --print_config prints a commented configuration.\n"
+        "Where a checkpoint is asked for, a run folder stands for its best one.\n"
     )
 
 
@@ -111,10 +125,14 @@ def _run_command(function: Callable[..., None], arguments: list[str]) -> None:
     for name in lists:  # jsonargparse would expect a list in JSON
         parser.add_argument(name, nargs="+", type=Path, help=_help_of(function, name))
     switches = {f"--{name}" for name, kind in get_type_hints(function).items() if kind is bool}
+    words = written_out([arguments[0], *_switched(arguments[1:], switches)])
     try:
-        options = parser.instantiate(parser.parse_args(_switched(arguments[1:], switches)))
+        options = parser.instantiate(parser.parse_args(words[1:]))
     except ArgumentError as error:
-        text = explain_mistake(str(error), [action.dest for action in actions_of(parser)])
+        known = [action.dest for action in actions_of(parser) if action.option_strings]
+        text = explain_mistake(str(error), known + list(POSITIONS.get(arguments[0], ())), words)
+        if arguments[0] in POSITIONS and text.startswith("Missing argument"):
+            text += f" The command is: {pattern(arguments[0])}"
         raise UsageError(f"{text}\nAll options: {program} --help", "option-wrong", reason=str(error)) from error
     try:
         function(**options)
@@ -139,9 +157,9 @@ def _run_verb(arguments: list[str], model_class: "type[LeafClassifier] | None", 
     if session is not None:
         session.keep_libraries()
     # Lightning's --print_config prints comments only on request.
-    with_comments = {"--print_config": "--print_config=comments"}
+    other = {"--print_config": "--print_config=comments", "--help=all": "--help"}
     try:
-        LeafCLI([with_comments.get(argument, argument) for argument in arguments], signals, model_class)
+        LeafCLI([other.get(argument, argument) for argument in arguments], signals, model_class)
     except MisconfigurationException as error:
         raise TrainingError(str(error), "lightning-refused") from error
 

@@ -71,8 +71,8 @@ def report(run: Path) -> None:
 
 
 def explain(
+    ckpt_path: Path,
     photographs: Path,
-    ckpt_path: Path | None = None,
     output: Path = Path("cams"),
     masks: Path | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
@@ -80,21 +80,19 @@ def explain(
     """Draw Grad-CAM heat maps for a folder of photographs.
 
     Args:
+        ckpt_path: Checkpoint, or a run folder for its best one (also: --ckpt_path).
         photographs: Folder with photographs, including its subfolders, or one photograph.
-        ckpt_path: Checkpoint to use (required).
         output: Output folder (new or empty) for overlays, contact sheet and table.
         masks: Folder of masks (black background, green leaf, red lesion) named NAME_mask.png or NAME.png.
         device: Device to compute on; auto uses a GPU if there is one.
     """
-    if ckpt_path is None:
-        raise UsageError("--ckpt_path is required: the checkpoint to use.", "checkpoint-not-given")
     from bldml.app.explain import explain_folder
 
     explain_folder(ckpt_path, photographs, output, masks, device)
 
 
 def split(
-    root: Path,
+    photographs: Path,
     output: Path = Path("splits.csv"),
     group: str = "burst",
     test: float = 0.2,
@@ -108,7 +106,7 @@ def split(
     """Split photographs into train, val and test; groups, bursts and duplicates are never divided.
 
     Args:
-        root: Folder with class folders, or with split folders, whose assignment is ignored.
+        photographs: Folder with class folders, or with split folders, whose assignment is ignored.
         output: Manifest to write; existing assignments in this file are kept.
         group: burst, folder (below the class folder; folders with the same name form one group; folder:1 uses only
             the first level), none, or a CSV with the columns path and group. Bursts are kept together for all but none.
@@ -125,14 +123,14 @@ def split(
     from bldml.dataset.splitting.splits import SplitRequest
 
     text = split_photographs(
-        root, output, SplitRequest(val, test, folds, seed),
+        photographs, output, SplitRequest(val, test, folds, seed),
         group=group, gap_seconds=gap_seconds, class_aliases=class_aliases, fresh=fresh,
     )  # fmt: skip
     sys.stdout.write(text)
 
 
 def audit(
-    root: Path,
+    photographs: Path,
     manifest: Path | None = None,
     output: Path = Path("audit"),
     positive_class: str | None = None,
@@ -145,9 +143,9 @@ def audit(
     mistake in the command or a disk error.
 
     Args:
-        root: Folder with split folders or class folders, or the folder that the manifest's paths are relative to.
+        photographs: Folder with split folders or class folders; the manifest's paths are relative to it.
         manifest: CSV file with the splits, as written by split.
-        output: Folder outside root for audit.html, audit.csv, pairs.csv and audit.json; resumes an interrupted audit.
+        output: Folder outside the photographs for audit.html and its tables; an interrupted audit is resumed.
         positive_class: Test shortcuts for this class against all others; with two classes it may be left out.
         class_aliases: Class name by folder name, where they differ.
         workers: Number of reading processes; auto for one per CPU.
@@ -156,7 +154,7 @@ def audit(
 
     try:
         audited, text = audit_photographs(
-            root, output, version=__version__, manifest=manifest, positive_class=positive_class,
+            photographs, output, version=__version__, manifest=manifest, positive_class=positive_class,
             class_aliases=class_aliases, workers=None if workers == "auto" else workers,
         )  # fmt: skip
     except BldmlError as error:

@@ -38,7 +38,7 @@ def test_python_m_and_console_script_are_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [*VERBS, *COMMANDS, "doctor"])
 def test_help_of_each_command_shows_no_object_of_python(name: str, bldml: Bldml) -> None:
-    outcome = bldml(name, "--help")
+    outcome = bldml(name, "--help=all")
     assert outcome.code == 0
     text = " ".join(outcome.out.split())
     assert [word for word in ("<class", "<function", "<bound", " object at 0x") if word in text] == []

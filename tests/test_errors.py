@@ -16,7 +16,7 @@ from tests.support import REPOSITORY, Bldml
 KINDS = {UsageError: 2, ConfigError: 2, DatasetError: 1, RunError: 1, CheckpointError: 1, TrainingError: 1}
 # One kind of mistake that can be made, or noticed, in several places.
 SEVERAL = {
-    *("audit-output-not-writable", "audit-output-unreadable", "checkpoint-not-given"),
+    *("audit-output-not-writable", "audit-output-unreadable"),
     *("class-refused", "classes-not-two", "config-unreadable", "data-root-not-given"),
     *(
         "file-failed",

@@ -35,6 +35,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
 LAW: dict[str, tuple[str, ...]] = {
     "bldml": (),
     **{f"bldml.{floor}": tuple(f"bldml.{name}" for name in (floor, *above)) for floor, above in FLOORS.items()},
+    "bldml.usage": ("bldml.io",),
     "bldml.app": ("bldml",),
     "bldml.doctor": ("bldml",),
     "bldml.commands": ("bldml",),

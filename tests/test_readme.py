@@ -32,6 +32,7 @@ def test_command_is_understood(arguments: list[str], run: Path, bldml: Bldml, mo
         arguments = arguments[: arguments.index(">")]
     if "--ckpt_path" in arguments:
         arguments[arguments.index("--ckpt_path") + 1] = str(run / "checkpoints" / "best.ckpt")
+    arguments = [str(run) if argument == "lightning_logs/<run>" else argument for argument in arguments]
     if "--resume" in arguments:
         arguments[arguments.index("--resume") + 1] = str(run)
     if arguments[0] in ("prefetch", "doctor", "compare", "explain", "report", "audit", "split"):

@@ -35,6 +35,7 @@ from bldml.app.screen.epochs import say_ending
 from bldml.app.trainer import TRAINER_DEFAULTS, hush, trainer_settings
 from bldml.dataset.files import shell_word
 from bldml.errors import BldmlError, ConfigError
+from bldml.io.grammar import pattern, written_out
 from bldml.run.folder import RunFolder, lock_run
 from bldml.training.checkpoint import Checkpoint, read_checkpoint
 from bldml.training.data.datamodule import LeafDataModule
@@ -45,13 +46,7 @@ from bldml.training.process import keep_freed_memory
 from bldml.training.resume.job import SlurmJob
 from bldml.training.resume.signals import Interrupted, InterruptSignals, is_first_process
 from bldml.training.resume.slurm import RequeueEnvironment, leave
-
-DESCRIPTIONS = {
-    "fit": "Train a classifier on labelled photographs; writes a run folder.",
-    "validate": "Evaluate a checkpoint on its validation split.",
-    "test": "Evaluate a checkpoint on its test split or on another labelled folder.",
-    "predict": "Classify unlabelled photographs in a folder and its subfolders.",
-}
+from bldml.usage import VERB_HELP
 
 
 @forget_hyper_parameters
@@ -84,7 +79,7 @@ class LeafCLI(LightningCLI):
             say_warning(f"--trust_config: this configuration may name classes that bldml does not know. {RISK}")
         set_up_parsing(None if self.trusted else allowed_paths())
         args = [argument for argument in args if argument != "--trust_config"]
-        args = with_config_of_run(with_present_options(args))
+        args = with_config_of_run(with_present_options(written_out(args)))
         check_files(args)
         self.stated = stated_keys(args)
         self.parsers: dict[str, LightningArgumentParser] = {}
@@ -100,7 +95,7 @@ class LeafCLI(LightningCLI):
                 seed_everything_default=42,
                 parser_kwargs={
                     "prog": "bldml",
-                    **{verb: {"description": DESCRIPTIONS[verb]} for verb in self.subcommands()},
+                    **{verb: {"description": VERB_HELP[verb][0]} for verb in self.subcommands()},
                 },
                 parser_class=Parser,
                 args=args,
@@ -115,7 +110,7 @@ class LeafCLI(LightningCLI):
         """
         hidden = {"model", "datamodule", "weights_only", "ckpt_path", "train_dataloaders", "val_dataloaders"}
         hidden |= {"dataloaders", "verbose", "return_predictions"}
-        return {verb: hidden for verb in DESCRIPTIONS if verb == self.verb or self.verb not in DESCRIPTIONS}
+        return {verb: hidden for verb in VERB_HELP if verb == self.verb or self.verb not in VERB_HELP}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add our options; Lightning calls this once per command, in the order of `subcommands`."""
@@ -131,15 +126,11 @@ class LeafCLI(LightningCLI):
             return
         typed = self.config[verb]
         if not typed.ckpt_path:
-            raise ConfigError(
-                f"--ckpt_path is required, for example: bldml {verb} --ckpt_path "
-                "lightning_logs/<run>/checkpoints/best.ckpt",
-                "checkpoint-not-given",
-            )
+            message = f"A checkpoint is required, or a run folder for its best one: {pattern(verb)}"
+            raise ConfigError(message, "checkpoint-not-given")
         if verb == "predict" and (typed.data.root is None or typed.data.manifest is not None):
-            raise ConfigError(
-                "predict needs a folder of photographs and no manifest: --data.root FOLDER.", "data-root-not-given"
-            )
+            message = f"predict needs photographs and no manifest: {pattern(verb)}"
+            raise ConfigError(message, "data-root-not-given")
         self.checkpoint = read_checkpoint(Path(typed.ckpt_path))
         header = self.checkpoint.header
         defaults, self.external = take_from_checkpoint(typed, header)

@@ -60,7 +60,7 @@ class Parser(LightningArgumentParser):
             raise ConfigError(refused, "class-refused", reason=message) from ex
         parser = getattr(ex, "subcommand_parser", None) or self
         keys = [action.dest for action in actions_of(parser) if action.option_strings]
-        text = f"{explain_mistake(message, keys)}\nAll options: {parser.prog.replace(' [options]', '')} --help"
+        text = f"{explain_mistake(message, keys)}\nAll options: {parser.prog.replace(' [options]', '')} --help=all"
         raise ConfigError(text, "option-wrong", reason=message) from ex
 
 
@@ -118,7 +118,7 @@ OPTIONS: dict[str, tuple[Any, Any, str]] = {
 }  # fmt: skip
 OPTIONS_OF_FIT = {"resume": (Path | None, None, "Run folder to resume (with its own configuration).")}
 OPTIONS_OF_EVALUATIONS = {
-    "ckpt_path": (Path | None, None, "Checkpoint to use (required), such as <run>/checkpoints/best.ckpt."),
+    "ckpt_path": (Path | None, None, "Checkpoint, or a run folder for its best one (required)."),
     "name": (str | None, None, "Name of this evaluation; null: split or folder name."),
     "site": (str | None, None,
         "Where and when these photographs were taken, such as \"Ohio 2024\", if they are not the run's own."),
@@ -337,7 +337,7 @@ def _check_is_text(group: str, value: str, verb: str) -> None:
         meant = nearest_option("weights" if group == "model" else group, value, options)
         message = f"--{group} takes settings such as {{KEY: VALUE}} or a YAML file; {value} is neither."
         message += f" Did you mean {meant}?" if meant else ""
-        raise ConfigError(message, "option-wrong", reason=str(error)) from error
+        raise ConfigError(message, "option-is-file", path=value, reason=str(error)) from error
     except (OSError, ValueError):
         pass  # no file
 

@@ -131,7 +131,7 @@ def _refused(name: str, error: BaseException) -> Finding:
     # Mistakes of the user say what to do. The name, so that Lightning is not imported for it.
     kind = type(error).__name__
     shown = "" if isinstance(error, BldmlError) or kind == "MisconfigurationException" else f"{kind}: "
-    remedy = "\n".join(lines[1:]) or "change the key or option named above; all options: python -m bldml fit --help"
+    remedy = "\n".join(lines[1:]) or "change the key or option named above; all options: python -m bldml fit --help=all"
     return fail(name, shown + lines[0], remedy)
 
 

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 from bldml.io.hints import nearest_option
 
@@ -20,12 +21,13 @@ _CLASS = _TYPES["<class 'dict'>"]  # of an option whose value is an object
 _RULES = {"v>0": "a number above 0", "v>=0": "a number of at least 0"}
 
 
-def explain_mistake(message: str, keys: Sequence[str]) -> str:
+def explain_mistake(message: str, keys: Sequence[str], words: Sequence[str] = ()) -> str:
     r"""Return a parser's message as a sentence; unchanged if it has an unknown form.
 
     Args:
         message: Message of jsonargparse or argparse.
         keys: All options of the parser as dotted keys, for the nearest one to an unknown option.
+        words: The command line, for the value of an unknown option that the message does not give.
 
     >>> print(explain_mistake("Parser key \"val\":\n  Expected a <class 'float'>. Got value: many", []))
     --val must be a number, not 'many'.
@@ -39,7 +41,7 @@ def explain_mistake(message: str, keys: Sequence[str]) -> str:
         return f"Missing argument: {missing[1]}."
     if no_value := re.match(r"argument (\S+): expected one argument", message):
         return f"{no_value[1]} needs a value."
-    if unknown := _unknown_options(message):
+    if unknown := _unknown_options(message, words):
         near = [hint for name, value in unknown if (hint := nearest_option(name, value, keys))]
         typed = ", ".join(f"--{name}" for name, _ in unknown)
         hint = f" Did you mean {' '.join(near)}?" if near else ""
@@ -51,7 +53,7 @@ def explain_mistake(message: str, keys: Sequence[str]) -> str:
     return _wrong_value(message, keys) or message
 
 
-def _unknown_options(message: str) -> list[tuple[str, str]]:
+def _unknown_options(message: str, words: Sequence[str]) -> list[tuple[str, str]]:
     """Return the unknown options that a message is about, and their values; none if it is about something else."""
     if typed := re.match(r"[Uu]nrecognized arguments: (--.+)", message, re.DOTALL):
         found: list[tuple[str, str]] = []
@@ -61,7 +63,8 @@ def _unknown_options(message: str) -> list[tuple[str, str]]:
                 found.append((name, value))
             elif not found[-1][1]:
                 found[-1] = (found[-1][0], word)
-        return found
+        after = {name: value for name, value in pairwise(words) if value[:2] != "--"}
+        return [(name, after.get(f"--{name}") or value) for name, value in found]
     name = re.search(r"does not accept (?:nested key|option) '([^']+)'", message)
     name = name or re.search(r"Option '([^']+)' is not accepted", message)
     if name is None:

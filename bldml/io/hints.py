@@ -31,9 +31,13 @@ _MEANINGS: tuple[tuple[str, str], ...] = (
         "data.root",
         "data data_dir data_root dataset root photographs photos images image folder source input i train_dir",
     ),
+    ("manifest", "csv splits split_file"),
     ("data.manifest", "manifest csv splits split_file"),
+    ("positive_class", "positive pos_class"),
     ("data.positive_class", "positive_class positive pos_class"),
+    ("class_aliases", "aliases classes"),
     ("data.class_aliases", "class_aliases aliases classes"),
+    ("unreadable", "skip_unreadable"),
     ("data.unreadable", "unreadable skip_unreadable"),
     ("data.val_fraction", "val_fraction val_split val"),
     ("data.test_fraction", "test_fraction test_split test"),
@@ -66,10 +70,13 @@ def nearest_option(typed: str, value: str, options: Collection[str]) -> str:
     name = typed.rpartition(".")[2].replace("-", "_").lower()
     meant = next((option for option, words in _MEANINGS if option in options and name in words.split()), "")
     if not meant:
-        # An option that differs only in its group, or in a few letters.
-        same = [option for option in options if option.rpartition(".")[2] == name]
-        near = same or get_close_matches(typed.replace("-", "_"), options, 1, 0.5)
-        meant = near[0] if len(near) == 1 else ""
+        # An option that differs in its group, or in a few letters.
+        last = {option: option.rpartition(".")[2] for option in options}
+        near = get_close_matches(name, last.values(), 1, 0.7)
+        same = [option for option in options if [last[option]] == near]
+        group = typed.rpartition(".")[0]
+        own = [option for option in same if option.rpartition(".")[0] == group]
+        meant = next(iter(own or (same if len(same) == 1 else [])), "")
     if not meant:
         return ""
     return f"--{meant} {_value(name, meant, value)}".rstrip()
@@ -82,4 +89,6 @@ def _value(name: str, option: str, value: str) -> str:
         return {"gpu": "cuda"}.get(kind, kind) if option == "device" else kind
     if option == "data.fold" and "folds" in name:
         return f"0, with a manifest written by bldml split FOLDER --folds {value or 5}"
+    if option == "fresh":  # takes none
+        return ""
     return value or _SWITCHES.get(name, "")

@@ -88,15 +88,14 @@ def describing_datamodule(trainer: "Trainer | None") -> Any:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint that a fit wrote, without running code from it.
+    """Read a checkpoint that a fit wrote, without running code from it; of a run folder, its best checkpoint.
 
     Raises:
         CheckpointError: The file is missing, damaged, holds more than tensors and plain values, or was not written by
             bldml. There is no fallback to an unsafe load.
     """
-    if (best := path / "checkpoints" / "best.ckpt").is_file():
-        message = f"{path} is a run folder. Its best checkpoint is {best}."
-        raise CheckpointError(message, "checkpoint-is-folder", path=path, expected=best)
+    if path.is_dir():
+        path = _best_of(path)
     if not path.is_file():
         message = f"There is no checkpoint {path} (looked from {Path.cwd()})."
         raise CheckpointError(message, "checkpoint-missing", path=path)
@@ -117,6 +116,16 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except (TypeError, ValueError, KeyError, OverflowError) as error:
         message = f"The header of the checkpoint {path} is invalid: {error}"
         raise CheckpointError(message, "checkpoint-header-wrong", path=path, reason=str(error)) from error
+
+
+def _best_of(folder: Path) -> Path:
+    """Return the best checkpoint of a run folder; CheckpointError if there is none."""
+    best = folder / "checkpoints" / "best.ckpt"
+    if not best.is_file():
+        state = "a run without a best checkpoint yet" if best.parent.is_dir() else "no run folder"
+        message = f"{folder} is {state}: there is no {best}."
+        raise CheckpointError(message, "checkpoint-folder-without-best", path=folder, expected=best)
+    return best
 
 
 def is_state_dict(value: Any) -> TypeGuard[dict[str, Tensor]]:

@@ -1,0 +1,100 @@
+"""One grammar for all commands: where checkpoint and photographs stand, and the short names of common options."""
+
+from bldml.errors import UsageError
+
+# What a command takes without the name of an option, in this order.
+POSITIONS: dict[str, tuple[str, ...]] = {
+    "fit": ("data.root",),
+    **dict.fromkeys(("validate", "test", "predict", "explain"), ("ckpt_path", "data.root")),
+    "audit": ("data.root",),
+    "split": ("data.root",),
+}
+VERBS = ("fit", "validate", "test", "predict")
+_NAMES = {"ckpt_path": "CHECKPOINT", "data.root": "PHOTOGRAPHS"}
+_OPTIONAL = {("fit", "data.root"), ("validate", "data.root"), ("test", "data.root")}
+# Short names that all commands share, and the keys of the configuration that they set.
+_SHORT = {name: f"data.{name}" for name in ("manifest", "positive_class", "class_aliases", "unreadable")}
+_WITHOUT_VALUE = ("-h", "--help", "--help_all", "--trust_config", "--print_config")
+
+
+def pattern(command: str) -> str:
+    """Return how a command is typed.
+
+    >>> pattern("test")
+    'bldml test CHECKPOINT [PHOTOGRAPHS] [options]'
+    """
+    names = (f"[{_NAMES[key]}]" if (command, key) in _OPTIONAL else _NAMES[key] for key in POSITIONS.get(command, ()))
+    return " ".join(("bldml", command, *names, "[options]"))
+
+
+def written_out(arguments: list[str]) -> list[str]:
+    """Return a command line as the parser of its command takes it.
+
+    The parsers of fit, validate, test and predict take everything as options named by configuration keys; those of
+    plain commands take checkpoint and photographs by position and other options by their short names.
+
+    Raises:
+        UsageError: There are more words than the command takes, or a configuration without `--config`.
+
+    >>> written_out(["predict", "run", "photos", "--unreadable", "exclude"])
+    ['predict', '--data.unreadable', 'exclude', '--ckpt_path=run', '--data.root=photos']
+    >>> written_out(["explain", "photos", "--ckpt_path", "run", "--data.unreadable=exclude"])
+    ['explain', '--unreadable=exclude', 'run', 'photos']
+    """
+    if not arguments or arguments[0] not in POSITIONS:
+        return arguments
+    command = arguments[0]
+    is_verb, positions = command in VERBS, POSITIONS[command]
+    names = dict(_SHORT) if is_verb else {key: short for short, key in _SHORT.items()}
+    if command == "fit":
+        names["output"] = "trainer.default_root_dir"
+    options, given, free = [], dict[str, str](), []
+    for name, value, separate in _options(arguments[1:]):
+        if not name:
+            free.append(value or "")
+        elif name in positions and not is_verb and value is not None:
+            given[name] = value
+        else:
+            present = f"--{names.get(name, name)}" if name[0] != "-" else name
+            options += [present] if value is None else [present, value] if separate else [f"{present}={value}"]
+            given |= {name: ""} if name in positions else {}
+    missing = [key for key in positions if key not in given]
+    _check_free(command, free, missing)
+    filled = dict(zip(missing, free, strict=False))
+    if is_verb:
+        return [command, *options, *(f"--{key}={value}" for key, value in filled.items())]
+    filled |= given
+    return [command, *options, *(filled[key] for key in positions if key in filled)]
+
+
+def _check_free(command: str, free: list[str], missing: list[str]) -> None:
+    if command == "fit" and (configs := [word for word in free if word.endswith((".yaml", ".yml"))]):
+        message = f"{configs[0]} is a configuration. Write --config {configs[0]}."
+        raise UsageError(message, "config-without-option", found=configs[0])
+    if len(free) > len(missing):
+        shown = ", ".join(free[len(missing) :])
+        message = f"Unknown argument {shown}. The command is: {pattern(command)}"
+        raise UsageError(message, "arguments-too-many", found=free)
+
+
+def _options(words: list[str]) -> list[tuple[str, str | None, bool]]:
+    """Return option (short ones with their dash), value, and whether the value is a word of its own.
+
+    Words that belong to no option have an empty name.
+    """
+    found: list[tuple[str, str | None, bool]] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("-"):
+            found.append(("", word, True))
+            continue
+        option, equals, value = word.partition("=")
+        name = option.removeprefix("--") if option.startswith("--") else option
+        if equals:
+            found.append((name, value, False))
+        elif option not in _WITHOUT_VALUE and not option.startswith("--print_") and rest and rest[0][:2] != "--":
+            found.append((name, rest.pop(0), True))
+        else:
+            found.append((name, None, False))
+    return found
