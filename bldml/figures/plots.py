@@ -32,54 +32,65 @@ Floats = NDArray[np.float64]
 PointsOf = Callable[[ArrayLike, ArrayLike], tuple[Floats, Floats] | None]  # of labels and probabilities
 
 
+MEASURES = {"loss": "Loss (nats per photograph)", "auroc": "AUROC (0 to 1)"}
+
+
 @styled()
-def learning_curves(
-    rows: Sequence[Mapping[str, float | None]], unfrozen_at: Sequence[int] = (), best_epoch: int | None = None
+def learning_curve(
+    rows: Sequence[Mapping[str, float | None]],
+    measure: str,
+    unfrozen_at: Sequence[int] = (),
+    best_epoch: int | None = None,
 ) -> "Figure":
-    """Draw the loss and the metrics of training and validation over the epochs.
+    """Draw one measure of training and validation over the epochs.
 
     Args:
-        rows: One row per epoch, from the run's history.csv: `epoch` and all columns `train_…` and `val_…`. Missing
+        rows: One row per epoch, from the run's history.csv: `epoch`, `train_<measure>`, `val_<measure>`. Missing
             values, None and values that are not finite leave a gap.
+        measure: A key of `MEASURES`.
         unfrozen_at: Epochs, counted from 0, at whose start more stages were unfrozen; marked with a line.
         best_epoch: Epoch of `best.ckpt`; marked with a line.
     """
-    figure = new_figure(5.2)
-    panels = figure.subplots(2, 1, sharex=True)
-    names = list(dict.fromkeys(name for row in rows for name in row if name.startswith(("train_", "val_"))))
-    measures = list(dict.fromkeys(name.partition("_")[2] for name in names))
+    figure = new_figure(3.2)
+    axes = figure.subplots()
     epochs = [float(row.get("epoch") or 0) for row in rows]
-    for axes, is_loss in zip(panels, (True, False), strict=True):
-        shown = [measure for measure in measures if (measure == "loss") == is_loss]
-        for measure, colour in zip(shown, itertools.cycle(COLOURS), strict=False):
-            for stage, word, dash in (("train", "training", "--"), ("val", "validation", "-")):
-                values = [row.get(f"{stage}_{measure}") for row in rows]
-                heights = [math.nan if v is None or not math.isfinite(v) else v for v in values]
-                if np.isfinite(heights).any():
-                    axes.plot(epochs, heights, dash, color=colour, marker=".", ms=4, lw=1.2, label=f"{measure}, {word}")
+    for stage, word, dash, colour in (("train", "training", "--", COLOURS[1]), ("val", "validation", "-", COLOURS[0])):
+        values = [row.get(f"{stage}_{measure}") for row in rows]
+        heights = [math.nan if v is None or not math.isfinite(v) else v for v in values]
+        if np.isfinite(heights).any():
+            axes.plot(epochs, heights, dash, color=colour, marker=".", ms=4, lw=1.4, label=word)
+    if axes.lines:
         best = [] if best_epoch is None else [best_epoch]
-        for kind, marked, dash in (("unfrozen", unfrozen_at, ":"), ("best epoch", best, "-.")):
+        for kind, marked, dash in (("layers unfrozen", unfrozen_at, ":"), ("best epoch", best, "-.")):
             for number, epoch in enumerate(marked):
                 axes.axvline(epoch, ls=dash, lw=1.2, color=INK, alpha=0.7, label=None if number else kind)
-        if axes.lines:
-            axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-        else:
-            write_message(axes, "No epoch recorded")
-    panels[0].set_ylabel("Loss (nats per photograph)")
-    panels[1].set(ylabel="Score (0 to 1)", ylim=(-MARGIN, 1 + MARGIN), xlabel="Epoch (counted from 0)")
-    panels[1].xaxis.get_major_locator().set_params(integer=True)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=4)
+    else:
+        write_message(axes, "Not recorded")
+    if measure == "auroc":
+        axes.set_ylim(-MARGIN, 1 + MARGIN)
+    axes.set(ylabel=MEASURES[measure], xlabel="Epoch (counted from 0)")
+    axes.locator_params("x", integer=True)
     return figure
 
 
 @styled()
-def roc(curves: Sequence[Curve]) -> "Figure":
+def roc(curves: Sequence[Curve], rates: tuple[Estimate, Estimate] | None = None) -> "Figure":
     """Draw the ROC curve of each (name, labels, probabilities); equal probabilities are one step.
 
-    If the labels have one class only, the legend says that the curve is not estimable.
+    If the labels have one class only, the legend says that the curve is not estimable. `rates` are sensitivity and
+    specificity at the operating point, which is marked with both 95 % intervals.
     """
     figure, axes = _square("False-positive rate (1 − specificity)", "True-positive rate (sensitivity)")
     axes.plot([0, 1], [0, 1], ":", color=INK, lw=1, label="chance")
     _draw_curves(axes, curves, roc_points, "one class")
+    if rates and (sensitivity := rates[0].numbers) and (specificity := rates[1].numbers):
+        (low, height, high), (least, right, most) = sensitivity, specificity
+        errors = [[max(0, most - right)], [max(0, right - least)]], [[max(0, height - low)], [max(0, high - height)]]
+        axes.errorbar(
+            [1 - right], [height], xerr=errors[0], yerr=errors[1], fmt="o", ms=5, lw=1.2, capsize=3, color=COLOURS[1],
+            label="operating point, 95 % intervals",
+        )  # fmt: skip
     axes.legend(loc="lower right")
     return figure
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from bldml.io.text import counted, number, plain
+from bldml.metrics.estimates import Estimate
 from bldml.metrics.operating_point import ThresholdCriterion
 from bldml.metrics.proportions import EXACT, UNIT_CORRELATION, Assurance
 from bldml.report.run_claims import not_known, sealed
@@ -23,6 +24,8 @@ RELATIVES: dict[Kind, str] = {
     "burst": "a photograph of the same burst",
     "group": "a photograph of the same group",
 }
+
+NOT_SHOWN = "it is not shown that the classifier looks at the leaf"
 
 
 def standing(evidence: Evidence) -> str:
@@ -230,6 +233,22 @@ def caution(evidence: Evidence) -> str:
     return f"Caution: {', and '.join(parts)}, so the metrics may be optimistic." if parts else ""
 
 
+def at_chance(auroc: Estimate) -> str:
+    """Say that an AUROC is not shown to be above 0.5; empty where it is, or where it has no interval."""
+    limits, verdict = auroc.interval, chance(auroc)
+    if limits is None or not verdict:
+        return ""
+    found = f"The interval of the area under the ROC curve (AUROC), {number(limits.low)} to {number(limits.high)},"
+    return f"{found} {'lies below' if limits.high < 0.5 else 'includes'} 0.5: {verdict}."
+
+
+def chance(auroc: Estimate) -> str:
+    """Return in a few words that an AUROC is not shown to be above 0.5; empty where it is, or has no interval."""
+    if auroc.interval is None or auroc.interval.low > 0.5:
+        return ""
+    return f"performance is {'worse than' if auroc.interval.high < 0.5 else 'not distinguishable from'} chance"
+
+
 def independence(evidence: Evidence) -> str:
     """Say what the search for relatives came to where it found none; empty if it found some."""
     if evidence.n_related or evidence.role == "unlabelled":
@@ -261,8 +280,8 @@ def without_leaf(found: Baselines) -> str:
     if found.is_exceeded:
         return f"{text} The classifier's AUROC is higher by {difference}."
     return (
-        f"{text} The classifier's AUROC minus this one is {difference}, which is not above 0 beyond chance: it is not "
-        "shown that the classifier looks at the leaf."
+        f"{text} The classifier's AUROC minus this one is {difference}, which is not above 0 beyond chance: "
+        f"{NOT_SHOWN}."
     )
 
 

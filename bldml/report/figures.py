@@ -1,5 +1,6 @@
 """Draw the figures of a report: each once, as SVG for the page and as files for a paper."""
 
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,36 +16,43 @@ from bldml.run.reader import Evaluation, RunData
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CURVES = ("loss", "auroc", "balanced_accuracy", "sensitivity", "specificity")
-
 
 class ReportFigure(NamedTuple):
     """A figure on the page."""
 
+    name: str
     title: str
     svg: str
     caption: str
 
 
-def training_figure(data: RunData, folder: Path) -> ReportFigure:
-    """Draw the learning curves, and write them into a folder.
+def training_figures(data: RunData, folder: Path) -> list[ReportFigure]:
+    """Draw the learning curves, loss and AUROC, and write them into a folder.
 
     Raises:
         RunError: They cannot be written.
     """
     unfrozen, best = unfreeze_epochs(data), best_epoch(data)
     losses = [loss for row in data.epochs if (loss := row.get("val_loss")) is not None]
-    # All metrics in one figure could not be distinguished.
-    shown = {"epoch", *(f"{stage}_{score}" for stage in ("train", "val") for score in CURVES)}
-    rows = [{key: value for key, value in row.items() if key in shown} for row in data.epochs]
-    caption = f"Training and validation loss and metrics over {counted(len(data.epochs), 'epoch')}."
-    if losses:
-        caption += f" The validation loss changed from {number(losses[0], 4)} to {number(losses[-1], 4)}."
+    marks = ""
     if unfrozen:
-        caption += f" Dotted lines: more layers were unfrozen, at epoch {', '.join(map(str, unfrozen))}."
+        marks += f" Dotted lines: more layers were unfrozen, at epoch {', '.join(map(str, unfrozen))}."
     if best is not None:
-        caption += f" Dash-dotted line: the best epoch, {best}, whose weights were evaluated."
-    return _picture(plots.learning_curves(rows, unfrozen, best), folder, "learning_curves", "Learning curves", caption)
+        marks += f" Dash-dotted line: the best epoch, {best}, whose weights were evaluated."
+    changed = f" The validation loss changed from {number(losses[0], 4)} to {number(losses[-1], 4)}." if losses else ""
+    epochs = f"over {counted(len(data.epochs), 'epoch')}."
+    captions = {
+        "loss": f"Training and validation loss {epochs}{changed}{marks}",
+        "auroc": f"AUROC of training and validation photographs {epochs}{marks}",
+    }
+    titles = {"loss": "Loss by epoch", "auroc": "AUROC by epoch"}
+    return [
+        _picture(
+            plots.learning_curve(data.epochs, name, unfrozen, best),
+            *(folder, f"learning_{name}", titles[name], caption),
+        )
+        for name, caption in captions.items()
+    ]
 
 
 def unfreeze_epochs(data: RunData) -> list[int]:
@@ -61,58 +69,67 @@ def evaluation_figures(
     Raises:
         RunError: They cannot be written.
     """
-    labels, probabilities, n = assessment.labels, assessment.probabilities, assessment.counts
-    at, overall = assessment.at_threshold, assessment.overall
-    negative, positive = map(plain, classes.names)
-    curve = [(evaluation.name, labels, probabilities)]
-    prevalence = assessment.n_positive / assessment.n
-    figures = (
-        (
-            "confusion",
-            "Confusion matrix",
-            plots.confusion(n, classes),
-            f"At the operating point, {positive}: {n['tp']} of {n['tp'] + n['fn']} detected, {n['fn']} missed; "
-            f"{negative}: {n['tn']} of {n['tn'] + n['fp']} correctly classified, {counted(n['fp'], 'false alarm')}.",
-        ),
-        (
-            "probabilities",
-            "Probabilities by class",
-            plots.probabilities(labels, probabilities, assessment.threshold, classes),
-            f"Distribution of the predicted probability of {positive} in each class. Dashed line: decision threshold "
-            f"{precise_number(assessment.threshold)}.",
-        ),
-        (
-            "roc",
-            "ROC curve",
-            plots.roc(curve),
-            "Sensitivity against false-positive rate at every threshold; area under the curve "
-            f"{number(overall['auroc'].value)}, chance 0.500.",
-        ),
-        (
-            "precision_recall",
-            "Precision and recall",
-            plots.precision_recall(curve),
-            "Precision against recall at every threshold; average precision "
-            f"{number(overall['average_precision'].value)}, chance {number(prevalence)}.",
-        ),
-        (
-            "calibration",
-            "Calibration",
-            plots.calibration(labels, probabilities, assessment.units),
-            "Observed fraction of positives in bins of equal numbers of photographs, by predicted probability, with "
-            "95 % intervals; below, the distribution of the probabilities. Expected calibration error (ECE) "
-            f"{number(overall['ece'].value)}; with this number of photographs, a perfectly calibrated model would show "
-            f"about {number(overall['ece_expected'].value)}.",
-        ),
-        (
-            "predictive_values",
-            "Predictive values by prevalence",
-            plots.predictive_value_curves(at["sensitivity"], at["specificity"], prevalence),
-            "Positive and negative predictive value at other prevalences, with 95 % bands.",
-        ),
-    )
+    figures = (*_at_operating_point(assessment, classes), *_at_every_threshold(evaluation.name, assessment))
     folder = folder / evaluation.name
     return [_picture(figure, folder, name, title, caption) for name, title, figure, caption in figures]
+
+
+def _at_operating_point(assessment: Assessment, classes: Classes) -> Iterator[tuple[str, str, "Figure", str]]:
+    """Yield name, title, figure and caption of what depends on the threshold."""
+    labels, probabilities, n = assessment.labels, assessment.probabilities, assessment.counts
+    at = assessment.at_threshold
+    negative, positive = map(plain, classes.names)
+    yield (
+        "confusion",
+        "Confusion matrix",
+        plots.confusion(n, classes),
+        f"At the operating point, {positive}: {n['tp']} of {n['tp'] + n['fn']} detected, {n['fn']} missed; "
+        f"{negative}: {n['tn']} of {n['tn'] + n['fp']} correctly classified, {counted(n['fp'], 'false alarm')}.",
+    )
+    yield (
+        "probabilities",
+        "Probabilities by class",
+        plots.probabilities(labels, probabilities, assessment.threshold, classes),
+        f"Distribution of the predicted probability of {positive} in each class. Dashed line: decision threshold "
+        f"{precise_number(assessment.threshold)}.",
+    )
+    yield (
+        "predictive_values",
+        "Predictive values by prevalence",
+        plots.predictive_value_curves(at["sensitivity"], at["specificity"], assessment.n_positive / assessment.n),
+        "Positive and negative predictive value at other prevalences, with 95 % bands.",
+    )
+
+
+def _at_every_threshold(name: str, assessment: Assessment) -> Iterator[tuple[str, str, "Figure", str]]:
+    """Yield name, title, figure and caption of what is drawn at every threshold."""
+    labels, probabilities, overall = assessment.labels, assessment.probabilities, assessment.overall
+    curve = [(name, labels, probabilities)]
+    rates = assessment.at_threshold["sensitivity"], assessment.at_threshold["specificity"]
+    marked = " Point: the operating point with its 95 % intervals." if all(one.numbers for one in rates) else ""
+    yield (
+        "roc",
+        "ROC curve",
+        plots.roc(curve, rates),
+        "Sensitivity against false-positive rate at every threshold; area under the curve "
+        f"{number(overall['auroc'].value)}, chance 0.500.{marked}",
+    )
+    yield (
+        "precision_recall",
+        "Precision and recall",
+        plots.precision_recall(curve),
+        "Precision against recall at every threshold; average precision "
+        f"{number(overall['average_precision'].value)}, chance {number(assessment.n_positive / assessment.n)}.",
+    )
+    yield (
+        "calibration",
+        "Calibration",
+        plots.calibration(labels, probabilities, assessment.units),
+        "Observed fraction of positives in bins of equal numbers of photographs, by predicted probability, with "
+        "95 % intervals; below, the distribution of the probabilities. Expected calibration error (ECE) "
+        f"{number(overall['ece'].value)}; with this number of photographs, a perfectly calibrated model would show "
+        f"about {number(overall['ece_expected'].value)}.",
+    )
 
 
 def _picture(figure: "Figure", folder: Path, name: str, title: str, caption: str) -> ReportFigure:
@@ -120,4 +137,4 @@ def _picture(figure: "Figure", folder: Path, name: str, title: str, caption: str
     figure.set_layout_engine("none")  # laid out once, for all three formats
     style.save(figure, folder, name)
     svg = style.to_svg(figure, title=f"{title}, {folder.name}", description=caption)
-    return ReportFigure(title, svg, caption)
+    return ReportFigure(name, title, svg, caption)

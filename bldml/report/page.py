@@ -12,12 +12,12 @@ from bldml.report import claims, evaluation_tables, run_claims
 from bldml.report import photographs as report_photographs
 from bldml.report import training as report_training
 from bldml.report.evaluation_tables import Assessed
-from bldml.report.figures import evaluation_figures, training_figure
+from bldml.report.figures import evaluation_figures, training_figures
+from bldml.report.headline import SETS_SHOWN, Part, headline_parts, headline_table, read_parts, warnings
 from bldml.report.html import page_template
 from bldml.report.tables import Table, write_tables
-from bldml.run.baselines import baselines_of
 from bldml.run.card import read_card
-from bldml.run.evidence import evidence_of, evidence_of_run
+from bldml.run.evidence import evidence_of_run
 from bldml.run.files import text_at
 from bldml.run.folder import RunFolder
 from bldml.run.gallery import GalleryPicture, read_gallery
@@ -25,6 +25,7 @@ from bldml.run.reader import RunData, read_run
 from bldml.run.subgroups import original_classes, subgroups_of
 
 PICTURE_BYTES = 20 * 2**20  # maximum of all pictures on a page; in Base64 they are a third larger
+FIRST_ERRORS = 4  # pictures of errors that are not folded
 MEDIA_TYPES = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "image/png"}  # by first bytes
 GALLERY_TITLES = {
     "error": "Errors, most certain first",
@@ -75,21 +76,25 @@ def write_report(run: RunFolder) -> Path:
         RunError: A file of the run is damaged or was changed by hand, or the report cannot be written.
     """
     data = read_run(run)
-    assessed = [(evaluation, evaluation.assess(data.classes)) for evaluation in data.evaluations]
+    parts = read_parts(data)
+    shown = headline_parts(data, parts)
     operating_point, point_warnings = report_training.operating_point_table(data)
-    tables = _tables(data, assessed, operating_point)
+    positive, negative = plain(data.classes.positive), plain(data.classes.negative)
+    tables = _tables(data, [part[:2] for part in parts], operating_point)
+    tables["headline"] = headline_table(shown, positive) if shown else None
     budget = PictureBudget(PICTURE_BYTES)
     # The training split appears in the table of all sets only: it is no evidence for new photographs.
-    sections = [_section(data, one, budget) for one in assessed if one[0].role != "training"]
+    sections = [_section(data, part, budget) for part in parts if part.evaluation.role != "training"]
     for section in sections:
         write_tables(run.path / "tables" / section["evaluation"].name, section["tables"])
     write_tables(run.path / "tables" / "run", [table for table in tables.values() if table])
-    of_run, found = evidence_of_run(data), [evidence_of(data, evaluation) for evaluation in data.evaluations]
+    of_run, found = evidence_of_run(data), [part.evidence for part in parts]
     page = page_template("report.html").render(
         data=data,
-        assessed=assessed,
-        caution=claims.caution_with_rest(data, data.evaluations[0]) if assessed else "",
-        evaluated=claims.name_of(found[0], data.evaluations[0].name) if assessed else "",
+        warnings=warnings(data, of_run, shown, point_warnings),
+        n_hidden=max(0, len(shown) - SETS_SHOWN),
+        first=parts[0] if parts else None,
+        evaluated=claims.name_of(found[0], data.evaluations[0].name) if found else "",
         repeated=claims.repetition(found[0]) if found else "",
         limits=f"{claims.test_split(of_run, found)} {claims.external_validation(found)}".strip(),
         of_run={
@@ -100,25 +105,24 @@ def write_report(run: RunFolder) -> Path:
         },
         tables=tables,
         sections=sections,
-        point_warnings=point_warnings,
-        negative=plain(data.classes.negative),
-        positive=plain(data.classes.positive),
+        negative=negative,
+        positive=positive,
         backbone=data.setting("model", "backbone") or "architecture not stated",
         created=text_at(data.environment, "created"),
         version=text_at(data.environment, "versions", "bldml"),
         card=read_card(data.config),
-        curves=training_figure(data, run.path / "figures" / "run"),
+        curves=training_figures(data, run.path / "figures" / "run"),
         commands=report_training.commands(data),
+        again=report_training.commands_again(),
     )
     path = run.path / "report.html"
     write_atomically(path, page)
     return path
 
 
-def _section(data: RunData, one: Assessed, budget: PictureBudget) -> dict[str, Any]:
+def _section(data: RunData, part: Part, budget: PictureBudget) -> dict[str, Any]:
     """Return what the page shows of one evaluation."""
-    evaluation, assessment = one
-    evidence = evidence_of(data, evaluation)
+    evaluation, assessment, evidence, baselines = part
     tables = [
         evaluation_tables.confusion_table(assessment, data.classes),
         evaluation_tables.threshold_metrics_table(assessment),
@@ -127,15 +131,16 @@ def _section(data: RunData, one: Assessed, budget: PictureBudget) -> dict[str, A
         evaluation_tables.subgroups_table(subgroups_of(data, evaluation)),
         evaluation_tables.groups_table(assessment, evaluation),
     ]
-    baselines = baselines_of(data, evaluation)
     if baselines:
         tables.append(evaluation_tables.baselines_table(baselines))
-    pictures = read_gallery(evaluation.folder)
     original = original_classes(data, evaluation)
+    galleries = list(_galleries(read_gallery(evaluation.folder), original))
+    of_errors = sum(kind == "error" for kind, _, _ in galleries)
     gallery = [
-        (title, [(one.prediction, budget.take((one.photograph, one.overlay))) for one in shown])
-        for title, shown in _galleries(pictures, original)
-    ]
+        (title, [(one.prediction, budget.take((one.photograph, one.overlay))) for one in shown],
+         max(1, FIRST_ERRORS // of_errors) if kind == "error" else 0)
+        for kind, title, shown in galleries
+    ]  # fmt: skip
     return {
         "evaluation": evaluation,
         "standing": claims.standing(evidence),
@@ -143,6 +148,7 @@ def _section(data: RunData, one: Assessed, budget: PictureBudget) -> dict[str, A
         "sampling": claims.sampling(evidence),
         "assessment": assessment,
         "without_leaf": claims.without_leaf(baselines) if baselines else "",
+        "at_chance": claims.at_chance(assessment.overall["auroc"]),
         "differences": report_photographs.difference_sentences(data, evaluation),
         "tables": [table for table in tables if table],
         "figures": evaluation_figures(evaluation, assessment, data.classes, data.run.path / "figures"),
@@ -154,8 +160,8 @@ def _section(data: RunData, one: Assessed, budget: PictureBudget) -> dict[str, A
 
 def _galleries(
     pictures: list[GalleryPicture], original: Mapping[str, str]
-) -> Iterator[tuple[str, list[GalleryPicture]]]:
-    """Yield title and pictures of each gallery that has any; each original class of a merged class has its errors."""
+) -> Iterator[tuple[str, str, list[GalleryPicture]]]:
+    """Yield kind, title and pictures of each gallery that has any; each original class has its errors."""
     for kind, title in GALLERY_TITLES.items():
         of_kind = [one for one in pictures if one.kind == kind]
         names: list[str | None] = (
@@ -164,7 +170,7 @@ def _galleries(
         for name in names:
             shown = [one for one in of_kind if name is None or original.get(one.prediction.path, "") == name]
             if shown:
-                yield f"{title}: {plain(name)}" if name else title, shown
+                yield kind, f"{title}: {plain(name)}" if name else title, shown
 
 
 def _tables(data: RunData, assessed: list[Assessed], operating_point: Table | None) -> dict[str, Table | None]:

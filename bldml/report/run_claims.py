@@ -45,17 +45,23 @@ def groups(run: RunEvidence) -> str:
             "No photograph has a group (tree, site, burst), so it is not known whether photographs of one tree are in "
             "two splits. If they are, all metrics here may be optimistic."
         )
-    n, names = len(run.shared), ", ".join(run.shared[:SHOWN]) + (" …" if len(run.shared) > SHOWN else "")
+    names = ", ".join(run.shared[:SHOWN]) + (" …" if len(run.shared) > SHOWN else "")
     text = (
-        f"{n:,} of {counted(run.groups, 'group')} (tree, site, burst) {'has' if n == 1 else 'have'} photographs in "
-        f"more than one split, so the splits are not independent: {names}."
-        if n
+        f"{shared_groups(run)}: {names}."
+        if run.shared
         else f"No group (tree, site, burst) has photographs in two splits ({counted(run.groups, 'group')})."
     )
     if run.without_group:
         have = "has" if run.without_group == 1 else "have"
         text += f" {counted(run.without_group, 'photograph')} {have} no group."
     return text
+
+
+def shared_groups(run: RunEvidence) -> str:
+    """Say how many groups are in several splits, without the full stop; empty if none is."""
+    n = len(run.shared)
+    have = f"{counted(run.groups, 'group')} (tree, site, burst) {'has' if n == 1 else 'have'}"
+    return f"{n:,} of {have} photographs in more than one split, so the splits are not independent" if n else ""
 
 
 def leaks(run: RunEvidence) -> str:

@@ -1,5 +1,6 @@
 """Tables of a report on the model, its training, its operating point, its evaluations and the machine."""
 
+import re
 import shlex
 from collections.abc import Sequence
 
@@ -202,16 +203,24 @@ def environment_table(data: RunData) -> Table:
 
 
 def commands(data: RunData) -> list[tuple[str, str]]:
-    """Return (title, command) of what was run, and of what to run to repeat it."""
+    """Return (title, command) of what was run."""
     run = {"Training": data.environment.get("command")}
     for evaluation in (*data.evaluations, *data.unlabelled):
         run[f"Evaluation {plain(evaluation.name)}"] = evaluation.provenance.command
     return [
-        *((title, plain(_command(words))) for title, words in run.items() if isinstance(words, list | tuple) and words),
+        (title, plain(_command(words))) for title, words in run.items() if isinstance(words, list | tuple) and words
+    ]
+
+
+def commands_again() -> list[tuple[str, str]]:
+    """Return (title, command) of what to run in the folder of the run to repeat it."""
+    return [
         ("To repeat the training", "python -m bldml fit --config config.yaml --run_name NEW_NAME"),
-        ("To rewrite this report", plain(f"python -m bldml report {shlex.quote(str(data.run.path))}")),
+        ("To rewrite this report, in the run folder", "python -m bldml report ."),
     ]
 
 
 def _command(words: Sequence[object]) -> str:
-    return shlex.join(["python", "-m", "bldml", *map(str, words[1:])])
+    """Return a command without the absolute paths of the machine: of these, only the last part remains."""
+    own = (re.sub(r"(^|=)/\S*/(?=[^/])", r"\1…/", str(word)) for word in words[1:])
+    return " ".join(["python -m bldml", *map(shlex.quote, own)])

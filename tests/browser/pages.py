@@ -57,8 +57,11 @@ class Browser:
         """End it."""
         self.driver.quit()
 
-    def open(self, page: Path, width: int = 1280, *, dark: bool = False) -> "Opened":
-        """Open a file as a reader would who has just got it, and keep what it asked for and complained about."""
+    def open(self, page: Path, width: int = 1280, *, dark: bool = False, unfold: bool = True) -> "Opened":
+        """Open a file as a reader would who has just got it, and keep what it asked for and complained about.
+
+        With `unfold`, what is folded is opened afterwards.
+        """
         for log in ("browser", "performance"):
             self.driver.get_log(log)  # what went before
         self._size(width, 900)
@@ -72,11 +75,12 @@ class Browser:
         said = [f"{entry['level']}: {entry['message']}" for entry in self.driver.get_log("browser")]
         self.driver.execute_async_script(
             """
-            for (const part of document.querySelectorAll('details')) part.open = true;
+            if (arguments[0]) for (const part of document.querySelectorAll('details')) part.open = true;
             const pictures = [...document.images];
             for (const picture of pictures) picture.loading = 'eager';
-            Promise.allSettled(pictures.map(picture => picture.decode())).then(arguments[0]);
-            """
+            Promise.allSettled(pictures.map(picture => picture.decode())).then(arguments[1]);
+            """,
+            unfold,
         )
         return Opened(self, page, width, asked, said)
 

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from bldml.run.card import TITLES
 from bldml.run.folder import RunFolder
 from bldml.run.ledger import LedgerEntry, append_entry
 from bldml.run.predictions import Prediction, write_metrics, write_predictions
-from tests.browser.pages import WIDTHS, Browser, complaints, shows
+from tests.browser.pages import WIDTHS, Browser, complaints, shows, within
 
 pytestmark = pytest.mark.browser
 
@@ -117,3 +118,64 @@ def test_report_in_a_browser(page: Path, browser: Browser) -> None:
             if SCREENSHOTS:
                 browser.screenshot(Path(SCREENSHOTS) / f"report-{width}-{scheme}.png", width)
     assert not wrong, "\n".join(wrong)
+
+
+FIRST_SCREEN = 800  # CSS pixels
+PHONE, PHONE_SCREEN, PHONE_SCREENS = 390, 844, 12
+
+
+def test_the_first_screen_is_the_answer(page: Path, browser: Browser) -> None:
+    """Also with hostile names, which are longer than any real one; warnings and a table of two sets."""
+    browser.open(page, unfold=False)
+    top, bottom, after = browser.run(
+        """
+        const box = document.querySelector('table').getBoundingClientRect();
+        const figure = document.querySelector('figure').getBoundingClientRect();
+        return [box.top, box.bottom, figure.top - box.bottom];
+        """
+    )
+    assert 0 < top < bottom < FIRST_SCREEN
+    assert after < 0, "the ROC curve is beside it"
+
+
+def test_a_phone_needs_few_screens(page: Path, browser: Browser) -> None:
+    opened = browser.open(page, PHONE, unfold=False)
+    assert within(opened) == []
+    height = browser.run("return document.documentElement.scrollHeight")
+    assert height <= PHONE_SCREENS * PHONE_SCREEN
+
+
+@pytest.mark.parametrize("width", [1280, PHONE])
+def test_contents_lead_somewhere(page: Path, browser: Browser, width: int) -> None:
+    """What a link points to is seen though other parts are folded."""
+    browser.open(page, width, unfold=False)
+    links = browser.run("return [...document.querySelectorAll('nav a')].map(link => link.hash)")
+    assert len(links) == len(set(links)) > 8
+    for link in links:
+        browser.run("location.hash = arguments[0]", link)
+        top = browser.run(
+            """
+            const target = document.getElementById(arguments[0]);
+            return target?.checkVisibility() ? target.getBoundingClientRect().top : null;
+            """,
+            link[1:],
+        )
+        assert top is not None, link
+        assert -1 <= top < 900, link
+
+
+def test_few_pages_are_printed(page: Path, browser: Browser) -> None:
+    """The first screen, and what the first set has: its tables too, which are folded on the screen."""
+    browser.open(page, unfold=False)
+    browser._tell("Emulation.setEmulatedMedia", media="print")
+    shown = browser.run(
+        """
+        const seen = text => [...document.querySelectorAll('h2, caption')]
+          .some(e => e.textContent.includes(text) && e.getClientRects().length && e.checkVisibility());
+        return ['Results: test', 'Metrics that need no threshold', 'Results: ohio', 'Reproduction'].map(seen);
+        """
+    )
+    browser._tell("Emulation.setEmulatedMedia", media="")
+    assert shown == [True, True, False, False]
+    pages = len(re.findall(rb"/Type\s*/Page\b", browser.printed()))
+    assert 2 <= pages <= 14

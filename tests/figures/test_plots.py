@@ -53,7 +53,7 @@ ROWS: list[dict[str, float | None]] = [
 
 
 DRAW: dict[str, Callable[[], Figure]] = {
-    "learning": lambda: plots.learning_curves(ROWS, [2], best_epoch=4),
+    "learning": lambda: plots.learning_curve(ROWS, "loss", [2], best_epoch=4),
     "roc": lambda: plots.roc([("a", LABELS, PROBABILITIES)]),
     "precision_recall": lambda: plots.precision_recall([("a", LABELS, PROBABILITIES)]),
     "calibration": lambda: plots.calibration(LABELS, PROBABILITIES),
@@ -157,11 +157,23 @@ def test_predictive_values_follow_bayes_and_the_corners() -> None:
 
 def test_learning_curves_mark_unfreezing_and_leave_gaps() -> None:
     rows: list[dict[str, float | None]] = [*ROWS, {"epoch": 5, "val_loss": float("nan"), "train_loss": None}]
-    loss, score = plots.learning_curves(rows, [1, 3], best_epoch=2).axes
+    loss, score = (plots.learning_curve(rows, name, [1, 3], best_epoch=2).axes[0] for name in plots.MEASURES)
     drawn = {line.get_label(): line for line in loss.lines}
-    assert np.isnan(np.asarray(drawn["loss, validation"].get_ydata(), float)).tolist() == [False] * 5 + [True]
+    assert np.isnan(np.asarray(drawn["validation"].get_ydata(), float)).tolist() == [False] * 5 + [True]
+    assert np.asarray(drawn["training"].get_ydata(), float)[:5].tolist() == [row["train_loss"] for row in ROWS]
     assert [line.get_xdata()[0] for line in score.lines[1:]] == [1, 3, 2]  # type: ignore[index]
-    assert "auroc, validation" in {line.get_label() for line in score.lines}
+    assert np.asarray(score.lines[0].get_ydata(), float)[:5].tolist() == [row["val_auroc"] for row in ROWS]
+    assert {line.get_label() for line in score.lines} >= {"validation", "layers unfrozen", "best epoch"}
+
+
+def test_roc_marks_the_operating_point_with_both_intervals() -> None:
+    rates = Estimate(0.8, Interval(0.6, 0.9, "Wilson")), Estimate(0.7, Interval(0.65, 0.85, "Wilson"))
+    (point,) = plots.roc([("a", LABELS, PROBABILITIES)], rates).axes[0].containers
+    marker, _, (across, up) = point.lines  # type: ignore[attr-defined]
+    assert (marker.get_xdata()[0], marker.get_ydata()[0]) == pytest.approx((0.3, 0.8))
+    assert sorted(across.get_segments()[0][:, 0]) == pytest.approx([0.15, 0.35])
+    assert sorted(up.get_segments()[0][:, 1]) == pytest.approx([0.6, 0.9])
+    assert not plots.roc([("a", LABELS, PROBABILITIES)], (Estimate(None), rates[1])).axes[0].containers
 
 
 # Files.
@@ -308,7 +320,7 @@ def test_one_class_and_few_photographs_give_a_figure(labels: list[int], values: 
 
 
 def test_nothing_to_draw_is_said() -> None:
-    assert texts(svg(plots.learning_curves([]))).count("No epoch recorded") == 2
+    assert "Not recorded" in texts(svg(plots.learning_curve([], "loss", [1], 2)))
     assert "no photographs" in texts(svg(plots.confusion({"tp": 0, "fp": 0, "fn": 0, "tn": 3}, NAMES)))
     for sensitivity, specificity in ((Estimate(None), Estimate(0.5)), (Estimate(0.5), Estimate(None))):
         figure = plots.predictive_value_curves(sensitivity, specificity, 0.0)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bldml.metrics.checked import UnitKind
+from bldml.metrics.estimates import Estimate, Interval
 from bldml.metrics.operating_point import ThresholdCriterion
 from bldml.metrics.proportions import Assurance
 from bldml.report import claims, run_claims
@@ -251,6 +252,24 @@ def test_the_table_has_every_sentence() -> None:
         for sentence in sorted(SENTENCES, key=len, reverse=True):
             said = said.replace(sentence, "")
         assert len(said.replace("Caution: ", "").strip(" .,")) < 120, said
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "short"),
+    [
+        (0.501, 0.9, ""),
+        (0.5, 0.9, "performance is not distinguishable from chance"),
+        (0.2, 0.5, "performance is not distinguishable from chance"),
+        (0.1, 0.499, "performance is worse than chance"),
+    ],
+)
+def test_an_auroc_at_chance_is_said(low: float, high: float, short: str) -> None:
+    auroc = Estimate((low + high) / 2, Interval(low, high, "DeLong"))
+    assert claims.chance(auroc) == short
+    assert claims.at_chance(auroc).endswith(f"0.5: {short}." if short else "")
+    assert bool(claims.at_chance(auroc)) == bool(short)
+    assert ("includes" in claims.at_chance(auroc)) == (low <= 0.5 <= high)
+    assert not claims.at_chance(Estimate(0.4, None, "one class"))
 
 
 counts = st.integers(0, 30)

@@ -259,6 +259,52 @@ def test_the_page_says_what_the_tables_say(whole: RunFolder, page: Page) -> None
         assert text in page.words, text
 
 
+def test_the_first_table_has_test_and_other_sets_and_natural_frequencies(whole: RunFolder, page: Page) -> None:
+    found = read(whole.path / "tables" / "run" / "headline.csv")
+    assert list(dict.fromkeys(row["set"] for row in found)) == ["test", "ohio_2024"], "validation is no evidence"
+    rates = {(row["set"], row["score"]): row for row in found}
+    for name in ("test", "ohio_2024"):
+        tables = [read(whole.path / "tables" / name / f"{part}.csv") for part in ("scores", "overall")]
+        scores = {row["score"]: row for table in tables for row in table if row.get("at", "") != "0.5"}
+        for score in ("sensitivity", "specificity", "auroc"):
+            assert {key: rates[name, score][key] for key in ("value", "low", "high", "method")} == {
+                key: scores[score][key] for key in ("value", "low", "high", "method")
+            }
+        sensitivity, specificity = (float(scores[score]["value"]) for score in ("sensitivity", "specificity"))
+        for row in read(whole.path / "tables" / name / "predictive_values.csv")[::2]:
+            prevalence = float(row["prevalence"])
+            assert rates[name, f"ppv_at_{prevalence:g}"]["value"] == row["value"]
+            sick = round(1000 * prevalence)
+            hits, alarms = round(sick * sensitivity), round((1000 - sick) * (1 - specificity))
+            assert f"{hits} found, {sick - hits} missed, {alarms} false alarm" in page.words
+    table = page.words[: page.words.index("ROC curve")]
+    assert re.search(r"Set test ohio_2024 \(external\) Photographs 80\s*40 BLD from 20 groups 50\s*25 BLD Sens", table)
+    assert "where the classifier will be used is not stated" in table
+    assert page.words.index("Of 1,000 leaves") < page.words.index("Results: test")
+
+
+def test_what_is_wrong_comes_first(tmp_path: Path, bare: None) -> None:
+    sets = {"val": rows_of(40, 1, groups=8), "test": rows_of(40, 2, groups=10)}
+    run = write_run(tmp_path / "run", sets)
+    run.leaks.write_text("kind,split,photograph,partner_split,partner\nnear,test,BLD/leaf_00001.jpg,val,x.jpg\n")
+    page = Page(write_report(run))
+    first = page.words[: page.words.index("Sensitivity")]
+    parts = (
+        "test: Caution: ",
+        "The splits share photographs",
+        "8 of 10 groups (tree, site, burst) have photographs in more than one split",
+    )
+    assert [first.index(part) for part in parts] == sorted(first.index(part) for part in parts)
+    assert "not shown that" not in first, "no metadata, no baselines"
+
+
+def test_more_sets_than_columns(tmp_path: Path, bare: None) -> None:
+    run = write_run(tmp_path / "run", {"test": rows_of(20, 1)} | {f"site_{n}": rows_of(20, n) for n in range(5)})
+    page = Page(write_report(run))
+    assert "2 more sets: see All sets compared." in page.words
+    assert len({row["set"] for row in read(run.path / "tables/run/headline.csv")}) == 6
+
+
 def test_sets_side_by_side(whole: RunFolder) -> None:
     found = {(row["set"], row["score"]): row for row in read(whole.path / "tables" / "run" / "sets.csv")}
     assert {name for name, _ in found} == {"train", "val", "test", "ohio_2024"}
@@ -379,7 +425,10 @@ def test_earlier_evaluations_are_counted(whole: RunFolder, page: Page) -> None:
 
 def test_figures_and_tables_lie_beside_it(whole: RunFolder) -> None:
     names = ("calibration", "confusion", "precision_recall", "predictive_values", "probabilities", "roc")
-    places = [f"{part}/{name}" for part in ("test", "val", "ohio_2024") for name in names] + ["run/learning_curves"]
+    places = [f"{part}/{name}" for part in ("test", "val", "ohio_2024") for name in names] + [
+        "run/learning_loss",
+        "run/learning_auroc",
+    ]
     found = {str(path.relative_to(whole.path / "figures")) for path in whole.path.glob("figures/*/*")}
     assert found == {f"{place}.{suffix}" for place in places for suffix in ("png", "pdf")}
     tables = {path.relative_to(whole.path / "tables").with_suffix("") for path in whole.path.glob("tables/*/*")}
@@ -440,13 +489,14 @@ def test_what_photographs_are_is_said_by_their_role(tmp_path: Path, bare: None) 
     )
     assert "On the 30 photographs of the test split, it detected" in page.words
     assert "How these photographs relate to the run is not recorded." in page.words
-    assert "Caution" not in page.words.partition("Limits: performance")[0]
+    assert "Caution" not in page.words.partition("Limits: performance")[0].replace("test (mixed): Caution", "")
     headings = re.findall(r"Results: (\w+)", page.words)
     assert headings[:3] == headings[3:] == ["site", "test", "val"]
 
     shutil.rmtree(run.evaluation("site"))
     page = Page(write_report(run))
-    assert "Summary Caution: 20 of these 40 photographs are training or validation photographs" in page.words
+    assert "test (mixed): Caution: 20 of these 40 photographs are training or validation photographs" in page.words
+    assert page.words.index("Caution: 20 of these 40") < page.words.index("Sensitivity")
     assert "Test set. No set is recorded to be the test split of this run." in page.words, "val may be it"
     assert "performance on photographs unlike these is unknown. No set is recorded to be the test split" in page.words
     assert "External validation. No set is recorded to be external." in page.words
