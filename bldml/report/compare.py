@@ -15,7 +15,14 @@ from bldml.metrics.assessment import Assessment
 from bldml.metrics.auroc import paired_auroc
 from bldml.metrics.checked import Units, units_of
 from bldml.metrics.estimates import Estimate
-from bldml.metrics.paired import McNemar, holm, mcnemar, paired_accuracy, significance_letters
+from bldml.metrics.paired import (
+    McNemar,
+    holm,
+    mcnemar,
+    paired_accuracy,
+    paired_sensitivity,
+    significance_letters,
+)
 from bldml.metrics.selection import accuracies, areas, selection_gain
 from bldml.run.folder import RunFolder
 from bldml.run.predictions import Prediction
@@ -24,6 +31,8 @@ from bldml.run.reader import Evaluation, RunData, read_run
 FAMILIES = ("accuracy", "auroc")
 """The declared families of tests: all pairs by each of these metrics. Holm's method adjusts within a family."""
 ALPHA = 0.05  # two-sided significance level of a family
+EQUAL_SPECIFICITY = 0.9  # at which sensitivities are compared
+DRAWS = 1000  # of the bootstrap of each pair
 MAX_LISTED = 20  # differing photographs in a message
 
 
@@ -92,12 +101,17 @@ class PairedTest:
 
 @dataclass(frozen=True)
 class Difference:
-    """Two runs on the same photographs: their names, McNemar's test, and the test of each family."""
+    """Two runs on the same photographs: their names, McNemar's test, and the test of each family.
+
+    `at_equal_specificity` holds both sensitivities at `EQUAL_SPECIFICITY` and their difference; None without both
+    classes.
+    """
 
     first: str
     second: str
     mcnemar: McNemar
     tests: dict[str, PairedTest]
+    at_equal_specificity: tuple[float, float, Estimate] | None
 
 
 @dataclass(frozen=True)
@@ -273,7 +287,8 @@ def _difference(first: ComparedRun, second: ComparedRun, units: Units) -> Differ
         "accuracy": PairedTest(*paired_accuracy(*correct, units)),
         "auroc": PairedTest(of_areas.difference, of_areas.p),
     }
-    return Difference(first.name, second.name, mcnemar(*correct), tests)
+    equal = paired_sensitivity(first.labels, first.probabilities, second.probabilities, EQUAL_SPECIFICITY, units, DRAWS)
+    return Difference(first.name, second.name, mcnemar(*correct), tests, equal)
 
 
 def _adjust(differences: Sequence[Difference]) -> None:

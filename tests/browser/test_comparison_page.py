@@ -38,7 +38,7 @@ def test_comparison_in_a_browser(page: Path, browser: Browser) -> None:
             found = [*complaints(opened), *shows(opened, [plain(name) for name in (*HOSTILE, *PAPER)])]
             found += shows(opened, ["<script>alert(2)</script>", "\\u202egpj.exe"])
             wrong += [f"{width} px, {scheme}: {line}" for line in found]
-            assert browser.run("return document.querySelectorAll('figure svg').length") == 1
+            assert browser.run("return document.querySelectorAll('figure svg').length") == 2
             if SCREENSHOTS:
                 browser.screenshot(Path(SCREENSHOTS) / f"comparison-{width}-{scheme}.png", width)
     assert not wrong, "\n".join(wrong)

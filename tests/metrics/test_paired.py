@@ -8,11 +8,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import special, stats
+from sklearn.metrics import roc_curve
 from statsmodels.api import OLS
 from statsmodels.stats.multitest import multipletests
 
 from bldml.metrics.estimates import Interval
-from bldml.metrics.paired import McNemar, holm, mcnemar, paired_accuracy, significance_letters
+from bldml.metrics.paired import (
+    McNemar,
+    holm,
+    mcnemar,
+    paired_accuracy,
+    paired_sensitivity,
+    significance_letters,
+)
 from bldml.metrics.proportions import paired_difference
 from bldml.metrics.resampling import bootstrap, jackknife
 
@@ -279,3 +287,47 @@ def test_letters_of_none_of_one_and_of_thirty() -> None:
     every = {frozenset((a, b)) for a in names for b in names if a != b}
     assert len(set(significance_letters(names, every).values())) == 30
     assert set(significance_letters(names, set()).values()) == {"a"}
+
+
+# Sensitivities at one specificity
+
+
+@pytest.mark.parametrize("specificity", [0.0, 0.8, 0.9, 0.95, 1.0])
+def test_sensitivity_at_a_specificity_is_that_of_scikit_learns_curve(specificity: float) -> None:
+    for seed in range(20):
+        generator = np.random.default_rng(seed)
+        labels = np.r_[0, 1, generator.integers(0, 2, 60)]
+        scores = [(generator.normal(labels, 1) * factor).round(1) for factor in (1, 0.4)]  # with ties
+        found = paired_sensitivity(labels, scores[0], scores[1], specificity, np.arange(62), replicates=10)
+        assert found is not None
+        expected = []
+        for score in scores:
+            alarms, hits, _ = roc_curve(labels, score, drop_intermediate=False)
+            expected.append(hits[1 - alarms >= specificity - 1e-9].max())
+        assert found[:2] == pytest.approx(expected)
+        assert found[2].value == pytest.approx(expected[0] - expected[1])
+
+
+def test_difference_of_sensitivities_is_covered() -> None:
+    """Scores of two classifiers are normal, with a correlation of .5 within each class."""
+    generator, n = np.random.default_rng(0), 116
+    labels = np.repeat([1, 0], [45, 71])
+    true = stats.norm.cdf(2.5 - stats.norm.ppf(0.9)) - stats.norm.cdf(2.0 - stats.norm.ppf(0.9))
+    covered = []
+    for _ in range(200):
+        shared, *own = generator.normal(0, math.sqrt(0.5), (3, n))
+        first, second = (shared + one + shift * labels for one, shift in zip(own, (2.5, 2.0), strict=True))
+        found = paired_sensitivity(labels, first, second, 0.9, np.arange(n), replicates=200)
+        assert found is not None
+        interval = existing(found[2].interval)
+        covered.append(interval.low <= true <= interval.high)
+    assert 0.91 <= np.mean(covered) <= 0.99
+
+
+def test_equal_classifiers_and_one_class_have_no_interval_of_a_difference() -> None:
+    labels, scores = [0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9]
+    found = paired_sensitivity(labels, scores, scores, 0.9, range(4))
+    assert found is not None
+    assert found[2].value == 0
+    assert found[2].interval is None
+    assert paired_sensitivity([1, 1], [0.1, 0.2], [0.1, 0.2], 0.9, range(2)) is None

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import binomtest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_auc_score, roc_curve
 
 from bldml.io.text import latex
 from bldml.metrics.assessment import evaluate
@@ -454,7 +454,7 @@ def test_page_is_one_accessible_file(paper: list[Path], bldml: Bldml) -> None:
         "default-src 'none'", "style-src 'unsafe-inline'", "img-src data:", "base-uri 'none'", "form-action 'none'",
     }  # fmt: skip
     tags = [tag for tag, _ in page.tags]
-    assert tags.count("table") == tags.count("caption") == 3
+    assert tags.count("table") == tags.count("caption") == 4
     assert all(attributes.get("scope") in ("col", "row") for tag, attributes in page.tags if tag == "th")
     assert ("html", {"lang": "en"}) in page.tags
     for tag, attributes in page.tags:
@@ -465,6 +465,7 @@ def test_page_is_one_accessible_file(paper: list[Path], bldml: Bldml) -> None:
         "comparison.html",
         "comparison.tex",
         "differences.csv",
+        "equal_specificity.csv",
         "figures",
     ]
 
@@ -479,6 +480,44 @@ def test_all_runs_are_in_the_overlaid_curves(paper: list[Path], bldml: Bldml) ->
     assert f"Area under each curve: {'; '.join(areas)}." in figure
     assert Path("out/figures/roc.png").read_bytes().startswith(b"\x89PNG")
     assert Path("out/figures/roc.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_settings_that_differ_and_learning_curves(paper: list[Path], bldml: Bldml) -> None:
+    for number, run in enumerate(paper[:2]):
+        settings = (
+            f"run_name: own{number}\nmodel: {{backbone: {run.name}, lr: 0.00{number + 1}}}\ndata: {{batch_size: 16}}\n"
+        )
+        (run / "config.yaml").write_text(settings, encoding="utf-8")
+        history = [f"{epoch},{0.5 - 0.1 * epoch * (number or epoch < 2)},0.9" for epoch in range(4)]
+        (run / "history.csv").write_text("\n".join(["epoch,val_loss,val_auroc", *history]) + "\n", encoding="utf-8")
+    assert bldml("compare", *paper[:2], "--output", "out").code == 0
+    rows = {row["Setting"]: row for row in read(Path("out/settings.csv"))}
+    assert rows.keys() == {"model.backbone", "model.lr"}
+    assert [rows["model.lr"][run.name] for run in paper[:2]] == ["0.001", "0.002"]
+    source = Path("out/comparison.html").read_text(encoding="utf-8")
+    figure = source[source.index("<h2>Learning curves") :]
+    assert all(f">{run.name}<" in figure for run in paper[:2])
+    assert Path("out/figures/learning_curves.pdf").read_bytes().startswith(b"%PDF")
+    page = Page(Path("out/comparison.html"))
+    assert "The configurations of these runs are equal" not in page.text
+
+
+def test_sensitivities_at_the_same_specificity(paper: list[Path], bldml: Bldml) -> None:
+    assert bldml("compare", *paper, "--output", "out").code == 0
+    found = read(Path("out/equal_specificity.csv"))
+    assert len(found) == 6
+    for row in found:
+        for place in ("first", "second"):
+            rows = read_predictions(
+                next(run for run in paper if run.name == row[place]) / "evaluations/test/predictions.csv"
+            )
+            labels, scores = [one.true_class == "BLD" for one in rows], [one.probability for one in rows]
+            alarms, hits, _ = roc_curve(labels, scores, drop_intermediate=False)
+            expected = hits[1 - alarms >= 0.9 - 1e-9].max()
+            assert float(row[f"sensitivity_{place}"]) == pytest.approx(expected)
+        difference = float(row["sensitivity_first"]) - float(row["sensitivity_second"])
+        assert float(row["difference"]) == pytest.approx(difference)
+        assert float(row["low"]) <= difference <= float(row["high"])
 
 
 def test_costs_are_shown_where_they_were_recorded(paper: list[Path], bldml: Bldml) -> None:
@@ -532,7 +571,7 @@ def test_same_input_same_bytes(paper: list[Path], bldml: Bldml) -> None:
     for folder in ("one", "two"):
         assert bldml("compare", *paper, "--output", folder).code == 0
     files = [file for file in Path("one").rglob("*") if file.is_file()]
-    assert len(files) == 6
+    assert len(files) == 9
     for file in files:
         assert file.read_bytes() == (Path("two") / file.relative_to("one")).read_bytes()
 
