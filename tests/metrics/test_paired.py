@@ -297,7 +297,7 @@ def test_sensitivity_at_a_specificity_is_that_of_scikit_learns_curve(specificity
     for seed in range(20):
         generator = np.random.default_rng(seed)
         labels = np.r_[0, 1, generator.integers(0, 2, 60)]
-        scores = [(generator.normal(labels, 1) * factor).round(1) for factor in (1, 0.4)]  # with ties
+        scores = [np.round(generator.normal(labels) * factor, 1) for factor in (1, 0.4)]  # with ties
         found = paired_sensitivity(labels, scores[0], scores[1], specificity, np.arange(62), replicates=10)
         assert found is not None
         expected = []
