@@ -48,8 +48,8 @@ def compare(runs: list[Path], evaluation: str | None = None, output: Path = Path
         evaluation: Name of an evaluation that every run has; null uses the test split of each run.
         output: Output folder for comparison.html, comparison.csv, differences.csv, comparison.tex and figures/.
     """
-    from bldml.report.compare import compare_runs
-    from bldml.report.compare_page import write_comparison
+    from bldml.report.comparison.compare import compare_runs
+    from bldml.report.comparison.page import write_comparison
 
     written = write_comparison(compare_runs(runs, evaluation), output, version=__version__)
     sys.stdout.write("".join(f"Wrote {path}\n" for path in written))

@@ -5,7 +5,7 @@ from typing import Any
 from bldml.io.text import Cell, counted, number, p_value, plain
 from bldml.metrics.registry import shown_in
 from bldml.report import claims
-from bldml.report.compare import EQUAL_SPECIFICITY, FAMILIES, Comparison, PairedTest
+from bldml.report.comparison.compare import EQUAL_SPECIFICITY, FAMILIES, Comparison, PairedTest
 from bldml.report.evaluation_tables import best_epoch
 from bldml.report.tables import (
     ESTIMATE_COLUMNS,

@@ -6,8 +6,8 @@ from bldml.io.atomic import make_folder, write_atomically
 from bldml.io.text import counted, number, plain
 from bldml.metrics.registry import METRICS
 from bldml.report import claims
-from bldml.report.compare import ALPHA, FAMILIES, Comparison
-from bldml.report.compare_tables import (
+from bldml.report.comparison.compare import ALPHA, FAMILIES, Comparison
+from bldml.report.comparison.tables import (
     costs_table,
     counted_photographs,
     differences_table,
