@@ -37,6 +37,7 @@ from bldml.app.photographs import (
     write_excluded,
 )
 from bldml.app.screen.bar import LeafProgressBar
+from bldml.app.screen.tensorboard import log_results
 from bldml.dataset.cache.writer import shown_size
 from bldml.dataset.files import shell_word, show_path
 from bldml.dataset.samples import SPLITS
@@ -102,6 +103,7 @@ def evaluate_after_fit(
             )
             origin = provenance_of(datamodule, checkpoint, split, external=False)
             run_evaluation(disarm(single), model, datamodule, checkpoint, origin, run.evaluation(split))
+        log_results(trainer, run, checkpoint, [split for split in filled if split != "train"])
         if report:
             evaluated = {run.evaluation(split): data.samples(split) for split in filled if split != "train"}
             draw_images(model, checkpoint, evaluated, trainer.strategy.root_device, signals.check)
@@ -111,6 +113,11 @@ def evaluate_after_fit(
         report_run(run)
     report_excluded(data, run.excluded)
     run.previous_checkpoint.unlink(missing_ok=True)  # the run has ended
+    _say_results(run, splits)
+
+
+def _say_results(run: RunFolder, splits: Sequence[str]) -> None:
+    """Print where the results of a fit are, how large they are, and what to run next."""
     size = shown_size(sum(file.lstat().st_size for file in run.path.rglob("*") if file.is_file()))
     sys.stdout.write(f"\nResults: {show_path(run.path)} ({size})\nBest checkpoint: {show_path(run.best_checkpoint)}\n")
     others = "" if "test" in splits else f"  python -m bldml test --ckpt_path {shell_word(run.best_checkpoint)}\n"

@@ -31,6 +31,7 @@ from bldml.app.resume import (
     set_damaged_aside,
 )
 from bldml.app.screen.epochs import EpochLines
+from bldml.app.screen.tensorboard import Curves, TrainingImages
 from bldml.dataset.duplicates.leaks import Leak
 from bldml.dataset.manifest import to_manifest
 from bldml.errors import RunError
@@ -41,7 +42,7 @@ from bldml.training.data.datamodule import LeafDataModule
 from bldml.training.data.reading import PreparedData
 from bldml.training.finetuning import check_depth
 from bldml.training.module import LeafClassifier
-from bldml.training.recording import Curves, EpochTable, Stopwatch, record_environment
+from bldml.training.recording import EpochTable, Stopwatch, record_environment
 from bldml.training.resume.callback import Interruption
 from bldml.training.resume.job import SlurmJob
 from bldml.training.resume.signals import InterruptSignals
@@ -193,6 +194,7 @@ class Start:
                 say_warning(f"The configuration's own ModelCheckpoint writes to {run.path / 'more_checkpoints'}.")
         # Checkpoint callbacks come last, so that they save what the others decided in this epoch.
         callbacks += [
+            TrainingImages(),
             lines,
             Stopwatch(run),
             best,

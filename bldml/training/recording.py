@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
@@ -32,15 +31,6 @@ from bldml.training.data.loading import UNLABELLED
 from bldml.training.resume.job import SlurmJob
 
 Row = dict[str, float | int]
-
-
-class Curves(TensorBoardLogger):
-    """TensorBoard's event files, without Lightning's hparams.yaml, which config.yaml makes redundant."""
-
-    @rank_zero_only
-    def save(self) -> None:
-        """Write logged values to the disk."""
-        self.experiment.flush()
 
 
 class EpochTable(Logger):

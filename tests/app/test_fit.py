@@ -1,6 +1,7 @@
 """From photographs to a run folder, through the real command line."""
 
 import csv
+import io
 import json
 import math
 import signal
@@ -13,15 +14,17 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from scipy import special
 from sklearn import metrics as sklearn_metrics
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from bldml.dataset.images import load_rgb
 from bldml.dataset.manifest import read_manifest
 from bldml.metrics.registry import shown_in
 from bldml.run.photographs import read_photograph_table
-from bldml.run.predictions import read_predictions
+from bldml.run.predictions import read_metrics, read_predictions
 from bldml.training.backbones import BACKBONES, build
 from bldml.training.checkpoint import read_checkpoint
 from bldml.training.module import LeafClassifier
@@ -44,7 +47,7 @@ def test_run_folder_holds_every_file_of_the_design(run: Path) -> None:
     expected |= {"ledger.csv", "report.html", "figures", "tables"}
     found = {path.name for path in run.iterdir()}
     events = {name for name in found if name.startswith("events.out.tfevents.")}
-    assert len(events) == 1
+    assert len(events) == 2  # of the training, and of the evaluations after it
     assert found - events == expected
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     for split in ("val", "test"):
@@ -80,9 +83,41 @@ def test_tensorboard_has_the_same_curves(run: Path) -> None:
     events = EventAccumulator(str(run))
     events.Reload()
     rows = table(run / "history.csv")
-    for name in ("val_loss", "train_auroc", "lr_head", "lr_features.18", "trainable_share"):
-        values = [event.value for event in events.Scalars(name)]
+    tags = {"val_loss": "loss/val", "train_auroc": "auroc/train", "lr_head": "lr/head"}
+    tags |= {"lr_features.18": "lr/features.18", "trainable_share": "trainable_share"}
+    for name, tag in tags.items():
+        values = [event.value for event in events.Scalars(tag)]
         assert values == pytest.approx([float(row[name]) for row in rows]), name
+
+
+def test_tensorboard_has_images_and_settings_beside_final_metrics(run: Path) -> None:
+    events = EventAccumulator(str(run))
+    events.Reload()
+    epoch = read_checkpoint(run / "checkpoints" / "best.ckpt").epoch
+    step = int(table(run / "history.csv")[epoch]["step"])
+    names = ("training images after augmentation", "confusion/val", "roc/val", "confusion/test", "roc/test")
+    pictures = {}
+    for name in names:
+        (image,) = events.Images(name)
+        assert image.step == (0 if name == names[0] else step)
+        pictures[name] = np.asarray(Image.open(io.BytesIO(image.encoded_image_string)))
+    assert set(events.Tags()["images"]) == set(names)
+    # 8 images of 64 px, 4 a row, 2 px around each.
+    grid = pictures[names[0]]
+    assert grid.shape == (2 * 66 + 2, 4 * 66 + 2, 3)
+    assert len({grid[y : y + 64, x : x + 64].tobytes() for y in (2, 68) for x in (2, 68, 134, 200)}) == 8
+    for split in ("val", "test"):
+        metrics = read_metrics(run / "evaluations" / split)
+        (point,) = events.Scalars(f"final/{split}_auroc")
+        assert (point.step, point.value) == (step, pytest.approx(metrics.overall["auroc"]))
+        (point,) = events.Scalars(f"final/{split}_sensitivity")
+        assert point.value == pytest.approx(metrics.at_threshold["sensitivity"])
+    plugin = events.summary_metadata["_hparams_/session_start_info"].plugin_data
+    settings = HParamsPluginData.FromString(plugin.content).session_start_info.hparams
+    assert settings["model.backbone"].string_value == "mobilenet_v2_x0_35"
+    assert settings["model.lr"].number_value == 1e-3
+    assert settings["unfreezing.start_epoch"].number_value == 1
+    assert settings["data.batch_size"].number_value == 8
 
 
 def test_best_checkpoint_is_that_of_the_smallest_val_loss(run: Path) -> None:

@@ -167,7 +167,7 @@ def test_a_run_that_nobody_interrupts_is_whole(fits: Fits, undisturbed: Path) ->
     assert fit.job.restarts == 0
     assert "Resuming" not in fit.job.text
     points = curves(undisturbed)
-    assert [step for step, _ in points["val_loss"]] == [TRAIN_BATCHES * epoch - 1 for epoch in range(1, EPOCHS + 1)]
+    assert [step for step, _ in points["loss/val"]] == [TRAIN_BATCHES * epoch - 1 for epoch in range(1, EPOCHS + 1)]
     assert checkpoint(undisturbed / "checkpoints" / "last.ckpt")["global_step"] == TRAIN_BATCHES * EPOCHS
 
 

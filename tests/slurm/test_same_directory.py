@@ -82,4 +82,5 @@ def test_of_two_with_the_same_name_one_is_refused(leaves: Path, tmp_path: Path) 
     assert "same already exists" in said
     run = tmp_path / "lightning_logs" / "same"
     assert yaml.safe_load((run / "config.yaml").read_text())["seed_everything"] == winner
-    assert len(list(run.glob("events.out.tfevents.*"))) == 1
+    # Of the training, and of the evaluations after it.
+    assert len(list(run.glob("events.out.tfevents.*"))) == 2

@@ -1,0 +1,116 @@
+"""What TensorBoard shows: curves in groups, one batch of training images, and the results of the best epoch."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+from torchvision.utils import make_grid
+
+from bldml.app.messages import describe_failure, say_warning
+from bldml.app.options import flat, load_configuration
+from bldml.metrics.checked import Classes
+from bldml.run.folder import RunFolder
+from bldml.run.predictions import read_metrics, read_predictions
+from bldml.training.checkpoint import Checkpoint
+from bldml.training.recording import EpochTable
+
+# Settings that runs are compared by: whole groups, and single ones.
+GROUPS = ("model", "unfreezing", "early_stopping", "plateau", "operating_point", "data.augmentation")
+SETTINGS = ("data.batch_size", "trainer.max_epochs", "trainer.precision", "monitor", "seed_everything")
+# Metrics of an evaluation beside them.
+OVERALL, AT_THRESHOLD = ("auroc", "loss"), ("sensitivity", "specificity", "balanced_accuracy")
+IMAGES, ROW = 16, 4
+
+
+class Curves(TensorBoardLogger):
+    """TensorBoard's event files, without Lightning's hparams.yaml, which config.yaml makes redundant."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write values under the names of their groups."""
+        super().log_metrics({tag_of(name): value for name, value in metrics.items()}, step)
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write logged values to the disk."""
+        self.experiment.flush()
+
+
+def tag_of(name: str) -> str:
+    """Return the tag of a column of history.csv; TensorBoard groups tags by what is before the slash.
+
+    >>> [tag_of(name) for name in ("train_loss", "val_balanced_accuracy", "lr_head", "trainable_share")]
+    ['loss/train', 'balanced_accuracy/val', 'lr/head', 'trainable_share']
+    """
+    first, _, rest = name.partition("_")
+    return f"{rest}/{first}" if first in ("train", "val") else f"lr/{rest}" if first == "lr" else name
+
+
+class TrainingImages(Callback):
+    """Log the first images of the first training batch, as the network gets them: after augmentation."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Log them; they are uint8, (n, 3, side, side)."""
+        if trainer.global_step or batch_idx:
+            return
+        for logger in trainer.loggers:
+            if isinstance(logger, Curves) and trainer.is_global_zero:
+                grid = make_grid(batch["image"][:IMAGES].cpu(), nrow=ROW)
+                logger.experiment.add_image("training images after augmentation", grid, 0)
+
+
+def log_results(trainer: Trainer, run: RunFolder, checkpoint: Checkpoint, splits: Sequence[str]) -> None:
+    """Add confusion matrix and ROC curve of each split, settings and final metrics, if there are curves already.
+
+    They get the step of the best epoch. They are an addition, so an error becomes a warning.
+    """
+    if not any(isinstance(logger, Curves) for logger in trainer.loggers):
+        return
+    rows = [row for logger in trainer.loggers if isinstance(logger, EpochTable) for row in logger.rows]
+    step = next((int(row["step"]) for row in rows if row["epoch"] == checkpoint.epoch), 0)
+    try:
+        # Not the logger of the fit: a resumed one would drop all points after its own first step once more.
+        with SummaryWriter(str(run.path)) as writer:
+            _log_results(writer, run, checkpoint, splits, step)
+    except Exception as error:
+        say_warning(f"TensorBoard does not show the final results: {describe_failure(error)}")
+
+
+def _log_results(writer: Any, run: RunFolder, checkpoint: Checkpoint, splits: Sequence[str], step: int) -> None:
+    # Here because only figures need Matplotlib.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    from bldml.figures import plots
+
+    header = checkpoint.header
+    final: dict[str, float] = {}
+    classes = Classes(header.negative_class, header.positive_class)
+    for split in splits:
+        metrics, rows = read_metrics(run.evaluation(split)), read_predictions(run.evaluation(split) / "predictions.csv")
+        labels = [int(row.true_class == classes.positive) for row in rows]
+        counts = {name: int(metrics.at_threshold[name] or 0) for name in ("tp", "fp", "fn", "tn")}
+        figures = {"confusion": plots.confusion(counts, classes)}
+        figures["roc"] = plots.roc([(split, labels, [row.probability for row in rows])])
+        for name, figure in figures.items():
+            canvas: Any = FigureCanvasAgg(figure)  # untyped
+            canvas.draw()
+            image = np.asarray(canvas.buffer_rgba())[..., :3]
+            writer.add_image(f"{name}/{split}", image, step, dataformats="HWC")
+        known = {name: metrics.overall[name] for name in OVERALL}
+        known |= {name: metrics.at_threshold[name] for name in AT_THRESHOLD}
+        final |= {f"final/{split}_{name}": value for name, value in known.items() if value is not None}
+    settings = flat(load_configuration(run.config.read_text(encoding="utf-8")))
+    shown = {
+        key: value if isinstance(value, int | float | str) else str(value)
+        for key, value in settings.items()
+        if key in SETTINGS or key.startswith(tuple(f"{group}." for group in GROUPS))
+    }
+    for part in hparams(shown, final):  # type: ignore[no-untyped-call]
+        writer.file_writer.add_summary(part)
+    for name, value in final.items():
+        writer.add_scalar(name, value, step)
