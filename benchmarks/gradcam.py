@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bldml.app.explain import find_masks
+from bldml.app.explain.command import find_masks
 from bldml.dataset.folders import read_unlabelled
 from bldml.dataset.images import load_rgb
 from bldml.inference import attention, load_weights, predict_with_map, read_mask

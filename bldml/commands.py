@@ -75,6 +75,9 @@ def explain(
     photographs: Path,
     output: Path = Path("cams"),
     masks: Path | None = None,
+    unreadable: Literal["error", "exclude"] = "error",
+    format: Literal["png", "jpeg"] = "png",
+    size: int | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> None:
     """Draw Grad-CAM heat maps for a folder of photographs.
@@ -82,13 +85,23 @@ def explain(
     Args:
         ckpt_path: Checkpoint, or a run folder for its best one (also: --ckpt_path).
         photographs: Folder with photographs, including its subfolders, or one photograph.
-        output: Output folder (new or empty) for overlays, contact sheet and table.
+        output: Output folder for overlays, contact sheet and table (new or empty, or of this command, to resume it).
         masks: Folder of masks (black background, green leaf, red lesion) named NAME_mask.png or NAME.png.
+        unreadable: Stop at photographs that cannot be read (error), or leave them out (exclude).
+        format: Format of the images.
+        size: Longer side of the images in pixels; null keeps that of the photograph.
         device: Device to compute on; auto uses a GPU if there is one.
     """
-    from bldml.app.explain import explain_folder
+    from bldml.app.explain.command import explain_folder
+    from bldml.app.explain.output import ImageFormat
 
-    explain_folder(ckpt_path, photographs, output, masks, device)
+    try:
+        explain_folder(
+            ckpt_path, photographs, output, ImageFormat(format, size), masks, device,
+            exclude_unreadable=unreadable == "exclude",
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; run the same command again to resume") from None
 
 
 def split(

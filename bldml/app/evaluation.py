@@ -18,7 +18,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer
 
 from bldml.app.evaluation_record import columns_of, complete_metrics, enter_in_ledger, provenance_of
-from bldml.app.explain import draw_images, remove_pictures
+from bldml.app.explain.pictures import draw_images, remove_pictures
 from bldml.app.messages import (
     describe_failure,
     device_name,

@@ -252,6 +252,8 @@ def plain_help() -> "type[HelpFormatter]":
     class Formatter(jsonargparse.DefaultHelpFormatter):
         def _get_type_str(self, action: "Action") -> str | None:
             text = super()._get_type_str(action)
+            if text and text.startswith("Literal["):  # the choices stand beside the option
+                return None
             return text and text.replace("<class 'Path'>", "PATH").replace("Path |", "PATH |")
 
     return Formatter

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bldml.app import evaluation
-from bldml.app import explain as reporting
+from bldml.app.explain import pictures as reporting
 from bldml.dataset.images import load_rgb
 from bldml.dataset.samples import Sample
 from bldml.dataset.synthetic.leaves import write_leaves

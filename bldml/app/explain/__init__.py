@@ -1,0 +1,1 @@
+"""Grad-CAM images: the command explain, and images of errors for a report."""
