@@ -22,6 +22,8 @@ WAYS: dict[str, list[str]] = {
     "bldml --help": ["-m", "bldml", "--help"],
     **{f"bldml {name} --help": ["-m", "bldml", name, "--help"] for name in COMMANDS},
     "bldml fit --help": ["-m", "bldml", "fit", "--help"],
+    "bldml fit --help=all": ["-m", "bldml", "fit", "--help=all"],
+    "bldml predict --help=all": ["-m", "bldml", "predict", "--help=all"],
 }
 
 

@@ -46,8 +46,11 @@ def test_help_of_each_command_shows_no_object_of_python(name: str, bldml: Bldml)
         assert "type: PATH" in text
         assert "Path" not in text
     if name in VERBS:
-        options = ("--data.root", "--model.backbone", "--trainer.max_epochs", "--early_stopping.patience")
-        assert [option for option in (*options, "Name of the positive class") if option not in text] == []
+        of_fit = ("--model.backbone", "--trainer.max_epochs", "--early_stopping.patience", "--run_name", "--card.site")
+        shown = [option in text for option in of_fit]
+        assert shown == [name == "fit"] * len(of_fit)
+        assert "--data.root" in text
+        assert ("Name of the positive class" in text) == (name != "predict")
 
 
 def test_print_config_is_commented_and_can_be_used(bldml: Bldml, leaves: Path) -> None:

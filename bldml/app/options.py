@@ -3,7 +3,7 @@
 import os
 import secrets
 import sys
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -23,6 +23,7 @@ from bldml.app.allowed import refusal
 from bldml.errors import ConfigError
 from bldml.io.arguments import explain_mistake
 from bldml.io.documents import load_yaml
+from bldml.io.grammar import pattern
 from bldml.io.hints import nearest_option
 from bldml.metrics.operating_point import ThresholdCriterion
 from bldml.metrics.registry import METRICS, canonical, shown_in
@@ -37,7 +38,7 @@ from bldml.training.lightning_internals import (
     type_of_option,
 )
 
-GROUPS = ("model", "data", "trainer", "unfreezing", "early_stopping", "plateau")
+GROUPS = ("model", "data", "trainer", "unfreezing", "early_stopping", "plateau", "operating_point", "card")
 MONITORED = ("early_stopping", "plateau")
 # The metrics that can be monitored: the validation loss and every metric in the history.
 MONITORS = ("val_loss", *(f"val_{metric.name}" for metric in shown_in("history")))
@@ -125,6 +126,18 @@ OPTIONS_OF_EVALUATIONS = {
     "output": (Path | None, None,
         "Output folder; null: evaluations/<name> in the checkpoint's run folder, or beside the checkpoint."),
 }  # fmt: skip
+USED_OF_TRAINER = (
+    "accelerator",
+    "precision",
+    "enable_progress_bar",
+    "callbacks",
+    "deterministic",
+    "benchmark",
+    "profiler",
+)
+UNUSED_BY_PREDICT = (
+    "manifest", "fold", "positive_class", "class_aliases", "val_fraction", "test_fraction", "on_leak",
+)  # fmt: skip
 
 
 def add_arguments(parser: LightningArgumentParser, verb: str) -> None:
@@ -143,6 +156,21 @@ def add_arguments(parser: LightningArgumentParser, verb: str) -> None:
     for key in ("model.seed", "data.seed"):
         parser.link_arguments("seed_everything", key, compute_fn=int)
     parser.link_arguments(("model.backbone", "model.image_size"), "data.image_size", compute_fn=image_size_of)
+    parser.usage = pattern(verb)
+    for action in actions_of(parser):
+        if verb != "fit" and _is_of_fit(action.dest, verb):
+            action.help = SUPPRESS
+
+
+def _is_of_fit(key: str, verb: str) -> bool:
+    """Return whether an evaluation accepts an option but does not use it: one configuration fits all commands."""
+    group, _, name = key.rpartition(".")
+    if group == "trainer":
+        return name not in USED_OF_TRAINER and name != f"limit_{verb.replace('validate', 'val')}_batches"
+    if group == "data":
+        return name == "augmentation" or (verb == "predict" and name in UNUSED_BY_PREDICT)
+    whole = ("data", "trainer", "config", "help", "print_config", "seed_everything", "report", *OPTIONS_OF_EVALUATIONS)
+    return bool(group) or name not in whole or (verb == "predict" and name in ("report", "site"))
 
 
 def without(config: Namespace, key: str) -> Namespace:

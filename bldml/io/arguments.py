@@ -81,7 +81,7 @@ def _wrong_value(message: str, options: Sequence[str]) -> str:
         return ""
     # A group of settings has a parser of its own, whose sentence is part of this message.
     if inner := re.search(
-        r"- (Unknown option )?--(\S+?)(\.| must be .+?)( Did you mean --(\S+))?$", message, re.MULTILINE
+        r"- (Unknown option )?--(\S+?)(\.| must be .+?)( Did you mean --(.+))?$", message, re.MULTILINE
     ):
         near = f" Did you mean --{keys[0]}.{inner[5]}" if inner[5] else ""
         return f"{inner[1] or ''}--{keys[0]}.{inner[2]}{inner[3]}{near}"
@@ -99,6 +99,8 @@ def _wrong_value(message: str, options: Sequence[str]) -> str:
         elif kind in _TYPES:
             expected += _TYPES[kind].split(", ")
     expected += [text for rule, text in _RULES.items() if body.endswith(f"restriction {rule}")]
+    expected += ["a path"] if "Not of type Path" in body else []
+    expected += [_CLASS] if "Not a valid subclass of" in body else []
     if "Unable to load config" in body:
         expected.append(_CLASS)
     if not expected or value is None:

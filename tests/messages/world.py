@@ -30,6 +30,10 @@ CONFIGS = {
     "goals": "operating_point: {sensitivity: 0.9, specificity: 0.9}",
     "assurance": "operating_point: {assurance: 0.9}",
     "certain": "operating_point: {sensitivity: 1.0, assurance: 0.9}",
+    "point": "operating_point: 0.9",
+    "path": "data: {root: [data]}",
+    "callbacks": "trainer: {callbacks: [3]}",
+    "other-program": "epochs: 3",
     "overfit": "trainer: {overfit_batches: 1}",
 }
 TABLES = {
