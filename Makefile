@@ -17,7 +17,7 @@ RUN := demo_$(shell date +%Y%m%d-%H%M%S)
 
 # All targets share one environment and one set of caches, so `make -j` runs them one after the other.
 .NOTPARALLEL:
-.PHONY: help install demo test check quick coverage lint test-lowest format docs clean
+.PHONY: help install demo test check quick coverage lint test-lowest format docs screens clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -60,6 +60,9 @@ format: $(STAMP) ## Format the code and fix what ruff can fix
 docs: $(STAMP) ## Build the documentation into site/; a broken link is an error
 	$(BIN)/python -m pip install -q -e '.[docs]' -c $(CONSTRAINTS)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site
+
+screens: $(STAMP) ## Pictures of all pages in screens/, of drawn leaves; needs Chromium
+	$(BIN)/python -m tests.browser.screens screens
 
 clean: ## Remove caches and build output; runs, data and .venv stay
 	rm -rf build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -88,6 +88,11 @@ class Browser:
         """Run a script in the page and return its value."""
         return self.driver.execute_script(script, *arguments)
 
+    def seen(self, width: int, height: int) -> bytes:
+        """The part of the page that a window of this size shows, as PNG."""
+        self._size(width, height)
+        return base64.b64decode(self._tell("Page.captureScreenshot")["data"])
+
     def screenshot(self, file: Path, width: int) -> None:
         """Keep a picture of the whole page."""
         height = int(self.run("return document.documentElement.scrollHeight"))

@@ -3,13 +3,12 @@
     python -m tests.browser.screens screens                       # of drawn leaves: audit, report, comparison
     python -m tests.browser.screens screens --run RUN --audit FOLDER --readme docs/pictures
 
-The first form draws leaves, audits them, trains two small networks and compares them, in screens/work. Each page is taken
-at 1280 and 390 px: its first screen, and as a whole. With `--readme` the first screen of the report, the errors and the
-findings of the audit are also written as small pictures.
+The first form draws leaves, audits them, trains two small networks and compares them, in screens/work. Each page is
+taken at 1280 and 390 px: its first screen, and as a whole. With `--readme` the first screen of the report, the errors
+and the findings of the audit are also written as small pictures.
 """
 
 import argparse
-import base64
 import io
 import subprocess
 import sys
@@ -23,8 +22,8 @@ from tests.support import REPOSITORY
 
 SCREENS = {1280: 800, 390: 844}  # width: height, in CSS pixels
 README_WIDTH = 640  # pixels
-# What of which page is shown in the README: name, page, element to begin at (none: the top), height in CSS pixels.
-README = (("audit", "audit", "", 800), ("errors", "report", "figure, .gallery", 620), ("report", "report", "", 800))
+# What the README shows of which page: name, page, whether it begins at the first pictures of photographs.
+README = (("audit", "audit", False), ("errors", "report", True), ("report", "report", False))
 
 
 def main() -> None:
@@ -60,13 +59,13 @@ def main() -> None:
 def drawn(work: Path) -> dict[str, Path]:
     """Return the pages of a set of drawn leaves, by name; made with the real commands."""
     data, logs = work / "data", work / "lightning_logs"
-    commands = [
+    fit = ["fit", "--config", REPOSITORY / "configs/demo.yaml", "--data.root", data, "--trainer.max_epochs", "6"]
+    commands: list[list[object]] = [
         ["demo", data, "--images_per_class", "120"],
         ["audit", data, "--output", work / "audit", "--positive_class", "BLD"],
         *(
-            ["fit", "--config", REPOSITORY / "configs/demo.yaml", "--data.root", data, "--trainer.default_root_dir", work]
-            + ["--run_name", f"seed_{seed}", "--seed_everything", str(seed), "--trainer.max_epochs", "6"]
-            for seed in (1, 2)
+            [*fit, "--trainer.default_root_dir", work, "--run_name", f"seed_{n}", "--seed_everything", n]
+            for n in (1, 2)
         ),
         ["compare", logs / "seed_1", logs / "seed_2", "--output", work / "comparison"],
     ]
@@ -82,12 +81,11 @@ def drawn(work: Path) -> dict[str, Path]:
 def for_readme(browser: Browser, pages: dict[str, Path], folder: Path) -> None:
     """Write the three pictures of the README, small."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, page, start, height in README:
+    for name, page, at_photographs in README:
         browser.open(pages[page], 1280, unfold=False)
-        if start:
-            script = "document.querySelector('.gallery').previousElementSibling.scrollIntoView()"
-            browser.run(script)
-        image = Image.open(io.BytesIO(browser.seen(1280, height))).convert("RGB")
+        if at_photographs:
+            browser.run("document.querySelector('.gallery').previousElementSibling.scrollIntoView()")
+        image = Image.open(io.BytesIO(browser.seen(1280, 800))).convert("RGB")
         image = image.resize((README_WIDTH, round(image.height * README_WIDTH / image.width)), Image.Resampling.LANCZOS)
         image.save(folder / f"{name}.webp", quality=82, method=6)
 
