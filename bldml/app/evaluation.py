@@ -120,11 +120,11 @@ def _say_results(run: RunFolder, splits: Sequence[str]) -> None:
     """Print where the results of a fit are, how large they are, and what to run next."""
     size = shown_size(sum(file.lstat().st_size for file in run.path.rglob("*") if file.is_file()))
     sys.stdout.write(f"\nResults: {show_path(run.path)} ({size})\nBest checkpoint: {show_path(run.best_checkpoint)}\n")
-    others = "" if "test" in splits else f"  python -m bldml test --ckpt_path {shell_word(run.best_checkpoint)}\n"
+    own = "" if "test" in splits else f"  python -m bldml test {shell_word(run.path)}\n"
     sys.stdout.write(
-        f"Next:\n{others}"
-        f"  python -m bldml test --ckpt_path {shell_word(run.best_checkpoint)} --data.root OTHER_FOLDER\n"
-        f"  python -m bldml predict --ckpt_path {shell_word(run.best_checkpoint)} --data.root FOLDER\n"
+        f"Next:\n{own}"
+        f"  python -m bldml test {shell_word(run.path)} OTHER_FOLDER\n"
+        f"  python -m bldml predict {shell_word(run.path)} PHOTOGRAPHS\n"
         f"  tensorboard --logdir {shell_word(run.path)}\n"
     )
 

@@ -44,9 +44,11 @@ def report_data(data: PreparedData, fold: int | None = None) -> None:
     """Print the numbers of photographs, and what was excluded."""
     collection = data.collection
     counts = "; ".join(
+        # `predict` is no split of the photographs.
         f"{split} {sum(count.values())} ({', '.join(f'{n} {name}' for name, n in sorted(count.items()) if name)})"
         for split, count in collection.counts().items()
-    ).replace(" ()", "")
+    )
+    counts = counts.replace(" ()", "").removeprefix("predict ")
     rank_zero_info(f"Photographs in {show_path(collection.root)}: {counts}. Positive class: {data.positive_class}.")
     for split, count in collection.counts().items():
         few = [f"{number} {name}" for name, number in sorted(count.items()) if name and number < FEW]

@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -24,21 +25,25 @@ from tests.support import REPOSITORY, THREE_LAYERS, Bldml
 LINE = re.compile(r"(\d+)/(\d+) +([\d.]+) +([\d.]+) +([\d.]+) +(\S+) +(head|\d stages?|\d blocks?) +([\d.]*) ?(\*?)")
 
 
-def terminal(folder: Path, *arguments: str) -> str:
-    """Run a command in a terminal of 150 columns; return all that it wrote."""
+def terminal(folder: Path, *arguments: str, interrupt_at: str | None = None) -> str:
+    """Run a command in a terminal of 150 columns; return all that it wrote. Ctrl-C is typed when a text appears."""
+    expected = 0
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 150, 0, 0))
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, "-m", "tests.three_layers", *arguments]
     process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=folder, env=environment)
     os.close(theirs)
-    parts = []
+    written = b""
     with suppress(OSError):  # the terminal has no other end any more
         while part := os.read(ours, 65536):
-            parts.append(part)
+            written += part
+            if interrupt_at is not None and interrupt_at.encode() in written:
+                process.send_signal(signal.SIGINT)
+                interrupt_at, expected = None, 128 + signal.SIGINT
     os.close(ours)
-    text = b"".join(parts).decode()
-    assert process.wait(120) == 0, text
+    text = written.decode()
+    assert process.wait(120) == expected, text
     return text
 
 
@@ -85,6 +90,14 @@ def test_the_lines_of_epochs_stay_and_no_text_is_torn(leaves: Path, tmp_path: Pa
     assert place == sorted(place)
 
 
+def test_an_interruption_leaves_no_bar(leaves: Path, tmp_path: Path) -> None:
+    options = ["--run_name=r", f"--data.root={leaves}", "--trainer.max_epochs=500", "--early_stopping.patience=500"]
+    shown = screen(terminal(tmp_path, "fit", *THREE_LAYERS, *options, interrupt_at="  1/499  "))
+    assert not [line for line in shown if "it/s" in line or "%|" in line], "\n".join(shown)
+    assert [line for line in shown if re.fullmatch(r"Saved .*last\.ckpt \(epoch \d+, \d+ steps\)\.", line)]
+    assert "Resume:" in shown
+
+
 def test_the_end_says_why_and_what_is_next(leaves: Path, bldml: Bldml) -> None:
     options = ("--run_name=r", f"--data.root={leaves}", "--trainer.max_epochs=9", "--early_stopping.patience=1")
     # The rate is so low that nothing improves beyond this difference.
@@ -93,7 +106,8 @@ def test_the_end_says_why_and_what_is_next(leaves: Path, bldml: Bldml) -> None:
     end = "early stopping, val_loss has not improved for 1 validation (early_stopping.patience)."
     assert re.search(r"Training ended after \d epochs? \(.*\): " + re.escape(end), outcome.err)
     assert re.search(r"Best epoch: \d, val_loss \d\.\d{4}\.", outcome.err)
-    for command in ("bldml test --ckpt_path", "bldml predict --ckpt_path", "tensorboard --logdir"):
+    run = Path("lightning_logs/r").absolute()
+    for command in (f"bldml test {run} ", f"bldml predict {run} ", f"tensorboard --logdir {run}\n"):
         assert command in outcome.out
     assert re.search(r"Results: .*lightning_logs/r \(\d+ MiB\)", outcome.out)
     assert Path("lightning_logs/r/log.txt").read_text() in outcome.err.replace("INFO: ", "")

@@ -33,6 +33,15 @@ class LeafProgressBar(TQDMProgressBar):
 
     words = "Evaluating"
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: list[Tqdm] = []
+
+    def on_exception(self, *_: Any) -> None:
+        """Remove the bars that are open, as an interruption leaves them."""
+        while self._lines:
+            self._lines.pop().close()
+
     @property
     def validation_description(self) -> str:
         """Words for the bar of a validation, within a fit or alone."""
@@ -60,10 +69,12 @@ class LeafProgressBar(TQDMProgressBar):
     init_predict_tqdm = init_test_tqdm
 
     def _line(self, words: str, position: int = 0) -> Tqdm:
-        return _Line(
+        line = _Line(
             desc=words, position=position, disable=self.is_disabled, leave=False, dynamic_ncols=True, file=sys.stderr,
             smoothing=0, bar_format=self.BAR_FORMAT,
         )  # fmt: skip
+        self._lines = [*(line for line in self._lines if not line.disable), line]
+        return line
 
 
 @contextmanager
