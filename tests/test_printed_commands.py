@@ -4,11 +4,12 @@ import ast
 import html
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.support import REPOSITORY, Bldml
+from tests.support import REPOSITORY, THREE_LAYERS, Bldml
 
 VERBS = ("fit", "validate", "test", "predict", "compare", "report", "demo", "prefetch", "explain", "split", "audit")
 COMMAND = re.compile(r"(?:python -m bldml|(?<![\w./])bldml) ([A-Za-z]+)([^\n`#]*?)(?=\bbldml\b|[\n`#]|[.,;] |$)")
@@ -111,8 +112,24 @@ def test_what_a_report_names_can_be_typed(run: Path, bldml: Bldml, monkeypatch: 
     page = html.unescape(re.sub(r"<[^>]+>", "", (run / "report.html").read_text(encoding="utf-8")))
     found = set(re.findall(r"python -m bldml (?:fit|report)[^\n]*", page))
     assert len(found) >= 2
-    monkeypatch.chdir(run)
     for text in found:
+        monkeypatch.chdir(run if " report " in text else run.parents[1])
         arguments = shlex.split(text.partition("; ")[0].rstrip("."))[3:]
         outcome = bldml(*arguments, *(["--print_config"] if arguments[0] == "fit" else []))
         assert outcome.code == 0, outcome.err
+
+
+@pytest.mark.slow
+def test_the_training_of_a_report_can_be_repeated(leaves: Path, bldml: Bldml) -> None:
+    """In the folder that the page names, as it is typed there; the same photographs in the same splits."""
+    shutil.copytree(leaves, "leaves")
+    first = bldml("fit", *THREE_LAYERS[:-1], "--data.root=leaves", "--trainer.max_epochs=1", "--run_name=first run")
+    assert first.code == 0, first.err
+    page = Path("lightning_logs/first run/report.html").read_text(encoding="utf-8")
+    named = "in the folder in which the training was started"
+    text = html.unescape(page.partition(named)[2].partition("<code>")[2].partition("</code>")[0])
+    again = bldml(*shlex.split(text)[3:])
+    assert again.code == 0, again.err
+    folders = [Path("lightning_logs") / name for name in ("first run", "NEW_NAME")]
+    for file in ("splits.csv", "evaluations/test/predictions.csv"):
+        assert len({(folder / file).read_bytes() for folder in folders}) == 1

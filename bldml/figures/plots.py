@@ -21,7 +21,7 @@ from bldml.metrics.estimates import Estimate
 from bldml.metrics.metric import Scored
 from bldml.metrics.operating_point import precision_recall_points, roc_points
 from bldml.metrics.proportions import predictive_values
-from bldml.metrics.scores import reliability
+from bldml.metrics.scores import net_benefit, reliability
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -223,6 +223,56 @@ def predictive_value_curves(sensitivity: Estimate, specificity: Estimate, preval
     if prevalence >= 0.001:
         axes.axvline(100 * prevalence, ls=":", lw=1.2, color=INK, label=f"this set: {100 * prevalence:.1f} %")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=1)
+    return figure
+
+
+@styled()
+def decision_curve(labels: ArrayLike, probabilities: ArrayLike, threshold: float) -> "Figure":
+    """Draw the net benefit of the classifier, of treating all and of treating none, over the threshold probability.
+
+    Vickers and Elkin (2006). A line marks `threshold`, that of the operating point.
+
+    Raises:
+        RunError: The threshold is not in [0, 1].
+    """
+    _check_probability(threshold, "threshold")
+    label, probability = checked_probabilities(labels, probabilities)
+    figure = new_figure(3.6)
+    axes = figure.subplots()
+    axes.set(xlim=(-MARGIN, 1 + MARGIN), xlabel="Threshold probability", ylabel="Net benefit (per photograph)")
+    at = np.linspace(0.01, 0.99, 99)
+    model, all_treated = (net_benefit(label, values, at) for values in (probability, np.ones(label.size)))
+    if model is None or all_treated is None or label.min() == label.max():
+        write_message(axes, "Not estimable: both classes are needed")
+        return figure
+    axes.plot(at, model, "-", color=COLOURS[0], label="classifier")
+    axes.plot(at, all_treated, "--", color=COLOURS[1], label="treat all")
+    axes.axhline(0, ls=":", color=INK, lw=1.2, label="treat none")
+    axes.axvline(threshold, ls="-.", color=INK, lw=1.2, label=f"operating point {threshold:.3g}")
+    top = float(label.mean())
+    axes.set_ylim(-0.15 * top, 1.05 * top)  # the curves may fall to minus infinity
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=4, columnspacing=1)
+    return figure
+
+
+@styled()
+def forest(rows: Sequence[tuple[str, Estimate, Estimate]]) -> "Figure":
+    """Draw sensitivity and specificity of each (name, sensitivity, specificity), with 95 % intervals, the first on top.
+
+    One that is not estimable is left out.
+    """
+    figure = new_figure(1.1 + 0.28 * max(1, len(rows)))
+    panels = figure.subplots(1, 2, sharey=True)
+    places = np.arange(len(rows), dtype=np.float64)
+    rates = ("Sensitivity", [one for _, one, _ in rows]), ("Specificity", [one for _, _, one in rows])
+    for axes, (name, estimates), colour in zip(panels, rates, COLOURS[:2], strict=True):
+        known = [(y, *one.numbers) for y, one in zip(places, estimates, strict=True) if one.numbers]
+        if known:
+            y, low, value, high = np.array(known).T
+            errors = np.maximum(0, [value - low, high - value])
+            axes.errorbar(value, y, xerr=errors, fmt="o", ms=4, lw=1.2, capsize=2, color=colour)
+        axes.set(xlim=(-MARGIN, 1 + MARGIN), ylim=(len(rows) - 0.5, -0.5), xlabel=name)
+    panels[0].set_yticks(places, [label_of(name) for name, _, _ in rows])
     return figure
 
 

@@ -101,6 +101,26 @@ def brier_skill(labels: ArrayLike, probabilities: ArrayLike) -> float | None:
     return 1 - score / float(label.mean() * (1 - label.mean()))
 
 
+def net_benefit(labels: ArrayLike, probabilities: ArrayLike, thresholds: ArrayLike) -> Floats | None:
+    """Return the net benefit at each threshold below 1, (m,); None without photographs.
+
+    Proportion of true positives, minus that of false positives times t / (1 - t), of all photographs, if those of a
+    probability of at least t are treated (Vickers and Elkin 2006). That of treating all is its value where all
+    probabilities are 1; of treating none, 0.
+
+    >>> net_benefit([0, 1, 0, 1], [0.1, 0.4, 0.6, 0.8], [0.5, 0.75]).tolist()
+    [0.0, 0.25]
+    """
+    label, probability = checked_probabilities(labels, probabilities)
+    threshold = np.asarray(thresholds, dtype=np.float64)
+    if not label.size:
+        return None
+    positives, negatives = np.sort(probability[label == 1]), np.sort(probability[label == 0])
+    tp, fp = (of_class.size - np.searchsorted(of_class, threshold) for of_class in (positives, negatives))
+    benefit: Floats = (tp - fp * threshold / (1 - threshold)) / label.size
+    return benefit
+
+
 class Bin(NamedTuple):
     """Photographs in one bin: their number, their mean probability, and their proportion of positives."""
 

@@ -1,6 +1,6 @@
 """Draw the figures of a report: each once, as SVG for the page and as files for a paper."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,9 +12,13 @@ from bldml.metrics.checked import Classes
 from bldml.report.evaluation_tables import best_epoch
 from bldml.report.tables import precise_number
 from bldml.run.reader import Evaluation, RunData
+from bldml.run.subgroups import Subgroup
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+SUBGROUPS_DRAWN = 30
 
 
 class ReportFigure(NamedTuple):
@@ -94,6 +98,14 @@ def _at_operating_point(assessment: Assessment, classes: Classes) -> Iterator[tu
         f"{precise_number(assessment.threshold)}.",
     )
     yield (
+        "decision_curve",
+        "Decision curve",
+        plots.decision_curve(labels, probabilities, assessment.threshold),
+        "Net benefit if a leaf is treated where its probability is at least the threshold: true positives minus false "
+        f"alarms, one of which costs t / (1 - t) of what a missed leaf costs (Vickers and Elkin 2006). At the "
+        f"proportion of positives in this set, {number(assessment.n_positive / assessment.n)}; without intervals.",
+    )
+    yield (
         "predictive_values",
         "Predictive values by prevalence",
         plots.predictive_value_curves(at["sensitivity"], at["specificity"], assessment.n_positive / assessment.n),
@@ -130,6 +142,22 @@ def _at_every_threshold(name: str, assessment: Assessment) -> Iterator[tuple[str
         f"{number(overall['ece'].value)}; with this number of photographs, a perfectly calibrated model would show "
         f"about {number(overall['ece_expected'].value)}.",
     )
+
+
+def subgroup_figure(subgroups: Sequence[Subgroup], folder: Path) -> ReportFigure | None:
+    """Draw sensitivity and specificity of the subgroups, and write them into a folder; None without any.
+
+    Raises:
+        RunError: They cannot be written.
+    """
+    if not subgroups:
+        return None
+    shown = subgroups[:SUBGROUPS_DRAWN]
+    caption = "Sensitivity and specificity of subgroups at the operating point, with 95 % intervals."
+    if len(shown) < len(subgroups):
+        caption += f" The first {len(shown)} of {len(subgroups)}; the table has all."
+    rows = [(f"{one.by}: {one.value}", one.sensitivity, one.specificity) for one in shown]
+    return _picture(plots.forest(rows), folder, "subgroups", "Subgroups", caption)
 
 
 def _picture(figure: "Figure", folder: Path, name: str, title: str, caption: str) -> ReportFigure:

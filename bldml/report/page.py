@@ -12,7 +12,7 @@ from bldml.report import claims, evaluation_tables, run_claims
 from bldml.report import photographs as report_photographs
 from bldml.report import training as report_training
 from bldml.report.evaluation_tables import Assessed
-from bldml.report.figures import evaluation_figures, training_figures
+from bldml.report.figures import evaluation_figures, subgroup_figure, training_figures
 from bldml.report.headline import SETS_SHOWN, Part, headline_parts, headline_table, read_parts, warnings
 from bldml.report.html import page_template
 from bldml.report.tables import Table, write_tables
@@ -113,7 +113,8 @@ def write_report(run: RunFolder) -> Path:
         card=read_card(data.config),
         curves=training_figures(data, run.path / "figures" / "run"),
         commands=report_training.commands(data),
-        again=report_training.commands_again(),
+        again=report_training.command_to_train_again(data),
+        methods=report_training.methods(data, shown[0] if shown else None),
     )
     path = run.path / "report.html"
     write_atomically(path, page)
@@ -123,12 +124,16 @@ def write_report(run: RunFolder) -> Path:
 def _section(data: RunData, part: Part, budget: PictureBudget) -> dict[str, Any]:
     """Return what the page shows of one evaluation."""
     evaluation, assessment, evidence, baselines = part
+    subgroups, folder = subgroups_of(data, evaluation), data.run.path / "figures"
+    figures = evaluation_figures(evaluation, assessment, data.classes, folder)
+    if forest := subgroup_figure(subgroups, folder / evaluation.name):
+        figures.append(forest)
     tables = [
         evaluation_tables.confusion_table(assessment, data.classes),
         evaluation_tables.threshold_metrics_table(assessment),
         evaluation_tables.probability_metrics_table(assessment, evaluation.point),
         evaluation_tables.predictive_values_table(assessment),
-        evaluation_tables.subgroups_table(subgroups_of(data, evaluation)),
+        evaluation_tables.subgroups_table(subgroups),
         evaluation_tables.groups_table(assessment, evaluation),
     ]
     if baselines:
@@ -151,7 +156,7 @@ def _section(data: RunData, part: Part, budget: PictureBudget) -> dict[str, Any]
         "at_chance": claims.at_chance(assessment.overall["auroc"]),
         "differences": report_photographs.difference_sentences(data, evaluation),
         "tables": [table for table in tables if table],
-        "figures": evaluation_figures(evaluation, assessment, data.classes, data.run.path / "figures"),
+        "figures": figures,
         "limits": evaluation_tables.limits_without_errors(assessment),
         "gallery": gallery,
         "original": {path: plain(name) for path, name in original.items()},

@@ -2,21 +2,26 @@
 
 import re
 import shlex
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import PurePath
 
-from bldml.io.text import number, plain
+from bldml.io.text import counted, number, plain
 from bldml.metrics.estimates import Interval
 from bldml.metrics.operating_point import TEMPERATURE_RANGE, choose_threshold, temperature_interval
 from bldml.metrics.resampling import bootstrap
-from bldml.report.claims import minimum
+from bldml.report.claims import caution, minimum, sampling, units
 from bldml.report.evaluation_tables import best_epoch
 from bldml.report.figures import unfreeze_epochs
-from bldml.report.tables import Entry, Shown, Table, count, duration, precise_number, text_table
+from bldml.report.headline import Part
+from bldml.report.tables import Entry, Shown, Table, count, duration, interval_text, precise_number, text_table
 from bldml.run.evidence import effect_of, evidence_of, threshold_again
 from bldml.run.files import text_at
 from bldml.run.ledger import LedgerEntry, looks_at
+from bldml.run.provenance import ROLES
 from bldml.run.reader import Evaluation, RunData
 
+UNKNOWN = "not recorded"
 MISSING = Entry("Not stated", look="missing")
 SETTINGS = (
     ("Backbone", "model", "backbone"),
@@ -66,7 +71,7 @@ def settings_table(data: RunData) -> Table:
 
 def _setting(data: RunData, keys: Sequence[str]) -> str | Entry:
     """Return the text of a setting, marked as a default where it is recorded which settings were stated."""
-    shown = data.setting(*keys) or _default(data, keys)
+    shown = _without_folders(data.setting(*keys)) or _default(data, keys)
     if data.stated is None or ".".join(keys) in data.stated or not isinstance(shown, str) or "default" in shown:
         return shown
     return f"{shown} (default)"
@@ -212,15 +217,61 @@ def commands(data: RunData) -> list[tuple[str, str]]:
     ]
 
 
-def commands_again() -> list[tuple[str, str]]:
-    """Return (title, command) of what to run in the folder of the run to repeat it."""
-    return [
-        ("To repeat the training", "python -m bldml fit --config config.yaml --run_name NEW_NAME"),
-        ("To rewrite this report, in the run folder", "python -m bldml report ."),
-    ]
+def command_to_train_again(data: RunData) -> str:
+    """Return the command that trains again, for the folder in which the training was started.
+
+    The run folder lies in its log folder, whose name is that of the disk, unless the run was moved.
+    """
+    logs = PurePath(data.setting("trainer", "default_root_dir"), data.run.path.resolve().parent.name)
+    config = PurePath("RUN_FOLDER") if logs.is_absolute() else logs / data.run.path.resolve().name
+    words = ("--config", str(config / "config.yaml"), "--run_name", "NEW_NAME")
+    return plain(f"python -m bldml fit {shlex.join(words)}")
+
+
+def methods(data: RunData, first: Part | None) -> str:
+    """Return a paragraph for a paper from what the run recorded; `first` is the set whose result it gives."""
+
+    def fact(*keys: str) -> str:
+        return plain(_without_folders(data.setting(*keys))) or UNKNOWN
+
+    count_of = Counter(row["split"] for row in data.splits)
+    sizes = ", ".join(f"{count_of[split]:,} {split}" for split in ROLES if count_of[split]) or UNKNOWN
+    versions = (text_at(data.environment, "versions", name) or f"({UNKNOWN})" for name in ("bldml", "torch"))
+    best, criterion = best_epoch(data), data.criterion if data.config.get("operating_point") else None
+    text = (
+        f"A classifier of {plain(data.classes.positive)} (positive class) and {plain(data.classes.negative)} was "
+        "trained with bldml {} and PyTorch {}. ".format(*map(plain, versions))
+        + f"Photographs: {sizes}. Backbone: {fact('model', 'backbone')}; initial weights: {fact('model', 'weights')}; "
+        f"learning rate: {fact('model', 'lr')}; batch size: {fact('data', 'batch_size')}; maximum epochs: "
+        f"{fact('trainer', 'max_epochs')}; random seed: "
+        f"{text_at(data.environment, 'seed') or fact('seed_everything')}. Best epoch (counted from 0): "
+        f"{UNKNOWN if best is None else best}, by {fact('monitor')}. Threshold criterion: {criterion or UNKNOWN}."
+    )
+    if first is None:
+        return f"{text} No evaluation is recorded."
+    point, assessment = first.evaluation.point, first.assessment
+    rates = {name: assessment.at_threshold[name] for name in ("sensitivity", "specificity")}
+    found = (rates | {"AUROC": assessment.overall["auroc"]}).items()
+    values = ", ".join(
+        f"{name} {number(one.value)} {interval_text(one)}".rstrip()
+        + (f" ({one.interval.method})" if one.interval else "")
+        for name, one in found
+    )
+    return (
+        f"{text} On {counted(assessment.n, 'photograph')}{units(first.evidence)} of the set {first.title}, at the "
+        f"threshold {precise_number(point.threshold)} and the temperature {number(point.temperature)}, 95 % intervals "
+        f"in brackets: {values}. {sampling(first.evidence)} {caution(first.evidence)}".rstrip()
+    )
 
 
 def _command(words: Sequence[object]) -> str:
-    """Return a command without the absolute paths of the machine: of these, only the last part remains."""
-    own = (re.sub(r"(^|=)/\S*/(?=[^/])", r"\1…/", str(word)) for word in words[1:])
-    return " ".join(["python -m bldml", *map(shlex.quote, own)])
+    return " ".join(["python -m bldml", *(shlex.quote(_without_folders(str(word))) for word in words[1:])])
+
+
+def _without_folders(text: str) -> str:
+    """Return a setting or an option of which an absolute path shows its last part only, because pages are passed on.
+
+    >>> _without_folders("--data.root=/home/me/leaves"), _without_folders("data/leaves")
+    ('--data.root=…/leaves', 'data/leaves')
+    """
+    return re.sub(r"(^|=)/.*/(?=[^/])", r"\1…/", text)

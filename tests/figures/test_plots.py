@@ -58,6 +58,8 @@ DRAW: dict[str, Callable[[], Figure]] = {
     "precision_recall": lambda: plots.precision_recall([("a", LABELS, PROBABILITIES)]),
     "calibration": lambda: plots.calibration(LABELS, PROBABILITIES),
     "probabilities": lambda: plots.probabilities(LABELS, PROBABILITIES, 0.4, NAMES),
+    "decision_curve": lambda: plots.decision_curve(LABELS, PROBABILITIES, 0.4),
+    "forest": lambda: plots.forest([("camera: a", Estimate(0.9, Interval(0.8, 0.95, "Wilson")), Estimate(None))]),
     "confusion": lambda: plots.confusion({"tp": 45, "fp": 4, "fn": 0, "tn": 67}, NAMES),
     "predictive_values": lambda: plots.predictive_value_curves(
         Estimate(1.0, Interval(0.92, 1, "Wilson")), Estimate(0.94, Interval(0.86, 0.98, "Wilson")), 0.39
@@ -174,6 +176,33 @@ def test_roc_marks_the_operating_point_with_both_intervals() -> None:
     assert sorted(across.get_segments()[0][:, 0]) == pytest.approx([0.15, 0.35])
     assert sorted(up.get_segments()[0][:, 1]) == pytest.approx([0.6, 0.9])
     assert not plots.roc([("a", LABELS, PROBABILITIES)], (Estimate(None), rates[1])).axes[0].containers
+
+
+def test_decision_curve_of_classifier_all_and_none() -> None:
+    axes = plots.decision_curve(LABELS, PROBABILITIES, 0.4).axes[0]
+    drawn = {line.get_label(): line for line in axes.lines}
+    n, share = LABELS.size, LABELS.mean()
+    for name, treated in (("classifier", PROBABILITIES), ("treat all", np.ones(n))):
+        for t, height in np.asarray(drawn[name].get_xydata(), float):
+            hits, alarms = sum((treated >= t) & (LABELS == 1)), sum((treated >= t) & (LABELS == 0))
+            assert height == pytest.approx(hits / n - alarms / n * t / (1 - t))
+    at, benefit = np.asarray(drawn["treat all"].get_xydata(), float).T
+    assert np.interp(share, at, benefit) == pytest.approx(0, abs=0.01)
+    assert drawn["treat none"].get_ydata() == [0, 0]
+    assert drawn["operating point 0.4"].get_xdata() == [0.4, 0.4]
+    assert "Not estimable" in " ".join(texts(svg(plots.decision_curve([1, 1], [0.2, 0.9], 0.4))))
+    assert "Not estimable" in " ".join(texts(svg(plots.decision_curve([], [], 0.4))))
+
+
+def test_forest_has_each_subgroup_with_its_interval() -> None:
+    known = Estimate(0.9, Interval(0.7, 0.95, "Wilson"))
+    left, right = plots.forest([("a", known, Estimate(None)), ("b", known, Estimate(0.8, known.interval))]).axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["a", "b"]
+    for axes, rows in ((left, [0, 1]), (right, [1])):
+        marker, _, (bars,) = axes.containers[0].lines  # type: ignore[attr-defined]
+        assert marker.get_ydata().tolist() == rows
+        assert [bar[:, 0].tolist() for bar in bars.get_segments()] == [pytest.approx([0.7, 0.95])] * len(rows)
+    svg(plots.forest([("a", Estimate(None), Estimate(None))]))
 
 
 # Files.
@@ -333,6 +362,7 @@ def test_nothing_to_draw_is_said() -> None:
     "draw",
     [
         lambda: plots.probabilities([0, 1], [0.1, 0.9], 1.5, NAMES),
+        lambda: plots.decision_curve([0, 1], [0.1, 0.9], 1.5),
         lambda: plots.predictive_value_curves(Estimate(0.9), Estimate(0.9), 39.0),
         lambda: plots.probabilities([0, 1], [0.1, 0.9], float("nan"), NAMES),
     ],

@@ -234,3 +234,18 @@ def test_a_perfect_model_of_116_photographs_shows_an_error_too() -> None:
     assert many is not None
     assert 0.06 < few < 0.10
     assert 0.008 < many < 0.012
+
+
+def test_net_benefit_again_by_counting() -> None:
+    """Probabilities in steps, so that many equal a threshold."""
+    generator = np.random.default_rng(3)
+    labels, probabilities = generator.integers(0, 2, 200), generator.integers(0, 21, 200) / 20
+    thresholds = np.arange(20) / 20
+    found = scores.net_benefit(labels, probabilities, thresholds)
+    assert found is not None
+    for t, benefit in zip(thresholds, found, strict=True):
+        hits = sum(1 for y, p in zip(labels, probabilities, strict=True) if p >= t and y)
+        alarms = sum(1 for y, p in zip(labels, probabilities, strict=True) if p >= t and not y)
+        assert benefit == pytest.approx(hits / 200 - alarms / 200 * t / (1 - t))
+    assert found[0] == pytest.approx(labels.mean()), "at 0 all are treated, at no cost"
+    assert scores.net_benefit([], [], [0.5]) is None

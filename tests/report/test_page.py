@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from scipy import special
 from scipy.stats import norm
 from sklearn import metrics as oracle
@@ -37,7 +38,7 @@ from bldml.run.photographs import PhotographRow, photographs_text
 from bldml.run.predictions import Prediction, read_predictions, write_metrics, write_predictions
 from tests.oracles import TOLERANCES, second_opinion
 from tests.report.pages import Page, read
-from tests.support import Bldml, mistake
+from tests.support import REPOSITORY, Bldml, mistake
 
 CONFIG = """\
 model: {backbone: resnet50, weights: imagenet, image_size: null, lr: 0.001}
@@ -425,7 +426,9 @@ def test_earlier_evaluations_are_counted(whole: RunFolder, page: Page) -> None:
 
 def test_figures_and_tables_lie_beside_it(whole: RunFolder) -> None:
     names = ("calibration", "confusion", "precision_recall", "predictive_values", "probabilities", "roc")
-    places = [f"{part}/{name}" for part in ("test", "val", "ohio_2024") for name in names] + [
+    places = [f"{part}/{name}" for part in ("test", "val", "ohio_2024") for name in (*names, "decision_curve")]
+    places += ["test/subgroups", "val/subgroups"]  # of two cameras
+    places += [
         "run/learning_loss",
         "run/learning_auroc",
     ]
@@ -436,6 +439,43 @@ def test_figures_and_tables_lie_beside_it(whole: RunFolder) -> None:
         text = (whole.path / "tables" / table).with_suffix(".tex").read_text()
         assert text.startswith(r"\begin{table}")
         assert read((whole.path / "tables" / table).with_suffix(".csv"))
+
+
+def test_how_to_cite_is_that_of_the_citation_file(page: Page) -> None:
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))
+    (paper,) = citation["references"]
+    authors = " and ".join(f"{one['family-names']}, {one['given-names']}" for one in paper["authors"])
+    first, last = paper["start"], paper["end"]
+    for text in (
+        f"title = {{{{{citation['title']}}}}}, version = {{0.1.0}}, license = {{{citation['license']}}}",
+        f"author = {{{{{citation['authors'][0]['name']}}}}}",
+        f"author = {{{authors}}}, title = {{{{{paper['title']}}}}}, journal = {{{paper['journal']}}}, "
+        f"volume = {{{paper['volume']}}}, number = {{{paper['issue']}}}, pages = {{{first}--{last}}}, "
+        f"year = {{{paper['year']}}}, doi = {{{paper['doi']}}}, note = {{{paper['notes'].rstrip('.')}}}",
+    ):
+        assert text in page.words
+
+
+def test_methods_say_what_the_run_recorded(tmp_path: Path, page: Page, bare: None) -> None:
+    def paragraph(page: Page) -> str:
+        return page.words.partition("Methods paragraph to copy")[2].partition("How to cite")[0]
+
+    for text in (
+        "A classifier of BLD (positive class) and No_BLD was trained with bldml 0.1.0 and PyTorch 2.10. Photographs: "
+        "60 train, 60 val, 80 test. Backbone: resnet50; initial weights: imagenet; learning rate: 0.001; batch size: "
+        "16; maximum epochs: not recorded; random seed: 7. Best epoch (counted from 0): 2, by val_loss. Threshold "
+        "criterion: highest F1. On 80 photographs from 20 groups of the set test, at the threshold 0.400 and the "
+        "temperature 1.500, 95 % intervals in brackets: sensitivity",
+        "(beta-binomial, 10 units)",
+        "The photographs of one given group count as one sampling unit (20 groups).",
+    ):
+        assert text in paragraph(page), paragraph(page)
+    (tmp_path / "config.yaml").write_text("data: {positive_class: BLD}\nmodel: {weights: /home/me/my weights.pth}\n")
+    empty = Page(write_report(RunFolder(tmp_path)))
+    assert paragraph(empty).count("not recorded") == 11
+    assert "initial weights: …/my weights.pth;" in paragraph(empty)
+    assert "/home" not in empty.text
+    assert "No evaluation is recorded." in paragraph(empty)
 
 
 def test_page_is_one_accessible_file(page: Page) -> None:
@@ -713,7 +753,7 @@ def test_hostile_names_are_text(tmp_path: Path, quick: None, name: str) -> None:
             assert not [cell for cell in row if cell.startswith("=")], table
 
 
-def test_a_real_run(run: Path, bldml: Bldml, quick: None) -> None:
+def test_a_real_run(run: Path, leaves: Path, bldml: Bldml, quick: None) -> None:
     page = Page(write_report(RunFolder(run)))
     metrics = json.loads((run / "evaluations" / "test" / "metrics.json").read_text())
     counts = metrics["at_threshold"]
@@ -722,6 +762,8 @@ def test_a_real_run(run: Path, bldml: Bldml, quick: None) -> None:
     assert "Chosen again from the predictions" not in page.words
     rows = {row["Set"]: row for row in read(run / "tables" / "run" / "photographs.csv")}
     assert int(rows["test"]["All"]) == metrics["n"]
+    for path in (run.parents[1], leaves.parent, REPOSITORY):
+        assert str(path) not in page.source, "a page is passed on"
     assert not re.search(r"\b(nan|inf|None)\b", page.text)
 
 
