@@ -28,9 +28,10 @@ def _said(*arguments: str) -> str:
 
 
 def _commands() -> str:
-    parts = ["# Commands", "What each command says with `--help`."]
+    parts = ["# Commands", "What each command says with `--help=all`; `--help` is shorter."]
     for name in (*LIGHTNING, *COMMANDS, "doctor"):
-        parts += [f"## {name}", f"```text\n{_said(name, '--help')}\n```"]
+        shown = _said(name, "--help=all")
+        parts += [f"## {name}", f"```text\n{shown}\n```"]
     return "\n\n".join(parts)
 
 

@@ -33,6 +33,8 @@ def test_command_is_understood(arguments: list[str], run: Path, bldml: Bldml, mo
     if "--ckpt_path" in arguments:
         arguments[arguments.index("--ckpt_path") + 1] = str(run / "checkpoints" / "best.ckpt")
     arguments = [str(run) if argument == "lightning_logs/<run>" else argument for argument in arguments]
+    if arguments[0] in ("test", "validate", "predict") and arguments[1] == "lightning_logs/<run>":
+        arguments[1] = str(run)
     if "--resume" in arguments:
         arguments[arguments.index("--resume") + 1] = str(run)
     if arguments[0] in ("prefetch", "doctor", "compare", "explain", "report", "audit", "split"):
