@@ -36,6 +36,6 @@ def _commands() -> str:
 
 
 def _configuration() -> str:
-    text = "Every key of `bldml fit` with its description and default, as `python -m bldml fit --print_config` writes them."
+    text = "Every key of `bldml fit` with its default, as `python -m bldml fit --print_config` writes them."
     shown = _said("fit", "--print_config")
     return f"# Configuration\n\n{text} Any key can be set on the command line.\n\n```yaml\n{shown}\n```\n"
