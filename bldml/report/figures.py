@@ -45,10 +45,10 @@ def training_figures(data: RunData, folder: Path) -> list[ReportFigure]:
         marks += f" Dash-dotted line: the best epoch, {best}, whose weights were evaluated."
     changed = f" The validation loss changed from {number(losses[0], 4)} to {number(losses[-1], 4)}." if losses else ""
     epochs = f"over {counted(len(data.epochs), 'epoch')}."
-    captions = {
-        "loss": f"Training and validation loss {epochs}{changed}{marks}",
-        "auroc": f"AUROC of training and validation photographs {epochs}{marks}",
-    }
+    captions = {"loss": f"Loss {epochs}{changed}", "auroc": f"AUROC {epochs}"}
+    for name in captions:
+        if any(row.get(f"{stage}_{name}") is not None for row in data.epochs for stage in ("train", "val")):
+            captions[name] += marks
     titles = {"loss": "Loss by epoch", "auroc": "AUROC by epoch"}
     return [
         _picture(
@@ -102,7 +102,7 @@ def _at_operating_point(assessment: Assessment, classes: Classes) -> Iterator[tu
         "Decision curve",
         plots.decision_curve(labels, probabilities, assessment.threshold),
         "Net benefit if a leaf is treated where its probability is at least the threshold: true positives minus false "
-        f"alarms, one of which costs t / (1 - t) of what a missed leaf costs (Vickers and Elkin 2006). At the "
+        f"alarms, one of which costs t / (1 − t) of what a missed leaf costs (Vickers and Elkin 2006). At the "
         f"proportion of positives in this set, {number(assessment.n_positive / assessment.n)}; without intervals.",
     )
     yield (
