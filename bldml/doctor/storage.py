@@ -21,7 +21,7 @@ from bldml.doctor.tools import ask
 from bldml.io.locks import Lock
 from bldml.io.text import counted
 
-CHECKPOINTS = 3  # best, last, and the one being written
+CHECKPOINTS = 4  # best, last, the previous one, and the one being written
 MIN_FREE = 2 * 10**9  # bytes; less free space is a warning
 CHUNK = 2**20
 MAX_USED = 0.9  # of a quota
