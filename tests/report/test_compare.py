@@ -520,6 +520,14 @@ def test_sensitivities_at_the_same_specificity(paper: list[Path], bldml: Bldml) 
         assert float(row["low"]) <= difference <= float(row["high"])
 
 
+def test_a_difference_without_an_interval_says_why(tmp_path: Path, bldml: Bldml) -> None:
+    runs = [write_run(tmp_path / name, rows_of((9, 1, 1, 9))) for name in ("a", "b")]
+    assert bldml("compare", *runs, "--output", "out").code == 0
+    (row,) = read(Path("out/equal_specificity.csv"))
+    assert (row["difference"], row["low"], row["high"]) == ("0.0", "", "")
+    assert "no draw of the bootstrap changes the difference" in Page(Path("out/comparison.html")).text
+
+
 def test_costs_are_shown_where_they_were_recorded(paper: list[Path], bldml: Bldml) -> None:
     (paper[0] / "environment.json").write_text('{"parameters": 20178769}')
     (paper[0] / "training_time.json").write_text('{"training_seconds": 7265}')

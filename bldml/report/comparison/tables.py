@@ -157,7 +157,10 @@ def sensitivity_table(comparison: Comparison) -> Table | None:
         if found is None:
             return None
         first, second, difference = found
-        cells = (Entry(number(first)), Entry(number(second)), estimate_entry(difference, notes, sign=True))
+        shown = estimate_entry(difference, notes, sign=True)
+        if difference.interval is None:
+            shown = Entry(shown.text, mark=notes.mark(difference.note))
+        cells = (Entry(number(first)), Entry(number(second)), shown)
         rows.append((Entry(pair.first, f"minus {pair.second}"), *cells))
         raw.append([pair.first, pair.second, EQUAL_SPECIFICITY, first, second, *estimate_cells(difference)])
     caption = (
