@@ -48,9 +48,9 @@ def terminal(folder: Path, *arguments: str, interrupt_at: str | None = None) -> 
 
 
 def screen(text: str) -> list[str]:
-    """The lines that remain: a terminal that knows carriage return, line feed, cursor up, and nothing else."""
+    """The lines that remain on a terminal: carriage return, line feed, cursor up, erase to the end of the line."""
     lines, row, column = [""], 0, 0
-    for token in re.findall(r"\x1b\[A|\r|\n|[^\x1b\r\n]+", text):
+    for token in re.findall(r"\x1b\[[AK]|\r|\n|[^\x1b\r\n]+", text):
         if token == "\n":
             row += 1
             lines += [""] * (row + 1 - len(lines))
@@ -58,6 +58,8 @@ def screen(text: str) -> list[str]:
             column = 0
         elif token == "\x1b[A":
             row -= 1
+        elif token == "\x1b[K":
+            lines[row] = lines[row][:column]
         else:
             line = lines[row].ljust(column)
             lines[row] = line[:column] + token + line[column + len(token) :]

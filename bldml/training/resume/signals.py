@@ -78,8 +78,9 @@ class InterruptSignals:
         self._received.append(signum)
         if first and is_first_process():
             # Not print or logging: the interrupted code may hold their locks.
-            text = f"\n{signal.Signals(signum).name} received: saving at the next safe point (Ctrl-\\ quits at once).\n"
-            os.write(2, text.encode())
+            text = f"{signal.Signals(signum).name} received: saving at the next safe point (Ctrl-\\ quits at once).\n"
+            # A terminal erases the line, in which there may be a progress bar.
+            os.write(2, (("\r\x1b[K" if os.isatty(2) else "\n") + text).encode())
 
 
 def is_first_process() -> bool:
