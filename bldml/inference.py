@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from bldml.dataset.files import show_path
 from bldml.dataset.images import UnreadableImage, load_rgb
 from bldml.errors import CheckpointError, DatasetError
+from bldml.figures.style import HEAT
 from bldml.training.checkpoint import Checkpoint, Header
 from bldml.training.module import LeafClassifier
 from bldml.training.transforms import evaluation_image
@@ -24,8 +25,6 @@ from bldml.training.transforms import evaluation_image
 Map = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-# Nine stops of matplotlib's plasma, whose lightness increases monotonically, so it can be read without colour.
-_STOPS = ("0d0887", "4c02a1", "7e03a8", "a92395", "cc4778", "e56b5d", "f89540", "fdc527", "f0f921")
 _MAX_OPACITY = 0.65
 """Opacity of the heat map where its value is 1; where it is 0 the photograph is unchanged."""
 _ASPECT_TOLERANCE = 0.02
@@ -128,8 +127,8 @@ def overlay(photograph: Image.Image, cam: Map) -> Image.Image:
 
 
 def _palette() -> list[int]:
-    stops = np.array([[int(stop[k : k + 2], 16) for k in (0, 2, 4)] for stop in _STOPS], dtype=np.float64)
-    positions = np.linspace(0, 1, len(_STOPS))
+    stops = np.array([[int(stop[k : k + 2], 16) for k in (0, 2, 4)] for stop in HEAT], dtype=np.float64)
+    positions = np.linspace(0, 1, len(HEAT))
     columns = [np.interp(np.linspace(0, 1, 256), positions, stops[:, channel]) for channel in range(3)]
     flat: list[int] = np.round(np.stack(columns, axis=1)).astype(int).ravel().tolist()
     return flat

@@ -25,7 +25,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "dataset": ("errors", "io"),
     "training": ("errors", "io", "metrics", "run", "dataset"),
     "inference": (
-        *("errors", "dataset"),
+        *("errors", "dataset", "figures.style"),
         *("training.backbones", "training.transforms", "training.module", "training.checkpoint"),
     ),
     "figures": ("errors", "io", "metrics"),

@@ -30,6 +30,9 @@ WIDTH = 5.0  # inches
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 # So that no curve is identified by its colour alone.
 DASHES: tuple[str | tuple[float, tuple[float, ...]], ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+# Of a heat map: nine stops of matplotlib's magma. Its lightness increases monotonically, so it can be read without
+# colour; violet, pink and cream are neither the green of a leaf nor the yellow and brown of a lesion.
+HEAT = ("000004", "1c1044", "4f127b", "812581", "b5367a", "e55064", "fb8761", "fec287", "fcfdbf")
 INK = "#1b1f24"  # text and axes; on a page it becomes the colour of the text around the figure
 MARGIN = 0.02  # beyond 0 and 1, so that a curve on the frame is visible
 _COLOURED = ("axes.edgecolor", "axes.labelcolor", "grid.color", "text.color", "xtick.color", "ytick.color")
@@ -161,16 +164,17 @@ def _plain_attributes(element: ElementTree.Element, prefix: str, used: set[str])
 
 
 @styled()
-def save(figure: "Figure", folder: Path, name: str) -> tuple[Path, Path]:
-    """Write a figure as `<name>.png` and `<name>.pdf` at 300 dpi, without a date, and return their paths.
+def save(figure: "Figure", folder: Path, name: str) -> tuple[Path, Path, Path]:
+    """Write a figure as `<name>.png` at 300 dpi, `<name>.pdf` and `<name>.svg`, without a date, and return their paths.
 
     Raises:
         RunError: The files cannot be written, or the name is not valid.
     """
     check_name(name, "figure")
     make_folder(folder)
-    paths = folder / f"{name}.png", folder / f"{name}.pdf"
-    for path, metadata in zip(paths, ({"Software": None}, {"CreationDate": None}), strict=True):
+    paths = folder / f"{name}.png", folder / f"{name}.pdf", folder / f"{name}.svg"
+    undated: tuple[dict[str, None], ...] = ({"Software": None}, {"CreationDate": None}, {"Date": None})
+    for path, metadata in zip(paths, undated, strict=True):
         file = io.BytesIO()
         figure.savefig(file, format=path.suffix[1:], dpi=DPI, facecolor="white", metadata=metadata)
         write_atomically(path, file.getvalue())

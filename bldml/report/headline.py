@@ -3,19 +3,22 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from bldml.io.text import Cell, number, plain
+from bldml.io.text import Cell, counted, number, plain
 from bldml.metrics.assessment import Assessment
 from bldml.metrics.estimates import Estimate
+from bldml.metrics.proportions import predictive_values
 from bldml.metrics.registry import METRICS
 from bldml.report import claims, run_claims
 from bldml.report.evaluation_tables import ROLE_LABELS
 from bldml.report.tables import ESTIMATE_COLUMNS, Entry, Table, count, estimate_cells, interval_text, precise_number
 from bldml.run.baselines import Baselines, baselines_of
+from bldml.run.card import stated_prevalence
 from bldml.run.evidence import Evidence, RunEvidence, evidence_of
 from bldml.run.reader import Evaluation, RunData
 
 SETS_SHOWN = 4  # columns of the table; the table of all sets has the others
 LEAVES = 1000  # of which the expected numbers are given
+RARE, LEAVES_IF_RARE = 0.01, 100_000  # of so many below this prevalence
 RATES = ("sensitivity", "specificity", "auroc")
 
 
@@ -26,6 +29,12 @@ class Part(NamedTuple):
     assessment: Assessment
     evidence: Evidence
     baselines: Baselines | None
+    prevalences: tuple[tuple[float, Estimate], ...]  # with the PPV: the one that the card states, or several
+
+    @property
+    def is_stated(self) -> bool:
+        """Whether the card states the prevalence."""
+        return len(self.prevalences) == 1
 
     @property
     def title(self) -> str:
@@ -36,9 +45,18 @@ class Part(NamedTuple):
 
 def read_parts(data: RunData) -> list[Part]:
     """Assess every labelled evaluation of a run, in the order of `RunData.evaluations`."""
-    return [
-        Part(one, one.assess(data.classes), evidence_of(data, one), baselines_of(data, one)) for one in data.evaluations
-    ]
+    stated = stated_prevalence(data.config)
+    parts = []
+    for one in data.evaluations:
+        found = one.assess(data.classes)
+        rates = found.at_threshold["sensitivity"], found.at_threshold["specificity"]
+        prevalences = (
+            tuple((prevalence, ppv) for prevalence, ppv, _ in found.prevalences)
+            if stated is None
+            else ((stated, predictive_values(*rates, stated)[0]),)
+        )
+        parts.append(Part(one, found, evidence_of(data, one), baselines_of(data, one), prevalences))
+    return parts
 
 
 def headline_parts(data: RunData, parts: Sequence[Part]) -> list[Part]:
@@ -102,10 +120,14 @@ def headline_table(shown: Sequence[Part], positive: str) -> Table:
         [one.evaluation.name, name, *estimate_cells(value)] for one in shown for name, value in _estimates(one)
     ]
     caption = "Metrics at the operating point, with 95 % intervals in brackets."
+    origin = (
+        "The prevalence is stated in the card"
+        if shown[0].is_stated
+        else "The prevalence where the classifier will be used is not stated (card.prevalence), so here are several"
+    )
     note = (
-        f"expected among {count(LEAVES)} leaves, from the sensitivity and specificity above. How many have {positive} "
-        f"where the classifier will be used is not stated. PPV: proportion of leaves predicted {positive} that are "
-        f"{positive}"
+        f"expected numbers, from the sensitivity and specificity above. {origin}. PPV: proportion of leaves predicted "
+        f"{positive} that are {positive}"
     )
     header = ("Set", *(one.title for one in shown[:SETS_SHOWN]))
     return Table("headline", caption, header, rows, (("set", "score", *ESTIMATE_COLUMNS), raw), (("a", note),))
@@ -116,7 +138,7 @@ def _estimates(part: Part) -> Iterator[tuple[str, Estimate]]:
     yield from assessment.estimates([METRICS[name] for name in RATES]).items()
     if part.baselines and part.baselines.best:
         yield f"auroc_{part.baselines.best.name}", part.baselines.sources[part.baselines.best]
-    yield from ((f"ppv_at_{prevalence:g}", ppv) for prevalence, ppv, _ in assessment.prevalences)
+    yield from ((f"ppv_at_{prevalence:g}", ppv) for prevalence, ppv in part.prevalences)
 
 
 def _entries(part: Part, positive: str) -> Iterator[tuple[Entry, Entry]]:
@@ -129,9 +151,9 @@ def _entries(part: Part, positive: str) -> Iterator[tuple[Entry, Entry]]:
         fraction = METRICS[name].fraction(assessment.counts) if METRICS[name].needs_threshold else ""
         yield Entry(METRICS[name].label), _estimate(estimate, fraction)
     yield Entry("AUROC without the leaf"), _baseline(part.baselines)
-    for prevalence, ppv, _ in assessment.prevalences:
-        n_positive = round(LEAVES * prevalence)
-        title = Entry(f"Of {count(LEAVES)} leaves, {n_positive} {positive}", mark="a")
+    for prevalence, ppv in part.prevalences:
+        leaves = LEAVES if prevalence >= RARE else LEAVES_IF_RARE
+        title = Entry(f"Of {count(leaves)} leaves, {count(round(leaves * prevalence))} {positive}", mark="a")
         yield title, _frequencies(assessment, prevalence, ppv)
 
 
@@ -153,18 +175,21 @@ def _frequencies(assessment: Assessment, prevalence: float, ppv: Estimate) -> En
     rates = [assessment.at_threshold[name].value for name in ("sensitivity", "specificity")]
     if rates[0] is None or rates[1] is None:
         return Entry("not estimable", ppv.note)
-    found, missed, alarms = expected_numbers(rates[0], rates[1], prevalence)
-    text = f"{found} found, {missed} missed, {alarms} false alarm{'' if alarms == 1 else 's'}"
+    leaves = LEAVES if prevalence >= RARE else LEAVES_IF_RARE
+    found, missed, alarms = expected_numbers(rates[0], rates[1], prevalence, leaves)
+    text = f"{count(found)} found, {count(missed)} missed, {counted(alarms, 'false alarm')}"
     value = f"PPV {number(ppv.value)} {interval_text(ppv)}".rstrip() if ppv.value is not None else ""
     return Entry(text, value or ppv.note)
 
 
-def expected_numbers(sensitivity: float, specificity: float, prevalence: float) -> tuple[int, int, int]:
-    """Return how many of `LEAVES` leaves are found, missed, and false alarms, rounded; all rates are in [0, 1].
+def expected_numbers(
+    sensitivity: float, specificity: float, prevalence: float, leaves: int = LEAVES
+) -> tuple[int, int, int]:
+    """Return how many of so many leaves are found, missed, and false alarms, rounded; all rates are in [0, 1].
 
     >>> expected_numbers(0.9, 0.98, 0.05)
     (45, 5, 19)
     """
-    positives = round(LEAVES * prevalence)
+    positives = round(leaves * prevalence)
     found = round(sensitivity * positives)
-    return found, positives - found, round((1 - specificity) * (LEAVES - positives))
+    return found, positives - found, round((1 - specificity) * (leaves - positives))

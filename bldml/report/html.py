@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bldml.figures.style import HEAT
 from bldml.io.text import counted, number, plain
 from bldml.report.tables import count, precise_number
 
@@ -32,5 +33,6 @@ def page_template(name: str) -> "jinja2.Template":
         lstrip_blocks=True,
     )
     environment.filters |= {"svg": Markup, "plain": plain, "number": number, "precise_number": precise_number}
+    environment.globals["heat_colours"] = HEAT
     environment.filters |= {"counted": counted, "thousands": count}
     return environment.get_template(name)

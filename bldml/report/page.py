@@ -123,7 +123,7 @@ def write_report(run: RunFolder) -> Path:
 
 def _section(data: RunData, part: Part, budget: PictureBudget) -> dict[str, Any]:
     """Return what the page shows of one evaluation."""
-    evaluation, assessment, evidence, baselines = part
+    evaluation, assessment, evidence, baselines, _ = part
     subgroups, folder = subgroups_of(data, evaluation), data.run.path / "figures"
     figures = evaluation_figures(evaluation, assessment, data.classes, folder)
     if forest := subgroup_figure(subgroups, folder / evaluation.name):

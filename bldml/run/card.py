@@ -1,9 +1,11 @@
 """Facts about a classifier that only people know: the `card:` block of a configuration."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from bldml.errors import ConfigError
 from bldml.io.text import plain
 
 
@@ -19,6 +21,8 @@ class Card:
         intended_user: Who should use it, and with what training.
         out_of_scope: What it must not be used for, such as other hosts, drone pictures, legal proof.
         population: The leaves, trees, sites and seasons that the results apply to.
+        prevalence: Proportion of leaves with the disease where the classifier will be used, in (0, 1), such as 0.05.
+            The report then says what to expect of 1,000 leaves there.
         site: Where and when the photographs were taken; `--site` states it of other photographs.
         collection_protocol: How they were taken: side of the leaf, light, distance, leaf attached or detached.
         exclusion_rules: Which photographs were excluded by rule, and who applied the rule.
@@ -41,6 +45,7 @@ class Card:
     intended_user: str | None = None
     out_of_scope: str | None = None
     population: str | None = None
+    prevalence: float | None = None
     site: str | None = None
     collection_protocol: str | None = None
     exclusion_rules: str | None = None
@@ -56,12 +61,19 @@ class Card:
     ethics: str | None = None
     citation: str | None = None
 
+    def __post_init__(self) -> None:
+        """Check that the prevalence is a proportion."""
+        if self.prevalence is not None and not 0 < self.prevalence < 1:
+            message = f"card.prevalence must lie in (0, 1), such as 0.05 for one leaf in twenty, not {self.prevalence}."
+            raise ConfigError(message, "prevalence-out-of-range", found=self.prevalence, expected="(0, 1)")
+
 
 TITLES = {
     "intended_use": "Intended use",
     "intended_user": "Intended users",
     "out_of_scope": "Out of scope",
     "population": "Population that the results apply to",
+    "prevalence": "Prevalence where it will be used",
     "site": "Sites and dates of the photographs",
     "collection_protocol": "How the photographs were taken",
     "exclusion_rules": "Photographs excluded by rule",
@@ -93,3 +105,17 @@ def read_card(config: Mapping[str, Any]) -> dict[str, str | None]:
     card = {"site": card.get("sites"), **card}
     stated = {key: "" if card.get(key) is None else str(card[key]).strip() for key in TITLES}
     return {title: "\n".join(map(plain, stated[key].splitlines())) or None for key, title in TITLES.items()}
+
+
+def stated_prevalence(config: Mapping[str, Any]) -> float | None:
+    """Return the prevalence of a configuration's card, in (0, 1); None if it is not stated, or no proportion.
+
+    >>> stated_prevalence({"card": {"prevalence": "0.05"}}), stated_prevalence({"card": {"prevalence": "rare"}})
+    (0.05, None)
+    """
+    block = config.get("card")
+    try:
+        found = float(block["prevalence"]) if isinstance(block, Mapping) else math.nan
+    except (KeyError, TypeError, ValueError):
+        return None
+    return found if 0 < found < 1 else None

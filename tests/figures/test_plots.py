@@ -213,8 +213,9 @@ def test_files_have_300_dpi_and_their_size(
 ) -> None:
     monkeypatch.setattr(figures, "DPI", coarse_figures)
     figure = plots.roc([("a", LABELS, PROBABILITIES)])
-    png, pdf = figures.save(figure, tmp_path / "figures", "roc")
-    assert [place.name for place in sorted((tmp_path / "figures").iterdir())] == ["roc.pdf", "roc.png"]
+    png, pdf, svg = figures.save(figure, tmp_path / "figures", "roc")
+    assert [place.name for place in sorted((tmp_path / "figures").iterdir())] == ["roc.pdf", "roc.png", "roc.svg"]
+    assert ElementTree.fromstring(svg.read_bytes()).tag == f"{SVG}svg"
     with Image.open(png) as image:
         assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
         assert image.size == (1320, 1320)
@@ -223,9 +224,9 @@ def test_files_have_300_dpi_and_their_size(
         assert max(colours)[1] == (255, 255, 255)
     assert pdf.read_bytes().startswith(b"%PDF")
     assert b"CreationDate" not in pdf.read_bytes()
-    first = png.read_bytes(), pdf.read_bytes()
+    first = png.read_bytes(), pdf.read_bytes(), svg.read_bytes()
     figures.save(plots.roc([("a", LABELS, PROBABILITIES)]), tmp_path / "figures", "roc")
-    assert (png.read_bytes(), pdf.read_bytes()) == first
+    assert (png.read_bytes(), pdf.read_bytes(), svg.read_bytes()) == first
 
 
 def test_file_that_cannot_be_written_is_a_run_error(tmp_path: Path) -> None:

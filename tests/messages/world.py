@@ -29,6 +29,7 @@ CONFIGS = {
     "augmentation": "data: {augmentation: {crop_area: [0.9, 0.5]}}",
     "goals": "operating_point: {sensitivity: 0.9, specificity: 0.9}",
     "assurance": "operating_point: {assurance: 0.9}",
+    "percent": "card: {prevalence: 5}",
     "certain": "operating_point: {sensitivity: 1.0, assurance: 0.9}",
     "point": "operating_point: 0.9",
     "path": "data: {root: [data]}",

@@ -579,7 +579,7 @@ def test_same_input_same_bytes(paper: list[Path], bldml: Bldml) -> None:
     for folder in ("one", "two"):
         assert bldml("compare", *paper, "--output", folder).code == 0
     files = [file for file in Path("one").rglob("*") if file.is_file()]
-    assert len(files) == 9
+    assert len(files) == 11
     for file in files:
         assert file.read_bytes() == (Path("two") / file.relative_to("one")).read_bytes()
 

@@ -280,8 +280,28 @@ def test_the_first_table_has_test_and_other_sets_and_natural_frequencies(whole: 
             assert f"{hits} found, {sick - hits} missed, {alarms} false alarm" in page.words
     table = page.words[: page.words.index("ROC curve")]
     assert re.search(r"Set test ohio_2024 \(external\) Photographs 80\s*40 BLD from 20 groups 50\s*25 BLD Sens", table)
-    assert "where the classifier will be used is not stated" in table
+    assert "where the classifier will be used is not stated (card.prevalence), so here are several" in table
     assert page.words.index("Of 1,000 leaves") < page.words.index("Results: test")
+
+
+@pytest.mark.parametrize(("prevalence", "leaves"), [(0.02, 1000), (0.0005, 100_000)])
+def test_what_to_expect_at_the_prevalence_that_the_card_states(
+    prevalence: float, leaves: int, tmp_path: Path, bare: None
+) -> None:
+    run = write_run(tmp_path / "run", {"test": rows_of(80, 2)})
+    run.config.write_text(run.config.read_text().replace("contact: null", f"prevalence: {prevalence}"))
+    page = Page(write_report(run))
+    rates = {row["score"]: float(row["value"]) for row in read(run.path / "tables/run/headline.csv")}
+    sensitivity, specificity = rates["sensitivity"], rates["specificity"]
+    true, false = prevalence * sensitivity, (1 - prevalence) * (1 - specificity)
+    assert rates[f"ppv_at_{prevalence:g}"] == pytest.approx(true / (true + false))
+    sick = round(leaves * prevalence)
+    hits, alarms = round(sick * sensitivity), round((leaves - sick) * (1 - specificity))
+    assert f"Of {leaves:,} leaves, {sick} BLD" in page.words
+    assert f"{hits} found, {sick - hits} missed, {alarms:,} false alarms" in page.words
+    assert page.words.count(f"Of {leaves:,} leaves") == 1
+    assert "The prevalence is stated in the card." in page.words
+    assert "is not stated (card.prevalence)" not in page.words
 
 
 def test_what_is_wrong_comes_first(tmp_path: Path, bare: None) -> None:
@@ -433,7 +453,7 @@ def test_figures_and_tables_lie_beside_it(whole: RunFolder) -> None:
         "run/learning_auroc",
     ]
     found = {str(path.relative_to(whole.path / "figures")) for path in whole.path.glob("figures/*/*")}
-    assert found == {f"{place}.{suffix}" for place in places for suffix in ("png", "pdf")}
+    assert found == {f"{place}.{suffix}" for place in places for suffix in ("png", "pdf", "svg")}
     tables = {path.relative_to(whole.path / "tables").with_suffix("") for path in whole.path.glob("tables/*/*")}
     for table in tables:
         text = (whole.path / "tables" / table).with_suffix(".tex").read_text()
