@@ -30,9 +30,9 @@ WIDTH = 5.0  # inches
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 # So that no curve is identified by its colour alone.
 DASHES: tuple[str | tuple[float, tuple[float, ...]], ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
-# Of a heat map: nine stops of matplotlib's magma. Its lightness increases monotonically, so it can be read without
-# colour; violet, pink and cream are neither the green of a leaf nor the yellow and brown of a lesion.
-HEAT = ("000004", "1c1044", "4f127b", "812581", "b5367a", "e55064", "fb8761", "fec287", "fcfdbf")
+# Of a heat map, from little to most. Magenta is the complement of green and no colour of a lesion, so it stands out
+# where it is laid over them. The lightness increases, so the map can be read without colour.
+HEAT = ("1f0033", "3f0a5e", "651287", "9016a3", "bd1db0", "e62cb9", "ff5ccb")
 INK = "#1b1f24"  # text and axes; on a page it becomes the colour of the text around the figure
 MARGIN = 0.02  # beyond 0 and 1, so that a curve on the frame is visible
 _COLOURED = ("axes.edgecolor", "axes.labelcolor", "grid.color", "text.color", "xtick.color", "ytick.color")

@@ -392,3 +392,14 @@ def test_pyplot_is_never_imported_and_matplotlib_only_to_draw() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False", "False", "False"]
+
+
+def test_heat_colours_are_told_by_lightness_and_from_a_leaf() -> None:
+    colours = np.array([[int(stop[k : k + 2], 16) / 255 for k in (0, 2, 4)] for stop in figures.HEAT])
+    luminance = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4) @ (
+        0.2126,
+        0.7152,
+        0.0722,
+    )
+    assert np.all(np.diff(luminance) > 0)
+    assert np.all(colours[:, 1] < np.minimum(colours[:, 0], colours[:, 2])), "less green than red and blue"
