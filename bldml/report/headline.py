@@ -123,11 +123,11 @@ def headline_table(shown: Sequence[Part], positive: str) -> Table:
     origin = (
         "The prevalence is stated in the card"
         if shown[0].is_stated
-        else "The prevalence where the classifier will be used is not stated (card.prevalence), so here are several"
+        else "The prevalence in the field is not stated (card.prevalence), so several are shown"
     )
     note = (
-        f"expected numbers, from the sensitivity and specificity above. {origin}. PPV: proportion of leaves predicted "
-        f"{positive} that are {positive}"
+        f"expected numbers, by sensitivity and specificity. {origin}. PPV: proportion of leaves predicted {positive} "
+        f"that are {positive}"
     )
     header = ("Set", *(one.title for one in shown[:SETS_SHOWN]))
     return Table("headline", caption, header, rows, (("set", "score", *ESTIMATE_COLUMNS), raw), (("a", note),))

@@ -391,7 +391,7 @@ def test_what_was_logged_behind_the_checkpoint_is_not_doubled(steady: Path, leav
     run.previous_checkpoint.unlink()
     assert bldml("fit", "--trust_config", "--resume", run.path).code == 0
     assert_same(run.path, steady)
-    steps = [step for step, _ in curves(run.path)["val_loss"]]
+    steps = [step for step, _ in curves(run.path)["loss/val"]]
     assert steps == [4, 9, 14]
 
 

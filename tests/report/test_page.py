@@ -280,7 +280,7 @@ def test_the_first_table_has_test_and_other_sets_and_natural_frequencies(whole: 
             assert f"{hits} found, {sick - hits} missed, {alarms} false alarm" in page.words
     table = page.words[: page.words.index("ROC curve")]
     assert re.search(r"Set test ohio_2024 \(external\) Photographs 80\s*40 BLD from 20 groups 50\s*25 BLD Sens", table)
-    assert "where the classifier will be used is not stated (card.prevalence), so here are several" in table
+    assert "The prevalence in the field is not stated (card.prevalence), so several are shown." in table
     assert page.words.index("Of 1,000 leaves") < page.words.index("Results: test")
 
 

@@ -186,7 +186,7 @@ def test_damaged_file_is_refused(damage: Callable[[bytes], bytes], tmp_path: Pat
 
 def test_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for path in (Path("best.ckpt"), tmp_path):
-        with mistake("checkpoint-missing", path=path) as caught:
+    for path, code in ((Path("best.ckpt"), "checkpoint-missing"), (tmp_path, "checkpoint-folder-without-best")):
+        with mistake(code, path=path) as caught:
             read_checkpoint(path)
         assert str(tmp_path) in str(caught.value)

@@ -25,6 +25,7 @@ SETTINGS = ("data.batch_size", "trainer.max_epochs", "trainer.precision", "monit
 # Metrics of an evaluation beside them.
 OVERALL, AT_THRESHOLD = ("auroc", "loss"), ("sensitivity", "specificity", "balanced_accuracy")
 IMAGES, ROW = 16, 4
+RESULTS = ".results"  # end of the name of the event file that holds them
 
 
 class Curves(TensorBoardLogger):
@@ -75,7 +76,10 @@ def log_results(trainer: Trainer, run: RunFolder, checkpoint: Checkpoint, splits
     step = next((int(row["step"]) for row in rows if row["epoch"] == checkpoint.epoch), 0)
     try:
         # Not the logger of the fit: a resumed one would drop all points after its own first step once more.
-        with SummaryWriter(str(run.path)) as writer:
+        # In a file of its own, which replaces the one of an earlier end of this run.
+        for old in run.path.glob(f"*{RESULTS}"):
+            old.unlink()
+        with SummaryWriter(str(run.path), filename_suffix=RESULTS) as writer:
             _log_results(writer, run, checkpoint, splits, step)
     except Exception as error:
         say_warning(f"TensorBoard does not show the final results: {describe_failure(error)}")
