@@ -84,31 +84,43 @@ def roc(curves: Sequence[Curve], rates: tuple[Estimate, Estimate] | None = None)
     figure, axes = _square("False-positive rate (1 − specificity)", "True-positive rate (sensitivity)")
     axes.plot([0, 1], [0, 1], ":", color=INK, lw=1, label="chance")
     _draw_curves(axes, curves, roc_points, "one class")
-    if rates and (sensitivity := rates[0].numbers) and (specificity := rates[1].numbers):
-        (low, height, high), (least, right, most) = sensitivity, specificity
-        errors = [[max(0, most - right)], [max(0, right - least)]], [[max(0, height - low)], [max(0, high - height)]]
-        axes.errorbar(
-            [1 - right], [height], xerr=errors[0], yerr=errors[1], fmt="o", ms=5, lw=1.2, capsize=3, color=COLOURS[1],
-            label="operating point, 95 % intervals",
-        )  # fmt: skip
+    if rates and (specificity := rates[1].numbers):
+        least, right, most = specificity
+        _mark_operating_point(axes, (1 - most, 1 - right, 1 - least), rates[0].numbers)
     axes.legend(loc="lower right")
     return figure
 
 
 @styled()
-def precision_recall(curves: Sequence[Curve]) -> "Figure":
+def precision_recall(curves: Sequence[Curve], rates: tuple[Estimate, Estimate] | None = None) -> "Figure":
     """Draw the precision-recall curve of each (name, labels, probabilities), in the steps of average precision.
 
-    The dotted line is the proportion of positives, which is the precision at chance.
+    The dotted line is the proportion of positives, which is the precision at chance. `rates` are recall and precision
+    at the operating point, which is marked with both 95 % intervals.
     """
     figure, axes = _square("Recall (sensitivity)", "Precision (positive predictive value)")
     _draw_curves(axes, curves, precision_recall_points, "no positives")
     prevalences = {float(np.asarray(labels).mean()) for _, labels, _ in curves if np.any(labels)}
     for number, prevalence in enumerate(sorted(prevalences)):
         axes.axhline(prevalence, ls=":", color=INK, lw=1, label=None if number else "proportion of positives (chance)")
+    if rates:
+        _mark_operating_point(axes, rates[0].numbers, rates[1].numbers)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="lower left")
     return figure
+
+
+def _mark_operating_point(
+    axes: "Axes", x: tuple[float, float, float] | None, y: tuple[float, float, float] | None
+) -> None:
+    """Mark a point with its intervals, each given as lower limit, value and upper limit; nothing without both."""
+    if x is None or y is None:
+        return
+    errors = [[[max(0, value - low)], [max(0, high - value)]] for low, value, high in (x, y)]
+    axes.errorbar(
+        [x[1]], [y[1]], xerr=errors[0], yerr=errors[1], fmt="o", ms=5, lw=1.2, capsize=3, color=COLOURS[1],
+        label="operating point, 95 % intervals",
+    )  # fmt: skip
 
 
 @styled()

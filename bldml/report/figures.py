@@ -118,7 +118,11 @@ def _at_every_threshold(name: str, assessment: Assessment) -> Iterator[tuple[str
     labels, probabilities, overall = assessment.labels, assessment.probabilities, assessment.overall
     curve = [(name, labels, probabilities)]
     rates = assessment.at_threshold["sensitivity"], assessment.at_threshold["specificity"]
-    marked = " Point: the operating point with its 95 % intervals." if all(one.numbers for one in rates) else ""
+    recall_precision = assessment.at_threshold["sensitivity"], assessment.at_threshold["ppv"]
+    marked, also_marked = (
+        " Point: the operating point with its 95 % intervals." if all(one.numbers for one in both) else ""
+        for both in (rates, recall_precision)
+    )
     yield (
         "roc",
         "ROC curve",
@@ -129,9 +133,10 @@ def _at_every_threshold(name: str, assessment: Assessment) -> Iterator[tuple[str
     yield (
         "precision_recall",
         "Precision and recall",
-        plots.precision_recall(curve),
+        plots.precision_recall(curve, recall_precision),
         "Precision against recall at every threshold; average precision "
-        f"{number(overall['average_precision'].value)}, chance {number(assessment.n_positive / assessment.n)}.",
+        f"{number(overall['average_precision'].value)}, chance {number(assessment.n_positive / assessment.n)}."
+        f"{also_marked}",
     )
     yield (
         "calibration",

@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -403,3 +404,24 @@ def test_heat_colours_are_told_by_lightness_and_from_a_leaf() -> None:
     )
     assert np.all(np.diff(luminance) > 0)
     assert np.all(colours[:, 1] < np.minimum(colours[:, 0], colours[:, 2])), "less green than red and blue"
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_operating_point_on_both_curves(known: bool) -> None:
+    estimates = [Estimate(value, Interval(value - 0.1, value + 0.05, "Wilson")) for value in (0.8, 0.9)]
+    rates = (estimates[0], estimates[1] if known else Estimate(None, None, "no photograph"))
+    curve = [("a", LABELS, PROBABILITIES)]
+    for figure, x in ((plots.roc(curve, rates), 0.1), (plots.precision_recall(curve, rates), 0.8)):
+        (axes,) = figure.axes
+        points = [line for line in axes.lines if line.get_marker() == "o"]
+        assert len(points) == known
+        if known:
+            (place,) = np.asarray(points[0].get_xydata()).tolist()
+            assert place == pytest.approx([x, 0.8 if x == 0.1 else 0.9])
+            bars = [one for one in axes.collections if isinstance(one, LineCollection)]
+            ends = [np.asarray(segment) for one in bars for segment in one.get_segments()]
+            horizontal, vertical = sorted(ends, key=lambda end: float(np.ptp(end[:, 0])), reverse=True)
+            across = (0.05, 0.2) if x == 0.1 else (0.7, 0.85)
+            upright = (0.7, 0.85) if x == 0.1 else (0.8, 0.95)
+            assert horizontal[:, 0].tolist() == pytest.approx(across)
+            assert vertical[:, 1].tolist() == pytest.approx(upright)
