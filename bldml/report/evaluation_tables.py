@@ -255,7 +255,7 @@ def limits_without_errors(assessment: Assessment) -> list[tuple[int, int, float 
 
 
 def sets_table(data: RunData, assessed: Sequence[Assessed]) -> Table:
-    """Return the metrics of training, validation, test and external sets, one row per set."""
+    """Return the metrics of training, validation, test and external sets, one row per set, with its stated site."""
     notes, metrics = Footnotes(), shown_in("sets")
     rows: list[tuple[Entry, ...]] = []
     raw: list[list[Cell]] = []
@@ -267,6 +267,8 @@ def sets_table(data: RunData, assessed: Sequence[Assessed]) -> Table:
         label = ROLE_LABELS[evaluation.role]
         if (same := first[evaluation.name]) != evaluation.name:
             label += f", the same photographs as {plain(same)}"
+        if site := evaluation.provenance.site:
+            label += f", from {plain(site)}"
         rows.append((Entry(plain(evaluation.name), label), n, *cells))
         raw += [[evaluation.name, assessment.n, key, *estimate_cells(value)] for key, value in estimates.items()]
     training = {} if data.of_role("training") else _training_metrics(data)

@@ -53,7 +53,7 @@ def test_only_people_know_where_a_set_comes_from(own: RunFolder, bldml: Bldml) -
     with (own.path / "tables/run/photographs.csv").open(encoding="utf-8", newline="") as file:
         sets = [row["Set"] for row in csv.DictReader(file)]
     assert sets == ["train", "val", "test", "site, again (external)"]
-    assert "external, the same photographs as site" in page.words
+    assert "external, the same photographs as site, from Ohio 2024" in page.words
 
 
 @pytest.mark.parametrize(
