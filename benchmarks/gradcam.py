@@ -23,11 +23,10 @@ import torch
 from bldml.app.explain.command import find_masks
 from bldml.dataset.folders import read_unlabelled
 from bldml.dataset.images import load_rgb
-from bldml.inference import attention, load_weights, predict_with_map, read_mask
+from bldml.inference.classifier import load
+from bldml.inference.pictures import attention, read_mask
 from bldml.metrics.proportions import proportion
 from bldml.metrics.resampling import bootstrap
-from bldml.training.checkpoint import read_checkpoint
-from bldml.training.module import LeafClassifier
 
 Row = dict[str, float | None]
 
@@ -47,13 +46,10 @@ def read_table(path: Path) -> dict[str, Row]:
 
 def by_other_maps(checkpoint_path: Path, photographs: Path, masks: Path) -> dict[str, Row]:
     """Enrichment that the mean map of all other photographs has on each mask."""
-    checkpoint = read_checkpoint(checkpoint_path)
-    header = checkpoint.header
-    model = LeafClassifier(backbone=header.backbone, weights="none", image_size=header.image_size)
-    load_weights(model, checkpoint)
+    classifier = load(checkpoint_path)
     samples = read_unlabelled(photographs).splits["predict"]
     found = find_masks(masks, samples)
-    maps = {sample.name: predict_with_map(model, sample.path, header)[1] for sample in samples}
+    maps = {sample.name: classifier.verdict_with_map(sample.path)[1] for sample in samples}
     unit = {name: cam / cam.sum() for name, cam in maps.items() if cam.sum() > 0}
     total = np.sum(list(unit.values()), axis=0)
     rows: dict[str, Row] = {}

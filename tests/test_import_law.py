@@ -25,7 +25,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "dataset": ("errors", "io"),
     "training": ("errors", "io", "metrics", "run", "dataset"),
     "inference": (
-        *("errors", "dataset", "figures.style"),
+        *("errors", "io", "dataset", "figures.style"),
         *("training.backbones", "training.transforms", "training.module", "training.checkpoint"),
     ),
     "figures": ("errors", "io", "metrics"),
@@ -33,9 +33,11 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "audit": ("errors", "io", "metrics", "run", "dataset", "figures", "report"),
 }
 LAW: dict[str, tuple[str, ...]] = {
-    "bldml": (),
+    # Both are imported when they are first used.
+    "bldml": ("bldml.inference.classifier", "bldml.notebook"),
     **{f"bldml.{floor}": tuple(f"bldml.{name}" for name in (floor, *above)) for floor, above in FLOORS.items()},
     "bldml.usage": ("bldml.io",),
+    "bldml.notebook": tuple(f"bldml.{name}" for name in ("errors", "io", "run", "report")),
     "bldml.app": ("bldml",),
     "bldml.doctor": ("bldml",),
     "bldml.commands": ("bldml",),

@@ -42,7 +42,7 @@ from bldml.dataset.cache.writer import shown_size
 from bldml.dataset.files import shell_word, show_path
 from bldml.dataset.samples import SPLITS
 from bldml.errors import ConfigError, RunError
-from bldml.inference import load_weights
+from bldml.inference.classifier import load_weights
 from bldml.io.atomic import write_atomically
 from bldml.io.documents import mapping_or_nothing
 from bldml.report.claims import caution_with_rest, minimum, repetition, without_leaf
@@ -92,7 +92,6 @@ def evaluate_after_fit(
             single = Trainer(
                 accelerator=trainer.strategy.root_device.type,
                 devices=1,
-                precision=trainer.precision,
                 logger=False,
                 enable_checkpointing=False,
                 enable_model_summary=False,
@@ -161,6 +160,7 @@ def evaluate_checkpoint(
     folder = output or home.evaluation(name or _default_name(datamodule, split, external=external))
     _check_same(folder, split, datamodule)
     load_weights(model, checkpoint)
+    datamodule.decode = header.decode
     data = datamodule.read_for_evaluation(split, header.class_names, whole=external)
     report_data(data, datamodule.fold)
     origin = provenance_of(datamodule, checkpoint, split, external=external)
@@ -339,7 +339,6 @@ def take_from_checkpoint(typed: Namespace, header: Header) -> tuple[dict[str, An
         f"data.{key}": settings["data"][key] for key in DATA_SETTINGS if key in settings["data"]
     }
     defaults["data.positive_class"] = header.positive_class
-    defaults["trainer.precision"] = settings.get("precision", "16-mixed")
     given = {key: typed.data[key] for key in ("root", "manifest")}
     own = {key: Path(value) if (value := settings["data"].get(key)) else None for key in given}
     external = any(value is not None and _real(value) != _real(own[key]) for key, value in given.items())

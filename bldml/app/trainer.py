@@ -70,7 +70,6 @@ def trainer_settings(config: Namespace, verb: str) -> dict[str, Any]:
     callbacks = list(configured) if isinstance(configured, list) else [configured]
     settings: dict[str, Any] = {
         "callbacks": callbacks,
-        "precision": plain_precision(config["precision"], config["accelerator"]),
         "plugins": plugins(config["plugins"], verb),
     }
     own = any(isinstance(callback, ProgressBar) for callback in callbacks)
@@ -81,11 +80,13 @@ def trainer_settings(config: Namespace, verb: str) -> dict[str, Any]:
     if not config["logger"] or config["logger"] is True:
         settings["logger"] = False
     if verb == "fit":
+        settings["precision"] = plain_precision(config["precision"], config["accelerator"])
         if not any(isinstance(callback, ModelCheckpoint) for callback in callbacks):
             settings["enable_checkpointing"] = False
     else:
         # One process sees every photograph once; of several, each would write its part as the whole.
         settings |= {"devices": 1, "num_nodes": 1, "strategy": "auto", "logger": False, "enable_checkpointing": False}
+        settings["precision"] = "32-true"  # `LeafClassifier.evaluate` computes in float32 whatever is set
         # The configuration may be of a run with additional checkpoint callbacks.
         settings["callbacks"] = [c for c in callbacks if not isinstance(c, ModelCheckpoint)]
     _check_settings(config, callbacks)

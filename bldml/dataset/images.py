@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +49,9 @@ _TRANSPOSITIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 
+
+Decode = Literal["full", "reduced"]
+"""How an evaluation decodes a JPEG: at full size, or, as in version 0.1, at a reduced scale."""
 
 ResizedImage = npt.NDArray[np.uint8]
 """Whole frame in RGB, resized to (side, side, 3): the image that a network sees and that is cached."""
@@ -147,6 +150,36 @@ def load_rgb(path: Path, target_size: int | None = None) -> Image.Image:
         raise UnreadableImage(path, str(refusal)) from None
     except Exception as error:  # damaged files make PIL raise almost any
         raise UnreadableImage(path, _plain_reason(error)) from error
+
+
+def to_upright_srgb(image: Image.Image) -> Image.Image:
+    """Return an image that another program opened as `load_rgb` would: upright, in sRGB, transparent parts on white.
+
+    Raises:
+        UnreadableImage: It is damaged, or has an unknown white level.
+    """
+    silence_pil_warnings()
+    try:
+        with _strict_decoding:
+            image.load()
+            rgb = _to_srgb(image, image.info.get("icc_profile"))
+            transposition = _transposition(image)
+    except _Refused as refusal:
+        raise UnreadableImage(Path(), str(refusal)) from None
+    except Exception as error:  # a damaged file that was opened, but not read yet
+        raise UnreadableImage(Path(), _plain_reason(error)) from error
+    upright = rgb.copy() if transposition is None else rgb.transpose(transposition)
+    upright.info = {}
+    return upright
+
+
+def decoding_size(decode: Decode, image_size: int) -> int | None:
+    """Return the `target_size` of `load_rgb` for an evaluation.
+
+    Full size costs two to four times as much for a photograph of 12 megapixels. But other programs, such as a browser,
+    can then compute the same image: no other decoder has libjpeg's reduced scales.
+    """
+    return None if decode == "full" else image_size
 
 
 def _decode(file: BinaryIO, target_size: int | None) -> Image.Image:

@@ -34,7 +34,8 @@ def verify(
 
     Args:
         samples: Photographs to decode; the order of the results is theirs.
-        target_size: Side in pixels that training needs; determines the scale at which a JPEG is decoded.
+        target_size: Side in pixels that training needs; determines the scale at which a JPEG is decoded. Border and
+            perceptual hash are measured at this scale in all splits, so that they are comparable.
         workers: Number of threads; PIL decodes without the interpreter lock.
         cache: Cache of decoded photographs; cached ones are only read for their SHA-256, the others are added.
     """
@@ -59,7 +60,7 @@ def _verify_one(sample: Sample, target_size: int, cache: ImageCache | None) -> V
         metadata, phash = read_metadata(sample.path), perceptual_hash(photograph)
         metadata = metadata and replace(metadata, border=measure_border(photograph))
         if cache is not None:
-            cache.add(digest, photograph, metadata, phash)
+            cache.add(sample, digest, photograph, metadata, phash)
         return Verified(sample, digest, metadata=metadata, phash=phash)
     except UnreadableImage as error:
         return Verified(sample, reason=error.reason)

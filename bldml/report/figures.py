@@ -37,6 +37,7 @@ def training_figures(data: RunData, folder: Path) -> list[ReportFigure]:
         RunError: They cannot be written.
     """
     unfrozen, best = unfreeze_epochs(data), best_epoch(data)
+    drawn = dict(learning_figures(data))
     losses = [loss for row in data.epochs if (loss := row.get("val_loss")) is not None]
     marks = ""
     if unfrozen:
@@ -51,12 +52,15 @@ def training_figures(data: RunData, folder: Path) -> list[ReportFigure]:
             captions[name] += marks
     titles = {"loss": "Loss by epoch", "auroc": "AUROC by epoch"}
     return [
-        _picture(
-            plots.learning_curve(data.epochs, name, unfrozen, best),
-            *(folder, f"learning_{name}", titles[name], caption),
-        )
+        _picture(drawn[f"learning_{name}"], folder, f"learning_{name}", titles[name], caption)
         for name, caption in captions.items()
     ]
+
+
+def learning_figures(data: RunData) -> Iterator[tuple[str, "Figure"]]:
+    """Yield name and figure of each learning curve: loss and AUROC by epoch."""
+    for name in ("loss", "auroc"):
+        yield f"learning_{name}", plots.learning_curve(data.epochs, name, unfreeze_epochs(data), best_epoch(data))
 
 
 def unfreeze_epochs(data: RunData) -> list[int]:
@@ -73,9 +77,16 @@ def evaluation_figures(
     Raises:
         RunError: They cannot be written.
     """
-    figures = (*_at_operating_point(assessment, classes), *_at_every_threshold(evaluation.name, assessment))
-    folder = folder / evaluation.name
+    folder, figures = folder / evaluation.name, figures_of(evaluation, assessment, classes)
     return [_picture(figure, folder, name, title, caption) for name, title, figure, caption in figures]
+
+
+def figures_of(
+    evaluation: Evaluation, assessment: Assessment, classes: Classes
+) -> Iterator[tuple[str, str, "Figure", str]]:
+    """Yield name, title, figure and caption of the figures of one evaluation."""
+    yield from _at_operating_point(assessment, classes)
+    yield from _at_every_threshold(evaluation.name, assessment)
 
 
 def _at_operating_point(assessment: Assessment, classes: Classes) -> Iterator[tuple[str, str, "Figure", str]]:

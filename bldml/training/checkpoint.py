@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard, get_args
 import torch
 from torch import Tensor
 
+from bldml.dataset.images import Decode
 from bldml.errors import CheckpointError
 from bldml.metrics.operating_point import OperatingPoint
 from bldml.metrics.registry import canonical
@@ -59,11 +60,16 @@ class Header:
     settings: dict[str, Any]  # data settings and precision of the run, for evaluations without a configuration
     format: int = FORMAT  # version of this description
     offset: float = 0.0  # subtracted from the logits first; version 0.1 wrote none
+    decode: Decode = "reduced"  # how evaluations decode a JPEG; version 0.1 wrote none
 
     @property
     def negative_class(self) -> str:
         """Name of the negative class."""
         return next(name for name in self.class_names if name != self.positive_class)
+
+    def label_of(self, probability: float) -> str:
+        """Return the class on the probability's side of the threshold."""
+        return self.positive_class if probability >= self.threshold else self.negative_class
 
     @property
     def operating_point(self) -> OperatingPoint:
@@ -154,7 +160,7 @@ def header_of(plain: Any) -> Header:
     if not isinstance(found, int) or found != FORMAT:
         raise ValueError(f"its format is {found!r}; this version of bldml reads {FORMAT}")
     names = [field.name for field in fields(Header)]
-    plain = {"offset": 0.0} | plain
+    plain = {"offset": 0.0, "decode": "reduced"} | plain
     if missing := [name for name in names if name not in plain]:
         raise KeyError(f"{', '.join(missing)} missing")
     known: dict[str, Any] = {name: plain[name] for name in names}
@@ -170,6 +176,7 @@ def header_of(plain: Any) -> Header:
         "threshold, temperature or offset": all(isinstance(n, float) and math.isfinite(n) for n in numbers)
         and 0 <= header.threshold <= 1
         and header.temperature > 0,
+        "decode": header.decode in get_args(Decode),
         "settings": isinstance(header.settings, dict) and _are_settings(header.settings.get("data")),
         "fingerprints": isinstance(header.fingerprints, dict),
         "seen": isinstance(header.seen, str),

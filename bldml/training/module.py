@@ -11,7 +11,9 @@ from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
+from torch.func import functional_call
 
+from bldml.dataset.images import Decode
 from bldml.dataset.samples import SPLITS
 from bldml.errors import CheckpointError, ConfigError, TrainingError
 from bldml.metrics.operating_point import BEST_F1, OperatingPoint, choose_operating_point
@@ -26,7 +28,7 @@ from bldml.training.checkpoint import (
     software_versions,
 )
 from bldml.training.lightning_internals import attached_trainer, is_batchnorm, leave_scaling
-from bldml.training.process import default_seed
+from bldml.training.process import default_seed, exact_arithmetic
 from bldml.training.scores import EpochScores, weighted_loss
 from bldml.training.transforms import MEAN, STD, Normalization
 from bldml.training.trunk import FeatureCache, Trunk
@@ -121,6 +123,7 @@ class LeafClassifier(LightningModule):
         self.normalization = Normalization()
         self.scores = nn.ModuleDict({f"{split}_": EpochScores(split) for split in SPLITS})
         self.operating_point = NO_POINT
+        self.decode: Decode = "full"
         self.description: dict[str, Any] = {}
         self._is_described = False
         # Whether the initial weights are in place: pretrained, of a checkpoint, or random as requested.
@@ -210,6 +213,20 @@ class LeafClassifier(LightningModule):
         self.trunk.split()
         return self
 
+    def evaluate(self, images: Tensor) -> Tensor:
+        """Return logits float32 (n,) of images as `forward`, computed in float32 whatever `trainer.precision` is.
+
+        Every published number comes from here: of an evaluation, a prediction, an explanation or an export.
+        """
+        with exact_arithmetic(images.device.type):
+            if self.pos_weight.dtype == torch.float32:
+                logits: Tensor = self.network(self.prepared(images))
+            else:  # a training in true 16 or 64 bits has converted its weights, and the constants of the normalisation
+                prepared = Normalization().to(images.device)(images.contiguous(memory_format=torch.channels_last))
+                plain = {name: value.float() for name, value in self.network.state_dict(keep_vars=True).items()}
+                logits = functional_call(self.network, plain, (prepared,))
+            return logits.squeeze(1)
+
     def forward(self, images: Tensor) -> Tensor:
         """Return logits float32 (n,) of images (n, 3, s, s): uint8, or floating point and already normalised."""
         logits: Tensor = self.network(self.prepared(images))
@@ -229,21 +246,21 @@ class LeafClassifier(LightningModule):
         """Return logits float32 (n,)."""
         trainer = attached_trainer(self)
         if trainer is not None and trainer.state.fn == TrainerFn.FITTING:
-            logits = self.trunk.logits(self._features(batch)).squeeze(1).float()
+            logits = self._validated(batch)
         else:
-            logits = self(batch["image"])
+            logits = self.evaluate(batch["image"])
         self._scores("val").add(logits, batch["label"])
         return logits
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return logits float32 (n,)."""
-        logits: Tensor = self(batch["image"])
+        logits = self.evaluate(batch["image"])
         self._scores("test").add(logits, batch["label"])
         return logits
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return logits float32 (n,)."""
-        return self.forward(batch["image"])
+        return self.evaluate(batch["image"])
 
     def on_train_epoch_start(self) -> None:
         """Reset the operating point: it belongs to the weights of the previous epoch."""
@@ -296,6 +313,7 @@ class LeafClassifier(LightningModule):
             image_size=self.image_size,
             mean=MEAN,
             std=STD,
+            decode=self.decode,
             **asdict(self.operating_point),
             **self.description,
         )
@@ -314,6 +332,8 @@ class LeafClassifier(LightningModule):
         rename_monitors(checkpoint)
         plain = checkpoint[KEY]
         self.operating_point = OperatingPoint(plain["threshold"], plain["temperature"], plain.get("offset", 0.0))
+        if (trainer := attached_trainer(self)) is None or trainer.state.fn != TrainerFn.FITTING:
+            self.decode = plain.get("decode", "reduced")
         if "undescribed" in plain:
             return
         self.description = self.description or {name: plain[name] for name in DESCRIBED}
@@ -346,13 +366,15 @@ class LeafClassifier(LightningModule):
         # The buffer has the type of the weights, which trainer.precision sets.
         return images if images.is_floating_point() else self.normalization(images).to(self.pos_weight.dtype)
 
-    def _features(self, batch: Batch) -> Tensor:
-        """Return the output of the frozen part, computed once until more layers are unfrozen."""
+    def _validated(self, batch: Batch) -> Tensor:
+        """Return what `evaluate` does, with the output of the frozen part computed once until more is unfrozen."""
         images = batch["image"]
-        if not self.trunk.frozen:
-            return self.prepared(images)
-        key, device = self.trunk.key(images.device), images.device
-        return self.feature_cache.get(batch["path"], key, lambda: self.trunk.exact(self.prepared(images)), device)
+        if not self.trunk.frozen or self.pos_weight.dtype != torch.float32:
+            return self.evaluate(images)
+        with exact_arithmetic(images.device.type):
+            key, device = self.trunk.key(images.device), images.device
+            exact = self.feature_cache.get(batch["path"], key, lambda: self.trunk.exact(self.prepared(images)), device)
+            return self.trunk.logits(exact).squeeze(1)
 
     def _scores(self, split: str) -> EpochScores:
         return cast(EpochScores, self.scores[f"{split}_"])

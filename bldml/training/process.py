@@ -17,7 +17,7 @@ import random
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, Self
 
@@ -99,6 +99,27 @@ class Session(ExitStack):
 
 # Functions that restore something, with what they are to restore.
 Restorers = Iterator[tuple[Callable[[Any], Any], Any]]
+
+
+@contextmanager
+def exact_arithmetic(device_type: str) -> Iterator[None]:
+    """Compute in float32 within this context: no autocast, no TF32 on a GPU, no bf16 inside float32 on a CPU.
+
+    Whatever precision a training has, its published results do not depend on it.
+    """
+    import torch
+
+    backends: Any = torch.backends  # torch gives these no types
+    kinds = (backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv)
+    before = [kind.fp32_precision for kind in kinds]
+    try:
+        for kind in kinds:
+            kind.fp32_precision = "ieee"
+        with torch.autocast(device_type, enabled=False):
+            yield
+    finally:
+        for kind, precision in zip(kinds, before, strict=True):
+            kind.fp32_precision = precision
 
 
 def _put_environment(before: dict[str, str]) -> None:

@@ -167,7 +167,7 @@ class PredictionRecorder(Callback):
         labels = torch.cat(self._labels).numpy()
         class_of = {0: header.negative_class, 1: header.positive_class, UNLABELLED: ""}
         truths = [class_of[int(label)] for label in labels]
-        predicted = [class_of[int(probability >= header.threshold)] for probability in probabilities]
+        predicted = [header.label_of(probability) for probability in probabilities]
         self.folder.mkdir(parents=True, exist_ok=True)
         in_burst = [bursts[name] for name in self._names]
         columns = (self._names, self._groups, truths, predicted, probabilities.tolist(), in_burst)

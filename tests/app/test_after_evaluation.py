@@ -19,8 +19,8 @@ from bldml.app.explain import pictures as reporting
 from bldml.dataset.images import load_rgb
 from bldml.dataset.samples import Sample
 from bldml.dataset.synthetic.leaves import write_leaves
-from bldml.inference import overlay
-from bldml.inference import predict_with_map as real_predict
+from bldml.inference.classifier import Classifier
+from bldml.inference.pictures import overlay
 from bldml.report import page as report
 from bldml.run.folder import RunFolder
 from bldml.run.gallery import choose_photographs, read_gallery
@@ -83,7 +83,7 @@ def test_overlay_is_the_grad_cam_of_the_photograph_beside_it(own: RunFolder, lea
     maps = []
     assert reporting.make_pictures(model, checkpoint, folder, [Sample(leaves / r.path, r.path) for r in rows]) == []
     for shown in read_gallery(folder):
-        _, cam = real_predict(model, leaves / shown.prediction.path, checkpoint.header)
+        _, cam = Classifier(checkpoint.header, model).verdict_with_map(leaves / shown.prediction.path)
         expected = np.asarray(overlay(load_rgb(leaves / shown.prediction.path), cam), dtype=np.float64)
         apart = np.abs(np.asarray(Image.open(shown.overlay), dtype=np.float64) - expected)
         assert apart.mean() < 8
@@ -191,7 +191,7 @@ def test_no_failure_of_pictures_or_report_fails_a_fit(
     def broken(*args: object) -> None:
         raise RuntimeError("out of memory, say")
 
-    monkeypatch.setattr(reporting, "predict_with_map", broken)
+    monkeypatch.setattr(Classifier, "verdict_with_map", broken)
     monkeypatch.setattr(report, "write_report", broken)
     command = ("fit", *SMALL, "--data.root", leaves, "--run_name=r", "--trainer.max_epochs=1", "--report=true")
     outcome = bldml(*command)
@@ -238,21 +238,22 @@ def test_a_signal_during_the_pictures_stops_the_fit(
     leaves: Path, bldml: Bldml, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
+    real = Classifier.verdict_with_map
 
     def predict(*args: object) -> object:
         seen.append(1)
         if len(seen) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        return real_predict(*args)  # type: ignore[arg-type]  # passed on as they came
+        return real(*args)  # type: ignore[arg-type]  # passed on as they came
 
-    monkeypatch.setattr(reporting, "predict_with_map", predict)
+    monkeypatch.setattr(Classifier, "verdict_with_map", predict)
     command = ("fit", *SMALL, "--data.root", leaves, "--run_name=r", "--trainer.max_epochs=1", "--report=true")
     outcome = bldml(*command)
     assert outcome.code == 143
     assert len(seen) == 2
     assert "Traceback" not in outcome.err
     run = RunFolder(Path("lightning_logs/r"))
-    monkeypatch.setattr(reporting, "predict_with_map", real_predict)
+    monkeypatch.setattr(Classifier, "verdict_with_map", real)
     assert bldml("fit", "--resume", run.path).code == 0
     assert read_gallery(run.evaluation("test"))
     # It was evaluated twice, and the ledger says so.

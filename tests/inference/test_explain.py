@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bldml.inference import attention, contact_sheet, overlay, read_mask, thumbnail_side
+from bldml.inference.pictures import attention, contact_sheet, overlay, read_mask, thumbnail_side
 from tests.support import mistake
 
 LEAF, LESION, NOTHING = (0, 176, 0), (255, 0, 0), (0, 0, 0)

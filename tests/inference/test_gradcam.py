@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bldml.inference import grad_cam
+from bldml.inference.gradcam import grad_cam
 from bldml.training.backbones import BACKBONES, BackboneName
 from bldml.training.module import LeafClassifier
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bldml.training.backbones import BACKBONES, BackboneName, build
-from bldml.training.module import LeafClassifier
+from bldml.training.module import Batch, LeafClassifier
 from bldml.training.trunk import FeatureCache, Trunk
 from tests import three_layers
 
@@ -124,20 +124,24 @@ def test_statistics_that_are_written_again_fold_nothing_anew(monkeypatch: pytest
 
 
 def test_validation_sees_what_an_evaluation_sees(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In 16 bits folded weights round otherwise, and the threshold is chosen on validation."""
-    module, images = settled("mobilenet_v2_x0_35").eval(), pictures("mobilenet_v2_x0_35")
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        expected = module.network(images)
-        assert torch.equal(module.trunk.logits(module.trunk.exact(images)), expected)
-        assert not torch.equal(module.trunk.features(images), module.trunk.exact(images))
+    """A training in 16 bits too: the threshold is chosen on validation and belongs to the published probabilities."""
+    module = settled("mobilenet_v2_x0_35").eval()
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    batch: Batch = {"image": images, "label": torch.zeros(2), "path": ["a", "b"], "group": ["", ""]}
+    with torch.no_grad():
+        expected = module.evaluate(images)
+        with torch.autocast("cpu", torch.bfloat16):
+            for _ in range(2):  # computed, then cached
+                assert torch.equal(module._validated(batch), expected)
+            assert not torch.equal(module(images), expected)
+    assert module.feature_cache.used > 0
 
 
 def test_nothing_is_kept_where_nothing_is_frozen() -> None:
     module = settled("mobilenet_v2_x0_35").unfreeze()
     assert module.trunk.frozen == 0
     images = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
-    features = module._features({"image": images, "label": torch.zeros(2), "path": ["a", "b"], "group": ["", ""]})
-    assert torch.equal(features, module.prepared(images))
+    module._validated({"image": images, "label": torch.zeros(2), "path": ["a", "b"], "group": ["", ""]})
     assert module.feature_cache.used == 0
 
 

@@ -5,27 +5,24 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from bldml.app.explain.output import FinishedImages, ImageFormat, announce, open_output, write_results
 from bldml.app.messages import say_warning
 from bldml.dataset.files import show_path
 from bldml.dataset.folders import read_unlabelled, require_folder
-from bldml.dataset.images import UnreadableImage, load_rgb
+from bldml.dataset.images import load_rgb
 from bldml.dataset.samples import Collection, Sample, no_photographs
 from bldml.dataset.verify import verify
-from bldml.errors import DatasetError, RunError
-from bldml.inference import attention, load_weights, overlay, predict_with_map, read_mask
+from bldml.errors import DatasetError
+from bldml.inference.classifier import Device, classifier_of
+from bldml.inference.pictures import attention, overlay, read_mask
 from bldml.io.atomic import make_folder
 from bldml.io.system import processors, sha256_of
 from bldml.io.text import counted, first_few, with_apostrophe
 from bldml.training.checkpoint import Checkpoint, read_checkpoint
-from bldml.training.module import LeafClassifier
-
-Device = Literal["auto", "cpu", "cuda"]
 
 
 def explain_folder(
@@ -156,32 +153,19 @@ def _explain(
     device: Device,
 ) -> None:
     """Make the images of those photographs that are left."""
-    model = _load(checkpoint, device)
+    classifier = classifier_of(checkpoint, device)
     numbers, digits = progress.numbers(samples), max(4, len(str(len(samples))))
     for sample in tqdm(left, desc="Explaining", unit="photo", leave=False, disable=None):
         mask = masks.get(sample.name)
-        try:
-            probability, cam = predict_with_map(model, sample.path, checkpoint.header)
-            # The size of the photograph is compared with that of its mask.
-            photograph = load_rgb(sample.path, None if mask else image_format.size)
-        except UnreadableImage as error:
-            message = f"The photograph {show_path(sample.path)} cannot be read: {error.reason}."
-            raise DatasetError(message, "photograph-unreadable", path=sample.path, reason=error.reason) from error
+        verdict, cam = classifier.verdict_with_map(sample.path)
+        # The size of the photograph is compared with that of its mask.
+        photograph = load_rgb(sample.path, None if mask else image_format.size)
         # A short name valid in every file system, shell and web page; the number makes it unique.
         stem = re.sub(r"[^A-Za-z0-9_-]+", "_", sample.path.stem)[:60].strip("_") or "photograph"
         number = numbers[sample.name]
         name = f"{number:0{digits}}_{stem}{image_format.suffix}"
         row: dict[str, Any] = {"number": number, "path": with_apostrophe(sample.name)}
-        row |= {"probability": probability, "overlay": name}
+        row |= {"probability": verdict.probability, "overlay": name}
         if mask:
             row |= attention(cam, *read_mask(mask, sample.path, photograph.size))
         progress.add(sample.name, digests[sample.name], image_format.encode(overlay(photograph, cam)), row)
-
-
-def _load(checkpoint: Checkpoint, device: Device) -> LeafClassifier:
-    if device == "cuda" and not torch.cuda.is_available():
-        raise RunError("There is no CUDA device here. Give --device cpu.", "cuda-missing")
-    header = checkpoint.header
-    model = LeafClassifier(backbone=header.backbone, weights="none", image_size=header.image_size)
-    load_weights(model, checkpoint)
-    return model.to("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")

@@ -18,7 +18,7 @@ from bldml.dataset.files import list_folder, show_path
 from bldml.dataset.images import load_rgb
 from bldml.dataset.samples import Sample
 from bldml.errors import RunError, UsageError
-from bldml.inference import contact_sheet, thumbnail_side
+from bldml.inference.pictures import contact_sheet, thumbnail_side
 from bldml.io.atomic import write_atomically
 from bldml.io.text import counted, with_apostrophe
 

@@ -11,10 +11,11 @@ from tqdm import tqdm
 from bldml.app.explain.output import encoded
 from bldml.app.messages import describe_failure, say_warning
 from bldml.dataset.files import show_path
-from bldml.dataset.images import UnreadableImage, load_rgb
+from bldml.dataset.images import load_rgb
 from bldml.dataset.samples import Sample
-from bldml.errors import RunError
-from bldml.inference import overlay, predict_with_map
+from bldml.errors import DatasetError, RunError
+from bldml.inference.classifier import Classifier
+from bldml.inference.pictures import overlay
 from bldml.io.atomic import make_folder, write_atomically
 from bldml.io.text import counted
 from bldml.run import gallery
@@ -63,8 +64,8 @@ def make_pictures(
     Raises:
         RunError: The predictions cannot be read, or the images cannot be written; previous images stay.
     """
-    header = checkpoint.header
-    chosen = gallery.choose_photographs(read_predictions(folder / "predictions.csv"), header.threshold)
+    classifier = Classifier(checkpoint.header, model)
+    chosen = gallery.choose_photographs(read_predictions(folder / "predictions.csv"), checkpoint.header.threshold)
     paths = {sample.name: sample.path for sample in samples}
     names: dict[str, tuple[str, str]] = {}
     left_out: dict[str, str] = {}
@@ -77,10 +78,10 @@ def make_pictures(
             if row.path not in names and row.path not in left_out:
                 files = f"{len(names) + 1:03}.jpg", f"{len(names) + 1:03}_seen.jpg"
                 try:
-                    _, cam = predict_with_map(model, paths[row.path], header)
+                    _, cam = classifier.verdict_with_map(paths[row.path])
                     photograph = load_rgb(paths[row.path], REPORT_SIDE)
-                except UnreadableImage as error:
-                    left_out[row.path] = f"{show_path(row.path)}: {error.reason}"
+                except DatasetError as error:
+                    left_out[row.path] = f"{show_path(row.path)}: {error.fields['reason']}"
                     continue
                 photograph.thumbnail((REPORT_SIDE, REPORT_SIDE))
                 for name, picture in zip(files, (photograph, overlay(photograph, cam)), strict=True):

@@ -40,7 +40,7 @@ class DamagedRow(Exception):
     """A row of the cache is not what was written, or cannot be read any more; the message is its file."""
 
 
-def cache_name(side: int, target_size: int) -> str:
+def cache_name(side: int, target_size: int | None) -> str:
     """Return the beginning of the names of all files whose images are what this program would make.
 
     `side` is that of the images in pixels, `target_size` that of `load_rgb`, which decides the scale of decoding.
@@ -197,7 +197,7 @@ class CachedImages:
     Holds arrays and no objects of its own for each photograph: processes that are forked from this one would copy them.
     """
 
-    def __init__(self, folders: Sequence[Path], side: int, target_size: int, digests: Sequence[str]) -> None:
+    def __init__(self, folders: Sequence[Path], side: int, target_size: int | None, digests: Sequence[str]) -> None:
         self.side = side
         shards = read_shards(folders, cache_name(side, target_size), side, with_metadata=False)
         index = RowIndex(shards)

@@ -37,8 +37,9 @@ from bldml.dataset.cache.location import is_writable, make_cache_folder
 from bldml.dataset.contents import DIGEST_BYTES, MetadataTable
 from bldml.dataset.duplicates.phash import PHash
 from bldml.dataset.files import show_path
-from bldml.dataset.images import ResizedImage, resize_to_square
+from bldml.dataset.images import ResizedImage, load_rgb, resize_to_square
 from bldml.dataset.metadata import Metadata
+from bldml.dataset.samples import Sample
 
 GIB = 2**30
 SPARE = GIB  # bytes that are left free on the disk: a run has checkpoints to write
@@ -187,7 +188,7 @@ class ImageCache:
     Args:
         folders: Folders of the cache. Images are looked for in all, and added to the first that can be written to.
         side: Side of the images in pixels.
-        target_size: See `cache_name`.
+        target_size: See `cache_name`; None for photographs decoded at full size.
         expected: Number of photographs.
         write: Whether to add missing images.
 
@@ -196,8 +197,11 @@ class ImageCache:
         written: The file of rows that was added.
     """
 
-    def __init__(self, folders: Sequence[Path], side: int, target_size: int, expected: int, *, write: bool) -> None:
+    def __init__(
+        self, folders: Sequence[Path], side: int, target_size: int | None, expected: int, *, write: bool
+    ) -> None:
         self.folders, self.side, self.name = folders, side, cache_name(side, target_size)
+        self.target_size = target_size
         self.expected, self.write = expected, write
         self.trouble = ""
         self.written: Path | None = None
@@ -223,10 +227,18 @@ class ImageCache:
         except DamagedRow:
             return None
 
-    def add(self, digest: str, photograph: Image.Image, metadata: Metadata | None, phash: PHash) -> None:
-        """Cache a photograph's image, where there is room."""
+    def add(
+        self, sample: Sample, digest: str, photograph: Image.Image, metadata: Metadata | None, phash: PHash
+    ) -> None:
+        """Cache a photograph's image, where there is room; it is decoded again if the cache is of another scale.
+
+        Raises:
+            UnreadableImage: It cannot be decoded again.
+        """
         if not self.write or self.trouble:
             return
+        if self.target_size is None:
+            photograph = load_rgb(sample.path)
         image = resize_to_square(photograph, self.side)
         try:
             with self._lock:

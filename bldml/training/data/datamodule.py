@@ -14,12 +14,13 @@ from bldml.dataset.cache.location import check_place, find_folders
 from bldml.dataset.contents import Contents
 from bldml.dataset.files import show_path
 from bldml.dataset.folders import read_folders, read_unlabelled
+from bldml.dataset.images import Decode, decoding_size
 from bldml.dataset.manifest import check_unchanged, read_manifest, unlisted
 from bldml.dataset.samples import Collection, check_positive_class, check_trainable, no_photographs
 from bldml.errors import ConfigError, DatasetError
 from bldml.training.checkpoint import DATA_SETTINGS
 from bldml.training.data.loading import EpochSampler, EvaluationSampler, Item, LeafDataset, leaf_loader
-from bldml.training.data.reading import PreparedData, granted_cpus, read_photographs
+from bldml.training.data.reading import Geometry, PreparedData, granted_cpus, read_photographs
 from bldml.training.process import default_seed
 from bldml.training.resume.signals import is_first_process
 from bldml.training.transforms import Augmentation, resized_side
@@ -55,6 +56,7 @@ class LeafDataModule(LightningDataModule):
     Attributes:
         prepared: The photographs; None until `setup` or one of the `read_` methods has read them.
         validated: The split that a validation uses.
+        decode: How evaluations decode a JPEG; that of the checkpoint, for an evaluation.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class LeafDataModule(LightningDataModule):
         self.cache, self.cache_dir = cache, None if cache_dir is None else Path(cache_dir)
         self.prepared: PreparedData | None = None
         self.validated = "val"
+        self.decode: Decode = "full"
 
     def setup(self, stage: str) -> None:
         """Read the photographs for Lightning's stage (fit, validate, test or predict), unless they have been read."""
@@ -116,6 +119,7 @@ class LeafDataModule(LightningDataModule):
         else:
             description = getattr(module, "description", {})
             self.positive_class = description.get("positive_class", self.positive_class)
+            self.decode = getattr(module, "decode", self.decode)
             self.read_for_evaluation(split, tuple(description.get("class_names", ())))
 
     def find_for_fit(self) -> PreparedData:
@@ -263,11 +267,18 @@ class LeafDataModule(LightningDataModule):
         if self.cache == "auto":
             found = replace(found, cache_folders=tuple(find_folders(self.cache_dir, found.collection.root)))
         # An evaluation reads each photograph once: it uses cached images and adds none.
-        sides = {"train": resized_side(self._side, self.augmentation)} if fit else {}
+        geometries = {name: self._geometry(None) for name in found.collection.splits}
+        if fit:
+            geometries["train"] = self._geometry(self.augmentation)
         write, exclude = fit and is_first_process(), self.unreadable == "exclude"
-        prepared = read_photographs(found, self._side, sides, check, exclude=exclude, write=write)
+        prepared = read_photographs(found, self._side, geometries, check, exclude=exclude, write=write)
         check_unchanged(prepared.collection, prepared.contents.digests)
         return prepared
+
+    def _geometry(self, augmentation: Augmentation | None) -> Geometry:
+        """Return the geometry of the images; training decodes at a reduced scale, which its crops do not show."""
+        full = self._side if augmentation else decoding_size(self.decode, self._side)
+        return resized_side(self._side, augmentation), full
 
     @property
     def _side(self) -> int:
@@ -286,10 +297,10 @@ class LeafDataModule(LightningDataModule):
     ) -> DataLoader[Item]:
         data, contents = self.photographs, self.photographs.contents_of(split)
         # Only now: at the start of training this process waited for the first process, which fills the cache.
-        side, folders = resized_side(self._side, augmentation), data.cache_folders
-        cached = CachedImages(folders, side, self._side, contents.digests) if folders else None
-        aspects = contents.metadata.aspects()
+        folders = data.cache_folders
+        cached = CachedImages(folders, *self._geometry(augmentation), contents.digests) if folders else None
         dataset = LeafDataset(
-            data.samples(split), data.positive_class, self._side, augmentation, self.seed, cached, aspects
-        )
+            data.samples(split), data.positive_class, self._side, augmentation, self.seed, cached,
+            contents.metadata.aspects(), self.decode,
+        )  # fmt: skip
         return leaf_loader(dataset, sampler, batch_size, self.num_workers, self.seed)

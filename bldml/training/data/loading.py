@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from bldml.dataset.cache.format import CachedImages, DamagedRow
-from bldml.dataset.images import ResizedImage, UnreadableImage, load_rgb
+from bldml.dataset.images import Decode, ResizedImage, UnreadableImage, decoding_size, load_rgb
 from bldml.dataset.samples import Sample
 from bldml.errors import DatasetError
 from bldml.training.lightning_internals import send_mistakes_whole
@@ -47,6 +47,7 @@ class LeafDataset(Dataset[Item]):
         seed: Seed of the run, used for the augmentation.
         cached: Cached images of the photographs; a photograph without one is decoded each time.
         aspects: Aspect ratio (width to height) of each photograph, which its cached image does not contain.
+        decode: How an evaluation decodes a JPEG; training decodes at a reduced scale.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class LeafDataset(Dataset[Item]):
         seed: int = 0,
         cached: CachedImages | None = None,
         aspects: NDArray[np.float64] | None = None,
+        decode: Decode = "full",
     ) -> None:
         classes = (sample.class_name for sample in samples)
         labels = (int(name == positive_class) if name else UNLABELLED for name in classes)
@@ -65,6 +67,7 @@ class LeafDataset(Dataset[Item]):
         self.samples = samples
         self.image_size, self.augmentation, self.seed, self.cached = image_size, augmentation, seed, cached
         self.aspects = np.ones(len(samples)) if aspects is None else aspects
+        self.target_size = image_size if augmentation else decoding_size(decode, image_size)
         self._warned = False
 
     def __len__(self) -> int:
@@ -102,7 +105,7 @@ class LeafDataset(Dataset[Item]):
     def _decoded(self, index: int) -> Image.Image:
         path = self.samples[index].path
         try:
-            return load_rgb(path, self.image_size)
+            return load_rgb(path, self.target_size)
         except UnreadableImage as error:
             # All were decoded before training: this file has changed since, and must not be replaced by another.
             message = f"A photograph became unreadable during the run. {error}"

@@ -24,6 +24,9 @@ from bldml.metrics.operating_point import ThresholdCriterion, assurance_of
 from bldml.metrics.proportions import Assurance
 from bldml.run.provenance import DIGEST_DIGITS
 
+Geometry = tuple[int, int | None]
+"""Side of a cached image in pixels, and the `target_size` of `load_rgb` with which its photograph is decoded."""
+
 
 @dataclass(frozen=True)
 class PreparedData:
@@ -83,7 +86,7 @@ class PreparedData:
 def read_photographs(
     found: PreparedData,
     image_size: int,
-    sides: Mapping[str, int],
+    geometries: Mapping[str, Geometry],
     check: Callable[[], None],
     *,
     exclude: bool,
@@ -94,7 +97,7 @@ def read_photographs(
     Args:
         found: The photographs, not read yet.
         image_size: Side of the input image in pixels.
-        sides: Side of the cached images in pixels, by split, if it differs from the image size.
+        geometries: Geometry of the cached images, by split.
         check: Called after each photograph; may raise an exception to interrupt. Images cached by then stay.
         exclude: Exclude photographs that cannot be decoded, instead of raising an error.
         write: Add missing images to the cache.
@@ -105,7 +108,7 @@ def read_photographs(
     collection, bad = found.collection, []
     total = sum(len(samples) for samples in collection.splits.values())
     contents, good = Contents(total), 0
-    results = _results(found, image_size, sides, check, write=write)
+    results = _results(found, image_size, geometries, check, write=write)
     for result in tqdm(results, total=total, desc="Checking photographs", unit="photo", leave=False, disable=None):
         if result.reason:
             bad.append((result.sample.name, result.reason))
@@ -126,28 +129,33 @@ def read_photographs(
 
 
 def _results(
-    found: PreparedData, image_size: int, sides: Mapping[str, int], check: Callable[[], None], *, write: bool
+    found: PreparedData,
+    image_size: int,
+    geometries: Mapping[str, Geometry],
+    check: Callable[[], None],
+    *,
+    write: bool,
 ) -> Iterator[Verified]:
-    """Yield one result per photograph; splits whose images have the same size share a shard."""
+    """Yield one result per photograph; splits whose images have the same geometry share a shard."""
     splits = found.collection.splits
-    waiting: Counter[int] = Counter()  # photographs by side
+    waiting: Counter[Geometry] = Counter()  # photographs by geometry
     for split, samples in splits.items():
-        waiting[sides.get(split, image_size)] += len(samples)
-    caches: dict[int, ImageCache] = {}
+        waiting[geometries[split]] += len(samples)
+    caches: dict[Geometry, ImageCache] = {}
     with ExitStack() as stack:
         for split, samples in splits.items():
-            side = sides.get(split, image_size)
-            if found.cache_folders and side not in caches:
-                caches[side] = ImageCache(found.cache_folders, side, image_size, waiting[side], write=write)
-                stack.callback(caches[side].close)
+            kind = geometries[split]
+            if found.cache_folders and kind not in caches:
+                caches[kind] = ImageCache(found.cache_folders, *kind, waiting[kind], write=write)
+                stack.callback(caches[kind].close)
             # Closing it ends the threads that write.
-            with closing(verify(samples, image_size, granted_cpus(), caches.get(side))) as results:
+            with closing(verify(samples, image_size, granted_cpus(), caches.get(kind))) as results:
                 for result in results:
                     check()
                     yield result
-            waiting[side] -= len(samples)
-            if side in caches and not waiting[side]:
-                caches[side].close()  # now, because it holds data of each photograph
+            waiting[kind] -= len(samples)
+            if kind in caches and not waiting[kind]:
+                caches[kind].close()  # now, because it holds data of each photograph
     if trouble := next((cache.trouble for cache in caches.values() if cache.trouble), None):
         rank_zero_info(
             "Warning: decoded images are not cached, so every epoch decodes the photographs again: "

@@ -1,28 +1,19 @@
-"""Explanation of one photograph: probability, Grad-CAM, picture of it, attention inside a mask; writes no file.
-
-Selvaraju et al. (2017), Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization, ICCV.
-"""
+"""Pictures of explanations: the map over its photograph, attention inside a mask, contact sheets; writes no file."""
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor, nn
 
 from bldml.dataset.files import show_path
 from bldml.dataset.images import UnreadableImage, load_rgb
-from bldml.errors import CheckpointError, DatasetError
+from bldml.errors import DatasetError
 from bldml.figures.style import HEAT
-from bldml.training.checkpoint import Checkpoint, Header
-from bldml.training.module import LeafClassifier
-from bldml.training.transforms import evaluation_image
+from bldml.inference.gradcam import Map
 
-Map = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 _MAX_OPACITY = 0.65
@@ -33,86 +24,6 @@ _SHEET_SIDE = 4096
 _THUMBNAIL_SIDES = (32, 256)
 _CAPTION_HEIGHT = 16
 _MIN_SIDE_WITH_CAPTION = 96
-
-
-def load_weights(model: LeafClassifier, checkpoint: Checkpoint) -> None:
-    """Load a checkpoint's weights into the model; CheckpointError if they do not fit the backbone that it names."""
-    try:
-        model.load_state_dict(checkpoint.state_dict)
-    except RuntimeError as error:
-        path, expected = checkpoint.path, checkpoint.header.backbone
-        message = f"The weights in {path} do not fit {expected}, the backbone in its header."
-        raise CheckpointError(
-            message, "weights-of-other-backbone", path=path, expected=expected, reason=str(error)
-        ) from error
-
-
-def predict_with_map(model: LeafClassifier, path: Path, header: Header) -> tuple[float, Map]:
-    """Return the calibrated probability of the positive class, in [0, 1], and the Grad-CAM map of one photograph.
-
-    The photograph is decoded and resized as in evaluations. Temperature and offset are those of its header.
-
-    Raises:
-        UnreadableImage: The photograph cannot be read.
-        CheckpointError: The model's output is not finite.
-    """
-    logit, cam = grad_cam(model, evaluation_image(load_rgb(path, model.image_size), model.image_size))
-    if not math.isfinite(logit):
-        message = f"The model gives no finite output for {show_path(path)}: its training diverged."
-        raise CheckpointError(message, "model-diverged", path=path)
-    return float(header.operating_point.probabilities([logit])[0]), cam
-
-
-def grad_cam(model: LeafClassifier, image: Tensor) -> tuple[float, Map]:
-    """Return the logit of one image and the map of the regions that increase it, at the layer of the backbone's row.
-
-    Args:
-        model: The classifier, on any device; it is the same afterwards.
-        image: uint8 (3, s, s), as returned by `transforms.evaluation_image`.
-
-    Returns:
-        The output before temperature scaling, and float32 (rows, columns) at the size of the layer, in [0, 1]: the
-        maximum is 1, or all values are 0 if no region increases the logit of the positive class.
-    """
-    activations: list[Tensor] = []
-
-    def store(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-        # Layers before this one need no gradient, so the graph starts here, whether or not stages are frozen.
-        activations.append(output.detach().requires_grad_())
-        # Later layers may work in place and must not change the stored activations.
-        return activations[0].clone()
-
-    training = [module for module in model.modules() if module.training]
-    hook = model.network.get_submodule(model.row.gradcam).register_forward_hook(store)
-    try:
-        model.eval()
-        with torch.inference_mode(False), torch.enable_grad():
-            logit = model(image.unsqueeze(0).to(model.device))
-            (gradient,) = torch.autograd.grad(logit.sum(), activations)
-    finally:
-        hook.remove()
-        for module in training:
-            module.training = True
-    return float(logit.detach()), class_activation_map(activations[0].detach()[0], gradient[0])
-
-
-def class_activation_map(activations: Tensor, gradient: Tensor) -> Map:
-    """Return the sum of the channels, each weighted by its mean gradient, with negative values set to 0.
-
-    Activations and gradient of the logit are (channels, rows, columns), finite; the map is float32 (rows, columns) in
-    [0, 1].
-
-    >>> activations = torch.tensor([[[1.0, 2.0]], [[3.0, 0.0]]])
-    >>> gradient = torch.tensor([[[1.0, 1.0]], [[-1.0, 0.0]]])
-    >>> class_activation_map(activations, gradient).tolist()
-    [[0.0, 1.0]]
-    """
-    weights = gradient.double().mean(dim=(1, 2))
-    raw = torch.relu((weights[:, None, None] * activations.double()).sum(0))
-    largest = float(raw.max())
-    scaled = raw / largest if largest > 0 else torch.zeros_like(raw)
-    result: Map = scaled.float().cpu().numpy()
-    return result
 
 
 def overlay(photograph: Image.Image, cam: Map) -> Image.Image:

@@ -1,0 +1,269 @@
+"""A trained classifier and photographs -> verdicts: what the commands and Python users share."""
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from bldml.dataset.files import show_path
+from bldml.dataset.folders import read_unlabelled
+from bldml.dataset.images import UnreadableImage, decoding_size, load_rgb, to_upright_srgb
+from bldml.dataset.samples import Sample, no_photographs
+from bldml.errors import CheckpointError, DatasetError, RunError, UsageError
+from bldml.inference.gradcam import Map, grad_cam
+from bldml.inference.pictures import overlay
+from bldml.io.frames import data_frame
+from bldml.io.system import processors
+from bldml.training.checkpoint import Checkpoint, Header, read_checkpoint
+from bldml.training.module import LeafClassifier
+from bldml.training.transforms import evaluation_image
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+Photograph = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
+"""Path of a photograph, a PIL image, or an upright RGB image, uint8 (height, width, 3)."""
+Device = Literal["auto", "cpu", "cuda"]
+
+BATCH_SIZE = 16
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a classifier says of one photograph."""
+
+    path: str  # of the photograph; empty for an image in memory
+    label: str  # class on the probability's side of the threshold
+    probability: float  # calibrated probability of the positive class, in [0, 1]
+    threshold: float  # chosen on the validation split
+    is_positive: bool  # whether the label is the positive class
+    band: str | None = None  # positive, uncertain or negative; None if the checkpoint has no limits
+
+
+class Classifier:
+    """A trained classifier.
+
+    Args:
+        header: What its checkpoint says of it.
+        model: The classifier with its weights, on the device to compute on.
+
+    Attributes:
+        header: The same.
+        model: The same.
+    """
+
+    def __init__(self, header: Header, model: LeafClassifier) -> None:
+        self.header, self.model = header, model.eval()
+
+    def __repr__(self) -> str:
+        """Name backbone, classes and threshold."""
+        header = self.header
+        return (
+            f"<bldml classifier: {header.positive_class} against {header.negative_class}, {header.backbone}, "
+            f"{header.image_size} px, threshold {header.threshold:.3g}>"
+        )
+
+    @overload
+    def predict(self, photographs: Photograph) -> Verdict: ...
+    @overload
+    def predict(self, photographs: list[Any] | tuple[Any, ...]) -> list[Verdict]: ...
+    def predict(self, photographs: Any) -> Any:
+        """Return the verdict on one photograph, or a list of verdicts for a list of photographs.
+
+        Raises:
+            DatasetError: A photograph cannot be read, or is no image.
+            CheckpointError: The model's output is not finite.
+        """
+        if not isinstance(photographs, list | tuple):
+            return self._verdicts([photographs], [self.image(photographs)])[0]
+        verdicts: list[Verdict] = []
+        for start in range(0, len(photographs), BATCH_SIZE):
+            some = photographs[start : start + BATCH_SIZE]
+            verdicts += self._verdicts(some, [self.image(one) for one in some])
+        return verdicts
+
+    def stream(self, samples: Iterable[Sample]) -> Iterator[tuple[Sample, Verdict | UnreadableImage]]:
+        """Yield each photograph with its verdict, or with the reason why it cannot be read, in the order given.
+
+        Only some photographs are in memory at a time. Threads decode the next ones meanwhile.
+
+        Raises:
+            CheckpointError: The model's output is not finite.
+        """
+        rest, workers = iter(samples), min(16, processors())
+        with ThreadPoolExecutor(workers) as pool:
+            ahead = [(one, pool.submit(self._read, one.path)) for one in islice(rest, 2 * BATCH_SIZE)]
+            while ahead:
+                now, ahead = ahead[:BATCH_SIZE], ahead[BATCH_SIZE:]
+                images = [future.result() for _, future in now]
+                ahead += [(one, pool.submit(self._read, one.path)) for one in islice(rest, BATCH_SIZE)]
+                good = [(one.path, image) for (one, _), image in zip(now, images, strict=True) if _is_image(image)]
+                verdicts = iter(self._verdicts(*zip(*good, strict=True)) if good else [])
+                for (sample, _), image in zip(now, images, strict=True):
+                    yield sample, image if isinstance(image, UnreadableImage) else next(verdicts)
+
+    def predict_folder(
+        self, folder: str | os.PathLike[str], unreadable: Literal["error", "exclude"] = "error"
+    ) -> "DataFrame":
+        """Return a table with one row for each photograph below a folder; `stream` needs less memory.
+
+        Args:
+            folder: Folder with photographs, including its subfolders, or one photograph.
+            unreadable: Raise an error for a photograph that cannot be read, or leave it out.
+
+        Returns:
+            Columns as the fields of `Verdict`; the path is relative to the folder, with `/`.
+
+        Raises:
+            DatasetError: There are no photographs, or one cannot be read.
+        """
+        collection = read_unlabelled(Path(folder).expanduser())
+        samples = collection.splits["predict"]
+        if not samples:
+            raise DatasetError(no_photographs(collection), "photographs-none", path=collection.root)
+        rows = []
+        for sample, verdict in self.stream(samples):
+            if isinstance(verdict, Verdict):
+                rows.append({**vars(verdict), "path": sample.name})
+            elif unreadable == "error":
+                raise _unreadable(verdict)
+        return data_frame(rows, list(Verdict.__annotations__))
+
+    def explain(self, photograph: Photograph, size: int | None = None) -> Image.Image:
+        """Return the upright photograph under its Grad-CAM map: RGB, without metadata.
+
+        Args:
+            photograph: The photograph.
+            size: Longer side of the result in pixels; None for that of the photograph.
+
+        Raises:
+            DatasetError: The photograph cannot be read, or is no image.
+            CheckpointError: The model's output is not finite.
+        """
+        _, cam = self.verdict_with_map(photograph)
+        picture = _load(photograph, size)
+        if size is not None:
+            picture.thumbnail((size, size))
+        return overlay(picture, cam)
+
+    def verdict_with_map(self, photograph: Photograph) -> tuple[Verdict, Map]:
+        """Return the verdict on one photograph, and its Grad-CAM map (see `gradcam.grad_cam`).
+
+        Raises:
+            DatasetError: The photograph cannot be read, or is no image.
+            CheckpointError: The model's output is not finite.
+        """
+        logit, cam = grad_cam(self.model, self.image(photograph))
+        return self._judged([photograph], np.array([logit]))[0], cam
+
+    def image(self, photograph: Photograph) -> Tensor:
+        """Return the input of the network, uint8 (3, size, size).
+
+        Raises:
+            DatasetError: The photograph cannot be read, or is no image.
+        """
+        size = self.header.image_size
+        return evaluation_image(_load(photograph, decoding_size(self.header.decode, size)), size)
+
+    def _read(self, path: Path) -> Tensor | UnreadableImage:
+        size = self.header.image_size
+        try:
+            return evaluation_image(load_rgb(path, decoding_size(self.header.decode, size)), size)
+        except UnreadableImage as error:
+            return error
+
+    def _verdicts(self, photographs: Sequence[Any], images: Sequence[Tensor]) -> list[Verdict]:
+        with torch.inference_mode():
+            logits = self.model.evaluate(torch.stack(list(images)).to(self.model.device))
+        return self._judged(photographs, logits.cpu().numpy())
+
+    def _judged(self, photographs: Sequence[Any], logits: NDArray[np.floating[Any]]) -> list[Verdict]:
+        header = self.header
+        names = ["" if isinstance(one, Image.Image | np.ndarray) else os.fspath(one) for one in photographs]
+        for name, logit in zip(names, logits, strict=True):
+            if not math.isfinite(logit):
+                shown = show_path(name) if name else "an image"
+                message = f"The model gives no finite output for {shown}: its training diverged."
+                raise CheckpointError(message, "model-diverged", path=name)
+        probabilities = header.operating_point.probabilities(logits)
+        return [
+            Verdict(name, header.label_of(p), p, header.threshold, p >= header.threshold)
+            for name, p in zip(names, probabilities.tolist(), strict=True)
+        ]
+
+
+def load(path: str | os.PathLike[str], device: Device = "auto") -> Classifier:
+    """Return the classifier of a checkpoint, or of a run folder's best checkpoint.
+
+    Args:
+        path: The checkpoint or run folder.
+        device: Device to compute on; auto uses a GPU if there is one.
+
+    Raises:
+        CheckpointError: The checkpoint is missing, damaged, or not one of bldml.
+        RunError: There is no CUDA device, and one was asked for.
+    """
+    return classifier_of(read_checkpoint(Path(path).expanduser()), device)
+
+
+def classifier_of(checkpoint: Checkpoint, device: Device = "auto") -> Classifier:
+    """Return the classifier of a checkpoint that was read; errors as of `load`."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RunError("There is no CUDA device here. Use the device cpu.", "cuda-missing")
+    header = checkpoint.header
+    model = LeafClassifier(backbone=header.backbone, weights="none", image_size=header.image_size)
+    load_weights(model, checkpoint)
+    return Classifier(header, model.to("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"))
+
+
+def load_weights(model: LeafClassifier, checkpoint: Checkpoint) -> None:
+    """Load a checkpoint's weights into the model; CheckpointError if they do not fit the backbone that it names."""
+    try:
+        model.load_state_dict(checkpoint.state_dict)
+    except RuntimeError as error:
+        path, expected = checkpoint.path, checkpoint.header.backbone
+        message = f"The weights in {path} do not fit {expected}, the backbone in its header."
+        raise CheckpointError(
+            message, "weights-of-other-backbone", path=path, expected=expected, reason=str(error)
+        ) from error
+
+
+def _load(photograph: Photograph, target_size: int | None) -> Image.Image:
+    if isinstance(photograph, Image.Image):
+        try:
+            return to_upright_srgb(photograph)
+        except UnreadableImage as error:
+            message = f"The image cannot be used: {error.reason}."
+            raise DatasetError(message, "image-unusable", reason=error.reason) from error
+    if isinstance(photograph, np.ndarray):
+        if photograph.dtype != np.uint8 or photograph.ndim != 3 or photograph.shape[2] != 3 or 0 in photograph.shape:
+            found = f"{photograph.dtype} {photograph.shape}"
+            message = f"An image in memory must be RGB, uint8 (height, width, 3), not {found}."
+            raise DatasetError(message, "array-wrong", found=found, expected="uint8 (height, width, 3)")
+        return Image.fromarray(photograph)
+    if not isinstance(photograph, str | os.PathLike):
+        message = f"A photograph is a path, a PIL image or an array, not {type(photograph).__name__}."
+        raise UsageError(message, "photograph-of-other-type", found=type(photograph).__name__)
+    try:
+        return load_rgb(Path(photograph).expanduser(), target_size)
+    except UnreadableImage as error:
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: UnreadableImage) -> DatasetError:
+    message = f"The photograph {show_path(error.path)} cannot be read: {error.reason}."
+    return DatasetError(message, "photograph-unreadable", path=error.path, reason=error.reason)
+
+
+def _is_image(value: object) -> bool:
+    return isinstance(value, Tensor)
