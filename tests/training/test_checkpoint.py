@@ -123,13 +123,14 @@ def test_wrong_description_is_refused(change: dict[str, Any], words: str, tmp_pa
     assert words in caught.value.fields["reason"]
 
 
-def test_a_header_of_before_has_no_offset(tmp_path: Path) -> None:
+def test_a_header_of_before_has_no_offset_and_was_decoded_at_a_reduced_scale(tmp_path: Path) -> None:
     whole = content()
-    del whole[KEY]["offset"]
-    assert read_checkpoint(saved(tmp_path, whole)).header.offset == 0
+    del whole[KEY]["offset"], whole[KEY]["decode"]
+    header = read_checkpoint(saved(tmp_path, whole)).header
+    assert (header.offset, header.decode) == (0, "reduced")
 
 
-@pytest.mark.parametrize("field", sorted(set(asdict(HEADER)) - {"offset"}))
+@pytest.mark.parametrize("field", sorted(set(asdict(HEADER)) - {"offset", "decode"}))
 def test_no_field_may_be_missing(field: str, tmp_path: Path) -> None:
     whole = content()
     del whole[KEY][field]
