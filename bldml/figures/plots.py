@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from bldml.errors import RunError
 from bldml.figures.style import COLOURS, DASHES, INK, MARGIN, label_of, new_figure, styled, write_message
 from bldml.io.text import counted
+from bldml.metrics.auroc import Band
 from bldml.metrics.checked import Classes, checked_probabilities
 from bldml.metrics.estimates import Estimate
 from bldml.metrics.metric import Scored
@@ -75,15 +76,15 @@ def learning_curve(
 
 
 @styled()
-def roc(curves: Sequence[Curve], rates: tuple[Estimate, Estimate] | None = None) -> "Figure":
+def roc(curves: Sequence[Curve], rates: tuple[Estimate, Estimate] | None = None, band: Band | None = None) -> "Figure":
     """Draw the ROC curve of each (name, labels, probabilities); equal probabilities are one step.
 
     If the labels have one class only, the legend says that the curve is not estimable. `rates` are sensitivity and
-    specificity at the operating point, which is marked with both 95 % intervals.
+    specificity at the operating point, which is marked with both 95 % intervals; `band` is that of the first curve.
     """
     figure, axes = _square("False-positive rate (1 − specificity)", "True-positive rate (sensitivity)")
     axes.plot([0, 1], [0, 1], ":", color=INK, lw=1, label="chance")
-    _draw_curves(axes, curves, roc_points, "one class")
+    _draw_curves(axes, curves, roc_points, "one class", band)
     if rates and (specificity := rates[1].numbers):
         least, right, most = specificity
         _mark_operating_point(axes, (1 - most, 1 - right, 1 - least), rates[0].numbers)
@@ -92,14 +93,16 @@ def roc(curves: Sequence[Curve], rates: tuple[Estimate, Estimate] | None = None)
 
 
 @styled()
-def precision_recall(curves: Sequence[Curve], rates: tuple[Estimate, Estimate] | None = None) -> "Figure":
+def precision_recall(
+    curves: Sequence[Curve], rates: tuple[Estimate, Estimate] | None = None, band: Band | None = None
+) -> "Figure":
     """Draw the precision-recall curve of each (name, labels, probabilities), in the steps of average precision.
 
     The dotted line is the proportion of positives, which is the precision at chance. `rates` are recall and precision
-    at the operating point, which is marked with both 95 % intervals.
+    at the operating point, which is marked with both 95 % intervals; `band` is that of the first curve.
     """
     figure, axes = _square("Recall (sensitivity)", "Precision (positive predictive value)")
-    _draw_curves(axes, curves, precision_recall_points, "no positives")
+    _draw_curves(axes, curves, precision_recall_points, "no positives", band)
     prevalences = {float(np.asarray(labels).mean()) for _, labels, _ in curves if np.any(labels)}
     for number, prevalence in enumerate(sorted(prevalences)):
         axes.axhline(prevalence, ls=":", color=INK, lw=1, label=None if number else "proportion of positives (chance)")
@@ -311,8 +314,10 @@ def _square(x: str, y: str) -> tuple["Figure", "Axes"]:
     return figure, axes
 
 
-def _draw_curves(axes: "Axes", curves: Sequence[Curve], points_of: PointsOf, missing: str) -> None:
-    """Draw each curve; with 6 colours and 5 dashes a combination repeats after 30 curves only."""
+def _draw_curves(axes: "Axes", curves: Sequence[Curve], points_of: PointsOf, missing: str, band: Band | None) -> None:
+    """Draw each curve, and the band of the first; with 6 colours and 5 dashes a look repeats after 30 curves only."""
+    if band:
+        axes.fill_between(*band, color=COLOURS[0], alpha=0.2, lw=0, label="pointwise 95 % band")
     looks = zip(itertools.cycle(COLOURS), itertools.cycle(DASHES), strict=True)
     for (name, labels, values), (colour, dash) in zip(curves, looks, strict=False):
         points = points_of(labels, values)

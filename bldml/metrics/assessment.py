@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bldml.metrics.checked import SamplingUnit, UnitKind, Units, unit_kind, units_in_words
+from bldml.metrics.checked import FEW_UNITS, SamplingUnit, UnitKind, Units, unit_kind, units_in_words
 from bldml.metrics.estimates import Estimate, plain_limits
 from bldml.metrics.metric import Metric, Scored
 from bldml.metrics.operating_point import OperatingPoint, to_probabilities
@@ -23,7 +23,6 @@ SCHEMA = 2  # of metrics.json; 1 had no intervals, and 0.1 wrote none
 _OWN = ("n", "n_positive", "threshold", "temperature")
 _NESTED = ("at_threshold", "at_0.5")
 _OPTIONAL = {"intervals": dict, "baselines": dict, "subgroups": list}
-FEW_UNITS = 8  # benchmarks/coverage.py simulates as many or more
 PREVALENCES = (0.01, 0.05, 0.10, 0.30)
 
 Values = dict[str, float | int | None]

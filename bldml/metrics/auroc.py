@@ -1,4 +1,4 @@
-"""The area under the ROC curve: its interval, and the test of two areas on the same photographs."""
+"""The ROC curve: its area with an interval, the test of two areas on the same photographs, and bands of curves."""
 
 import math
 from collections.abc import Sequence
@@ -8,12 +8,23 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bldml.metrics.checked import Units, are_clustered, checked_pair, checked_units, units_in_words
+from bldml.metrics.checked import (
+    FEW_UNITS,
+    Units,
+    are_clustered,
+    checked_pair,
+    checked_probabilities,
+    checked_units,
+    units_in_words,
+)
 from bldml.metrics.estimates import BOTH_CLASSES, NO_VARIANCE, Estimate, Interval, Z, undefined
-from bldml.metrics.proportions import mover
+from bldml.metrics.operating_point import counts_by_threshold
+from bldml.metrics.proportions import mover, proportion_by_unit
 
 SWAPS = 2**13  # all of 13 units, or as many at random
 LEAST_VARIANCE = 1e-20  # a smaller one is due to rounding
+KNOTS = 60  # counts whose interval is computed for a band
+PLACES = np.linspace(0, 1, 401)  # of a band
 
 Labels = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -31,6 +42,14 @@ class PairedAuroc(NamedTuple):
     difference: Estimate
     z: float | None
     p: float | None
+
+
+class Band(NamedTuple):
+    """Pointwise 95 % intervals of a curve: the places on the abscissa, the lower and the upper limits, each (m,)."""
+
+    at: Floats
+    low: Floats
+    high: Floats
 
 
 def estimate_auroc(labels: ArrayLike, scores: ArrayLike, units: ArrayLike | None = None) -> Estimate:
@@ -141,6 +160,73 @@ def _swap(label: Labels, ranks: Sequence[Floats], unit: Units) -> tuple[float, f
     differences = np.abs(sums)
     p = float(np.mean(differences >= differences[0] - 1e-12))
     return p, float(np.sort(differences)[-math.ceil(0.05 * differences.size)])
+
+
+def curve_bands(
+    labels: ArrayLike, probabilities: ArrayLike, units: ArrayLike | None = None
+) -> tuple[Band, Band] | None:
+    """Return pointwise 95 % bands: sensitivity at each false-positive rate, and precision at each recall above 0.
+
+    The false-positive rate of a threshold is itself an estimate. So the distance from the ROC curve to a limit has two
+    parts: that to the limit of the sensitivity at this threshold (`proportion_by_unit`), and that to the sensitivity at
+    the nearest threshold whose own interval excludes this false-positive rate. MOVER (Zou and Donner 2008) adds their
+    squares. The band is not empty at 0 or 1, where the percentile bootstrap of units covers too little
+    (benchmarks/bands.py).
+
+    The precision is that at the proportion of positives in this set. At a fixed recall it then depends on the
+    false-positive rate only, whose interval is found in the same way, with the classes swapped.
+
+    Args:
+        labels: 0 or 1, (n,).
+        probabilities: Of the positive class, in [0, 1], (n,).
+        units: Sampling unit of each photograph, (n,); None if each is a unit of its own.
+
+    Returns:
+        The bands at `PLACES`; None if the photographs of a class are of fewer than `FEW_UNITS` units.
+
+    >>> roc, _ = curve_bands(np.arange(40) >= 20, np.linspace(0, 1, 40))  # separated without error
+    >>> [[round(float(limit[place]), 2) for limit in roc] for place in (0, 80, 400)]
+    [[0.0, 0.0, 1.0], [0.2, 0.84, 1.0], [1.0, 0.84, 1.0]]
+    """
+    label, probability = checked_probabilities(labels, probabilities)
+    unit = checked_units(units, label.size)
+    if min(np.unique(unit[label == value]).size for value in (0, 1)) < FEW_UNITS:
+        return None
+    _, hits, predicted = counts_by_threshold(label, probability)
+    ranked = np.argsort(-probability, kind="stable")
+    alarm, hit = (
+        _rates(np.append(0, count), unit[ranked][label[ranked] == value])
+        for value, count in enumerate((predicted - hits, hits))
+    )
+    swapped = _band(1 - hit[::-1, ::-1], 1 - alarm[::-1, ::-1])
+    recall, (low, high) = PLACES[1:], (1 - specificity[-2::-1] for specificity in (swapped.low, swapped.high))
+    right, others = recall * label.mean(), 1 - label.mean()
+    return _band(alarm, hit), Band(recall, right / (right + low * others), right / (right + high * others))
+
+
+def _rates(count: Labels, unit: Units) -> Floats:
+    """Return lower limit, value and upper limit, (3, m), of the proportions that the first `count` of a class are.
+
+    `unit` are its sampling units, highest score first. Of many counts some are computed, most near the ends, and
+    the others interpolated.
+    """
+    n = unit.size
+    knots = np.unique(np.round(n * (1 - np.cos(np.linspace(0, np.pi, KNOTS))) / 2))
+    computed = np.array([proportion_by_unit(np.arange(n) < knot, unit).numbers for knot in knots], dtype=np.float64)
+    return np.stack([np.interp(count, knots, limit) for limit in computed.T])
+
+
+def _band(alarm: Floats, hit: Floats) -> Band:
+    """Return the intervals of the second rate at `PLACES` of the first; both (3, m), as `_rates` returns them."""
+    at = PLACES + 1e-12  # 0.05 is not a binary fraction, and 1 of 20 must reach it
+    here = np.searchsorted(alarm[1], at, "right") - 1
+    # Of the thresholds whose interval of the first rate ends at or below a place, the last; above it, the first.
+    last = np.searchsorted(np.minimum.accumulate(alarm[2][::-1])[::-1], at, "right") - 1
+    first = np.searchsorted(np.maximum.accumulate(alarm[0]), at, "right")
+    low, value, high = hit[:, here]
+    down = np.hypot(value - low, value - np.append(hit[1], 0.0)[last])
+    up = np.hypot(high - value, np.append(hit[1], 1.0)[first] - value)
+    return Band(PLACES, np.maximum(0.0, value - down), np.minimum(1.0, value + up))
 
 
 def binormal_average_precision(area: float, prevalence: float) -> float:

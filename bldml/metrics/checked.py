@@ -9,6 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from bldml.io.text import counted
 
+FEW_UNITS = 8  # benchmarks/coverage.py simulates as many or more
+
 Units = NDArray[np.int64]  # the sampling unit of each photograph, (n,), counted from 0
 UnitKind = Literal["group", "burst", "group or burst", "photograph"]
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from bldml.figures import plots, style
 from bldml.io.text import counted, number, plain
 from bldml.metrics.assessment import Assessment
-from bldml.metrics.checked import Classes
+from bldml.metrics.auroc import curve_bands
+from bldml.metrics.checked import FEW_UNITS, Classes, units_in_words
 from bldml.report.evaluation_tables import best_epoch
 from bldml.report.tables import precise_number
 from bldml.run.reader import Evaluation, RunData
@@ -134,20 +135,29 @@ def _at_every_threshold(name: str, assessment: Assessment) -> Iterator[tuple[str
         " Point: the operating point with its 95 % intervals." if all(one.numbers for one in both) else ""
         for both in (rates, recall_precision)
     )
+    bands = curve_bands(labels, probabilities, assessment.units)
+    of_roc, of_precision = bands or (None, None)
+    shaded = f"No band: it needs at least {FEW_UNITS} sampling units with photographs of each class."
+    if bands:
+        shaded = (
+            f"Band: pointwise 95 % intervals, from {units_in_words(assessment.units)}, of the {{}}; they do not hold "
+            "for the whole curve at once."
+        )
     yield (
         "roc",
         "ROC curve",
-        plots.roc(curve, rates),
+        plots.roc(curve, rates, of_roc),
         "Sensitivity against false-positive rate at every threshold; area under the curve "
-        f"{number(overall['auroc'].value)}, chance 0.500.{marked}",
+        f"{number(overall['auroc'].value)}, chance 0.500.{marked} "
+        + shaded.format("sensitivity at each false-positive rate"),
     )
     yield (
         "precision_recall",
         "Precision and recall",
-        plots.precision_recall(curve, recall_precision),
+        plots.precision_recall(curve, recall_precision, of_precision),
         "Precision against recall at every threshold; average precision "
         f"{number(overall['average_precision'].value)}, chance {number(assessment.n_positive / assessment.n)}."
-        f"{also_marked}",
+        f"{also_marked} " + shaded.format("precision at each recall, for this proportion of positives"),
     )
     yield (
         "calibration",

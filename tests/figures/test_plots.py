@@ -7,6 +7,7 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -22,6 +23,7 @@ from sklearn.metrics import auc, average_precision_score, precision_recall_curve
 from bldml.errors import RunError, UsageError
 from bldml.figures import plots
 from bldml.figures import style as figures
+from bldml.metrics.auroc import Band
 from bldml.metrics.checked import Classes
 from bldml.metrics.estimates import Estimate, Interval
 from bldml.metrics.proportions import proportion_by_unit
@@ -425,3 +427,13 @@ def test_operating_point_on_both_curves(known: bool) -> None:
             upright = (0.7, 0.85) if x == 0.1 else (0.8, 0.95)
             assert horizontal[:, 0].tolist() == pytest.approx(across)
             assert vertical[:, 1].tolist() == pytest.approx(upright)
+
+
+@pytest.mark.parametrize("draw", [plots.roc, plots.precision_recall])
+def test_band_of_a_curve_is_drawn_only_if_given(draw: Callable[..., Any]) -> None:
+    band = Band(np.array([0.0, 0.5, 1.0]), np.array([0.0, 0.3, 0.8]), np.array([0.6, 0.9, 1.0]))
+    curves = [("a", LABELS, PROBABILITIES), ("b", LABELS, PROBABILITIES)]
+    (shaded,) = [one for one in draw(curves, None, band).axes[0].collections if one.get_label().startswith("pointwise")]
+    corners = {tuple(corner) for corner in np.asarray(shaded.get_paths()[0].vertices).round(6).tolist()}
+    assert corners == {*zip(band.at.tolist(), band.low, strict=True), *zip(band.at.tolist(), band.high, strict=True)}
+    assert not draw(curves).axes[0].collections

@@ -1,17 +1,18 @@
 """The area under the ROC curve: DeLong's from all pairs, published values, by hand and every small table."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special, stats
 from sklearn import metrics as sklearn_metrics
 
-from bldml.metrics.auroc import binormal_average_precision, estimate_auroc, paired_auroc
+from bldml.metrics.auroc import Band, binormal_average_precision, curve_bands, estimate_auroc, paired_auroc
+from bldml.metrics.proportions import proportion_by_unit
 from tests.metrics.test_proportions import is_sound, numbers
 
 Array = NDArray[Any]
@@ -283,3 +284,83 @@ def test_average_precision_of_normal_scores_is_that_of_many(area: float, prevale
     assert binormal_average_precision(area, prevalence) == pytest.approx(expected, abs=2e-3)
     assert binormal_average_precision(1.0, prevalence) == 1.0
     assert binormal_average_precision(0.0, prevalence) < prevalence
+
+
+def by_loop(labels: Array, scores: Array, units: Array, rates: Sequence[float]) -> list[tuple[float, float]]:
+    """The limits of the sensitivity at false-positive rates, threshold by threshold, highest first."""
+    alarms, hits = (
+        [
+            numbers(proportion_by_unit((scores >= limit)[labels == value], units[labels == value]))
+            for limit in [np.inf, *sorted(set(scores), reverse=True)]
+        ]
+        for value in (0, 1)
+    )
+    found = []
+    for rate in rates:
+        low, value, high = [hit for alarm, hit in zip(alarms, hits, strict=True) if alarm[1] <= rate + 1e-12][-1]
+        lower = [hit[1] for alarm, hit in zip(alarms, hits, strict=True) if alarm[2] <= rate + 1e-12]
+        higher = [hit[1] for alarm, hit in zip(alarms, hits, strict=True) if alarm[0] > rate + 1e-12]
+        down = math.sqrt((value - low) ** 2 + (value - max(lower, default=0)) ** 2)
+        up = math.sqrt((high - value) ** 2 + (min(higher, default=1) - value) ** 2)
+        found.append((max(0.0, value - down), min(1.0, value + up)))
+    return found
+
+
+def at(band: Band, place: float) -> tuple[float, float]:
+    here = int(np.argmin(abs(band.at - place)))
+    assert band.at[here] == pytest.approx(place)
+    return float(band.low[here]), float(band.high[here])
+
+
+@pytest.mark.parametrize(("decimals", "n_units"), [(6, 46), (1, 46), (6, 16)])
+def test_bands_are_those_of_a_loop_over_thresholds(decimals: int, n_units: int) -> None:
+    rng = np.random.default_rng(3)
+    labels, rates = np.r_[np.ones(16, int), np.zeros(30, int)], (0.0, 0.05, 0.1, 0.25, 0.5, 0.9)
+    scores = special.expit(2 * labels - 1 + rng.normal(0, 1, labels.size)).round(decimals)
+    units = np.arange(labels.size) % n_units
+    found = curve_bands(labels, scores, units)
+    assert found is not None
+    for rate, expected in zip(rates, by_loop(labels, scores, units, rates), strict=True):
+        assert at(found[0], rate) == pytest.approx(expected, abs=1e-9)
+    # At a recall, the specificity is the sensitivity for the other class at the rate of missed positives.
+    for rate, specificities in zip(rates, by_loop(1 - labels, -scores, units, rates), strict=True):
+        hit = (1 - rate) * 16
+        precisions = [hit / (hit + (1 - specificity) * 30) for specificity in specificities]
+        assert at(found[1], 1 - rate) == pytest.approx(precisions, abs=1e-9)
+
+
+def test_band_of_many_photographs_is_close_to_that_of_a_loop() -> None:
+    rng, labels, rates = np.random.default_rng(1), np.arange(700) % 2, (0.05, 0.2, 0.5)
+    scores = special.expit(2 * labels + rng.normal(size=700))
+    found = curve_bands(labels, scores)
+    assert found is not None
+    for rate, expected in zip(rates, by_loop(labels, scores, np.arange(700), rates), strict=True):
+        assert at(found[0], rate) == pytest.approx(expected, abs=1e-3)
+
+
+def test_bands_cover_the_true_curves_at_each_place() -> None:
+    """As benchmarks/bands.py, which also draws units of several photographs."""
+    rng, rates, recalls, distance = np.random.default_rng(7), (0.05, 0.1, 0.2, 0.5), (0.5, 0.8, 0.95), 2.2
+    labels = np.repeat([0, 1], [71, 45])
+    alarms = [float(special.ndtr(special.ndtri(recall) - distance)) for recall in recalls]
+    truth = [float(special.ndtr(distance + special.ndtri(rate))) for rate in rates]
+    truth += [recall * 45 / (recall * 45 + alarm * 71) for recall, alarm in zip(recalls, alarms, strict=True)]
+    covered = []
+    for _ in range(100):
+        found = curve_bands(labels, special.expit(distance * labels + rng.normal(size=116)))
+        assert found is not None
+        limits = [at(band, place) for band, places in zip(found, (rates, recalls), strict=True) for place in places]
+        covered.append([low <= true <= high for (low, high), true in zip(limits, truth, strict=True)])
+    assert np.mean(covered, axis=0).min() >= 0.9
+    assert np.mean(covered) < 1
+
+
+def test_band_needs_units_of_both_classes() -> None:
+    labels, scores = np.repeat([0, 1], 40), np.linspace(0, 1, 80)
+    units = np.repeat(np.arange(16), 5)
+    assert curve_bands(labels, scores, units) is not None
+    assert curve_bands(labels, scores, np.where(units == 15, 14, units)) is None, "7 units with positives"
+    assert curve_bands(labels, scores, np.arange(80) % 7) is None
+    assert curve_bands(labels[:47], scores[:47]) is None, "7 positives"
+    assert curve_bands(labels[:40], scores[:40]) is None
+    assert curve_bands([], []) is None

@@ -444,6 +444,13 @@ def test_earlier_evaluations_are_counted(whole: RunFolder, page: Page) -> None:
     assert "0 other runs in the same folder use the same validation photographs" in page.words
 
 
+def test_captions_say_what_the_bands_are(page: Page) -> None:
+    by_unit = "Band: pointwise 95 % intervals, from 20 units, of the"
+    assert f"{by_unit} sensitivity at each false-positive rate; they do not hold for the whole curve" in page.words
+    assert f"{by_unit} precision at each recall, for this proportion of positives;" in page.words
+    assert "Band: pointwise 95 % intervals, from 60 photographs, of the" in page.words
+
+
 def test_figures_and_tables_lie_beside_it(whole: RunFolder) -> None:
     names = ("calibration", "confusion", "precision_recall", "predictive_values", "probabilities", "roc")
     places = [f"{part}/{name}" for part in ("test", "val", "ohio_2024") for name in (*names, "decision_curve")]
@@ -780,6 +787,7 @@ def test_a_real_run(run: Path, leaves: Path, bldml: Bldml, quick: None) -> None:
     assert f"it detected {counts['tp']} of {counts['tp'] + counts['fn']} BLD" in page.words
     assert "Layers unfrozen at epoch 1, 2" in page.words
     assert "Chosen again from the predictions" not in page.words
+    assert "No band: it needs at least 8 sampling units with photographs of each class." in page.words
     rows = {row["Set"]: row for row in read(run / "tables" / "run" / "photographs.csv")}
     assert int(rows["test"]["All"]) == metrics["n"]
     for path in (run.parents[1], leaves.parent, REPOSITORY):
