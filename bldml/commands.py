@@ -104,6 +104,29 @@ def explain(
         raise KeyboardInterrupt("interrupted; run the same command again to resume") from None
 
 
+def export(
+    ckpt_path: Path,
+    format: Literal["onnx", "web"] = "onnx",
+    output: Path = Path("export"),
+    weights: Literal["fp32", "fp16"] = "fp32",
+    photographs: Path | None = None,
+) -> None:
+    """Export a classifier as an ONNX file, or as a page that classifies photographs offline in a browser.
+
+    The export is compared with the checkpoint first, and refused if a verdict changes.
+
+    Args:
+        ckpt_path: Checkpoint, or a run folder for its best one (also: --ckpt_path).
+        format: An ONNX file (onnx), or a page: a folder, and the same in one file (web).
+        output: Output folder (new or empty).
+        weights: How weights are stored; fp16 halves the file, and all is computed in float32 either way.
+        photographs: Folder of photographs to compare on; null uses the validation split of the checkpoint's run.
+    """
+    from bldml.export.command import export_checkpoint
+
+    export_checkpoint(ckpt_path, format, output, weights, photographs, version=__version__)
+
+
 def split(
     photographs: Path,
     output: Path = Path("splits.csv"),
@@ -188,5 +211,5 @@ def audit(
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    function.__name__: function for function in (compare, report, demo, prefetch, explain, split, audit)
+    function.__name__: function for function in (compare, report, demo, prefetch, explain, export, split, audit)
 }

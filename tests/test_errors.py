@@ -27,6 +27,7 @@ SEVERAL = {
         "photographs-none",
         "photographs-unreadable",
     ),
+    *("output-no-folder", "output-not-empty"),
     *("plateau-out-of-range", "split-empty", "weights-not-published"),
 }
 

@@ -30,6 +30,10 @@ FLOORS: dict[str, tuple[str, ...]] = {
     ),
     "figures": ("errors", "io", "metrics"),
     "report": ("errors", "io", "metrics", "run", "figures"),
+    "export": (
+        *("errors", "io", "run", "dataset", "inference", "report"),
+        *("training.checkpoint", "training.module", "training.transforms"),
+    ),
     "audit": ("errors", "io", "metrics", "run", "dataset", "figures", "report"),
 }
 LAW: dict[str, tuple[str, ...]] = {

@@ -11,7 +11,10 @@ import pytest
 
 from tests.support import REPOSITORY, THREE_LAYERS, Bldml
 
-VERBS = ("fit", "validate", "test", "predict", "compare", "report", "demo", "prefetch", "explain", "split", "audit")
+VERBS = (
+    *("fit", "validate", "test", "predict", "compare", "report", "demo", "prefetch", "explain", "export", "split"),
+    "audit",
+)
 COMMAND = re.compile(r"(?:python -m bldml|(?<![\w./])bldml) ([A-Za-z]+)([^\n`#]*?)(?=\bbldml\b|[\n`#]|[.,;] |$)")
 OPTION = re.compile(r"(?<=\s)--[a-z][\w.]*\w")
 # After "bldml" stands a word that is no command in these.

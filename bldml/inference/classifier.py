@@ -20,6 +20,7 @@ from bldml.dataset.folders import read_unlabelled
 from bldml.dataset.images import UnreadableImage, decoding_size, load_rgb, to_upright_srgb
 from bldml.dataset.samples import Sample, no_photographs
 from bldml.errors import CheckpointError, DatasetError, RunError, UsageError
+from bldml.inference.exported import ExportedModel, read_exported
 from bldml.inference.gradcam import Map, grad_cam
 from bldml.inference.pictures import overlay
 from bldml.io.frames import data_frame
@@ -55,15 +56,17 @@ class Classifier:
 
     Args:
         header: What its checkpoint says of it.
-        model: The classifier with its weights, on the device to compute on.
+        model: The classifier with its weights, on the device to compute on; or an exported file.
 
     Attributes:
         header: The same.
         model: The same.
     """
 
-    def __init__(self, header: Header, model: LeafClassifier) -> None:
-        self.header, self.model = header, model.eval()
+    def __init__(self, header: Header, model: LeafClassifier | ExportedModel) -> None:
+        self.header, self.model = header, model
+        if isinstance(model, LeafClassifier):
+            model.eval()
 
     def __repr__(self) -> str:
         """Name backbone, classes and threshold."""
@@ -136,7 +139,7 @@ class Classifier:
             if isinstance(verdict, Verdict):
                 rows.append({**vars(verdict), "path": sample.name})
             elif unreadable == "error":
-                raise _unreadable(verdict)
+                raise unreadable_photograph(verdict)
         return data_frame(rows, list(Verdict.__annotations__))
 
     def explain(self, photograph: Photograph, size: int | None = None) -> Image.Image:
@@ -163,8 +166,16 @@ class Classifier:
             DatasetError: The photograph cannot be read, or is no image.
             CheckpointError: The model's output is not finite.
         """
-        logit, cam = grad_cam(self.model, self.image(photograph))
-        return self._judged([photograph], np.array([logit]))[0], cam
+        logit, cam = grad_cam(self.network, self.image(photograph))
+        return self._judged([photograph], self._calibrated(np.array([logit])))[0], cam
+
+    @property
+    def network(self) -> LeafClassifier:
+        """The classifier in torch; a UsageError if this is an exported file, which has no layers to look into."""
+        if isinstance(self.model, ExportedModel):
+            message = "An exported ONNX file gives verdicts only. Load the checkpoint that it was exported from."
+            raise UsageError(message, "onnx-without-layers")
+        return self.model
 
     def image(self, photograph: Photograph) -> Tensor:
         """Return the input of the network, uint8 (3, size, size).
@@ -183,19 +194,27 @@ class Classifier:
             return error
 
     def _verdicts(self, photographs: Sequence[Any], images: Sequence[Tensor]) -> list[Verdict]:
+        batch = torch.stack(list(images))
+        if isinstance(self.model, ExportedModel):
+            return self._judged(photographs, self.model.probabilities(batch))
         with torch.inference_mode():
-            logits = self.model.evaluate(torch.stack(list(images)).to(self.model.device))
-        return self._judged(photographs, logits.cpu().numpy())
+            logits = self.model.evaluate(batch.to(self.model.device))
+        return self._judged(photographs, self._calibrated(logits.cpu().numpy()))
 
-    def _judged(self, photographs: Sequence[Any], logits: NDArray[np.floating[Any]]) -> list[Verdict]:
+    def _calibrated(self, logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """Return the probabilities; NaN for a logit that is not finite."""
+        probabilities, finite = np.full(len(logits), np.nan), np.isfinite(logits)
+        probabilities[finite] = self.header.operating_point.probabilities(logits[finite])
+        return probabilities
+
+    def _judged(self, photographs: Sequence[Any], probabilities: NDArray[np.float64]) -> list[Verdict]:
         header = self.header
         names = ["" if isinstance(one, Image.Image | np.ndarray) else os.fspath(one) for one in photographs]
-        for name, logit in zip(names, logits, strict=True):
-            if not math.isfinite(logit):
+        for name, probability in zip(names, probabilities, strict=True):
+            if not math.isfinite(probability):
                 shown = show_path(name) if name else "an image"
                 message = f"The model gives no finite output for {shown}: its training diverged."
                 raise CheckpointError(message, "model-diverged", path=name)
-        probabilities = header.operating_point.probabilities(logits)
         return [
             Verdict(name, header.label_of(p), p, header.threshold, p >= header.threshold)
             for name, p in zip(names, probabilities.tolist(), strict=True)
@@ -203,17 +222,22 @@ class Classifier:
 
 
 def load(path: str | os.PathLike[str], device: Device = "auto") -> Classifier:
-    """Return the classifier of a checkpoint, or of a run folder's best checkpoint.
+    """Return the classifier of a checkpoint, of a run folder's best checkpoint, or of an exported ONNX file.
 
     Args:
-        path: The checkpoint or run folder.
-        device: Device to compute on; auto uses a GPU if there is one.
+        path: The checkpoint, run folder or ONNX file.
+        device: Device to compute on; auto uses a GPU if there is one. An ONNX file is computed on the CPU.
 
     Raises:
-        CheckpointError: The checkpoint is missing, damaged, or not one of bldml.
+        CheckpointError: The file is missing, damaged, or not one of bldml.
         RunError: There is no CUDA device, and one was asked for.
+        UsageError: An ONNX file needs onnxruntime, which is not installed.
     """
-    return classifier_of(read_checkpoint(Path(path).expanduser()), device)
+    path = Path(path).expanduser()
+    if path.suffix.lower() == ".onnx":
+        exported = read_exported(path)
+        return Classifier(exported.header, exported)
+    return classifier_of(read_checkpoint(path), device)
 
 
 def classifier_of(checkpoint: Checkpoint, device: Device = "auto") -> Classifier:
@@ -257,10 +281,11 @@ def _load(photograph: Photograph, target_size: int | None) -> Image.Image:
     try:
         return load_rgb(Path(photograph).expanduser(), target_size)
     except UnreadableImage as error:
-        raise _unreadable(error) from error
+        raise unreadable_photograph(error) from error
 
 
-def _unreadable(error: UnreadableImage) -> DatasetError:
+def unreadable_photograph(error: UnreadableImage) -> DatasetError:
+    """Return the mistake of naming a photograph that cannot be read."""
     message = f"The photograph {show_path(error.path)} cannot be read: {error.reason}."
     return DatasetError(message, "photograph-unreadable", path=error.path, reason=error.reason)
 

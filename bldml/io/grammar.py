@@ -6,6 +6,7 @@ from bldml.errors import UsageError
 POSITIONS: dict[str, tuple[str, ...]] = {
     "fit": ("data.root",),
     **dict.fromkeys(("validate", "test", "predict", "explain"), ("ckpt_path", "data.root")),
+    "export": ("ckpt_path",),
     "audit": ("data.root",),
     "split": ("data.root",),
 }

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def page_template(name: str) -> "jinja2.Template":
+def page_template(name: str, folder: Path = TEMPLATES) -> "jinja2.Template":
     """Return the template of a page.
 
     Its filter `svg` inserts a figure of `bldml.figures`, in which all text is escaped; the others format a text, a
@@ -21,12 +21,13 @@ def page_template(name: str) -> "jinja2.Template":
 
     Args:
         name: Its file name, such as `report.html`.
+        folder: Where it lies, if not among the report's; it may include those.
     """
     import jinja2
     from markupsafe import Markup
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
+        loader=jinja2.FileSystemLoader([folder, TEMPLATES]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

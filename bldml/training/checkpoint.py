@@ -105,6 +105,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if not path.is_file():
         message = f"There is no checkpoint {path} (looked from {Path.cwd()})."
         raise CheckpointError(message, "checkpoint-missing", path=path)
+    if path.suffix.lower() == ".onnx":
+        message = f"{path} is an ONNX file. Commands need the checkpoint that it was exported from; in Python, "
+        message += "bldml.load reads it."
+        raise CheckpointError(message, "checkpoint-exported", path=path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or hostile file raises whatever its bytes happen to trigger

@@ -117,7 +117,7 @@ def test_a_fit_in_16_bits_chooses_its_threshold_in_float32(leaves: Path, bldml: 
     rows = read_predictions(Path("again/predictions.csv"))
     images = torch.stack([leaf.image(leaves / row.path) for row in rows])
     with torch.inference_mode():
-        logits = leaf.model.evaluate(images)
+        logits = leaf.network.evaluate(images)
     labels = torch.tensor([float(row.true_class == "BLD") for row in rows])
     loss = float(torch.nn.functional.binary_cross_entropy_with_logits(logits, labels))
     assert loss == pytest.approx(best, abs=1e-6)

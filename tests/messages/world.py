@@ -86,6 +86,7 @@ def checkpoints(world: Path) -> None:
     torch.save(sound | {KEY: HEADER | {"backbone": "resnet50"}}, world / "other-backbone.ckpt")
     torch.save(sound | {KEY: HEADER | {"format": 99}}, world / "later-version.ckpt")
     torch.save({"state_dict": {}}, world / "foreign.ckpt")
+    (world / "model.onnx").write_bytes(b"an export")
     (world / "damaged.ckpt").write_bytes((world / "sound.ckpt").read_bytes()[:5000])
     run = world / "run"
     (run / "checkpoints").mkdir(parents=True)

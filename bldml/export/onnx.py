@@ -1,0 +1,111 @@
+"""A checkpoint as one ONNX file that describes itself."""
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from bldml.export.graph import INPUT, OUTPUTS, ExportedGraph
+from bldml.training.checkpoint import Header
+from bldml.training.module import LeafClassifier
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto
+
+Weights = Literal["fp32", "fp16"]
+OPSET = 20
+
+
+def onnx_bytes(model: LeafClassifier, header: Header, weights: Weights, description: dict[str, Any]) -> bytes:
+    """Return the ONNX file of a classifier.
+
+    Args:
+        model: The classifier with its weights, on the CPU.
+        header: Description of its checkpoint.
+        weights: How kernels and matrices are stored. fp16 halves the file. They are computed with in float32 either
+            way, and all other numbers are stored in float32.
+        description: Stored as JSON in the metadata, under the key `bldml`; see `command.describe_export`.
+    """
+    from onnx.helper import set_model_props
+
+    proto = _converted(ExportedGraph(model, header), header.image_size)
+    _without_origin(proto)
+    if weights == "fp16":
+        store_as_float16(proto.graph)
+    set_model_props(proto, {"bldml": json.dumps(description, ensure_ascii=False)})
+    proto.producer_name, proto.producer_version = "bldml", description["exported_with"]["bldml"]
+    proto.graph.name = "bldml"
+    content: bytes = proto.SerializeToString(deterministic=True)
+    return content
+
+
+def _converted(graph: ExportedGraph, size: int) -> "ModelProto":
+    # Two images, because the number 1 would become part of the graph.
+    example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            graph,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=list(OUTPUTS),
+            dynamic_shapes={"image": {0: torch.export.Dim("n", min=1)}},
+            verbose=False,
+        )
+    assert program is not None  # only without dynamo
+    proto: ModelProto = program.model_proto
+    return proto
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide what torch and onnxscript say of their own progress."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _without_origin(proto: "ModelProto") -> None:
+    """Remove what torch writes of the source of each node: it contains paths of this machine."""
+    graph = proto.graph
+    for part in (proto, graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    del graph.value_info[:]  # shapes in between, which a runtime infers itself
+    for function in proto.functions:
+        for node in (function, *function.node):
+            del node.metadata_props[:]
+            node.doc_string = ""
+
+
+def store_as_float16(graph: "GraphProto") -> None:
+    """Store kernels and matrices of a graph in float16, each cast to float32 before it is used.
+
+    Biases and statistics stay: they are small, and a variance may be too small for float16. So does what float16
+    cannot hold.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for tensor in graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype != np.float32 or values.ndim < 2 or np.abs(values).max(initial=0) > np.finfo(np.float16).max:
+            continue
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_float16"))
+        casts.append(helper.make_node("Cast", [f"{name}_float16"], [name], name=f"{name}_cast", to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)

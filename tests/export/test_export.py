@@ -1,0 +1,260 @@
+"""`bldml export --format onnx`: the same numbers as the checkpoint, or no export."""
+
+import hashlib
+import json
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from PIL import ExifTags, Image
+
+import bldml
+from bldml.export.card import model_card
+from bldml.export.onnx import store_as_float16
+from bldml.export.parity import Parity
+from bldml.inference.exported import read_exported
+from bldml.training.checkpoint import read_checkpoint
+from tests.dataset.test_images import DISPLAY_P3
+from tests.export.checkpoints import SIZE, write_run
+from tests.support import REPOSITORY, Bldml, mistake
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory, run: Path) -> Path:
+    """The output folder of an export of the trained run."""
+    from bldml.cli import main
+
+    folder = tmp_path_factory.mktemp("export") / "onnx"
+    assert main(["export", str(run), f"--output={folder}"]) == 0
+    return folder
+
+
+@pytest.fixture
+def names(leaves: Path) -> list[str]:
+    """Eight photographs of either class, by their names below the folder of leaves."""
+    found = [sorted((leaves / name).iterdir())[:8] for name in ("BLD", "No_BLD")]
+    return [path.relative_to(leaves).as_posix() for paths in found for path in paths]
+
+
+@pytest.fixture(scope="module")
+def varied(tmp_path_factory: pytest.TempPathFactory, leaves: Path) -> tuple[Path, Path]:
+    """A run whose probabilities differ much among photographs, with its threshold in their middle, and its export."""
+    from bldml.cli import main
+
+    folder, names = (
+        tmp_path_factory.mktemp("varied"),
+        [path.relative_to(leaves) for path in sorted(leaves.rglob("*.jpg"))],
+    )
+    val = [name.as_posix() for name in names[::4]]
+    write_run(folder / "run", leaves, val)
+    verdicts = bldml.load(folder / "run", device="cpu").predict([leaves / name for name in names])
+    write_run(folder / "run", leaves, val, threshold=float(np.median([v.probability for v in verdicts])))
+    assert main(["export", str(folder / "run"), f"--output={folder / 'out'}"]) == 0
+    return folder / "run", folder / "out" / "model.onnx"
+
+
+def test_the_exported_file_gives_the_checkpoints_verdicts(varied: tuple[Path, Path], leaves: Path) -> None:
+    photographs = sorted(leaves.rglob("*.jpg"))
+    ours, theirs = bldml.load(varied[0], device="cpu"), bldml.load(varied[1])
+    expected, found = ours.predict(photographs), theirs.predict(photographs)
+    assert len({verdict.label for verdict in expected}) == 2
+    assert np.ptp([verdict.probability for verdict in expected]) > 0.01
+    assert [verdict.label for verdict in found] == [verdict.label for verdict in expected]
+    np.testing.assert_allclose([v.probability for v in found], [v.probability for v in expected], atol=1e-6)
+    # A batch of one, an array, and a stream.
+    first = photographs[0]
+    assert theirs.predict(first).probability == pytest.approx(expected[0].probability, abs=1e-6)
+    assert theirs.predict(np.asarray(Image.open(first))).probability == pytest.approx(expected[0].probability, abs=1e-6)
+    assert theirs.header.threshold == ours.header.threshold
+    with mistake("onnx-without-layers"):
+        theirs.explain(first)
+
+
+def test_the_file_describes_itself_and_tells_no_secrets(exported: Path, run: Path, leaves: Path) -> None:
+    content = (exported / "model.onnx").read_bytes()
+    onnx.checker.check_model(onnx.load_from_string(content))
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    (image,), (probability,) = session.get_inputs(), session.get_outputs()
+    assert (image.name, image.type, image.shape) == ("image", "tensor(uint8)", ["n", SIZE, SIZE, 3])
+    assert (probability.name, probability.type, probability.shape) == ("probability", "tensor(float)", ["n"])
+    said = json.loads(session.get_modelmeta().custom_metadata_map["bldml"])
+    header = bldml.load(run, device="cpu").header
+    assert (said["positive_class"], said["negative_class"]) == ("BLD", "No_BLD")
+    assert said["threshold"] == header.threshold
+    checkpoint = (run / "checkpoints" / "best.ckpt").read_bytes()
+    assert said["checkpoint_sha256"] == hashlib.sha256(checkpoint).hexdigest()
+    assert not said.keys() & {"seen", "settings"}
+    for place in (leaves, run, Path(torch.__file__).parent, REPOSITORY):
+        assert str(place).encode() not in content
+        assert str(place) not in (exported / "README.md").read_text() + (exported / "parity.json").read_text()
+    for word in (b".py", b"/home", b"/tmp", b"stack_trace"):
+        assert word not in content
+
+
+def test_parity_and_card_say_what_was_found(exported: Path, run: Path) -> None:
+    parity = json.loads((exported / "parity.json").read_text())
+    assert parity["photographs"] == "the run's validation split"
+    assert parity["n"] == sum(line.split(",")[2] == "val" for line in (run / "splits.csv").read_text().splitlines())
+    assert parity["verdicts_changed"] == 0
+    assert 0 <= parity["largest_difference"] <= 1e-4
+    assert parity["model_sha256"] == hashlib.sha256((exported / "model.onnx").read_bytes()).hexdigest()
+    card = (exported / "README.md").read_text()
+    assert f"on {parity['n']} photographs (the run's validation split)" in card
+    assert "| Sensitivity |" in card
+    assert "Test split." in card
+    assert "- Intended use: not stated" in card
+    assert sorted(path.name for path in exported.iterdir()) == ["README.md", "model.onnx", "parity.json"]
+
+
+def test_the_card_claims_no_metrics_of_another_checkpoint(tmp_path: Path, run: Path, exported: Path) -> None:
+    """Evaluations of a run are those of its best checkpoint; the last one is of another epoch."""
+    copied = tmp_path / "run"
+    shutil.copytree(run, copied)
+    path = copied / "checkpoints" / "best.ckpt"
+    content = torch.load(path, weights_only=True)
+    torch.save(content | {"epoch": content["epoch"] + 1}, path)
+    model, parity = read_exported(exported / "model.onnx"), Parity("a folder", 3, 0.0, 0.0, (), 0.1, 1e-4)
+    said = "No evaluation of this checkpoint is recorded."
+    assert said in model_card(read_checkpoint(path), model, parity, [])
+    torch.save(content, path)
+    assert said not in model_card(read_checkpoint(path), model, parity, [])
+
+
+def test_a_verdict_that_changes_refuses_the_export(
+    tmp_path: Path, leaves: Path, names: list[str], bldml: Bldml
+) -> None:
+    """The threshold is put between what float32 and float16 give for one photograph."""
+    from bldml import load  # the fixture has the package's name
+
+    write_run(tmp_path / "run", leaves, names)
+    assert bldml("export", tmp_path / "run", "--weights=fp16", "--output=half").code == 0
+    sizes = json.loads(Path("half/parity.json").read_text())
+    assert 0 < sizes["largest_difference"] < 0.02
+    photographs = [leaves / name for name in names]
+    full = [v.probability for v in load(tmp_path / "run", device="cpu").predict(photographs)]
+    half = [v.probability for v in load("half/model.onnx").predict(photographs)]
+    at = int(np.argmax(np.abs(np.subtract(full, half))))
+    write_run(tmp_path / "run", leaves, names, threshold=(full[at] + half[at]) / 2)
+    refused = bldml("export", tmp_path / "run", "--weights=fp16", "--output=out")
+    assert (refused.code, refused.mistake, refused.fields["found"]) == (1, "parity-verdicts-changed", 1)
+    assert names[at] in refused.err
+    assert not Path("out").exists()
+    assert not list(Path.cwd().glob(".bldml*"))
+    accepted = bldml("export", tmp_path / "run", "--weights=fp32", "--output=out", "--photographs", leaves)
+    assert accepted.code == 0
+    assert json.loads(Path("out/parity.json").read_text())["n"] == 60
+
+
+def test_float16_is_stored_and_float32_is_computed() -> None:
+    values = np.array([[1.0, 1e-3], [0.1, -2.0]], dtype=np.float32)
+    bias, wide = np.array([1e-9, 3.0], dtype=np.float32), np.array([[1e6, 1.0]], dtype=np.float32)
+    tensors = {"w": values, "b": bias, "wide": wide}
+    nodes = [
+        onnx.helper.make_node("MatMul", ["x", "w"], ["product"]),
+        onnx.helper.make_node("Add", ["product", "b"], ["sum"]),
+        onnx.helper.make_node("Mul", ["sum", "wide"], ["y"]),
+    ]
+    described = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 2]) for name in "xy"]
+    initializers = [onnx.numpy_helper.from_array(value, name) for name, value in tensors.items()]
+    graph = onnx.helper.make_graph(nodes, "g", described[:1], described[1:], initializers)
+    store_as_float16(graph)
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor).dtype for tensor in graph.initializer}
+    assert stored == {"w_float16": np.float16, "b": np.float32, "wide": np.float32}
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    x = np.array([[0.5, 0.25]], dtype=np.float32)
+    expected = (x @ values.astype(np.float16).astype(np.float32) + bias) * wide
+    np.testing.assert_allclose(session.run(None, {"x": x})[0], expected, rtol=1e-6)
+
+
+@contextmanager
+def full_disk(largest: int) -> Iterator[None]:
+    """Files of this process cannot grow beyond so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path, leaves: Path, names: list[str], bldml: Bldml) -> None:
+    write_run(tmp_path / "run", leaves, names)
+    Path("out").mkdir()
+    with full_disk(20_000):
+        outcome = bldml("export", tmp_path / "run", "--output=out")
+    assert outcome.mistake == "export-not-writable"
+    assert "File too large" in outcome.err
+    assert [path.name for path in Path.cwd().rglob("*")] in ([], ["out"])
+
+
+def test_photographs_that_are_gone_or_damaged(tmp_path: Path, leaves: Path, names: list[str], bldml: Bldml) -> None:
+    write_run(tmp_path / "run", tmp_path / "moved", names)
+    outcome = bldml("export", tmp_path / "run")
+    assert outcome.mistake == "parity-photographs-missing"
+    assert outcome.fields["found"] == len(names)
+    assert "--photographs" in outcome.err
+    (tmp_path / "some").mkdir()
+    shutil.copy(leaves / names[0], tmp_path / "some" / "a.jpg")
+    (tmp_path / "some" / "b.jpg").write_bytes((leaves / names[0]).read_bytes()[:900])
+    outcome = bldml("export", tmp_path / "run", "--photographs", tmp_path / "some")
+    assert outcome.mistake == "photograph-unreadable"
+    assert not Path("export").exists()
+
+
+def test_the_example_of_the_guide_gives_the_same_verdicts(
+    tmp_path: Path, varied: tuple[Path, Path], leaves: Path
+) -> None:
+    """In a process of its own that has no bldml, on photographs that need turning and another colour profile."""
+    guide = (REPOSITORY / "docs" / "howto" / "export.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", guide, re.S)
+    (tmp_path / "classify.py").write_text(code)
+    assert "bldml" not in code.replace('["bldml"]', "")
+    leaf, photographs, turned = Image.open(next(leaves.rglob("*.jpg"))), [], Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    for name, options in {"plain": {}, "turned": {"exif": turned}, "wide": {"icc_profile": DISPLAY_P3}}.items():
+        photographs.append(tmp_path / f"{name}.jpg")
+        leaf.save(photographs[-1], quality=95, **options)  # type: ignore[arg-type]
+    command = [
+        sys.executable,
+        "-I",
+        str(tmp_path / "classify.py"),
+        str(varied[1]),
+        *map(str, photographs),
+    ]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    verdicts = bldml.load(varied[1]).predict(photographs)
+    assert len({verdict.probability for verdict in verdicts}) == 3
+    assert lines == [f"{v.path}\t{v.probability:.4f}\t{v.label}" for v in verdicts]
+
+
+def test_loading_what_is_no_exported_file(tmp_path: Path, exported: Path) -> None:
+    content = (exported / "model.onnx").read_bytes()
+    path = tmp_path / "model.onnx"
+    with mistake("onnx-unreadable", path=path):
+        bldml.load(path)
+    for damaged in (b"", b"no ONNX at all", content[: len(content) // 2]):
+        path.write_bytes(damaged)
+        with mistake("onnx-damaged", path=path):
+            bldml.load(path)
+    foreign = onnx.load_from_string(content)
+    del foreign.metadata_props[:]
+    path.write_bytes(foreign.SerializeToString())
+    with mistake("onnx-foreign", path=path):
+        bldml.load(path)
+    for text in ("no JSON", "[]", '{"threshold": 2}'):
+        onnx.helper.set_model_props(foreign, {"bldml": text})
+        path.write_bytes(foreign.SerializeToString())
+        with mistake("onnx-header-wrong", path=path):
+            bldml.load(path)
