@@ -127,6 +127,45 @@ def export(
     export_checkpoint(ckpt_path, format, output, weights, photographs, version=__version__)
 
 
+def survey(
+    ckpt_path: Path,
+    photographs: Path,
+    output: Path = Path("survey"),
+    group: str | None = None,
+    positions: Literal["rounded", "exact", "none"] = "rounded",
+    sheet: int = 200,
+    shard: str | None = None,
+    unreadable: Literal["exclude", "error"] = "exclude",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+) -> None:
+    """Classify a large folder of photographs into a list, a map and a sheet for review.
+
+    Args:
+        ckpt_path: Checkpoint, or a run folder for its best one (also: --ckpt_path).
+        photographs: Folder with photographs, including its subfolders, or one photograph.
+        output: Output folder (new or empty, or of the same survey, to resume it).
+        group: What makes a unit, such as a tree: folder, a distance of positions such as gps:15m, or a CSV with the
+            columns path and group; null for no units.
+        positions: Write positions rounded to 0.01 degrees (about 1 km), exact, or none. They are private.
+        sheet: Number of photographs on the sheet for review; 0 for no sheet.
+        shard: Part of the work for one of several processes, such as 3/16; null for all of it.
+        unreadable: Leave out photographs that cannot be read, with the reason in the table (exclude), or stop (error).
+        device: Device to compute on; auto uses a GPU if there is one.
+    """
+    from bldml.survey.command import Wanted, survey_photographs
+    from bldml.survey.progress import WorkShard
+    from bldml.survey.units import Grouping
+
+    try:
+        wanted = Wanted(None if group is None else Grouping.parse(group), positions, sheet)
+        survey_photographs(
+            ckpt_path, photographs, output, wanted, WorkShard.parse(shard), device,
+            unreadable=unreadable, version=__version__,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; run the same command again to resume") from None
+
+
 def split(
     photographs: Path,
     output: Path = Path("splits.csv"),
@@ -211,5 +250,5 @@ def audit(
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    function.__name__: function for function in (compare, report, demo, prefetch, explain, export, split, audit)
+    function.__name__: function for function in (compare, report, demo, prefetch, explain, export, survey, split, audit)
 }

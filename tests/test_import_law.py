@@ -35,6 +35,10 @@ FLOORS: dict[str, tuple[str, ...]] = {
         *("training.checkpoint", "training.module", "training.transforms"),
     ),
     "audit": ("errors", "io", "metrics", "run", "dataset", "figures", "report"),
+    "survey": (
+        *("errors", "io", "metrics", "run", "dataset", "figures.style", "inference", "report.html"),
+        "training.checkpoint",
+    ),
 }
 LAW: dict[str, tuple[str, ...]] = {
     # Both are imported when they are first used.

@@ -5,7 +5,7 @@ from bldml.errors import UsageError
 # What a command takes without the name of an option, in this order.
 POSITIONS: dict[str, tuple[str, ...]] = {
     "fit": ("data.root",),
-    **dict.fromkeys(("validate", "test", "predict", "explain"), ("ckpt_path", "data.root")),
+    **dict.fromkeys(("validate", "test", "predict", "explain", "survey"), ("ckpt_path", "data.root")),
     "export": ("ckpt_path",),
     "audit": ("data.root",),
     "split": ("data.root",),
