@@ -45,6 +45,7 @@ coverage: $(STAMP) ## All tests with line coverage; fails below the floor in pyp
 
 lint: $(STAMP) ## Lint, format, spelling and types
 	$(BIN)/ruff check
+	$(BIN)/ruff check --preview --select PLW1514 bldml  # text files name their encoding, which Windows would choose
 	$(BIN)/ruff format --check
 	$(BIN)/codespell bldml tests benchmarks configs docs scripts Makefile pyproject.toml *.md
 	$(BIN)/mypy bldml tests $(wildcard benchmarks/*.py)

@@ -14,6 +14,7 @@ from bldml import __version__
 from bldml.commands import COMMANDS
 from bldml.errors import BldmlError, RunError, TrainingError, UsageError
 from bldml.io.grammar import POSITIONS, pattern, written_out
+from bldml.io.platform import write_any_text
 from bldml.training.process import Session, wait_briefly
 from bldml.usage import verb_help
 
@@ -43,6 +44,8 @@ def main(argv: Sequence[str] | None = None, model_class: "type[LeafClassifier] |
         The exit code: 0 for success, that of `bldml.errors` after a mistake, 130 after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        write_any_text(sys.stdout)
     try:
         # A process that ends with its command is not restored: a late signal must not fail a finished job.
         with nullcontext() if argv is None else Session() as session:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -293,7 +294,7 @@ def record_resume(plan: ResumePlan, job: SlurmJob | None) -> None:
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "slurm_job": job.key if job else None,
         "restarts": job.restarts if job else 0,
-        "host": os.uname().nodename,
+        "host": socket.gethostname(),
         "epoch": progress.epoch if progress else 0,
         "step": progress.step if progress else 0,
         "changed": plan.changed,

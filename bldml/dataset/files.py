@@ -5,16 +5,17 @@ Names may contain any bytes. `escape_path` turns a path into text for a table, `
 
 import os
 import re
-import shlex
 import stat
+import sys
 import unicodedata
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from bldml.dataset.images import HEIF_SUFFIXES, PHOTO_SUFFIXES, heif_available
 from bldml.errors import DatasetError
+from bldml.io.platform import quoted
 
 SYSTEM_NAMES = frozenset(
     {
@@ -166,7 +167,7 @@ def shell_word(value: str | os.PathLike[str]) -> str:
     text = os.fspath(value)
     text = f"./{text}" if text.startswith("-") else text
     if text.isprintable():
-        return shlex.quote(text)
+        return quoted(text)
     plain = (chr(b) if 32 <= b < 127 and chr(b) not in "'\\" else f"\\x{b:02x}" for b in os.fsencode(text))
     return f"$'{''.join(plain)}'"
 
@@ -195,17 +196,19 @@ def escape_text(text: str) -> str:
 def escape_path(path: str | os.PathLike[str]) -> str:
     r"""Return a path as text for a table (see `escape_text`), which `unescape_path` reverses; never a formula.
 
-    A literal ``\x`` becomes ``\x5cx``; a relative path that begins like a formula gets a leading ``./``, which does not
-    change its meaning.
+    Its separator is ``/`` on every system. A literal ``\x`` becomes ``\x5cx``; a relative path that begins like a
+    formula gets a leading ``./``, which does not change its meaning.
 
     >>> escape_path(os.fsdecode(b"caf\xe9.jpg")), escape_path("=1+1.jpg")
     ('caf\\xe9.jpg', './=1+1.jpg')
     """
-    text = escape_text(os.fspath(path).replace("\\x", "\\x5cx"))
+    plain = path.as_posix() if isinstance(path, PurePath) else os.fspath(path)
+    text = escape_text(plain.replace("\\x", "\\x5cx"))
     return f"./{text}" if text[:1] in ("=", "+", "-", "@") else text
 
 
 def unescape_path(text: str) -> str:
     """Return the path that `escape_path` encoded."""
     raw = re.sub(rb"\\x([0-9a-f]{2})", lambda match: bytes([int(match[1], 16)]), os.fsencode(text))
-    return os.fsdecode(raw)
+    # Not os.fsdecode, which on Windows raises an error for bytes that are not UTF-8.
+    return raw.decode(sys.getfilesystemencoding(), "surrogateescape")

@@ -101,7 +101,7 @@ def split_of(path: PurePath, val_fraction: float, test_fraction: float) -> str:
     >>> [split_of(PurePath(f"leaf_{i}.jpg"), 0.2, 0.2) for i in range(5)]
     ['train', 'train', 'train', 'test', 'val']
     """
-    text = os.fsencode(path.with_suffix("")).decode("utf-8", "surrogateescape")
+    text = os.fsencode(path.with_suffix("").as_posix()).decode("utf-8", "surrogateescape")
     key = unicodedata.normalize("NFC", text).casefold().encode("utf-8", "surrogateescape")
     position = int.from_bytes(hashlib.sha256(key).digest()[:8], "big") / 2**64
     if position < test_fraction:

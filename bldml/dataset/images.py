@@ -6,7 +6,6 @@ see the same pixels. Nothing is repaired: a photograph that cannot be read compl
 
 import importlib
 import io
-import os
 import stat
 import threading
 import warnings
@@ -23,6 +22,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
+
+from bldml.io.platform import after_fork_in_child
 
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".tif", ".tiff", ".webp", ".bmp"})
 HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
@@ -84,7 +85,7 @@ class _StrictDecoding:
     def __init__(self) -> None:
         self._reset()
         # A loader worker must not inherit a lock that another thread holds.
-        os.register_at_fork(after_in_child=self._reset)
+        after_fork_in_child(self._reset)
 
     def _reset(self) -> None:
         self._lock = threading.Lock()

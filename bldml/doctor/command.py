@@ -16,6 +16,7 @@ from bldml.doctor.configuration import Configuration, read_configuration
 from bldml.doctor.script import Script, read_script
 from bldml.errors import UsageError
 from bldml.io.atomic import write_atomically
+from bldml.io.platform import WINDOWS
 from bldml.io.system import processors
 
 HELP = """\
@@ -49,9 +50,7 @@ def main(arguments: list[str]) -> int:
         return 0
     own, fit = split_arguments(arguments)
     findings = run_checks(fit, own.get("--sbatch"), dict(os.environ))
-    # Characters that the encoding of the terminal lacks become question marks.
-    encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(format_report(findings).encode(encoding, "replace").decode(encoding))
+    sys.stdout.write(format_report(findings))
     if "--json" in own:
         content = {
             "bldml": __version__,
@@ -160,5 +159,6 @@ def _check_storage(report: Report, configuration: Configuration, site: slurm.Sit
         if path is not None:
             report.check(name, storage.check_scratch, name, path, datetime.now(UTC))
             report.check(name, storage.check_group, name, path)
-    report.check("modes", storage.check_modes, configuration.files)
-    report.check("umask", storage.check_umask, storage.current_umask())
+    if not WINDOWS:
+        report.check("modes", storage.check_modes, configuration.files)
+        report.check("umask", storage.check_umask, storage.current_umask())

@@ -10,10 +10,11 @@ from bldml.doctor.checks import Finding, Status, ok, ok_or, ok_or_fail, ok_or_wa
 from bldml.doctor.configuration import Settings
 from bldml.doctor.script import parse_script
 from bldml.doctor.tools import Answer, ask, is_on_path
+from bldml.io.platform import change_signal_mask, signals
 from bldml.training.resume.job import INTERACTIVE_NAMES, interactive_kind
 
 UNLIMITED = 10**10  # seconds; three centuries
-SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+SIGNALS = signals("SIGUSR1", "SIGTERM")
 
 
 def read_time(text: str) -> int | None:
@@ -308,7 +309,7 @@ def check_signals(environ: Mapping[str, str]) -> Iterable[Finding]:
     """Check that the signals that end a job reach a process started like this one."""
     if "SLURM_JOB_ID" not in environ:
         return
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    mask = change_signal_mask("block", [])
     blocked = [f"{one.name} blocked" for one in SIGNALS if one in mask]
     # A fit installs its own handlers, even for ignored signals, but does not change the mask.
     ignored = [one for one in SIGNALS if signal.getsignal(one) is signal.SIG_IGN]

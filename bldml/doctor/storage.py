@@ -1,6 +1,5 @@
 """Folders of a fit: free space, quota, whether files can be written, automatic deletion, project groups, modes."""
 
-import grp
 import os
 import re
 import secrets
@@ -19,6 +18,7 @@ from bldml.doctor.checks import Finding, Status, fail, ok, ok_or_warn, skip, war
 from bldml.doctor.configuration import Settings
 from bldml.doctor.tools import ask
 from bldml.io.locks import Lock
+from bldml.io.platform import read_group
 from bldml.io.text import counted
 
 CHECKPOINTS = 4  # best, last, the previous one, and the one being written
@@ -247,15 +247,6 @@ def check_group(name: str, path: Path, projects: Path = PROJECTS) -> Iterable[Fi
         f"{folder}: group {group}, setgid bit {'set' if setgid else 'not set'}",
         f"chgrp -R proj-{folder.relative_to(projects).parts[0]} {folder}; find {folder} -type d -exec chmod g+s {{}} +",
     )
-
-
-def read_group(number: int) -> tuple[str, list[str]]:
-    """Return the name of a group, or its number if it has no name, and its members."""
-    try:
-        group = grp.getgrgid(number)
-    except KeyError:
-        return str(number), []
-    return group.gr_name, group.gr_mem
 
 
 def check_modes(config_files: Iterable[Path]) -> Iterable[Finding]:

@@ -59,9 +59,10 @@ def class_activation_map(activations: Tensor, gradient: Tensor) -> Map:
     >>> class_activation_map(activations, gradient).tolist()
     [[0.0, 1.0]]
     """
-    weights = gradient.double().mean(dim=(1, 2))
-    raw = torch.relu((weights[:, None, None] * activations.double()).sum(0))
+    # On the CPU, because an Apple GPU has no 64-bit numbers.
+    weights = gradient.cpu().double().mean(dim=(1, 2))
+    raw = torch.relu((weights[:, None, None] * activations.cpu().double()).sum(0))
     largest = float(raw.max())
     scaled = raw / largest if largest > 0 else torch.zeros_like(raw)
-    result: Map = scaled.float().cpu().numpy()
+    result: Map = scaled.float().numpy()
     return result

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from bldml.errors import RunError, UsageError
+from bldml.io.platform import WINDOWS, refused_on_windows, replace_path
 
 _LONGEST_NAME = 200  # bytes; file systems allow 255, and a number is appended to make a name unique
 
@@ -28,7 +29,7 @@ def check_name(name: str, what: str) -> None:
         problem = "contains control characters or invalid text"
     elif len(name.encode()) > _LONGEST_NAME:
         problem = f"is {len(name.encode())} bytes long; {_LONGEST_NAME} are allowed"
-    else:
+    elif not (WINDOWS and (problem := refused_on_windows(name))):
         return
     message = f"The {what} name {name!r} {problem}. Use a plain name such as resnet50-2."
     raise UsageError(message, "name-refused", what=what, found=name, reason=problem)
@@ -51,11 +52,12 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        replace_path(temporary, path)
     except OSError as error:
         raise RunError(
-            f"Cannot write {path}: {error.strerror}. The file is unchanged. Check that its folder "
-            "exists, that you have write permission, and that there is free space.",
+            f"Cannot write {path}: {error.strerror}. The file is unchanged. Check that its folder exists, "
+            f"{'that no other program has the file open, ' if WINDOWS else ''}that you have write permission, and that "
+            "there is free space.",
             "file-not-writable",
             path=path,
             reason=error.strerror,

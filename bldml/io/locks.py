@@ -1,12 +1,12 @@
 """File lock: held by one process at a time, released by the system when that process ends."""
 
-import errno
-import fcntl
 import os
 import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
+
+from bldml.io.platform import try_lock
 
 
 class Taken(Exception):
@@ -14,10 +14,7 @@ class Taken(Exception):
 
 
 class Lock(ExitStack):
-    """A lock file that is held until `close`, or until the process ends.
-
-    It uses `lockf`, so neither threads nor child processes hold it: a `flock` would stay with the workers of a loader
-    after the training process was killed. Any process that opens and closes the same file releases its lock.
+    """A lock file that is held until `close`, or until the process ends; its child processes do not hold it.
 
     Args:
         path: The lock file; it is created if missing, and its content stays.
@@ -42,11 +39,10 @@ def _take(file: IO[bytes], wait: float | None) -> bool:
     end = None if wait is None else time.monotonic() + wait
     while True:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | (0 if end is None else fcntl.LOCK_NB))
-            return True
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                return False
-            if end is None or time.monotonic() >= end:
-                raise Taken(os.fspath(file.name)) from error
+            if try_lock(file.fileno()):
+                return True
+        except OSError:
+            return False
+        if end is not None and time.monotonic() >= end:
+            raise Taken(os.fspath(file.name))
         time.sleep(1)

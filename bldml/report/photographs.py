@@ -105,7 +105,7 @@ def files_table(data: RunData) -> Table:
     rows = []
     for path in filter(Path.is_file, paths):
         try:
-            rows.append([str(path.relative_to(run.path)), count(path.stat().st_size), sha256_of(path)])
+            rows.append([path.relative_to(run.path).as_posix(), count(path.stat().st_size), sha256_of(path)])
         except OSError as error:
             message = f"Cannot read {path}: {error.strerror}."
             raise RunError(message, "file-unreadable", path=path, reason=error.strerror) from error

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bldml.errors import RunError
 from bldml.io.documents import mapping_or_nothing
+from bldml.io.platform import BINARY, NO_FOLLOW, read_at
 from bldml.io.text import with_apostrophe, without_apostrophe
 from bldml.run.files import to_csv
 from bldml.run.folder import RunFolder
@@ -70,11 +71,12 @@ def append_entry(run: RunFolder, entry: LedgerEntry) -> None:
     """
     header, line = to_csv([_COLUMNS]), to_csv([[with_apostrophe(str(cell)) for cell in astuple(entry)]])
     try:
-        descriptor = os.open(run.ledger, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | NO_FOLLOW | BINARY
+        descriptor = os.open(run.ledger, flags, 0o666)
         try:
             size = os.fstat(descriptor).st_size
             # A line that was cut short by a full disk is terminated first.
-            cut = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+            cut = size > 0 and read_at(descriptor, 1, size - 1) != b"\n"
             start = header if size == 0 else "\n" if cut else ""
             os.write(descriptor, (start + line).encode(errors="backslashreplace"))
             os.fsync(descriptor)

@@ -21,6 +21,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, Self
 
+from bldml.io.platform import LINUX
 from bldml.training.lightning_internals import parsing_state, put_parsing_state
 
 # Lightning's loggers, whose messages `hush` filters.
@@ -37,7 +38,7 @@ def keep_freed_memory() -> bool:
     The process then stays at its peak size, which it would reach again in the next step. Blocks of any size come from
     the heap. The result tells whether the C library supports the setting.
     """
-    if not sys.platform.startswith("linux"):
+    if not LINUX:
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -219,6 +219,8 @@ def git_commit() -> str | None:
         tracked = ["git", "-C", str(folder), "ls-files", "--error-unmatch", Path(__file__).name]
         subprocess.run(tracked, capture_output=True, check=True, timeout=10)
         show = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*"]
-        return subprocess.run(show, capture_output=True, check=True, timeout=10, text=True).stdout.strip() or None
+        return (
+            subprocess.run(show, capture_output=True, check=True, timeout=10, encoding="utf-8").stdout.strip() or None
+        )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -30,6 +30,7 @@ from bldml.dataset.duplicates.phash import PHASH_BYTES, PHASH_VERSION, PHash
 from bldml.dataset.files import show_path
 from bldml.dataset.images import ResizedImage, resize_to_square
 from bldml.dataset.metadata import Metadata
+from bldml.io.platform import BINARY, read_at, write_some_at
 
 CACHE_VERSION = 1
 """Rises when `images.load_rgb` or `images.resize_to_square` would make other pixels of the same photograph."""
@@ -154,7 +155,7 @@ class Rows:
     def __init__(self, path: Path, side: int) -> None:
         self.path, self.side = path, side
         try:
-            self._file = os.open(path, os.O_RDONLY)
+            self._file = os.open(path, os.O_RDONLY | BINARY)
         except OSError:
             self._file = -1
         else:
@@ -175,7 +176,7 @@ class Rows:
 
     def _read(self, offset: int, length: int, checksum: int) -> npt.NDArray[np.uint8]:
         try:
-            data = os.pread(self._file, length, offset)
+            data = read_at(self._file, length, offset)
         except OSError:  # a file server has forgotten it
             data = b""
         if len(data) != length or zlib.crc32(data) != checksum:
@@ -187,7 +188,7 @@ def write_at(file: int, data: bytes | memoryview, offset: int) -> None:
     """Write all of the data at an offset in bytes."""
     view = memoryview(data)
     while view:
-        written = os.pwrite(file, view, offset)
+        written = write_some_at(file, view, offset)
         view, offset = view[written:], offset + written
 
 
@@ -225,7 +226,7 @@ class CachedImages:
         if zlib.crc32(data) != self._checksum[number]:
             return
         with suppress(OSError):
-            file = os.open(self._files[int(self._shard[number])].path, os.O_WRONLY)
+            file = os.open(self._files[int(self._shard[number])].path, os.O_WRONLY | BINARY)
             try:
                 write_at(file, data, int(self._row[number]) * row_bytes(self.side))
             finally:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import threading
 import time
 import zlib
@@ -40,6 +41,7 @@ from bldml.dataset.files import show_path
 from bldml.dataset.images import ResizedImage, load_rgb, resize_to_square
 from bldml.dataset.metadata import Metadata
 from bldml.dataset.samples import Sample
+from bldml.io.platform import BINARY
 
 GIB = 2**30
 SPARE = GIB  # bytes that are left free on the disk: a run has checkpoints to write
@@ -75,7 +77,7 @@ class ShardWriter:
         _remove_unfinished(folder)
         self._look_at_space(expected)
         self._path = folder / f"{name}-{secrets.token_hex(8)}{ROWS}"
-        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o666)
         self._lock = threading.Lock()
         self._row_of: dict[bytes, int] = {}  # by SHA-256
         self._checksums = array("I")
@@ -153,8 +155,7 @@ class ShardWriter:
         return file >= 0
 
     def _look_at_space(self, rows: int) -> None:
-        state = os.statvfs(self.folder)
-        free = state.f_bavail * state.f_frsize
+        free = shutil.disk_usage(self.folder).free
         if free < rows * row_bytes(self.side) + SPARE:
             raise NoSpace(f"{shown_size(self.expected * row_bytes(self.side))} are needed, {shown_size(free)} are free")
 

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
 from bldml.errors import CheckpointError, RunError
+from bldml.io.platform import replace_path
 from bldml.io.text import counted
 from bldml.run.folder import RunFolder
 from bldml.training.data.loading import LeafLoader
@@ -165,8 +166,8 @@ class Interruption(Callback):
                 self._is_readable = True
             try:
                 if self.run.last_checkpoint.exists():
-                    self.run.last_checkpoint.replace(self.run.previous_checkpoint)
-                fresh.replace(self.run.last_checkpoint)
+                    replace_path(self.run.last_checkpoint, self.run.previous_checkpoint)
+                replace_path(fresh, self.run.last_checkpoint)
             except OSError as error:
                 message = f"Cannot rename {fresh} to last.ckpt: {error.strerror}. It contains the state of the run."
                 raise RunError(message, "checkpoint-not-renamable", path=fresh, reason=error.strerror) from error

@@ -13,10 +13,14 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from bldml.io.platform import QUIT_KEY, change_signal_mask, signals, wait_for_sender
+
 # Signals that a job script may ask Slurm to send when the wall time is near.
-WALL_TIME = (signal.SIGUSR1, signal.SIGUSR2)
-# SIGTERM: preemption, scancel, shutdown. SIGINT: Ctrl-C. SIGHUP: the terminal was closed.
-INTERRUPTING = (*WALL_TIME, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+WALL_TIME = signals("SIGUSR1", "SIGUSR2")
+# SIGINT: Ctrl-C. SIGHUP: the terminal was closed.
+BY_HAND = signals("SIGINT", "SIGHUP")
+# SIGTERM: preemption, scancel, shutdown.
+INTERRUPTING = (*WALL_TIME, signal.SIGTERM, *BY_HAND)
 
 Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
@@ -48,7 +52,7 @@ class InterruptSignals:
             return
         for signum in INTERRUPTING:
             before = signal.getsignal(signum)
-            if signum in self._before or (before is signal.SIG_IGN and signum in (signal.SIGINT, signal.SIGHUP)):
+            if signum in self._before or (before is signal.SIG_IGN and signum in BY_HAND):
                 continue
             self._before[signum] = signal.SIG_DFL if before is None else before
             signal.signal(signum, self._set_flag)
@@ -78,7 +82,8 @@ class InterruptSignals:
         self._received.append(signum)
         if first and is_first_process():
             # Not print or logging: the interrupted code may hold their locks.
-            text = f"{signal.Signals(signum).name} received: saving at the next safe point (Ctrl-\\ quits at once).\n"
+            name = signal.Signals(signum).name
+            text = f"{name} received: saving at the next safe point ({QUIT_KEY} quits at once).\n"
             # A terminal erases the line, in which there may be a progress bar.
             os.write(2, (("\r\x1b[K" if os.isatty(2) else "\n") + text).encode())
 
@@ -91,11 +96,11 @@ def is_first_process() -> bool:
 @contextmanager
 def blocked() -> Iterator[None]:
     """Block signals while child processes start, so that they receive none before they ignore them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTING)
+    before = change_signal_mask("block", INTERRUPTING)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        change_signal_mask("set", before)
 
 
 def ignore_in_worker() -> None:
@@ -108,15 +113,15 @@ def ignore_in_worker() -> None:
         if signum != signal.SIGTERM:
             signal.signal(signum, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
-    if parent is None or parent.pid is None or not hasattr(signal, "sigwaitinfo"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTING)
+    if parent is None or parent.pid is None or wait_for_sender is None:
+        change_signal_mask("unblock", INTERRUPTING)
         return
     # SIGTERM stays blocked, as `blocked` left it, so that a thread can receive it together with its sender.
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-    threading.Thread(target=_end_with_parent, args=(parent.pid,), daemon=True).start()
+    change_signal_mask("block", [signal.SIGTERM])
+    threading.Thread(target=_end_with_parent, args=(wait_for_sender, parent.pid), daemon=True).start()
 
 
-def _end_with_parent(parent: int) -> None:
-    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent:
+def _end_with_parent(wait: Callable[[int], int], parent: int) -> None:
+    while wait(signal.SIGTERM) != parent:
         pass
     os._exit(0)

@@ -12,7 +12,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
 from bldml.errors import ConfigError
 from bldml.training.resume.job import SlurmJob
-from bldml.training.resume.signals import WALL_TIME, Interrupted, InterruptSignals, blocked, is_first_process
+from bldml.training.resume.signals import BY_HAND, WALL_TIME, Interrupted, InterruptSignals, blocked, is_first_process
 
 CONTROLLER_TIMEOUT_S = 20.0
 END_TIMEOUT_S = 300.0
@@ -38,7 +38,7 @@ class RequeueEnvironment(SLURMEnvironment):
             raise ConfigError(message, "requeue-signal-unknown", found=requeue_signal.name)
         # Not Lightning's __init__, which warns if Slurm is installed but the command was not started by srun.
         self.auto_requeue = auto_requeue
-        self.requeue_signal: signal.Signals = requeue_signal or signal.SIGUSR1
+        self.requeue_signal: signal.Signals = requeue_signal or next(iter(WALL_TIME), signal.SIGTERM)
 
     @staticmethod
     def detect() -> bool:
@@ -89,7 +89,7 @@ def leave(
         SystemExit: With 128 and the signal's number.
     """
     wanted = environment.auto_requeue if environment else True
-    if job is None or job.interactive or interrupted.signum in (signal.SIGINT, signal.SIGHUP):
+    if job is None or job.interactive or interrupted.signum in BY_HAND:
         raise SystemExit(128 + interrupted.signum)
     if interrupted.signum not in WALL_TIME:
         _write(f"Waiting for Slurm to end job {job.id}. If preempted, it restarts automatically; if cancelled: {how}")

@@ -20,6 +20,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from bldml.errors import CheckpointError, RunError
+from bldml.io.platform import replace_path
 from bldml.training.checkpoint import read_checkpoint
 from bldml.training.lightning_internals import batches_logged, metric_state, put_metric_state
 from bldml.training.recording import Row
@@ -139,7 +140,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
-            part.replace(target)
+            replace_path(part, target)
         # torch reports a full disk as a RuntimeError.
         except (OSError, RuntimeError) as error:
             part.unlink(missing_ok=True)

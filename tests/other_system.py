@@ -1,0 +1,172 @@
+"""Commands of bldml on a system that is made to lack what Windows lacks; run by test_every_system.py as a program.
+
+    python -m tests.other_system      (in an empty folder)
+
+On macOS and Windows the same commands run on what there is. Processes are spawned, and import this file again, so they
+lack the same. Refused is also what Windows refuses: below the current folder, an open file cannot be replaced or
+removed, and names have no colon; raw files need O_BINARY.
+"""
+
+import builtins
+import json
+import multiprocessing
+import os
+import pkgutil
+import shutil
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import filelock  # noqa: F401  # with the locks of this system, before it seems to be another
+
+MODULES = ("fcntl", "grp", "pwd", "resource", "termios", "syslog")
+LACKING = {
+    *("fork", "forkpty", "register_at_fork", "sched_getaffinity", "pread", "pwrite", "statvfs", "uname", "geteuid"),
+    *("getuid", "getgid", "getegid", "mkfifo", "fchmod", "fchown", "chown", "killpg", "setsid", "O_NOFOLLOW"),
+    *("SIGUSR1", "SIGUSR2", "SIGHUP", "SIGCONT", "SIGALRM", "SIG_BLOCK", "SIG_UNBLOCK", "SIG_SETMASK", "alarm"),
+    *("pthread_sigmask", "pthread_kill", "sigwait", "sigwaitinfo", "sigpending", "setitimer"),
+}
+O_BINARY = 1 << 30
+
+
+def is_from_bldml(depth: int) -> bool:
+    return str(sys._getframe(depth + 1).f_globals.get("__name__", "")).partition(".")[0] == "bldml"
+
+
+class Lacking(ModuleType):
+    """A module that lacks names, for bldml alone: other packages ask sys.platform what there is, or need it here."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in LACKING and is_from_bldml(1):
+            raise AttributeError(f"module {self!r} has no attribute {name!r}", name=name, obj=self)
+        return super().__getattribute__(name)
+
+
+def lack_names() -> None:
+    """Hide what only Unix has."""
+    for module in (os, signal):
+        module.__class__ = Lacking
+    really_import = builtins.__import__
+
+    def import_(name: str, *rest: Any, **options: Any) -> Any:
+        if name in MODULES and is_from_bldml(1):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return really_import(name, *rest, **options)
+
+    builtins.__import__ = import_
+
+
+def refuse_what_windows_refuses() -> None:
+    """Refuse to move or remove files that this process has open, and to open them as text by their descriptor."""
+    mine = os.path.realpath(".")
+
+    def check(path: Any) -> None:
+        try:
+            real = os.path.realpath(os.fspath(path))
+        except TypeError:  # a descriptor
+            return
+        files = {os.path.realpath(descriptor) for descriptor in Path("/proc/self/fd").iterdir()}
+        maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
+        files.update(line.split(maxsplit=5)[5] for line in maps.splitlines() if len(line.split(maxsplit=5)) == 6)
+        held = [name for name in files if name == real or name.startswith(f"{real}{os.sep}")]
+        if real.startswith(mine) and held:
+            raise PermissionError(13, f"still open: {held}", str(path))
+
+    def guarded(function: Callable[..., Any], paths: int) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            if "dir_fd" not in options:
+                for path in arguments[:paths]:
+                    check(path)
+            return function(*arguments, **options)
+
+        return call
+
+    for name, paths in (("replace", 2), ("rename", 2), ("unlink", 1), ("remove", 1)):
+        setattr(os, name, guarded(getattr(os, name), paths))
+
+    really_open = os.open
+
+    def raw(path: Any, flags: int, *rest: Any, **options: Any) -> int:
+        if is_from_bldml(1):
+            assert flags & O_BINARY, f"{path} is opened without O_BINARY"
+            assert not Path(path).is_dir(), f"{path} is a folder"
+        return really_open(path, flags & ~O_BINARY, *rest, **options)
+
+    os.open = raw
+    os.O_BINARY = O_BINARY  # type: ignore[attr-defined]
+
+
+true_system = sys.platform
+if true_system == "linux":
+    lack_names()
+    refuse_what_windows_refuses()
+    sys.platform = "win32"
+import bldml.io.platform as system  # noqa: E402  # its half for Windows
+
+sys.platform = true_system
+warnings.filterwarnings("error", category=EncodingWarning, module=r"bldml\b")
+NEW, COPY = "lightning_logs/new", "lightning_logs/copy"
+
+
+def check_files() -> None:
+    """Check that a lock keeps others out, and that a file which another program opens for a moment can be replaced."""
+    from bldml.io.locks import Lock, Taken
+
+    held, new = Path("held"), Path("new")
+    with Lock(held) as lock:
+        assert lock.is_real
+        with suppress(Taken):
+            Lock(held)
+            raise AssertionError("a lock that is held was taken")
+    Lock(held).close()
+    new.write_text("new", encoding="utf-8")
+    file = held.open("rb")
+    threading.Timer(0.3, file.close).start()
+    system.replace_path(new, held)
+    assert held.read_text(encoding="utf-8") == "new"
+
+
+def main() -> None:
+    """Import all modules, then run the commands; print what each came to as JSON in the last line."""
+    import bldml
+    from bldml.figures import style
+    from tests.support import SMALL
+
+    for module in pkgutil.walk_packages(bldml.__path__, "bldml."):
+        import_module(module.name)
+    from bldml.cli import main as cli
+
+    style.DPI = 50
+    system.write_any_text(sys.stdout)
+    check_files()
+    codes = {}
+    for command in (
+        ("demo", "drawn", "--images_per_class=64", "--size=48"),
+        ("split", "drawn"),
+        ("audit", "drawn", "--workers=2"),
+        ("fit", "drawn", *SMALL, "--data.num_workers=1", "--trainer.max_epochs=2", "--run_name=new"),
+        ("test", NEW),
+        ("predict", NEW, "drawn/BLD"),
+        ("explain", NEW, "drawn/BLD/leaf_0001.jpg"),
+        ("report", NEW),
+        ("compare", NEW, COPY),
+    ):
+        print("$ bldml", *command, flush=True)
+        if COPY in command:
+            shutil.copytree(NEW, COPY)
+        codes[command[0]] = cli([*command])
+    print("\N{MINUS SIGN}0.5 × …")
+    refused = [path.as_posix() for path in Path().rglob("*") if system.refused_on_windows(path.name)]
+    print(json.dumps({"windows": system.WINDOWS, "codes": codes, "refused": refused}))
+
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method("spawn")
+    main()
