@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None, model_class: "type[LeafClassifier] |
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if argv is None:
-        write_any_text(sys.stdout)
+        write_any_text(sys.stdout, sys.stderr)
     try:
         # A process that ends with its command is not restored: a late signal must not fail a finished job.
         with nullcontext() if argv is None else Session() as session:

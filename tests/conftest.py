@@ -24,6 +24,14 @@ LONGEST = (
 )
 # What `make quick` leaves out, beside what its own file marks: whole folders and files, and whoever uses a trained run.
 SLOW_PLACES = ("app", "audit", "browser", "inference", "slurm", "test_prefetch.py", "test_real_photographs.py")
+# They use signals, links, modes, pipes, names of any bytes or a shell. What of them other systems have was not tried.
+ONLY_LINUX = (
+    *("audit/test_examine.py", "audit/test_usage.py", "app/test_after_evaluation.py", "app/test_cache_location.py"),
+    *("app/test_evaluation.py", "app/test_interruption.py", "app/test_looks.py", "app/test_screen.py", "browser"),
+    *("dataset/test_cache.py", "dataset/test_files.py", "dataset/test_folders.py", "dataset/test_images.py"),
+    *("dataset/test_manifest.py", "dataset/test_verify.py", "doctor", "messages", "run/test_folder.py", "slurm"),
+    *("test_prefetch.py", "test_printed_commands.py", "training/test_allocator.py", "training/test_slurm.py"),
+)
 SLOW_FIXTURES = {"run", "split_leaves", "small_weights", "coffee"}
 
 
@@ -37,8 +45,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     ranks = {here / name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: ranks.get(item.path, len(LONGEST)))
-    places = {here / name for name in SLOW_PLACES}
+    places, only_linux = ({here / name for name in names} for names in (SLOW_PLACES, ONLY_LINUX))
     for item in items:
+        if sys.platform != "linux" and only_linux & {item.path, *item.path.parents}:
+            item.add_marker(pytest.mark.skip(reason="was only tried on Linux"))
         if places & {item.path, *item.path.parents} or SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
 

@@ -144,7 +144,7 @@ def main() -> None:
     from bldml.cli import main as cli
 
     style.DPI = 50
-    system.write_any_text(sys.stdout)
+    system.write_any_text(sys.stdout, sys.stderr)
     check_files()
     codes = {}
     for command in (

@@ -332,7 +332,7 @@ def test_without_locks(bldml: Bldml, server: Server, cache: Path, monkeypatch: p
     def refuse(*_: object) -> None:
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr("bldml.io.locks.fcntl.lockf", refuse)
+    monkeypatch.setattr("fcntl.lockf", refuse)
     file = place(server, cache)
     part = file.with_name(f"{file.name}.part")
     cache.mkdir(parents=True)

@@ -77,6 +77,8 @@ def trainer_settings(config: Namespace, verb: str) -> dict[str, Any]:
         settings["enable_progress_bar"] = own or sys.stderr.isatty()
     if settings.get("enable_progress_bar", config["enable_progress_bar"]) and not own:
         callbacks.append(LeafProgressBar())
+    if config["accelerator"] == "auto" and torch.backends.mps.is_available():
+        settings["accelerator"] = "cpu"  # an Apple GPU only on request: nobody has checked its results
     if not config["logger"] or config["logger"] is True:
         settings["logger"] = False
     if verb == "fit":

@@ -175,11 +175,12 @@ def _in_plain_characters(error: UnicodeError) -> tuple[str | bytes, int]:
     return text.encode("ascii", "backslashreplace").decode(), error.end
 
 
-def write_any_text(stream: object) -> None:
-    """Let a stream of text, such as that of a terminal without Unicode, write all characters in some form.
+def write_any_text(*streams: object) -> None:
+    """Let streams of text, such as those of a terminal without Unicode, write all characters in some form.
 
     The code page of Windows has no minus sign (U+2212), and ASCII no ellipsis.
     """
     codecs.register_error("bldml", _in_plain_characters)
-    if isinstance(stream, TextIOWrapper):
-        stream.reconfigure(errors="bldml")
+    for stream in streams:
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="bldml")
