@@ -2,11 +2,11 @@
 // From the file of a photograph to the image that the network sees.
 //
 // A canvas would resize differently in each browser, so the canvas only decodes, and the resizing is that of Python's
-// Pillow to the last bit: a triangle filter as wide as the reduction, first along rows, then along columns, with results
-// rounded to 8 bits in between.
+// Pillow to the last bit: a triangle filter as wide as the reduction, along one side and then along the other, with
+// results rounded to 8 bits in between.
 
 const PRECISION = 22; // bits after the point of a weight, as in Pillow's Resample.c
-const BAND = 256; // rows that are read from the canvas at a time: a photograph of 200 megapixels needs no gigabytes
+const BAND = 256; // rows or columns that are read at a time: a photograph of 200 megapixels needs no gigabytes
 
 // For each pixel of the result: the first pixel that it is made of, and their weights as integers.
 function triangleWeights(from, to) {
@@ -30,50 +30,54 @@ function triangleWeights(from, to) {
   return found;
 }
 
-// Reduce rows of RGBA pixels to rows of RGB pixels, `side` of them in each.
-function shrinkRows(pixels, width, rows, columns, result, top) {
+// Reduce lines of pixels, red, green and blue: rows or columns, as the steps say. In an array, a line begins
+// `step.line` after the one before it, and a pixel `step.pixel` after the one before it in its line.
+function shrink(source, from, lines, filter, result, to, start) {
   const half = 1 << (PRECISION - 1);
-  for (let y = 0; y < rows; y++) {
-    let at = (top + y) * columns.length * 3;
-    for (const { first, weights } of columns) {
+  for (let line = 0; line < lines; line++) {
+    let target = start + line * to.line;
+    for (const { first, weights } of filter) {
       let red = half, green = half, blue = half;
-      let from = (y * width + first) * 4;
+      let at = line * from.line + first * from.pixel;
       for (const weight of weights) {
-        red += pixels[from] * weight;
-        green += pixels[from + 1] * weight;
-        blue += pixels[from + 2] * weight;
-        from += 4;
+        red += source[at] * weight;
+        green += source[at + 1] * weight;
+        blue += source[at + 2] * weight;
+        at += from.pixel;
       }
-      result[at++] = red >> PRECISION;
-      result[at++] = green >> PRECISION;
-      result[at++] = blue >> PRECISION;
+      result[target] = red >> PRECISION;
+      result[target + 1] = green >> PRECISION;
+      result[target + 2] = blue >> PRECISION;
+      target += to.pixel;
     }
   }
 }
 
-// Reduce the number of rows of RGB pixels, of which each has `side`.
-function shrinkColumns(pixels, side, rows) {
-  const length = side * 3;
-  const result = new Uint8Array(rows.length * length);
-  rows.forEach(({ first, weights }, y) => {
-    for (let x = 0; x < length; x++) {
-      let sum = 1 << (PRECISION - 1);
-      for (let j = 0; j < weights.length; j++) sum += pixels[(first + j) * length + x] * weights[j];
-      result[y * length + x] = sum >> PRECISION;
+// Resize a whole image to a square. `read(left, top, width, height)` returns a part of it as RGBA.
+function toSquare(read, width, height, side) {
+  const columns = triangleWeights(width, side), rows = triangleWeights(height, side);
+  const square = new Uint8Array(side * side * 3);
+  const inRows = (length) => ({ line: length * 3, pixel: 3 });
+  const inColumns = (length) => ({ line: 3, pixel: length * 3 });
+  // Pillow 13 begins with the columns of a portrait that is reduced more in height; results differ by a grey level.
+  if (height > side && height - side > 2 * (width - side)) {
+    const low = new Uint8Array(width * side * 3);
+    for (let left = 0; left < width; left += BAND) {
+      const count = Math.min(BAND, width - left);
+      const part = read(left, 0, count, height);
+      shrink(part, { line: 4, pixel: count * 4 }, count, rows, low, inColumns(width), left * 3);
     }
-  });
-  return result;
-}
-
-// Resize a whole image to a square. `readRows(top, count)` returns rows of it as RGBA.
-function toSquare(readRows, width, height, side) {
-  const columns = triangleWeights(width, side);
-  const narrow = new Uint8Array(height * side * 3);
-  for (let top = 0; top < height; top += BAND) {
-    const count = Math.min(BAND, height - top);
-    shrinkRows(readRows(top, count), width, count, columns, narrow, top);
+    shrink(low, inRows(width), side, columns, square, inRows(side), 0);
+  } else {
+    const narrow = new Uint8Array(side * height * 3);
+    for (let top = 0; top < height; top += BAND) {
+      const count = Math.min(BAND, height - top);
+      const part = read(0, top, width, count);
+      shrink(part, { line: width * 4, pixel: 4 }, count, columns, narrow, inRows(side), top * side * 3);
+    }
+    shrink(narrow, inColumns(side), side, rows, square, inColumns(side), 0);
   }
-  return shrinkColumns(narrow, side, triangleWeights(height, side));
+  return square;
 }
 
 // Decode a photograph, upright and in sRGB, transparent parts on white. Returns the network's image, uint8
@@ -81,19 +85,18 @@ function toSquare(readRows, width, height, side) {
 async function readPhotograph(file, side) {
   const bitmap = await createImageBitmap(file, { imageOrientation: "from-image" });
   try {
-    const { width, height } = bitmap;
     const canvas = document.createElement("canvas");
-    canvas.width = width;
-    canvas.height = Math.min(BAND, height);
     const context = canvas.getContext("2d", { colorSpace: "srgb", willReadFrequently: true });
-    context.imageSmoothingEnabled = false;
-    context.fillStyle = "white";
-    const readRows = (top, count) => {
-      context.fillRect(0, 0, width, count);
-      context.drawImage(bitmap, 0, top, width, count, 0, 0, width, count);
-      return context.getImageData(0, 0, width, count).data;
+    const read = (left, top, width, height) => {
+      canvas.width = width;
+      canvas.height = height;
+      context.imageSmoothingEnabled = false;
+      context.fillStyle = "white";
+      context.fillRect(0, 0, width, height);
+      context.drawImage(bitmap, left, top, width, height, 0, 0, width, height);
+      return context.getImageData(0, 0, width, height).data;
     };
-    return { image: toSquare(readRows, width, height, side), picture: thumbnail(bitmap) };
+    return { image: toSquare(read, bitmap.width, bitmap.height, side), picture: thumbnail(bitmap) };
   } finally {
     bitmap.close();
   }
@@ -112,16 +115,17 @@ function thumbnail(bitmap) {
 
 // The drawn image by which the page checks itself before it is used: Python knows its probability.
 function checkImage({ width, height }, side) {
-  const readRows = (top, count) => {
-    const pixels = new Uint8Array(width * count * 4);
-    for (let y = 0; y < count; y++) {
-      for (let x = 0; x < width; x++) {
+  const read = (left, top, columns, rows) => {
+    const pixels = new Uint8Array(columns * rows * 4);
+    for (let row = 0; row < rows; row++) {
+      for (let column = 0; column < columns; column++) {
+        const x = left + column, y = top + row;
         for (let c = 0; c < 3; c++) {
-          pixels[(y * width + x) * 4 + c] = (x * (c + 1) + (top + y) * 2 + ((x * (top + y)) >> 6)) & 255;
+          pixels[(row * columns + column) * 4 + c] = (x * (c + 1) + y * 2 + ((x * y) >> 6)) & 255;
         }
       }
     }
     return pixels;
   };
-  return toSquare(readRows, width, height, side);
+  return toSquare(read, width, height, side);
 }
