@@ -155,13 +155,16 @@ def main() -> None:
         ("test", NEW),
         ("predict", NEW, "drawn/BLD"),
         ("explain", NEW, "drawn/BLD/leaf_0001.jpg"),
+        ("survey", NEW, "drawn", "--group=folder", "--sheet=2"),
+        ("survey", NEW, "drawn", "--group=folder", "--sheet=3"),
         ("report", NEW),
         ("compare", NEW, COPY),
     ):
         print("$ bldml", *command, flush=True)
         if COPY in command:
             shutil.copytree(NEW, COPY)
-        codes[command[0]] = cli([*command])
+        codes[" ".join(command)] = cli([*command])
+    bldml.load(NEW, device="cpu").predict("drawn/BLD/leaf_0001.jpg")
     print("\N{MINUS SIGN}0.5 × …")
     refused = [path.as_posix() for path in Path().rglob("*") if system.refused_on_windows(path.name)]
     print(json.dumps({"windows": system.WINDOWS, "codes": codes, "refused": refused}))
