@@ -166,6 +166,21 @@ def survey(
         raise KeyboardInterrupt("interrupted; run the same command again to resume") from None
 
 
+def review(confirmed: Path, run: Path, photographs: Path, output: Path = Path("review"), test: float = 0.2) -> None:
+    """Turn the saved review of a survey into a manifest for the next training.
+
+    Args:
+        confirmed: CSV file that the page triage.html of a survey saved.
+        run: Run folder whose photographs the next training uses too.
+        photographs: Folder of the photographs that were surveyed.
+        output: Output folder for manifest.csv and test.csv.
+        test: Fraction of the reviewed photographs that is kept out of the training, for testing; units stay together.
+    """
+    from bldml.survey.review import review_survey
+
+    review_survey(confirmed, run, photographs, output, test)
+
+
 def split(
     photographs: Path,
     output: Path = Path("splits.csv"),
@@ -250,5 +265,6 @@ def audit(
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    function.__name__: function for function in (compare, report, demo, prefetch, explain, export, survey, split, audit)
+    function.__name__: function
+    for function in (compare, report, demo, prefetch, explain, export, survey, review, split, audit)
 }

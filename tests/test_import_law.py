@@ -36,7 +36,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     ),
     "audit": ("errors", "io", "metrics", "run", "dataset", "figures", "report"),
     "survey": (
-        *("errors", "io", "metrics", "run", "dataset", "figures.style", "inference", "report.html"),
+        *("errors", "io", "metrics", "run", "dataset", "inference", "report.html"),
         "training.checkpoint",
     ),
 }

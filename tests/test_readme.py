@@ -37,7 +37,8 @@ def test_command_is_understood(arguments: list[str], run: Path, bldml: Bldml, mo
         arguments[1] = str(run)
     if "--resume" in arguments:
         arguments[arguments.index("--resume") + 1] = str(run)
-    if arguments[0] in ("prefetch", "doctor", "compare", "explain", "export", "report", "audit", "split"):
+    plain = ("prefetch", "doctor", "compare", "explain", "export", "report", "audit", "split", "survey", "review")
+    if arguments[0] in plain:
         # None is to download, to examine this machine or to find files here: that its options are known is enough.
         shown = bldml(arguments[0], "--help")
         own = [option for option in arguments if option.startswith("--") and "." not in option]

@@ -25,6 +25,7 @@ from bldml.io.text import counted
 from bldml.survey.positions import Policy, read_origins
 from bldml.survey.progress import Record, SurveyProgress, WorkShard, open_progress, stamp_of, undone
 from bldml.survey.rows import SurveyRow, qgis_style, survey_csv, survey_geojson
+from bldml.survey.sheet import triage_page
 from bldml.survey.units import Grouping, describe_rule, rule_of, units_csv
 from bldml.training.checkpoint import Checkpoint, Header, read_checkpoint
 
@@ -161,6 +162,9 @@ class Results:
             "survey.geojson": survey_geojson(rows, self.model),
             "survey.qml": qgis_style(rows, self.header.positive_class, self.header.negative_class),
         }
+        if self.wanted.sheet:
+            root, sheet = self.collection.root, self.wanted.sheet
+            written["triage.html"] = triage_page(rows, root, classifier, sheet, self.model, self.version)
         lines = self._summary(rows, problems)
         if self.wanted.grouping:
             rule = rule_of(self.checkpoint)

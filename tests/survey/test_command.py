@@ -1,14 +1,18 @@
 """`bldml survey` as a user meets it."""
 
+import base64
 import csv
+import io
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
+from scipy.special import logit
 
 from bldml.run.predictions import read_predictions
 from tests.support import Bldml
@@ -165,3 +169,19 @@ def test_table_of_groups_with_gaps_is_refused_before_the_work(run: Path, photogr
     assert not Path("survey").exists()
     Path("trees.csv").write_text("path,group\n" + "".join(f"{name},tree\n" for name in [*names, "gone.jpg"]))
     assert bldml("survey", run, photographs, "--group=trees.csv").mistake == "survey-group-files-unknown"
+
+
+def test_sheet_shows_first_what_is_nearest_to_the_threshold(run: Path, photographs: Path, bldml: Bldml) -> None:
+    assert bldml("survey", run, photographs, "--sheet=3", "--positions=exact").code == 0
+    page = Path("survey/triage.html").read_text(encoding="utf-8")
+    rows = [row for row in table(Path("survey/survey.csv")) if row["probability"]]
+    threshold = json.loads(Path("survey/survey.json").read_text())["threshold"]
+    nearest = sorted(rows, key=lambda row: abs(logit(float(row["probability"])) - logit(threshold)))
+    assert re.findall(r'data-path="([^"]+)"', page) == [row["path"] for row in nearest[:3]]
+    assert "broken.jpg" in page
+    pictures = [base64.b64decode(data) for data in re.findall(r"data:image/jpeg;base64,([^\"]+)", page)]
+    assert len(pictures) == 6
+    for data in pictures:
+        with Image.open(io.BytesIO(data)) as picture:
+            assert (max(picture.size), len(picture.getexif())) == (96, 0)
+    assert not any(mark in data for data in pictures for mark in (b"SecretCamera", b"Exif", b"GPS"))

@@ -1,0 +1,168 @@
+"""The command `review`: what a person confirmed on the sheet of a survey, as a manifest for the next training."""
+
+import os
+import sys
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bldml.dataset.files import escape_path, shell_word, show_path, unescape_path
+from bldml.dataset.folders import require_folder
+from bldml.dataset.manifest import list_rows, read_rows
+from bldml.errors import DatasetError, RunError, UsageError
+from bldml.io.atomic import make_folder, write_atomically
+from bldml.io.system import sha256_of
+from bldml.io.text import Cell, counted, csv_text, without_apostrophe
+from bldml.run.files import read_json
+from bldml.run.folder import RunFolder
+from bldml.run.reader import RunData, read_run
+
+COLUMNS = ("path", "label", "split", "group", "source")
+VERDICTS = ("confirm", "reject", "not a leaf")
+
+
+@dataclass(frozen=True)
+class Reviewed:
+    """One photograph with the class that a person saw."""
+
+    path: Path  # absolute
+    name: str  # below the folder of the survey
+    label: str
+    unit: str
+    predicted: str
+
+    def is_held_out(self, fraction: float) -> bool:
+        """Return whether it is for testing: a function of its unit, else of its name, so that units stay together."""
+        key = self.unit or self.name
+        return zlib.crc32(f"review {key}".encode("utf-8", "surrogateescape")) / 2**32 < fraction
+
+
+def review_survey(confirmed: Path, run_folder: Path, photographs: Path, output: Path, test: float) -> None:
+    """Write manifest.csv for the next training, and test.csv with reviewed photographs that are kept out of it.
+
+    See `bldml.commands.review`.
+
+    Raises:
+        UsageError: The fraction is not in [0, 1).
+        DatasetError: The table has errors, or nothing is left of it.
+        RunError: The run does not record its photographs, or they are not where they were.
+    """
+    if not 0 <= test < 1:
+        message = f"--test must be a fraction from 0 to below 1, not {test}."
+        raise UsageError(message, "review-fraction-wrong", found=test)
+    require_folder(photographs)
+    data = read_run(RunFolder(run_folder))
+    root = _root_of(data)
+    found, left_out = _read(confirmed, photographs, data.classes.names)
+    own = list(_own_rows(data, root))
+    found, known = _without_known(found, [Path(str(row[0])) for row in own], root, data)
+    if not found:
+        message = (
+            f"{show_path(confirmed)} has no photograph that is new to the run: {left_out} are not a leaf, and {known} "
+        )
+        message += f"are photographs of {show_path(run_folder)} already."
+        raise DatasetError(message, "review-empty", path=confirmed, found=left_out)
+    source = f"survey, {confirmed.name}"
+    kept = {split: [one for one in found if one.is_held_out(test) == (split == "test")] for split in ("train", "test")}
+    rows = {
+        split: [[escape_path(one.path), one.label, split, one.unit, source] for one in of_split]
+        for split, of_split in kept.items()
+    }
+    make_folder(output)
+    written = {"manifest.csv": csv_text(COLUMNS, [*own, *rows["train"]])}
+    if rows["test"]:
+        written["test.csv"] = csv_text(COLUMNS, rows["test"])
+    for name, text in written.items():
+        write_atomically(output / name, text)
+    _say(data, root, output, kept, left_out, known)
+
+
+def _say(data: RunData, root: Path, output: Path, kept: dict[str, list[Reviewed]], left_out: int, known: int) -> None:
+    counts = Counter(one.label for one in kept["train"])
+    wrong = sum(one.label != one.predicted for ones in kept.values() for one in ones)
+    total = sum(map(len, kept.values()))
+    shown = ", ".join(f"{counts[name]} {name}" for name in data.classes.names)
+    fold = " --data.fold null" if data.setting("data", "fold") else ""
+    lines = [
+        f"{counted(total, 'reviewed photograph')}, {wrong} of them predicted wrongly; left out: {left_out} as not "
+        f"a leaf, {known} because the run has them already.",
+        f"Added to the training: {len(kept['train'])} ({shown}). Kept out for testing: {len(kept['test'])}.",
+        "Train with them:",
+        f"  python -m bldml fit --config {shell_word(data.run.config)} --run_name NEW --data.root {shell_word(root)} "
+        f"--data.manifest {shell_word(output / 'manifest.csv')}{fold}",
+    ]
+    if kept["test"]:
+        options = f"{shell_word(root)} --manifest {shell_word(output / 'test.csv')} --name survey"
+        lines += [
+            "Test the old and the new run on what was kept out, then compare them on both sets:",
+            f"  python -m bldml test {shell_word(data.run.path)} {options}",
+        ]
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+def _root_of(data: RunData) -> Path:
+    """Return the folder of the run's photographs, as it recorded it."""
+    folders = [
+        read_json(one.folder / "provenance.json").get("root") for one in data.evaluations if one.role == "validation"
+    ]
+    root = next((Path(text) for text in folders if isinstance(text, str) and text), None)
+    if root is None or not root.is_dir():
+        where = "records no folder of its photographs" if root is None else f"had its photographs in {show_path(root)}"
+        message = f"The run {data.name} {where}, which is not there. Review on the machine that it was trained on."
+        raise RunError(message, "review-photographs-gone", path=data.run.path, found=root)
+    return root
+
+
+def _own_rows(data: RunData, root: Path) -> Iterator[list[Cell]]:
+    for row in data.splits:
+        if row["split"] in ("train", "val", "test"):
+            label, group = (without_apostrophe(row.get(key) or "") for key in ("label", "group"))
+            yield [row["path"], label, row["split"], group, f"run {data.name}"]
+
+
+def _without_known(found: list[Reviewed], own: list[Path], root: Path, data: RunData) -> tuple[list[Reviewed], int]:
+    """Return what is no photograph of the run, by path or content, and how many were."""
+    paths = {os.path.realpath(root / unescape_path(os.fspath(path))) for path in own}
+    digests = {row.sha256 for row in data.photographs} - {""}
+    new = [one for one in found if os.path.realpath(one.path) not in paths and sha256_of(one.path) not in digests]
+    return new, len(found) - len(new)
+
+
+def _read(confirmed: Path, photographs: Path, classes: tuple[str, str]) -> tuple[list[Reviewed], int]:
+    """Return the reviewed photographs, and how many were left out because they show no leaf."""
+    found: list[Reviewed] = []
+    rows_of: dict[str, int] = {}
+    problems: list[tuple[int, str, str]] = []
+    left_out = 0
+    needed = ("path", "verdict", "label")
+    for number, cells, is_too_wide in read_rows(confirmed, needed, ("predicted", "unit"), noun="table of the review"):
+        row: dict[str, Any] = {key: without_apostrophe(cell.strip()) for key, cell in cells.items()}
+        name, verdict, label = cells["path"].strip(), row["verdict"].lower(), row["label"]
+        path = (photographs / unescape_path(name)).absolute()
+        if is_too_wide:
+            problems.append((number, "too-many-cells", "more cells than row 1"))
+        elif verdict not in VERDICTS:
+            problems.append((number, "verdict-unknown", f"unknown verdict {verdict!r} (use {', '.join(VERDICTS)})"))
+        elif not os.path.isfile(path):  # noqa: PTH113  # Path.is_file raises for a name that is too long
+            problems.append((number, "file-missing", f"file {show_path(name) or '(empty path)'} does not exist"))
+        elif rows_of.setdefault(os.path.realpath(path), number) != number:
+            problems.append((number, "file-twice", f"same file as row {rows_of[os.path.realpath(path)]}"))
+        elif verdict == VERDICTS[2]:
+            left_out += 1
+        elif label not in classes:
+            problems.append((number, "class-unknown", f"unknown class {label!r} (use {' or '.join(classes)})"))
+        else:
+            found.append(Reviewed(path, name, label, row.get("unit", ""), row.get("predicted", "")))
+    if problems:
+        rows = [f"row {number}: {text}" for number, _, text in problems]
+        raise DatasetError(
+            f"The table of the review {show_path(confirmed)} has {counted(len(problems), 'error')} (paths are relative "
+            f"to {show_path(photographs)}):\n  {list_rows(rows)}\nCorrect these rows.",
+            "review-rows-wrong",
+            path=confirmed,
+            found=[(number, kind) for number, kind, _ in problems],
+        )
+    return found, left_out
