@@ -27,6 +27,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "inference": (
         *("errors", "io", "dataset", "figures.style"),
         *("training.backbones", "training.transforms", "training.module", "training.checkpoint"),
+        *("metrics.certainty", "training.trunk"),
     ),
     "figures": ("errors", "io", "metrics"),
     "report": ("errors", "io", "metrics", "run", "figures"),

@@ -5,7 +5,6 @@ Images and report are optional results. If they cannot be made, a warning is pri
 
 import json
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -14,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer
 
+from bldml.app.certainty import with_certainty
 from bldml.app.evaluation_record import columns_of, complete_metrics, enter_in_ledger, provenance_of
 from bldml.app.explain.pictures import draw_images, remove_pictures
 from bldml.app.messages import (
     describe_failure,
-    device_name,
     format_metrics,
     format_predictions,
     report_data,
@@ -36,8 +34,8 @@ from bldml.app.photographs import (
     compare_with_training,
     write_excluded,
 )
-from bldml.app.screen.bar import LeafProgressBar
 from bldml.app.screen.tensorboard import log_results
+from bldml.app.trainer import run_pass, single_trainer
 from bldml.dataset.cache.writer import shown_size
 from bldml.dataset.files import shell_word, show_path
 from bldml.dataset.samples import SPLITS
@@ -45,6 +43,7 @@ from bldml.errors import ConfigError, RunError
 from bldml.inference.classifier import load_weights
 from bldml.io.atomic import write_atomically
 from bldml.io.documents import mapping_or_nothing
+from bldml.report.certainty import banding, familiarity, unfamiliar
 from bldml.report.claims import caution_with_rest, minimum, repetition, without_leaf
 from bldml.run.baselines import baselines_of
 from bldml.run.evidence import evidence_of
@@ -54,10 +53,8 @@ from bldml.run.provenance import ROLES, Provenance
 from bldml.run.reader import read_run
 from bldml.training.checkpoint import DATA_SETTINGS, Checkpoint, Header, read_checkpoint
 from bldml.training.data.datamodule import LeafDataModule
-from bldml.training.lightning_internals import disarm
 from bldml.training.module import LeafClassifier
 from bldml.training.recording import PredictionRecorder
-from bldml.training.resume.callback import interrupt_evaluation
 from bldml.training.resume.signals import InterruptSignals
 
 
@@ -87,21 +84,16 @@ def evaluate_after_fit(
         checkpoint = read_checkpoint(run.best_checkpoint)
         load_weights(model, checkpoint)
         filled = [split for split in splits if data.collection.splits.get(split)]
-        with_bar = trainer.progress_bar_callback is not None
+        recorders = {split: _recorder(run.evaluation(split), checkpoint, keep_features=True) for split in filled[:2]}
+        for split, recorder in recorders.items():
+            run_pass(single_trainer(trainer, signals), model, datamodule, split, recorder)
+        checkpoint = with_certainty(checkpoint, recorders, data, run, model.criterion.band_error)
         for split in filled:
-            single = Trainer(
-                accelerator=trainer.strategy.root_device.type,
-                devices=1,
-                logger=False,
-                enable_checkpointing=False,
-                enable_model_summary=False,
-                enable_progress_bar=with_bar,
-                default_root_dir=trainer.default_root_dir,
-                plugins=[LightningEnvironment()],
-                callbacks=[interrupt_evaluation(signals), *([LeafProgressBar()] if with_bar else [])],
-            )
-            origin = provenance_of(datamodule, checkpoint, split, external=False)
-            run_evaluation(disarm(single), model, datamodule, checkpoint, origin, run.evaluation(split))
+            origin, folder = provenance_of(datamodule, checkpoint, split, external=False), run.evaluation(split)
+            if split in recorders:
+                record_evaluation(recorders[split], datamodule, checkpoint, origin)
+            else:
+                run_evaluation(single_trainer(trainer, signals), model, datamodule, checkpoint, origin, folder)
         log_results(trainer, run, checkpoint, [split for split in filled if split != "train"])
         if report:
             evaluated = {run.evaluation(split): data.samples(split) for split in filled if split != "train"}
@@ -113,6 +105,10 @@ def evaluate_after_fit(
     report_excluded(data, run.excluded)
     run.previous_checkpoint.unlink(missing_ok=True)  # the run has ended
     _say_results(run, splits)
+
+
+def _recorder(folder: Path, checkpoint: Checkpoint, *, keep_features: bool = False) -> PredictionRecorder:
+    return PredictionRecorder(folder, checkpoint.header, checkpoint.novelty, keep_features=keep_features)
 
 
 def _say_results(run: RunFolder, splits: Sequence[str]) -> None:
@@ -199,34 +195,29 @@ def run_evaluation(
 
     `origin` is the provenance as far as it is known before.
     """
-    made, split = _make(folder), origin.split
-    recorder = PredictionRecorder(folder, checkpoint.header)
-    trainer.callbacks.append(recorder)  # type: ignore[attr-defined]  # set by a connector
-    start = time.monotonic()
-    if isinstance(bar := trainer.progress_bar_callback, LeafProgressBar):
-        bar.words = "Classifying" if split == "predict" else f"Evaluating {show_path(folder.name)}"
+    made, recorder = _make(folder), _recorder(folder, checkpoint)
     try:
-        if split == "predict":
-            trainer.predict(model, datamodule=datamodule, return_predictions=False)
-        elif split in ("train", "val"):
-            datamodule.validated = split
-            trainer.validate(model, datamodule=datamodule, verbose=False)
-        else:
-            trainer.test(model, datamodule=datamodule, verbose=False)
-        device = device_name(trainer.strategy.root_device)
-        seconds = round(time.monotonic() - start, 3)
-        same = columns_of(checkpoint) if split == "predict" else {}
-        recorder.write(bursts_of(datamodule.photographs, split, RunFolder.of_checkpoint(checkpoint.path)), same)
-        if recorder.metrics is not None:
-            recorder.metrics = complete_metrics(recorder, datamodule.photographs, checkpoint, split)
-            write_metrics(folder, recorder.metrics)
+        run_pass(trainer, model, datamodule, origin.split, recorder)
+        record_evaluation(recorder, datamodule, checkpoint, origin)
     finally:
         if made:
             with suppress(OSError):  # removes only empty folders
                 folder.rmdir()
                 folder.parent.rmdir()
+
+
+def record_evaluation(
+    recorder: PredictionRecorder, datamodule: LeafDataModule, checkpoint: Checkpoint, origin: Provenance
+) -> None:
+    """Write what `run_pass` has recorded, and print it; see `run_evaluation`."""
+    folder, split = recorder.folder, origin.split
+    same = columns_of(checkpoint) if split == "predict" else {}
+    recorder.write(bursts_of(datamodule.photographs, split, RunFolder.of_checkpoint(checkpoint.path)), same)
+    if recorder.metrics is not None:
+        recorder.metrics = complete_metrics(recorder, datamodule.photographs, checkpoint, split)
+        write_metrics(folder, recorder.metrics)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    provenance = replace(origin, created=now, seconds=seconds, device=device)
+    provenance = replace(origin, created=now, seconds=recorder.seconds, device=recorder.device)
     write_atomically(folder / "provenance.json", json.dumps(asdict(provenance), indent=2) + "\n")
     with suppress(RunError):  # images of a previous evaluation that remain do not match and are not shown
         remove_pictures(folder)
@@ -234,7 +225,9 @@ def run_evaluation(
         enter_in_ledger(checkpoint, folder.name, split, provenance.dataset_fingerprint, recorder.metrics.n)
         sys.stdout.write(format_metrics(split, recorder.metrics, checkpoint.header))
     elif split == "predict":
-        sys.stdout.write(format_predictions(recorder.rows, checkpoint.header, datamodule.photographs.excluded))
+        sys.stdout.write(
+            format_predictions(recorder.rows, checkpoint.header, datamodule.photographs.excluded, checkpoint.novelty)
+        )
         if text := were_in_training(provenance.known or {}, len(recorder.rows)):
             say_warning(text)
 
@@ -259,12 +252,15 @@ def say_cautions(run: RunFolder, names: Sequence[str]) -> None:
             continue
         evidence = evidence_of(data, evaluation)
         texts = [minimum(evidence)]
-        if evaluation.role != "validation":
+        if evaluation.role == "validation":
+            texts.append(banding(evidence))
+        else:
             found = baselines_of(data, evaluation)
             texts += [
                 caution_with_rest(data, evaluation),
                 repetition(evidence),
                 without_leaf(found) if found else "",
+                unfamiliar(evidence) and familiarity(evidence),
             ]
         for text in filter(None, texts):
             sys.stdout.write(f"\n{evaluation.name}: {text}\n")

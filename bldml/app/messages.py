@@ -4,6 +4,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
@@ -12,6 +13,8 @@ from bldml.dataset.files import shell_word, show_path
 from bldml.errors import RunError
 from bldml.io.text import counted, first_few, plain
 from bldml.metrics.assessment import EvaluationMetrics
+from bldml.metrics.certainty.conformal import BandName
+from bldml.metrics.certainty.novelty import Novelty
 from bldml.metrics.registry import shown_in
 from bldml.run.folder import RunFolder
 from bldml.run.gallery import certainty
@@ -126,7 +129,12 @@ def format_metrics(title: str, metrics: EvaluationMetrics, header: Header) -> st
     return "\n".join(lines) + "\n"
 
 
-def format_predictions(rows: Sequence[Prediction], header: Header, unreadable: Sequence[tuple[str, str]] = ()) -> str:
+def format_predictions(
+    rows: Sequence[Prediction],
+    header: Header,
+    unreadable: Sequence[tuple[str, str]] = (),
+    novelty: Novelty | None = None,
+) -> str:
     """Return the verdict on one photograph, or how many of each class were predicted, as lines for the terminal.
 
     Several photographs are followed by the least certain predictions; both by those that could not be read, as pairs
@@ -138,6 +146,7 @@ def format_predictions(rows: Sequence[Prediction], header: Header, unreadable: S
         return (
             f"\n{row.path}: {plain(row.predicted_class)}\n"
             f"  The probability of {positive} is {row.probability:.4f}; {positive} is predicted from {threshold} on.\n"
+            + "".join(f"  {line}\n" for line in _doubts(rows, header, novelty))
         )
     counts = Counter(row.predicted_class for row in rows)
     predicted = ", ".join(f"{counts[name]} {plain(name)}" for name in (header.positive_class, header.negative_class))
@@ -147,10 +156,33 @@ def format_predictions(rows: Sequence[Prediction], header: Header, unreadable: S
         f"  {positive} is predicted from a probability of {threshold} on. Least certain, nearest to it first:",
         *(f"    {row.probability:.4f}  {plain(row.predicted_class)}  {row.path}" for row in least),
     ]
+    lines[1:1] = [f"  {line}" for line in _doubts(rows, header, novelty)]
     if unreadable:
         names = [f"{show_path(name)} ({reason})" for name, reason in unreadable]
         lines.append(f"  Could not be read: {first_few(names, FEW)}")
     return "\n".join(lines) + "\n"
+
+
+def _doubts(rows: Sequence[Prediction], header: Header, novelty: Novelty | None) -> Iterator[str]:
+    """Yield how certain the predictions are, and which photographs are unlike the training photographs."""
+    missing = ["bands of certainty"] if header.bands is None else []
+    if header.bands is not None and header.bands.low is not None and header.bands.high is not None:
+        limits = f"negative below {header.bands.low:.4f}, positive from {header.bands.high:.4f} on"
+        counts = Counter(row.band for row in rows)
+        shown = rows[0].band if len(rows) == 1 else ", ".join(f"{counts[name]} {name}" for name in get_args(BandName))
+        yield f"Band{'' if len(rows) == 1 else 's'}: {shown} ({limits})."
+    if novelty is None:
+        missing.append("what the photographs are like that the classifier learned from")
+    elif unlike := [row for row in rows if not row.is_familiar]:
+        far = sorted(unlike, key=lambda row: row.distance or 0, reverse=True)
+        names = [f"{row.path} ({row.distance:.1f} times the limit)" for row in far]
+        are = "is" if len(far) == 1 else "are"
+        yield (
+            f"{counted(len(far), 'photograph')} {are} not like those that the classifier learned from, so nothing is "
+            f"known of {'its' if len(far) == 1 else 'their'} verdict: {first_few(names, LEAST)}."
+        )
+    if missing:
+        yield f"Not recorded in this checkpoint: {' and '.join(missing)}."
 
 
 def were_in_training(known: Mapping[str, int], n: int) -> str:

@@ -114,7 +114,8 @@ OPTIONS: dict[str, tuple[Any, Any, str]] = {
         "Minutes between checkpoints within an epoch; a power failure loses the training since the last one."),
     "operating_point": (ThresholdCriterion, ThresholdCriterion(),
         "Threshold criterion on the validation split: maximize (f1 or youden), sensitivity, specificity, or a fixed "
-        "threshold; with assurance, a minimum sensitivity or specificity holds on new leaves."),
+        "threshold; with assurance, a minimum sensitivity or specificity holds on new leaves."
+        " band_error is that of the bands."),
     "card": (Card, Card(), "Facts for the report that no program can know."),
 }  # fmt: skip
 OPTIONS_OF_FIT = {"resume": (Path | None, None, "Run folder to resume (with its own configuration).")}

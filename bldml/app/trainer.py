@@ -1,8 +1,9 @@
-"""Settings of the Lightning trainer, and the Lightning messages that are hidden."""
+"""Settings of the Lightning trainer, the Lightning messages that are hidden, and one pass over a split."""
 
 import logging
 import os
 import sys
+import time
 import warnings
 from typing import Any
 
@@ -11,6 +12,7 @@ from jsonargparse import Namespace
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import (
     BatchSizeFinder,
     LearningRateFinder,
@@ -20,10 +22,17 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.utilities import rank_zero_info
 
+from bldml.app.messages import device_name
 from bldml.app.screen.bar import LeafProgressBar
+from bldml.dataset.files import show_path
 from bldml.errors import ConfigError
-from bldml.training.lightning_internals import check_srun_shape, cpu_has_bf16
+from bldml.training.data.datamodule import LeafDataModule
+from bldml.training.lightning_internals import check_srun_shape, cpu_has_bf16, disarm
+from bldml.training.module import LeafClassifier
 from bldml.training.process import LOGGERS
+from bldml.training.recording import PredictionRecorder
+from bldml.training.resume.callback import interrupt_evaluation
+from bldml.training.resume.signals import InterruptSignals
 from bldml.training.resume.slurm import RequeueEnvironment
 from bldml.training.resume.state import AtomicCheckpointIO
 
@@ -161,3 +170,38 @@ def plain_precision(precision: Any, accelerator: str) -> Any:
         rank_zero_info("No GPU is used: computing in bf16 instead of fp16.")
         return "bf16-mixed"
     return precision
+
+
+def single_trainer(trainer: Trainer, signals: InterruptSignals) -> Trainer:
+    """Return a trainer on one device like the fit's."""
+    with_bar = trainer.progress_bar_callback is not None
+    single = Trainer(
+        accelerator=trainer.strategy.root_device.type,
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=with_bar,
+        default_root_dir=trainer.default_root_dir,
+        plugins=[LightningEnvironment()],
+        callbacks=[interrupt_evaluation(signals), *([LeafProgressBar()] if with_bar else [])],
+    )
+    return disarm(single)
+
+
+def run_pass(
+    trainer: Trainer, model: LeafClassifier, datamodule: LeafDataModule, split: str, recorder: PredictionRecorder
+) -> None:
+    """Run the model once on each photograph of a split, or of `predict`; writes nothing."""
+    trainer.callbacks.append(recorder)  # type: ignore[attr-defined]  # set by a connector
+    start = time.monotonic()
+    if isinstance(bar := trainer.progress_bar_callback, LeafProgressBar):
+        bar.words = "Classifying" if split == "predict" else f"Evaluating {show_path(recorder.folder.name)}"
+    if split == "predict":
+        trainer.predict(model, datamodule=datamodule, return_predictions=False)
+    elif split in ("train", "val"):
+        datamodule.validated = split
+        trainer.validate(model, datamodule=datamodule, verbose=False)
+    else:
+        trainer.test(model, datamodule=datamodule, verbose=False)
+    recorder.device, recorder.seconds = device_name(trainer.strategy.root_device), round(time.monotonic() - start, 3)

@@ -25,9 +25,11 @@ from bldml.inference.gradcam import Map, grad_cam
 from bldml.inference.pictures import overlay
 from bldml.io.frames import data_frame
 from bldml.io.system import processors
+from bldml.metrics.certainty.novelty import Novelty
 from bldml.training.checkpoint import Checkpoint, Header, read_checkpoint
 from bldml.training.module import LeafClassifier
 from bldml.training.transforms import evaluation_image
+from bldml.training.trunk import inputs_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -49,6 +51,8 @@ class Verdict:
     threshold: float  # chosen on the validation split
     is_positive: bool  # whether the label is the positive class
     band: str | None = None  # positive, uncertain or negative; None if the checkpoint has no limits
+    distance: float | None = None  # from the training photographs, in multiples of the limit; None if not recorded
+    is_familiar: bool | None = None  # whether the distance is at most 1: like those that the classifier learned from
 
 
 class Classifier:
@@ -57,14 +61,16 @@ class Classifier:
     Args:
         header: What its checkpoint says of it.
         model: The classifier with its weights, on the device to compute on; or an exported file.
+        novelty: The distribution of its training photographs; None if not recorded.
 
     Attributes:
         header: The same.
         model: The same.
+        novelty: The same.
     """
 
-    def __init__(self, header: Header, model: LeafClassifier | ExportedModel) -> None:
-        self.header, self.model = header, model
+    def __init__(self, header: Header, model: LeafClassifier | ExportedModel, novelty: Novelty | None = None) -> None:
+        self.header, self.model, self.novelty = header, model, novelty
         if isinstance(model, LeafClassifier):
             model.eval()
 
@@ -166,8 +172,9 @@ class Classifier:
             DatasetError: The photograph cannot be read, or is no image.
             CheckpointError: The model's output is not finite.
         """
-        logit, cam = grad_cam(self.network, self.image(photograph))
-        return self._judged([photograph], self._calibrated(np.array([logit])))[0], cam
+        with inputs_of(self.network.last_layer) as features:
+            logit, cam = grad_cam(self.network, self.image(photograph))
+        return self._judged([photograph], self._calibrated(np.array([logit])), features[0])[0], cam
 
     @property
     def network(self) -> LeafClassifier:
@@ -198,8 +205,8 @@ class Classifier:
         if isinstance(self.model, ExportedModel):
             return self._judged(photographs, self.model.probabilities(batch))
         with torch.inference_mode():
-            logits = self.model.evaluate(batch.to(self.model.device))
-        return self._judged(photographs, self._calibrated(logits.cpu().numpy()))
+            logits, features = self.model.evaluate_with_features(batch.to(self.model.device))
+        return self._judged(photographs, self._calibrated(logits.cpu().numpy()), features)
 
     def _calibrated(self, logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """Return the probabilities; NaN for a logit that is not finite."""
@@ -207,7 +214,9 @@ class Classifier:
         probabilities[finite] = self.header.operating_point.probabilities(logits[finite])
         return probabilities
 
-    def _judged(self, photographs: Sequence[Any], probabilities: NDArray[np.float64]) -> list[Verdict]:
+    def _judged(
+        self, photographs: Sequence[Any], probabilities: NDArray[np.float64], features: Tensor | None = None
+    ) -> list[Verdict]:
         header = self.header
         names = ["" if isinstance(one, Image.Image | np.ndarray) else os.fspath(one) for one in photographs]
         for name, probability in zip(names, probabilities, strict=True):
@@ -215,10 +224,18 @@ class Classifier:
                 shown = show_path(name) if name else "an image"
                 message = f"The model gives no finite output for {shown}: its training diverged."
                 raise CheckpointError(message, "model-diverged", path=name)
-        return [
-            Verdict(name, header.label_of(p), p, header.threshold, p >= header.threshold)
-            for name, p in zip(names, probabilities.tolist(), strict=True)
-        ]
+        distances: Sequence[Any] = [None] * len(names)
+        if self.novelty is not None and features is not None:
+            distances = self.novelty.distances(features.cpu().numpy()).tolist()
+        verdicts = []
+        for name, p, distance in zip(names, probabilities.tolist(), distances, strict=True):
+            band = header.bands.band(p) if header.bands else None
+            is_familiar = None if distance is None else distance <= 1
+            verdict = Verdict(
+                name, header.label_of(p), p, header.threshold, p >= header.threshold, band, distance, is_familiar
+            )
+            verdicts.append(verdict)
+        return verdicts
 
 
 def load(path: str | os.PathLike[str], device: Device = "auto") -> Classifier:
@@ -247,7 +264,8 @@ def classifier_of(checkpoint: Checkpoint, device: Device = "auto") -> Classifier
     header = checkpoint.header
     model = LeafClassifier(backbone=header.backbone, weights="none", image_size=header.image_size)
     load_weights(model, checkpoint)
-    return Classifier(header, model.to("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"))
+    model.to("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    return Classifier(header, model, checkpoint.novelty)
 
 
 def load_weights(model: LeafClassifier, checkpoint: Checkpoint) -> None:

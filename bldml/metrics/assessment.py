@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bldml.metrics.certainty.conformal import Bands
 from bldml.metrics.checked import FEW_UNITS, SamplingUnit, UnitKind, Units, unit_kind, units_in_words
 from bldml.metrics.estimates import Estimate, plain_limits
 from bldml.metrics.metric import Metric, Scored
@@ -22,7 +23,7 @@ NEAR = 3.0  # factor between the size of a set and a simulated one
 SCHEMA = 2  # of metrics.json; 1 had no intervals, and 0.1 wrote none
 _OWN = ("n", "n_positive", "threshold", "temperature")
 _NESTED = ("at_threshold", "at_0.5")
-_OPTIONAL = {"intervals": dict, "baselines": dict, "subgroups": list}
+_OPTIONAL = {"intervals": dict, "baselines": dict, "subgroups": list, "bands": dict, "novelty": dict}
 PREVALENCES = (0.01, 0.05, 0.10, 0.30)
 
 Values = dict[str, float | int | None]
@@ -45,6 +46,8 @@ class EvaluationMetrics:
             Without an interval the limits are None, and the method is the reason. Empty if not computed.
         baselines: What metadata and image border alone reach, as `run.baselines.Baselines` writes it; empty if unknown.
         subgroups: Sensitivity and specificity of parts of the set, as `run.subgroups.Subgroup` writes them.
+        bands: Fields of the classifier's `Bands`; empty if not recorded.
+        novelty: `rate`, `n_train` and `n_val` of its `Novelty`; empty if not recorded.
     """
 
     n: int
@@ -57,6 +60,8 @@ class EvaluationMetrics:
     intervals: dict[str, Any] = field(default_factory=dict)
     baselines: dict[str, Any] = field(default_factory=dict)
     subgroups: list[dict[str, Any]] = field(default_factory=list)
+    bands: dict[str, Any] = field(default_factory=dict)
+    novelty: dict[str, Any] = field(default_factory=dict)
 
     def to_plain(self) -> dict[str, Any]:
         """Return the mapping that is written to metrics.json."""
@@ -86,6 +91,10 @@ class EvaluationMetrics:
         for name, value in (dict(zip(_NESTED, nested, strict=True)) | optional).items():
             if not isinstance(value, kinds[name]):
                 raise ValueError(f"{name} must be a {'mapping' if kinds[name] is dict else 'list'}")
+        if optional["bands"]:
+            Bands.from_plain(optional["bands"])
+        if optional["novelty"] and not 0 < float(optional["novelty"].get("rate", 0)) < 1:
+            raise ValueError("novelty must have a rate in (0, 1)")
         overall = {key: plain[key] for key in plain if key not in (*_OWN, *_NESTED, *_OPTIONAL, "schema")}
         if schema < SCHEMA:
             overall.pop("calibration_intercept", None)  # had a value with probabilities of 0 and 1

@@ -56,7 +56,8 @@ class OperatingPoint:
 class ThresholdCriterion:
     """Criterion for choosing the threshold on the validation photographs. Set one at most; the default is the best F1.
 
-    Only `assurance` goes with another one, with a minimum sensitivity or specificity below 1.
+    Only `assurance` goes with another one, with a minimum sensitivity or specificity below 1; `band_error` goes with
+    all.
 
     Args:
         maximize: Metric to maximise: f1, or youden (sensitivity + specificity - 1).
@@ -65,6 +66,8 @@ class ThresholdCriterion:
         threshold: Fixed threshold, in [0, 1]; nothing is then chosen.
         assurance: Probability, in (0, 1), that the minimum holds on new leaves like the validation photographs; without
             it, the minimum holds on the validation photographs only.
+        band_error: Highest proportion of new leaves of a class, on average, that get the band of the other class, in
+            (0, 0.5): photographs between the two bands are uncertain. Null: no bands.
     """
 
     maximize: Literal["f1", "youden"] | None = None
@@ -72,11 +75,12 @@ class ThresholdCriterion:
     specificity: float | None = None
     threshold: float | None = None
     assurance: float | None = None
+    band_error: float | None = 0.05
 
     def __post_init__(self) -> None:
         """Check that at most one criterion is set, in its range, and an assurance only with a minimum."""
         criteria = {key: value for key, value in vars(self).items() if value is not None}
-        assurance = criteria.pop("assurance", None)
+        assurance, band_error = criteria.pop("assurance", None), criteria.pop("band_error", None)
         if len(criteria) > 1:
             message = f"operating_point takes one threshold criterion, not {' and '.join(criteria)}. Remove the others."
             raise ConfigError(message, "criterion-ambiguous", found=[*criteria])
@@ -91,6 +95,9 @@ class ThresholdCriterion:
             if not 0 <= value <= 1 or (value == 0 and bracket[0] == "(") or (value == 1 and bracket[-1] == ")"):
                 message = f"operating_point.{key} must lie in {bracket}{_WITH if ')' in bracket else ''}, not {value}."
                 raise ConfigError(message, "criterion-out-of-range", key=key, found=value, expected=bracket)
+        if band_error is not None and not 0 < band_error < 0.5:
+            message = f"operating_point.band_error must lie in (0, 0.5), or be null for no bands, not {band_error}."
+            raise ConfigError(message, "band-error-out-of-range", found=band_error, expected="(0, 0.5)")
 
     @property
     def minimum(self) -> tuple[Literal["sensitivity", "specificity"], float] | None:

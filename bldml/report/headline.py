@@ -8,7 +8,7 @@ from bldml.metrics.assessment import Assessment
 from bldml.metrics.estimates import Estimate
 from bldml.metrics.proportions import predictive_values
 from bldml.metrics.registry import METRICS
-from bldml.report import claims, run_claims
+from bldml.report import certainty, claims, run_claims
 from bldml.report.evaluation_tables import ROLE_LABELS
 from bldml.report.tables import ESTIMATE_COLUMNS, Entry, Table, count, estimate_cells, interval_text, precise_number
 from bldml.run.baselines import Baselines, baselines_of
@@ -91,6 +91,8 @@ def warnings(data: RunData, run: RunEvidence, shown: Sequence[Part], point: Sequ
         auroc = one.assessment.overall["auroc"]
         verdict = claims.chance(auroc)
         found.append((one.title, verdict and f"{verdict}.", claims.at_chance(auroc)))
+        strange = certainty.unfamiliar(one.evidence)
+        found.append((one.title, strange, certainty.familiarity(one.evidence) if strange else ""))
     found += [(one.title, text, "") for one in shown for text in one.assessment.warnings]
     found += [("", text, "") for text in point]
     by_text: dict[str, list[tuple[str, str]]] = {}

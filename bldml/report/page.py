@@ -8,7 +8,7 @@ from typing import Any
 from bldml.errors import RunError
 from bldml.io.atomic import write_atomically
 from bldml.io.text import plain
-from bldml.report import claims, evaluation_tables, run_claims
+from bldml.report import certainty, claims, evaluation_tables, run_claims
 from bldml.report import photographs as report_photographs
 from bldml.report import training as report_training
 from bldml.report.evaluation_tables import Assessed
@@ -132,6 +132,7 @@ def _section(data: RunData, part: Part, budget: PictureBudget) -> dict[str, Any]
         evaluation_tables.confusion_table(assessment, data.classes),
         evaluation_tables.threshold_metrics_table(assessment),
         evaluation_tables.probability_metrics_table(assessment, evaluation.point),
+        certainty.certainty_table(evaluation, assessment, evidence, data.classes),
         evaluation_tables.predictive_values_table(assessment),
         evaluation_tables.subgroups_table(subgroups),
         evaluation_tables.groups_table(assessment, evaluation),
@@ -154,6 +155,7 @@ def _section(data: RunData, part: Part, budget: PictureBudget) -> dict[str, Any]
         "assessment": assessment,
         "without_leaf": claims.without_leaf(baselines) if baselines else "",
         "at_chance": claims.at_chance(assessment.overall["auroc"]),
+        "certainty": certainty.doubts(evidence),
         "differences": report_photographs.difference_sentences(data, evaluation),
         "tables": [table for table in tables if table],
         "figures": figures,

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bldml.io.text import plain
+from bldml.metrics.certainty.conformal import Bands
+from bldml.metrics.certainty.novelty import Flagged
 from bldml.metrics.checked import UnitKind, unit_kind
 from bldml.metrics.operating_point import ThresholdCriterion, assurance_of, choose_threshold
 from bldml.metrics.proportions import Assurance, design_effect
@@ -55,6 +57,8 @@ class Evidence:
         criterion: That of the threshold, if it was chosen on these photographs; None also if the recorded threshold is
             not the one that it chooses on them.
         assurance: What that criterion assures; None without a minimum.
+        bands: The classifier's bands of certainty; None if they are not recorded.
+        flagged: The photographs that are unlike those that the classifier learned from; None if not recorded.
     """
 
     role: Role
@@ -80,6 +84,8 @@ class Evidence:
     lone: int = 0
     criterion: ThresholdCriterion | None = None
     assurance: Assurance | None = None
+    bands: Bands | None = None
+    flagged: Flagged | None = None
 
     @property
     def is_same_site(self) -> bool:
@@ -194,6 +200,8 @@ def evidence_of(data: RunData, evaluation: Evaluation) -> Evidence:
         lone=units.count(None),
         criterion=criterion,
         assurance=assurance,
+        bands=evaluation.bands,
+        flagged=evaluation.flagged,
     )
 
 

@@ -4,8 +4,8 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from bldml.errors import RunError
@@ -27,6 +27,8 @@ class Prediction:
         predicted_class: Predicted class: the positive one if the probability is at least the operating threshold.
         probability: Calibrated probability of the positive class, in [0, 1].
         burst: Name of the first photograph of its burst; empty outside a burst, None if not recorded, as before 0.2.
+        distance: From the training photographs, in multiples of the limit, at least 0; None if not recorded.
+        band: Positive, uncertain or negative; empty if not recorded or not available.
     """
 
     path: str
@@ -35,6 +37,13 @@ class Prediction:
     predicted_class: str
     probability: float
     burst: str | None = None
+    distance: float | None = None
+    band: str = ""
+
+    @property
+    def is_familiar(self) -> bool | None:
+        """Whether it is like the training photographs; None if not recorded."""
+        return None if self.distance is None else self.distance <= 1
 
     @property
     def unit(self) -> SamplingUnit | None:
@@ -47,8 +56,7 @@ class Prediction:
         return self.predicted_class != self.true_class
 
 
-_COLUMNS = tuple(field.name for field in fields(Prediction))
-_REQUIRED = _COLUMNS[: _COLUMNS.index("burst")]  # 0.1 wrote no others
+_REQUIRED = ("path", "group", "true_class", "predicted_class", "probability")  # 0.1 wrote no others
 
 
 def write_predictions(path: Path, predictions: Iterable[Prediction], same: Mapping[str, str] | None = None) -> None:
@@ -67,20 +75,32 @@ def write_predictions(path: Path, predictions: Iterable[Prediction], same: Mappi
     # Before Python 3.13 the writer leaves a carriage return unquoted, and the reader then refuses the file.
     quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
     rows = list(predictions)
-    recorded = all(row.burst is not None for row in rows)
-    same = same or {}
-    plain.writerow([*(_COLUMNS if recorded else _REQUIRED), *same])
+    same, optional = same or {}, _optional(rows)
+    plain.writerow([*_REQUIRED, *optional, *same])
     for row in rows:
         if not 0 <= row.probability <= 1:
             raise ValueError(f"The probability of {row.path} must lie in [0, 1], found {row.probability}.")
         names = [with_apostrophe(name) for name in (row.group, row.true_class, row.predicted_class)]
         # float: numpy's repr is not a number. A path is no formula, see `dataset.files.escape_path`.
-        cells = [row.path, *names, repr(float(row.probability)), *([row.burst or ""] if recorded else [])]
+        cells = [row.path, *names, repr(float(row.probability)), *(cell(row) for cell in optional.values())]
         cells += map(with_apostrophe, same.values())
         writer = quoted if any("\r" in cell for cell in cells) else plain
         writer.writerow(cells)
     make_folder(path.parent)
     write_atomically(path, text.getvalue().encode(errors="backslashreplace"))
+
+
+def _optional(rows: Sequence[Prediction]) -> dict[str, Callable[[Prediction], str]]:
+    """Return the columns that are recorded, each with what writes its cells."""
+    found: dict[str, Callable[[Prediction], str]] = {}
+    if all(row.burst is not None for row in rows):
+        found["burst"] = lambda row: row.burst or ""
+    if rows and all(row.distance is not None for row in rows):
+        found["distance"] = lambda row: repr(row.distance)
+        found["familiar"] = lambda row: "yes" if row.is_familiar else "no"
+    if any(row.band for row in rows):
+        found["band"] = lambda row: row.band
+    return found
 
 
 def read_predictions(path: Path) -> list[Prediction]:
@@ -176,4 +196,14 @@ def _to_prediction(path: Path, number: int, header: list[str], cells: list[str])
         message = f"{path}, row {number}: the probability is {found}, but must be a number in [0, 1]."
         raise RunError(message, "probability-wrong", path=path, row=number, found=found)
     group, true, predicted = (without_apostrophe(row[key]) for key in ("group", "true_class", "predicted_class"))
-    return Prediction(row["path"], group, true, predicted, probability, row.get("burst"))
+    distance = None
+    if row.get("distance"):
+        try:
+            distance = float(row["distance"])
+        except ValueError:
+            distance = math.nan
+        if not distance >= 0:
+            message = f"{path}, row {number}: the distance is {row['distance']!r}, but must be a number of at least 0."
+            raise RunError(message, "distance-wrong", path=path, row=number, found=row["distance"])
+    band = row.get("band", "")
+    return Prediction(row["path"], group, true, predicted, probability, row.get("burst"), distance, band)

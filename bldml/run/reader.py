@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from bldml.errors import ConfigError, RunError
 from bldml.io.text import plain
 from bldml.metrics.assessment import Assessment, EvaluationMetrics, assess, evaluate
+from bldml.metrics.certainty.conformal import Bands
+from bldml.metrics.certainty.novelty import Flagged, count_flagged
 from bldml.metrics.checked import Classes, Units, units_of
 from bldml.metrics.operating_point import OperatingPoint, ThresholdCriterion
 from bldml.run.files import Row, read_config, read_epochs, read_json, read_table, text_at
@@ -66,6 +68,19 @@ class Evaluation:
         """Threshold and temperature of an evaluation with labels."""
         assert self.metrics is not None
         return OperatingPoint(self.metrics.threshold, self.metrics.temperature)
+
+    @property
+    def bands(self) -> Bands | None:
+        """The bands of the classifier; None where they are not recorded."""
+        return Bands.from_plain(self.metrics.bands) if self.metrics and self.metrics.bands else None
+
+    @property
+    def flagged(self) -> Flagged | None:
+        """The photographs that are unlike the training photographs; None where that is not recorded."""
+        distances = [row.distance for row in self.rows if row.distance is not None]
+        if self.metrics is None or not self.metrics.novelty or len(distances) < len(self.rows):
+            return None
+        return count_flagged(distances, self.units, self.metrics.novelty["rate"])
 
     @property
     def images_per_second(self) -> float | None:
@@ -152,9 +167,10 @@ class RunData:
         """Whether the threshold criterion was stated, not the default; None without a configuration."""
         block, stated = self.config.get("operating_point"), self.stated
         values = block if isinstance(block, dict) else {}
-        own = any(value is not None for value in values.values())
+        own = any(value is not None for key, value in values.items() if key != "band_error")
         if stated is not None:
-            own = own and any(key.split(".")[0] == "operating_point" for key in stated)
+            of_block = {key for key in stated if key.split(".")[0] == "operating_point"}
+            own = own and bool(of_block - {"operating_point.band_error"})
         return own if self.config else None
 
     @property
@@ -191,7 +207,7 @@ class RunData:
         values = {key: value for key, value in block.items() if value is not None} if isinstance(block, dict) else {}
         try:
             numbers = {key: float(value) for key, value in values.items() if key != "maximize"}
-            return ThresholdCriterion(**values | numbers)
+            return ThresholdCriterion(**values | numbers)  # its bands are read with the metrics
         except (TypeError, ValueError, ConfigError) as error:
             message = f"operating_point in {self.run.config} cannot be understood: {error}."
             raise RunError(message, "run-criterion-wrong", path=self.run.config, reason=str(error)) from error
@@ -325,7 +341,7 @@ def _check(evaluation: Evaluation, classes: Classes) -> None:
     if not evaluation.rows:
         raise RunError(f"{file} has no rows. Repeat the evaluation.", "predictions-empty", path=file)
     seen: set[str] = set()
-    threshold = evaluation.point.threshold
+    threshold, bands = evaluation.point.threshold, evaluation.bands
     for number, row in enumerate(evaluation.rows, 2):
         location = f"{file}, row {number} ({plain(row.path)})"
         for what, name in (("true class", row.true_class), ("predicted class", row.predicted_class)):
@@ -346,6 +362,10 @@ def _check(evaluation: Evaluation, classes: Classes) -> None:
                 found=row.predicted_class,
                 expected=predicted,
             )
+        band = bands.band(row.probability) if bands else None
+        if row.band and row.band != band:
+            message = f"{location}: the band is {plain(row.band)}, but by metrics.json it is {band or 'none'}. {remedy}"
+            raise RunError(message, "prediction-contradicts-bands", path=location, found=row.band, expected=band)
     found = evaluate(evaluation.labels(classes), evaluation.probabilities, evaluation.point)
     assert evaluation.metrics is not None
     for score, here, there in _differing(found.to_plain(), evaluation.metrics.to_plain()):

@@ -9,20 +9,24 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from bldml.dataset.images import Decode
 from bldml.errors import CheckpointError
+from bldml.metrics.certainty.conformal import Bands
+from bldml.metrics.certainty.novelty import Novelty
 from bldml.metrics.operating_point import OperatingPoint
 from bldml.metrics.registry import canonical
-from bldml.training.backbones import BackboneName
+from bldml.training.backbones import BACKBONES, BackboneName
 from bldml.training.transforms import MEAN, STD
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
 KEY = "bldml"
+NOVELTY = "bldml_novelty"
 FORMAT = 1
 # Fields of a header that the classifier cannot know by itself.
 DESCRIBED = ("class_names", "positive_class", "fingerprints", "seen", "versions", "settings")
@@ -61,6 +65,7 @@ class Header:
     format: int = FORMAT  # version of this description
     offset: float = 0.0  # subtracted from the logits first; version 0.1 wrote none
     decode: Decode = "reduced"  # how evaluations decode a JPEG; version 0.1 wrote none
+    bands: Bands | None = None  # added to the best checkpoint after a fit; None if not recorded
 
     @property
     def negative_class(self) -> str:
@@ -85,6 +90,7 @@ class Checkpoint:
     header: Header
     state_dict: Mapping[str, Tensor]  # parameters and buffers of the module, on the CPU
     epoch: int  # counted from 0, after which it was written
+    novelty: Novelty | None = None  # added to the best checkpoint after a fit; None if not recorded
 
 
 def describing_datamodule(trainer: "Trainer | None") -> Any:
@@ -122,8 +128,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if not is_state_dict(state_dict := content["state_dict"]):
         raise CheckpointError(f"The checkpoint {path} contains no weights.", "checkpoint-without-weights", path=path)
     try:
-        return Checkpoint(path, header_of(content[KEY]), state_dict, int(content.get("epoch", -1)))
-    except (TypeError, ValueError, KeyError, OverflowError) as error:
+        header = header_of(content[KEY])
+        novelty = novelty_of(content[NOVELTY], header, state_dict) if NOVELTY in content else None
+        return Checkpoint(path, header, state_dict, int(content.get("epoch", -1)), novelty)
+    except (TypeError, ValueError, KeyError, OverflowError, AttributeError) as error:
         message = f"The header of the checkpoint {path} is invalid: {error}"
         raise CheckpointError(message, "checkpoint-header-wrong", path=path, reason=str(error)) from error
 
@@ -164,10 +172,11 @@ def header_of(plain: Any) -> Header:
     if not isinstance(found, int) or found != FORMAT:
         raise ValueError(f"its format is {found!r}; this version of bldml reads {FORMAT}")
     names = [field.name for field in fields(Header)]
-    plain = {"offset": 0.0, "decode": "reduced"} | plain
+    plain = {"offset": 0.0, "decode": "reduced", "bands": None} | plain
     if missing := [name for name in names if name not in plain]:
         raise KeyError(f"{', '.join(missing)} missing")
     known: dict[str, Any] = {name: plain[name] for name in names}
+    known["bands"] = None if known["bands"] is None else Bands.from_plain(known["bands"])
     header = Header(**known | {name: tuple(known[name]) for name in ("mean", "std", "class_names")})
     numbers = (header.threshold, header.temperature, header.offset)
     checks = {
@@ -189,6 +198,32 @@ def header_of(plain: Any) -> Header:
     if wrong := [name for name, good in checks.items() if not good]:
         raise ValueError(f"{', '.join(wrong)} invalid")
     return header
+
+
+def plain_novelty(novelty: Novelty) -> dict[str, Any]:
+    """Return the fields in types that load with `weights_only=True`: tensors and numbers."""
+    values = {field.name: getattr(novelty, field.name) for field in fields(Novelty)}
+    return {name: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for name, v in values.items()}
+
+
+def novelty_of(plain: Any, header: Header, state_dict: Mapping[str, Tensor]) -> Novelty:
+    """Return what `plain_novelty` made, or raise a TypeError, ValueError or KeyError if it does not fit the network."""
+    values: dict[str, Any] = {field.name: plain[field.name] for field in fields(Novelty)}
+    values = {name: value.numpy() if isinstance(value, Tensor) else value for name, value in values.items()}
+    novelty = Novelty(**values)
+    arrays, d = (novelty.mean, novelty.basis, novelty.variances), len(novelty.mean)
+    weight = state_dict.get(f"network.{BACKBONES[header.backbone].head}.weight")
+    numbers = (novelty.rest, novelty.limit, novelty.rate)
+    good = (
+        all(isinstance(one, np.ndarray) and one.dtype == np.float32 and np.isfinite(one).all() for one in arrays)
+        and novelty.basis.shape == (len(novelty.variances), d)
+        and (weight is None or weight.shape[-1] == d)
+        and all(isinstance(number, float) and 0 < number < math.inf for number in numbers)
+        and (novelty.variances > 0).all()
+    )
+    if not good:
+        raise ValueError("the distribution of the training photographs invalid")
+    return novelty
 
 
 def rename_monitors(checkpoint: dict[str, Any]) -> None:

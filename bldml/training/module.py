@@ -31,7 +31,7 @@ from bldml.training.lightning_internals import attached_trainer, is_batchnorm, l
 from bldml.training.process import default_seed, exact_arithmetic
 from bldml.training.scores import EpochScores, weighted_loss
 from bldml.training.transforms import MEAN, STD, Normalization
-from bldml.training.trunk import FeatureCache, Trunk
+from bldml.training.trunk import FeatureCache, Trunk, inputs_of
 from bldml.training.weights import load_pretrained
 
 # Until a validation has chosen one.
@@ -226,6 +226,16 @@ class LeafClassifier(LightningModule):
                 plain = {name: value.float() for name, value in self.network.state_dict(keep_vars=True).items()}
                 logits = functional_call(self.network, plain, (prepared,))
             return logits.squeeze(1)
+
+    @property
+    def last_layer(self) -> nn.Module:
+        """The layer that makes logits from features."""
+        return self.network.get_submodule(self.row.head)
+
+    def evaluate_with_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits of `evaluate`, and the features that the last layer makes them from, float32 (n, d)."""
+        with inputs_of(self.last_layer) as features:
+            return self.evaluate(images), torch.cat(features)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits float32 (n,) of images (n, 3, s, s): uint8, or floating point and already normalised."""

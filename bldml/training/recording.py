@@ -7,15 +7,18 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bldml.errors import CheckpointError, RunError
@@ -23,12 +26,15 @@ from bldml.io.atomic import write_atomically
 from bldml.io.documents import mapping_or_nothing
 from bldml.io.text import csv_text
 from bldml.metrics.assessment import EvaluationMetrics, evaluate
+from bldml.metrics.certainty.novelty import Novelty
 from bldml.metrics.registry import canonical
 from bldml.run.folder import RunFolder
 from bldml.run.predictions import Prediction, write_predictions
 from bldml.training.checkpoint import Header, software_versions
 from bldml.training.data.loading import UNLABELLED
+from bldml.training.module import LeafClassifier
 from bldml.training.resume.job import SlurmJob
+from bldml.training.trunk import inputs_of
 
 Row = dict[str, float | int]
 
@@ -121,23 +127,64 @@ class PredictionRecorder(Callback):
         metrics: Content of metrics.json; None without labels, and before `write`.
         labels, probabilities: Of the photographs, in the order of the table, (n,).
         rows: The table.
+        seconds, device: Duration of the evaluation, and where it ran; set by who runs it.
+
+    Args:
+        folder: Folder of the evaluation.
+        header: Of the classifier.
+        novelty: The distribution of its training photographs; None if not recorded.
+        keep_features: Keep the features of all photographs, for `features` and `complete`.
     """
 
-    def __init__(self, folder: Path, header: Header) -> None:
+    def __init__(
+        self, folder: Path, header: Header, novelty: Novelty | None = None, *, keep_features: bool = False
+    ) -> None:
         super().__init__()
-        self.folder, self.header = folder, header
+        self.folder, self.header, self.novelty, self.keep_features = folder, header, novelty, keep_features
         self.metrics: EvaluationMetrics | None = None
         self.labels, self.probabilities = np.zeros(0, np.int64), np.zeros(0)
         self.rows: list[Prediction] = []
+        self.seconds, self.device = 0.0, ""
         self._logits: list[Tensor] = []
         self._labels: list[Tensor] = []
         self._names: list[str] = []
         self._groups: list[str] = []
+        self._inputs: list[Tensor] = []
+        self._features: list[NDArray[np.float32]] = []
+        self._distances: list[NDArray[np.float64]] = []
+        self._watch = ExitStack()
+
+    @property
+    def features(self) -> NDArray[np.float32]:
+        """Features of the photographs, float32 (n, d), in the order of the table."""
+        return np.concatenate(self._features)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Watch what the classifier computes its logits from."""
+        self._inputs = self._watch.enter_context(inputs_of(cast(LeafClassifier, pl_module).last_layer))
+
+    on_validation_start = on_predict_start = on_test_start
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Stop watching."""
+        self._watch.close()
+
+    on_validation_end = on_predict_end = on_test_end
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Stop watching."""
+        self._watch.close()
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *args: Any, **kwargs: Any
     ) -> None:
-        """Collect the logits of a batch."""
+        """Collect the logits and distances of a batch."""
+        features = [part.cpu().numpy() for part in self._inputs]
+        self._inputs.clear()
+        if self.novelty is not None:
+            self._distances += map(self.novelty.distances, features)
+        elif self.keep_features:
+            self._features += features
         self._logits.append(outputs.detach().float().cpu())
         self._labels.append(batch["label"].cpu())
         self._names += batch["path"]
@@ -145,14 +192,20 @@ class PredictionRecorder(Callback):
 
     on_validation_batch_end = on_predict_batch_end = on_test_batch_end
 
-    def write(self, bursts: Mapping[str, str], same: Mapping[str, str] | None = None) -> None:
-        """Write the predictions of all photographs, and compute their metrics.
+    def complete(self, header: Header, novelty: Novelty | None) -> None:
+        """Judge the photographs by the bands and the distribution that were made from them."""
+        self.header, self.novelty = header, novelty
+        if novelty is not None and self._features:
+            self._distances, self._features = [novelty.distances(self.features)], []
 
-        `bursts` has the burst of each by name, empty outside one. `same` are more columns, equal in all rows.
+    def judge(self, bursts: Mapping[str, str]) -> list[Prediction]:
+        """Return the predictions of all photographs; set labels and probabilities.
+
+        `bursts` has the burst of each by name, empty outside one.
 
         Raises:
-            RunError: Logits are missing; nothing was written.
-            CheckpointError: A logit is not finite; nothing was written.
+            RunError: Logits are missing.
+            CheckpointError: A logit is not finite.
         """
         if (expected := len(bursts)) != len(self._names):
             message = f"Only {len(self._names)} of {expected} photographs were evaluated. Do not set "
@@ -168,14 +221,30 @@ class PredictionRecorder(Callback):
         class_of = {0: header.negative_class, 1: header.positive_class, UNLABELLED: ""}
         truths = [class_of[int(label)] for label in labels]
         predicted = [header.label_of(probability) for probability in probabilities]
-        self.folder.mkdir(parents=True, exist_ok=True)
         in_burst = [bursts[name] for name in self._names]
-        columns = (self._names, self._groups, truths, predicted, probabilities.tolist(), in_burst)
-        rows = [Prediction(*row) for row in zip(*columns, strict=True)]
+        distances = np.concatenate(self._distances).tolist() if self._distances else [None] * len(labels)
+        bands = [(header.bands and header.bands.band(probability)) or "" for probability in probabilities]
+        columns = (self._names, self._groups, truths, predicted, probabilities.tolist(), in_burst, distances, bands)
+        self.labels, self.probabilities = labels, probabilities
+        return [Prediction(*row) for row in zip(*columns, strict=True)]
+
+    def write(self, bursts: Mapping[str, str], same: Mapping[str, str] | None = None) -> None:
+        """Write the predictions of all photographs, and compute their metrics.
+
+        Arguments and errors are those of `judge`; `same` are more columns, equal in all rows. Nothing is written in
+        case of an error.
+        """
+        rows, header, novelty = self.judge(bursts), self.header, self.novelty
+        self.folder.mkdir(parents=True, exist_ok=True)
         write_predictions(self.folder / "predictions.csv", rows, same)
-        if np.all(labels != UNLABELLED):
-            self.metrics = evaluate(labels, probabilities, header.operating_point, [row.unit for row in rows])
-        self.labels, self.probabilities, self.rows = labels, probabilities, rows
+        if np.all(self.labels != UNLABELLED):
+            found = evaluate(self.labels, self.probabilities, header.operating_point, [row.unit for row in rows])
+            self.metrics = replace(
+                found,
+                bands=asdict(header.bands) if header.bands else {},
+                novelty={key: getattr(novelty, key) for key in ("rate", "n_train", "n_val")} if novelty else {},
+            )
+        self.rows = rows
 
 
 def record_environment(

@@ -5,7 +5,8 @@ photograph without augmentation its output is the same in every epoch.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,17 @@ from bldml.training.lightning_internals import is_batchnorm, is_dropout, version
 
 # Address and version of each tensor, and the precision: the key differs after any change, whoever made it.
 Key = tuple[object, ...]
+
+
+@contextmanager
+def inputs_of(layer: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect the input of a layer, float32 (n, d), at each of its calls within this context."""
+    found: list[Tensor] = []
+    hook = layer.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0].detach().float()))
+    try:
+        yield found
+    finally:
+        hook.remove()
 
 
 class Trunk:

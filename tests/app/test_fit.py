@@ -365,6 +365,7 @@ def test_threshold_is_chosen_for_the_goal_given_on_validation(leaves: Path, bldm
     folder = Path("lightning_logs/screening")
     header = read_checkpoint(folder / "checkpoints" / "best.ckpt").header
     criterion = {"maximize": None, "sensitivity": None, "specificity": 0.9, "threshold": None, "assurance": None}
+    criterion |= {"band_error": 0.05}
     assert header.settings["operating_point"] == criterion
     rows = read_predictions(folder / "evaluations" / "val" / "predictions.csv")
     labels = [int(row.true_class == "BLD") for row in rows]

@@ -31,6 +31,7 @@ CONFIGS = {
     "assurance": "operating_point: {assurance: 0.9}",
     "percent": "card: {prevalence: 5}",
     "certain": "operating_point: {sensitivity: 1.0, assurance: 0.9}",
+    "bands": "operating_point: {band_error: 0.9}",
     "point": "operating_point: 0.9",
     "path": "data: {root: [data]}",
     "callbacks": "trainer: {callbacks: [3]}",

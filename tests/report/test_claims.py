@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bldml.metrics.certainty.conformal import Bands
+from bldml.metrics.certainty.novelty import Flagged
 from bldml.metrics.checked import UnitKind
 from bldml.metrics.estimates import Estimate, Interval
 from bldml.metrics.operating_point import ThresholdCriterion
-from bldml.metrics.proportions import Assurance
-from bldml.report import claims, run_claims
+from bldml.metrics.proportions import Assurance, proportion
+from bldml.report import certainty, claims, run_claims
 from bldml.run.evidence import KINDS, Evidence, RunEvidence
 from bldml.run.photographs import Description
 
@@ -46,6 +48,13 @@ IN_UNITS = replace(SHORT, assurance=Assurance(0.95, 80, 4.0))
 PLAIN_MINIMUM = replace(
     VALIDATION, criterion=ThresholdCriterion(specificity=0.9), assurance=Assurance(0.9, 20, 1.0, permitted=2, missed=1)
 )
+
+ONE_UNLIKE, FEW_UNLIKE, MANY_UNLIKE = (Flagged(n, proportion(n, 100), 0.02) for n in (1, 5, 30))
+UNLIKE, STRANGE = replace(TEST, flagged=FEW_UNLIKE), replace(TEST, flagged=MANY_UNLIKE)
+LIMITING, FITTED = replace(VALIDATION, n=100, flagged=ONE_UNLIKE), replace(TRAINING, flagged=FEW_UNLIKE)
+BANDED = replace(TEST, bands=Bands(0.05, 45, 200, 0.2, 0.75))
+SHARP = replace(TEST, bands=Bands(0.05, 45, 200, 0.5, 0.5))
+TOO_FEW = replace(TEST, bands=Bands(0.05, 45, 18))
 
 # A part of each sentence; evidence of which it is true; evidence of which it would be false.
 SENTENCES: dict[str, tuple[Evidence, Evidence]] = {
@@ -125,6 +134,25 @@ SENTENCES: dict[str, tuple[Evidence, Evidence]] = {
     "an assurance of 0.32 of a specificity of at least 0.9 on new leaves like these (at most 2 of 20 negative "
     "photographs misclassified). It was chosen for 0.9 on the validation photographs, without "
     "operating_point.assurance.": (PLAIN_MINIMUM, ASSURED),
+    "Whether they are like the photographs that the classifier learned from is not recorded.": (TEST, UNLIKE),
+    "5 of 100 photographs are not like those that the classifier learned from (proportion 0.050 [0.022, 0.112]; 0.02 "
+    "are expected of leaves like those of validation).": (UNLIKE, FITTED),
+    "1 of 100 photographs is not like those that the classifier learned from: the limit was chosen on them.": (
+        LIMITING, UNLIKE,
+    ),
+    "Far more photographs than expected are not like those that the classifier learned from.": (STRANGE, UNLIKE),
+    "30 of 100 photographs are not like those that the classifier learned from (proportion 0.300 [0.219, 0.396]; 0.02 "
+    "are expected of leaves like those of validation).": (STRANGE, UNLIKE),
+    "Bands of certainty are not recorded.": (TEST, BANDED),
+    "There are no bands of certainty: an error of 0.05 needs 19 sampling units of each class in validation, which has "
+    "45 positive and 18 negative sampling units.": (TOO_FEW, BANDED),
+    "Bands: negative below 0.200, positive from 0.750 on, uncertain between them.": (BANDED, SHARP),
+    "Bands: negative below 0.500, positive from 0.500 on, nothing is uncertain.": (SHARP, BANDED),
+    "On average, at most 0.05 of new leaves of a class get the band of the other. The limits come from 45 positive and "
+    "200 negative sampling units; with so many, about one fit in 20 exceeds 0.10 of the positive and 0.08 of the "
+    "negative leaves. Where the same photographs chose among several epochs, both are a little higher.": (
+        BANDED, TOO_FEW,
+    ),
     " from 13 sampling units": (LONE, GROUPS),
     " from 80 sampling units": (BURSTS, TEST),
     " from 9 sampling units": (BOTH, FOUND_NONE),
@@ -221,7 +249,8 @@ def all_of_run(run: RunEvidence) -> str:
 
 def all_of(evidence: Evidence) -> str:
     name = claims.name_of(evidence, "ohio")
-    return f"{claims.standing(evidence)} {claims.sampling(evidence)} {name}{claims.units(evidence)}"
+    doubts = f"{certainty.doubts(evidence)} {certainty.unfamiliar(evidence)}"
+    return f"{claims.standing(evidence)} {claims.sampling(evidence)} {doubts} {name}{claims.units(evidence)}"
 
 
 @pytest.mark.parametrize("sentence", SENTENCES)
@@ -248,7 +277,7 @@ def test_of_a_run(sentence: str) -> None:
 def test_the_table_has_every_sentence() -> None:
     """Taking away the parts of the table from what is said leaves punctuation only."""
     for evidence in {id(one): one for pair in SENTENCES.values() for one in pair}.values():
-        said = f"{claims.standing(evidence)} {claims.sampling(evidence)}"
+        said = f"{claims.standing(evidence)} {claims.sampling(evidence)} {certainty.doubts(evidence)}"
         for sentence in sorted(SENTENCES, key=len, reverse=True):
             said = said.replace(sentence, "")
         assert len(said.replace("Caution: ", "").strip(" .,")) < 120, said
@@ -307,6 +336,10 @@ def evidence(draw: Any) -> Evidence:
         groups=groups,
         bursts=bursts,
         lone=lone,
+        bands=draw(
+            st.sampled_from([None, Bands(0.05, 45, 45, 0.2, 0.7), Bands(0.05, 45, 3), Bands(0.1, 9, 9, 0.5, 0.5)])
+        ),
+        flagged=draw(st.sampled_from([None, *(Flagged(k, proportion(k, n), 0.02) for k in {0, n // 2, n})])),
     )
 
 
@@ -323,6 +356,9 @@ def test_no_two_sentences_contradict_each_other(one: Evidence) -> None:
         "the metrics may be optimistic" in said and any(text in said for text in (*good, "was not searched for"))
     )
     assert not ("was not searched for" in said and any(text in said for text in good))
+    assert ("Far more photographs" in said) <= ("not like those that the classifier learned from (" in said)
+    assert not ("is not recorded" in certainty.familiarity(one) and one.flagged)
+    assert ("Bands: " in said) + ("no bands" in said) + ("Bands of certainty are not recorded" in said) == 1
     assert not ("External" in said and one.seen)
     assert "External" not in said or one.role == "external"
     assert not ("bursts are not recorded" in said and re.search(r"\d bursts?|of one burst", said))

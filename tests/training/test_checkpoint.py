@@ -6,11 +6,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from bldml.metrics.certainty.conformal import Bands
+from bldml.metrics.certainty.novelty import Novelty
 from bldml.metrics.operating_point import OperatingPoint
-from bldml.training.checkpoint import FORMAT, KEY, Header, read_checkpoint
+from bldml.training.checkpoint import FORMAT, KEY, NOVELTY, Header, plain_novelty, read_checkpoint
 from tests.support import Hostile, mistake
 
 HEADER = Header(
@@ -111,6 +114,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"settings": None}, "settings invalid"),
     ({"fingerprints": None}, "fingerprints invalid"),
     ({"versions": []}, "versions invalid"),
+    ({"bands": {"error": 0.05}}, "bands need error, n_positive, n_negative, low, high"),
+    ({"bands": asdict(Bands(0.05, 20, 20, 0.8, 0.2))}, "these are no bands"),
+    ({"bands": asdict(Bands(0.05, 20, 20, 0.2))}, "these are no bands"),
+    ({"bands": asdict(Bands(0.05, 20, 20, math.nan, 0.5))}, "these are no bands"),
     ({"backbone": "vit", "fingerprints": 3}, "backbone, fingerprints invalid"),
 ]
 
@@ -130,7 +137,7 @@ def test_a_header_of_before_has_no_offset_and_was_decoded_at_a_reduced_scale(tmp
     assert (header.offset, header.decode) == (0, "reduced")
 
 
-@pytest.mark.parametrize("field", sorted(set(asdict(HEADER)) - {"offset", "decode"}))
+@pytest.mark.parametrize("field", sorted(set(asdict(HEADER)) - {"offset", "decode", "bands"}))
 def test_no_field_may_be_missing(field: str, tmp_path: Path) -> None:
     whole = content()
     del whole[KEY][field]
@@ -191,3 +198,46 @@ def test_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with mistake(code, path=path) as caught:
             read_checkpoint(path)
         assert str(tmp_path) in str(caught.value)
+
+
+MEAN, BASIS, VARIANCES = np.ones(4, np.float32), np.ones((2, 4), np.float32), np.ones(2, np.float32)
+FAMILIAR = Novelty(MEAN, BASIS, VARIANCES, rest=0.5, limit=3.0, rate=0.02, n_train=9, n_val=60)
+
+
+def test_bands_and_distribution_are_read_back_and_not_recorded_without_them(tmp_path: Path) -> None:
+    plain = read_checkpoint(saved(tmp_path, content()))
+    assert (plain.header.bands, plain.novelty) == (None, None)
+    bands = Bands(0.05, 20, 30, 0.2, 0.8)
+    found = read_checkpoint(saved(tmp_path, content(bands=asdict(bands)) | {NOVELTY: plain_novelty(FAMILIAR)}))
+    assert found.header.bands == bands
+    assert found.novelty is not None
+    for name, value in vars(FAMILIAR).items():
+        assert np.array_equal(getattr(found.novelty, name), value), name
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mean": torch.ones(3)},
+        {"mean": torch.tensor([1.0, 1.0, 1.0, math.nan])},
+        {"mean": [1.0, 1.0, 1.0, 1.0]},
+        {"basis": torch.ones(3, 4)},
+        {"basis": torch.ones(2, 4, dtype=torch.float64)},
+        {"variances": torch.zeros(2)},
+        {"rest": 0.0},
+        {"limit": math.inf},
+        {"rate": "0.02"},
+    ],
+    ids=str,
+)
+def test_a_wrong_distribution_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
+    path = saved(tmp_path, content() | {NOVELTY: plain_novelty(FAMILIAR) | change})
+    with mistake("checkpoint-header-wrong", path=path):
+        read_checkpoint(path)
+
+
+def test_a_distribution_of_another_network_is_refused(tmp_path: Path) -> None:
+    weights = WEIGHTS | {"network.fc.weight": torch.ones(1, 5)}
+    path = saved(tmp_path, content() | {NOVELTY: plain_novelty(FAMILIAR), "state_dict": weights})
+    with mistake("checkpoint-header-wrong", path=path):
+        read_checkpoint(path)

@@ -68,6 +68,12 @@ def explain_folder(
     if masks_of:
         have = "has" if len(masks_of) == 1 else "have"
         sys.stdout.write(f"{len(masks_of)} of {counted(len(samples), 'photograph')} {have} a mask.\n")
+    if unlike := [row for row in progress.rows if row.get("familiar") == "no"]:
+        are = "is" if len(unlike) == 1 else "are"
+        names = first_few([row["path"] for row in unlike], 10, ", ", " and ")
+        say_warning(
+            f"{counted(len(unlike), 'photograph')} {are} not like those that the classifier learned from: {names}."
+        )
     if excluded:
         say_warning(f"{counted(len(excluded), 'photograph')} could not be read: see {show_path(output)}/excluded.csv.")
     sys.stdout.write(
@@ -166,6 +172,10 @@ def _explain(
         name = f"{number:0{digits}}_{stem}{image_format.suffix}"
         row: dict[str, Any] = {"number": number, "path": with_apostrophe(sample.name)}
         row |= {"probability": verdict.probability, "overlay": name}
+        if verdict.band is not None:
+            row["band"] = verdict.band
+        if verdict.distance is not None:
+            row |= {"distance": verdict.distance, "familiar": "yes" if verdict.is_familiar else "no"}
         if mask:
             row |= attention(cam, *read_mask(mask, sample.path, photograph.size))
         progress.add(sample.name, digests[sample.name], image_format.encode(overlay(photograph, cam)), row)
