@@ -20,7 +20,12 @@ LONGEST = (
     "test_main_backbones.py",
     "slurm/test_ranks.py",
     "slurm/test_same_directory.py",
+    "app/test_allowed.py",
     "app/test_fit.py",
+    "report/test_compare.py",
+    "report/test_page.py",
+    "test_cli.py",
+    "training/test_threads.py",
 )
 # What `make quick` leaves out, beside what its own file marks: whole folders and files, and whoever uses a trained run.
 SLOW_PLACES = ("app", "audit", "browser", "inference", "slurm", "test_prefetch.py", "test_real_photographs.py")
@@ -38,6 +43,11 @@ SLOW_FIXTURES = {"run", "split_leaves", "small_weights", "coffee"}
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The pages of messages are written anew on request."""
     parser.addoption("--update-messages", action="store_true", help="write tests/messages/*.txt anew")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let pytest-xdist hand out the files in the order below; its own has the files of few long tests at the end."""
+    config.option.loadscopereorder = False
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -62,13 +72,22 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def coarse_figures() -> Iterator[int]:
-    """Figures of few pixels, which are drawn sooner; gives the dots per inch that a user's figures have."""
+def shipped_figures() -> Iterator[tuple[int, dict[str, str]]]:
+    """Gives dots per inch and formats of a user's figures; those of tests are coarse and SVG only, drawn sooner."""
     from bldml.figures import style
 
-    shipped, style.DPI = style.DPI, 50
+    shipped = style.DPI, style.FORMATS
+    style.DPI, style.FORMATS = 50, {"svg": style.FORMATS["svg"]}
     yield shipped
-    style.DPI = shipped
+    style.DPI, style.FORMATS = shipped
+
+
+@pytest.fixture
+def all_formats(shipped_figures: tuple[int, dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures in all formats, for tests of their files."""
+    from bldml.figures import style
+
+    monkeypatch.setattr(style, "FORMATS", shipped_figures[1])
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -96,24 +96,27 @@ def test_demo_draws_leaves(bldml: Bldml) -> None:
     assert len(list(Path("leaves").rglob("*.jpg"))) == 4
 
 
-def test_trust_config_lets_a_configuration_import(leaves: Path, tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(
+def test_trust_config_lets_a_configuration_import(leaves: Path, bldml: Bldml, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path.cwd()
+    monkeypatch.syspath_prepend(folder)  # as of `python -m bldml`
+    (folder / "mine.py").write_text(
         "from lightning.pytorch import Callback\n"
         "class Marker(Callback):\n"
         "    def on_fit_start(self, trainer, pl_module):\n"
         "        open('marker_was_here', 'w').close()\n"
     )
-    (tmp_path / "mine.yaml").write_text("trainer: {callbacks: [{class_path: mine.Marker}], fast_dev_run: true}\n")
-    command = ("-m", "bldml", "fit", *SMALL, "--data.root", leaves, "--config=mine.yaml")
-    refused = python(*command, cwd=tmp_path)
-    assert refused.returncode == 2
-    assert "--trust_config" in refused.stderr
-    assert not (tmp_path / "marker_was_here").exists()
-    trusted = python(*command, "--trust_config", cwd=tmp_path)
+    (folder / "mine.yaml").write_text("trainer: {callbacks: [{class_path: mine.Marker}], fast_dev_run: true}\n")
+    command = ("fit", *SMALL, "--data.root", leaves, "--config=mine.yaml")
+    refused = bldml(*command)
+    assert refused.code == 2
+    assert "--trust_config" in refused.err
+    assert "mine" not in sys.modules
+    trusted = python("-m", "bldml", *command, "--trust_config", cwd=folder)
     assert trusted.returncode == 0, trusted.stderr
-    assert (tmp_path / "marker_was_here").exists()
+    assert (folder / "marker_was_here").exists()
 
 
+@pytest.mark.slow
 def test_completion_for_bash(bldml: Bldml) -> None:
     pytest.importorskip("shtab", reason="the extra bldml[completion] is not installed")
     outcome = bldml("--print_completion=shtab-bash")

@@ -23,7 +23,7 @@ def coffee_run(tmp_path_factory: pytest.TempPathFactory, coffee: Path, small_wei
             "fit", f"--config={REPOSITORY / 'configs' / 'mobilenet.yaml'}", f"--data.root={coffee}",
             "--data.positive_class=diseased", "--model.backbone=mobilenet_v2_x0_35", f"--model.weights={small_weights}",
             "--model.image_size=224", "--unfreezing.stages=4", "--trainer.max_epochs=10", "--trainer.accelerator=cpu",
-            "--run_name=coffee",
+            "--run_name=coffee", "--report=false",
         ])  # fmt: skip
         assert code == 0
         return Path("lightning_logs/coffee").resolve()

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 300  # usual requirement of journals
+# Of the files, with what leaves out date and software: the same figure gives the same bytes.
+FORMATS = {"png": "Software", "pdf": "CreationDate", "svg": "Date"}
 WIDTH = 5.0  # inches
 # Okabe and Ito's colours (2008), which people with any type of colour vision can distinguish; those with the most
 # contrast on both white and black come first. Black is missing, because text and axes have it.
@@ -164,7 +166,7 @@ def _plain_attributes(element: ElementTree.Element, prefix: str, used: set[str])
 
 
 @styled()
-def save(figure: "Figure", folder: Path, name: str) -> tuple[Path, Path, Path]:
+def save(figure: "Figure", folder: Path, name: str) -> list[Path]:
     """Write a figure as `<name>.png` at 300 dpi, `<name>.pdf` and `<name>.svg`, without a date, and return their paths.
 
     Raises:
@@ -172,10 +174,10 @@ def save(figure: "Figure", folder: Path, name: str) -> tuple[Path, Path, Path]:
     """
     check_name(name, "figure")
     make_folder(folder)
-    paths = folder / f"{name}.png", folder / f"{name}.pdf", folder / f"{name}.svg"
-    undated: tuple[dict[str, None], ...] = ({"Software": None}, {"CreationDate": None}, {"Date": None})
-    for path, metadata in zip(paths, undated, strict=True):
+    paths = []
+    for suffix, omitted in FORMATS.items():
         file = io.BytesIO()
-        figure.savefig(file, format=path.suffix[1:], dpi=DPI, facecolor="white", metadata=metadata)
-        write_atomically(path, file.getvalue())
+        figure.savefig(file, format=suffix, dpi=DPI, facecolor="white", metadata={omitted: None})
+        paths.append(folder / f"{name}.{suffix}")
+        write_atomically(paths[-1], file.getvalue())
     return paths

@@ -142,8 +142,7 @@ def test_loader_processes_do_not_react(steady: Path, leaves: Path, bldml: Bldml,
         assert process.returncode in (128 + kind, 0), err
         assert "Traceback" not in err
         assert "DataLoader worker" not in err
-    done = subprocess.run([*command[:4], "--trust_config", "--resume", str(run)], cwd=tmp_path, env=environment)
-    assert done.returncode == 0
+    assert bldml("fit", "--trust_config", "--resume", run).code == 0
     assert_same(run, steady)
 
 

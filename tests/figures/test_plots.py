@@ -29,6 +29,8 @@ from bldml.metrics.estimates import Estimate, Interval
 from bldml.metrics.proportions import proportion_by_unit
 
 SVG = "{http://www.w3.org/2000/svg}"
+pytestmark = pytest.mark.usefixtures("all_formats")
+
 NAMES = Classes("healthy", "beech leaf disease")
 HOSTILE = [
     "<img src=x onerror=alert(1)>",
@@ -212,9 +214,9 @@ def test_forest_has_each_subgroup_with_its_interval() -> None:
 
 
 def test_files_have_300_dpi_and_their_size(
-    tmp_path: Path, coarse_figures: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, shipped_figures: tuple[int, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(figures, "DPI", coarse_figures)
+    monkeypatch.setattr(figures, "DPI", shipped_figures[0])
     figure = plots.roc([("a", LABELS, PROBABILITIES)])
     png, pdf, svg = figures.save(figure, tmp_path / "figures", "roc")
     assert [place.name for place in sorted((tmp_path / "figures").iterdir())] == ["roc.pdf", "roc.png", "roc.svg"]

@@ -95,7 +95,7 @@ def of_units(seed: int, n_units: int, rate: float, correlation: float) -> tuple[
 def by_grid(hits: Array, units: Array) -> tuple[float, float]:
     """Limits of the profile likelihood on a grid of proportions and correlations."""
     sizes, sums = np.bincount(units), np.bincount(units, weights=hits).astype(int)
-    proportions, logits = special.expit(np.linspace(-14, 14, 4001)), np.linspace(-9, 9, 361)
+    proportions, logits = special.expit(np.linspace(-14, 14, 4001)), np.linspace(-9, 9, 121)
     best = np.full(proportions.size, -np.inf)
     for strength in np.exp(logits):
         a, b = proportions * strength, (1 - proportions) * strength

@@ -166,7 +166,7 @@ def bare(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+def whole(tmp_path_factory: pytest.TempPathFactory, shipped_figures: tuple[int, object]) -> RunFolder:
     """A run with everything, reported once."""
     sets = {"val": rows_of(60, 1), "test": rows_of(80, 2, groups=20), "ohio_2024": rows_of(50, 3)}
     run = write_run(tmp_path_factory.mktemp("logs") / "whole", sets)
@@ -178,6 +178,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
         )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(style, "DPI", 40)
+        patch.setattr(style, "FORMATS", shipped_figures[1])
         write_report(run)
     return run
 
