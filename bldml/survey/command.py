@@ -128,7 +128,8 @@ def _judge(
     for sample, verdict in found:
         stamp = stamps.pop(sample.name)
         if not isinstance(verdict, UnreadableImage):
-            progress.add(sample.name, Record(stamp, verdict.probability, verdict.band or ""))
+            record = Record(stamp, verdict.probability, verdict.band or "", familiar=verdict.is_familiar)
+            progress.add(sample.name, record)
             continue
         if stop:
             message = f"The photograph {show_path(sample.path)} cannot be read: {verdict.reason}. "
