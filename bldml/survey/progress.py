@@ -1,13 +1,16 @@
 """What a survey has done: one file of lines for each process that shares the work, so that any of them can resume."""
 
+import errno
 import json
+import os
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from bldml.dataset.files import list_folder, show_path
 from bldml.dataset.samples import Sample
@@ -73,7 +76,7 @@ class SurveyProgress:
 
     folder: Path
     settings: Mapping[str, Any]
-    _file: IO[str] | None = field(default=None, repr=False)
+    _file: FileIO | None = field(default=None, repr=False)
 
     def read(self) -> dict[str, Record]:
         """Return the records of all processes by name of the photograph.
@@ -112,8 +115,8 @@ class SurveyProgress:
         path = self.folder / shard.file
         lines = [{HEAD: self.settings}, *(line for line in _lines(path) if _record(line) is not None)]
         write_atomically(path, "".join(f"{json.dumps(line)}\n" for line in lines))
-        # Line by line, so that a killed process loses no finished photograph.
-        self._file = locks.enter_context(path.open("a", encoding="utf-8", buffering=1))
+        # Without a buffer, so that a killed process loses no finished photograph.
+        self._file = locks.enter_context(path.open("ab", buffering=0))
 
     def add(self, name: str, record: Record) -> None:
         """Write one record.
@@ -124,8 +127,10 @@ class SurveyProgress:
         assert self._file is not None
         fields = zip(Record.__annotations__, record, strict=True)
         line = {"path": name} | {key: value for key, value in fields if value not in (None, "")}
+        data = f"{json.dumps(line)}\n".encode()
         try:
-            self._file.write(f"{json.dumps(line)}\n")
+            if self._file.write(data) < len(data):  # a full disk may take a part
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             message = f"Cannot write {show_path(self.folder)}: {error.strerror}. What is done is kept: make room, and "
             message += "type the same command again."

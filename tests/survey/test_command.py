@@ -7,15 +7,18 @@ import json
 import os
 import re
 import shutil
+import struct
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pyogrio
 import pytest
 from PIL import Image
 from scipy.special import logit
 
+from bldml.metrics.certainty.unit_verdicts import UnitAssessment, choose_unit_rule
 from bldml.run.predictions import read_predictions
-from tests.support import Bldml
+from tests.support import THREE_LAYERS, Bldml
 
 TREE = {1: "N", 2: (47.0, 30.0, 36.0), 3: "E", 4: (8.0, 15.0, 18.0)}
 NEAR = {1: "N", 2: (47.0, 30.0, 36.2), 3: "E", 4: (8.0, 15.0, 18.0)}  # 6 m to the north
@@ -185,3 +188,49 @@ def test_sheet_shows_first_what_is_nearest_to_the_threshold(run: Path, photograp
         with Image.open(io.BytesIO(data)) as picture:
             assert (max(picture.size), len(picture.getexif())) == (96, 0)
     assert not any(mark in data for data in pictures for mark in (b"SecretCamera", b"Exif", b"GPS"))
+
+
+def test_map_is_read_by_gdal(run: Path, photographs: Path, bldml: Bldml) -> None:
+    """A second library reads the same rows: GDAL, which QGIS uses too."""
+    assert bldml("survey", run, photographs, "--sheet=0", "--positions=exact").code == 0
+    rows = table(Path("survey/survey.csv"))
+    about, _, geometry, columns = pyogrio.raw.read("survey/survey.geojson")
+    assert about["crs"] == "EPSG:4326"
+    found = dict(zip(about["fields"], columns, strict=True))
+    assert list(found["path"]) == [row["path"] for row in rows]
+    for row, point in zip(rows, geometry, strict=True):
+        place = () if point is None else struct.unpack("<dd", point[5:])  # well-known binary
+        assert place == tuple(float(row[name]) for name in ("longitude", "latitude") if row[name])
+
+
+def test_units_have_verdicts_by_a_rule_of_the_validation_groups(leaves: Path, photographs: Path, bldml: Bldml) -> None:
+    lines = []
+    for label in ("BLD", "No_BLD"):
+        for number, path in enumerate(sorted((leaves / label).iterdir())):
+            split, tree = ("train", "") if number < 6 else ("val", f"{label} {number // 2}")
+            lines.append(f"{label}/{path.name},{label},{split},{tree}\n")
+    Path("trees.csv").write_text("path,label,split,group\n" + "".join(lines))
+    options = ["--trainer.max_epochs=1", "--trainer.default_root_dir=logs", "--run_name=trees", "--data.cache=off"]
+    fit = bldml("fit", *THREE_LAYERS, f"--data.root={leaves}", "--data.manifest=trees.csv", *options)
+    assert fit.code == 0, fit.err
+    trained = Path("logs/lightning_logs/trees")
+    outcome = bldml("survey", trained, photographs, "--sheet=0", "--group=folder")
+    assert "On 12 positive and 12 negative groups of the validation photographs" in outcome.out
+    labelled = [p for p in read_predictions(trained / "evaluations/val/predictions.csv") if p.group]
+    found = choose_unit_rule(
+        [p.true_class == "BLD" for p in labelled],
+        [p.probability for p in labelled],
+        [sorted({q.group for q in labelled}).index(p.group) for p in labelled],
+        json.loads(Path("survey/survey.json").read_text())["threshold"],
+    )
+    assert isinstance(found, UnitAssessment)
+    rows = table(Path("survey/survey.csv"))
+    for unit in table(Path("survey/units.csv")):
+        own = [float(row["probability"]) for row in rows if row["unit"] == unit["unit"] and row["probability"]]
+        verdict = found.rule.judge(own)
+        assert unit["verdict"] == verdict.outcome
+        assert float(unit["score"]) == pytest.approx(verdict.score, abs=1e-4)
+        assert unit["take_more"] == (str(verdict.more) if verdict.more else "")
+    shutil.copy(trained / "checkpoints/best.ckpt", "alone.ckpt")
+    alone = bldml("survey", "alone.ckpt", photographs, "--group=folder", "--sheet=0", "--output=alone")
+    assert "does not lie in a run folder" in alone.out
