@@ -222,6 +222,9 @@ class Results:
             lines.append(
                 "Bands: " + ", ".join(f"{bands[b]:,} {b}" for b in ("positive", "uncertain", "negative")) + "."
             )
+        if any(row.familiar is not None for row in rows):
+            unlike = sum(row.familiar is False for row in rows)
+            lines.append(f"Not like the photographs that the classifier learned from: {unlike:,}.")
         if self.wanted.positions == "none":
             lines.append("No position is written (--positions none).")
         else:

@@ -23,7 +23,18 @@ from bldml.training.checkpoint import Checkpoint
 
 EARTH_RADIUS = 6_371_008.8  # metres, mean radius (IUGG)
 _CHUNK = 1024
-COLUMNS = ("unit", "photographs", "positive", "negative", "uncertain", "unreadable", "score", "verdict", "take_more")
+COLUMNS = (
+    "unit",
+    "photographs",
+    "positive",
+    "negative",
+    "uncertain",
+    "unlike",
+    "unreadable",
+    "score",
+    "verdict",
+    "take_more",
+)
 
 
 @dataclass(frozen=True)
@@ -137,7 +148,7 @@ def rule_of(checkpoint: Checkpoint) -> UnitAssessment | str:
     header = checkpoint.header
     if (metrics.threshold, metrics.temperature) != (header.threshold, header.temperature):
         return "the evaluation of the validation photographs is of another checkpoint of the run"
-    grouped = [row for row in rows if row.group]
+    grouped = [row for row in rows if row.group and row.is_familiar is not False]
     if not grouped:
         return "the validation photographs of the run have no groups"
     numbers: dict[str, int] = {}
@@ -161,8 +172,14 @@ def units_csv(rows: Sequence[SurveyRow], rule: UnitAssessment | str, positive_cl
         probabilities = [row.probability for row in own if row.probability is not None]
         positive = sum(row.label == positive_class for row in own)
         cells: list[Cell] = [unit, len(own), positive, len(probabilities) - positive]
-        has_bands = any(row.band for row in own)
-        cells += [sum(row.band == "uncertain" for row in own) if has_bands else None, len(own) - len(probabilities)]
+        for recorded, count in (
+            (any(row.band for row in own), sum(row.band == "uncertain" for row in own)),
+            (any(row.familiar is not None for row in own), sum(row.familiar is False for row in own)),
+        ):
+            cells.append(count if recorded else None)
+        cells.append(len(own) - len(probabilities))
+        # Of a photograph that is like none that the classifier learned from, its probability says nothing.
+        probabilities = [row.probability for row in own if row.probability is not None and row.familiar is not False]
         if isinstance(rule, str) or not probabilities:
             cells += [None, "", None]
         else:

@@ -216,7 +216,7 @@ def test_units_have_verdicts_by_a_rule_of_the_validation_groups(leaves: Path, ph
     trained = Path("logs/lightning_logs/trees")
     outcome = bldml("survey", trained, photographs, "--sheet=0", "--group=folder")
     assert "On 12 positive and 12 negative groups of the validation photographs" in outcome.out
-    labelled = [p for p in read_predictions(trained / "evaluations/val/predictions.csv") if p.group]
+    labelled = [p for p in read_predictions(trained / "evaluations/val/predictions.csv") if p.group and p.is_familiar]
     found = choose_unit_rule(
         [p.true_class == "BLD" for p in labelled],
         [p.probability for p in labelled],
@@ -226,7 +226,7 @@ def test_units_have_verdicts_by_a_rule_of_the_validation_groups(leaves: Path, ph
     assert isinstance(found, UnitAssessment)
     rows = table(Path("survey/survey.csv"))
     for unit in table(Path("survey/units.csv")):
-        own = [float(row["probability"]) for row in rows if row["unit"] == unit["unit"] and row["probability"]]
+        own = [float(row["probability"]) for row in rows if row["unit"] == unit["unit"] and row["familiar"] == "yes"]
         verdict = found.rule.judge(own)
         assert unit["verdict"] == verdict.outcome
         assert float(unit["score"]) == pytest.approx(verdict.score, abs=1e-4)
