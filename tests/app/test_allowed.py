@@ -489,7 +489,7 @@ def refuse(event, arguments):
 sys.addaudithook(refuse)
 from bldml.cli import main
 from bldml.figures import style
-style.DPI = 50  # sooner drawn
+style.DPI, style.FORMATS = 50, {"svg": "Date"}  # sooner drawn
 for command in json.loads(sys.argv[1]):
     code = main(command)
     if code:

@@ -162,6 +162,8 @@ def test_every_metric_is_what_scikit_learn_computes_from_the_predictions(run: Pa
     intervals = metrics.pop("intervals")
     assert ("baselines" in metrics) == (split != "train"), "of the training photographs there is nothing to fit on"
     metrics.pop("baselines", None)
+    for name in ("bands", "novelty"):  # of certainty, which has tests of its own
+        metrics.pop(name, None)
     at = {metrics["threshold"]: metrics.pop("at_threshold"), 0.5: metrics.pop("at_0.5")}
     assert intervals["at_0.5"]["accuracy"]["low"] <= at[0.5]["accuracy"] <= intervals["at_0.5"]["accuracy"]["high"]
     assert metrics.pop("n") == len(rows)
@@ -178,6 +180,8 @@ def test_every_metric_is_what_scikit_learn_computes_from_the_predictions(run: Pa
         if found is not metrics:
             assert [found.pop(cell) for cell in ("tn", "fp", "fn", "tp")] == cells
         for name, value in found.items():
+            if name.startswith("calibration_") and np.ptp(scores) < 1e-6:
+                continue  # so close to equal that neither implementation finds a slope
             expected = second_opinion(name, labels, scores, point)
             if math.isnan(expected):
                 assert value is None, name
