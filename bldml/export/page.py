@@ -3,6 +3,7 @@
 import base64
 import gzip
 import hashlib
+import io
 import json
 import re
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageCms
 
 from bldml.export.parity import Parity
 from bldml.inference.exported import ExportedModel
@@ -43,7 +44,7 @@ def page_files(
         "settings.js": _asset("settings", _settings(model)),
         "runtime.js": "".join(_asset(name, text) for name, text in _runtime().items()),
         "model.js": _asset("model", _packed(content)),
-        **{name: (WEB / name).read_text(encoding="utf-8") for name in ("image.js", "exif.js", "app.js")},
+        **{name: (WEB / name).read_text(encoding="utf-8") for name in ("colour.js", "image.js", "exif.js", "app.js")},
     }
     values = _values(model, parity, stated)
     template = page_template("index.html", WEB)
@@ -79,6 +80,15 @@ def check_image(width: int, height: int) -> NDArray[np.uint8]:
     return pixels
 
 
+def exchanged_jpeg() -> bytes:
+    """Return a reddish JPEG with a profile that exchanges red and blue, by which the page tests the browser."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    exchanged = profile.replace(b"rXYZ", b"?XYZ").replace(b"bXYZ", b"rXYZ").replace(b"?XYZ", b"bXYZ")
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), (200, 100, 50)).save(file, format="JPEG", quality=95, icc_profile=exchanged)
+    return file.getvalue()
+
+
 def _settings(model: ExportedModel) -> dict[str, Any]:
     header, said = model.header, model.description
     width, height = CHECK_SIZE
@@ -94,6 +104,7 @@ def _settings(model: ExportedModel) -> dict[str, Any]:
             "height": height,
             "probability": float(model.probabilities(image)[0]),
             "tolerance": BROWSER_TOLERANCE,
+            "jpeg": _base64(exchanged_jpeg()),
         },
     }
 

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -181,6 +180,7 @@ def test_float16_is_stored_and_float32_is_computed() -> None:
 @contextmanager
 def full_disk(largest: int) -> Iterator[None]:
     """Files of this process cannot grow beyond so many bytes."""
+    resource = pytest.importorskip("resource")  # Windows has none
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest, before[1]))
     try:

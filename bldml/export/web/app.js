@@ -34,7 +34,7 @@ async function start() {
   ort.env.wasm.numThreads = 1; // a page from a file may not share memory among threads
   ort.env.wasm.wasmBinary = await unpacked(ASSETS.wasm);
   const found = await ort.InferenceSession.create(await unpacked(ASSETS.model), { executionProviders: ["wasm"] });
-  session = { found, Tensor: ort.Tensor };
+  session = { found, Tensor: ort.Tensor, isRaw: await keepsRawColours(fromBase64(ASSETS.settings.check.jpeg)) };
   ASSETS.model = ASSETS.wasm = ASSETS.library = ""; // tens of megabytes
   const { check, side } = ASSETS.settings;
   const difference = Math.abs((await classify(checkImage(check, side))) - check.probability);
@@ -66,7 +66,7 @@ async function take(row, before) {
   say(`Classifying ${row.name} …`);
   let picture = null;
   try {
-    const read = await readPhotograph(row.file, ASSETS.settings.side);
+    const read = await readPhotograph(row.file, ASSETS.settings.side, session.isRaw);
     picture = read.picture;
     row.probability = await classify(read.image);
     if (!Number.isFinite(row.probability)) throw new Error("no finite probability");

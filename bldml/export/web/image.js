@@ -82,8 +82,12 @@ function toSquare(read, width, height, side) {
 
 // Decode a photograph, upright and in sRGB, transparent parts on white. Returns the network's image, uint8
 // (side, side, 3), and a small picture for the table. Throws if the browser cannot decode it.
-async function readPhotograph(file, side) {
-  const bitmap = await createImageBitmap(file, { imageOrientation: "from-image" });
+// `isRaw` says whether the browser can leave the conversion of colours to `conversionOf`.
+async function readPhotograph(file, side, isRaw) {
+  const profile = isRaw ? await readProfile(file) : null;
+  const convert = profile && conversionOf(profile);
+  const colorSpaceConversion = convert ? "none" : "default";
+  const bitmap = await createImageBitmap(file, { imageOrientation: "from-image", colorSpaceConversion });
   try {
     const canvas = document.createElement("canvas");
     const context = canvas.getContext("2d", { colorSpace: "srgb", willReadFrequently: true });
@@ -94,7 +98,9 @@ async function readPhotograph(file, side) {
       context.fillStyle = "white";
       context.fillRect(0, 0, width, height);
       context.drawImage(bitmap, left, top, width, height, 0, 0, width, height);
-      return context.getImageData(0, 0, width, height).data;
+      const pixels = context.getImageData(0, 0, width, height).data;
+      convert?.(pixels);
+      return pixels;
     };
     return { image: toSquare(read, bitmap.width, bitmap.height, side), picture: thumbnail(bitmap) };
   } finally {
