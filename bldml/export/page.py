@@ -19,6 +19,7 @@ from bldml.export.parity import Parity
 from bldml.inference.exported import ExportedModel
 from bldml.io.text import plain
 from bldml.report.html import page_template
+from bldml.training.checkpoint import Header
 from bldml.training.transforms import evaluation_image
 
 WEB = Path(__file__).parent / "web"
@@ -89,6 +90,13 @@ def exchanged_jpeg() -> bytes:
     return file.getvalue()
 
 
+def band_limits(header: Header) -> dict[str, float] | None:
+    """Return the limits between certain and uncertain predictions; None for a classifier without."""
+    if header.bands is None or header.bands.low is None or header.bands.high is None:
+        return None
+    return {"low": header.bands.low, "high": header.bands.high}
+
+
 def _settings(model: ExportedModel) -> dict[str, Any]:
     header, said = model.header, model.description
     width, height = CHECK_SIZE
@@ -97,6 +105,7 @@ def _settings(model: ExportedModel) -> dict[str, Any]:
         "positive": plain(header.positive_class),
         "negative": plain(header.negative_class),
         "threshold": header.threshold,
+        "bands": band_limits(header),
         "side": header.image_size,
         "checkpoint": said["checkpoint_sha256"],
         "check": {
@@ -140,6 +149,7 @@ def _values(model: ExportedModel, parity: Parity, stated: Mapping[str, str | Non
         "positive": plain(header.positive_class),
         "negative": plain(header.negative_class),
         "threshold": f"{header.threshold:.3g}",
+        "bands": band_limits(header),
         "stated": [(title, text) for title, text in stated.items() if text],
         "parity": parity.sentence + decoding,
         "facts": f"{header.backbone}, {header.image_size} × {header.image_size} px; weights stored as "

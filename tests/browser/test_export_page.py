@@ -55,7 +55,17 @@ def drawn(tmp_path_factory: pytest.TempPathFactory, leaves: Path) -> Path:
 
     folder = tmp_path_factory.mktemp("page")
     names = [path.relative_to(leaves).as_posix() for path in sorted(leaves.rglob("*.jpg"))[::6]]
-    write_run(folder / "run", leaves, names, class_names=(POSITIVE, NEGATIVE), positive_class=POSITIVE)
+    classes = {"class_names": (POSITIVE, NEGATIVE), "positive_class": POSITIVE}
+    path = write_run(folder / "run", leaves, names, **classes)
+    likely = sorted(v.probability for v in bldml.load(path, "cpu").predict([leaves / name for name in names]))
+    bands = {
+        "error": 0.1,
+        "n_positive": 20,
+        "n_negative": 20,
+        "low": sum(likely[2:4]) / 2,
+        "high": sum(likely[6:8]) / 2,
+    }
+    write_run(folder / "run", leaves, names, **classes, bands=bands)
     assert main(["export", str(folder / "run"), "--format=web", f"--output={folder / 'out'}"]) == 0
     return folder / "out"
 
@@ -432,6 +442,12 @@ def saved(browser: Browser, folder: Path, button: str, name: str) -> str:
 
 
 def test_positions_are_saved_only_if_asked_for(browser: Browser, drawn: Path, leaves: Path, tmp_path: Path) -> None:
+    verdicts = bldml.load(drawn.parent / "run", "cpu").predict(photographs := sorted(leaves.rglob("*.jpg"))[::6])
+    assert {verdict.band for verdict in verdicts} == {"negative", "uncertain", "positive"}
+    ready(browser, drawn / "index.html")
+    classify(browser, photographs)
+    table = list(csv.DictReader(saved(browser, tmp_path, "csv", "verdicts.csv").splitlines()))
+    assert [row["band"] for row in table] == [verdict.band for verdict in verdicts]
     photographs = placed(next(leaves.rglob("*.jpg")), tmp_path)
     ready(browser, drawn / "index.html")
     rows = classify(browser, photographs)

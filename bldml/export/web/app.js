@@ -54,6 +54,13 @@ async function classify(image) {
 const isPositive = (row) => row.probability >= ASSETS.settings.threshold;
 const labelOf = (row) => (isPositive(row) ? ASSETS.settings.positive : ASSETS.settings.negative);
 
+// As `Bands.band` in Python; null for a classifier without limits.
+function bandOf(row) {
+  const { bands } = ASSETS.settings;
+  if (bands === null || row.problem) return null;
+  return row.probability < bands.low ? "negative" : row.probability >= bands.high ? "positive" : "uncertain";
+}
+
 function add(files) {
   for (const file of files) {
     const row = { name: file.name || "pasted image", file, probability: null, problem: "" };
@@ -103,6 +110,8 @@ function show(row, picture) {
   }
   verdict.textContent = labelOf(row);
   verdict.className = isPositive(row) ? "positive" : "";
+  const band = bandOf(row);
+  if (band) verdict.append(Object.assign(document.createElement("span"), { className: "interval", textContent: `band: ${band}` }));
   number.textContent = row.probability.toFixed(3);
 }
 
@@ -147,6 +156,7 @@ function properties(row) {
     path: row.name,
     label: known ? labelOf(row) : null,
     probability: row.probability,
+    band: bandOf(row),
     positive_class: positive,
     threshold,
     time: row.time,
