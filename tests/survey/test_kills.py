@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import resource
 import shutil
 import signal
 import subprocess
@@ -14,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import Bldml
+
+resource = pytest.importorskip("resource")  # Windows has none, and no such kill
 
 COPIES = 6  # of 60 drawn leaves
 RESULTS = ("survey.csv", "survey.geojson", "survey.qml", "units.csv")

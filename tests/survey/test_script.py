@@ -8,6 +8,8 @@ import pytest
 
 from tests.support import REPOSITORY
 
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="Slurm runs on Linux")
+
 ARRAY = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_MAX": "16"}
 
 
