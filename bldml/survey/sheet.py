@@ -78,8 +78,10 @@ def triage_page(
     header, script = classifier.header, (TEMPLATES / "triage.js").read_text(encoding="utf-8").strip()
     unreadable = [row for row in rows if row.unreadable]
     cards = list(_cards(first_to_look_at(rows, header, count), root, classifier))
-    return page_template("triage.html").render(
-        root=show_path(root),
+    return page_template(
+        "triage.html"
+    ).render(
+        root=show_path(root.resolve().name),  # a page names no path of this machine
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=version,
         model=model,

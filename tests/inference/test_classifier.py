@@ -44,8 +44,8 @@ def test_a_run_is_read_without_torch(run: Path) -> None:
 
 def test_unknown_names_are_refused() -> None:
     assert {name for name in package.__all__ if getattr(package, name)} == set(package.__all__)
-    with pytest.raises(AttributeError, match="laod"):
-        _ = package.laod
+    with pytest.raises(AttributeError, match="lode"):
+        _ = package.lode
 
 
 def test_a_verdict(leaf: "package.Classifier", photograph: Path) -> None:

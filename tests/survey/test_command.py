@@ -182,6 +182,7 @@ def test_sheet_shows_first_what_is_nearest_to_the_threshold(run: Path, photograp
     nearest = sorted(rows, key=lambda row: abs(logit(float(row["probability"])) - logit(threshold)))
     assert re.findall(r'data-path="([^"]+)"', page) == [row["path"] for row in nearest[:3]]
     assert "broken.jpg" in page
+    assert str(photographs.parent) not in page
     pictures = [base64.b64decode(data) for data in re.findall(r"data:image/jpeg;base64,([^\"]+)", page)]
     assert len(pictures) == 6
     for data in pictures:
