@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from bldml.dataset.images import load_rgb
 from bldml.dataset.synthetic.leaves import write_leaves
 from bldml.export.onnx import onnx_bytes, store_as_float16
+from bldml.inference.classifier import Classifier
 from bldml.inference.exported import ExportedModel
 from bldml.training.backbones import BackboneName
 from bldml.training.checkpoint import Header
@@ -73,19 +74,19 @@ def measure(name: BackboneName, paths: list[Path], rounds: int) -> dict[str, Any
     parameters = sum(value.numel() for value in model.network.state_dict().values())
     result: dict[str, Any] = {"image_size": header.image_size, "parameters": parameters}
     start = time.perf_counter()
-    full = onnx_bytes(model, header, "fp32", {"exported_with": {"bldml": ""}, **plain_header(header)})
+    full = onnx_bytes(Classifier(header, model), "fp32", {"exported_with": {"bldml": ""}, **plain_header(header)})
     result["export_seconds"] = round(time.perf_counter() - start, 1)
     half = onnx.load_from_string(full)
     store_as_float16(half.graph)
     batches = [images[start : start + 8] for start in range(0, len(images), 8)]
     for weights, content in (("fp32", full), ("fp16", half.SerializeToString())):
         exported = ExportedModel(content, Path("model.onnx"))
-        probabilities = np.concatenate([exported.probabilities(some) for some in batches])
+        probabilities = np.concatenate([exported.evaluate(some)[0] for some in batches])
         differences = np.abs(probabilities - expected)
         changed = (probabilities >= header.threshold) != (expected >= header.threshold)
         own, other = (
             timed(partial(evaluate, model), images[:8], rounds),
-            timed(exported.probabilities, images[:8], rounds),
+            timed(exported.evaluate, images[:8], rounds),
         )
         result[weights] = {
             "largest_difference": float(f"{differences.max():.2g}"),

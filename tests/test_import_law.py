@@ -32,8 +32,8 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "figures": ("errors", "io", "metrics"),
     "report": ("errors", "io", "metrics", "run", "figures"),
     "export": (
-        *("errors", "io", "run", "dataset", "inference", "report"),
-        *("training.checkpoint", "training.module", "training.transforms"),
+        *("errors", "io", "metrics.certainty.novelty", "run", "dataset", "inference", "report"),
+        *("training.checkpoint", "training.module", "training.transforms", "training.trunk"),
     ),
     "audit": ("errors", "io", "metrics", "run", "dataset", "figures", "report"),
     "survey": (

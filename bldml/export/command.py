@@ -16,7 +16,7 @@ from typing import Any, Literal
 from bldml.dataset.files import list_folder, show_path
 from bldml.errors import RunError
 from bldml.export.card import model_card, stated_items
-from bldml.export.graph import INPUT, OUTPUTS
+from bldml.export.graph import INPUT, outputs_of
 from bldml.export.onnx import OPSET, Weights, onnx_bytes
 from bldml.export.page import page_files, single_name
 from bldml.export.parity import (
@@ -66,7 +66,7 @@ def export_checkpoint(
     checkpoint = read_checkpoint(checkpoint_path)
     compared = validation_photographs(checkpoint) if photographs is None else photographs_below(photographs)
     classifier, header = classifier_of(checkpoint, "cpu"), checkpoint.header
-    content = onnx_bytes(classifier.network, header, weights, describe_export(checkpoint, weights, version))
+    content = onnx_bytes(classifier, weights, describe_export(checkpoint, weights, version))
     exported = ExportedModel(content, output / "model.onnx")
     # A browser decodes JPEGs at full size, as evaluations of new checkpoints do.
     decode = "full" if kind == "web" else header.decode
@@ -100,7 +100,7 @@ def describe_export(checkpoint: Checkpoint, weights: Weights, version: str) -> d
         "weights": weights,
         "input": f"{INPUT}: uint8 (n, {side}, {side}, 3), RGB; the whole upright photograph in sRGB, resized to a "
         "square by a triangle filter (PIL: BILINEAR)",
-        "outputs": list(OUTPUTS),
+        "outputs": outputs_of(checkpoint.novelty),
     }
 
 

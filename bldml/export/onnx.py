@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from bldml.export.graph import INPUT, OUTPUTS, ExportedGraph
-from bldml.training.checkpoint import Header
-from bldml.training.module import LeafClassifier
+from bldml.export.graph import INPUT, ExportedGraph, outputs_of
+from bldml.inference.classifier import Classifier
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
@@ -21,19 +20,20 @@ Weights = Literal["fp32", "fp16"]
 OPSET = 20
 
 
-def onnx_bytes(model: LeafClassifier, header: Header, weights: Weights, description: dict[str, Any]) -> bytes:
+def onnx_bytes(classifier: Classifier, weights: Weights, description: dict[str, Any]) -> bytes:
     """Return the ONNX file of a classifier.
 
     Args:
-        model: The classifier with its weights, on the CPU.
-        header: Description of its checkpoint.
+        classifier: That of the checkpoint, on the CPU.
         weights: How kernels and matrices are stored. fp16 halves the file. They are computed with in float32 either
             way, and all other numbers are stored in float32.
         description: Stored as JSON in the metadata, under the key `bldml`; see `command.describe_export`.
     """
     from onnx.helper import set_model_props
 
-    proto = _converted(ExportedGraph(model, header), header.image_size)
+    header, novelty = classifier.header, classifier.novelty
+    graph = ExportedGraph(classifier.network, header, novelty)
+    proto = _converted(graph, header.image_size, outputs_of(novelty))
     _without_origin(proto)
     if weights == "fp16":
         store_as_float16(proto.graph)
@@ -44,7 +44,7 @@ def onnx_bytes(model: LeafClassifier, header: Header, weights: Weights, descript
     return content
 
 
-def _converted(graph: ExportedGraph, size: int) -> "ModelProto":
+def _converted(graph: ExportedGraph, size: int, outputs: list[str]) -> "ModelProto":
     # Two images, because the number 1 would become part of the graph.
     example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
     with _quiet(), torch.no_grad():
@@ -54,7 +54,7 @@ def _converted(graph: ExportedGraph, size: int) -> "ModelProto":
             dynamo=True,
             opset_version=OPSET,
             input_names=[INPUT],
-            output_names=list(OUTPUTS),
+            output_names=outputs,
             dynamic_shapes={"image": {0: torch.export.Dim("n", min=1)}},
             verbose=False,
         )
@@ -101,6 +101,8 @@ def store_as_float16(graph: "GraphProto") -> None:
     casts = []
     for tensor in graph.initializer:
         values = numpy_helper.to_array(tensor)
+        if tensor.name.endswith("basis"):
+            continue  # of the distance: rounded, its rows would no longer be orthogonal
         if values.dtype != np.float32 or values.ndim < 2 or np.abs(values).max(initial=0) > np.finfo(np.float16).max:
             continue
         name = tensor.name

@@ -111,7 +111,7 @@ def _settings(model: ExportedModel) -> dict[str, Any]:
         "check": {
             "width": width,
             "height": height,
-            "probability": float(model.probabilities(image)[0]),
+            "probability": float(model.evaluate(image)[0][0]),
             "tolerance": BROWSER_TOLERANCE,
             "jpeg": _base64(exchanged_jpeg()),
         },

@@ -31,6 +31,9 @@ TOLERANCE = 1e-4
 """Largest allowed difference of a probability; what remains is the order of additions in float32."""
 WIDER_TOLERANCE = 0.02
 """The same where numbers really differ: weights stored in float16, or JPEGs decoded at another scale."""
+DISTANCE_TOLERANCE = 0.01
+"""Largest allowed difference of a distance from the training photographs, in multiples of its limit; without a wider
+tolerance. Whether single photographs cross the limit is not asked: it is itself the distance of one of them."""
 
 
 _CLOSEST = "The closest export is that with --weights fp32."
@@ -61,6 +64,7 @@ class Parity:
         changed: Photographs on the other side of the threshold.
         nearest: Smallest distance of a probability of the checkpoint from the threshold.
         tolerance: Largest allowed difference.
+        largest_distance: Largest difference of a distance from the training photographs; None without distances.
     """
 
     photographs: str
@@ -70,6 +74,7 @@ class Parity:
     changed: tuple[Path, ...]
     nearest: float
     tolerance: float
+    largest_distance: float | None = None
 
     @property
     def sentence(self) -> str:
@@ -89,6 +94,7 @@ class Parity:
             "tolerance": self.tolerance,
             "verdicts_changed": len(self.changed),
             "nearest_to_threshold": self.nearest,
+            "largest_difference_of_distance": self.largest_distance,
         }
 
 
@@ -142,19 +148,24 @@ def compare_with_checkpoint(
         CheckpointError: The checkpoint's output is not finite.
     """
     header, differences, nearest, changed = classifier.header, list[float](), 1.0, list[Path]()
+    farthest = list[float]()
     for paths, own, other in _batches(compared.paths, header.image_size, (header.decode, decode)):
         with torch.inference_mode():
-            logits = classifier.network.evaluate(own).numpy()
+            on_device, features = classifier.network.evaluate_with_features(own)
+        logits, distances = on_device.numpy(), classifier.distances(features)
         if not np.isfinite(logits).all():
             message = "The model gives no finite output for a photograph: its training diverged."
             raise CheckpointError(message, "model-diverged", path=paths[int(np.argmin(np.isfinite(logits)))])
-        expected, found = header.operating_point.probabilities(logits), exported.probabilities(other)
+        expected, (found, others) = header.operating_point.probabilities(logits), exported.evaluate(other)
+        if distances is not None and others is not None:
+            farthest.append(float(np.abs(distances - others).max()))
         differences += np.abs(expected - found).tolist()
         nearest = min(nearest, float(np.abs(expected - header.threshold).min()))
         is_changed = (expected >= header.threshold) != (found >= header.threshold)
         changed += [path for path, differs in zip(paths, is_changed, strict=True) if differs]
     largest, mean = float(np.max(differences)), float(np.mean(differences))
-    return Parity(compared.source, len(differences), largest, mean, tuple(changed), nearest, tolerance)
+    numbers = (tuple(changed), nearest, tolerance, max(farthest, default=None))
+    return Parity(compared.source, len(differences), largest, mean, *numbers)
 
 
 def check_parity(parity: Parity) -> None:
@@ -169,6 +180,13 @@ def check_parity(parity: Parity) -> None:
         message = f"The export is refused: a probability differs by {parity.largest:.2g} from the checkpoint's; "
         message += f"{parity.tolerance:g} is allowed. {_CLOSEST}"
         raise CheckpointError(message, "parity-too-far", found=parity.largest, expected=parity.tolerance)
+    if parity.largest_distance is not None and not parity.largest_distance <= DISTANCE_TOLERANCE:
+        found, expected = parity.largest_distance, DISTANCE_TOLERANCE
+        message = (
+            f"The export is refused: a distance from the training photographs differs by {found:.2g} of its limit; "
+        )
+        message += f"{expected:g} is allowed. {_CLOSEST}"
+        raise CheckpointError(message, "parity-distance-too-far", found=found, expected=expected)
 
 
 def _batches(

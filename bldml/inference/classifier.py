@@ -174,7 +174,7 @@ class Classifier:
         """
         with inputs_of(self.network.last_layer) as features:
             logit, cam = grad_cam(self.network, self.image(photograph))
-        return self._judged([photograph], self._calibrated(np.array([logit])), features[0])[0], cam
+        return self._judged([photograph], self._calibrated(np.array([logit])), self.distances(features[0]))[0], cam
 
     @property
     def network(self) -> LeafClassifier:
@@ -203,10 +203,14 @@ class Classifier:
     def _verdicts(self, photographs: Sequence[Any], images: Sequence[Tensor]) -> list[Verdict]:
         batch = torch.stack(list(images))
         if isinstance(self.model, ExportedModel):
-            return self._judged(photographs, self.model.probabilities(batch))
+            return self._judged(photographs, *self.model.evaluate(batch))
         with torch.inference_mode():
             logits, features = self.model.evaluate_with_features(batch.to(self.model.device))
-        return self._judged(photographs, self._calibrated(logits.cpu().numpy()), features)
+        return self._judged(photographs, self._calibrated(logits.cpu().numpy()), self.distances(features))
+
+    def distances(self, features: Tensor) -> NDArray[np.float64] | None:
+        """Return the distances of features (n, d) from the training photographs, (n,); None if not recorded."""
+        return None if self.novelty is None else self.novelty.distances(features.cpu().numpy())
 
     def _calibrated(self, logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """Return the probabilities; NaN for a logit that is not finite."""
@@ -215,7 +219,10 @@ class Classifier:
         return probabilities
 
     def _judged(
-        self, photographs: Sequence[Any], probabilities: NDArray[np.float64], features: Tensor | None = None
+        self,
+        photographs: Sequence[Any],
+        probabilities: NDArray[np.float64],
+        distances: NDArray[np.float64] | None = None,
     ) -> list[Verdict]:
         header = self.header
         names = ["" if isinstance(one, Image.Image | np.ndarray) else os.fspath(one) for one in photographs]
@@ -224,11 +231,9 @@ class Classifier:
                 shown = show_path(name) if name else "an image"
                 message = f"The model gives no finite output for {shown}: its training diverged."
                 raise CheckpointError(message, "model-diverged", path=name)
-        distances: Sequence[Any] = [None] * len(names)
-        if self.novelty is not None and features is not None:
-            distances = self.novelty.distances(features.cpu().numpy()).tolist()
+        known: list[Any] = [None] * len(names) if distances is None else distances.tolist()
         verdicts = []
-        for name, p, distance in zip(names, probabilities.tolist(), distances, strict=True):
+        for name, p, distance in zip(names, probabilities.tolist(), known, strict=True):
             band = header.bands.band(p) if header.bands else None
             is_familiar = None if distance is None else distance <= 1
             verdict = Verdict(

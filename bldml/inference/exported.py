@@ -15,6 +15,9 @@ from bldml.training.checkpoint import Header, header_of
 
 KEY = "bldml"
 """Name of the entry in the file's metadata that holds its description, as JSON."""
+PROBABILITY, DISTANCE = "probability", "distance"
+"""Names of the outputs: calibrated probability of the positive class; distance from the training photographs, in
+multiples of its limit, if the checkpoint recorded them."""
 LEFT_OUT = {"seen": "", "settings": {"data": {}}}
 """Fields of a header that do not leave the checkpoint, with what stands for them: photographs and paths of the run."""
 
@@ -29,6 +32,7 @@ class ExportedModel:
     Attributes:
         header: Description of the checkpoint that it was exported from.
         description: All that the file says of itself: the header, the SHA-256 of the checkpoint, versions.
+        has_distance: Whether the file computes distances from the training photographs.
 
     Raises:
         CheckpointError: The content is damaged, or bldml did not write it.
@@ -59,10 +63,14 @@ class ExportedModel:
             message = f"The description in {show_path(path)} is invalid: {error}"
             raise CheckpointError(message, "onnx-header-wrong", path=path, reason=str(error)) from error
 
-    def probabilities(self, images: Tensor) -> NDArray[np.float64]:
-        """Return the calibrated probability of the positive class, (n,), of images uint8 (n, 3, s, s)."""
-        (found,) = self._session.run(["probability"], {"image": images.permute(0, 2, 3, 1).contiguous().numpy()})
-        return np.asarray(found, dtype=np.float64)
+        self.has_distance = DISTANCE in (output.name for output in self._session.get_outputs())
+
+    def evaluate(self, images: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """Return probabilities and distances, (n,) each, of images uint8 (n, 3, s, s); None for unknown distances."""
+        outputs = [PROBABILITY, DISTANCE] if self.has_distance else [PROBABILITY]
+        found = self._session.run(outputs, {"image": images.permute(0, 2, 3, 1).contiguous().numpy()})
+        probabilities, *distances = (np.asarray(one, dtype=np.float64) for one in found)
+        return probabilities, distances[0] if distances else None
 
 
 def read_exported(path: Path) -> ExportedModel:

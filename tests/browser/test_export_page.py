@@ -55,7 +55,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory, leaves: Path) -> Path:
 
     folder = tmp_path_factory.mktemp("page")
     names = [path.relative_to(leaves).as_posix() for path in sorted(leaves.rglob("*.jpg"))[::6]]
-    classes = {"class_names": (POSITIVE, NEGATIVE), "positive_class": POSITIVE}
+    classes: dict[str, Any] = {"class_names": (POSITIVE, NEGATIVE), "positive_class": POSITIVE}
     path = write_run(folder / "run", leaves, names, **classes)
     likely = sorted(v.probability for v in bldml.load(path, "cpu").predict([leaves / name for name in names]))
     bands = {
@@ -65,7 +65,8 @@ def drawn(tmp_path_factory: pytest.TempPathFactory, leaves: Path) -> Path:
         "low": sum(likely[2:4]) / 2,
         "high": sum(likely[6:8]) / 2,
     }
-    write_run(folder / "run", leaves, names, **classes, bands=bands)
+    known = sorted(leaves.rglob("*.jpg"))[::2]
+    write_run(folder / "run", leaves, names, known=known, **classes, bands=bands)
     assert main(["export", str(folder / "run"), "--format=web", f"--output={folder / 'out'}"]) == 0
     return folder / "out"
 
@@ -117,7 +118,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory, coffee: Path, small_weight
     paths = [path for name in ("diseased", "healthy") for path in sorted((coffee / name).iterdir())[:40]]
     model = LeafClassifier("mobilenet_v2_x0_35", weights=str(small_weights), image_size=size)
     model.load_pretrained()
-    header = {"backbone": "mobilenet_v2_x0_35", "image_size": size, "class_names": ("diseased", "healthy")}
+    header: dict[str, Any] = {
+        "backbone": "mobilenet_v2_x0_35",
+        "image_size": size,
+        "class_names": ("diseased", "healthy"),
+    }
     header |= {"positive_class": "diseased", "temperature": 1.0, "offset": 0.0}
     path = write_run(folder / "run", coffee, [path.relative_to(coffee).as_posix() for path in paths], **header)
 
@@ -448,6 +453,13 @@ def test_positions_are_saved_only_if_asked_for(browser: Browser, drawn: Path, le
     classify(browser, photographs)
     table = list(csv.DictReader(saved(browser, tmp_path, "csv", "verdicts.csv").splitlines()))
     assert [row["band"] for row in table] == [verdict.band for verdict in verdicts]
+    assert [float(row["distance"]) for row in table] == pytest.approx([v.distance for v in verdicts], rel=1e-3)
+    strange = tmp_path / "magenta.png"
+    Image.new("RGB", (60, 80), (255, 0, 255)).save(strange)
+    classify(browser, [strange])
+    assert "unlike the photographs that it learned from" in browser.run("return byId('rows').lastChild.textContent")
+    table = list(csv.DictReader(saved(browser, tmp_path, "csv", "verdicts.csv").splitlines()))
+    assert (table[0]["familiar"], table[-1]["familiar"]) == ("yes", "no")
     photographs = placed(next(leaves.rglob("*.jpg")), tmp_path)
     ready(browser, drawn / "index.html")
     rows = classify(browser, photographs)

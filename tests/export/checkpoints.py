@@ -1,25 +1,30 @@
 """A run folder around a network that was never trained, to export."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from bldml.training.checkpoint import KEY
+from bldml.dataset.images import load_rgb
+from bldml.metrics.certainty.novelty import fit_novelty
+from bldml.training.checkpoint import KEY, NOVELTY, plain_novelty
 from bldml.training.module import LeafClassifier
-from bldml.training.transforms import MEAN, STD
+from bldml.training.transforms import MEAN, STD, evaluation_image
 
 SIZE = 64
 
 
-def write_run(folder: Path, root: Path, val: list[str], **header: Any) -> Path:
+def write_run(folder: Path, root: Path, val: list[str], *, known: Sequence[Path] = (), **header: Any) -> Path:
     """Write a run folder as `export` reads it, and return its checkpoint.
 
     Args:
         folder: The run folder.
         root: Folder of the photographs.
         val: Names of the validation photographs below it.
+        known: Photographs that the checkpoint records as what its classifier learned from; by default none.
         header: Fields of the header that differ from the usual ones.
     """
     torch.manual_seed(1)
@@ -33,9 +38,17 @@ def write_run(folder: Path, root: Path, val: list[str], **header: Any) -> Path:
         "seen": "secret", "versions": {}, "format": 1, "decode": "full",
         "settings": {"data": {"root": str(root)}, "precision": "32-true"},
     }  # fmt: skip
+    content: dict[str, Any] = {"epoch": 0, "state_dict": model.state_dict(), KEY: plain | header}
+    if known:
+        images = torch.stack([evaluation_image(load_rgb(one), SIZE) for one in known])
+        with torch.inference_mode():
+            features = model.eval().evaluate_with_features(images)[1].numpy()
+        novelty = fit_novelty(features[::2], features[1::2], np.arange(len(features[1::2])))
+        assert novelty is not None
+        content[NOVELTY] = plain_novelty(novelty)
     path = folder / "checkpoints" / "best.ckpt"
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"epoch": 0, "state_dict": model.state_dict(), KEY: plain | header}, path)
+    torch.save(content, path)
     (folder / "config.yaml").write_text("model: {backbone: mobilenet_v2_x0_35}\n")
     with (folder / "splits.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("path", "label", "split"), *((name, name.split("/")[0], "val") for name in val)])

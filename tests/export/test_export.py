@@ -79,11 +79,31 @@ def test_the_exported_file_gives_the_checkpoints_verdicts(varied: tuple[Path, Pa
         theirs.explain(first)
 
 
+@pytest.mark.parametrize("weights", ["fp32", "fp16"])
+def test_the_file_says_what_is_unlike_the_training_photographs(
+    tmp_path: Path, leaves: Path, names: list[str], bldml: Bldml, weights: str
+) -> None:
+    from bldml import load  # the fixture has the package's name
+
+    photographs = sorted(leaves.rglob("*.jpg"))
+    write_run(tmp_path / "run", leaves, names, known=photographs[::2])
+    assert bldml("export", tmp_path / "run", "--output=out", f"--weights={weights}").code == 0
+    shown = [*photographs[1::2], np.full((80, 60, 3), (255, 0, 255), np.uint8)]
+    expected, found = load(tmp_path / "run", device="cpu").predict(shown), load("out/model.onnx").predict(shown)
+    distances = [verdict.distance for verdict in expected]
+    assert [verdict.distance for verdict in found] == pytest.approx(distances, rel=1e-4 if weights == "fp32" else 0.05)
+    assert (found[-1].is_familiar, expected[-1].is_familiar) == (False, False)
+    assert sum(verdict.is_familiar is True for verdict in found) > len(shown) / 2
+    parity = json.loads(Path("out/parity.json").read_text())
+    assert 0 < parity["largest_difference_of_distance"] < 0.01
+
+
 def test_the_file_describes_itself_and_tells_no_secrets(exported: Path, run: Path, leaves: Path) -> None:
     content = (exported / "model.onnx").read_bytes()
     onnx.checker.check_model(onnx.load_from_string(content))
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    (image,), (probability,) = session.get_inputs(), session.get_outputs()
+    (image,), (probability, distance) = session.get_inputs(), session.get_outputs()
+    assert (distance.name, distance.type, distance.shape) == ("distance", "tensor(float)", ["n"])
     assert (image.name, image.type, image.shape) == ("image", "tensor(uint8)", ["n", SIZE, SIZE, 3])
     assert (probability.name, probability.type, probability.shape) == ("probability", "tensor(float)", ["n"])
     said = json.loads(session.get_modelmeta().custom_metadata_map["bldml"])

@@ -2,7 +2,7 @@
 // The page: photographs in, verdicts out. Nothing leaves the device: the policy in the page's head allows no connection.
 
 const byId = (id) => document.getElementById(id);
-const rows = []; // of the table: { name, file, probability, problem }
+const rows = []; // of the table: { name, file, probability, distance, problem }
 let session = null; // the classifier; null until it is ready
 let work = Promise.resolve(); // photographs are classified one after another
 let cleared = 0; // how often the table was cleared: photographs that were still waiting then are dropped
@@ -37,21 +37,23 @@ async function start() {
   session = { found, Tensor: ort.Tensor, isRaw: await keepsRawColours(fromBase64(ASSETS.settings.check.jpeg)) };
   ASSETS.model = ASSETS.wasm = ASSETS.library = ""; // tens of megabytes
   const { check, side } = ASSETS.settings;
-  const difference = Math.abs((await classify(checkImage(check, side))) - check.probability);
+  const difference = Math.abs((await classify(checkImage(check, side))).probability - check.probability);
   if (!(difference <= check.tolerance)) {
     session = null;
     throw new Error(`This browser computes other probabilities than Python (${difference} apart). Use another browser.`);
   }
 }
 
-// The calibrated probability of the positive class for an image, uint8 (side, side, 3).
+// The calibrated probability of the positive class for an image, uint8 (side, side, 3), and its distance from the training
+// photographs in multiples of the limit; null for a classifier without.
 async function classify(image) {
   const side = ASSETS.settings.side;
   const outputs = await session.found.run({ image: new session.Tensor("uint8", image, [1, side, side, 3]) });
-  return outputs.probability.data[0];
+  return { probability: outputs.probability.data[0], distance: outputs.distance ? outputs.distance.data[0] : null };
 }
 
 const isPositive = (row) => row.probability >= ASSETS.settings.threshold;
+const isStrange = (row) => row.distance !== null && row.distance > 1;
 const labelOf = (row) => (isPositive(row) ? ASSETS.settings.positive : ASSETS.settings.negative);
 
 // As `Bands.band` in Python; null for a classifier without limits.
@@ -63,7 +65,7 @@ function bandOf(row) {
 
 function add(files) {
   for (const file of files) {
-    const row = { name: file.name || "pasted image", file, probability: null, problem: "" };
+    const row = { name: file.name || "pasted image", file, probability: null, distance: null, problem: "" };
     const before = cleared;
     work = work.then(() => (before === cleared ? take(row, before) : null));
   }
@@ -75,10 +77,10 @@ async function take(row, before) {
   try {
     const read = await readPhotograph(row.file, ASSETS.settings.side, session.isRaw);
     picture = read.picture;
-    row.probability = await classify(read.image);
+    Object.assign(row, await classify(read.image));
     if (!Number.isFinite(row.probability)) throw new Error("no finite probability");
   } catch (error) {
-    row.probability = null;
+    row.probability = row.distance = null;
     row.problem = picture ? `could not be classified (${error.message})` : "cannot be read by this browser";
   }
   if (before !== cleared) return;
@@ -112,6 +114,10 @@ function show(row, picture) {
   verdict.className = isPositive(row) ? "positive" : "";
   const band = bandOf(row);
   if (band) verdict.append(Object.assign(document.createElement("span"), { className: "interval", textContent: `band: ${band}` }));
+  if (isStrange(row)) {
+    const said = `unlike the photographs that it learned from (${row.distance.toFixed(1)} times the limit)`;
+    verdict.append(Object.assign(document.createElement("span"), { className: "interval missing", textContent: said }));
+  }
   number.textContent = row.probability.toFixed(3);
 }
 
@@ -157,6 +163,8 @@ function properties(row) {
     label: known ? labelOf(row) : null,
     probability: row.probability,
     band: bandOf(row),
+    distance: row.distance,
+    familiar: row.distance === null ? null : isStrange(row) ? "no" : "yes",
     positive_class: positive,
     threshold,
     time: row.time,
