@@ -1,6 +1,7 @@
 """How to tell whether two runs came to the very same."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -53,6 +54,14 @@ def flat(value: Any, run: Path) -> Any:
 
 def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
     """TensorBoard's points: step and value of each, as its page would show them."""
-    events = EventAccumulator(str(run), size_guidance={"scalars": 0})
-    events.Reload()
-    return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    # Named by second, process and number: of a test, which runs in one process, number 10 of a second would be read
+    # before number 9.
+    files = sorted(
+        run.glob("events.out.tfevents.*"), key=lambda path: [int(p) for p in path.name.split(".") if p.isdigit()]
+    )
+    with TemporaryDirectory() as folder:
+        for number, path in enumerate(files):
+            (Path(folder) / f"events.out.tfevents.{number:06}").write_bytes(path.read_bytes())
+        events = EventAccumulator(folder, size_guidance={"scalars": 0})
+        events.Reload()
+        return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
