@@ -104,7 +104,7 @@ def refuse_what_windows_refuses() -> None:
 
 
 true_system = sys.platform
-if true_system == "linux":
+if true_system == "linux" and __name__ in ("__main__", "__mp_main__"):  # not when its doctests are looked for
     lack_names()
     refuse_what_windows_refuses()
     sys.platform = "win32"
