@@ -83,6 +83,7 @@ def evaluate_after_fit(
     if splits:
         checkpoint = read_checkpoint(run.best_checkpoint)
         load_weights(model, checkpoint)
+        datamodule.decode = checkpoint.header.decode  # of a resumed run it may be of version 0.1
         filled = [split for split in splits if data.collection.splits.get(split)]
         recorders = {split: _recorder(run.evaluation(split), checkpoint, keep_features=True) for split in filled[:2]}
         for split, recorder in recorders.items():

@@ -1,5 +1,7 @@
 """How certain predictions are and how like the training photographs: sentences of evidence alone, and a table."""
 
+from collections.abc import Sequence
+
 from bldml.io.text import counted, number, plain
 from bldml.metrics.assessment import Assessment
 from bldml.metrics.certainty.conformal import ONE_IN, error_in_one_of, estimate_bands, units_needed
@@ -22,6 +24,16 @@ from bldml.run.reader import Evaluation
 def doubts(evidence: Evidence) -> str:
     """Say how many photographs the classifier knows nothing about, and between which limits it is uncertain."""
     return " ".join(filter(None, (familiarity(evidence), banding(evidence))))
+
+
+def not_recorded(evidences: Sequence[Evidence]) -> list[tuple[str, str]]:
+    """Return title and text of what no evaluation has, because the checkpoint does not; nothing if one has it."""
+    if any(one.bands or one.flagged for one in evidences):
+        return []
+    text = (
+        "Whether photographs are like those that the classifier learned from, and bands of certainty, are not recorded."
+    )
+    return [("Certainty of single predictions", text)] if evidences else []
 
 
 def familiarity(evidence: Evidence) -> str:
@@ -48,7 +60,7 @@ def unfamiliar(evidence: Evidence) -> str:
 
 
 def banding(evidence: Evidence) -> str:
-    """Say what the bands are and what they promise, or why there are none."""
+    """Say what the bands are, of validation also what they promise, or why there are none."""
     bands = evidence.bands
     if bands is None:
         return "Bands of certainty are not recorded."
@@ -58,13 +70,17 @@ def banding(evidence: Evidence) -> str:
             f"There are no bands of certainty: an error of {bands.error:g} needs {units_needed(bands.error):,} "
             f"sampling units of each class in validation, which has {units}."
         )
-    tails = [precise_number(error_in_one_of(n, bands.error), 2) for n in (bands.n_positive, bands.n_negative)]
     middle = "nothing is uncertain" if bands.low == bands.high else "uncertain between them"
+    limits = (
+        f"Bands: negative below {precise_number(bands.low)}, positive from {precise_number(bands.high)} on, {middle}."
+    )
+    if evidence.role != "validation":
+        return limits
+    tails = [precise_number(error_in_one_of(n, bands.error), 2) for n in (bands.n_positive, bands.n_negative)]
     return (
-        f"Bands: negative below {precise_number(bands.low)}, positive from {precise_number(bands.high)} on, {middle}. "
-        f"On average, at most {bands.error:g} of new leaves of a class get the band of the other. The limits come from "
-        f"{units}; with so many, about one fit in {ONE_IN} exceeds {tails[0]} of the positive and {tails[1]} of the "
-        "negative leaves. Where the same photographs chose among several epochs, both are a little higher."
+        f"{limits} On average, at most {bands.error:g} of new leaves of a class get the band of the other. The limits "
+        f"come from {units}; with so many, about one fit in {ONE_IN} exceeds {tails[0]} of the positive and {tails[1]} "
+        "of the negative leaves. Where the same photographs chose among several epochs, both are a little higher."
     )
 
 

@@ -140,8 +140,8 @@ def _at_every_threshold(name: str, assessment: Assessment) -> Iterator[tuple[str
     shaded = f"No band: it needs at least {FEW_UNITS} sampling units with photographs of each class."
     if bands:
         shaded = (
-            f"Band: pointwise 95 % intervals, from {units_in_words(assessment.units)}, of the {{}}; they do not hold "
-            "for the whole curve at once."
+            f"Band: pointwise 95 % intervals, from {units_in_words(assessment.units)}, of the {{}}, not for the whole "
+            "curve at once."
         )
     yield (
         "roc",
@@ -163,10 +163,9 @@ def _at_every_threshold(name: str, assessment: Assessment) -> Iterator[tuple[str
         "calibration",
         "Calibration",
         plots.calibration(labels, probabilities, assessment.units),
-        "Observed fraction of positives in bins of equal numbers of photographs, by predicted probability, with "
-        "95 % intervals; below, the distribution of the probabilities. Expected calibration error (ECE) "
-        f"{number(overall['ece'].value)}; with this number of photographs, a perfectly calibrated model would show "
-        f"about {number(overall['ece_expected'].value)}.",
+        "Observed fraction of positives in bins of equal numbers of photographs, with 95 % intervals; below, the "
+        f"distribution of the probabilities. Expected calibration error (ECE) {number(overall['ece'].value)}; as many "
+        f"photographs of a perfectly calibrated model would show about {number(overall['ece_expected'].value)}.",
     )
 
 

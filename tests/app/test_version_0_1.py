@@ -13,6 +13,7 @@ from bldml.app.options import hint_renamed
 from bldml.metrics.registry import canonical
 from bldml.run.folder import RunFolder
 from bldml.run.reader import read_run
+from bldml.training.checkpoint import KEY
 from tests.support import REPOSITORY, Bldml
 
 FIXTURE = REPOSITORY / "tests" / "fixtures" / "run_0_1"
@@ -145,11 +146,14 @@ def test_resume_of_a_run_that_monitored_recall(old: Path, bldml: Bldml) -> None:
         if "best_k_models" in state:
             state["best_k_models"] = dict.fromkeys(state["best_k_models"], torch.tensor(1.0))
     torch.save(checkpoint, last)
-    best = (old / "stopped/checkpoints/best.ckpt").read_bytes()
+    best = torch.load(old / "stopped/checkpoints/best.ckpt", weights_only=True)
     hint_renamed.cache_clear()
     outcome = bldml("fit", "--resume=stopped", "--report=false", "--test_after_fit=false")
     assert outcome.code == 0, outcome.err
     assert outcome.err.count("val_recall was renamed val_sensitivity") == 1
-    assert (old / "stopped/checkpoints/best.ckpt").read_bytes() == best
+    # It is the same one; what its training photographs are like has been added.
+    now = torch.load(old / "stopped/checkpoints/best.ckpt", weights_only=True)
+    assert (now["epoch"], now[KEY]) == (best["epoch"], best[KEY] | {"bands": now[KEY].get("bands")})
+    assert all(torch.equal(value, best["state_dict"][name]) for name, value in now["state_dict"].items())
     after = torch.load(last, weights_only=True)["callbacks"]
     assert not [key for key in after if "val_recall" in key]

@@ -55,7 +55,11 @@ def test_a_verdict(leaf: "package.Classifier", photograph: Path) -> None:
     assert one.is_positive == (one.probability >= one.threshold)
     assert one.label == ("BLD" if one.is_positive else "No_BLD")
     assert leaf.predict(str(photograph)) == one
-    assert leaf.predict([photograph, str(photograph)]) == [one, one]
+    for again in leaf.predict([photograph, str(photograph)]):
+        assert (again.path, again.label, again.band, again.is_familiar) == (
+            one.path, one.label, one.band, one.is_familiar
+        )  # fmt: skip
+        assert (again.probability, again.distance) == pytest.approx((one.probability, one.distance), abs=1e-6)
     assert leaf.predict([]) == []
     assert "BLD against No_BLD" in repr(leaf)
 

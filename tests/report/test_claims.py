@@ -151,7 +151,7 @@ SENTENCES: dict[str, tuple[Evidence, Evidence]] = {
     "On average, at most 0.05 of new leaves of a class get the band of the other. The limits come from 45 positive and "
     "200 negative sampling units; with so many, about one fit in 20 exceeds 0.10 of the positive and 0.08 of the "
     "negative leaves. Where the same photographs chose among several epochs, both are a little higher.": (
-        BANDED, TOO_FEW,
+        replace(BANDED, role="validation"), BANDED,
     ),
     " from 13 sampling units": (LONE, GROUPS),
     " from 80 sampling units": (BURSTS, TEST),

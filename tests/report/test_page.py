@@ -447,8 +447,8 @@ def test_earlier_evaluations_are_counted(whole: RunFolder, page: Page) -> None:
 
 def test_captions_say_what_the_bands_are(page: Page) -> None:
     by_unit = "Band: pointwise 95 % intervals, from 20 units, of the"
-    assert f"{by_unit} sensitivity at each false-positive rate; they do not hold for the whole curve" in page.words
-    assert f"{by_unit} precision at each recall, for this proportion of positives;" in page.words
+    assert f"{by_unit} sensitivity at each false-positive rate, not for the whole curve at once." in page.words
+    assert f"{by_unit} precision at each recall, for this proportion of positives, not" in page.words
     assert "Band: pointwise 95 % intervals, from 60 photographs, of the" in page.words
 
 
