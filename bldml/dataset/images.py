@@ -177,8 +177,8 @@ def to_upright_srgb(image: Image.Image) -> Image.Image:
 def decoding_size(decode: Decode, image_size: int) -> int | None:
     """Return the `target_size` of `load_rgb` for an evaluation.
 
-    Full size costs two to four times as much for a photograph of 12 megapixels. But other programs, such as a browser,
-    can then compute the same image: no other decoder has libjpeg's reduced scales.
+    For 12 megapixels full size takes 4.5 times as long (`benchmarks/loading.py`). But other programs, such as a
+    browser, can then compute the same image: no other decoder has libjpeg's reduced scales.
     """
     return None if decode == "full" else image_size
 
