@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from bldml.audit.traces.encoder import NO_ENCODER, Encoder, read_encoder
 from bldml.dataset.border import measure_border
 from bldml.dataset.duplicates.phash import NO_PHASH, PHash, perceptual_hash
 from bldml.dataset.images import UnreadableImage, load_rgb
@@ -16,7 +17,7 @@ from bldml.dataset.samples import Sample
 from bldml.io.system import sha256_of
 from bldml.run.photographs import PhotographRow, described
 
-VERSION = 2  # of the measurements; a new one makes stored records invalid
+VERSION = 3  # of the measurements; a new one makes stored records invalid
 TARGET = 256  # pixels; a JPEG is decoded at the smallest scale that keeps at least twice this size
 THUMBNAIL = 16  # pixels a side
 SHARPNESS_SIDE = 256  # pixels of the longer side; a larger photograph is shrunk to it
@@ -37,6 +38,7 @@ class FileRecord:
     thumbnail: Thumbnail | None = None  # the aspect ratio is not kept
     sharpness: float = 0.0  # variance of the Laplacian of the grey image at 256 pixels, from grey levels 0 to 255
     brightness: float = 0.0  # mean grey level, 0 to 255
+    encoder: Encoder = NO_ENCODER
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +87,7 @@ def examine_file(path: Path) -> FileRecord:
         thumbnail=np.asarray(picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)),
         sharpness=sharpness,
         brightness=brightness,
+        encoder=read_encoder(path),
     )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import PIL
 
 from bldml.audit.examine import THUMBNAIL, VERSION, FileRecord
+from bldml.audit.traces.encoder import Encoder
 from bldml.dataset.border import BORDER_VERSION
 from bldml.dataset.duplicates.phash import PHASH_BYTES, PHASH_VERSION
 from bldml.dataset.files import show_path
@@ -143,6 +144,7 @@ def _line(key: Key, record: FileRecord) -> bytes:
         "metadata": None if record.metadata is None else asdict(record.metadata),
         "pictures": pictures,
         "light": [record.sharpness, record.brightness],
+        "encoder": record.encoder,
     }
     text = json.dumps(content, separators=(",", ":")).encode()
     return text + b"\t%08x\n" % zlib.crc32(text)
@@ -167,5 +169,6 @@ def _parse(line: bytes) -> tuple[Key, FileRecord] | None:
         thumbnail=pictures[PHASH_BYTES:].reshape(THUMBNAIL, THUMBNAIL, 3),
         sharpness=content["light"][0],
         brightness=content["light"][1],
+        encoder=Encoder(*content["encoder"]),
     )
     return (path_hash, size, modified), record

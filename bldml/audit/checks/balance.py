@@ -22,6 +22,8 @@ ORIENTATIONS = {
     5: "mirrored, rotated by 270°", 6: "rotated by 90°", 7: "mirrored, rotated by 90°", 8: "rotated by 270°",
 }  # fmt: skip
 
+CHROMA = {"2x2 1x1 1x1": "4:2:0", "2x1 1x1 1x1": "4:2:2", "1x1 1x1 1x1": "4:4:4"}  # by sampling factors
+
 
 def class_names(rows: Iterable[Row]) -> list[str]:
     """Return the class names in alphabetical order."""
@@ -78,6 +80,7 @@ def tables(rows: Sequence[Row], units: Sequence[int]) -> list[Table]:
          lambda row: ORIENTATIONS.get(row.metadata.orientation, "illegal")),
         ("profiles", "Colour profile", "By embedded colour profile; all photographs are converted to sRGB.",
          lambda row: row.metadata.icc or "none"),
+        ("encoders", "Encoder", f"By encoder: how the file was written, and by which program. {note}", _encoder),
     ]  # fmt: skip
     shown = [
         by_class(name, title, caption, rows, key)
@@ -167,6 +170,14 @@ def _size(row: Row) -> str:
     ratio = width / height
     shape = "square" if abs(ratio - 1) < SQUARE else "landscape" if ratio > 1 else "portrait"
     return f"{size}, {shape}"
+
+
+def _encoder(row: Row) -> str:
+    """Return the parts of how a file was written that mean something to a reader."""
+    encoder = row.file.encoder
+    chroma = CHROMA.get(encoder.chroma, encoder.chroma)
+    tables = encoder.tables and f"{'tables' if chroma else 'compression'} {encoder.tables}"
+    return ", ".join(filter(None, (encoder.program, chroma, encoder.scan, tables)))
 
 
 def _format(row: Row) -> str:

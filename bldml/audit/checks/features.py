@@ -9,7 +9,7 @@ import numpy as np
 
 from bldml.audit.examine import Row
 from bldml.run.baselines import SOURCES as BASELINES
-from bldml.run.baselines import Features, Source, binned, one_hot
+from bldml.run.baselines import Features, Source, binned, metadata, one_hot
 
 _NO_LETTERS = re.compile(r"[\W_]+")
 
@@ -43,6 +43,16 @@ def prefix(name: str, class_names: set[str]) -> str:
     return stem
 
 
+def encoders(rows: Sequence[Row]) -> Features:
+    """Return how the files were written; a run does not record it, so its own baselines do without."""
+    return np.hstack([one_hot(values) for values in zip(*(row.file.encoder for row in rows), strict=True)])
+
+
+def all_metadata(rows: Sequence[Row]) -> Features:
+    """Return all metadata features of a run, and how the files were written."""
+    return np.hstack([metadata([row.photograph for row in rows]), encoders(rows)])
+
+
 def compression(rows: Sequence[Row]) -> Features:
     """Return bytes per pixel, which depends on detail in the image and on compression."""
     return binned(np.array([row.file.size / max(1, row.metadata.width * row.metadata.height) for row in rows]))
@@ -59,7 +69,9 @@ def _of_photographs(source: Source) -> AuditSource:
 
 
 SOURCES = (
-    *map(_of_photographs, BASELINES),
+    AuditSource("metadata", "All metadata", "metadata", all_metadata),
+    *(_of_photographs(source) for source in BASELINES if source.name != "metadata"),
+    AuditSource("encoder", "Metadata: encoder", "the way the file was written", encoders),
     AuditSource("name", "File name prefix", "the file name prefix", names),
     AuditSource("thumbnail", "16 × 16 thumbnail", "a 16 × 16 thumbnail", thumbnail_pixels, strength=0.001),
     AuditSource("bytes", "Bytes per pixel", "bytes per pixel", compression),

@@ -28,7 +28,7 @@ from bldml.run.baselines import (
 )
 
 FOLDS = 5
-FAMILIES = ("camera", "size", "encoding", "time")  # of metadata
+FAMILIES = ("camera", "size", "encoding", "encoder", "time")  # of metadata
 
 Labels = npt.NDArray[np.int64]
 Indices = npt.NDArray[np.int64]
@@ -129,7 +129,7 @@ def _findings(shortcut: Shortcut, by_name: dict[str, Shortcut], positive_class: 
     severity = severity_of(name, shortcut.estimate)
     if severity is None:
         return
-    text, advice = _TEXTS["metadata" if name in FAMILIES else name]
+    text, advice = _TEXTS.get(name, _TEXTS["metadata"])
     if name == "metadata":
         families = [by_name[family].source.phrase for family in FAMILIES if by_name[family].low > WARNING_ABOVE]
         text += f" Most predictive: {', '.join(families)}." if families else ""
@@ -145,6 +145,12 @@ _TEXTS = {
         "colours, compression, light), and a test on photographs of the same origin does not reveal it.",
         "Take photographs of both classes with the same camera, in the same way, on the same days; test on "
         "photographs from elsewhere; report this limitation in the paper.",
+    ),
+    "encoder": (
+        "Files of the two classes were written differently: chroma subsampling, progressive or baseline, the order of "
+        "the segments, the quantisation tables, or the program that wrote them. The table “By encoder” shows it. A "
+        "classifier can see traces of some of these in the pixels.",
+        "Use the files as the camera wrote them, or export all photographs with the same program and settings.",
     ),
     "name": (
         "Cameras and people name files in different ways, so the classes may come from different cameras or people. "
