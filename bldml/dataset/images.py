@@ -23,6 +23,8 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from bldml.dataset.formats.jpeg import decode_strictly
+from bldml.dataset.formats.refusal import Refused
 from bldml.io.platform import after_fork_in_child
 
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".tif", ".tiff", ".webp", ".bmp"})
@@ -39,7 +41,7 @@ _PARSERS: dict[tuple[bytes, ...], Callable[[BinaryIO], ImageFile.ImageFile]] = {
     (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"): TiffImageFile,
     (b"BM",): BmpImageFile,
 }  # by the first bytes of the file
-_END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+_END_OF_PNG = b"IEND\xaeB`\x82"
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -69,10 +71,6 @@ class UnreadableImage(Exception):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
-
-
-class _Refused(Exception):
-    """An image cannot be used; the message is the reason in plain words, to which `load_rgb` adds the path."""
 
 
 class _StrictDecoding:
@@ -144,10 +142,10 @@ def load_rgb(path: Path, target_size: int | None = None) -> Image.Image:
     try:
         # Checked before opening, because opening a pipe would wait for its writer forever.
         if not stat.S_ISREG(path.stat().st_mode):
-            raise _Refused("not a regular file")
+            raise Refused("not a regular file")
         with path.open("rb") as file, _strict_decoding:
             return _decode(file, target_size)
-    except _Refused as refusal:
+    except Refused as refusal:
         raise UnreadableImage(path, str(refusal)) from None
     except Exception as error:  # damaged files make PIL raise almost any
         raise UnreadableImage(path, _plain_reason(error)) from error
@@ -165,7 +163,7 @@ def to_upright_srgb(image: Image.Image) -> Image.Image:
             image.load()
             rgb = _to_srgb(image, image.info.get("icc_profile"))
             transposition = _transposition(image)
-    except _Refused as refusal:
+    except Refused as refusal:
         raise UnreadableImage(Path(), str(refusal)) from None
     except Exception as error:  # a damaged file that was opened, but not read yet
         raise UnreadableImage(Path(), _plain_reason(error)) from error
@@ -189,19 +187,25 @@ def _decode(file: BinaryIO, target_size: int | None) -> Image.Image:
         file_format = image.format or ""
         limit = MAX_JPEG_PIXELS if file_format == "JPEG" else MAX_PIXELS
         if image.width * image.height > limit:
-            raise _Refused(
+            raise Refused(
                 f"too large: {image.width} x {image.height} = {image.width * image.height:,} pixels; "
                 f"the limit for {file_format} is {limit:,}"
             )
-        if target_size is not None and file_format == "JPEG":
-            image.draft("RGB", (2 * target_size, 2 * target_size))  # "RGB" does not convert grey and CMYK
-        image.load()
-        if file_format in _END_MARKS:
+        decoded: Image.Image = image
+        if isinstance(image, JpegImageFile):
+            full_size = image.size
+            if target_size is not None:
+                image.draft("RGB", (2 * target_size, 2 * target_size))  # "RGB" does not convert grey and CMYK
+            file.seek(0)
+            decoded = decode_strictly(image, file.read(), full_size)
+        else:
+            image.load()
+        if file_format == "PNG":
             # PIL accepts a file whose rows are all filled, but a file without its end marker is truncated.
             file.seek(data_start)
-            if _END_MARKS[file_format] not in file.read():
-                raise _Refused("truncated: the end of the file is missing")
-        upright = _to_srgb(image, image.info.get("icc_profile"))
+            if _END_OF_PNG not in file.read():
+                raise Refused("truncated: the end of the file is missing")
+        upright = _to_srgb(decoded, image.info.get("icc_profile"))
         # After load(), because a PNG may have its EXIF after the pixels, and load() already rotates a TIFF.
         transposition = _transposition(image)
     # If another library has switched it on meanwhile, truncated data would have passed: decode again.
@@ -231,12 +235,12 @@ def parse_header(file: BinaryIO) -> ImageFile.ImageFile:
         return WebPImageFile(file)
     if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
         if not heif_available():
-            raise _Refused("a HEIC file: install bldml[heif], or export it as JPEG")
+            raise Refused("a HEIC file: install bldml[heif], or export it as JPEG")
         factory, _ = Image.OPEN["HEIF"]
         return factory(file, "")
     if not start:
-        raise _Refused("the file is empty")
-    raise _Refused("the content is not JPEG, PNG, TIFF, WebP, BMP or HEIC")
+        raise Refused("the file is empty")
+    raise Refused("the content is not JPEG, PNG, TIFF, WebP, BMP or HEIC")
 
 
 def _transposition(image: Image.Image) -> Image.Transpose | None:
@@ -294,11 +298,11 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 def _to_eight_bits(image: Image.Image) -> Image.Image:
     """Scale 16-bit grey (white is 65535) to "L", or to "LA" if one value means transparent."""
     if image.mode == "F":
-        raise _Refused("floating-point values, whose white level is unknown: export the image with 8 or 16 bits")
+        raise Refused("floating-point values, whose white level is unknown: export the image with 8 or 16 bits")
     values = np.asarray(image)
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
-        raise _Refused(f"values from {low} to {high}; the white level is only known for 0 to 65535 (16 bits)")
+        raise Refused(f"values from {low} to {high}; the white level is only known for 0 to 65535 (16 bits)")
     grey = Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
     if isinstance(transparent := image.info.get("transparency"), int):
         alpha = Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8))

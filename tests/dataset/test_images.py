@@ -655,7 +655,8 @@ def test_jpeg_limit(photograph: Path) -> None:
 
     assert MAX_JPEG_PIXELS == 25_000 * 10_000
     claim(25_000, 10_000)
-    assert load_rgb(photograph, 1).size == (3125, 1250)
+    with pytest.raises(UnreadableImage, match="missing"):  # not too large
+        load_rgb(photograph, 1)
     claim(25_000, 10_001)
     assert "25000 x 10001 = 250,025,000 pixels; the limit for JPEG is 250,000,000" in refusal(photograph)
 
