@@ -5,11 +5,21 @@ import io
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 
 from bldml.dataset.contents import Texts
-from bldml.dataset.files import escape_path, escape_text, search_folders, show_path, unescape_path
+from bldml.dataset.files import (
+    escape_path,
+    escape_text,
+    is_folder,
+    search_folders,
+    show_path,
+    subfolders,
+    unescape_path,
+)
 from bldml.dataset.samples import SPLITS, Collection, Sample, Samples, class_name
 from bldml.errors import DatasetError
 from bldml.io.text import counted, first_few, with_apostrophe, without_apostrophe
@@ -34,12 +44,14 @@ def read_manifest(
 
     Raises:
         DatasetError: A column is missing; or rows contain a missing file, an unknown split, no label, or a file twice
-            (row numbers are those of a spreadsheet: the header is row 1, empty rows count); or the fold does not exist.
+            (row numbers are those of a spreadsheet: the header is row 1, empty rows count); or no file at all exists,
+            which is one error; or the fold does not exist.
     """
     root = manifest.parent if root is None else root
     splits: dict[str, Samples] = {}
     problems: list[tuple[int, str, str]] = []  # row, kind, text
     rows_of: dict[str, int] = {}
+    missing: list[str] = []
     names, digests, folds = Texts(), Texts(), Texts()
     for number, cells, is_too_wide in read_rows(manifest, COLUMNS, OPTIONAL):
         row = {column: cell.strip() for column, cell in cells.items()}
@@ -49,6 +61,7 @@ def read_manifest(
         if is_too_wide:
             problems.append((number, *TOO_MANY_CELLS))
         elif path is None:
+            missing.append(text)
             problems.append((number, "file-missing", f"file {show_path(text) or '(empty path)'} does not exist"))
         elif not label:
             problems.append((number, "label-empty", "empty label"))
@@ -68,6 +81,8 @@ def read_manifest(
             names.append(name)
             digests.append(digest)
             folds.append(row.get("fold", ""))
+    if len(missing) > 1 and len(missing) == len(problems) and not rows_of:
+        raise _no_file_found(missing, manifest, root)
     if problems:
         raise _wrong_rows(problems, manifest, root)
     rows_of.clear()  # first, to avoid fragmenting the memory
@@ -86,6 +101,35 @@ def _wrong_rows(problems: Sequence[tuple[int, str, str]], manifest: Path, root: 
         root=root,
         found=[(number, kind) for number, kind, _ in problems],
     )
+
+
+def _no_file_found(missing: Sequence[str], manifest: Path, root: Path) -> DatasetError:
+    """One message instead of one for each row: the folder is wrong, not the rows."""
+    likely = next((folder for folder in _likely_roots(manifest, root) if _holds(folder, missing)), None)
+    start = f"The paths start from {show_path(root)}"
+    message = (
+        f"None of the {len(missing):,} files of the manifest {show_path(manifest)} exists. The first is "
+        f"{show_path(missing[0]) or '(empty path)'}. {start}{'' if is_folder(root) else ', which is not a folder'}. "
+        + (f"Did you mean {show_path(likely)}?" if likely else "Set the folder from which they start.")
+    )
+    return DatasetError(message, "manifest-root-wrong", path=manifest, root=root, found=len(missing), likely=likely)
+
+
+def _likely_roots(manifest: Path, root: Path) -> Iterator[Path]:
+    """Yield folders that somebody may have meant, the nearest first."""
+    with suppress(OSError, DatasetError):
+        names = {folder.name: folder for folder in subfolders(root.parent)}
+        yield from (names[name] for name in get_close_matches(root.name, names, 5, 0.6))
+    with suppress(OSError, DatasetError):
+        yield from subfolders(root)
+    yield from (manifest.parent, *list(root.parents)[:4], *list(manifest.resolve().parents)[:4])
+    with suppress(OSError, DatasetError):
+        yield from subfolders(manifest.parent)
+
+
+def _holds(folder: Path, names: Sequence[str]) -> bool:
+    """Return whether a folder holds the first and other files of a manifest, spread over it."""
+    return all(_find(folder, name) for name in names[:: max(1, len(names) // 10)])
 
 
 def list_rows(rows: Sequence[str]) -> str:

@@ -243,7 +243,7 @@ def test_pipe_is_no_photograph(root: Path) -> None:
 
 def test_many_problems_are_cut_with_a_count(root: Path) -> None:
     def text(count: int) -> str:
-        return "path,label,split\n" + "".join(f"gone{i}.jpg,BLD,train\n" for i in range(count))
+        return "path,label,split\nBLD/1.jpg,BLD,val\n" + "".join(f"gone{i}.jpg,BLD,train\n" for i in range(count))
 
     message = str(error(write(root, text(MOST_ROWS_SHOWN))))
     assert message.count("\n  row ") == 20
@@ -251,6 +251,28 @@ def test_many_problems_are_cut_with_a_count(root: Path) -> None:
     message = str(error(write(root, text(1234))))
     assert message.count("\n  row ") == 20
     assert "… and 1214 more" in message
+
+
+@pytest.mark.parametrize(
+    ("folder", "meant"),
+    [("rot", "root"), (".", "root"), ("root/BLD", "root"), ("elsewhere/none", None), ("root/BLD/1.jpg", "root")],
+)
+def test_a_wrong_folder_is_one_error(root: Path, folder: str, meant: str | None) -> None:
+    """Not one for each of 221 rows."""
+    home = root.parent / "home"
+    shutil.move(root, home / "root")
+    (root.parent / "tables").mkdir()
+    table = root.parent / "tables" / "manifest.csv"
+    table.write_text("path,label,split\n" + "".join(f"BLD/{i}.jpg,BLD,train\n" for i in (1, 2, 3)))
+    assert sum(len(samples) for samples in read_manifest(table, home / "root").splits.values()) == 3
+    with pytest.raises(DatasetError) as caught:
+        read_manifest(table, home / folder)
+    assert caught.value.code == "manifest-root-wrong"
+    assert caught.value.fields["found"] == 3
+    assert caught.value.fields["likely"] == (None if meant is None else home / meant)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert ("Did you mean" in message) == (meant is not None)
 
 
 def test_manifest_that_cannot_be_read(root: Path, tmp_path: Path) -> None:
