@@ -193,13 +193,15 @@ def split(
     class_aliases: dict[str, str] | None = None,
     fresh: bool = False,
 ) -> None:
-    """Split photographs into train, val and test; groups, bursts and duplicates are never divided.
+    r"""Split photographs into train, val and test; groups, bursts and duplicates are never divided.
 
     Args:
         photographs: Folder with class folders, or with split folders, whose assignment is ignored.
         output: Manifest to write; existing assignments in this file are kept.
         group: burst, folder (below the class folder; folders with the same name form one group; folder:1 uses only
-            the first level), none, or a CSV with the columns path and group. Bursts are kept together for all but none.
+            the first level), name:EXPRESSION (what the first group of a regular expression finds in the file name, such
+            as 'name:^(IMG_\d+)'), none, or a CSV with the columns path and group. Bursts are kept together for all but
+            none.
         test: Fraction of the test split.
         val: Fraction of the validation split.
         folds: Also create this number of cross-validation folds from the non-test photographs; null keeps the folds

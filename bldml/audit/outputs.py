@@ -1,6 +1,7 @@
 """The files that an audit writes: one row per photograph, one row per pair, everything as JSON."""
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -49,7 +50,7 @@ def photographs_csv(result: AuditResult) -> str:
 
 
 def pairs_csv(result: AuditResult) -> str:
-    """Return all pairs of duplicates, near duplicates and leaks; a group of n as n - 1 pairs with its first member."""
+    """Return all pairs of duplicates, sources and leaks; a group of n as n - 1 pairs with its first member."""
     duplicates, names = result.repeats.duplicates, [row.name for row in result.readable]
     pairs: list[tuple[str, str, str, float | None]]
     pairs = [("exact", names[group[0]], names[other], 1.0) for group in duplicates.exact for other in group[1:]]
@@ -58,8 +59,10 @@ def pairs_csv(result: AuditResult) -> str:
     pairs += [
         ("same name", names[group[0]], names[other], None) for group in duplicates.same_name for other in group[1:]
     ]
+    sources = result.repeats.sources.groups
+    pairs += [("source", names[group[0]], names[other], None) for group in sources for other in group[1:]]
     pairs += [
-        (f"leak {leak.kind}", leak.a, leak.b, None if leak.kind == "burst" else round(leak.similarity, 3))
+        (f"leak {leak.kind}", leak.a, leak.b, None if math.isnan(leak.similarity) else round(leak.similarity, 3))
         for leak in result.repeats.leaks
     ]
     split = {row.name: row.split for row in result.readable}

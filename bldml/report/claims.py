@@ -21,6 +21,7 @@ SPLITS = {
 RELATIVES: dict[Kind, str] = {
     "exact": "the same file",
     "near": "a near duplicate",
+    "source": "a file that is named as made from the same photograph",
     "burst": "a photograph of the same burst",
     "group": "a photograph of the same group",
 }

@@ -6,6 +6,7 @@ from bldml.run.evidence import RunEvidence
 MATCHES = {
     "exact": "an exact duplicate",
     "near": "a near duplicate",
+    "source": "a file that is named as made from the same photograph",
     "burst": "a photograph of the same burst",
 }
 SHOWN = 20  # groups

@@ -20,7 +20,7 @@ from bldml.run.photographs import Description, describe
 from bldml.run.provenance import ROLES, Role
 from bldml.run.reader import Evaluation, RunData
 
-Kind = Literal["exact", "near", "burst", "group"]
+Kind = Literal["exact", "near", "source", "burst", "group"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """How two photographs can be related, the closest first."""
 SEEN = ("train", "val")  # the splits that trained the classifier and chose epoch, threshold and temperature
@@ -36,7 +36,8 @@ class Evidence:
         known: Number of them in each split of the run, by content; see `Provenance`.
         seen: Number of them that trained or chose the classifier.
         relatives: Number of the others that have a relative among those, by the closest kind: a file with the same
-            content, a near duplicate, a photograph of the same burst, one of the same group.
+            content, a near duplicate, a file that is named as made from the same photograph, a photograph of the same
+            burst, one of the same group.
         related: Paths of the photographs that are seen or have a relative, as far as the run records which they are.
         searched: Whether near duplicates of the photographs that trained or chose the classifier were searched for
             among all of them.
@@ -178,7 +179,7 @@ def evidence_of(data: RunData, evaluation: Evaluation) -> Evidence:
     counts = Counter(closest.values())
     near = evaluation.provenance.near_training_photographs
     if near is not None:  # of a set of another folder; only their number is recorded, which includes those seen
-        counts["near"] = max(counts["near"], min(near, n - counts["burst"] - counts["group"]) - seen)
+        counts["near"] = max(counts["near"], min(near, n - sum(counts[k] for k in ("source", "burst", "group"))) - seen)
     # The run has searched its own photographs, not those that were added to its test split later.
     own = data.leaks is not None and known.get("test", n) == n
     units = [row.unit for row in evaluation.rows]

@@ -36,16 +36,24 @@ FIT = ("fit", *THREE_LAYERS, "--trainer.max_epochs=1", "--unfreezing.stages=0")
 
 
 def test_a_fit_names_them_and_writes_them_down(leaky: Path, bldml: Bldml) -> None:
+    for split, number in (("train", 2), ("val", 0)):
+        sorted((leaky / split / "No_BLD").iterdir())[number].rename(
+            leaky / split / f"No_BLD/oak_jpg.rf.{number:032}.jpg"
+        )
     outcome = bldml(*FIT, f"--data.root={leaky}", "--run_name=r", "--report=true")
     assert outcome.code == 0
     assert "1 photograph (" in outcome.err
     assert "of val has an identical file in train" in outcome.err
     assert "of val has a near duplicate in train" in outcome.err
     rows = {(row["kind"], row["photograph"]): row for row in read(Path("lightning_logs/r/leaks.csv"))}
-    assert set(rows) == {("exact", "val/BLD/again.jpg"), ("near", "val/BLD/mirrored.png")}
+    source = f"val/No_BLD/oak_jpg.rf.{0:032}.jpg"
+    assert set(rows) == {("exact", "val/BLD/again.jpg"), ("near", "val/BLD/mirrored.png"), ("source", source)}
+    assert rows["source", source]["similarity"] == ""
+    assert "of val has a file that is named as made from the same photograph in train" in outcome.err
     assert {row["partner_split"] for row in rows.values()} == {"train"}
     page = Path("lightning_logs/r/report.html").read_text()
     assert "The splits share photographs" in page
+    assert "1 of val with a file that is named as made from the same photograph in train" in page
     assert "Duplicates and bursts across splits" not in page
 
 

@@ -264,6 +264,37 @@ def test_groups_from_folders(data: Path, bldml: Bldml) -> None:
         assert bldml("split", root, f"--group={group}").mistake == code
 
 
+def test_files_named_as_made_from_one_photograph_stay_together(data: Path, bldml: Bldml) -> None:
+    """Twenty photographs with three parts each, named by a program; then by numbers, of which the user must know."""
+    for kind in ("BLD", "No_BLD"):
+        for i, path in enumerate(sorted((data / kind).iterdir())):
+            path.rename(path.with_name(f"oak{i // 3}_r0_c{i % 3 * 64}.jpg"))
+    outcome = bldml("split", data)
+    assert outcome.code == 0, outcome.err
+    assert "Photographs kept together: 60 named as made from one photograph." in outcome.out
+    assert {row["group"] for row in rows(Path("splits.csv")).values()} == {
+        f"{kind}/oak{k}_r0_c0.jpg" for kind in ("BLD", "No_BLD") for k in range(10)
+    }
+    assert leaks(Path("splits.csv"), data) == []
+    for path in data.rglob("*.jpg"):
+        path.rename(path.with_name(path.name.replace("r0_c", "").replace("64", "1").replace("128", "2")))
+    outcome = bldml("split", data, "--output=asked.csv")
+    assert "60 names share 20 beginnings, 3 each: parts of one photograph?" in outcome.out
+    assert len({row["group"] for row in rows(Path("asked.csv")).values()}) == 60
+    (option,) = re.findall(r"--group '(name:.*)'", outcome.out)
+    outcome = bldml("split", data, "--group", option, "--output=told.csv")
+    assert outcome.code == 0, outcome.err
+    assert "Groups by name: 10 groups of 60 photographs." in outcome.out
+    assert {row["group"] for row in rows(Path("told.csv")).values()} == {f"oak{k}" for k in range(10)}
+    groups_are_whole(Path("told.csv"))
+    outcome = bldml("split", data, "--group", "name:(oak[1-9])", "--output=some.csv")
+    assert (
+        "Groups by name: 9 groups of 54 photographs. 6 photographs do not match: each is its own group." in outcome.out
+    )
+    for expression, code in {"(": "wrong", "oak": "without-group", "(birch)": "unmatched"}.items():
+        assert bldml("split", data, f"--group=name:{expression}").mistake == f"group-expression-{code}"
+
+
 def test_old_photographs_keep_their_assignments(data: Path, bldml: Bldml) -> None:
     assert bldml("split", data, "--folds=3").code == 0
     manifest = Path("splits.csv")

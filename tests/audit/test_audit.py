@@ -80,11 +80,15 @@ def test_copies_same_names_and_leaks(data: Path, bldml: Bldml) -> None:
     shutil.copy(twin, twin.with_suffix(".JPG"))
     shutil.copy(some(data, "train/No_BLD", 2), data / "test/No_BLD/again.jpg")
     shutil.copy(some(data, "val/BLD", 3), data / "val/No_BLD/wrong.jpg")
+    for place, number, name in (("train", 5, "oak7_rot90.jpg"), ("train", 6, "oak7_flip.jpg"), ("test", 5, "oak7.jpg")):
+        some(data, f"{place}/BLD", number).rename(data / place / "BLD" / name)
     outcome = bldml("audit", data)
     assert outcome.code == 1
-    assert "2 errors. See audit/audit.html" in outcome.err
+    assert "3 errors. See audit/audit.html" in outcome.err
     findings, rows, pairs = read()
-    assert set(severe(findings)) == {"two_classes", "leak_exact_train_test", "exact", "same_name", "copies"}
+    errors = {"two_classes", "leak_exact_train_test", "leak_source_train_test"}
+    assert set(severe(findings)) == errors | {"exact", "same_name", "copies", "sources"}
+    assert findings["sources"]["count"] == 3
     assert findings["two_classes"]["severity"] == findings["leak_exact_train_test"]["severity"] == "error"
     assert findings["two_classes"]["count"] == 2
     assert findings["two_classes"]["examples"] == [[f"val/BLD/{some(data, 'val/BLD', 3).name}", "val/No_BLD/wrong.jpg"]]
@@ -92,6 +96,7 @@ def test_copies_same_names_and_leaks(data: Path, bldml: Bldml) -> None:
     leaf = some(data, "train/No_BLD", 2).name
     assert ("leak exact", leaf, "again.jpg") in found
     assert any(kind == "copy" and "Copy" in b for kind, _, b in found)
+    assert {("source", "oak7_flip.jpg", "oak7.jpg"), ("leak source", "oak7_flip.jpg", "oak7.jpg")} <= found
     assert any(kind == "same name" for kind, _, b in found)
     assert rows["test/No_BLD/again.jpg"]["same_as"] == rows[f"train/No_BLD/{leaf}"]["same_as"] != ""
 

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from bldml.audit.examine import Row
-from bldml.audit.findings import SHOWN, AuditFinding, Severity, percentage, split_command
+from bldml.audit.findings import SHOWN, AuditFinding, Severity, about_photographs, percentage, split_command
 from bldml.dataset.duplicates.bursts import BurstEvidence, burst_evidence, burst_groups
 from bldml.dataset.duplicates.find import Duplicates, component_roots, exact_groups, find_duplicates
 from bldml.dataset.duplicates.leaks import KnownPhotograph, Leak, find_leaks, leak_counts
+from bldml.dataset.duplicates.names import Beginnings, Sources, find_sources
 from bldml.dataset.duplicates.phash import PHASH_BYTES, find_near_duplicates
+from bldml.dataset.files import shell_word
 from bldml.io.text import counted
 
 SPLIT_AGAIN = "Split the photographs again, with duplicates and bursts kept in one split."
@@ -27,7 +29,9 @@ class Repeats:
     leaks: tuple[Leak, ...]
     bursts: tuple[str, ...]  # burst of each photograph
     evidence: BurstEvidence
-    units: tuple[int, ...]  # of each photograph; joined by burst, duplicates or group, a unit must stay in one split
+    sources: Sources
+    # Of each photograph; joined by burst, duplicates, source by name or group, a unit must stay in one split.
+    units: tuple[int, ...]
 
 
 def find_repeats(rows: Sequence[Row]) -> Repeats:
@@ -43,13 +47,16 @@ def find_repeats(rows: Sequence[Row]) -> Repeats:
         KnownPhotograph(row.name, row.split, row.sample.class_name, row.file.digest, row.file.phash, row.file.metadata)
         for row in rows
     ]
-    together = [*duplicates.groups, *exact_groups(bursts), *exact_groups([row.sample.group for row in rows])]
+    sources = find_sources(names)
+    own = exact_groups([row.sample.group for row in rows])
+    together = [*duplicates.groups, *sources.groups, *exact_groups(bursts), *own]
     pairs = [(group[0], other) for group in together for other in group[1:]]
     return Repeats(
         duplicates,
         tuple(find_leaks(described, near_duplicates=near, bursts=bursts)),
         tuple(bursts),
         burst_evidence(names, metadata, bursts),
+        sources,
         tuple(component_roots(len(rows), pairs)),
     )
 
@@ -88,6 +95,13 @@ _REPEATS: dict[str, tuple[Severity, str, str, str]] = {
         "For example “leaf - Copy.jpg” and “leaf.jpg”.",
         ONE_OF_EACH,
     ),
+    "sources": (
+        "warning",
+        "of files named as made from one photograph",
+        "An export, an editor or an augmentation names files like this: augmented copies, tiles, crops, frames of one "
+        "video. This is known from the names alone. Counted as different photographs, they make intervals too narrow.",
+        "Keep them in one split: `bldml split` does. If they are augmented copies, use the originals: fit augments.",
+    ),
 }
 # What the photographs are, text.
 _LEAKS = {
@@ -95,6 +109,10 @@ _LEAKS = {
     "near": (
         "near duplicates",
         "Near duplicates are in both splits: resized, compressed again, rotated, mirrored or slightly cropped.",
+    ),
+    "source": (
+        "named as made from one photograph",
+        "Files in both splits are named as made from one photograph: augmented copies, tiles, crops, video frames.",
     ),
     "burst": (
         "same burst",
@@ -109,6 +127,9 @@ def report_repeats(rows: Sequence[Row], repeats: Repeats, root: Path) -> list[Au
     in_two_classes = {index for group in duplicates.two_classes for index in group}
     exact = [group for group in duplicates.exact if not in_two_classes.issuperset(group)]
     near = [pair for pair in duplicates.near_duplicates if not in_two_classes.issuperset((pair.a, pair.b))]
+    # What is a duplicate by its content needs no name.
+    same = [set(group) for group in duplicates.groups]
+    sources = [group for group in repeats.sources.groups if not any(found.issuperset(group) for found in same)]
     similarities = [f"similarity {pair.similarity:.2f}" for pair in near]
     return [
         *_report("two_classes", duplicates.two_classes, rows),
@@ -117,7 +138,19 @@ def report_repeats(rows: Sequence[Row], repeats: Repeats, root: Path) -> list[Au
         *_report("near", [(pair.a, pair.b) for pair in near], rows, similarities),
         *_report("same_name", duplicates.same_name, rows),
         *_report("copies", duplicates.copies, rows, []),
+        *_report("sources", sources, rows, []),
+        *_report_beginnings(repeats.sources.beginnings, rows, root),
     ]
+
+
+def _report_beginnings(found: Beginnings | None, rows: Sequence[Row], root: Path) -> list[AuditFinding]:
+    if found is None or all(rows[i].sample.group for i in found.photographs):
+        return []
+    names = [rows[i].name for i in found.photographs]
+    command = split_command(root, "--group", shell_word(f"name:{found.expression}"))
+    text = "The names are numbered like parts of a photograph, or photographs of one plant. They do not tell which."
+    advice = "If they are parts of one photograph or show one plant, keep them together with the option --group."
+    return [about_photographs("warning", "beginnings", found.title(), text, advice, names, command=command)]
 
 
 def _report(

@@ -21,7 +21,8 @@ from datetime import datetime
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
-from bldml.dataset.duplicates.find import component_roots, folder_without_split, plain_stem, without_copy_marks
+from bldml.dataset.duplicates.find import component_roots
+from bldml.dataset.duplicates.names import folder_without_split, source_name
 from bldml.dataset.metadata import Metadata
 from bldml.io.text import counted
 
@@ -111,7 +112,7 @@ def _clues(names: Sequence[str], metadata: Sequence[Metadata | None]) -> list[_C
     times = Counter((m.camera, m.taken) for m in metadata if m and m.taken)
     clues = []
     for name, known in zip(names, metadata, strict=True):
-        stem, folder = without_copy_marks(plain_stem(name)), folder_without_split(name)
+        stem, folder = source_name(name), folder_without_split(name)
         camera, taken = (known.camera, known.taken) if known else ("", "")
         time = _time(taken) if times[camera, taken] <= SAME_SECOND else None
         in_name, frame = _NAME_TIME.fullmatch(stem), _FRAME.fullmatch(stem)

@@ -1,25 +1,11 @@
 """Find the same photograph more than once: equal files, near duplicates, the same name, copies by name."""
 
-import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
+from bldml.dataset.duplicates.names import folder_without_split, plain_stem, source_name
 from bldml.dataset.duplicates.phash import NearDuplicate
-from bldml.dataset.samples import SPLITS
-
-# What Windows, macOS, phones and photo programs add to a name, in English, German, French, Spanish and Italian.
-_COPY = r"(?:copy|kopie|copie|copia)"
-_EDITED = r"(?:edited|edit|bearbeitet|modifi[ée]e?|editad[oa]|modificat[oa])"
-_MARKS = re.compile(
-    rf"^{_COPY}(?: ?\(\d{{1,3}}\))? (?:of|von|de|di) "  # Copy of x, Copy (2) of x, Kopie von x
-    rf"|(?: ?[-–_] ?| ){_COPY}(?: ?\(?\d{{1,3}}\)?)?$"  # x - Copy (2), x copy 2, x_copy
-    rf"|[-_ ]{_EDITED}(?:-\d{{1,2}})?$"  # x_edited, x-bearbeitet
-    r"|(?<=.) ?\(\d{1,3}\)$"  # x (1); Windows also numbers all files of a selection like this
-    r"|(?<=.)~\d{1,2}$"  # x~2
-)
-_PHONE_EDITED = re.compile(r"^img_e(?=\d{4}$)")
 
 
 @dataclass(frozen=True)
@@ -140,37 +126,10 @@ def copies_by_name(names: Sequence[str]) -> list[tuple[int, int]]:
     families: dict[tuple[str, str], list[tuple[int, str, int]]] = defaultdict(list)
     for i, name in enumerate(names):
         stem = plain_stem(name)
-        bare = without_copy_marks(stem)
+        bare = source_name(name)
         families[folder_without_split(name), bare].append((len(stem) - len(bare), name, i))
     copies = []
     for family in families.values():
         (_, _, original), *others = sorted(family)
         copies += [(original, i) for marks, _, i in others if marks]
     return sorted(copies)
-
-
-def folder_without_split(name: str) -> str:
-    """Return the folder of a photograph without the split folder.
-
-    >>> folder_without_split("train/BLD/tree 1/a.jpg"), folder_without_split("BLD/a.jpg"), folder_without_split("a.jpg")
-    ('BLD/tree 1', 'BLD', '')
-    """
-    parts = name.removeprefix("./").split("/")[:-1]
-    return "/".join(parts[1:] if parts and parts[0] in SPLITS else parts)
-
-
-def plain_stem(name: str) -> str:
-    """Return a file's name without folder and suffix, case-folded, in Unicode form NFC."""
-    file = unicodedata.normalize("NFC", name.rpartition("/")[2])
-    return (file.rpartition(".")[0] or file).casefold()
-
-
-def without_copy_marks(stem: str) -> str:
-    """Return a lower-case stem without the marks of a copy.
-
-    >>> [without_copy_marks(s) for s in ("a - copie (2)", "copy of a", "a (1)", "a-edited", "img_e0012", "leaf_1")]
-    ['a', 'a', 'a', 'a', 'img_0012', 'leaf_1']
-    """
-    while (bare := _MARKS.sub("", stem, count=1)) != stem and bare:
-        stem = bare
-    return _PHONE_EDITED.sub("img_", stem)

@@ -1,4 +1,4 @@
-"""Find leaks: photographs of one split that another split contains as equal file, near duplicate or part of a burst."""
+"""Find leaks: photographs of one split of which another has an equal file, near duplicate, part by name or burst."""
 
 import math
 from bisect import bisect
@@ -11,17 +11,23 @@ import numpy as np
 
 from bldml.dataset.duplicates.bursts import burst_groups
 from bldml.dataset.duplicates.find import component_roots, exact_groups, groups_of_equal, pairs_with_first
+from bldml.dataset.duplicates.names import find_sources
 from bldml.dataset.duplicates.phash import NO_PHASH, NearDuplicate, PHash, find_near_duplicates
 from bldml.dataset.files import show_path
 from bldml.dataset.metadata import Metadata
 from bldml.dataset.samples import SPLITS
 from bldml.io.text import counted, first_few
 
-Kind = Literal["exact", "near", "burst"]
+Kind = Literal["exact", "near", "source", "burst"]
 # Indexes of a photograph and of one in a later split, and their similarity.
 _Pairs = Iterator[tuple[int, int, float]]
 
-_PARTNERS = {"exact": "an identical file", "near": "a near duplicate", "burst": "a photograph of the same burst"}
+_PARTNERS = {
+    "exact": "an identical file",
+    "near": "a near duplicate",
+    "source": "a file that is named as made from the same photograph",
+    "burst": "a photograph of the same burst",
+}
 _KINDS = list(_PARTNERS)
 _MAX_EXAMPLES = 5
 
@@ -48,7 +54,7 @@ class Leak:
     split_a: str
     split_b: str
     # 1 for equal content; in [NEAR_SIMILARITY, 1] for near duplicates (that of the weakest link if the two are
-    # connected through others); nan for a burst
+    # connected through others); nan for names and bursts
     similarity: float
 
 
@@ -60,8 +66,8 @@ def find_leaks(
     """Find photographs that a preceding split contains as well (order: train, val, test, others).
 
     For each preceding split a photograph is in at most one leak: of the strongest kind, with its nearest partner. So
-    the number of leaks between two splits is the number of photographs affected. Leaks are sorted by kind (exact, near,
-    burst), then splits, then names. Near duplicates and bursts are searched unless they are known already.
+    the number of leaks between two splits is the number of photographs affected. Leaks are sorted by kind (as
+    in `Kind`), then splits, then names. Near duplicates and bursts are searched unless they are known already.
     """
     if len({photograph.split for photograph in photographs}) < 2:
         return []
@@ -74,6 +80,7 @@ def find_leaks(
     kinds: dict[Kind, _Pairs] = {
         "exact": _exact(photographs, exact),
         "near": _near(photographs, near_duplicates, exact),
+        "source": _source(photographs, find_sources([photograph.name for photograph in photographs]).groups),
         "burst": _burst(photographs, groups_of_equal(bursts)),
     }
     found: dict[tuple[str, str], Leak] = {}
@@ -130,6 +137,10 @@ def _exact(photographs: Sequence[KnownPhotograph], groups: Sequence[Sequence[int
     for group in groups:
         for members, later in _crossings(photographs, sorted(group, key=lambda i: photographs[i].name)):
             yield from ((members[0], i, 1.0) for i in later)
+
+
+def _source(photographs: Sequence[KnownPhotograph], groups: Sequence[Sequence[int]]) -> _Pairs:
+    return ((a, b, math.nan) for a, b, _ in _exact(photographs, groups))
 
 
 def _near(

@@ -10,12 +10,22 @@ from tqdm import tqdm
 
 from bldml.dataset.duplicates.bursts import burst_evidence, burst_groups
 from bldml.dataset.duplicates.find import Duplicates, find_duplicates
+from bldml.dataset.duplicates.names import Beginnings, find_sources
 from bldml.dataset.duplicates.phash import NO_PHASH, PHASH_BYTES, PHashes, find_near_duplicates
 from bldml.dataset.files import shell_word, show_path, subfolders
 from bldml.dataset.folders import read_folders
 from bldml.dataset.manifest import to_manifest
 from bldml.dataset.samples import SPLITS, Collection, Sample, no_photographs
-from bldml.dataset.splitting.groups import Join, Link, LinkReason, find_links, folder_groups, join_groups, table_groups
+from bldml.dataset.splitting.groups import (
+    Join,
+    Link,
+    LinkReason,
+    find_links,
+    folder_groups,
+    join_groups,
+    name_groups,
+    table_groups,
+)
 from bldml.dataset.splitting.previous import KeptAssignments, keep_assignments, read_previous
 from bldml.dataset.splitting.splits import SplitRequest, assign_samples
 from bldml.dataset.verify import Verified, verify
@@ -29,9 +39,10 @@ REASONS: dict[LinkReason, str] = {
     "identical files": "identical files",
     "near duplicates": "near duplicates",
     "same name": "with names that differ only in case or suffix",
-    "copy by name": "named as copies",
+    "named as made from one photograph": "named as made from one photograph",
     "same burst": "in bursts",
 }
+BY_NAME = "name:"  # before a regular expression
 FEW = 5
 FAR = 0.02  # deviation from a requested proportion that is explained
 HEALTHY = ("no", "healthy", "control", "0")  # beginnings of the name of the negative class
@@ -81,7 +92,10 @@ def split_photographs(
         metadata = [result.metadata for result in results]
         bursts = burst_groups(names, metadata, gap_seconds)
         notes.append(burst_evidence(names, metadata, bursts).sentence())
-    links = find_links(duplicates, bursts)
+    sources = find_sources(names)
+    if sources.beginnings and not group.startswith(BY_NAME):
+        notes.append(_describe_beginnings(sources.beginnings))
+    links = find_links(duplicates, sources.groups, bursts)
     groups, joins = join_groups(names, own, links)
     samples = [replace(sample, group=g) for sample, g in zip(samples, groups, strict=True)]
     splits = assign_samples(root, samples, digests, request, kept, joins)
@@ -125,9 +139,17 @@ def _own_groups(group: str, names: Sequence[str], root: Path, gap_seconds: float
         return groups, [text + more, *notes]
     if group in ("burst", "none"):
         return [""] * len(names), notes
+    if group.startswith(BY_NAME):
+        groups = name_groups(names, group.removeprefix(BY_NAME))
+        number, alone = len(set(groups) - {""}), groups.count("")
+        text = f"Groups by name: {counted(number, 'group')} of {counted(len(names) - alone, 'photograph')}."
+        more = f" {counted(alone, 'photograph does', 'photographs do')} not match: each is its own group."
+        return groups, [text + more if alone else text, *notes]
     table = Path(group).expanduser()
     if not table.is_file():
-        message = f"--group must be burst, folder, none or an existing CSV file, not {show_path(group)!r}."
+        message = (
+            f"--group must be burst, folder, name:EXPRESSION, none or an existing CSV file, not {show_path(group)!r}."
+        )
         raise UsageError(message, "group-unknown", found=group)
     groups, unknown = table_groups(table, names)
     if unknown:
@@ -158,6 +180,12 @@ def _describe_found(
         times = counted(len(pairs), "time")
         lines.append(f"Warning: the same photograph is in two classes, {times}: {_some(pairs)}. One label is wrong.")
     return lines
+
+
+def _describe_beginnings(found: Beginnings) -> str:
+    """Ask whether numbered names are those of parts; only the user knows."""
+    option = f"--group {shell_word(f'{BY_NAME}{found.expression}')}"
+    return f"{found.title()} They were not kept together. If they are, or show one plant: {option}."
 
 
 def _describe_together(links: Sequence[Link], joins: Sequence[Join]) -> list[str]:

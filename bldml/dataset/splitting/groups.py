@@ -1,5 +1,6 @@
 """Find the photographs that must stay together: the user's groups, joined if they share a photograph or a burst."""
 
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -9,10 +10,12 @@ from typing import Literal, NamedTuple
 from bldml.dataset.duplicates.find import Duplicates, UnionFind, exact_groups, pairs_with_first
 from bldml.dataset.files import escape_text, show_path, unescape_path
 from bldml.dataset.manifest import TOO_MANY_CELLS, list_rows, read_rows
-from bldml.errors import DatasetError
+from bldml.errors import DatasetError, UsageError
 from bldml.io.text import counted, first_few, without_apostrophe
 
-LinkReason = Literal["identical files", "near duplicates", "same name", "copy by name", "same burst"]
+LinkReason = Literal[
+    "identical files", "near duplicates", "same name", "named as made from one photograph", "same burst"
+]
 MOST_NAMES = 3
 
 
@@ -72,6 +75,36 @@ def folder_groups(names: Sequence[str], depth: int, level: int | None = None) ->
         )
         raise DatasetError(message, "group-level-too-deep", found=level, expected=deepest)
     return ["/".join(parts[:level]) for parts in below]
+
+
+def name_groups(names: Sequence[str], expression: str) -> list[str]:
+    r"""Return what the first group of a regular expression finds in the name of each file; empty without a match.
+
+    Names are searched without their folders, so photographs of two classes may be in one group, as for `folder_groups`.
+
+    Raises:
+        UsageError: The expression is none, has no group, or matches no name.
+
+    >>> name_groups(["BLD/IMG_3060_1.jpg", "BLD/IMG_3060_2.jpg", "BLD/leaf.jpg"], r"^(IMG_\d+)")
+    ['IMG_3060', 'IMG_3060', '']
+    """
+    example = r"Write one such as name:^(IMG_\d+): what its first brackets find in the file name is the group."
+    try:
+        compiled = re.compile(expression)
+    except re.error as error:
+        message = f"--group name:{expression} is not a regular expression: {error}. {example}"
+        raise UsageError(message, "group-expression-wrong", found=expression, reason=str(error)) from error
+    if not compiled.groups:
+        message = f"--group name:{expression} has no brackets. {example}"
+        raise UsageError(message, "group-expression-without-group", found=expression)
+    found = [compiled.search(unescape_path(name.rpartition("/")[2])) for name in names]
+    groups = [escape_text(match[1] or "") if match else "" for match in found]
+    if names and not any(groups):
+        first = show_path(names[0].rpartition("/")[2])
+        count = counted(len(names), "file name")
+        message = f"--group name:{expression} matches none of {count}, such as {first}. {example}"
+        raise UsageError(message, "group-expression-unmatched", found=expression, example=names[0])
+    return groups
 
 
 def table_groups(table: Path, names: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -157,13 +190,13 @@ class _Lookup:
         return []
 
 
-def find_links(duplicates: Duplicates, bursts: Sequence[str]) -> list[Link]:
-    """Return the links between duplicates, copies and photographs of one name, and within `bursts` if not empty."""
+def find_links(duplicates: Duplicates, sources: Sequence[Sequence[int]], bursts: Sequence[str]) -> list[Link]:
+    """Return the links between duplicates and photographs of one name, within `sources`, and `bursts` if not empty."""
     links: list[tuple[LinkReason, Iterable[tuple[int, int]]]] = [
         ("identical files", pairs_with_first(duplicates.exact)),
         ("near duplicates", ((pair.a, pair.b) for pair in duplicates.near_duplicates)),
-        ("copy by name", duplicates.copies),
         ("same name", pairs_with_first(duplicates.same_name)),
+        ("named as made from one photograph", pairs_with_first(sources)),
         ("same burst", pairs_with_first(exact_groups(bursts))),
     ]
     return [Link(a, b, reason) for reason, pairs in links for a, b in pairs]
