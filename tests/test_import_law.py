@@ -33,7 +33,8 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "report": ("errors", "io", "metrics", "run", "figures"),
     "export": (
         *("errors", "io", "metrics.certainty.novelty", "run", "dataset", "inference", "report"),
-        *("training.checkpoint", "training.module", "training.transforms", "training.trunk"),
+        *("training.backbones", "training.checkpoint", "training.module", "training.transforms", "training.trunk"),
+        "figures.style",
     ),
     "audit": ("errors", "io", "metrics", "run", "dataset", "figures", "report"),
     "survey": (

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from bldml.dataset.files import list_folder, show_path
 from bldml.errors import RunError
 from bldml.export.card import model_card, stated_items
-from bldml.export.graph import INPUT, outputs_of
+from bldml.export.graph import INPUT, output_names
 from bldml.export.onnx import OPSET, Weights, onnx_bytes
 from bldml.export.page import page_files, single_name
 from bldml.export.parity import (
@@ -100,7 +100,7 @@ def describe_export(checkpoint: Checkpoint, weights: Weights, version: str) -> d
         "weights": weights,
         "input": f"{INPUT}: uint8 (n, {side}, {side}, 3), RGB; the whole upright photograph in sRGB, resized to a "
         "square by a triangle filter (PIL: BILINEAR)",
-        "outputs": outputs_of(checkpoint.novelty),
+        "outputs": output_names(checkpoint.novelty is not None),
     }
 
 

@@ -1,20 +1,23 @@
-"""All that an exported file computes: photographs in, the calibrated probability out, and how unfamiliar they are."""
+"""All that an exported file computes: calibrated probability, distance from the training photographs, Grad-CAM map."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from bldml.inference.exported import DISTANCE, PROBABILITY
+from bldml.inference.exported import DISTANCE, MAP, PROBABILITY
 from bldml.metrics.certainty.novelty import Novelty
+from bldml.training.backbones import FUNCTIONS
 from bldml.training.checkpoint import Header
 from bldml.training.module import LeafClassifier
-from bldml.training.trunk import inputs_of
+from bldml.training.trunk import inputs_of, outputs_of
 
 INPUT = "image"
 
 
-def outputs_of(novelty: Novelty | None) -> list[str]:
+def output_names(has_distance: bool) -> list[str]:
     """Return the names of what `ExportedGraph.forward` returns, in its order."""
-    return [PROBABILITY] if novelty is None else [PROBABILITY, DISTANCE]
+    return [PROBABILITY, DISTANCE, MAP] if has_distance else [PROBABILITY, MAP]
 
 
 class Distance(nn.Module):
@@ -39,6 +42,71 @@ class Distance(nn.Module):
         return torch.sqrt(squared) / self.limit
 
 
+class ActivationMap(nn.Module):
+    """`gradcam.grad_cam` without autograd, in float32, from activations (n, c, h, w) to maps (n, h, w) in [0, 1].
+
+    Between the layer of Grad-CAM and the logit, every backbone has the mean over the image and a few layers whose
+    derivatives are written down here. So the mean gradient of a channel is that of the logit by its mean.
+
+    Args:
+        head: The layers after the mean, in their order, the last one with one output.
+    """
+
+    def __init__(self, head: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self._head = list(head)  # not a ModuleList, because they are in the network already
+
+    def forward(self, activations: Tensor) -> Tensor:
+        """Return the maps."""
+        values = activations.mean((2, 3))
+        slopes: list[Tensor | None] = []  # None for a layer that passes a gradient on unchanged
+        for layer in self._head:
+            slopes.append(slope(layer, values))
+            values = values if isinstance(layer, nn.Flatten) else layer(values)
+        gradient = torch.ones_like(values)
+        for layer, factor in zip(reversed(self._head), reversed(slopes), strict=True):
+            if isinstance(layer, nn.Linear):
+                gradient = gradient @ layer.weight
+            elif factor is not None:
+                gradient = gradient * factor
+        raw = torch.relu(torch.einsum("nc,nchw->nhw", gradient, activations))
+        largest = raw.amax((1, 2), keepdim=True)
+        return torch.where(largest > 0, raw / torch.where(largest > 0, largest, 1), 0)
+
+
+def slope(layer: nn.Module, values: Tensor) -> Tensor | None:
+    """Return the derivative of an elementwise layer at these inputs; None for one that changes nothing, or is linear.
+
+    Raises:
+        TypeError: It is another layer.
+
+    >>> slope(nn.Hardswish(), torch.tensor([-4.0, 0.0, 3.5])).tolist()
+    [0.0, 0.5, 1.0]
+    """
+    if isinstance(layer, nn.ReLU):
+        return (values > 0).to(values.dtype)
+    if isinstance(layer, nn.Hardswish):  # x · clip(x + 3, 0, 6) / 6
+        inside = (2 * values + 3) / 6
+        return torch.where(values <= -3, 0, torch.where(values >= 3, 1, inside))
+    if isinstance(layer, nn.Linear | nn.Dropout | nn.Flatten):
+        return None
+    raise TypeError(f"the derivative of {type(layer).__name__} is not known")
+
+
+def head_of(model: LeafClassifier) -> list[nn.Module]:
+    """Return the layers between the mean over the image, which follows the layer of Grad-CAM, and the logit.
+
+    Raises:
+        TypeError: Something else follows the layer of Grad-CAM.
+    """
+    row = model.row
+    (*_, last) = (i for i, path in enumerate(row.steps) if f"{path}.".startswith(f"{row.gradcam}."))
+    pool, *head = (FUNCTIONS.get(path) or model.network.get_submodule(path) for path in row.steps[last + 1 :])
+    if not isinstance(pool, nn.AdaptiveAvgPool2d):
+        raise TypeError(f"{row.gradcam} is followed by {type(pool).__name__}, not by a mean over the image")
+    return head
+
+
 class ExportedGraph(nn.Module):
     """The classifier with everything that comes before and after its network, in float32.
 
@@ -51,19 +119,24 @@ class ExportedGraph(nn.Module):
     def __init__(self, model: LeafClassifier, header: Header, novelty: Novelty | None) -> None:
         super().__init__()
         model.eval()
-        self._last_layer = [model.last_layer]  # in a list, because it is in the network already
+        # In lists, because they are in the network already.
+        self._last_layer, self._activations = [model.last_layer], [model.network.get_submodule(model.row.gradcam)]
+        self.map = ActivationMap(head_of(model))
         self.distance = None if novelty is None else Distance(novelty)
         self.normalization = model.normalization
         self.network = model.network
         self.point = header.operating_point
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Return the outputs, one for each name of `outputs_of`: float32 (n,).
+        """Return the outputs, one for each of `output_names`: float32 (n,), the map (n, rows, columns).
 
         Args:
             image: uint8 (n, s, s, 3), red, green and blue: the whole upright photograph, resized to a square.
         """
-        with inputs_of(self._last_layer[0]) as features:
+        with inputs_of(self._last_layer[0]) as features, outputs_of(self._activations[0]) as activations:
             logit = self.network(self.normalization(image.permute(0, 3, 1, 2))).squeeze(1)
         probability = torch.sigmoid((logit - self.point.offset) / self.point.temperature)
-        return (probability,) if self.distance is None else (probability, self.distance(features[0]))
+        found = {PROBABILITY: probability, MAP: self.map(activations[0])}
+        if self.distance is not None:
+            found[DISTANCE] = self.distance(features[0])
+        return tuple(found[name] for name in output_names(self.distance is not None))

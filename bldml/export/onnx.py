@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from bldml.export.graph import INPUT, ExportedGraph, outputs_of
+from bldml.export.graph import INPUT, ExportedGraph, output_names
 from bldml.inference.classifier import Classifier
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def onnx_bytes(classifier: Classifier, weights: Weights, description: dict[str, 
 
     header, novelty = classifier.header, classifier.novelty
     graph = ExportedGraph(classifier.network, header, novelty)
-    proto = _converted(graph, header.image_size, outputs_of(novelty))
+    proto = _converted(graph, header.image_size, output_names(novelty is not None))
     _without_origin(proto)
     if weights == "fp16":
         store_as_float16(proto.graph)

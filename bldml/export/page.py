@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from bldml.export.parity import Parity
+from bldml.figures.style import HEAT
 from bldml.inference.exported import ExportedModel
 from bldml.io.text import plain
 from bldml.report.html import page_template
@@ -107,6 +108,7 @@ def _settings(model: ExportedModel) -> dict[str, Any]:
         "threshold": header.threshold,
         "bands": band_limits(header),
         "side": header.image_size,
+        "heat": [[*bytes.fromhex(colour)] for colour in HEAT],
         "checkpoint": said["checkpoint_sha256"],
         "check": {
             "width": width,

@@ -172,15 +172,19 @@ class Classifier:
             DatasetError: The photograph cannot be read, or is no image.
             CheckpointError: The model's output is not finite.
         """
+        image = self.image(photograph)
+        if isinstance(self.model, ExportedModel) and self.model.has_map:
+            batch = image.unsqueeze(0)
+            return self._verdicts([photograph], [image])[0], self.model.maps(batch)[0].astype(np.float32)
         with inputs_of(self.network.last_layer) as features:
-            logit, cam = grad_cam(self.network, self.image(photograph))
+            logit, cam = grad_cam(self.network, image)
         return self._judged([photograph], self._calibrated(np.array([logit])), self.distances(features[0]))[0], cam
 
     @property
     def network(self) -> LeafClassifier:
         """The classifier in torch; a UsageError if this is an exported file, which has no layers to look into."""
         if isinstance(self.model, ExportedModel):
-            message = "An exported ONNX file gives verdicts only. Load the checkpoint that it was exported from."
+            message = "This ONNX file gives verdicts only. Export it again, or load the checkpoint."
             raise UsageError(message, "onnx-without-layers")
         return self.model
 

@@ -15,9 +15,9 @@ from bldml.training.checkpoint import Header, header_of
 
 KEY = "bldml"
 """Name of the entry in the file's metadata that holds its description, as JSON."""
-PROBABILITY, DISTANCE = "probability", "distance"
+PROBABILITY, DISTANCE, MAP = "probability", "distance", "map"
 """Names of the outputs: calibrated probability of the positive class; distance from the training photographs, in
-multiples of its limit, if the checkpoint recorded them."""
+multiples of its limit, if the checkpoint recorded them; the map of Grad-CAM; an older export may lack it."""
 LEFT_OUT = {"seen": "", "settings": {"data": {}}}
 """Fields of a header that do not leave the checkpoint, with what stands for them: photographs and paths of the run."""
 
@@ -33,6 +33,7 @@ class ExportedModel:
         header: Description of the checkpoint that it was exported from.
         description: All that the file says of itself: the header, the SHA-256 of the checkpoint, versions.
         has_distance: Whether the file computes distances from the training photographs.
+        has_map: Whether the file computes the map of Grad-CAM.
 
     Raises:
         CheckpointError: The content is damaged, or bldml did not write it.
@@ -62,15 +63,22 @@ class ExportedModel:
         except (TypeError, ValueError, KeyError, OverflowError) as error:
             message = f"The description in {show_path(path)} is invalid: {error}"
             raise CheckpointError(message, "onnx-header-wrong", path=path, reason=str(error)) from error
-
-        self.has_distance = DISTANCE in (output.name for output in self._session.get_outputs())
+        names = [output.name for output in self._session.get_outputs()]
+        self.has_distance, self.has_map = DISTANCE in names, MAP in names
 
     def evaluate(self, images: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
         """Return probabilities and distances, (n,) each, of images uint8 (n, 3, s, s); None for unknown distances."""
         outputs = [PROBABILITY, DISTANCE] if self.has_distance else [PROBABILITY]
-        found = self._session.run(outputs, {"image": images.permute(0, 2, 3, 1).contiguous().numpy()})
-        probabilities, *distances = (np.asarray(one, dtype=np.float64) for one in found)
+        probabilities, *distances = self._run(outputs, images)
         return probabilities, distances[0] if distances else None
+
+    def maps(self, images: Tensor) -> NDArray[np.float64]:
+        """Return the maps of Grad-CAM, (n, rows, columns) in [0, 1], of images uint8 (n, 3, s, s); needs `has_map`."""
+        return self._run([MAP], images)[0]
+
+    def _run(self, outputs: list[str], images: Tensor) -> list[NDArray[np.float64]]:
+        found = self._session.run(outputs, {"image": images.permute(0, 2, 3, 1).contiguous().numpy()})
+        return [np.asarray(one, dtype=np.float64) for one in found]
 
 
 def read_exported(path: Path) -> ExportedModel:

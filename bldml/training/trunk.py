@@ -31,6 +31,17 @@ def inputs_of(layer: nn.Module) -> Iterator[list[Tensor]]:
         hook.remove()
 
 
+@contextmanager
+def outputs_of(layer: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect the output of a layer, as `inputs_of` does its input."""
+    found: list[Tensor] = []
+    hook = layer.register_forward_hook(lambda _, inputs, output: found.append(output.detach().float()))
+    try:
+        yield found
+    finally:
+        hook.remove()
+
+
 class Trunk:
     """A network divided into a frozen part and the rest, which together compute the network's output.
 

@@ -205,6 +205,9 @@ def test_probabilities_are_those_of_python(
         differences = {v.path: abs(row["probability"] - v.probability) for v, row in zip(expected, found, strict=True)}
         assert {path: value for path, value in differences.items() if value > SAME} == {}
         assert [row["label"] for row in found] == [verdict.label for verdict in expected]
+        maps = browser.run("return rows.slice(0, 8).map(row => [...row.map.values])")
+        for path, cam in zip(photographs, maps, strict=False):
+            np.testing.assert_allclose(cam, leaf.verdict_with_map(path)[1].ravel(), atol=0.01)
     assert len({verdict.label for verdict in expected}) == 2
 
 
@@ -288,6 +291,10 @@ def test_the_page_can_be_read(browser: Browser, drawn: Path, leaves: Path, tmp_p
     rows = classify(browser, photographs)
     assert [row["problem"] for row in rows] == ["", "cannot be read by this browser"]
     assert rows[1]["probability"] is None
+    pictures = "return [...document.querySelectorAll('#rows canvas')].map(one => one.checkVisibility())"
+    assert browser.run(pictures) == [True, False]
+    browser.driver.find_element("id", "maps").click()
+    assert browser.run(pictures) == [False, True]
     assert [*quiet(opened), *itself(opened), *within(opened), *contrast(opened), *reachable(opened)] == []
     assert shows(opened, [POSITIVE, NEGATIVE, "no photograph.jpg", "1 not classified"]) == []
 

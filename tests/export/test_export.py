@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,13 +17,17 @@ import onnxruntime
 import pytest
 import torch
 from PIL import ExifTags, Image
+from torch import nn
 
 import bldml
 from bldml.export.card import model_card
+from bldml.export.graph import ActivationMap, head_of
 from bldml.export.onnx import store_as_float16
 from bldml.export.parity import Parity
 from bldml.inference.exported import read_exported
+from bldml.inference.gradcam import class_activation_map
 from bldml.training.checkpoint import read_checkpoint
+from bldml.training.module import LeafClassifier
 from tests.dataset.test_images import DISPLAY_P3
 from tests.export.checkpoints import SIZE, write_run
 from tests.support import REPOSITORY, Bldml, mistake
@@ -75,8 +80,62 @@ def test_the_exported_file_gives_the_checkpoints_verdicts(varied: tuple[Path, Pa
     assert theirs.predict(first).probability == pytest.approx(expected[0].probability, abs=1e-6)
     assert theirs.predict(np.asarray(Image.open(first))).probability == pytest.approx(expected[0].probability, abs=1e-6)
     assert theirs.header.threshold == ours.header.threshold
+
+
+def test_the_exported_file_has_the_checkpoints_maps(varied: tuple[Path, Path], leaves: Path, tmp_path: Path) -> None:
+    ours, theirs = bldml.load(varied[0], device="cpu"), bldml.load(varied[1])
+    shown = [(ours.verdict_with_map(path)[1], theirs.verdict_with_map(path)) for path in sorted(leaves.rglob("*.jpg"))]
+    assert max(np.ptp(expected) for expected, _ in shown) > 0.3
+    for expected, (verdict, found) in shown:
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+        assert verdict == theirs.predict(verdict.path)
+    photograph = next(leaves.rglob("*.jpg"))
+    with Image.open(photograph) as file:
+        assert theirs.explain(photograph).size == file.size
+    older = onnx.load(varied[1])
+    (output,) = (one for one in older.graph.output if one.name == "map")
+    older.graph.output.remove(output)
+    onnx.save(older, tmp_path / "older.onnx")
     with mistake("onnx-without-layers"):
-        theirs.explain(first)
+        bldml.load(tmp_path / "older.onnx").explain(photograph)
+
+
+# The heads of a mean and one layer, of two layers, and of two layers of which both are new.
+@pytest.mark.parametrize(
+    ("backbone", "head"),
+    [
+        *((name, "last_layer") for name in ("resnet50", "mobilenet_v3_large", "inception_v3", "mobilenet_v2_x0_35")),
+        ("mobilenet_v3_large", "whole_classifier"),
+    ],
+)
+def test_maps_need_no_gradient(backbone: Any, head: Any) -> None:
+    torch.manual_seed(0)
+    size = 128
+    model = LeafClassifier(backbone=backbone, weights="none", image_size=size, head=head).eval()
+    layers = head_of(model)
+    channels = next(layer.in_features for layer in layers if isinstance(layer, nn.Linear))
+    activations = torch.rand(3, channels, 4, 4, requires_grad=True)
+    with torch.no_grad():
+        for layer in layers:
+            if isinstance(layer, nn.Linear):  # far enough from 0 for all parts of a hard swish
+                layer.weight.normal_(0, 8 / layer.in_features**0.5)
+    values = activations.mean((2, 3))
+    for layer in layers:
+        values = values if isinstance(layer, nn.Flatten) else layer(values)
+    (gradient,) = torch.autograd.grad(values.sum(), [activations])
+    expected = [class_activation_map(*both) for both in zip(activations.detach(), gradient, strict=True)]
+    assert all(np.count_nonzero(one) > 0 for one in expected)
+    with torch.no_grad():
+        np.testing.assert_allclose(ActivationMap(layers)(activations), expected, atol=1e-5)
+    # What comes before these layers is what the network has there.
+    seen: list[Any] = []
+    model.network.get_submodule(model.row.gradcam).register_forward_hook(lambda _, __, output: seen.append(output))
+    image = torch.randint(0, 256, (1, 3, size, size), dtype=torch.uint8)
+    with torch.inference_mode():
+        logit, values = model.evaluate(image), seen[0].mean((2, 3))
+        for layer in layers:
+            values = values if isinstance(layer, nn.Flatten) else layer(values)
+    assert float(values) == pytest.approx(float(logit), rel=1e-4, abs=1e-4)
 
 
 @pytest.mark.parametrize("weights", ["fp32", "fp16"])
@@ -102,7 +161,8 @@ def test_the_file_describes_itself_and_tells_no_secrets(exported: Path, run: Pat
     content = (exported / "model.onnx").read_bytes()
     onnx.checker.check_model(onnx.load_from_string(content))
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    (image,), (probability, distance) = session.get_inputs(), session.get_outputs()
+    (image,), (probability, distance, cam) = session.get_inputs(), session.get_outputs()
+    assert (cam.name, cam.type, cam.shape) == ("map", "tensor(float)", ["n", SIZE // 32, SIZE // 32])
     assert (distance.name, distance.type, distance.shape) == ("distance", "tensor(float)", ["n"])
     assert (image.name, image.type, image.shape) == ("image", "tensor(uint8)", ["n", SIZE, SIZE, 3])
     assert (probability.name, probability.type, probability.shape) == ("probability", "tensor(float)", ["n"])

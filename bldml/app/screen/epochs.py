@@ -107,8 +107,8 @@ class EpochLines(Callback):
         if left <= 0 or not is_new:
             return
         rest = duration(max(1.0, left * seconds))
-        text = f"At the pace of this epoch, the other {counted(left, 'epoch')} take about {rest}, less if the training "
-        text += "ends early."
+        text = f"At the pace of this epoch, the remaining {counted(left, 'epoch')} will take about {rest}, less if "
+        text += "the training ends early."
         slower = next((later for later in range(epoch + 1, self._epochs) if depth(later) > depth(epoch)), None)
         if slower is not None:
             text += f" From epoch {slower} on, more layers are trained, which takes longer."

@@ -2,7 +2,7 @@
 // The page: photographs in, verdicts out. Nothing leaves the device: the policy in the page's head allows no connection.
 
 const byId = (id) => document.getElementById(id);
-const rows = []; // of the table: { name, file, probability, distance, problem }
+const rows = []; // of the table: { name, file, probability, distance, map, problem }
 let session = null; // the classifier; null until it is ready
 let work = Promise.resolve(); // photographs are classified one after another
 let cleared = 0; // how often the table was cleared: photographs that were still waiting then are dropped
@@ -44,12 +44,14 @@ async function start() {
   }
 }
 
-// The calibrated probability of the positive class for an image, uint8 (side, side, 3), and its distance from the training
-// photographs in multiples of the limit; null for a classifier without.
+// The calibrated probability of the positive class for an image, uint8 (side, side, 3), its distance from the training
+// photographs in multiples of the limit (null for a classifier without), and its map: { values in [0, 1], height, width }.
 async function classify(image) {
   const side = ASSETS.settings.side;
   const outputs = await session.found.run({ image: new session.Tensor("uint8", image, [1, side, side, 3]) });
-  return { probability: outputs.probability.data[0], distance: outputs.distance ? outputs.distance.data[0] : null };
+  const [, height, width] = outputs.map.dims;
+  const map = { values: outputs.map.data, height, width };
+  return { probability: outputs.probability.data[0], distance: outputs.distance ? outputs.distance.data[0] : null, map };
 }
 
 const isPositive = (row) => row.probability >= ASSETS.settings.threshold;
@@ -65,7 +67,7 @@ function bandOf(row) {
 
 function add(files) {
   for (const file of files) {
-    const row = { name: file.name || "pasted image", file, probability: null, distance: null, problem: "" };
+    const row = { name: file.name || "pasted image", file, probability: null, distance: null, map: null, problem: "" };
     const before = cleared;
     work = work.then(() => (before === cleared ? take(row, before) : null));
   }
@@ -80,7 +82,7 @@ async function take(row, before) {
     Object.assign(row, await classify(read.image));
     if (!Number.isFinite(row.probability)) throw new Error("no finite probability");
   } catch (error) {
-    row.probability = row.distance = null;
+    row.probability = row.distance = row.map = null;
     row.problem = picture ? `could not be classified (${error.message})` : "cannot be read by this browser";
   }
   if (before !== cleared) return;
@@ -97,6 +99,7 @@ function show(row, picture) {
     picture.setAttribute("role", "img");
     picture.setAttribute("aria-label", row.name);
     head.append(picture);
+    if (row.map) head.append(overlay(picture, row.map));
   }
   const name = document.createElement("bdi");
   name.textContent = row.name;
@@ -119,6 +122,32 @@ function show(row, picture) {
     verdict.append(Object.assign(document.createElement("span"), { className: "interval missing", textContent: said }));
   }
   number.textContent = row.probability.toFixed(3);
+}
+
+// The picture under its map, as `overlay` in Python draws it.
+function overlay(picture, { values, height, width }) {
+  const small = document.createElement("canvas");
+  [small.width, small.height] = [width, height];
+  const heat = new ImageData(width, height);
+  values.forEach((value, i) => heat.data.set([...colourOf(value), Math.round(255 * 0.65 * value)], 4 * i));
+  small.getContext("2d").putImageData(heat, 0, 0);
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [picture.width, picture.height];
+  const context = canvas.getContext("2d");
+  context.drawImage(picture, 0, 0);
+  context.imageSmoothingQuality = "high";
+  context.drawImage(small, 0, 0, canvas.width, canvas.height);
+  canvas.className = "map";
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", `Grad-CAM map of ${picture.getAttribute("aria-label")}`);
+  return canvas;
+}
+
+// Between the colours of the scale, each [red, green, blue].
+function colourOf(value) {
+  const { heat } = ASSETS.settings;
+  const at = value * (heat.length - 1), first = Math.min(Math.floor(at), heat.length - 2);
+  return heat[first].map((from, i) => from + (heat[first + 1][i] - from) * (at - first));
 }
 
 function summarise() {
@@ -224,6 +253,7 @@ function listen() {
   byId("csv").addEventListener("click", () => download("verdicts.csv", "text/csv", toCsv));
   byId("geojson").addEventListener("click", () => download("verdicts.geojson", "application/geo+json", toGeoJson));
   byId("clear").addEventListener("click", clear);
+  byId("maps").addEventListener("change", (event) => byId("rows").classList.toggle("mapped", event.target.checked));
   byId("places").addEventListener("change", (event) => { byId("rounded").disabled = !event.target.checked; });
 }
 
