@@ -26,6 +26,7 @@ from bldml.app.options import (
     checked_site,
     set_up_parsing,
     stated_keys,
+    unused_options,
     with_present_options,
     without,
 )
@@ -84,6 +85,8 @@ class LeafCLI(LightningCLI):
         self.stated = stated_keys(args)
         self.parsers: dict[str, LightningArgumentParser] = {}
         self.verb = args[0] if args else ""
+        if self.verb not in ("", "fit") and not self.is_child and (unused := unused_options(args)):
+            say_warning(f"{self.verb} does not use {', '.join(unused)}; only fit does.")
         with self.held:
             self.held.enter_context(messages_above_bars())
             super().__init__(

@@ -129,7 +129,6 @@ OPTIONS_OF_EVALUATIONS = {
 }  # fmt: skip
 USED_OF_TRAINER = (
     "accelerator",
-    "precision",
     "enable_progress_bar",
     "callbacks",
     "deterministic",
@@ -172,6 +171,17 @@ def _is_of_fit(key: str, verb: str) -> bool:
         return name == "augmentation" or (verb == "predict" and name in UNUSED_BY_PREDICT)
     whole = ("data", "trainer", "config", "help", "print_config", "seed_everything", "report", *OPTIONS_OF_EVALUATIONS)
     return bool(group) or name not in whole or (verb == "predict" and name in ("report", "site"))
+
+
+def unused_options(arguments: Sequence[str]) -> list[str]:
+    """Return the options typed for an evaluation that only a fit uses, sorted.
+
+    >>> unused_options(["test", "--ckpt_path=run", "--operating_point.threshold", "0.3", "--data.batch_size=4"])
+    ['--operating_point.threshold']
+    """
+    verb, *rest = arguments
+    typed = {argument.partition("=")[0].rstrip("+") for argument in rest if argument.startswith("--")}
+    return sorted(option for option in typed if _is_of_fit(option[2:], verb))
 
 
 def without(config: Namespace, key: str) -> Namespace:

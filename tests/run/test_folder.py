@@ -5,7 +5,6 @@ import json
 import multiprocessing
 import os
 import random
-import resource
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -41,6 +40,7 @@ def umask(mask: int) -> Iterator[None]:
 @contextmanager
 def file_size_limit(size: int) -> Iterator[None]:
     """Let writes beyond `size` bytes fail half way, as on a full disk."""
+    resource = pytest.importorskip("resource")  # Windows has none
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
