@@ -1,13 +1,15 @@
-"""Commands of bldml on a system that is made to lack what Windows lacks; run by test_every_system.py as a program.
+"""Commands of bldml on a system that is made to lack what others lack; run by test_every_system.py as a program.
 
-    python -m tests.other_system      (in an empty folder)
+    python -m tests.other_system win32      (or darwin; in an empty folder)
 
 On macOS and Windows the same commands run on what there is. Processes are spawned, and import this file again, so they
-lack the same. Refused is also what Windows refuses: below the current folder, an open file cannot be replaced or
-removed, and names have no colon; raw files need O_BINARY.
+lack the same. As darwin, /proc and /sys are not there. As win32, refused is also what Windows refuses: below the
+current folder, an open file cannot be replaced or removed, and names have no colon; raw files need O_BINARY.
 """
 
 import builtins
+import errno
+import io
 import json
 import multiprocessing
 import os
@@ -26,13 +28,17 @@ from typing import Any
 
 import filelock  # noqa: F401  # with the locks of this system, before it seems to be another
 
-MODULES = ("fcntl", "grp", "pwd", "resource", "termios", "syslog")
+SIMULATED = os.environ.setdefault("BLDML_SIMULATED", sys.argv[1] if len(sys.argv) > 1 else "win32")
+MODULES: tuple[str, ...] = ("fcntl", "grp", "pwd", "resource", "termios", "syslog")
 LACKING = {
     *("fork", "forkpty", "register_at_fork", "sched_getaffinity", "pread", "pwrite", "statvfs", "uname", "geteuid"),
     *("getuid", "getgid", "getegid", "mkfifo", "fchmod", "fchown", "chown", "killpg", "setsid", "O_NOFOLLOW"),
     *("SIGUSR1", "SIGUSR2", "SIGHUP", "SIGCONT", "SIGALRM", "SIG_BLOCK", "SIG_UNBLOCK", "SIG_SETMASK", "alarm"),
     *("pthread_sigmask", "pthread_kill", "sigwait", "sigwaitinfo", "sigpending", "setitimer"),
 }
+if SIMULATED == "darwin":
+    MODULES = ()
+    LACKING = {"sched_getaffinity", "sigwaitinfo", "sigtimedwait", "posix_fadvise", "fdatasync", "memfd_create"}
 O_BINARY = 1 << 30
 
 
@@ -61,6 +67,18 @@ def lack_names() -> None:
         return really_import(name, *rest, **options)
 
     builtins.__import__ = import_
+
+
+def lack_proc() -> None:
+    """Hide /proc and /sys, which macOS has not, from everything that is written in Python."""
+    really_open = io.open
+
+    def open_(file: Any, *rest: Any, **options: Any) -> Any:
+        if isinstance(file, str | os.PathLike) and str(os.fspath(file)).startswith(("/proc/", "/sys/")):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
+        return really_open(file, *rest, **options)
+
+    io.open = builtins.open = open_
 
 
 def refuse_what_windows_refuses() -> None:
@@ -106,9 +124,9 @@ def refuse_what_windows_refuses() -> None:
 true_system = sys.platform
 if true_system == "linux" and __name__ in ("__main__", "__mp_main__"):  # not when its doctests are looked for
     lack_names()
-    refuse_what_windows_refuses()
-    sys.platform = "win32"
-import bldml.io.platform as system  # noqa: E402  # its half for Windows
+    lack_proc() if SIMULATED == "darwin" else refuse_what_windows_refuses()
+    sys.platform = SIMULATED  # type: ignore[misc,unused-ignore]
+import bldml.io.platform as system  # noqa: E402  # its part for that system
 
 sys.platform = true_system
 warnings.filterwarnings("error", category=EncodingWarning, module=r"bldml\b")
@@ -122,9 +140,10 @@ def check_files() -> None:
     held, new = Path("held"), Path("new")
     with Lock(held) as lock:
         assert lock.is_real
-        with suppress(Taken):
-            Lock(held)
-            raise AssertionError("a lock that is held was taken")
+        if system.WINDOWS:  # elsewhere a lock keeps other processes out
+            with suppress(Taken):
+                Lock(held)
+                raise AssertionError("a lock that is held was taken")
     Lock(held).close()
     new.write_text("new", encoding="utf-8")
     file = held.open("rb")
@@ -152,15 +171,25 @@ def main() -> None:
         ("split", "drawn"),
         ("audit", "drawn", "--workers=2"),
         ("fit", "drawn", *SMALL, "--data.num_workers=1", "--trainer.max_epochs=2", "--run_name=new"),
+        ("validate", NEW),
         ("test", NEW),
         ("predict", NEW, "drawn/BLD"),
         ("explain", NEW, "drawn/BLD/leaf_0001.jpg"),
         ("survey", NEW, "drawn", "--group=folder", "--sheet=2"),
         ("survey", NEW, "drawn", "--group=folder", "--sheet=3"),
+        ("review", "confirmed.csv", NEW, "new"),
         ("report", NEW),
         ("compare", NEW, COPY),
     ):
         print("$ bldml", *command, flush=True)
+        if SIMULATED == "darwin" and command[0] not in ("demo", "fit", "test", "predict"):
+            continue  # the rest differs from Linux as little as these
+        if command[0] == "review":
+            shutil.copytree("drawn/BLD", "new")
+            for file in Path("new").iterdir():
+                file.write_bytes(file.read_bytes() + b"another photograph")
+            rows = ["path,verdict,label,predicted,probability,unit,model", "leaf_0001.jpg,confirm,BLD,BLD,0.5,,ab"]
+            Path("confirmed.csv").write_text("\n".join([*rows, "leaf_0002.jpg,reject,No_BLD,BLD,0.5,,ab"]), "utf-8")
         if COPY in command:
             shutil.copytree(NEW, COPY)
         codes[" ".join(command)] = cli([*command])
