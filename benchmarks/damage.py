@@ -39,7 +39,10 @@ OTHERS: dict[str, dict[str, Any]] = {
     "WebP": {"format": "WEBP", "quality": 90},
     "BMP": {"format": "BMP"},
 }
-HEIC: dict[str, dict[str, Any]] = {"HEIC": {"format": "HEIF", "quality": 80}}
+HEIC: dict[str, dict[str, Any]] = {
+    "HEIC, one tile": {"format": "HEIF", "quality": 80},
+    "HEIC, tiles of 256": {"format": "HEIF", "quality": 80, "tile_size": 256},
+}
 
 
 def swap(data: bytes, at: int, other: int, length: int) -> bytes:

@@ -16,31 +16,44 @@ from typing import BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageCms, ImageFile
+from PIL import ExifTags, Image, ImageCms, ImageFile, features
+from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from bldml.dataset.formats.boxes import check_boxes
 from bldml.dataset.formats.jpeg import decode_strictly
 from bldml.dataset.formats.refusal import Refused
 from bldml.io.platform import after_fork_in_child
 
-PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".tif", ".tiff", ".webp", ".bmp"})
+PHOTO_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".tif", ".tiff", ".webp", ".bmp", ".avif"}
+)
 HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
 
-MAX_JPEG_PIXELS = 250_000_000  # maximum size of a JPEG or MPO, in pixels; phones write up to 200 megapixels
-MAX_PIXELS = 100_000_000
-"""Maximum size of an image in any other format, in pixels; these cannot be decoded at a reduced scale."""
+PIXEL_LIMITS = {"JPEG": 250_000_000, "HEIF": 250_000_000, "AVIF": 250_000_000}
+"""Maximum size of an image in pixels, by format; phones write up to 200 megapixels in these."""
+PIXEL_LIMIT = 100_000_000  # of any other format
 
-_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
+_AVIF_BRANDS = {b"avif", b"avis"}
 _PARSERS: dict[tuple[bytes, ...], Callable[[BinaryIO], ImageFile.ImageFile]] = {
     (b"\xff\xd8\xff",): JpegImageFile,  # an MPO begins with its first frame as an ordinary JPEG
     (b"\x89PNG\r\n\x1a\n",): PngImageFile,
     (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"): TiffImageFile,
     (b"BM",): BmpImageFile,
 }  # by the first bytes of the file
+_NOT_READ = {
+    (b"\xff\x0a", b"\0\0\0\x0cJXL "): "JPEG XL",
+    (b"\0\0\0\x0cjP  ",): "JPEG 2000",
+    (b"GIF8",): "GIF",
+    (b"8BPS",): "Photoshop",
+    (b"%PDF",): "PDF",
+    (b"II*\0\x10\0\0\0CR", b"IIU\0", b"IIRO", b"IIRS", b"MMOR", b"FUJIFILMCCD-RAW", b"FOVb"): "RAW",
+}
 _END_OF_PNG = b"IEND\xaeB`\x82"
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -122,8 +135,8 @@ def load_rgb(path: Path, target_size: int | None = None) -> Image.Image:
     """Decode a photograph: the whole first frame, upright, in sRGB, transparent parts on white.
 
     Args:
-        path: A JPEG, MPO, PNG, TIFF, WebP or BMP file, or HEIC if `heif_available()`. The format is determined by the
-            content, not by the suffix.
+        path: A JPEG, MPO, PNG, TIFF, WebP, BMP or AVIF file, or HEIC if `heif_available()`. The format is determined
+            by the content, not by the suffix.
         target_size: Side in pixels to which the caller will reduce the image, at least 1. A JPEG is then decoded at
             1/2, 1/4 or 1/8 of its size if both sides stay at least `2 * target_size`. None: full size.
 
@@ -132,7 +145,7 @@ def load_rgb(path: Path, target_size: int | None = None) -> Image.Image:
 
     Raises:
         UnreadableImage: The file is missing, not readable, not a regular file, of another format, damaged, truncated,
-            too large (`MAX_JPEG_PIXELS`, `MAX_PIXELS`) or has an unknown white level (float, true 32 bit).
+            too large (`PIXEL_LIMITS`) or has an unknown white level (float, true 32 bit).
         ValueError: `target_size` is below 1.
     """
     if target_size is not None and target_size < 1:
@@ -185,7 +198,7 @@ def _decode(file: BinaryIO, target_size: int | None) -> Image.Image:
     with parse_header(file) as image:
         data_start = file.tell()
         file_format = image.format or ""
-        limit = MAX_JPEG_PIXELS if file_format == "JPEG" else MAX_PIXELS
+        limit = PIXEL_LIMITS.get(file_format, PIXEL_LIMIT)
         if image.width * image.height > limit:
             raise Refused(
                 f"too large: {image.width} x {image.height} = {image.width * image.height:,} pixels; "
@@ -198,6 +211,10 @@ def _decode(file: BinaryIO, target_size: int | None) -> Image.Image:
                 image.draft("RGB", (2 * target_size, 2 * target_size))  # "RGB" does not convert grey and CMYK
             file.seek(0)
             decoded = decode_strictly(image, file.read(), full_size)
+        elif file_format in ("HEIF", "AVIF"):
+            file.seek(0)
+            check_boxes(file.read())
+            image.load()
         else:
             image.load()
         if file_format == "PNG":
@@ -226,21 +243,38 @@ def parse_header(file: BinaryIO) -> ImageFile.ImageFile:
     and fails above 179 megapixels. That limit is global to the process: it cannot be lifted for one thread. The parsers
     get no file name, because PIL would map the file into memory, and truncating a mapped file kills the process.
     """
-    start = file.read(16)
+    start = file.read(64)
     file.seek(0)
+    for beginnings, name in _NOT_READ.items():
+        if start.startswith(beginnings):
+            raise Refused(f"the content is {name}, which is not read: export it as JPEG")
     for beginnings, parse in _PARSERS.items():
         if start.startswith(beginnings):
             return parse(file)
     if start.startswith(b"RIFF") and start[8:12] == b"WEBP":
         return WebPImageFile(file)
-    if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
+    if start[4:8] == b"ftyp":
+        return _parse_boxes(file, start[8 : int.from_bytes(start[:4])])
+    if not start:
+        raise Refused("the file is empty")
+    raise Refused("the content is not JPEG, PNG, TIFF, WebP, BMP, HEIC or AVIF")
+
+
+def _parse_boxes(file: BinaryIO, brands: bytes) -> ImageFile.ImageFile:
+    """Read the header of HEIC or AVIF: a main brand, four bytes that mean nothing here, and compatible brands."""
+    known = {brands[at : at + 4] for at in range(0, len(brands), 4)}
+    if known & _AVIF_BRANDS:
+        if not features.check("avif"):
+            raise Refused("an AVIF file, which this build of Pillow does not read: export it as JPEG")
+        return AvifImageFile(file)
+    if known & _HEIF_BRANDS:
         if not heif_available():
             raise Refused("a HEIC file: install bldml[heif], or export it as JPEG")
         factory, _ = Image.OPEN["HEIF"]
         return factory(file, "")
-    if not start:
-        raise Refused("the file is empty")
-    raise Refused("the content is not JPEG, PNG, TIFF, WebP, BMP or HEIC")
+    if b"crx " in known:
+        raise Refused("the content is RAW, which is not read: export it as JPEG")
+    raise Refused("the content is not JPEG, PNG, TIFF, WebP, BMP, HEIC or AVIF, but perhaps a video")
 
 
 def _transposition(image: Image.Image) -> Image.Transpose | None:

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import ExifTags, Image, ImageCms, ImageFile
+from PIL import ExifTags, Image, ImageCms, ImageFile, features
 
 from bldml.dataset import images
 from bldml.dataset.images import (
     HEIF_SUFFIXES,
-    MAX_JPEG_PIXELS,
-    MAX_PIXELS,
     PHOTO_SUFFIXES,
+    PIXEL_LIMIT,
+    PIXEL_LIMITS,
     UnreadableImage,
     heif_available,
     load_rgb,
@@ -32,6 +32,7 @@ Pixels = npt.NDArray[np.uint8]
 LOSSY = 3.0
 """Largest mean difference, in grey levels, that JPEG, WebP and HEIC may make on `plain`."""
 
+needs_avif = pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
 needs_heif = pytest.mark.skipif(not heif_available(), reason="pillow-heif (extra heif) is not installed")
 
 
@@ -102,6 +103,7 @@ def write_png(path: Path, pixels: npt.NDArray[np.generic], colour_type: int, **c
         ("leaf.tif", {"compression": "tiff_adobe_deflate"}, 0),
         ("leaf.tif", {"compression": "jpeg", "quality": 95}, LOSSY),
         ("leaf.tif", {"big_tiff": True}, 0),
+        pytest.param("leaf.avif", {"quality": 95}, LOSSY, marks=needs_avif),
     ],
 )
 def test_every_format_gives_the_same_picture(
@@ -607,6 +609,22 @@ def test_other_formats_are_refused_under_any_name(tmp_path: Path, plain: Image.I
     assert "content" in refusal(tmp_path / "leaf.jpg")
 
 
+@pytest.mark.parametrize(
+    ("start", "name"),
+    [
+        (b"\xff\x0a\xfa\x1f", "JPEG XL"),
+        (b"\0\0\0\x0cJXL \x0d\x0a\x87\x0a", "JPEG XL"),
+        (b"\0\0\0\x18ftypcrx \0\0\0\x01crx isom", "RAW"),
+        (b"II*\0\x10\0\0\0CR\x02\0", "RAW"),
+        (b"GIF89a", "GIF"),
+        (b"\0\0\0\x18ftypisom\0\0\2\0isommp41", "video"),
+    ],
+)
+def test_formats_that_are_not_read_are_named(tmp_path: Path, start: bytes, name: str) -> None:
+    (tmp_path / "leaf.jpg").write_bytes(start + bytes(200))
+    assert name in refusal(tmp_path / "leaf.jpg")
+
+
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     assert refusal(tmp_path / "leaf.jpg") == "the file does not exist"
     assert refusal(tmp_path) == "not a regular file"
@@ -653,7 +671,7 @@ def test_jpeg_limit(photograph: Path) -> None:
     def claim(width: int, height: int) -> None:
         photograph.write_bytes(content[:frame] + struct.pack(">HH", height, width) + content[frame + 4 :])
 
-    assert MAX_JPEG_PIXELS == 25_000 * 10_000
+    assert PIXEL_LIMITS["JPEG"] == PIXEL_LIMITS["HEIF"] == 25_000 * 10_000
     claim(25_000, 10_000)
     with pytest.raises(UnreadableImage, match="missing"):  # not too large
         load_rgb(photograph, 1)
@@ -665,7 +683,7 @@ def test_limit_of_other_formats(tmp_path: Path, plain: Image.Image) -> None:
     path = tmp_path / "leaf.bmp"
     plain.convert("1").save(path)
     content = path.read_bytes()
-    assert MAX_PIXELS == 10_000 * 10_000
+    assert PIXEL_LIMIT == 10_000 * 10_000
     path.write_bytes(content[:18] + struct.pack("<ii", 10_000, 10_000) + content[26:])
     assert "truncated" in refusal(path)
     path.write_bytes(content[:18] + struct.pack("<ii", 10_000, 10_001) + content[26:])
@@ -770,6 +788,15 @@ def test_heic_is_turned_once(tmp_path: Path, plain: Image.Image, value: int) -> 
     stored.save(path, quality=95, exif=orientation_tag(value).tobytes())
     assert path.suffix in HEIF_SUFFIXES
     assert difference(load_rgb(path), image) <= LOSSY
+
+
+@needs_avif
+@pytest.mark.parametrize("value", range(1, 9))
+def test_avif_is_turned_once(tmp_path: Path, plain: Image.Image, value: int) -> None:
+    image = plain.resize((192, 128))
+    stored = Image.fromarray(np.ascontiguousarray(STORED[value](np.asarray(image))))
+    stored.save(tmp_path / "leaf.avif", quality=95, exif=orientation_tag(value).tobytes())
+    assert difference(load_rgb(tmp_path / "leaf.avif"), image) <= LOSSY
 
 
 @needs_heif
