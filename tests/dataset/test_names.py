@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bldml.dataset.duplicates.names import find_sources, is_camera_name, source_name
+from bldml.dataset.duplicates.cameras import is_camera_name
+from bldml.dataset.duplicates.names import find_sources, source_name
 
 DICE = Random(16)
 

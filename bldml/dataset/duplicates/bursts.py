@@ -5,38 +5,41 @@ There are three kinds of evidence. Weaker evidence is not used for two photograp
 1. EXIF time (strongest). Photographs of one camera (maker and model) within `gap_seconds` form a burst, in whatever
    folders they are; if no camera is named, only within one folder. A second that more than 30 photographs share is
    ignored: it comes from a stopped clock or an export.
-2. A time in the name, as phones write it (`20240601_123000`, `PXL_20240601_123000123`), within one folder.
-3. Consecutive frame numbers of a camera (`IMG_0012`, `DSC00012`, `P1010012`) within one folder. Other numbered names
-   (`leaf_0012`, `12`, `IMG-20240601-WA0003`) come from an export, where neighbours are unrelated. A series of more than
-   20 frames without times is weak evidence too: it is divided at every tenth number.
+2. A time in the name, as phones and drones write it (`20240601_123000`, `DJI_20240601123000_0001_D`), within one folder
+   and with the same beginning. More than 20 of them are a burst only where the beginning is that of a camera.
+3. Consecutive frame numbers of a camera (`IMG_0012`, `0C7A0012`; see `cameras`) within one folder. A series of more
+   than 20 frames without times is weak evidence: it is divided at every tenth number, or is no series at all if the
+   names may be those of an export.
 
 Split folders are ignored, because a burst across splits is what has to be found.
 """
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
+from bldml.dataset.duplicates.cameras import Frame, frame_in_name, time_in_name
 from bldml.dataset.duplicates.find import component_roots
 from bldml.dataset.duplicates.names import folder_without_split, source_name
 from bldml.dataset.metadata import Metadata
 from bldml.io.text import counted
 
-Value = TypeVar("Value", int, datetime)
+Value = TypeVar("Value", Frame, datetime)
 
 SAME_SECOND = 30  # largest number of photographs with one time of one camera that counts as a burst; phones reach this
 LONGEST_SERIES = 20  # largest number of consecutive frames without times that counts as one burst
 _KINDS = ("time", "name_time", "frame")  # of evidence, strongest first
 _CUT = 10  # frame numbers; a longer series is divided at their multiples
 
-_FRAME = re.compile(
-    r"(img_?|_?dsc[nf_]?|_mg_|imgp|_igp|pict|sam_|gopr|dji_|cimg|hpim|sdc|p[1-9a-c]\d\d|l1\d\d|1\d\d[-_])(\d{4,5})"
-)
-_NAME_TIME = re.compile(r"(img|pxl|mvimg|burst|)[-_]?(20\d{6})[-_](\d{6})(?:\d{3})?(?!\d).*")
+# What cameras write before a time, without digits and separators; other beginnings may be those of an export.
+_OF_CAMERAS = {
+    *("", "img", "imgburst", "pxl", "mvimg", "burst", "p", "wp", "win", "dji", "dsc", "dscburst", "dscpdcburst", "cam"),
+    *("imag", "vid", "mov", "bebop", "vlcsnap"),
+}
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def burst_groups(names: Sequence[str], metadata: Sequence[Metadata | None], gap_
     clues = _clues(names, metadata)
     timed = [clue.time is not None for clue in clues]
     links = _by_time([clue.time for clue in clues], names, [False] * len(names), gap_seconds)
-    links += _by_time([clue.name_time for clue in clues], names, timed, gap_seconds)
+    links += _by_time([clue.name_time for clue in clues], names, timed, gap_seconds, _is_of_camera)
     links += _by_frame([clue.frame for clue in clues], names, timed)
     roots = component_roots(len(names), links)
     smallest: dict[int, str] = {}
@@ -105,7 +108,7 @@ class _Clues(NamedTuple):
 
     time: tuple[Hashable, datetime] | None
     name_time: tuple[Hashable, datetime] | None
-    frame: tuple[Hashable, int] | None
+    frame: tuple[Hashable, Frame] | None
 
 
 def _clues(names: Sequence[str], metadata: Sequence[Metadata | None]) -> list[_Clues]:
@@ -115,13 +118,14 @@ def _clues(names: Sequence[str], metadata: Sequence[Metadata | None]) -> list[_C
         stem, folder = source_name(name), folder_without_split(name)
         camera, taken = (known.camera, known.taken) if known else ("", "")
         time = _time(taken) if times[camera, taken] <= SAME_SECOND else None
-        in_name, frame = _NAME_TIME.fullmatch(stem), _FRAME.fullmatch(stem)
-        name_time = _time(f"{in_name[2]}T{in_name[3]}") if in_name else None
+        in_name = time_in_name(stem)
+        capitals = name.rpartition("/")[2].rpartition(".")[0].isupper()
+        frame = None if in_name else frame_in_name(stem, capitals, folder.casefold())
         clues.append(
             _Clues(
                 ((camera, "" if camera else folder), time) if time else None,
-                ((folder, in_name[1]), name_time) if in_name and name_time else None,
-                ((folder, frame[1]), int(frame[2])) if frame else None,
+                ((folder, in_name.prefix), in_name.time) if in_name else None,
+                ((folder, frame.prefix), frame) if frame else None,
             )
         )
     return clues
@@ -134,44 +138,67 @@ def _time(text: str) -> datetime | None:
         return None
 
 
+def _is_of_camera(series: Hashable) -> bool:
+    return isinstance(series, tuple) and re.sub("[^a-z]", "", series[1]) in _OF_CAMERAS
+
+
 def _by_time(
-    clues: Sequence[tuple[Hashable, datetime] | None], names: Sequence[str], known: Sequence[bool], gap_seconds: float
+    clues: Sequence[tuple[Hashable, datetime] | None],
+    names: Sequence[str],
+    known: Sequence[bool],
+    gap_seconds: float,
+    may_be_long: Callable[[Hashable], bool] = lambda _: True,
 ) -> list[tuple[int, int]]:
     """Link times near each other, except of two photographs whose times are `known` otherwise."""
-    return [
-        (a, b)
-        for series in _series(clues, names)
-        for (before, a), (after, b) in pairwise(series)
-        if (after - before).total_seconds() <= gap_seconds and not (known[a] and known[b])
-    ]
+    links = []
+    for key, series in _series(clues, names):
+        near = _divided(series, lambda before, after: (after - before).total_seconds() <= gap_seconds)
+        for times in near:
+            if len(times) <= LONGEST_SERIES or may_be_long(key):
+                links += [(a, b) for (_, a), (_, b) in pairwise(times) if not (known[a] and known[b])]
+    return links
 
 
 def _by_frame(
-    clues: Sequence[tuple[Hashable, int] | None], names: Sequence[str], known: Sequence[bool]
+    clues: Sequence[tuple[Hashable, Frame] | None], names: Sequence[str], known: Sequence[bool]
 ) -> list[tuple[int, int]]:
     """Link consecutive frame numbers, except of two photographs whose times are `known`."""
     links = []
-    for series in _series(clues, names):
-        consecutive = [series[:1]]
-        for before, after in pairwise(series):
-            if after[0] - before[0] > 1 or (known[before[1]] and known[after[1]]):
-                consecutive.append([])
-            consecutive[-1].append(after)
-        for frames in consecutive:
-            is_long = frames[-1][0] - frames[0][0] >= LONGEST_SERIES
+    for _, series in _series(clues, names):
+        for frames in _divided(series, lambda before, after: after.number - before.number <= 1):
+            first, last = frames[0][0], frames[-1][0]
+            count = last.number - first.number + 1
+            if count < first.least or (count > LONGEST_SERIES and not first.may_be_long):
+                continue
             links += [
                 (a, b)
                 for (before, a), (after, b) in pairwise(frames)
-                if not (is_long and before // _CUT != after // _CUT)
+                if not (known[a] and known[b])
+                and not (count > LONGEST_SERIES and before.number // _CUT != after.number // _CUT)
             ]
     return links
 
 
-def _series(clues: Sequence[tuple[Hashable, Value] | None], names: Sequence[str]) -> Iterator[list[tuple[Value, int]]]:
-    """Yield each series as (value, index), ascending by value."""
+def _divided(
+    series: Sequence[tuple[Value, int]], are_near: Callable[[Value, Value], bool]
+) -> Iterator[list[tuple[Value, int]]]:
+    """Yield the parts of a series between which neighbours are not near each other."""
+    part = [series[0]]
+    for before, after in pairwise(series):
+        if not are_near(before[0], after[0]):
+            yield part
+            part = []
+        part.append(after)
+    yield part
+
+
+def _series(
+    clues: Sequence[tuple[Hashable, Value] | None], names: Sequence[str]
+) -> Iterator[tuple[Hashable, list[tuple[Value, int]]]]:
+    """Yield each series and its key, as (value, index), ascending by value."""
     series: dict[Hashable, list[tuple[Value, str, int]]] = defaultdict(list)
     for i, (clue, name) in enumerate(zip(clues, names, strict=True)):
         if clue is not None:
             series[clue[0]].append((clue[1], name, i))
-    for values in series.values():
-        yield [(value, i) for value, _, i in sorted(values)]
+    for key, values in series.items():
+        yield key, [(value, i) for value, _, i in sorted(values)]

@@ -20,6 +20,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
+from bldml.dataset.duplicates.cameras import is_camera_name, is_time_of_another_kind
 from bldml.dataset.samples import SPLITS
 from bldml.io.text import counted
 
@@ -64,7 +65,7 @@ _SYNTAX = re.compile(
     rf"|(?:\.{_IMAGE})?___(?:fuse|save|pixel|objects|lores|thumb|huge)$"  # SuperAnnotate
     rf"|^(?!(?:19|20)\d{{6}}-){_HEX}{{8}}-(?!{_HEX}{{4}}-)(?=.*[a-z])"  # Label Studio: 3f2a1b9c-x
     r"|(?<=.)[-_ ]\(?\d{3,5}x\d{3,5}\)?$|^\d{2,4}px-|(?<=\d)-scaled$|@[23]x$"  # sizes: WordPress, Wikimedia
-    r"|(?<=\d)__\d(?:\.\d+)?__\d+___\d+$|(?<=\d)(?:_\d+){4}$| \[(?:[a-z]=[\d.]+,?)+\]$"  # DOTA, SAHI, QuPath: tiles
+    r"|(?<=\d)__\d(?:\.\d+)?__\d+___\d+$|(?<=\d)_\d+_\d+_\d{3,}_\d{3,}$| \[(?:[a-z]=[\d.]+,?)+\]$"  # DOTA, SAHI, QuPath: tiles
     rf"|\.{_IMAGE}$"  # x.jpg.png
 )
 _DIRECTION = (
@@ -101,17 +102,6 @@ _PLAIN = re.compile(r"[^\W_]*|[^\W\d_]+[-_ ]?\d*")  # most names: no mark fits, 
 _PHONE_EDITED = re.compile(r"^img_e(?=\d{4}$)")
 _NUMBERED = re.compile(r"(.+?)(?:(?: - |[-_ ])(\d{1,4})| ?\((\d{1,3})\))")
 _TWO_NUMBERS = re.compile(r"(.+)_(\d{1,6})_(\d{1,7})")
-_SHOT = re.compile(
-    r"(?:img_?|_?dsc[nfx_]?|_mg_|imgp|_igp|pict|sam_|gopr|g[hxp]\d\d|dji_|dcp_|cimg|hpim|sdc|rcnx|mvi_|mov_|p[1-9a-c]\d\d"
-    r"|l1\d\d|1\d\d[-_])\d{4,5}|(?:video|clip|movie|film|vid)[-_]?\d+"
-)
-_TIME = re.compile(
-    r"(?:19|20)\d\d[-_. ]?[01]\d[-_. ]?[0-3]\d[-_. t]{0,3}(?:at )?[0-2]?\d[-_.:h ]?[0-5]\d[-_.:m ]?[0-5]\d"
-)
-# A phone numbers the photographs of a burst with three digits, copies and parts with fewer.
-_COUNT_AFTER_TIME = re.compile(
-    rf"(?:.*?{_TIME.pattern}\d{{0,3}}[-_ (]+\d{{1,2}}\)?|(?:vid|mov).*?{_TIME.pattern}[-_ ]+\d+)"
-)
 _YOLO_CROP = re.compile(r"((?:img_|_?dsc[_nf]|_mg_|dji_|gopr|imgp)\d{4})([2-9]|[1-9]\d)")  # IMG_0012, IMG_00122, …
 _UNIQUE = re.compile(rf"{_UUID}|(?<!{_HEX})(?=\d*[a-f])(?=[a-f]*\d){_HEX}{{16,}}|(?:19|20)\d{{6}}[-_]?\d{{6}}")
 
@@ -284,7 +274,7 @@ def _parse_all(names: Sequence[str]) -> tuple[list[_Parsed], list[_Family]]:
         crop = _YOLO_CROP.fullmatch(source)
         if crop and (folder, crop[1]) in present:
             one = _Parsed(crop[1], "number", f"{crop[2]}{part}")
-        elif is_camera_name(source):
+        elif is_camera_name(source) or is_time_of_another_kind(source):
             pass
         elif counted_name and is_camera_name(counted_name[1]):
             one = _Parsed(counted_name[1], "number", f"{source.removeprefix(counted_name[1])}{part}")
@@ -338,15 +328,6 @@ def _two_numbers(pairs: Collection[tuple[int, int]]) -> _Evidence:
     is_repeated = len(columns) > 1 and 2 * len(pairs) > 3 * len(rows)
     is_scattered = is_repeated and columns[-1] - columns[0] > _SCATTER * len(columns)
     return ("operation" if len(rows) > 1 else "syntax") if is_scattered else ""
-
-
-def is_camera_name(stem: str) -> bool:
-    """Return whether a lower-case stem is a name that cameras write: a frame number or a time to the second.
-
-    >>> [is_camera_name(stem) for stem in ("img_0012", "img_20240601_123000", "leaf_0012", "img_0012_2")]
-    [True, True, False, False]
-    """
-    return bool(_SHOT.fullmatch(stem) or (_TIME.search(stem) and not _COUNT_AFTER_TIME.fullmatch(stem)))
 
 
 def folder_without_split(name: str) -> str:
