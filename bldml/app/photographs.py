@@ -18,7 +18,8 @@ from bldml.app.messages import say_warning
 from bldml.dataset.duplicates.find import find_duplicates
 from bldml.dataset.duplicates.leaks import KnownPhotograph, Leak, find_leaks, leak_summary
 from bldml.dataset.duplicates.phash import (
-    NO_PHASH,
+    COEFFICIENT_BYTES,
+    PHASH_BYTES,
     NearDuplicate,
     PHashes,
     find_near_duplicates,
@@ -172,13 +173,19 @@ def _check_labels(photographs: Sequence[KnownPhotograph], near_duplicates: list[
     """Warn of photographs that are in two classes, whatever their splits."""
     names, classes = [p.name for p in photographs], [p.class_name for p in photographs]
     digests = [p.digest for p in photographs]
-    found = find_duplicates(names, classes, digests, near_duplicates=near_duplicates).two_classes
-    if found:
-        groups = [" and ".join(f"{show_path(names[i])} ({show_path(classes[i])})" for i in group) for group in found]
-        say_warning(
-            f"The same photograph is in two classes, {counted(len(found), 'time')}, so one label is wrong: "
-            f"{first_few(groups, SHOWN)}. `python -m bldml audit` shows them."
-        )
+    duplicates = find_duplicates(names, classes, digests, near_duplicates=near_duplicates)
+    for found, what, so in (
+        (duplicates.two_classes, "The same photograph is", "so one label is wrong"),
+        (duplicates.near_two_classes, "Near duplicates are", "so please look at them"),
+    ):
+        if found:
+            groups = [
+                " and ".join(f"{show_path(names[i])} ({show_path(classes[i])})" for i in group) for group in found
+            ]
+            say_warning(
+                f"{what} in two classes, {counted(len(found), 'time')}, {so}: {first_few(groups, SHOWN)}. "
+                "`python -m bldml audit` shows them."
+            )
 
 
 def check_external(data: PreparedData, run: RunFolder | None, on_leak: str) -> int | None:
@@ -263,7 +270,9 @@ def read_phashes(run: RunFolder) -> tuple[list[str], PHashes] | None:
             names, phashes = file["names"].tolist(), file[key]
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error):
         return None
-    return (names, phashes) if phashes.shape == (len(names), len(NO_PHASH)) else None
+    if phashes.shape == (len(names), COEFFICIENT_BYTES):  # version 1: without details, which are then not compared
+        phashes = np.pad(phashes, ((0, 0), (0, PHASH_BYTES - COEFFICIENT_BYTES)))
+    return (names, phashes) if phashes.shape == (len(names), PHASH_BYTES) else None
 
 
 def _report(text: str, on_leak: str, way_out: str) -> None:

@@ -258,7 +258,7 @@ def independence(evidence: Evidence) -> str:
         "The search for duplicates and bursts found no relative of these photographs among the training and validation "
         "photographs."
         if evidence.role == "test"
-        else "None of them is a near duplicate of a training or validation photograph."
+        else "The search found no near duplicate of a training or validation photograph among them."
     )
     return (
         searched

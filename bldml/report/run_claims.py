@@ -78,7 +78,9 @@ def leaks(run: RunEvidence) -> str:
         f"{n:,} of {plain(split)} with {MATCHES.get(kind, plain(kind))} in {plain(partner)}"
         for (kind, split, partner), n in run.leaks.items()
     )
-    return f"The splits share photographs, so the metrics here may be optimistic: {found} (listed in leaks.csv)."
+    certain = any(kind == "exact" for kind, _, _ in run.leaks)
+    begin = "The splits share photographs" if certain else "The splits have photographs that seem to be related"
+    return f"{begin}, so the metrics here may be optimistic: {found} (listed in leaks.csv)."
 
 
 def cameras(run: RunEvidence) -> str:

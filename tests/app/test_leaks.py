@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from bldml.app.photographs import read_phashes
+from bldml.dataset.duplicates.phash import COEFFICIENT_BYTES
 from bldml.dataset.synthetic.leaves import write_leaves
 from bldml.run.folder import RunFolder
 from tests.support import THREE_LAYERS, Bldml
@@ -175,6 +176,10 @@ def test_photographs_of_training_in_an_external_set(run: Path, leaves: Path, tmp
     old_names, old_hashes = read_phashes(RunFolder(own)) or pytest.fail("no perceptual hashes of 0.1")
     assert old_names == names
     np.testing.assert_array_equal(old_hashes, hashes)
+    # Hashes of version 1 have no details and are compared without them.
+    np.savez_compressed(own / "prints.npz", names=names, prints=hashes[:, :COEFFICIENT_BYTES])
+    outcome = bldml(*command, "--name=old", "--report=false")
+    assert "1 of 7 photographs has a near duplicate in the training or validation split" in outcome.err
     (own / "new").rename(phashes)
     phashes.write_bytes(phashes.read_bytes()[:-100])
     unknown = bldml(*command, "--name=third", "--report=false")

@@ -111,18 +111,19 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 
 def test_near_duplicates(data: Path, bldml: Bldml) -> None:
-    """In the split of their original they are warnings, in another split errors."""
+    """They are warnings, in another split too: only equal content or pixels are a fact."""
     planted = {}
     originals = sorted((data / "train/BLD").glob("*.jpg"))
     for original, (name, change) in zip(originals, CHANGES.items(), strict=False):
         for where in ("train", "test"):
             copy = data / where / "BLD" / f"{name}.jpg"
             with Image.open(original) as image:
-                change(image).save(copy, quality=60)
+                change(image).save(copy, quality=60 if where == "train" else 75)
             planted[f"{where}/BLD/{name}.jpg"] = f"train/BLD/{original.name}"
     outcome = bldml("audit", data)
-    assert outcome.code == 1
+    assert outcome.code == 0
     findings, rows, pairs = read()
+    assert findings["leak_near_train_test"]["severity"] == "warning"
     assert {rows[copy]["same_as"] for copy in planted} == {rows[original]["same_as"] for original in planted.values()}
     assert all(rows[copy]["same_as"] == rows[original]["same_as"] for copy, original in planted.items())
     assert sum(row["same_as"] != "" for row in rows.values()) == 15

@@ -83,7 +83,8 @@ def test_the_same_photograph_in_two_classes() -> None:
         [f"{i}.jpg" for i in range(5)], ["BLD", "BLD", "BLD", "No_BLD", ""], digests, near_duplicates=near
     )
     assert found.groups == ((0, 3), (1, 2))
-    assert found.two_classes == ((0, 3),)
+    assert found.two_classes == ()
+    assert found.near_two_classes == ((0, 3),)
     assert found.near_duplicates == (near[0],)
 
 

@@ -94,7 +94,7 @@ SENTENCES: dict[str, tuple[Evidence, Evidence]] = {
         COPIED, RELATED,
     ),
     "The search for duplicates and bursts found no relative": (TEST, RELATED),
-    "None of them is a near duplicate of a training or validation photograph.": (EXTERNAL, MIXED_ONE),
+    "The search found no near duplicate of a training or validation photograph among them.": (EXTERNAL, MIXED_ONE),
     "Whether they have relatives among the training and validation photographs was not searched for.": (
         UNSEARCHED, TEST,
     ),
@@ -206,8 +206,10 @@ SENTENCES_ON_RUNS: dict[str, tuple[RunEvidence, RunEvidence]] = {
         replace(GROUPED, shared=("a",)), GROUPED,
     ),
     "2 photographs have no group.": (replace(GROUPED, without_group=2), GROUPED),
-    "The splits share photographs, so the metrics here may be optimistic: 2 of test with a near duplicate in train": (
-        replace(RUN, leaks={("near", "test", "train"): 2}), replace(RUN, leaks={}),
+    "The splits have photographs that seem to be related, so the metrics here may be optimistic: 2 of test with a near "
+    "duplicate in train": (replace(RUN, leaks={("near", "test", "train"): 2}), replace(RUN, leaks={})),
+    "The splits share photographs, so the metrics here may be optimistic: 1 of test with an exact duplicate in train": (
+        replace(RUN, leaks={("exact", "test", "train"): 1}), replace(RUN, leaks={("near", "test", "train"): 1}),
     ),
     "The search for leaks found no photograph": (replace(RUN, leaks={}), RUN),
     "They were not searched for.": (RUN, replace(RUN, leaks={})),

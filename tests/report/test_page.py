@@ -313,7 +313,7 @@ def test_what_is_wrong_comes_first(tmp_path: Path, bare: None) -> None:
     first = page.words[: page.words.index("Sensitivity")]
     parts = (
         "test: Caution: ",
-        "The splits share photographs",
+        "The splits have photographs that seem to be related",
         "8 of 10 groups (tree, site, burst) have photographs in more than one split",
     )
     assert [first.index(part) for part in parts] == sorted(first.index(part) for part in parts)

@@ -14,6 +14,7 @@ from bldml.dataset.duplicates.find import Duplicates, component_roots, exact_gro
 from bldml.dataset.duplicates.leaks import KnownPhotograph, Leak, find_leaks, leak_counts
 from bldml.dataset.duplicates.names import Beginnings, Sources, find_sources
 from bldml.dataset.duplicates.phash import PHASH_BYTES, find_near_duplicates
+from bldml.dataset.duplicates.pixels import pairs_of_equal_pixels
 from bldml.dataset.files import shell_word
 from bldml.io.text import counted
 
@@ -30,6 +31,7 @@ class Repeats:
     bursts: tuple[str, ...]  # burst of each photograph
     evidence: BurstEvidence
     sources: Sources
+    equal_pixels: tuple[tuple[int, int], ...]  # near duplicates whose pixels are equal
     # Of each photograph; joined by burst, duplicates, source by name or group, a unit must stay in one split.
     units: tuple[int, ...]
 
@@ -42,7 +44,14 @@ def find_repeats(rows: Sequence[Row]) -> Repeats:
     hashes = np.stack([row.file.phash for row in rows]) if rows else np.zeros((0, PHASH_BYTES), np.uint8)
     near = find_near_duplicates(hashes)
     bursts = burst_groups(names, metadata)
-    duplicates = find_duplicates(names, classes, [row.file.digest for row in rows], near_duplicates=near)
+    digests = [row.file.digest for row in rows]
+    # First those for which it matters most whether it is the same photograph.
+    apart = sorted(
+        (pair for pair in near if digests[pair.a] != digests[pair.b]),
+        key=lambda pair: (classes[pair.a] == classes[pair.b], rows[pair.a].split == rows[pair.b].split),
+    )
+    equal_pixels = pairs_of_equal_pixels([row.sample.path for row in rows], apart)
+    duplicates = find_duplicates(names, classes, digests, near, equal_pixels)
     described = [
         KnownPhotograph(row.name, row.split, row.sample.class_name, row.file.digest, row.file.phash, row.file.metadata)
         for row in rows
@@ -57,6 +66,7 @@ def find_repeats(rows: Sequence[Row]) -> Repeats:
         tuple(bursts),
         burst_evidence(names, metadata, bursts),
         sources,
+        tuple(equal_pixels),
         tuple(component_roots(len(rows), pairs)),
     )
 
@@ -66,8 +76,14 @@ _REPEATS: dict[str, tuple[Severity, str, str, str]] = {
     "two_classes": (
         "error",
         "of duplicates with different classes",
-        "Duplicates or near duplicates are labelled as two classes, so at least one label is wrong.",
+        "Files with equal content or equal pixels are labelled as two classes, so at least one label is wrong.",
         "Check each pair and correct the label, or remove both photographs.",
+    ),
+    "near_two_classes": (
+        "warning",
+        "of near duplicates with different classes",
+        "Their details agree, but not every pixel. If they are the same photograph, at least one label is wrong.",
+        "Look at each pair. If both show the same leaf at the same time, correct the label or remove both.",
     ),
     "exact": (
         "warning",
@@ -78,9 +94,9 @@ _REPEATS: dict[str, tuple[Severity, str, str, str]] = {
     "near": (
         "warning",
         "of near duplicates",
-        "The same photograph resized, compressed again, rotated, mirrored or slightly cropped; or two photographs of "
-        "one scene. Counted more than once, they make intervals too narrow.",
-        ONE_OF_EACH,
+        "Their details agree: one may be the other, resized, compressed again, rotated, mirrored, slightly cropped or "
+        "padded, or both show one scene. Counted more than once, the same leaf makes intervals too narrow.",
+        "Look at each pair. " + ONE_OF_EACH,
     ),
     "same_name": (
         "warning",
@@ -108,7 +124,8 @@ _LEAKS = {
     "exact": ("identical files", "Identical files are in both splits."),
     "near": (
         "near duplicates",
-        "Near duplicates are in both splits: resized, compressed again, rotated, mirrored or slightly cropped.",
+        "Near duplicates are in both splits: their details agree. Look at them: one may be the other, resized, "
+        "compressed again, rotated, mirrored, slightly cropped or padded.",
     ),
     "source": (
         "named as made from one photograph",
@@ -124,15 +141,20 @@ _LEAKS = {
 def report_repeats(rows: Sequence[Row], repeats: Repeats, root: Path) -> list[AuditFinding]:
     """Return findings on repeated photographs; `root` is the data folder, for commands."""
     duplicates = repeats.duplicates
-    in_two_classes = {index for group in duplicates.two_classes for index in group}
+    labelled_twice = (*duplicates.two_classes, *duplicates.near_two_classes)
+    in_two_classes = {index for group in labelled_twice for index in group}
     exact = [group for group in duplicates.exact if not in_two_classes.issuperset(group)]
     near = [pair for pair in duplicates.near_duplicates if not in_two_classes.issuperset((pair.a, pair.b))]
     # What is a duplicate by its content needs no name.
     same = [set(group) for group in duplicates.groups]
     sources = [group for group in repeats.sources.groups if not any(found.issuperset(group) for found in same)]
-    similarities = [f"similarity {pair.similarity:.2f}" for pair in near]
+    equal = set(repeats.equal_pixels)
+    similarities = [
+        "equal pixels" if (pair.a, pair.b) in equal else f"similarity {pair.similarity:.2f}" for pair in near
+    ]
     return [
         *_report("two_classes", duplicates.two_classes, rows),
+        *_report("near_two_classes", duplicates.near_two_classes, rows),
         *_report_leaks(rows, repeats, root),
         *_report("exact", exact, rows),
         *_report("near", [(pair.a, pair.b) for pair in near], rows, similarities),
@@ -177,18 +199,25 @@ def _report(
 
 def _report_leaks(rows: Sequence[Row], repeats: Repeats, root: Path) -> list[AuditFinding]:
     sizes = Counter(row.split for row in rows)
+    equal = {frozenset((rows[a].name, rows[b].name)) for a, b in repeats.equal_pixels}
     found = []
     for (kind, early, late), count in leak_counts(repeats.leaks).items():
         what, text = _LEAKS[kind]
-        text += f" A classifier that has memorised {early} is correct in {late} without recognising the disease, "
-        text += "so metrics are too high."
-        proportion = f"{percentage(count, sizes[late])} of {late}"
-        title = f"Leak from {early} to {late} ({what}): {counted(count, 'photograph')}, {proportion}"
         of_kind = [leak for leak in repeats.leaks if (leak.kind, leak.split_a, leak.split_b) == (kind, early, late)]
+        certain = len([leak for leak in of_kind if frozenset((leak.a, leak.b)) in equal])
+        possible = kind == "near" and not certain
+        text += f" Of {certain:,} of them, all pixels are equal." if certain else ""
+        text += " If they show the same leaf, a" if possible else " A"
+        text += f" classifier that has memorised {early} is correct in {late} without recognising the disease, "
+        text += f"so metrics {'would be' if possible else 'are'} too high."
+        proportion = f"{percentage(count, sizes[late])} of {late}"
+        begin = "Possible leak" if possible else "Leak"
+        title = f"{begin} from {early} to {late} ({what}): {counted(count, 'photograph')}, {proportion}"
         examples = tuple((leak.a, leak.b) for leak in of_kind[:SHOWN])
         details = (f"{early} and {late}",) * len(examples)
         name, command = f"leak_{kind}_{early}_{late}", split_command(root)
-        found.append(AuditFinding("error", name, title, text, SPLIT_AGAIN, count, examples, details, command))
+        severity: Severity = "warning" if possible else "error"
+        found.append(AuditFinding(severity, name, title, text, SPLIT_AGAIN, count, examples, details, command))
     return found
 
 

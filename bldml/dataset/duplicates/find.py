@@ -1,4 +1,4 @@
-"""Find the same photograph more than once: equal files, near duplicates, the same name, copies by name."""
+"""Find what occurs more than once: equal files, near duplicates, the same name, copies by name."""
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
@@ -10,14 +10,18 @@ from bldml.dataset.duplicates.phash import NearDuplicate
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Photographs that occur more than once; all numbers are indexes."""
+    """Photographs that occur more than once, or seem to; all numbers are indexes.
+
+    Equal content is a fact. Near duplicates and names are reasons to look at the photographs.
+    """
 
     exact: tuple[tuple[int, ...], ...]  # groups of equal content
-    near_duplicates: tuple[NearDuplicate, ...]  # pairs of the same photograph whose contents are not equal
+    near_duplicates: tuple[NearDuplicate, ...]  # pairs whose contents are not equal
     same_name: tuple[tuple[int, ...], ...]  # groups whose names differ only in case or suffix, whatever their content
     copies: tuple[tuple[int, int], ...]  # original and copy by name, where they are exact or near duplicates
-    groups: tuple[tuple[int, ...], ...]  # groups of the same photograph: exact and near duplicates joined
-    two_classes: tuple[tuple[int, ...], ...]  # those of `groups` that contain more than one class
+    groups: tuple[tuple[int, ...], ...]  # exact and near duplicates joined
+    two_classes: tuple[tuple[int, ...], ...]  # equal content or pixels with more than one class: a label is wrong
+    near_two_classes: tuple[tuple[int, ...], ...]  # those of `groups` with more than one class, but not equal
 
 
 def find_duplicates(
@@ -25,18 +29,26 @@ def find_duplicates(
     class_names: Sequence[str],
     digests: Sequence[str],
     near_duplicates: Sequence[NearDuplicate],
+    equal_pixels: Sequence[tuple[int, int]] = (),
 ) -> Duplicates:
-    """Find photographs that occur more than once.
+    """Find photographs that occur more than once, or seem to.
 
     Args:
         names: Paths below the data folder.
         class_names: Class of each photograph; empty where unknown.
         digests: SHA-256 of each file; empty where unknown, which equals nothing.
         near_duplicates: Result of `find_near_duplicates`.
+        equal_pixels: Those near duplicates whose pixels are known to be equal.
     """
     exact = exact_groups(digests)
     root = component_roots(len(names), pairs_with_first(exact) + [(pair.a, pair.b) for pair in near_duplicates])
     groups = groups_of_equal(root)
+    equal = groups_of_equal(component_roots(len(names), [*pairs_with_first(exact), *equal_pixels]))
+
+    def in_two_classes(found: Iterable[tuple[int, ...]]) -> list[tuple[int, ...]]:
+        return [group for group in found if len({class_names[i] for i in group} - {""}) > 1]
+
+    two_classes = in_two_classes(equal)
     return Duplicates(
         exact=tuple(exact),
         near_duplicates=tuple(
@@ -45,7 +57,8 @@ def find_duplicates(
         same_name=tuple(same_name_groups(names)),
         copies=tuple((original, copy) for original, copy in copies_by_name(names) if root[original] == root[copy]),
         groups=tuple(groups),
-        two_classes=tuple(group for group in groups if len({class_names[i] for i in group} - {""}) > 1),
+        two_classes=tuple(two_classes),
+        near_two_classes=tuple(group for group in in_two_classes(groups) if group not in two_classes),
     )
 
 

@@ -3,7 +3,8 @@
 A perceptual hash stores a small grey image as cosine coefficients. A tree search over a few numbers that do not change
 under rotation and mirroring finds candidates. Then the whole hashes are aligned: rotating or mirroring the image
 permutes the coefficients or changes their signs, and cropping is a product with one small matrix per axis, so the image
-itself is not needed.
+itself is not needed. At last the details must agree region by region (see `details`). That two photographs agree is a
+reason to look at them, not a proof that they are the same photograph.
 """
 
 import hashlib
@@ -16,20 +17,36 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from bldml.dataset.duplicates.alignment import (
+    DEEPEST,
+    POINTS,
+    SIDE,
+    STEP,
+    Alignment,
+    Coefficients,
+    align,
+    better_alignment,
+    cosines,
+    crops,
+    oriented,
+)
+from bldml.dataset.duplicates.details import (
+    DETAIL_BYTES,
+    detail_crops,
+    details_agree,
+    measure_details,
+    unpack_details,
+    without_padding,
+)
 from bldml.io.system import processors
 
 PHash = npt.NDArray[np.uint8]  # perceptual hash of one photograph, (PHASH_BYTES,); zeros if it has none
 PHashes = npt.NDArray[np.uint8]  # perceptual hashes of n photographs, (n, PHASH_BYTES)
-Coefficients = npt.NDArray[np.float32]  # cosine coefficients of small images, (n, SIDE, SIDE): rows first
 
-SIDE = 22  # coefficients stored per axis: up to 21 half waves across the image
-COMPARED = 18
-"""Coefficients compared per axis. A crop stretches waves: the highest ones need coefficients that are not stored."""
-STEP = 1 / 160  # smallest step of a crop, as a fraction of the side
-DEEPEST = 10  # largest crop at one side, in steps: 6.25 %
-
-PHASH_BYTES = SIDE * SIDE
-PHASH_VERSION = 1
+COEFFICIENT_BYTES = SIDE * SIDE
+"""Bytes of the coefficients, which come first; version 1 of the perceptual hash has nothing else."""
+PHASH_BYTES = COEFFICIENT_BYTES + DETAIL_BYTES
+PHASH_VERSION = 2
 """Increases when the same photograph would get a different perceptual hash: part of the key of every cache of them."""
 NO_PHASH: PHash = np.zeros(PHASH_BYTES, np.uint8)
 NO_PHASH.flags.writeable = False
@@ -39,7 +56,7 @@ NEAR_SIMILARITY = 0.94
 Among 500 coffee leaves on paper, the two most similar reach 0.89, or 0.94 where one of them was cropped. Copies that
 were reduced, recompressed, rotated, mirrored or cropped by up to 5 % per side nearly always reach 0.95 or more."""
 
-_POINTS = 44  # side of the small image, in pixels
+_GREY_SIDE = 176  # pixels a side of the grey image that padding is looked for in
 _FLAT = 0.5  # standard deviation of its grey levels below which it counts as blank
 _LOW = 6  # coefficients per axis that the search key is made of
 _RADIUS = 0.17  # largest distance of search keys whose hashes are compared
@@ -49,15 +66,11 @@ _NEIGHBOURS = 5  # candidates per hash and crop
 _SLACK = 1.0
 _LEAF = 32  # keys in a leaf of the tree
 _CHUNK = 1024  # hashes or pairs processed at once
-_EMPHASIS = 1.6  # power of the frequency that coefficients are multiplied by
-_FINEST = 17  # half waves across the image from which noise and recompression outweigh details
-_GOOD = 0.985  # similarity above which no better crop is searched
-_SEARCH = ((2, 0.6), (2, 0.75), (1, 0.85), (1, 0.9))  # step, and the similarity below which a pair is dropped
 
 
 @dataclass(frozen=True)
 class NearDuplicate:
-    """Two photographs that show the same image."""
+    """Two photographs whose details agree: candidates for the same photograph, or two of one scene."""
 
     a: int  # index of a photograph
     b: int  # index of the other; within one collection, a < b
@@ -67,17 +80,21 @@ class NearDuplicate:
 def perceptual_hash(image: Image.Image) -> PHash:
     """Return the perceptual hash of an upright RGB image of any size.
 
-    An image decoded at a reduced scale has nearly the same hash. A blank image has none: all zeros.
+    An image decoded at a reduced scale has nearly the same hash, and so has one with constant padding around it. A
+    blank image has none: all zeros.
     """
-    small = image.resize((_POINTS, _POINTS), Image.Resampling.BILINEAR, reducing_gap=2.0).convert("L")
-    grey = np.asarray(small, np.float32)
+    size = (_GREY_SIDE, _GREY_SIDE)
+    whole = image.convert("L").resize(size, Image.Resampling.BILINEAR, reducing_gap=1.0)
+    photograph = without_padding(whole)
+    grey = np.asarray(photograph.resize((POINTS, POINTS), Image.Resampling.BILINEAR), np.float32)
     if grey.std() < _FLAT:
         return NO_PHASH.copy()
-    waves = cosines(SIDE, _POINTS)
+    waves = cosines(SIDE, POINTS)
     # Details are faint: without a higher weight and a square root, they would be lost in eight bits.
     details = (waves @ grey @ waves.T) * _frequencies()
     scaled = details / np.abs(details).max()
-    return np.uint8(np.rint(np.sign(scaled) * np.sqrt(np.abs(scaled)) * 127) + 128).ravel()
+    coefficients = np.uint8(np.rint(np.sign(scaled) * np.sqrt(np.abs(scaled)) * 127) + 128).ravel()
+    return np.concatenate([coefficients, measure_details(photograph)])
 
 
 @cache
@@ -87,7 +104,7 @@ def _frequencies() -> Coefficients:
 
 def _coefficients(phashes: PHashes) -> Coefficients:
     """Return the coefficients up to a factor, the mean 0, (n, SIDE, SIDE)."""
-    scaled = (phashes.reshape(-1, SIDE, SIDE).astype(np.float32) - 128) / 127
+    scaled = (phashes[:, :COEFFICIENT_BYTES].reshape(-1, SIDE, SIDE).astype(np.float32) - 128) / 127
     return np.asarray(np.sign(scaled) * scaled**2 / np.maximum(_frequencies(), 1))
 
 
@@ -99,9 +116,12 @@ def find_near_duplicates(phashes: PHashes, threshold: float = NEAR_SIMILARITY) -
     """
     rows, pairs = _distinct(phashes)
     group = np.arange(len(phashes))
+    refused = np.empty(0, np.intp)  # pairs, as numbers, that only a frame or an interface makes alike
     for cut, candidates in _neighbours(phashes, phashes, rows):
         candidates = candidates[group[candidates[:, 0]] != group[candidates[:, 1]]]
-        near, scores = _nearest(phashes, phashes, candidates, cut, threshold)
+        candidates = candidates[~np.isin(_numbered(candidates, len(phashes)), refused)]
+        near, scores, others = _nearest(phashes, phashes, candidates, cut, threshold)
+        refused = np.concatenate([refused, _numbered(others, len(phashes))])
         group = _join(group, near)
         for (a, b), value in zip(np.sort(near, 1).tolist(), scores, strict=True):
             pairs[a, b] = max(value, pairs.get((a, b), 0.0))
@@ -116,11 +136,16 @@ def find_near_duplicates_between(known: PHashes, new: PHashes) -> list[NearDupli
     pairs: dict[tuple[int, int], float] = {}
     for whole, part, swapped in ((known, new, False), (new, known, True)):
         for cut, candidates in _neighbours(whole, part):
-            near, scores = _nearest(whole, part, candidates, cut, NEAR_SIMILARITY)
+            near, scores, _ = _nearest(whole, part, candidates, cut, NEAR_SIMILARITY)
             for (i, j), value in zip(near.tolist(), scores, strict=True):
                 key = (j, i) if swapped else (i, j)
                 pairs[key] = max(value, pairs.get(key, 0.0))
     return [NearDuplicate(a, b, value) for (a, b), value in sorted(pairs.items())]
+
+
+def _numbered(pairs: npt.NDArray[np.intp], n: int) -> npt.NDArray[np.intp]:
+    """Return a number for each pair, whatever its order."""
+    return np.asarray(pairs.min(1, initial=n) * n + pairs.max(1, initial=0), np.intp)
 
 
 def _distinct(phashes: PHashes) -> tuple[npt.NDArray[np.intp], dict[tuple[int, int], float]]:
@@ -218,110 +243,43 @@ def _keys(coefficients: Coefficients, cut: npt.NDArray[np.intp]) -> npt.NDArray[
 
 def _nearest(
     whole: PHashes, part: PHashes, pairs: npt.NDArray[np.intp], cut: npt.NDArray[np.intp], threshold: float
-) -> tuple[npt.NDArray[np.intp], list[float]]:
-    """Return the pairs that are near duplicates, and their similarity, searched from one crop of their first image."""
-    scores = [np.empty(0, np.float32)]
+) -> tuple[npt.NDArray[np.intp], list[float], npt.NDArray[np.intp]]:
+    """Return the pairs that are near duplicates, and their similarity, searched from one crop of their first image.
+
+    The third result are the pairs that are similar without a crop, but whose details do not agree.
+    """
+    found, scores, refused = [pairs[:0]], [np.empty(0, np.float32)], [pairs[:0]]
     for start in range(0, len(pairs), _CHUNK):
         chunk = pairs[start : start + _CHUNK]
-        cuts = np.tile(cut, (len(chunk), 1))
-        scores.append(align(_coefficients(whole[chunk[:, 0]]), _coefficients(part[chunk[:, 1]]), cuts))
-    similarity = np.concatenate(scores)
-    is_near = similarity >= threshold
-    return pairs[is_near], similarity[is_near].clip(max=1).tolist()
+        aligned = _aligned(whole, part, chunk, cut)
+        near = np.flatnonzero(aligned.similarity >= threshold)
+        if not near.size:
+            continue
+        chunk = chunk[near]
+        aligned = Alignment(aligned.similarity[near], aligned.orientation[near], aligned.cut[near])
+        if cut.any():  # equal frames agree better without a crop, and then details must agree better too
+            aligned = better_alignment(aligned, _aligned(whole, part, chunk, np.zeros_like(cut)))
+        agree = _agree(whole[chunk[:, 0]], part[chunk[:, 1]], aligned)
+        refused.append(chunk[~agree & (aligned.cut.max(1) <= 1)])
+        found.append(chunk[agree])
+        scores.append(aligned.similarity[agree])
+    return np.concatenate(found), np.concatenate(scores).clip(max=1).tolist(), np.concatenate(refused)
 
 
-# Alignment: the orientation and the crop at which two hashes are most similar.
+def _aligned(whole: PHashes, part: PHashes, pairs: npt.NDArray[np.intp], cut: npt.NDArray[np.intp]) -> Alignment:
+    cuts = np.tile(cut, (len(pairs), 1))
+    return align(_coefficients(whole[pairs[:, 0]]), _coefficients(part[pairs[:, 1]]), cuts)
 
 
-@cache
-def cosines(count: int, points: int, start: float = 0.0, end: float = 1.0) -> Coefficients:
-    """Sample the first cosines at the midpoints of equal parts of [start, end], (count, points); orthonormal on [0, 1].
-
-    >>> bool(np.allclose(cosines(4, 9) @ cosines(4, 9).T, np.eye(4), atol=1e-6))
-    True
-    """
-    positions = start + (end - start) * (np.arange(points) + 0.5) / points
-    waves = np.cos(np.pi * np.outer(np.arange(count), positions)) * np.sqrt(2 / points)
-    waves[0] /= np.sqrt(2)
-    return np.asarray(waves, np.float32)
-
-
-@cache
-def crops() -> Coefficients:
-    """Return matrices [i, j] that map the coefficients of an axis to those after cropping i and j steps at its ends."""
-    steps = range(DEEPEST + 1)
-    whole = cosines(COMPARED, _POINTS)
-    return np.array([[whole @ cosines(SIDE, _POINTS, i * STEP, 1 - j * STEP).T for j in steps] for i in steps])
-
-
-def crop(coefficients: Coefficients, cut: npt.NDArray[np.intp]) -> Coefficients:
-    """Return the coefficients of cropped images, (n, COMPARED, COMPARED).
-
-    `cut` holds the steps to crop, (n, 4) or (4,): top, bottom, left, right.
-    """
-    rows, columns = crops()[cut[..., 0], cut[..., 1]], crops()[cut[..., 2], cut[..., 3]]
-    return np.asarray(rows @ coefficients @ columns.swapaxes(-1, -2))
-
-
-@cache
-def _emphasis() -> Coefficients:
-    # In photographs the amplitude falls with the frequency. Without emphasis on details, any two leaves on white would
-    # be similar because both are dark in the middle.
-    frequency = np.hypot.outer(np.arange(COMPARED), np.arange(COMPARED))
-    return np.asarray(frequency**_EMPHASIS * (frequency < _FINEST), np.float32)
-
-
-def standard(coefficients: Coefficients) -> Coefficients:
-    """Emphasise details and remove brightness and contrast (norm 1 or 0), (n, COMPARED, COMPARED)."""
-    shape = coefficients[..., :COMPARED, :COMPARED] * _emphasis()
-    norm = np.sqrt((shape**2).sum((-1, -2), keepdims=True))
-    return np.asarray(shape / np.where(norm > 0, norm, 1), np.float32)
-
-
-def _orientations(shapes: Coefficients) -> Coefficients:
-    """Return all eight orientations, rotated and mirrored, (8, n, side, side)."""
-    sign = np.resize(np.array([1, -1], np.float32), shapes.shape[-1])
-    mirrored = [shapes, shapes * sign, shapes * sign[:, None], shapes * sign * sign[:, None]]
-    return np.stack(mirrored + [shape.swapaxes(-1, -2) for shape in mirrored])
-
-
-def align(whole: Coefficients, part: Coefficients, cut: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
-    """Return the similarity of images to others that may be crops of them, pair by pair.
-
-    The similarity is the correlation in [-1, 1] at the best of eight orientations of `part` and the best crop of
-    `whole` found from `cut` on (see `crop`), (n,).
-    """
-    turned = _orientations(standard(part))
-    scores = np.einsum("onij,nij->on", turned, standard(crop(whole, cut)))
-    which = scores.argmax(0)
-    best = scores[which, np.arange(len(which))]
-    target = turned[which, np.arange(len(which))]
-    for step, least in _SEARCH:
-        unsure = np.flatnonzero((best < _GOOD) & (best > least))
-        if not unsure.size:
-            break
-        best[unsure], cut = _improve(whole[unsure], target[unsure], cut, unsure, best[unsure], step)
-    return np.asarray(best, np.float32)
-
-
-def _improve(
-    whole: Coefficients,
-    target: Coefficients,
-    cut: npt.NDArray[np.intp],
-    rows: npt.NDArray[np.intp],
-    best: npt.NDArray[np.float32],
-    step: int,
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.intp]]:
-    """Move the crop by a step, first along the rows, then along the columns, wherever that increases the similarity."""
-    cut = cut.copy()
-    for axis in (0, 2):
-        start = cut[rows]
-        for change in product((-step, 0, step), repeat=2):
-            if any(change):
-                tried = start.copy()
-                tried[:, axis : axis + 2] = np.clip(tried[:, axis : axis + 2] + change, 0, DEEPEST)
-                score = (standard(crop(whole, tried)) * target).sum((-1, -2))
-                better = score > best
-                best = np.where(better, score, best)
-                cut[rows[better]] = tried[better]
-    return best, cut
+def _agree(whole: PHashes, part: PHashes, aligned: Alignment) -> npt.NDArray[np.bool_]:
+    """Return whether the details of aligned pairs agree; where one has none (version 1), they are not asked."""
+    one, other = whole[:, COEFFICIENT_BYTES:], part[:, COEFFICIENT_BYTES:]
+    grids = unpack_details(other)
+    for orientation in range(8):
+        turned = aligned.orientation == orientation
+        grids[turned] = oriented(grids[turned], orientation)
+    unknown = ~(one.any(1) & other.any(1))
+    matrices, cut = detail_crops(DEEPEST, STEP), aligned.cut
+    rows, columns = matrices[cut[:, 0], cut[:, 1]], matrices[cut[:, 2], cut[:, 3]]
+    cropped = np.asarray(rows @ unpack_details(one) @ columns.swapaxes(-1, -2), np.float32)
+    return np.asarray(details_agree(cropped, grids, cut.max(1) <= 1) | unknown)

@@ -176,9 +176,11 @@ def _describe_found(
         ignored = ", ".join(f"{count} × {reason}" for reason, count in sorted(found.ignored.items()))
         lines.append(f"Ignored: {ignored}.")
     if duplicates.two_classes:
-        pairs = [" and ".join(show_path(names[i]) for i in group) for group in duplicates.two_classes]
-        times = counted(len(pairs), "time")
-        lines.append(f"Warning: the same photograph is in two classes, {times}: {_some(pairs)}. One label is wrong.")
+        pairs, times = _pairs(duplicates.two_classes, names)
+        lines.append(f"Warning: the same photograph is in two classes, {times}: {pairs}. One label is wrong.")
+    if duplicates.near_two_classes:
+        pairs, times = _pairs(duplicates.near_two_classes, names)
+        lines.append(f"Warning: near duplicates are in two classes, {times}: {pairs}. Look at them.")
     return lines
 
 
@@ -186,6 +188,11 @@ def _describe_beginnings(found: Beginnings) -> str:
     """Ask whether numbered names are those of parts; only the user knows."""
     option = f"--group {shell_word(f'{BY_NAME}{found.expression}')}"
     return f"{found.title()} They were not kept together. If they are, or show one plant: {option}."
+
+
+def _pairs(groups: Sequence[tuple[int, ...]], names: Sequence[str]) -> tuple[str, str]:
+    """Return some groups by name, and how many there are."""
+    return _some([" and ".join(show_path(names[i]) for i in group) for group in groups]), counted(len(groups), "time")
 
 
 def _describe_together(links: Sequence[Link], joins: Sequence[Join]) -> list[str]:

@@ -1,0 +1,156 @@
+"""Details of a photograph, region by region: a shared frame, ruler or interface does not make two photographs alike.
+
+A perceptual hash is dominated by what is strongest: the edge of a black border, a bar of a phone's interface. So the
+details of each region are also stored with the same weight, divided by the local contrast. Two photographs are near
+duplicates only if nearly all regions agree.
+"""
+
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Grid = npt.NDArray[np.float32]  # details of n photographs, (n, DETAIL_SIDE, DETAIL_SIDE), in local standard deviations
+
+DETAIL_SIDE = 32
+DETAIL_BYTES = DETAIL_SIDE * DETAIL_SIDE // 2  # four bits each
+
+_POINTS = 2 * DETAIL_SIDE  # side of the grey image that details are measured in, in pixels
+_WIDTH = 2.5  # standard deviation of the local mean and contrast, in those pixels
+_NOISE = 6.0  # grey levels added to the local contrast: plain ground has no details
+_LARGEST = 1.6  # local standard deviations that the largest step stands for
+_REGION, _SHIFT = 8, 4  # side of a region, and distance to the next, in cells of the grid
+_PLAIN = 0.05  # mean square of the details of a region below which it shows nothing
+_DISAGREEING = 0.1  # fraction of the details that may differ: a date stamp, a caption
+_LEAST_INSIDE = 0.3  # fraction of the inner regions that must show something: the corner of a lens is no evidence
+# What must agree at the best crop. Equal frames lie exactly on each other, where a copy agrees nearly perfectly. A
+# cropped copy lies between the cells.
+_AGREE_UNCROPPED, _AGREE_CROPPED = 0.88, 0.65
+
+# Padding: rows whose grey levels lie within so many of each other, if the photograph beside them differs by so many
+# along half its edge. So a bar of an interface is no padding, and neither is the white paper around a leaf.
+_EDGES = ((1.5, 6.0), (4.0, 12.0))
+_ALONG = 0.5
+_LEVEL = 4.0  # largest difference of a row's level from that of the outermost rows
+_MIXED = 2  # outermost rows that may be a mixture with the frame around
+_RINGING = 4  # rows beside the photograph that compression may have changed, at most
+_LEAST_SIDE = 0.2  # fraction of a side that must remain
+_NESTED = 3  # frames within each other
+
+
+def without_padding(grey: Image.Image) -> Image.Image:
+    """Return a grey image without bars and frames of constant grey levels around a rectangular photograph.
+
+    >>> padded = Image.new("L", (80, 80), 0)
+    >>> padded.paste(Image.effect_noise((80, 40), 90), (0, 20))
+    >>> without_padding(padded).size
+    (80, 40)
+    """
+    for _ in range(_NESTED):
+        levels = np.asarray(grey, np.float32)
+        top, bottom = _padding(levels), _padding(levels[::-1])
+        left, right = _padding(levels.T), _padding(levels.T[::-1])
+        box = (left, top, grey.width - right, grey.height - bottom)
+        if not any((left, top, right, bottom)):
+            break
+        if box[2] - box[0] < _LEAST_SIDE * grey.width or box[3] - box[1] < _LEAST_SIDE * grey.height:
+            break
+        grey = grey.crop(box)
+    return grey
+
+
+def _padding(levels: npt.NDArray[np.float32]) -> int:
+    """Return the number of first rows that are padding."""
+    level = float(np.median(levels[min(_MIXED, len(levels) - 1)]))
+    for evenness, edge in _EDGES:
+        rows = next((i for i in range(_MIXED, len(levels)) if not _is_even(levels[i], level, evenness)), len(levels))
+        if _MIXED < rows < len(levels):
+            ringing = np.abs(np.median(levels[rows : rows + _RINGING], axis=1) - level) <= _LEVEL
+            rows += len(ringing) if ringing.all() else int(ringing.argmin())
+            inside = levels[min(rows + 1, len(levels) - 1)]
+            if np.mean(np.abs(inside - level) > edge) >= _ALONG:
+                return rows + 1  # the next row may be a mixture of both
+    return 0
+
+
+def _is_even(row: npt.NDArray[np.float32], level: float, evenness: float) -> bool:
+    """Return whether 94 % of a row's grey levels lie within `evenness` of each other, and its mean near a level."""
+    few = len(row) * 3 // 100
+    ordered = np.sort(row)
+    return bool(ordered[len(row) - 1 - few] - ordered[few] <= evenness and abs(row.mean() - level) <= _LEVEL)
+
+
+def measure_details(grey: Image.Image) -> npt.NDArray[np.uint8]:
+    """Return the packed details of a grey image of any size, (DETAIL_BYTES,)."""
+    levels = np.asarray(grey.resize((_POINTS, _POINTS), Image.Resampling.BILINEAR), np.float32)
+    blur = _blur()
+    difference = levels - blur @ levels @ blur
+    contrast = np.sqrt(np.maximum(blur @ difference**2 @ blur, 0))
+    details = (difference / (contrast + _NOISE)).reshape(DETAIL_SIDE, 2, DETAIL_SIDE, 2).mean((1, 3))
+    steps = np.floor(np.sign(details) * np.sqrt(np.abs(details) / _LARGEST) * 7.5).clip(-8, 7).astype(np.int8) + 8
+    pairs = steps.astype(np.uint8).reshape(-1, 2)
+    return np.asarray(pairs[:, 0] << 4 | pairs[:, 1], np.uint8)
+
+
+def unpack_details(packed: npt.NDArray[np.uint8]) -> Grid:
+    """Return the details of n photographs; packed are (n, DETAIL_BYTES)."""
+    return _steps()[np.stack([packed >> 4, packed & 15], -1)].reshape(-1, DETAIL_SIDE, DETAIL_SIDE)
+
+
+def details_agree(first: Grid, second: Grid, uncropped: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Return whether the details agree in nearly all regions that show something, pair by pair, (n,).
+
+    Both have the same orientation and crop; `uncropped`, (n,), tells the pairs that were not cropped for that.
+    """
+    products, one, other = (_regions(values) for values in (first * second, first**2, second**2))
+    shown = np.maximum(one, other) / _REGION**2
+    weight = np.where(shown < _PLAIN, 0, np.minimum(shown, 10 * _PLAIN))
+    inside = (weight[:, 1:-1, 1:-1] > 0).mean((1, 2))
+    correlation = products / np.sqrt(np.maximum(one * other, 1e-9))
+    least = np.where(uncropped, _AGREE_UNCROPPED, _AGREE_CROPPED)[:, None, None]
+    differing = weight * (correlation < least)
+    agree = inside >= _LEAST_INSIDE
+    for part in (slice(None), slice(1, -1)):
+        agree &= differing[:, part, part].sum((1, 2)) <= _DISAGREEING * weight[:, part, part].sum((1, 2))
+    return np.asarray(agree)
+
+
+def _regions(values: Grid) -> Grid:
+    """Return the sums over overlapping square regions, (n, regions a side, regions a side)."""
+    inside = _cells_of_regions()
+    return np.asarray(inside @ values @ inside.T)
+
+
+@cache
+def _cells_of_regions() -> npt.NDArray[np.float32]:
+    start, cells = np.arange(0, DETAIL_SIDE - _REGION + 1, _SHIFT)[:, None], np.arange(DETAIL_SIDE)
+    return np.asarray((cells >= start) & (cells < start + _REGION), np.float32)
+
+
+@cache
+def _steps() -> npt.NDArray[np.float32]:
+    middle = (np.arange(16, dtype=np.float32) - 7.5) / 7.5
+    return np.asarray(np.sign(middle) * middle**2 * _LARGEST, np.float32)
+
+
+@cache
+def _blur() -> npt.NDArray[np.float32]:
+    """Return a Gaussian blur with reflection at the ends as a symmetric matrix."""
+    position = np.arange(_POINTS)
+    waves = np.cos(np.pi * np.outer(position, position + 0.5) / _POINTS) * np.sqrt(2 / _POINTS)
+    waves[0] /= np.sqrt(2)
+    kept = np.exp(-((np.pi * position / _POINTS * _WIDTH) ** 2) / 2)
+    return np.asarray(waves.T * kept @ waves, np.float32)
+
+
+@cache
+def detail_crops(deepest: int, step: float) -> npt.NDArray[np.float32]:
+    """Return matrices [i, j] that crop i and j steps, up to `deepest`, at the ends of an axis of a grid.
+
+    A step is a fraction of the side; values are interpolated linearly.
+    """
+    cuts, cells = np.arange(deepest + 1) * step, np.arange(DETAIL_SIDE)
+    start, length = cuts[:, None, None], 1 - cuts[:, None, None] - cuts[None, :, None]
+    position = (start + (cells + 0.5) / DETAIL_SIDE * length) * DETAIL_SIDE - 0.5
+    return np.asarray(np.maximum(0, 1 - np.abs(position.clip(0, DETAIL_SIDE - 1)[..., None] - cells)), np.float32)
