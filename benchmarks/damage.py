@@ -38,6 +38,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "TIFF, LZW": {"format": "TIFF", "compression": "tiff_lzw"},
     "WebP": {"format": "WEBP", "quality": 90},
     "BMP": {"format": "BMP"},
+    "AVIF": {"format": "AVIF", "quality": 80},
 }
 HEIC: dict[str, dict[str, Any]] = {
     "HEIC, one tile": {"format": "HEIF", "quality": 80},
@@ -84,7 +85,7 @@ def encode(image: Image.Image, *, format: str = "JPEG", mode: str = "RGB", **opt
 
 def first_offset(data: bytes, file_format: str) -> int:
     """Offset behind the header, from which on the data are damaged."""
-    mark = {"JPEG": b"\xff\xda", "PNG": b"IDAT", "HEIF": b"mdat"}.get(file_format)
+    mark = {"JPEG": b"\xff\xda", "PNG": b"IDAT", "HEIF": b"mdat", "AVIF": b"mdat"}.get(file_format)
     return data.index(mark) + 16 if mark else 200
 
 

@@ -17,7 +17,7 @@ from bldml.dataset.samples import Sample
 from bldml.io.system import sha256_of
 from bldml.run.photographs import PhotographRow, described
 
-VERSION = 3  # of the measurements; a new one makes stored records invalid
+VERSION = 4  # of the measurements; a new one makes stored records invalid
 TARGET = 256  # pixels; a JPEG is decoded at the smallest scale that keeps at least twice this size
 THUMBNAIL = 16  # pixels a side
 SHARPNESS_SIDE = 256  # pixels of the longer side; a larger photograph is shrunk to it

@@ -5,7 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bldml.audit.checks.balance import find_imbalance, tables
-from bldml.audit.checks.condition import find_changed, find_odd, find_unreadable, report_odd
+from bldml.audit.checks.condition import (
+    find_changed,
+    find_odd,
+    find_unreadable,
+    find_without_checksum,
+    report_odd,
+)
 from bldml.audit.checks.repeats import Repeats, find_repeats, report_repeats, weak_bursts
 from bldml.audit.checks.shortcuts import Shortcut, find_shortcuts, report_shortcuts
 from bldml.audit.examine import Row
@@ -63,6 +69,7 @@ def run_audit_checks(
         *find_imbalance(collection, readable),
         *report_shortcuts(shortcuts, positive_class),
         *report_odd(odd, readable),
+        *find_without_checksum(readable),
         *weak_bursts(repeats, root),
         *_information(collection, positive_class),
     ]

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
-from bldml.dataset.images import HEIF_SUFFIXES, PHOTO_SUFFIXES, heif_available
+from bldml.dataset.images import HEIF_SUFFIXES, PHOTO_SUFFIXES, heif_available, parse_header
 from bldml.errors import DatasetError
 from bldml.io.platform import quoted
 
@@ -24,6 +24,13 @@ SYSTEM_NAMES = frozenset(
     }
 )  # fmt: skip
 HIDDEN = "hidden or system file or folder"
+RENAME = "photograph by its content, but not by its name"
+_LIKE_A_PHOTOGRAPH = re.compile(r"\.(jpe?g|jpe|png|tiff?|webp|hei[cf]|bmp|avif)(?![a-z0-9])", re.I)
+_RAW = (".dng", ".nef", ".nrw", ".cr2", ".cr3", ".arw", ".srf", ".sr2", ".raf", ".orf", ".rw2", ".pef", ".srw", ".raw")
+_NOT_READ = {
+    **dict.fromkeys(_RAW, "RAW"),
+    **{".jxl": "JPEG XL", ".jp2": "JPEG 2000", ".j2k": "JPEG 2000", ".gif": "GIF", ".psd": "Photoshop"},
+}  # photographs in formats that are not read
 
 
 @dataclass
@@ -120,7 +127,7 @@ class _Searcher:
                 readable = suffix in PHOTO_SUFFIXES or heif_available()
                 (found.photographs if readable else found.heif).append(path)
         else:
-            found.ignored[f"{suffix} file" if re.fullmatch(r"\.[a-z0-9]{1,8}", suffix) else "other file"] += 1
+            found.ignored[_describe(path, found.ignored)] += 1
 
     def _is_known(self, real: str, found: Found) -> bool:
         known = real in self.visited
@@ -128,6 +135,26 @@ class _Searcher:
         if known:
             found.ignored["link to a file or folder already found"] += 1
         return known
+
+
+def _describe(path: Path, known: Iterable[str]) -> str:
+    """Return why a file with another suffix is ignored, in words that count alike files together."""
+    suffix = path.suffix.lower()
+    if suffix in _NOT_READ:
+        return f"{_NOT_READ[suffix]} file ({suffix}), which is not read: export it as JPEG"
+    is_plain = re.fullmatch(r"\.[a-z0-9]{1,8}", suffix)
+    if (not is_plain or _LIKE_A_PHOTOGRAPH.search(path.name)) and _is_photograph(path):
+        same = (reason for reason in known if reason.startswith(RENAME))
+        return next(same, f"{RENAME}, such as {show_path(path.name)}: rename it")
+    return f"{suffix} file" if is_plain else "other file"
+
+
+def _is_photograph(path: Path) -> bool:
+    try:
+        with path.open("rb") as file, parse_header(file):
+            return True
+    except Exception:  # not one, or damaged; PIL raises almost anything
+        return False
 
 
 def list_folder(folder: Path) -> list[os.DirEntry[str]]:

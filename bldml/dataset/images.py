@@ -21,12 +21,14 @@ from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from bldml.dataset.formats.boxes import check_boxes
+from bldml.dataset.formats.depth import check_colours, declared_bits, to_eight_bits
 from bldml.dataset.formats.jpeg import decode_strictly
+from bldml.dataset.formats.png import check_chunks
 from bldml.dataset.formats.refusal import Refused
+from bldml.dataset.formats.tiff import parse_tiff
 from bldml.io.platform import after_fork_in_child
 
 PHOTO_SUFFIXES = frozenset(
@@ -43,7 +45,7 @@ _AVIF_BRANDS = {b"avif", b"avis"}
 _PARSERS: dict[tuple[bytes, ...], Callable[[BinaryIO], ImageFile.ImageFile]] = {
     (b"\xff\xd8\xff",): JpegImageFile,  # an MPO begins with its first frame as an ordinary JPEG
     (b"\x89PNG\r\n\x1a\n",): PngImageFile,
-    (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"): TiffImageFile,
+    (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"): parse_tiff,
     (b"BM",): BmpImageFile,
 }  # by the first bytes of the file
 _NOT_READ = {
@@ -54,7 +56,7 @@ _NOT_READ = {
     (b"%PDF",): "PDF",
     (b"II*\0\x10\0\0\0CR", b"IIU\0", b"IIRO", b"IIRS", b"MMOR", b"FUJIFILMCCD-RAW", b"FOVb"): "RAW",
 }
-_END_OF_PNG = b"IEND\xaeB`\x82"
+_CHECKS = {"PNG": check_chunks, "HEIF": check_boxes, "AVIF": check_boxes}
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -211,17 +213,16 @@ def _decode(file: BinaryIO, target_size: int | None) -> Image.Image:
                 image.draft("RGB", (2 * target_size, 2 * target_size))  # "RGB" does not convert grey and CMYK
             file.seek(0)
             decoded = decode_strictly(image, file.read(), full_size)
-        elif file_format in ("HEIF", "AVIF"):
-            file.seek(0)
-            check_boxes(file.read())
-            image.load()
         else:
+            if check := _CHECKS.get(file_format):
+                file.seek(0)
+                check(file.read())
+                file.seek(data_start)
             image.load()
-        if file_format == "PNG":
-            # PIL accepts a file whose rows are all filled, but a file without its end marker is truncated.
-            file.seek(data_start)
-            if _END_OF_PNG not in file.read():
-                raise Refused("truncated: the end of the file is missing")
+        declared = declared_bits(image, file)
+        if decoded.mode.startswith("I"):
+            decoded = to_eight_bits(decoded, declared)
+        check_colours(decoded, declared)
         upright = _to_srgb(decoded, image.info.get("icc_profile"))
         # After load(), because a PNG may have its EXIF after the pixels, and load() already rotates a TIFF.
         transposition = _transposition(image)
@@ -313,7 +314,7 @@ def _plain_reason(error: Exception) -> str:
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """Return a new sRGB image, converted with the embedded profile, transparent parts on white."""
     if image.mode.startswith("I") or image.mode == "F":
-        image = _to_eight_bits(image)
+        image = to_eight_bits(image)
     alpha = None
     if image.has_transparency_data:
         image = image.convert("LA" if image.mode in ("1", "L", "LA", "La") else "RGBA")
@@ -327,21 +328,6 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     white = Image.new("RGB", rgb.size, "white")
     white.paste(rgb, mask=alpha)
     return white
-
-
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit grey (white is 65535) to "L", or to "LA" if one value means transparent."""
-    if image.mode == "F":
-        raise Refused("floating-point values, whose white level is unknown: export the image with 8 or 16 bits")
-    values = np.asarray(image)
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high > 65535:
-        raise Refused(f"values from {low} to {high}; the white level is only known for 0 to 65535 (16 bits)")
-    grey = Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
-    if isinstance(transparent := image.info.get("transparency"), int):
-        alpha = Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8))
-        return Image.merge("LA", (grey, alpha))
-    return grey
 
 
 @lru_cache(maxsize=16)

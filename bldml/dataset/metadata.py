@@ -5,6 +5,7 @@ Location and owner of the camera are never read, only whether the file contains 
 
 import io
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -28,10 +29,10 @@ class Metadata:
     width: int  # of the upright photograph, in pixels
     height: int
     camera: str = ""  # maker and model; empty where unknown
-    taken: str = ""  # local time of the camera as ISO 8601 to the second; empty where unknown
+    taken: str = ""  # local time of the camera as ISO 8601 to the second, from EXIF or else XMP; empty where unknown
     subsec: str = ""  # digits of the fraction of the second; empty where unknown
     format: str = ""  # such as JPEG, MPO (a JPEG with several images), PNG; empty where unknown
-    mode: str = ""  # PIL's mode of the stored pixels, such as RGB, L, CMYK, I;16
+    mode: str = ""  # PIL's mode of the stored pixels, such as RGB, L, CMYK, I;16; RGB;16 for colours of 16 bits
     frames: int = 1  # number of images in the file
     orientation: int = 0  # EXIF orientation as stored, even if illegal; 0 if there is none
     has_gps: bool = False  # whether the file contains the location
@@ -52,6 +53,7 @@ def read_metadata(path: Path) -> Metadata | None:
 
 def _metadata_of(image: ImageFile.ImageFile) -> Metadata:
     width, height = image.size
+    mode = _mode(image)  # first, because a PNG is loaded when its EXIF is read
     exif, has_gps = _exif(image)
     orientation = exif.get(ExifTags.Base.Orientation)
     if orientation in _SIDEWAYS:
@@ -62,10 +64,10 @@ def _metadata_of(image: ImageFile.ImageFile) -> Metadata:
         width,
         height,
         _camera(exif),
-        _taken(exif),
+        _taken(exif) or _taken_by_xmp(image),
         subsec=re.sub(r"[^0-9]", "", _text(exif.get(ExifTags.Base.SubsecTimeOriginal)))[:9],
         format="MPO" if is_mpo else image.format or "",
-        mode=image.mode,
+        mode=mode,
         frames=_frames(image),
         orientation=orientation if isinstance(orientation, int) else 0,
         has_gps=has_gps,
@@ -127,6 +129,30 @@ def _taken(exif: dict[int, Any]) -> str:
         except ValueError:
             continue
     return ""
+
+
+# As an attribute or an element. Searched, not parsed, so that no entity is expanded; the names are those in use.
+_XMP_TIMES = [
+    re.compile(name + r"""\s*(?:=\s*["']|>)\s*(\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d)?)""")
+    for name in ("exif:DateTimeOriginal", "photoshop:DateCreated", "xmp:CreateDate")
+]
+
+
+def _taken_by_xmp(image: Any) -> str:
+    """Return the time of the exposure or creation by the clock of its place: a time zone is dropped, not converted."""
+    values = (image.info.get("xmp"), image.info.get("XML:com.adobe.xmp"), getattr(image, "tag_v2", {}).get(700))
+    for value in values:
+        text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value or "")
+        for pattern in _XMP_TIMES:
+            if found := pattern.search(text):
+                with suppress(ValueError):  # such as month 0
+                    return datetime.fromisoformat(found[1]).isoformat()
+    return ""
+
+
+def _mode(image: Any) -> str:
+    is_wide = image.mode.startswith("RGB") and any(";16" in str(tile[3]) for tile in image.tile)
+    return f"{image.mode};16" if is_wide else str(image.mode)
 
 
 def _text(value: Any) -> str:

@@ -64,6 +64,20 @@ def stamp(path: Path, camera: str, taken: datetime) -> None:
         image.save(path, exif=exif)
 
 
+def test_a_folder_cut_at_one_size_is_called_an_interrupted_copy(data: Path, bldml: Bldml) -> None:
+    for path in sorted(data.rglob("*.jpg"))[:4]:
+        path.write_bytes(path.read_bytes()[:1024])
+    outcome = bldml("split", data)
+    assert outcome.code == 0
+    assert "4 of these files have exactly the same size, 1,024 bytes. Probably a copy was interrupted" in outcome.out
+    for path in data.rglob("*.jpg"):
+        path.write_bytes(path.read_bytes()[:1024])
+    outcome = bldml("split", data, "--output=none.csv")
+    assert outcome.code == 1
+    assert "None of the 60 photographs" in outcome.err
+    assert "60 of these files have exactly the same size" in outcome.err
+
+
 def test_a_plain_split(data: Path, bldml: Bldml) -> None:
     outcome = bldml("split", data)
     assert (outcome.code, outcome.err) == (0, "")

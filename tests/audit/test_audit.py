@@ -165,6 +165,30 @@ def test_files_that_are_damaged_or_odd(data: Path, bldml: Bldml) -> None:
         assert [f"train/BLD/{name}"] in findings[odd]["examples"], name
 
 
+def test_a_folder_cut_at_one_size_and_odd_kinds_of_file(data: Path, bldml: Bldml) -> None:
+    folder = data / "train/BLD"
+    for number in range(5):
+        path = folder / f"copied_{number}.jpg"
+        draw_leaf(True, 300, np.random.default_rng(70 + number)).save(path, quality=98)
+        path.write_bytes(path.read_bytes()[:8192])
+    picture = draw_leaf(True, 200, np.random.default_rng(7))
+    picture.convert("CMYK").save(folder / "print.jpg")
+    picture.save(folder / "leaf.webp")
+    Image.fromarray(np.asarray(picture.convert("L"), dtype=np.uint16) * 16).save(folder / "dark.tif")
+    (folder / "photo.jpg.download").write_bytes((folder / "print.jpg").read_bytes())
+    assert bldml("audit", data).code == 1
+    findings, rows, _ = read()
+    assert (
+        "5 of these files have exactly the same size, 8,192 bytes. Probably a copy was interrupted"
+        in (findings["unreadable"]["text"])
+    )
+    assert rows["train/BLD/print.jpg"]["odd"] == "cmyk"
+    assert "depth" in rows["train/BLD/dark.tif"]["odd"].split()
+    assert findings["cmyk"]["count"] == findings["depth"]["count"] == 1
+    assert findings["no_checksum"]["text"].startswith("1 TIFF, 1 WEBP.")
+    assert "such as photo.jpg.download" in findings["ignored"]["text"]
+
+
 def test_shortcuts_in_files(tmp_path: Path, bldml: Bldml) -> None:
     """Another camera on other days, and a border of another colour."""
     root = tmp_path / "data"

@@ -74,7 +74,7 @@ def test_every_cut_is_found(tmp_path: Path, whole: Callable[[str], bytes], kind:
 def test_zeroed_clusters_are_found(tmp_path: Path, whole: Callable[[str], bytes], kind: str) -> None:
     data = whole(kind)
     for at in np.linspace(data.index(b"mdat") + 200, len(data) - 600, 12).astype(int):
-        for filler in (b"\0", b"\xff")[: 1 if kind == "AVIF" else 2]:
+        for filler in (b"\0", b"\xff"):
             assert "damaged" in reason(tmp_path / "leaf.heic", data[:at] + filler * 512 + data[at + 512 :])
 
 

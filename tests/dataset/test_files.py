@@ -1,5 +1,6 @@
 """The search through a messy folder, and names that hold any bytes."""
 
+import io
 import os
 import random
 import shutil
@@ -12,9 +13,11 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from bldml.dataset.files import (
     HIDDEN,
+    RENAME,
     Found,
     escape_path,
     escape_text,
@@ -95,12 +98,41 @@ def test_what_is_not_ignored(name: str) -> None:
 
 def test_every_kind_of_photograph_and_nothing_else(tmp_path: Path) -> None:
     photographs = [
-        "a.jpg", "b.JPG", "c.jpeg", "d.Jpe", "e.jfif", "f.mpo", "g.png", "h.tif", "i.TIFF", "j.webp", "k.bmp", "x.y.jpg"
+        "a.jpg", "b.JPG", "c.jpeg", "d.Jpe", "e.jfif", "f.mpo", "g.png", "h.tif", "i.TIFF", "j.webp", "k.bmp",
+        "l.avif", "x.y.jpg",
     ]  # fmt: skip
     put(tmp_path, *photographs, "m.gif", "n.GIF", "o.cr2", "p.txt", "jpg", "q.jpg ", "r.jpg~", "s.thisislong")
     (found,) = search(tmp_path)
     assert names(found, tmp_path) == photographs
-    assert found.ignored == {".gif file": 2, ".cr2 file": 1, ".txt file": 1, "other file": 4}
+    not_read = "file ({}), which is not read: export it as JPEG"
+    assert found.ignored == {
+        f"GIF {not_read.format('.gif')}": 2, f"RAW {not_read.format('.cr2')}": 1, ".txt file": 1, "other file": 4,
+    }  # fmt: skip
+
+
+def test_photographs_under_other_names_are_said(tmp_path: Path) -> None:
+    """By their content: a table beside a photograph has a name like it."""
+    picture = io.BytesIO()
+    Image.new("RGB", (9, 9)).save(picture, "JPEG")
+    photographs = ["1.jpeg_1642", "photo.jpg.download", "x.JPG_original", "IMG_1234", "a.jpg.crdownload", "b.JPG~"]
+    for name in photographs:
+        (tmp_path / name).write_bytes(picture.getvalue())
+    for name in ("photo.jpg.json", "photo.jpg.xmp", "README", "notes.jpg_text"):
+        (tmp_path / name).write_bytes(b"{}")
+    for name in ("a.NEF", "b.dng", "c.jxl"):
+        (tmp_path / name).write_bytes(picture.getvalue())
+    (found,) = search(tmp_path)
+    (renamed,) = [reason for reason in found.ignored if reason.startswith(RENAME)]
+    assert found.ignored.pop(renamed) == len(photographs)
+    assert renamed == f"{RENAME}, such as 1.jpeg_1642: rename it"
+    assert found.ignored == {
+        ".json file": 1,
+        ".xmp file": 1,
+        "other file": 2,
+        "RAW file (.nef), which is not read: export it as JPEG": 1,
+        "RAW file (.dng), which is not read: export it as JPEG": 1,
+        "JPEG XL file (.jxl), which is not read: export it as JPEG": 1,
+    }
 
 
 def test_order_is_that_of_bytes_whatever_the_order_of_writing(tmp_path: Path) -> None:

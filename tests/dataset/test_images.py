@@ -571,6 +571,17 @@ def test_a_file_with_a_lost_tail_is_refused(photograph: Path, monkeypatch: pytes
         refusal(photograph)
 
 
+def test_every_byte_of_a_png_counts(tmp_path: Path, plain: Image.Image) -> None:
+    plain.save(tmp_path / "leaf.png", exif=orientation_tag(1))
+    whole = (tmp_path / "leaf.png").read_bytes()
+    exif = range(
+        whole.index(b"eXIf") + 4, whole.index(b"eXIf") + 4 + int.from_bytes(whole[whole.index(b"eXIf") - 4 :][:4]) + 4
+    )
+    for at in set(range(8, len(whole))) - set(exif):
+        (tmp_path / "leaf.png").write_bytes(whole[:at] + bytes((whole[at] ^ 1,)) + whole[at + 1 :])
+        refusal(tmp_path / "leaf.png")
+
+
 def test_bytes_behind_the_picture_do_no_harm(tmp_path: Path, plain: Image.Image) -> None:
     for name in ("leaf.jpg", "leaf.png"):
         plain.save(tmp_path / name)

@@ -1,9 +1,13 @@
 """What a photograph's file says of itself."""
 
 from pathlib import Path
+from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
 
 from bldml.dataset.metadata import Metadata, read_metadata
 
@@ -114,3 +118,50 @@ def test_an_illegal_orientation_is_told_and_turns_nothing(tmp_path: Path) -> Non
     found = read_metadata(photograph(tmp_path / "a.jpg", {ExifTags.Base.Orientation: 9}))
     assert found is not None
     assert (found.width, found.height, found.orientation) == (40, 30, 9)
+
+
+def header(path: Path) -> Metadata:
+    found = read_metadata(path)
+    assert found is not None
+    return found
+
+
+XMP_TIMES = [
+    ('photoshop:DateCreated="2024-07-03T10:11:12.34+02:00"', "2024-07-03T10:11:12"),
+    ("exif:DateTimeOriginal = '2024-07-03T10:11:12Z'", "2024-07-03T10:11:12"),
+    ("xmp:CreateDate='2024-07-03T10:11'", "2024-07-03T10:11:00"),
+    ("><exif:DateTimeOriginal>\n 2024-07-03T10:11:12</exif:DateTimeOriginal><a ", "2024-07-03T10:11:12"),
+    ('xmp:CreateDate="2024-01-01T00:00:00" exif:DateTimeOriginal="2024-07-03T10:11:12"', "2024-07-03T10:11:12"),
+    ('xmp:ModifyDate="2024-07-03T10:11:12" photoshop:DateCreated="2024-07-03"', ""),  # edited; a day is no time
+    ('xmp:CreateDate="2024-00-03T10:11:12"', ""),
+    ('xmp:CreateDate="&time;"', ""),
+]
+
+
+@pytest.mark.parametrize("name", ["leaf.jpg", "leaf.png", "leaf.webp", "leaf.tif"])
+@pytest.mark.parametrize(("text", "taken"), XMP_TIMES)
+def test_time_from_xmp(tmp_path: Path, name: str, text: str, taken: str) -> None:
+    packet = f'<!DOCTYPE x [<!ENTITY time "2024-07-03T10:11:12">]><x:xmpmeta><rdf:Description {text}/></x:xmpmeta>'
+    image, options = Image.new("RGB", (60, 40)), dict[str, Any]()
+    if name.endswith("png"):
+        info = PngInfo()
+        info.add_itxt("XML:com.adobe.xmp", packet)
+        options = {"pnginfo": info}
+    elif name.endswith("tif"):
+        options = {"tiffinfo": {700: packet.encode()}}
+    else:
+        options = {"xmp": packet.encode()}
+    image.save(tmp_path / name, **options)
+    assert header(tmp_path / name).taken == taken
+
+
+def test_exif_comes_before_xmp(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.DateTime] = "2024:07:03 10:11:12"
+    Image.new("RGB", (60, 40)).save(tmp_path / "leaf.jpg", exif=exif, xmp=b'xmp:CreateDate="2020-01-01T00:00:00"')
+    assert header(tmp_path / "leaf.jpg").taken == "2024-07-03T10:11:12"
+
+
+def test_colours_of_16_bits_are_told(tmp_path: Path) -> None:
+    (tmp_path / "leaf.png").write_bytes(cv2.imencode(".png", np.full((8, 8, 3), 4000, np.uint16))[1].tobytes())
+    assert header(tmp_path / "leaf.png").mode == "RGB;16"

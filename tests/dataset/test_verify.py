@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from bldml.dataset.border import measure_border
+from bldml.dataset.formats.interruption import describe_interruption
 from bldml.dataset.images import load_rgb
 from bldml.dataset.metadata import read_metadata
 from bldml.dataset.samples import Sample
@@ -146,3 +147,25 @@ def test_photographs_are_not_changed(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in (tmp_path / "p").iterdir()} == {
         path.name: path.read_bytes() for path in (tmp_path / "copy").iterdir()
     }
+
+
+@pytest.mark.parametrize(
+    ("sizes", "sentence"),
+    [
+        ([262_144] * 40 + [7, 9], "40 of these files have exactly the same size, 262,144 bytes."),
+        ([0, 0, 0, 17], "3 of these files are empty."),
+        ([65_536, 131_072, 917_504, 33], "3 of these files end at a multiple of 65,536 bytes,"),
+        ([4096, 12_288, 86_016, 90_112], "4 of these files end at a multiple of 4,096 bytes,"),
+        ([262_144, 262_144], ""),  # two are no sign
+        ([262_144] * 3 + list(range(1, 8)), ""),  # most are different
+        ([1001, 2002, 3003], ""),
+        ([], ""),
+    ],
+)
+def test_an_interrupted_copy_is_said(tmp_path: Path, sizes: list[int], sentence: str) -> None:
+    paths = [tmp_path / f"{number}.jpg" for number in range(len(sizes))]
+    for path, size in zip(paths, sizes, strict=True):
+        path.write_bytes(bytes(size))
+    found = describe_interruption([*paths, tmp_path / "gone.jpg"])
+    assert found.startswith(sentence)
+    assert bool(found) == bool(sentence)

@@ -10,6 +10,7 @@ import numpy as np
 from bldml.audit.examine import Row
 from bldml.audit.findings import AuditFinding, Severity, about_photographs, percentage, split_command
 from bldml.dataset.files import escape_path
+from bldml.dataset.formats.interruption import describe_interruption
 from bldml.dataset.samples import Collection
 from bldml.io.text import counted
 from bldml.run.baselines import is_from_messenger
@@ -20,6 +21,8 @@ BLURRED = 4.0  # robust standard deviations below the median of log sharpness
 MIN_PHOTOGRAPHS = 20  # with fewer, the usual sharpness is not known
 LOOK = "Check whether a person can recognise the disease in them."
 DARK, BRIGHT = 20.0, 245.0  # mean grey level, 0 to 255
+BITS_12 = 255 / 16  # mean grey level; of 12 bits stored as 16, without saying so, it is lower
+NO_CHECKSUM = ("WEBP", "BMP", "TIFF")
 
 _SCREENSHOT = re.compile(
     r"screen[ _-]?shot|bildschirmfoto|capture d.?.cran|captura de pantalla|screen[ _-]?capture", re.I
@@ -49,6 +52,8 @@ def find_odd(rows: Sequence[Row]) -> dict[str, list[Row]]:
         "dark": sorted(dark, key=lambda row: row.file.brightness),
         "bright": sorted(bright, key=lambda row: -row.file.brightness),
         "blurred": find_blurred(rows),
+        "depth": [row for row in rows if ";16" in row.metadata.mode and row.file.brightness < BITS_12],
+        "cmyk": [row for row in rows if row.metadata.mode == "CMYK" and not row.metadata.icc],
     }
 
 
@@ -89,6 +94,19 @@ _ODD: dict[str, tuple[Severity, str, str, str]] = {
         "class. {}",
         "Use the original photographs.",
     ),
+    "depth": (
+        "warning",
+        "Perhaps 12 bits stored as 16",
+        "Their mean is below 1/16 of the highest value of 16 bits, as it is when the highest value used is that of 12 "
+        "bits. The files do not say so, and they are read as they are: nearly black. {}",
+        "Look at them. If they are too dark, export them with 8 bits, or with all 16.",
+    ),
+    "cmyk": (
+        "warning",
+        "CMYK without a colour profile",
+        "CMYK is for printing. Without a profile its colours are a rough guess. {}",
+        "Use the original photographs, or export them as sRGB.",
+    ),
     "blurred": ("info", "Far less sharp than the others", "{}", LOOK),
     "dark": ("info", "Nearly black", "{}", LOOK),
     "bright": ("info", "Nearly white", "{}", LOOK),
@@ -122,6 +140,8 @@ def find_unreadable(collection: Collection, rows: Iterable[Row]) -> list[AuditFi
     if bad:
         title = f"{counted(len(bad), 'photograph')} cannot be read"
         text = "They are damaged, incomplete or not images. A fit does not start with them."
+        if interruption := describe_interruption(row.sample.path for row in bad):
+            text = f"{text} {interruption}"
         advice = "Copy them again from the camera or memory card, remove them, or run fit with "
         advice += "`--data.unreadable exclude`, which lists them in the run folder."
         names, reasons = [row.name for row in bad], [row.file.reason for row in bad]
@@ -133,6 +153,21 @@ def find_unreadable(collection: Collection, rows: Iterable[Row]) -> list[AuditFi
         advice = "Install `bldml[heif]`, or export them as JPEG."
         found.append(about_photographs("warning", "heic", title, text, advice, names))
     return found
+
+
+def find_without_checksum(rows: Iterable[Row]) -> list[AuditFinding]:
+    """Return a finding on readable files in which overwritten data cannot be noticed."""
+    found = [row for row in rows if row.metadata.format in NO_CHECKSUM]
+    if not found:
+        return []
+    counts = Counter(row.metadata.format for row in found)
+    by_format = ", ".join(f"{count:,} {name}" for name, count in sorted(counts.items()))
+    title = f"Overwritten data would not be noticed in {counted(len(found), 'photograph')}"
+    text = (
+        f"{by_format}. WebP, BMP and TIFF have no checksum. Missing data are found in them, but not data that another "
+    )
+    text += "file or zeros replaced, unless the TIFF is compressed."
+    return [about_photographs("info", "no_checksum", title, text, "", [row.name for row in found])]
 
 
 def find_changed(collection: Collection, rows: Iterable[Row]) -> list[AuditFinding]:

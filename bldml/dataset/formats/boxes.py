@@ -63,8 +63,8 @@ def _check_items(data: bytes, start: int, end: int) -> None:
             raise Refused(_TRUNCATED)
         if kinds.get(item) == b"hvc1" and length_size:
             _check_hevc(data, first, last, length_size)
-        elif kinds.get(item) == b"av01" and data.find(bytes(_LONG_RUN), first, last) >= 0:
-            raise Refused(_ZEROS)
+        elif kinds.get(item) == b"av01":
+            _check_runs(data, first, last)
 
 
 def _kinds(data: bytes, start: int, end: int) -> Iterator[tuple[int, bytes]]:
@@ -112,5 +112,11 @@ def _check_hevc(data: bytes, start: int, end: int, length_size: int) -> None:
             raise Refused(_ZEROS if not data[unit:end].strip(b"\0") else _SHIFTED)
         if _FORBIDDEN.search(data, unit, start):
             raise Refused(_ZEROS if data.find(bytes(8), unit, start) >= 0 else _SHIFTED)
-        if data.find(b"\xff" * _LONG_RUN, unit, start) >= 0:  # erased memory
-            raise Refused(_SHIFTED)
+        _check_runs(data, unit, start)
+
+
+def _check_runs(data: bytes, start: int, end: int) -> None:
+    """Refuse long runs of zeros, and of ones, which erased memory has."""
+    for byte, reason in ((b"\0", _ZEROS), (b"\xff", _SHIFTED)):
+        if data.find(byte * _LONG_RUN, start, end) >= 0:
+            raise Refused(reason)

@@ -14,6 +14,7 @@ from bldml.dataset.duplicates.names import Beginnings, find_sources
 from bldml.dataset.duplicates.phash import NO_PHASH, PHASH_BYTES, PHashes, find_near_duplicates
 from bldml.dataset.files import shell_word, show_path, subfolders
 from bldml.dataset.folders import read_folders
+from bldml.dataset.formats.interruption import describe_interruption
 from bldml.dataset.manifest import to_manifest
 from bldml.dataset.samples import SPLITS, Collection, Sample, no_photographs
 from bldml.dataset.splitting.groups import (
@@ -82,6 +83,7 @@ def split_photographs(
     digests = {result.sample.name: result.digest for result in results if result.digest}
     if not digests:
         message = f"None of the {counted(len(samples), 'photograph')} in {show_path(root)} can be read."
+        message = f"{message} {describe_interruption(sample.path for sample in samples)}".rstrip()
         raise DatasetError(message, "photographs-all-unreadable", path=root, found=len(samples))
     kept = keep_assignments(previous, samples, digests, output) if previous else None
     near_duplicates = find_near_duplicates(phashes)
@@ -101,6 +103,8 @@ def split_photographs(
     splits = assign_samples(root, samples, digests, request, kept, joins)
     write_atomically(output, to_manifest(splits))
     unreadable = [f"{show_path(r.sample.name)} ({r.reason})" for r in results if r.reason]
+    interruption = describe_interruption(r.sample.path for r in results if r.reason)
+    notes = [interruption, *notes] if interruption else notes
     lines = _describe_found(found, unreadable, duplicates, names) + notes + _describe_together(links, joins)
     lines += ([] if kept is None else _describe_kept(kept, len(samples))) + _describe_splits(splits, request)
     return "\n".join(lines + _describe_next(splits, output, request, bool(unreadable))) + "\n"

@@ -15,6 +15,7 @@ from bldml.dataset.cache.writer import ImageCache, describe_cache
 from bldml.dataset.contents import Contents
 from bldml.dataset.duplicates.bursts import burst_groups
 from bldml.dataset.files import show_path
+from bldml.dataset.formats.interruption import describe_interruption
 from bldml.dataset.samples import Collection, Sample, dataset_digest
 from bldml.dataset.verify import Verified, verify
 from bldml.errors import DatasetError
@@ -105,13 +106,14 @@ def read_photographs(
     Raises:
         DatasetError: Photographs cannot be decoded; the message lists all of them.
     """
-    collection, bad = found.collection, []
+    collection, bad, paths = found.collection, [], []
     total = sum(len(samples) for samples in collection.splits.values())
     contents, good = Contents(total), 0
     results = _results(found, image_size, geometries, check, write=write)
     for result in tqdm(results, total=total, desc="Checking photographs", unit="photo", leave=False, disable=None):
         if result.reason:
             bad.append((result.sample.name, result.reason))
+            paths.append(result.sample.path)
         else:
             contents.take_down(good, result.digest, result.metadata, result.phash)
             good += 1
@@ -119,6 +121,7 @@ def read_photographs(
         raise DatasetError(
             f"{len(bad)} of {total} photographs in {show_path(collection.root)} cannot be read:\n"
             + "\n".join(f"  {show_path(name)}: {reason}" for name, reason in bad)
+            + "".join(f"\n{sentence}" for sentence in (describe_interruption(paths),) if sentence)
             + "\nReplace or remove them, or exclude them with --data.unreadable exclude.",
             "photographs-unreadable",
             path=collection.root,
