@@ -65,7 +65,7 @@ _SYNTAX = re.compile(
     rf"|(?:\.{_IMAGE})?___(?:fuse|save|pixel|objects|lores|thumb|huge)$"  # SuperAnnotate
     rf"|^(?!(?:19|20)\d{{6}}-){_HEX}{{8}}-(?!{_HEX}{{4}}-)(?=.*[a-z])"  # Label Studio: 3f2a1b9c-x
     r"|(?<=.)[-_ ]\(?\d{3,5}x\d{3,5}\)?$|^\d{2,4}px-|(?<=\d)-scaled$|@[23]x$"  # sizes: WordPress, Wikimedia
-    r"|(?<=\d)__\d(?:\.\d+)?__\d+___\d+$|(?<=\d)_\d+_\d+_\d{3,}_\d{3,}$| \[(?:[a-z]=[\d.]+,?)+\]$"  # DOTA, SAHI, QuPath: tiles
+    r"|(?<=\d)__\d(?:\.\d+)?__\d+___\d+$|(?<=\d)_\d+_\d+_\d{3,}_\d{3,}$| \[(?:[a-z]=[\d.]+,?)+\]$"  # DOTA, SAHI, QuPath
     rf"|\.{_IMAGE}$"  # x.jpg.png
 )
 _DIRECTION = (
@@ -93,6 +93,7 @@ _GRID = re.compile(
     r"|x[-_=]?\d+[-_, ]*y[-_=]?\d+(?:[-_, ]*w[-_=]?\d+[-_, ]*h[-_=]?\d+)?|y[-_=]?\d+[-_, ]*x[-_=]?\d+)$"
 )
 _BRACKETED = re.compile(r"(?<=.) ?\(\d{1,3}\)$")  # x (1); Windows also numbers all files of a selection like this
+_SEPARATOR = re.compile(r"[-–—_. ~@(\[の의的]")  # a mark begins with one, or is at the beginning of the name
 _MARKS: tuple[tuple[re.Pattern[str], _Evidence], ...] = (
     (_SYNTAX, "syntax"),
     (_OPERATION, "operation"),
@@ -242,13 +243,20 @@ def _with_raw(family: _Family, names: Sequence[str]) -> _Family:
     return [(i, _Parsed(one.source, "syntax", one.part) if r else one) for (i, one), r in zip(family, raw, strict=True)]
 
 
+def _first_match(pattern: re.Pattern[str], stem: str) -> re.Match[str] | None:
+    """Return the first match of a pattern; a search would take three times as long, because it tries every position."""
+    found = pattern.match(stem)
+    starts = (separator.start() for separator in _SEPARATOR.finditer(stem))
+    return found or next((match for start in starts if (match := pattern.match(stem, start))), None)
+
+
 def _parse(stem: str) -> _Parsed:
     evidence: _Evidence = ""
     part, found = "", not _PLAIN.fullmatch(stem)
     while found:
         found = False
         for pattern, kind in _MARKS:
-            match = pattern.search(stem)
+            match = _first_match(pattern, stem)
             if match and match[0] and (bare := stem[: match.start()] + stem[match.end() :]):
                 stem, evidence, found = bare, max(evidence, kind, key=_RANK.index), True
                 part = f"{match[0]}{part}" if kind != "syntax" else part
