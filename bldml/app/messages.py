@@ -60,6 +60,8 @@ def report_data(data: PreparedData, fold: int | None = None) -> None:
     if collection.ignored:
         ignored = ", ".join(f"{count} × {reason}" for reason, count in sorted(collection.ignored.items()))
         rank_zero_info(f"Ignored, because they are not photographs of a class: {ignored}.")
+    for note in collection.notes:
+        rank_zero_info(note)
     if data.unlisted:
         are = "is" if len(data.unlisted) == 1 else "are"
         first = show_path(data.unlisted[0].relative_to(collection.root))

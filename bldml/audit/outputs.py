@@ -105,6 +105,7 @@ def summary_text(result: AuditResult, written: Iterable[str]) -> str:
     """Return the summary for the terminal, with the paths of the files written."""
     counts = result.counts()
     lines = [f"{counted(len(result.rows), 'photograph')}, {len(result.rows) - len(result.readable):,} unreadable."]
+    lines += result.collection.notes
     lines += [DEFAULT_SPLIT_NOTE] if result.default_split else []
     lines += [f"  {finding.severity:7}  {finding.title}" for finding in result.findings if finding.severity != "info"]
     lines += [reason] if (reason := result.why_no_shortcuts()) else []

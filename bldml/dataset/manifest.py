@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 
 from bldml.dataset.contents import Texts
@@ -18,9 +19,11 @@ from bldml.dataset.files import (
     search_folders,
     show_path,
     subfolders,
-    unescape_path,
 )
+from bldml.dataset.paths import PathFinder, exact_file, is_utf8
 from bldml.dataset.samples import SPLITS, Collection, Sample, Samples, class_name
+from bldml.dataset.tables import read_rows
+from bldml.dataset.values import CellValues, unknown_split
 from bldml.errors import DatasetError
 from bldml.io.text import counted, first_few, with_apostrophe, without_apostrophe
 
@@ -36,8 +39,9 @@ def read_manifest(
     """Read a manifest.
 
     Args:
-        manifest: CSV in UTF-8 with the columns path, label, split and optionally group, fold and sha256; other columns
-            are ignored.
+        manifest: CSV with the columns path, label, split and optionally group, fold and sha256; other columns are
+            ignored. What is written otherwise is read where only one reading is possible, and in the collection's
+            notes; see `tables`, `paths` and `values`.
         root: Folder that relative paths start from; the manifest's own folder if None.
         aliases: Class name for a label, where they differ.
         fold: Fold to use as val; see `with_fold`. None uses the column split unchanged.
@@ -49,46 +53,61 @@ def read_manifest(
     """
     root = manifest.parent if root is None else root
     splits: dict[str, Samples] = {}
-    problems: list[tuple[int, str, str]] = []  # row, kind, text
-    rows_of: dict[str, int] = {}
-    missing: list[str] = []
+    problems, rows_of = list[tuple[int, str, str]](), dict[str, int]()  # row, kind, text; rows by file
+    missing, notes = list[str](), list[str]()
     names, digests, folds = Texts(), Texts(), Texts()
-    for number, cells, is_too_wide in read_rows(manifest, COLUMNS, OPTIONAL):
+    finder, values = PathFinder(root, lambda: _column(manifest, "path")), CellValues(partial(_column, manifest))
+    for number, cells, is_too_wide in read_rows(manifest, COLUMNS, OPTIONAL, notes=notes):
         row = {column: cell.strip() for column, cell in cells.items()}
-        text, label, split = (row[column] for column in COLUMNS)
-        digest = row.get("sha256", "").lower()
-        path = _find(root, cells["path"])
+        text, digest = row["path"], row.get("sha256", "").lower()
+        path, split = finder.find(cells["path"]), values.split(row["split"], number)
+        # Where the file's name has bytes that are not UTF-8, so may the label.
+        as_bytes = path is not None and not is_utf8(str(path))
+        label, group = values.label(row["label"], as_bytes), values.group(row.get("group", ""), as_bytes)
         if is_too_wide:
             problems.append((number, *TOO_MANY_CELLS))
         elif path is None:
             missing.append(text)
-            problems.append((number, "file-missing", f"file {show_path(text) or '(empty path)'} does not exist"))
-        elif not label:
-            problems.append((number, "label-empty", "empty label"))
-        elif split not in SPLITS:
-            problems.append((number, "split-unknown", f"unknown split {split!r} (use {', '.join(SPLITS)})"))
-        elif digest and not re.fullmatch(r"[0-9a-f]{64}", digest):
-            problems.append((number, "sha256-wrong", "sha256 is not 64 hexadecimal digits"))
+            hint = finder.hint(text) if len(missing) <= MOST_ROWS_SHOWN else ""
+            problems.append((number, "file-missing", f"file {show_path(text) or '(empty path)'} does not exist{hint}"))
+        elif problem := _wrong_cell(row, label, split, digest):
+            problems.append((number, *problem))
         elif (real := os.path.realpath(path)) in rows_of:
             problems.append((number, "file-twice", f"same file as row {rows_of[real]} ({show_path(text)})"))
         else:
             rows_of[real] = number
             name = escape_path(path.relative_to(root) if path.is_relative_to(root) else path)
-            group = escape_text(without_apostrophe(row.get("group", "")))
-            label = without_apostrophe(label)
+            group, label = escape_text(without_apostrophe(group)), without_apostrophe(label)
             sample = Sample(path, name, class_name(label, aliases), group, class_name(label))
             splits.setdefault(split, Samples(root)).append(sample)
             names.append(name)
             digests.append(digest)
-            folds.append(row.get("fold", ""))
+            folds.append(re.sub(r"^(\d+)\.0$", r"\1", row.get("fold", "")))
     if len(missing) > 1 and len(missing) == len(problems) and not rows_of:
-        raise _no_file_found(missing, manifest, root)
+        raise _no_file_found(missing, manifest, root, finder.hint(missing[0]))
+    problems += values.problems()
     if problems:
-        raise _wrong_rows(problems, manifest, root)
+        raise _wrong_rows(sorted(problems), manifest, root)
     rows_of.clear()  # first, to avoid fragmenting the memory
     ordered = {split: splits[split] for split in SPLITS if split in splits}
-    collection = Collection(root, ordered, digests=_given(names, digests), folds=_given(names, folds))
+    notes += [f"The manifest {show_path(manifest)}: {note}" for note in (*finder.notes(), *values.notes())]
+    collection = Collection(root, ordered, {}, (), _given(names, digests), _given(names, folds), tuple(notes))
     return collection if fold is None else with_fold(collection, fold, manifest)
+
+
+def _column(manifest: Path, column: str) -> Iterator[str]:
+    return (cells[column] for _, cells, _ in read_rows(manifest, COLUMNS, OPTIONAL))
+
+
+def _wrong_cell(row: Mapping[str, str], label: str, split: str, digest: str) -> tuple[str, str] | None:
+    """Return kind and text of the first problem of a row whose file exists."""
+    if not label:
+        return "label-empty", "empty label"
+    if not split:
+        return "split-unknown", unknown_split(row["split"])
+    if digest and not re.fullmatch(r"[0-9a-f]{64}", digest):
+        return "sha256-wrong", "sha256 is not 64 hexadecimal digits"
+    return None
 
 
 def _wrong_rows(problems: Sequence[tuple[int, str, str]], manifest: Path, root: Path) -> DatasetError:
@@ -103,13 +122,14 @@ def _wrong_rows(problems: Sequence[tuple[int, str, str]], manifest: Path, root: 
     )
 
 
-def _no_file_found(missing: Sequence[str], manifest: Path, root: Path) -> DatasetError:
+def _no_file_found(missing: Sequence[str], manifest: Path, root: Path, hint: str) -> DatasetError:
     """One message instead of one for each row: the folder is wrong, not the rows."""
     likely = next((folder for folder in _likely_roots(manifest, root) if _holds(folder, missing)), None)
     start = f"The paths start from {show_path(root)}"
+    no_folder = "" if is_folder(root) else ", which is not a folder"
     message = (
         f"None of the {len(missing):,} files of the manifest {show_path(manifest)} exists. The first is "
-        f"{show_path(missing[0]) or '(empty path)'}. {start}{'' if is_folder(root) else ', which is not a folder'}. "
+        f"{show_path(missing[0]) or '(empty path)'}{'' if likely else hint}. {start}{no_folder}. "
         + (f"Did you mean {show_path(likely)}?" if likely else "Set the folder from which they start.")
     )
     return DatasetError(message, "manifest-root-wrong", path=manifest, root=root, found=len(missing), likely=likely)
@@ -129,7 +149,7 @@ def _likely_roots(manifest: Path, root: Path) -> Iterator[Path]:
 
 def _holds(folder: Path, names: Sequence[str]) -> bool:
     """Return whether a folder holds the first and other files of a manifest, spread over it."""
-    return all(_find(folder, name) for name in names[:: max(1, len(names) // 10)])
+    return all(exact_file(folder, name) for name in names[:: max(1, len(names) // 10)])
 
 
 def list_rows(rows: Sequence[str]) -> str:
@@ -218,56 +238,3 @@ def to_manifest(collection: Collection) -> str:
             cells = (column.get(s.name, "") for column in extra.values())
             writer.writerow((s.name, with_apostrophe(s.class_name), split, with_apostrophe(s.group), *cells))
     return text.getvalue()
-
-
-def read_rows(
-    table: Path, needed: Sequence[str], optional: Sequence[str] = (), noun: str = "manifest"
-) -> Iterator[tuple[int, dict[str, str], bool]]:
-    """Read a CSV in UTF-8 that was written by hand, by a spreadsheet or by bldml; messages call it `noun`.
-
-    Yields number and cells by column of each row that is not empty, and whether there are more cells than columns. A
-    DatasetError is raised if the file cannot be read, lacks a `needed` column, or has one or an `optional` one twice.
-    """
-    try:
-        text = table.read_bytes().decode("utf-8-sig", errors="surrogateescape")
-    except OSError as error:
-        message = f"The {noun} {show_path(table)} cannot be read: {error.strerror}."
-        raise DatasetError(message, "table-unreadable", path=table, reason=error.strerror) from error
-    # newline="", because a cell may contain a line end; strict, because an unclosed quote must not consume the rest.
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    number = 1
-    try:
-        columns = [column.strip() for column in next(reader, [])]
-        _check_columns(table, columns, needed, optional, noun)
-        for number, cells in enumerate(reader, start=2):  # for the message below
-            if any(cell.strip() for cell in cells):
-                padded = cells + [""] * (len(columns) - len(cells))
-                is_too_wide = any(cell.strip() for cell in cells[len(columns) :])
-                yield number, dict(zip(columns, padded, strict=False)), is_too_wide
-    except csv.Error as error:
-        message = f"The {noun} {show_path(table)} is not a valid CSV file: {error} after row {number}. Correct it."
-        raise DatasetError(message, "csv-damaged", path=table, row=number, reason=str(error)) from error
-
-
-def _check_columns(table: Path, columns: list[str], needed: Sequence[str], optional: Sequence[str], noun: str) -> None:
-    missing = [column for column in needed if column not in columns]
-    if missing:
-        also = " (group is optional)" if "group" in optional else ""
-        message = (
-            f"The {noun} {show_path(table)} has no column {', '.join(missing)}. Found in row 1: "
-            f"{show_path(', '.join(columns)) or 'nothing'}. Required columns: {', '.join(needed)}{also}. Save the file "
-            "as UTF-8 with commas between cells."
-        )
-        raise DatasetError(message, "column-missing", path=table, found=columns, expected=[*needed])
-    twice = [column for column in (*needed, *optional) if columns.count(column) > 1]
-    if twice:
-        message = f"The {noun} {show_path(table)} has the column {', '.join(twice)} twice. Remove one."
-        raise DatasetError(message, "column-twice", path=table, found=twice)
-
-
-def _find(root: Path, cell: str) -> Path | None:
-    """Return the file of a cell that `escape_path` wrote, or that was written by hand and only looks escaped."""
-    text = cell.strip()
-    paths = (root / name for name in (unescape_path(text), text, cell))
-    # Path.is_file raises for a name that is too long.
-    return next((path for path in paths if os.path.isfile(path)), None)  # noqa: PTH113

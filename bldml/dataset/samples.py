@@ -91,6 +91,7 @@ class Collection:
     heif: tuple[Path, ...] = ()  # HEIC photographs that were skipped because they need the extra `bldml[heif]`
     digests: Mapping[str, str] = field(default_factory=dict)  # SHA-256 by sample name, where the manifest has one
     folds: Mapping[str, str] = field(default_factory=dict)  # number of the fold as text, likewise
+    notes: tuple[str, ...] = field(default=(), compare=False)  # how a manifest was read that was written otherwise
 
     def samples(self) -> Iterator[Sample]:
         """Yield all samples, split after split."""

@@ -11,7 +11,8 @@ from typing import Any
 
 from bldml.dataset.files import escape_path, shell_word, show_path, unescape_path
 from bldml.dataset.folders import require_folder
-from bldml.dataset.manifest import list_rows, read_rows
+from bldml.dataset.manifest import list_rows
+from bldml.dataset.tables import read_rows
 from bldml.errors import DatasetError, RunError, UsageError
 from bldml.io.atomic import make_folder, write_atomically
 from bldml.io.system import sha256_of

@@ -251,6 +251,41 @@ def test_groups_from_a_table(data: Path, bldml: Bldml) -> None:
     assert not Path("other.csv").exists()
 
 
+def test_a_manifest_as_a_spreadsheet_writes_it(data: Path, bldml: Bldml) -> None:
+    """It is read and said; the run writes the true names, so that it is evaluated and resumed as others are."""
+    assert bldml("split", data).code == 0
+    found = [(path, row["label"], row["split"]) for path, row in rows(Path("splits.csv")).items()]
+    names = {"train": "Training", "val": "valid", "test": "Test"}
+    lines = [
+        f"{data.name}\\{path.replace('/', chr(92)).replace('.jpg', '.JPG')};{label};{names[s]}"
+        for path, label, s in found
+    ]
+    Path("sheet.csv").write_text("File;Class;Set\n" + "\n".join(lines) + "\n", encoding="utf-16")
+    options = [*SMALL, f"--data.root={data}", "--data.manifest=sheet.csv", "--trainer.max_epochs=1", "--run_name=sheet"]
+    outcome = bldml("fit", *options)
+    assert outcome.code == 0, outcome.err
+    said = (
+        "was read as UTF-16, with semicolons between cells, with the column File as path, Class as label, Set as split."
+    )
+    for text in (
+        said,
+        "Training was read as train in 36 rows, valid as val in 12",
+        "60 paths were read in other capitals than the file.",
+    ):
+        assert text in outcome.out + outcome.err
+    run = Path("lightning_logs/sheet")
+    assert {(path, row["label"], row["split"]) for path, row in rows(run / "splits.csv").items()} == set(found)
+    assert bldml("test", run, "--report=false").code == 0
+    outcome = bldml("audit", data, "--manifest=sheet.csv")
+    assert said in outcome.out
+    # A table of groups is read in the same way.
+    Path("trees.csv").write_text("FILE\tGroup\n" + "".join(f"x:\\{p.upper()}\t{p[-5]}.0\n" for p, _, _ in found))
+    outcome = bldml("split", data, "--group=trees.csv", "--output=trees_out.csv")
+    assert outcome.code == 0, outcome.err
+    assert "The table of groups trees.csv was read with tabs between cells" in outcome.out
+    assert "60 paths were read in other capitals, or without folders" in outcome.out
+
+
 def test_groups_from_folders(data: Path, bldml: Bldml) -> None:
     """Two sites with four trees each, below split folders that are not followed."""
     root = data.parent / "sites"

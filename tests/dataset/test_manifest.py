@@ -83,6 +83,129 @@ def test_ways_to_write_a_manifest(text: str, root: Path, tmp_path: Path) -> None
     assert [s.path for v in collection.splits.values() for s in v] == [root / "BLD/1.jpg", root / "No/1.jpg"]
 
 
+TWO = "path,label,split,group\nBLD/1.jpg,BLD,train,tree 1\nNo/1.jpg,No,val,\n"
+
+
+def changed(*changes: tuple[str, str]) -> str:
+    text = TWO
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    return text
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (TWO.replace(",", ";"), ["with semicolons between cells"]),
+        (TWO.replace(",", "\t"), ["with tabs between cells"]),
+        ("sep=;\n" + TWO.replace(",", ";"), ["with semicolons between cells"]),
+        ('"' + TWO.replace(",", '";"').replace("\n", '"\n"')[:-1], ["with semicolons between cells"]),
+        (TWO.encode("utf-16"), ["as UTF-16"]),
+        (b"\xfe\xff" + TWO.replace(",", "\t").encode("utf-16-be"), ["as UTF-16, with tabs between cells"]),
+        ("\r\n\r\n" + TWO, []),
+        (changed(("path", "Path"), ("label", "LABEL"), ("split", "Split ")), ["Path as path, LABEL as label, Split"]),
+        (changed(("path", "File Name"), ("label", "class"), ("split", "subset")), ["the column File Name as path"]),
+        (changed(("path", "image"), ("label", "target"), ("split", "set")), ["image as path, target as label"]),
+        ("No/1.jpg,No,val\nBLD/1.jpg,BLD,train\n", ["without a header, with the columns path, label, split"]),
+        ("val;No;No/1.jpg\ntrain;BLD;BLD/1.jpg\n", ["semicolons between cells, without a header"]),
+        (changed(("train", "Train"), ("val", "valid")), ["Train was read as train in 1 row, valid as val"]),
+        (changed(("train", "training"), ("val", "Validation")), ["training was read as train in 1 row, Validation"]),
+        (changed(("BLD/", "BLD\\"), ("No/", "No\\")), ["2 paths were read with / for \\"]),
+        (changed(("BLD/", "root/BLD/"), ("No/", "root/No/")), ["2 paths were read without “root/” at the beginning"]),
+        (changed(("BLD/", "/home/ana/leaves/BLD/"), ("No/", "/home/ana/leaves/No/")), ["“/home/ana/leaves/” at the"]),
+        (changed(("BLD/", "C:\\new\\BLD\\"), ("No/", "C:\\new\\No\\")), ["without “C:/new/” at", "with / for"]),
+        (changed((".jpg", ".JPG")), ["2 paths were read in other capitals than the file"]),
+        (changed(("BLD/1", "bld/1")), ["1 path was read in other capitals"]),
+        (changed((".jpg", "")), ["2 paths were read without the suffix of the file"]),
+        (changed(("/1.jpg", "/1.0")), ["2 paths were read without “.0”"]),
+        (changed(("/1.jpg", "/1.0.jpg")), ["2 paths were read without “.0”"]),
+        (changed(("tree 1", '"tree 1"'), (",val,", ",val,NaN")), ["NaN was read as no group in 1 row"]),
+    ],
+)  # fmt: skip
+def test_other_ways_to_write_a_manifest_are_read_and_said(text: str | bytes, said: list[str], root: Path) -> None:
+    collection = read_manifest(write(root, text), None)
+    without_group = [row[:3] for row in rows(collection)]
+    assert without_group == [row[:3] for row in PLAIN]
+    assert rows(collection) == PLAIN or "group" not in str(text)
+    assert len(collection.notes) == len(said)
+    assert all(any(part in note for note in collection.notes) for part in said), collection.notes
+    # What the run writes has the true names.
+    again = read_manifest(write(root, to_manifest(collection), "splits.csv"), None)
+    assert (again, again.notes) == (collection, ())
+
+
+def test_columns_that_a_program_changed(root: Path) -> None:
+    text = "path,label,split,group,fold\nBLD/1.jpg,1.0,train,7.0,0.0\nBLD/2.jpg,1.0,train,,1.0\n"
+    text += "No/1.jpg,0.0,val,12.0,0.0\n"
+    collection = read_manifest(write(root, text), None)
+    assert [row[1:] for row in rows(collection)] == [("1", "train", "7"), ("1", "train", ""), ("0", "val", "12")]
+    assert set(collection.folds.values()) == {"0", "1"}
+    assert "1.0 was read as 1 in 2 rows" in " ".join(collection.notes)
+    # Among other texts it may be meant so.
+    collection = read_manifest(write(root, text.replace("12.0", "12.5")), None)
+    assert [row[3] for row in rows(collection)] == ["7.0", "", "12.5"]
+    collection = read_manifest(write(root, text.replace("7.0", "06. Jan").replace("12.0", "2024-06-01")), None)
+    assert [row[3] for row in rows(collection)] == ["06. Jan", "", "2024-06-01"]
+    assert "06. Jan in the column group looks like a date that a spreadsheet made" in collection.notes[-1]
+    assert len([note for note in collection.notes if "date" in note]) == 1
+
+
+def test_a_table_of_a_western_windows(root: Path) -> None:
+    (root / "No/1.jpg").rename(root / "No/é.jpg")
+    text = "path,label,split,group\nBLD/1.jpg,kränk,train,tree ß\nNo/é.jpg,No,val,\n"
+    collection = read_manifest(write(root, text.encode("cp1252")), None)
+    assert rows(collection) == [("BLD/1.jpg", "kränk", "train", "tree ß"), ("No/é.jpg", "No", "val", "")]
+    assert [note.partition(": ")[2] for note in collection.notes] == [
+        "1 path was read as Windows-1252.",
+        "2 cells without UTF-8 were read as Windows-1252.",
+    ]
+
+
+def test_file_names_alone(root: Path) -> None:
+    for number in range(1, 6):
+        (root / f"No/{number}.jpg").rename(root / f"No/no{number}.jpg")
+    text = "filename,class,set\n1.jpg,BLD,train\nno1,No,val\n2,BLD,train\n"
+    collection = read_manifest(write(root, text), None)
+    assert [row[0] for row in rows(collection)] == ["BLD/1.jpg", "BLD/2.jpg", "No/no1.jpg"]
+    assert "3 paths were read without the folder of the file" in collection.notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("path", "split", "text"),
+    [
+        ("BLD/3.jpg", "vall", "unknown split 'vall'; did you mean val?"),
+        ("BLD/3.jpg", "left", "unknown split 'left' (use train, val, test)"),
+        ("BLD/3.png", "train", "file BLD/3.png does not exist; the file is called BLD/3.jpg"),
+        ("BLD/leaf.png", "train", "file BLD/leaf.png does not exist; the file is called BLD/leaf.jpg"),
+        ("BLD/7.jpg", "train", "file BLD/7.jpg does not exist; the file is called BLD/0007.jpg"),
+        ("other/BLD/3.jpg", "train", "file other/BLD/3.jpg does not exist; take away other/"),
+        ("3.jpg", "train", "file 3.jpg does not exist; BLD/3.jpg, No/3.jpg have this name"),
+        ("BLD/2024-06-01.jpg", "train", "the file is called BLD/6-1.jpg"),
+        ("BLD/06. Jan", "train", "the file is called BLD/6-1.jpg"),
+        ("BLD/laef.jpg", "train", "did you mean BLD/leaf.jpg?"),
+        ("BLD/x y z.jpg", "train", "file BLD/x y z.jpg does not exist"),
+        ("BLD/LEAF2.jpg", "train", "BLD/Leaf2.jpg, BLD/leaf2.jpg have this name"),
+    ],
+)  # fmt: skip
+def test_the_next_step(path: str, split: str, text: str, root: Path) -> None:
+    for name in ("leaf", "0007", "6-1", "Leaf2", "leaf2"):
+        (root / "BLD" / f"{name}.jpg").write_bytes(b"")
+    manifest = write(root, f"path,label,split\nBLD/1.jpg,BLD,train\n{path},BLD,{split}\n")
+    message = str(error(manifest))
+    assert f"row 3: {text}\n" in message or (text in message and not text.startswith("file"))
+
+
+def test_photographs_of_another_folder_are_not_taken_for_those_of_the_manifest(root: Path) -> None:
+    """`site/BLD/1.jpg` is not `BLD/1.jpg`, although all such files are there."""
+    text = changed(("BLD/", "site/BLD/"), ("No/", "site/No/"))
+    mistaken = error(write(root, text))
+    assert mistaken.code == "manifest-root-wrong"
+    assert "take away site/" in str(mistaken)
+    # Only some of the paths have a folder too many.
+    assert wrong_rows(write(root, changed(("BLD/", "root/BLD/")))) == [(2, "file-missing")]
+
+
 def test_paths_start_from_the_manifests_folder_or_the_root(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,10 +312,10 @@ ROWS = "manifest-rows-wrong"
         ("", "column-missing", []),
         ("\n\n", "column-missing", []),
         ("path,label\nBLD/1.jpg,BLD\n", "column-missing", ["path", "label"]),
-        ("Path,Label,Split\n", "column-missing", ["Path", "Label", "Split"]),
-        ("path;label;split\nBLD/1.jpg;BLD;train\n", "column-missing", ["path;label;split"]),
-        ("path\tlabel\tsplit\n", "column-missing", ["path\tlabel\tsplit"]),
-        ("path,label,split\n".encode("utf-16"), "column-missing", None),
+        ("Path;Label;Place\n", "column-missing", ["Path", "Label", "Place"]),
+        ("image,file,label,split\nBLD/1.jpg,1,BLD,train\n", "column-twice", ["path"]),
+        ("BLD/1.jpg,BLD,left\n", "column-missing", ["BLD/1.jpg", "BLD", "left"]),
+        ("BLD/1.jpg,BLD,train,1\n", "column-missing", ["BLD/1.jpg", "BLD", "train", "1"]),
         ("path,label,split,split\nBLD/1.jpg,BLD,train,val\n", "column-twice", ["split"]),
         ("path,label,split\nBLD/9.jpg,BLD,train\n", ROWS, [(2, "file-missing")]),
         ("path,label,split\nBLD,BLD,train\n", ROWS, [(2, "file-missing")]),
@@ -200,7 +323,8 @@ ROWS = "manifest-rows-wrong"
         ("path,label,split\nBLD/1.jpg,,train\n", ROWS, [(2, "label-empty")]),
         ("path,label,split\nBLD/1.jpg\n", ROWS, [(2, "label-empty")]),
         ("path,label,split\nBLD/1.jpg,BLD,\n", ROWS, [(2, "split-unknown")]),
-        ("path,label,split\nBLD/1.jpg,BLD,Train\n", ROWS, [(2, "split-unknown")]),
+        ("path,label,split\nBLD/1.jpg,BLD,left\n", ROWS, [(2, "split-unknown")]),
+        ("path,label,split\nBLD/1.jpg,BLD,val\nBLD/2.jpg,BLD,dev\n", ROWS, [(3, "split-ambiguous")]),
         ("path,label,split\nBLD/1.jpg,BLD,train\n\n,,\nBLD/9.jpg,BLD,val\n", ROWS, [(5, "file-missing")]),
         ('path,label,split,n\nBLD/1.jpg,BLD,train,"a\nb"\nBLD/9.jpg,BLD,val\n', ROWS, [(3, "file-missing")]),
         ('path,label,split\n"BLD/\n9.jpg",BLD,train\n', ROWS, [(2, "file-missing")]),
@@ -263,7 +387,7 @@ def test_a_wrong_folder_is_one_error(root: Path, folder: str, meant: str | None)
     shutil.move(root, home / "root")
     (root.parent / "tables").mkdir()
     table = root.parent / "tables" / "manifest.csv"
-    table.write_text("path,label,split\n" + "".join(f"BLD/{i}.jpg,BLD,train\n" for i in (1, 2, 3)))
+    table.write_text("path,label,split\n" + "".join(f"{p}.jpg,BLD,train\n" for p in ("BLD/1", "BLD/2", "No/3")))
     assert sum(len(samples) for samples in read_manifest(table, home / "root").splits.values()) == 3
     with pytest.raises(DatasetError) as caught:
         read_manifest(table, home / folder)

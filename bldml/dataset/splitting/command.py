@@ -155,7 +155,7 @@ def _own_groups(group: str, names: Sequence[str], root: Path, gap_seconds: float
             f"--group must be burst, folder, name:EXPRESSION, none or an existing CSV file, not {show_path(group)!r}."
         )
         raise UsageError(message, "group-unknown", found=group)
-    groups, unknown = table_groups(table, names)
+    groups, unknown = table_groups(table, names, notes)
     if unknown:
         count = counted(len(unknown), f"photograph in {show_path(group)} is", f"photographs in {show_path(group)} are")
         notes.insert(0, f"{count} not in {show_path(root)}: {_some(unknown)}.")

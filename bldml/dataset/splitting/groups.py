@@ -9,7 +9,10 @@ from typing import Literal, NamedTuple
 
 from bldml.dataset.duplicates.find import Duplicates, UnionFind, exact_groups, pairs_with_first
 from bldml.dataset.files import escape_text, show_path, unescape_path
-from bldml.dataset.manifest import TOO_MANY_CELLS, list_rows, read_rows
+from bldml.dataset.manifest import TOO_MANY_CELLS, list_rows
+from bldml.dataset.paths import from_windows
+from bldml.dataset.tables import read_rows
+from bldml.dataset.values import CellValues
 from bldml.errors import DatasetError, UsageError
 from bldml.io.text import counted, first_few, without_apostrophe
 
@@ -107,11 +110,11 @@ def name_groups(names: Sequence[str], expression: str) -> list[str]:
     return groups
 
 
-def table_groups(table: Path, names: Sequence[str]) -> tuple[list[str], list[str]]:
+def table_groups(table: Path, names: Sequence[str], notes: list[str] | None = None) -> tuple[list[str], list[str]]:
     """Read groups from a CSV with the columns path and group.
 
     A path is relative to the data folder. It may also be only a file name, or a file name without suffix, which stands
-    for all photographs of one folder with this stem.
+    for all photographs of one folder with this stem. What was read otherwise than it is written is added to `notes`.
 
     Returns:
         The group of each of `names`, empty if its cell is empty; and the paths in the table that match no photograph.
@@ -124,8 +127,11 @@ def table_groups(table: Path, names: Sequence[str]) -> tuple[list[str], list[str
     ambiguous: set[int] = set()
     unknown: list[str] = []
     problems: list[tuple[int, str, str]] = []  # row, kind, text
-    for number, cells, is_too_wide in read_rows(table, ("path", "group"), noun="table of groups"):
-        text, group = cells["path"].strip(), escape_text(without_apostrophe(cells["group"].strip()))
+    columns, noun = ("path", "group"), "table of groups"
+    values = CellValues(lambda column: (cells[column] for _, cells, _ in read_rows(table, columns, noun=noun)))
+    for number, cells, is_too_wide in read_rows(table, columns, noun=noun, notes=notes):
+        text = cells["path"].strip()
+        group = escape_text(without_apostrophe(values.group(cells["group"].strip(), as_bytes=False)))
         found = lookup.find(text)
         if is_too_wide:
             problems.append((number, *TOO_MANY_CELLS))
@@ -144,6 +150,8 @@ def table_groups(table: Path, names: Sequence[str]) -> tuple[list[str], list[str
     missing = [name for i, name in enumerate(names) if i not in groups and i not in ambiguous]
     if problems or missing:
         raise _wrong_table(table, problems, missing, unknown, len(names))
+    if notes is not None:
+        notes += [f"The table of groups {show_path(table)}: {note}" for note in (*lookup.notes(), *values.notes())]
     return [groups[i] for i in range(len(names))], unknown
 
 
@@ -171,22 +179,39 @@ def _wrong_table(
 
 
 class _Lookup:
-    """Indexes of photographs by path, by file name and by stem, in Unicode form NFC."""
+    """Indexes of photographs by path, by file name and by stem, in Unicode form NFC; then in any capitals."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        self.tables: tuple[dict[str, list[int]], ...] = (defaultdict(list), defaultdict(list), defaultdict(list))
+        self.tables: tuple[dict[str, list[int]], ...] = tuple(defaultdict(list) for _ in range(6))
+        self.read = 0  # paths found only by their last folders, or without regard to capitals
         for i, name in enumerate(names):
             path = PurePosixPath(unicodedata.normalize("NFC", unescape_path(name)))
-            for table, key in zip(self.tables, (str(path), path.name, path.stem), strict=True):
+            keys = (str(path), path.name, path.stem)
+            for table, key in zip(self.tables, (*keys, *map(str.casefold, keys)), strict=True):
                 table[key].append(i)
+
+    def notes(self) -> list[str]:
+        """Return how paths were read that are no path as they are written."""
+        if not self.read:
+            return []
+        count = counted(self.read, "path was", "paths were")
+        return [f"{count} read in other capitals, or without folders at the beginning or a “.0” at the end."]
 
     def find(self, text: str) -> list[int]:
         """Return the photographs that a cell refers to; its path may have been written on Windows."""
         for spelling in (unescape_path(text), text, text.replace("\\", "/")):
             key = unicodedata.normalize("NFC", str(PurePosixPath(spelling))) if spelling else ""
-            for table in self.tables:
+            for table in self.tables[:3]:
                 if key in table:
                     return table[key]
+        self.read += 1
+        path = PurePosixPath(unicodedata.normalize("NFC", from_windows(text).replace("\\", "/")).casefold())
+        tails = ["/".join(path.parts[start:]) for start in range(max(1, len(path.parts) - 1))]
+        for tail in (*tails, re.sub(r"(?<=\d)\.0$", "", str(path))):
+            for table in self.tables[3:]:
+                if tail in table:
+                    return table[tail]
+        self.read -= 1
         return []
 
 

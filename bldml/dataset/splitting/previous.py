@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bldml.dataset.files import show_path
-from bldml.dataset.manifest import read_rows
 from bldml.dataset.samples import SPLITS, Sample, class_name
+from bldml.dataset.tables import read_rows
 from bldml.errors import DatasetError
 from bldml.io.text import counted, without_apostrophe
 
