@@ -169,6 +169,8 @@ def load_rgb(path: Path, target_size: int | None = None) -> Image.Image:
 def to_upright_srgb(image: Image.Image) -> Image.Image:
     """Return an image that another program opened as `load_rgb` would: upright, in sRGB, transparent parts on white.
 
+    Damage of which a JPEG's decoder only warns is found by `load_rgb` alone.
+
     Raises:
         UnreadableImage: It is damaged, or has an unknown white level.
     """
@@ -312,7 +314,7 @@ def _plain_reason(error: Exception) -> str:
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Return a new sRGB image, converted with the embedded profile, transparent parts on white."""
+    """Return an sRGB image, converted with the embedded profile, transparent parts on white; perhaps the same one."""
     if image.mode.startswith("I") or image.mode == "F":
         image = to_eight_bits(image)
     alpha = None
@@ -320,14 +322,19 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
         image = image.convert("LA" if image.mode in ("1", "L", "LA", "La") else "RGBA")
         alpha = image.getchannel("A")
     if image.mode != "CMYK":
-        image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+        image = _converted(image, "L" if image.mode in ("1", "L", "LA") else "RGB")
     transform = _transform_to_srgb(profile, image.mode) if profile else None
-    rgb = image.convert("RGB") if transform is None else _apply(image, transform)
+    rgb = _converted(image, "RGB") if transform is None else _apply(image, transform)
     if alpha is None:
         return rgb
     white = Image.new("RGB", rgb.size, "white")
     white.paste(rgb, mask=alpha)
     return white
+
+
+def _converted(image: Image.Image, mode: str) -> Image.Image:
+    """Return an image in a mode; not a copy if it is in it already and belongs to no file."""
+    return image if image.mode == mode and type(image) is Image.Image else image.convert(mode)
 
 
 @lru_cache(maxsize=16)

@@ -263,3 +263,10 @@ def test_strict_whatever_another_library_has_set(
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     for encoding, data in whole.items():
         assert reason(tmp_path / "leaf.jpg", data[: len(data) * 2 // 3]), encoding
+
+
+def test_very_many_scans_are_refused(tmp_path: Path, whole: dict[str, bytes]) -> None:
+    data = whole["progressive"]
+    first, end = data.index(b"\xff\xda"), start_of(data)
+    many = data[:end] + bytes(2) + (data[first:end] + bytes(2)) * 2_000 + b"\xff\xd9"
+    assert "scans" in reason(tmp_path / "leaf.jpg", many)

@@ -20,6 +20,7 @@ from bldml.dataset.formats.refusal import Refused
 
 SMALL = 32
 """Pixels of the shorter side; below, two of libjpeg's scales can give the same size."""
+MOST_SCANS = 500  # encoders write about 10; each costs as much time as a whole picture
 LONG_RUN = 64
 """Zero bytes in coded data; they would be at least two blocks in which every coefficient has the same value."""
 
@@ -137,7 +138,7 @@ def _check_scans(data: bytes) -> None:
 
     A file that is cut between two scans and ends with an end mark is only coarser, or lacks a colour.
     """
-    frame, tables = 0, dict[int, int]()  # by class and number: the symbol whose code is all zeros
+    frame, scans, tables = 0, 0, dict[int, int]()  # by class and number: the symbol whose code is all zeros
     missing: dict[int, dict[int, int]] = {}  # by component and coefficient: bits not received, 99 if none was
     for marker, content, end in _segments(data):
         if marker in _FRAMES and len(content) >= 6:
@@ -147,6 +148,9 @@ def _check_scans(data: bytes) -> None:
         elif marker == _DHT:
             tables |= _first_symbols(content)
         elif marker == _SOS and content and len(content) >= 4 + 2 * content[0]:
+            scans += 1
+            if scans > MOST_SCANS:
+                raise Refused(f"more than {MOST_SCANS} scans, which would take too long to decode")
             scan = content[1 : 1 + 2 * content[0]]
             first, last, bits = content[-3:] if frame in _PROGRESSIVE else (0, 0, 0)
             is_dc = frame in _PROGRESSIVE and first == 0
