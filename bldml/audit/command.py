@@ -30,6 +30,7 @@ def audit_photographs(
     positive_class: str | None = None,
     class_aliases: Mapping[str, str] | None = None,
     workers: int | None = None,
+    power: bool = True,
     quiet: bool = False,
 ) -> tuple[AuditResult, str]:
     """Audit a data folder and write `audit.html`, `audit.csv`, `pairs.csv` and `audit.json`.
@@ -66,7 +67,7 @@ def audit_photographs(
         complete = True
     finally:
         store.close(complete=complete)
-    result = run_audit_checks(manifest, collection, rows, positive)
+    result = run_audit_checks(manifest, collection, rows, positive, power=power)
     files = {
         "audit.json": audit_json(result, version),  # first: it identifies the other files as an audit's
         "audit.csv": photographs_csv(result),

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
 
+from bldml.audit.checks.power import power_json
 from bldml.audit.findings import DEFAULT_SPLIT_NOTE
 from bldml.audit.result import AuditResult
 from bldml.dataset.files import show_path
@@ -94,6 +95,7 @@ def audit_json(result: AuditResult, version: str) -> str:
             }
             for shortcut in result.shortcuts
         ],
+        "power": None if result.power is None else power_json(result.power),
         "bursts": {**asdict(evidence), "weak": evidence.weak, "independent": len(set(result.repeats.units))},
         "tables": {table.name: {"header": list(table.raw[0]), "rows": list(table.raw[1])} for table in result.tables},
     }
@@ -109,6 +111,7 @@ def summary_text(result: AuditResult, written: Iterable[str]) -> str:
     lines += [DEFAULT_SPLIT_NOTE] if result.default_split else []
     lines += [f"  {finding.severity:7}  {finding.title}" for finding in result.findings if finding.severity != "info"]
     lines += [reason] if (reason := result.why_no_shortcuts()) else []
+    lines += [result.power.sentence()] if result.power else []
     errors, warnings = counted(counts["error"], "error"), counted(counts["warning"], "warning")
     lines.append(f"{errors}, {warnings}, {counts['info']} for information.")
     return "".join(f"{line}\n" for line in (*lines, *(f"Wrote {path}" for path in written)))

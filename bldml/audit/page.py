@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from PIL import Image
 
+from bldml.audit.checks.power import power_table
 from bldml.audit.checks.shortcuts import shortcuts_table
 from bldml.audit.examine import Row
 from bldml.audit.findings import DEFAULT_SPLIT_NOTE, SEVERITIES, AuditFinding
@@ -51,6 +52,7 @@ def audit_page(result: AuditResult, version: str, workers: int) -> str:
         sections=[(severity, *HEADINGS[severity], found) for severity, found in by_severity.items() if found],
         shortcuts=shortcuts_table(result.shortcuts) if result.shortcuts else None,
         positive=result.positive_class,
+        power=power_table(result.power) if result.power else None,
         tables=result.tables,
         days=_days(result),
         bursts=result.repeats.evidence.sentence(),

@@ -12,6 +12,7 @@ from bldml.audit.checks.condition import (
     find_without_checksum,
     report_odd,
 )
+from bldml.audit.checks.power import Power, measure_power
 from bldml.audit.checks.repeats import Repeats, find_repeats, report_repeats, weak_bursts
 from bldml.audit.checks.shortcuts import Shortcut, find_shortcuts, report_shortcuts
 from bldml.audit.examine import Row
@@ -37,6 +38,7 @@ class AuditResult:
     positive_class: str  # predicted against all others; empty without two classes
     findings: Sequence[AuditFinding]  # the most severe first
     tables: Sequence[Table]
+    power: Power | None = None  # None if it was not measured
 
     def counts(self) -> dict[str, int]:
         """Return the number of findings of each severity."""
@@ -55,9 +57,9 @@ class AuditResult:
 
 
 def run_audit_checks(
-    manifest: Path | None, collection: Collection, rows: Sequence[Row], positive_class: str
+    manifest: Path | None, collection: Collection, rows: Sequence[Row], positive_class: str, *, power: bool
 ) -> AuditResult:
-    """Run all checks on the photographs of a collection, which `rows` contain examined."""
+    """Run all checks on the photographs of a collection, which `rows` contain examined; `power` plants copies too."""
     root = collection.root
     readable = [row for row in rows if not row.file.reason]
     repeats, odd = find_repeats(readable), find_odd(readable)
@@ -79,9 +81,11 @@ def run_audit_checks(
     # First what only new photographs repair: a new split costs a minute.
     findings.sort(key=lambda finding: (SEVERITIES.index(finding.severity), not finding.needs_new_photographs))
     counts = tables(readable, repeats.units) if readable else []
+    planted = measure_power(readable, repeats.units, None) if power else None
     return AuditResult(
-        manifest, default_split, collection, rows, readable, odd, repeats, shortcuts, positive_class, findings, counts
-    )
+        manifest, default_split, collection, rows, readable, odd, repeats, shortcuts, positive_class, findings, counts,
+        planted,
+    )  # fmt: skip
 
 
 def _information(collection: Collection, positive_class: str) -> list[AuditFinding]:
