@@ -59,14 +59,15 @@ _SYNTAX = re.compile(
     r"|(?<=.)~\d{1,2}$"  # Android: x~2
     r"|(?<=^pxl_\d{8}_\d{9})[._~].*$"  # Pixel: x.MP, x.PORTRAIT-01.COVER, x_exported_1024
     rf"|(?:[._]{_IMAGE})*\.rf\.[0-9a-z]{{6,64}}$"  # Roboflow: x_jpg.rf.<hash>
-    rf"|[._]{_VIDEO}[-_ ]?(?:frame)?[-_ ]?\d{{1,7}}$|(?<=.)[-_. ](?:fra?me?[-_ ]?\d+|f\d{{3,}})$"  # frames of a video
+    rf"|[._]{_VIDEO}[-_ ]?(?:frame)?[-_ ]?\d{{1,7}}$"  # frames of a video: x_mp4-12, and in the next line x_frame_12
+    r"|(?<=.)[-_. ](?:fra?me?[-_ ]?\d+(?:_t\d+(?:\.\d+)?)?|f\d{3,})$"
     rf"|^.*?_original_(?=.)|\.{_IMAGE}_{_UUID}$"  # Augmentor: class_original_x.jpg_<uuid>
     r"|(?<=.)_(?:\d{1,3}deg|flip(?:lr|tb)|new\d+deg\w*|newpixel\w*|final_masked)$"  # PlantVillage and its augmentation
     rf"|(?:\.{_IMAGE})?___(?:fuse|save|pixel|objects|lores|thumb|huge)$"  # SuperAnnotate
     rf"|^(?!(?:19|20)\d{{6}}-){_HEX}{{8}}-(?!{_HEX}{{4}}-)(?=.*[a-z])"  # Label Studio: 3f2a1b9c-x
     r"|(?<=.)[-_ ]\(?\d{3,5}x\d{3,5}\)?$|^\d{2,4}px-|(?<=\d)-scaled$|@[23]x$"  # sizes: WordPress, Wikimedia
     r"|(?<=\d)__\d(?:\.\d+)?__\d+___\d+$|(?<=\d)_\d+_\d+_\d{3,}_\d{3,}$| \[(?:[a-z]=[\d.]+,?)+\]$"  # DOTA, SAHI, QuPath
-    rf"|\.{_IMAGE}$"  # x.jpg.png
+    rf"|\.{_IMAGE}(?:\?[-\w=&]*)?$"  # x.jpg.png, x.jpg?1642.jpg
 )
 _DIRECTION = (
     r"(?:hor(?:iz(?:ontal(?:ly)?)?)?|vert(?:ical(?:ly)?)?|left|right|up|down|top|bottom|cent(?:er|re)|in|out|both|by"
