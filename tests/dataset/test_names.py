@@ -142,6 +142,7 @@ APART = {
         ("20240601_", "", ""), ("2024-06-01 ", ".", ""), ("WP_20140601_", "_", "_Pro"), ("DJI_20240601", "", "_0001_D"),
     )],
     "agriculture": [*numbered("BLD/crop_{}.jpg", 300), *numbered("BLD/healthy_crop_{}.jpg", 300)],
+    "few of a crop": [*numbered("BLD/healthy_crop_{}.jpg", 5), *numbered("BLD/leaf{}.jpg", 40)],
     "a word of each": [f"BLD/leaf{i}_{'dark' if i % 2 else 'light'}.jpg" for i in range(60)],
     "identifiers": [f"BLD/{a_uuid()}.jpg" for _ in range(99)] + [f"BLD/{dice(32)}.jpg" for _ in range(99)]
     + [f"BLD/{dice(8)}.jpg" for _ in range(99)]
