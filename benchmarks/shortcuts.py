@@ -275,9 +275,8 @@ def measure(
             return list(pool.map(write_one, tasks, chunksize=8))
 
         plain = examined(range(len(sources)), None)
-        generator = np.random.default_rng(1)
-        some = [int(index) for index in generator.permutation(len(sources))[:count]]
-        labels = [bool(label) for label in generator.permutation(count) % 2]
+        some = [int(index) for index in np.random.default_rng(1).permutation(len(sources))[:count]]
+        labels = [bool(label) for label in np.random.default_rng(2).permutation(count) % 2]
         found: dict[str, Any] = {"plants": {}}
         for plant in plants:
             planted = examined([index for index, label in zip(some, labels, strict=True) if label], plant)

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from bldml.audit.traces.encoder import NO_ENCODER, Encoder, read_encoder
+from bldml.audit.traces.surroundings import Surroundings, measure_surroundings
 from bldml.dataset.border import measure_border
 from bldml.dataset.duplicates.phash import NO_PHASH, PHash, perceptual_hash
 from bldml.dataset.images import UnreadableImage, load_rgb
@@ -39,6 +40,7 @@ class FileRecord:
     sharpness: float = 0.0  # variance of the Laplacian of the grey image at 256 pixels, from grey levels 0 to 255
     brightness: float = 0.0  # mean grey level, 0 to 255
     encoder: Encoder = NO_ENCODER
+    surroundings: Surroundings = field(default_factory=Surroundings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +90,7 @@ def examine_file(path: Path) -> FileRecord:
         sharpness=sharpness,
         brightness=brightness,
         encoder=read_encoder(path),
+        surroundings=measure_surroundings(np.asarray(picture)),
     )
 
 

@@ -17,6 +17,7 @@ import PIL
 
 from bldml.audit.examine import THUMBNAIL, VERSION, FileRecord
 from bldml.audit.traces.encoder import Encoder
+from bldml.audit.traces.surroundings import CELLS, OUTER, PROCESSING, Surroundings
 from bldml.dataset.border import BORDER_VERSION
 from bldml.dataset.duplicates.phash import PHASH_BYTES, PHASH_VERSION
 from bldml.dataset.files import show_path
@@ -145,6 +146,7 @@ def _line(key: Key, record: FileRecord) -> bytes:
         "pictures": pictures,
         "light": [record.sharpness, record.brightness],
         "encoder": record.encoder,
+        "surroundings": _packed(record.surroundings),
     }
     text = json.dumps(content, separators=(",", ":")).encode()
     return text + b"\t%08x\n" % zlib.crc32(text)
@@ -170,5 +172,20 @@ def _parse(line: bytes) -> tuple[Key, FileRecord] | None:
         sharpness=content["light"][0],
         brightness=content["light"][1],
         encoder=Encoder(*content["encoder"]),
+        surroundings=_unpacked(content["surroundings"]),
     )
     return (path_hash, size, modified), record
+
+
+def _packed(surroundings: Surroundings) -> list[Any]:
+    numbers = np.concatenate([surroundings.processing, surroundings.marks.ravel()])
+    content = np.packbits(surroundings.free).tobytes() + numbers.tobytes()
+    return [surroundings.has_leaf, base64.b64encode(content).decode()]
+
+
+def _unpacked(packed: list[Any]) -> Surroundings:
+    content = base64.b64decode(packed[1])
+    bits = CELLS * CELLS // 8
+    free = np.unpackbits(np.frombuffer(content[:bits], dtype=np.uint8)).astype(bool).reshape(CELLS, CELLS)
+    numbers = np.frombuffer(content[bits:], dtype=np.float16)
+    return Surroundings(packed[0], free, numbers[:PROCESSING], numbers[PROCESSING:].reshape(-1, OUTER.sum()))

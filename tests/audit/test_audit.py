@@ -211,7 +211,10 @@ def test_shortcuts_in_files(tmp_path: Path, bldml: Bldml) -> None:
             picture = ImageOps.expand(image.convert("RGB"), 12, (180, 60, 60) if path.parent.name == "BLD" else "grey")
         picture.save(path, quality=90)
     assert bldml("audit", root, "--output=second").code == 1
-    assert severe(read(Path("second"))[0]) == ["shortcut_border"]
+    found = severe(read(Path("second"))[0])
+    assert found[0] == "shortcut_border"
+    assert "shortcut_marks" in found  # of the same border
+    assert "shortcut_metadata" not in found
 
 
 def test_what_only_new_photographs_repair_comes_first(tmp_path: Path, bldml: Bldml) -> None:
@@ -340,6 +343,9 @@ def test_coffee_border(coffee: Path, bldml: Bldml) -> None:
     assert [name for name in severe(findings) if not name.startswith("leak_burst")] == [
         "shortcut_border",
         "shortcut_texture",
+        "shortcut_processing",
+        "shortcut_background",
+        "shortcut_marks",
     ]
     assert [pair for pair in pairs if pair["kind"] != "leak burst"] == []
     assert outcome.code == 0  # no splits were given: leaks of the default split are warnings

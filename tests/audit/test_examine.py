@@ -84,6 +84,11 @@ def test_a_second_audit_decodes_nothing(tmp_path: Path, leaves: Path, monkeypatc
             assert (one.file.sharpness, one.file.brightness) == (two.file.sharpness, two.file.brightness)
             assert one.file.thumbnail is not None
             assert two.file.thumbnail is not None
+            assert one.file.encoder == two.file.encoder
+            assert (one.file.surroundings.free == two.file.surroundings.free).all()
+            for name in ("has_leaf", "processing", "marks"):
+                values = (getattr(row.file.surroundings, name) for row in (one, two))
+                np.testing.assert_array_equal(*values)
             assert (one.file.phash == two.file.phash).all()
             assert (one.file.thumbnail == two.file.thumbnail).all()
 

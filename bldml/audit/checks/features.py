@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bldml.audit.checks.outside import background, marks, processing
 from bldml.audit.examine import Row
 from bldml.run.baselines import SOURCES as BASELINES
 from bldml.run.baselines import Features, Source, binned, metadata, one_hot
@@ -22,6 +23,7 @@ class AuditSource(NamedTuple):
     phrase: str
     features: Callable[[Sequence[Row]], Features]
     strength: float = 1.0  # C of the logistic regression; a smaller value regularises more
+    is_outside: bool = False  # measured outside the leaf, where one was found
 
 
 def names(rows: Sequence[Row]) -> Features:
@@ -73,6 +75,11 @@ SOURCES = (
     *(_of_photographs(source) for source in BASELINES if source.name != "metadata"),
     AuditSource("encoder", "Metadata: encoder", "the way the file was written", encoders),
     AuditSource("name", "File name prefix", "the file name prefix", names),
+    AuditSource("processing", "Outside the leaf: noise, sharpness", "noise and sharpness", processing, 1.0, True),
+    AuditSource("background", "Outside the leaf: cells", "the background", background, 0.001, True),
+    AuditSource(
+        "marks", "Outside the leaf: marks", "edges and colours in the outermost parts of the image", marks, 0.01, True
+    ),
     AuditSource("thumbnail", "16 × 16 thumbnail", "a 16 × 16 thumbnail", thumbnail_pixels, strength=0.001),
     AuditSource("bytes", "Bytes per pixel", "bytes per pixel", compression),
 )

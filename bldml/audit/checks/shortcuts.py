@@ -1,15 +1,16 @@
 """Shortcuts: how well the class is predicted from features that should not reveal it."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from bldml.audit.checks.features import SOURCES, AuditSource
+from bldml.audit.checks.outside import strongest_place
 from bldml.audit.examine import Row
-from bldml.audit.findings import SEVERITIES, AuditFinding
-from bldml.io.text import number, plain
+from bldml.audit.findings import SEVERITIES, SHOWN, AuditFinding
+from bldml.io.text import counted, number, plain
 from bldml.metrics.auroc import estimate_auroc
 from bldml.metrics.estimates import Estimate, undefined
 from bldml.report.tables import Entry, Table, estimate_cells, interval_text, precise_number
@@ -19,8 +20,11 @@ from bldml.run.baselines import (
     EXPECTED,
     MAX_PHOTOGRAPHS,
     MIN_PER_CLASS,
+    OUTSIDE,
+    OUTSIDE_ABOVE,
     SEED,
     WARNING_ABOVE,
+    WHOLE,
     Features,
     regression_scores,
     severity_of,
@@ -28,7 +32,9 @@ from bldml.run.baselines import (
 )
 
 FOLDS = 5
+MIN_WITH_LEAF = 0.8  # of each class, in which a leaf was found, to measure only outside it
 FAMILIES = ("camera", "size", "encoding", "encoder", "time")  # of metadata
+OTHERS = ("name", "border", "texture", *OUTSIDE, *EXPECTED)  # sources that are reported by themselves
 
 Labels = npt.NDArray[np.int64]
 Indices = npt.NDArray[np.int64]
@@ -40,6 +46,9 @@ class Shortcut:
 
     source: AuditSource
     estimate: Estimate  # cross-validated AUROC
+    note: str = ""  # of how many photographs it was measured outside the leaf
+    place: str = ""  # where in the image the classes differ most; empty for sources without a place
+    examples: tuple[tuple[str, str], ...] = ()  # name and class of photographs that are predicted best
 
     @property
     def low(self) -> float:
@@ -56,21 +65,49 @@ def find_shortcuts(rows: Sequence[Row], units: Sequence[int], positive_class: st
     selected = _select(unit)
     rows, unit = [rows[index] for index in selected], unit[selected]
     label = np.array([row.sample.class_name == positive_class for row in rows], dtype=np.int64)
+    has_leaf = np.array([row.file.surroundings.has_leaf for row in rows])
+    proportions = [has_leaf[label == value].mean() if (label == value).any() else 0.0 for value in (0, 1)]
+    shortcuts = [_test(source, rows, label, unit) for source in SOURCES if not source.is_outside]
+    if min(proportions) >= MIN_WITH_LEAF:
+        shown = [row for row, is_shown in zip(rows, has_leaf, strict=True) if is_shown]
+        note = f"{has_leaf.sum():,} of {counted(has_leaf.size, 'photograph')} in which a leaf was found by its colour"
+        tested = [_test(one, shown, label[has_leaf], unit[has_leaf]) for one in SOURCES if one.is_outside]
+    else:
+        note = f"with the leaf: one was found by its colour in {has_leaf.sum():,} of {has_leaf.size:,} photographs only"
+        tested = [_test(whole_of(one), rows, label, unit) for one in SOURCES if one.is_outside]
+    return [*shortcuts, *(replace(one, note=note) for one in tested)]
+
+
+def whole_of(source: AuditSource) -> AuditSource:
+    """Return a source as it is named where too few leaves were found, so that the leaf is not left out."""
+    name, title, phrase, features, strength, is_outside = source
+    title = title.replace("Outside the leaf", "Whole image")
+    return AuditSource(f"{name}{WHOLE}", title, phrase, features, strength, is_outside)
+
+
+def _test(source: AuditSource, rows: Sequence[Row], label: Labels, unit: Indices) -> Shortcut:
     counts = [np.unique(unit[label == value]).size for value in (0, 1)]
     if min(counts) < MIN_PER_CLASS:
-        note = f"fewer than {MIN_PER_CLASS} independent photographs of a class"
-        return [Shortcut(source, undefined(note)) for source in SOURCES]
-    folds = _folds(label, unit, min(FOLDS, *counts))
-    shortcuts = []
-    for source in SOURCES:
-        features = source.features(rows)
-        features = features[:, np.ptp(features, axis=0) > 0]
-        if not features.shape[1]:
-            shortcuts.append(Shortcut(source, undefined(CONSTANT)))
-            continue
-        score = _predict(features, label, folds, source.strength)
-        shortcuts.append(Shortcut(source, estimate_auroc(label, score, unit)))
-    return shortcuts
+        return Shortcut(source, undefined(f"fewer than {MIN_PER_CLASS} independent photographs of a class"))
+    features = source.features(rows)
+    features = features[:, np.ptp(features, axis=0) > 0]
+    if not features.shape[1]:
+        return Shortcut(source, undefined(CONSTANT))
+    score = _predict(features, label, _folds(label, unit, min(FOLDS, *counts)), source.strength)
+    estimate = estimate_auroc(label, score, unit)
+    if not source.is_outside:
+        return Shortcut(source, estimate)
+    place = strongest_place(source.name.removesuffix(WHOLE), rows, label)
+    return Shortcut(source, estimate, place=place, examples=_examples(rows, label, score))
+
+
+def _examples(rows: Sequence[Row], label: Labels, score: Features) -> tuple[tuple[str, str], ...]:
+    """Return photographs of both classes that are predicted best, the positive class first."""
+    best = [np.flatnonzero(label == value) for value in (1, 0)]
+    best = [
+        few[np.argsort(sign * score[few], kind="stable")[: SHOWN // 2]] for few, sign in zip(best, (-1, 1), strict=True)
+    ]
+    return tuple((rows[index].name, rows[index].sample.class_name) for index in np.concatenate(best))
 
 
 def _select(unit: Indices) -> Indices:
@@ -115,7 +152,7 @@ def report_shortcuts(shortcuts: Sequence[Shortcut], positive_class: str) -> list
         for family in (by_name[name] for name in FAMILIES)
         if metadata.low <= WARNING_ABOVE or _rank(family) < _rank(metadata)
     ]
-    reported = [metadata, *hidden, *(by_name[name] for name in ("name", "border", "texture", *EXPECTED))]
+    reported = [metadata, *hidden, *(by_name[name] for name in OTHERS if name in by_name)]
     return [found for shortcut in reported for found in _findings(shortcut, by_name, positive_class)]
 
 
@@ -129,13 +166,19 @@ def _findings(shortcut: Shortcut, by_name: dict[str, Shortcut], positive_class: 
     severity = severity_of(name, shortcut.estimate)
     if severity is None:
         return
-    text, advice = _TEXTS.get(name, _TEXTS["metadata"])
+    text, advice = _TEXTS.get(name, _WHOLE if name.endswith(WHOLE) else _TEXTS["metadata"])
+    if shortcut.place:
+        text += f" The classes differ most in this part of the image: {shortcut.place}."
+    if shortcut.note:
+        text += f" Measured in {shortcut.note}."
     if name == "metadata":
         families = [by_name[family].source.phrase for family in FAMILIES if by_name[family].low > WARNING_ABOVE]
         text += f" Most predictive: {', '.join(families)}." if families else ""
     auroc = f"AUROC {number(shortcut.estimate.value, 2)} {interval_text(shortcut.estimate)}, chance 0.5"
     title = f"{plain(positive_class)} can be predicted from {shortcut.source.phrase} alone ({auroc})"
-    yield AuditFinding(severity, f"shortcut_{name}", title, text, advice)
+    examples = tuple((example,) for example, _ in shortcut.examples)
+    details = tuple(class_name for _, class_name in shortcut.examples)
+    yield AuditFinding(severity, f"shortcut_{name}", title, text, advice, examples=examples, details=details)
 
 
 _TEXTS = {
@@ -168,6 +211,23 @@ _TEXTS = {
         "predicts the class: the classes were photographed or processed in different ways.",
         "Photograph both classes with the same camera and settings; do not resize or edit one of them.",
     ),
+    "processing": (
+        "Noise, sharpness, edges of blocks or colour detail outside the leaf predict the class: the photographs may "
+        "have been taken with different settings, or edited, resized or saved again in different ways. Other objects "
+        "beside the leaf in one class can be the reason too.",
+        "Use the files as the camera wrote them, or process all photographs in the same way.",
+    ),
+    "background": (
+        "Cells of a 16 × 16 thumbnail that the leaf almost never covers predict the class by their colours, relative "
+        "to the rest of the background: there may be an object, a label, a shadow or another background in one class.",
+        "Look at the photographs below, of both classes. Crop or photograph again what differs.",
+    ),
+    "marks": (
+        "Edges, white, strong colours, or colours unlike the rest of the background predict the class, in the "
+        "outermost parts of the image. Dates, labels, rulers, logos and frames look like this; dark corners and a busy "
+        "background do so too.",
+        "Look at the photographs below, of both classes. Crop what was added to one of them.",
+    ),
     "thumbnail": (
         "At 16 × 16 pixels lesions are hardly visible, but colours are: those of background and light, and those of "
         "leaves that the disease has discoloured. Some signal is expected.",
@@ -179,20 +239,27 @@ _TEXTS = {
     ),
 }
 
+_WHOLE = (
+    "A leaf was not found in enough photographs: it may fill the image, or have the colours of the background. So the "
+    "leaf was not left out, and the disease itself may be what is measured. Some signal is expected.",
+    "Look at the photographs below, of both classes: do they differ in more than the disease?",
+)
+
 
 def shortcuts_table(shortcuts: Sequence[Shortcut]) -> Table:
     """Return a table of all sources with intervals and verdicts."""
     caption = (
         "How well the class is predicted without looking at the leaf: logistic regression, grouped cross-validation "
         "(bursts, duplicates and groups never straddle folds), 95 % intervals. Rule: lower limit above "
-        f"{WARNING_ABOVE}: warning; above {ERROR_ABOVE}: error. Other models may find more."
+        f"{WARNING_ABOVE}: warning; above {ERROR_ABOVE}: error. Names, and what is measured outside the leaf, are a "
+        f"warning at most, the latter above {OUTSIDE_ABOVE}. Other models may find more."
     )
     rows, raw = [], []
     for shortcut in shortcuts:
         source, estimate = shortcut.source, shortcut.estimate
         verdict = verdict_of(source.name, estimate)
         auroc = "–" if estimate.value is None else precise_number(estimate.value)
-        rows.append((Entry(source.title), Entry(auroc, interval_text(estimate)), Entry(verdict)))
+        rows.append((Entry(source.title, shortcut.note), Entry(auroc, interval_text(estimate)), Entry(verdict)))
         raw.append([source.name, *estimate_cells(estimate)[:3], verdict])
     columns = ("source", "auroc", "low", "high", "verdict")
     return Table("shortcuts", caption, ("Source", "AUROC", "Verdict"), tuple(rows), (columns, raw))
