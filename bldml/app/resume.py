@@ -22,11 +22,12 @@ from bldml.io.documents import mapping_or_nothing
 from bldml.io.text import counted
 from bldml.metrics.registry import canonical
 from bldml.run.folder import RunFolder
+from bldml.training.checkpoint import DamagedCheckpoint
 from bldml.training.data.datamodule import LeafDataModule
 from bldml.training.data.reading import PreparedData
 from bldml.training.resume.job import SlurmJob
 from bldml.training.resume.signals import is_first_process
-from bldml.training.resume.state import DamagedCheckpoint, Progress, read_progress
+from bldml.training.resume.state import Progress, read_progress
 
 LOGS = "lightning_logs"
 # By this variable the first process tells the other processes of a fit which run they train in.

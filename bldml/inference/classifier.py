@@ -26,7 +26,7 @@ from bldml.inference.pictures import overlay
 from bldml.io.frames import data_frame
 from bldml.io.system import processors
 from bldml.metrics.certainty.novelty import Novelty
-from bldml.training.checkpoint import Checkpoint, Header, read_checkpoint
+from bldml.training.checkpoint import Checkpoint, Header, check_numbers, read_checkpoint
 from bldml.training.module import LeafClassifier
 from bldml.training.transforms import evaluation_image
 from bldml.training.trunk import inputs_of
@@ -278,7 +278,16 @@ def classifier_of(checkpoint: Checkpoint, device: Device = "auto") -> Classifier
 
 
 def load_weights(model: LeafClassifier, checkpoint: Checkpoint) -> None:
-    """Load a checkpoint's weights into the model; CheckpointError if they do not fit the backbone that it names."""
+    """Load a checkpoint's weights into the model.
+
+    Raises:
+        CheckpointError: They are no finite numbers, or do not fit the backbone that it names.
+    """
+    try:
+        check_numbers(checkpoint.state_dict)
+    except ValueError as error:
+        message = f"The weights in {checkpoint.path} cannot be used: {error}. Its training diverged, or it was changed."
+        raise CheckpointError(message, "weights-not-numbers", path=checkpoint.path, reason=str(error)) from error
     try:
         model.load_state_dict(checkpoint.state_dict)
     except RuntimeError as error:

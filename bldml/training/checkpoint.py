@@ -1,8 +1,11 @@
 """The header that a checkpoint holds beside its weights, and the safe reading of a checkpoint."""
 
+import errno
 import math
 import platform
 import re
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
@@ -93,6 +96,10 @@ class Checkpoint:
     novelty: Novelty | None = None  # added to the best checkpoint after a fit; None if not recorded
 
 
+class DamagedCheckpoint(CheckpointError):
+    """A checkpoint does not contain the bytes that were written."""
+
+
 def describing_datamodule(trainer: "Trainer | None") -> Any:
     """Return the trainer's data module if it can describe its photographs, like LeafDataModule; otherwise None."""
     datamodule = getattr(trainer, "datamodule", None)
@@ -103,7 +110,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint that a fit wrote, without running code from it; of a run folder, its best checkpoint.
 
     Raises:
-        CheckpointError: The file is missing, damaged, holds more than tensors and plain values, or was not written by
+        DamagedCheckpoint: The file is damaged.
+        CheckpointError: The file is missing, holds more than tensors and plain values, or was not written by
             bldml. There is no fallback to an unsafe load.
     """
     if path.is_dir():
@@ -116,12 +124,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
         message += "bldml.load reads it."
         raise CheckpointError(message, "checkpoint-exported", path=path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged or hostile file raises whatever its bytes happen to trigger
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        message = f"The checkpoint {path} is refused: it is damaged or contains more than tensors and plain values "
-        message += f"({type(error).__name__}: {reason})"
-        raise CheckpointError(message, "checkpoint-damaged", path=path, reason=reason) from error
+        content = load_plain(path)
+    except OSError as error:  # not a sign of damage: another try may succeed
+        message = f"The checkpoint {path} cannot be read: {error.strerror}."
+        raise CheckpointError(message, "checkpoint-unreadable", path=path, reason=error.strerror) from error
+    except ValueError as error:
+        message = f"The checkpoint {path} is refused: {error}."
+        raise DamagedCheckpoint(message, "checkpoint-damaged", path=path, reason=str(error)) from error
     if not isinstance(content, dict) or KEY not in content or "state_dict" not in content:
         message = f"{path} is not a bldml checkpoint (header missing)."
         raise CheckpointError(message, "checkpoint-foreign", path=path)
@@ -134,6 +143,56 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except (TypeError, ValueError, KeyError, OverflowError, AttributeError) as error:
         message = f"The header of the checkpoint {path} is invalid: {error}"
         raise CheckpointError(message, "checkpoint-header-wrong", path=path, reason=str(error)) from error
+
+
+def load_plain(path: Path) -> Any:
+    """Return what `torch.save` wrote, on the CPU: tensors and plain values. No code from the file is run.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is damaged, would need more memory than its size, or contains anything else; the message is the
+            reason.
+    """
+    try:
+        if zipfile.is_zipfile(path):  # files of PyTorch before 1.6 are no archives and have no checksums
+            _check_archive(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged or hostile file raises whatever its bytes happen to trigger
+        # A position that a damaged file asks for is an invalid argument.
+        if isinstance(error, ValueError) or (isinstance(error, OSError) and error.errno != errno.EINVAL):
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        message = f"it is damaged or contains more than tensors and plain values ({type(error).__name__}: {reason})"
+        raise ValueError(message) from error
+
+
+def _check_archive(path: Path) -> None:
+    """Verify the checksums, which torch ignores, before anything is unpacked."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # Written by torch, entries are neither compressed nor in the same place, so that the sum is below the size.
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+            if unpacked > path.stat().st_size:
+                raise ValueError(f"it says that it contains {unpacked:,} bytes, more than its size")
+            broken = archive.testzip()
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
+        raise ValueError(f"it is damaged ({error})") from error
+    if broken is not None:
+        raise ValueError(f"it is damaged: the checksum of {broken} is wrong")
+
+
+def check_numbers(state: Mapping[str, Tensor]) -> None:
+    """Check that every tensor holds finite real numbers, as those of a network do; a ValueError says which does not.
+
+    Only counters, such as that of BatchNorm, are whole numbers.
+    """
+    for name, tensor in state.items():
+        if not tensor.is_floating_point() and not (
+            name.endswith("num_batches_tracked") and tensor.dtype == torch.int64
+        ):
+            raise ValueError(f"{name} has the type {str(tensor.dtype).removeprefix('torch.')}, which is no weight's")
+        if not tensor.isfinite().all():
+            raise ValueError(f"{name} contains numbers that are not finite")
 
 
 def _best_of(folder: Path) -> Path:

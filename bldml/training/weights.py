@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bldml.errors import ConfigError, TrainingError, UsageError
 from bldml.training.backbones import BACKBONES, BackboneName
-from bldml.training.checkpoint import is_state_dict
+from bldml.training.checkpoint import check_numbers, is_state_dict, load_plain
 from bldml.training.download import digits, fetch, matches
 
 
@@ -132,13 +132,15 @@ def _file_state(file: Path) -> dict[str, Tensor]:
         message = f"The weights file {file} does not exist. --model.weights takes imagenet, none, or a file (.pth)."
         raise TrainingError(message, "weights-missing", path=file)
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file raises whatever its bytes happen to trigger
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        message = f"The weights file {file} cannot be loaded: {reason} It is damaged or contains more than tensors; "
-        message += "remove it and fetch it again."
-        raise TrainingError(message, "weights-not-loadable", path=file, reason=reason) from error
-    if not is_state_dict(state):
-        message = f"The weights file {file} is not a state dict (names with tensors)."
-        raise TrainingError(message, "weights-no-state-dict", path=file)
+        state = load_plain(file)
+        if not is_state_dict(state):
+            message = f"The weights file {file} is not a state dict (names with tensors)."
+            raise TrainingError(message, "weights-no-state-dict", path=file)
+        check_numbers(state)
+    except OSError as error:
+        message = f"The weights file {file} cannot be read: {error.strerror}."
+        raise TrainingError(message, "weights-file-unreadable", path=file, reason=error.strerror) from error
+    except ValueError as error:
+        message = f"The weights file {file} cannot be used: {error}. Fetch it again, or give another file."
+        raise TrainingError(message, "weights-not-loadable", path=file, reason=str(error)) from error
     return state

@@ -1,6 +1,7 @@
 """A checkpoint's description of itself: written, read back, and refused if it is invalid."""
 
 import math
+import zipfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from bldml.errors import CheckpointError
 from bldml.metrics.certainty.conformal import Bands
 from bldml.metrics.certainty.novelty import Novelty
 from bldml.metrics.operating_point import OperatingPoint
-from bldml.training.checkpoint import FORMAT, KEY, NOVELTY, Header, plain_novelty, read_checkpoint
+from bldml.training.checkpoint import FORMAT, KEY, NOVELTY, Header, check_numbers, plain_novelty, read_checkpoint
 from tests.support import Hostile, mistake
 
 HEADER = Header(
@@ -190,6 +192,50 @@ def test_damaged_file_is_refused(damage: Callable[[bytes], bytes], tmp_path: Pat
     path.write_bytes(damage(path.read_bytes()))
     with mistake("checkpoint-damaged", path=path):
         read_checkpoint(path)
+
+
+def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path: Path) -> None:
+    path = saved(tmp_path, content() | {"more": torch.arange(2000.0)})
+    whole, expected = path.read_bytes(), read_checkpoint(path)
+    random = np.random.default_rng(0)
+    # Torch pads its entries; the ends of the file hold the archive's own records.
+    places = {*range(200), *range(len(whole) - 200, len(whole)), *random.integers(0, len(whole), 600).tolist()}
+    refused = 0
+    for place in sorted(places):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << int(random.integers(8))
+        path.write_bytes(damaged)
+        try:
+            found = read_checkpoint(path)
+        except CheckpointError:
+            refused += 1
+        else:
+            assert (found.header, found.epoch) == (expected.header, expected.epoch), place
+            assert found.state_dict.keys() == expected.state_dict.keys(), place
+            assert all(torch.equal(found.state_dict[name], expected.state_dict[name]) for name in found.state_dict), (
+                place
+            )
+    assert refused > len(places) / 4
+
+
+def test_an_archive_that_says_it_is_larger_than_it_is(tmp_path: Path) -> None:
+    torch.save(content() | {"more": torch.zeros(2_000_000)}, tmp_path / "large.ckpt")
+    path = tmp_path / "best.ckpt"
+    with zipfile.ZipFile(tmp_path / "large.ckpt") as large, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as small:
+        for entry in large.infolist():
+            small.writestr(entry.filename, large.read(entry))
+    with mistake("checkpoint-damaged", path=path) as caught:
+        read_checkpoint(path)
+    assert "more than its size" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "wrong", [torch.ones(3, dtype=torch.int8), torch.ones(3, dtype=torch.complex64), torch.tensor([1.0, float("nan")])]
+)
+def test_weights_are_finite_real_numbers(wrong: torch.Tensor) -> None:
+    check_numbers({"layer.weight": torch.ones(2), "bn.num_batches_tracked": torch.tensor(3)})
+    with pytest.raises(ValueError, match=r"layer\.bias"):
+        check_numbers({"layer.weight": torch.ones(2), "layer.bias": wrong})
 
 
 def test_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,6 @@ the start of an epoch skips the epoch.
 """
 
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,10 +30,6 @@ TRAIN_METRICS = "scores.train_."
 # Where a run can be interrupted: between two epochs, after a training batch, or within the validation, which is then
 # repeated from its first batch.
 Position = Literal["epoch", "batch", "validation"]
-
-
-class DamagedCheckpoint(CheckpointError):
-    """A checkpoint does not contain the bytes that were written."""
 
 
 @dataclass(frozen=True)
@@ -157,24 +152,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def read_progress(path: Path) -> Progress:
-    """Read the progress of a run, after verifying the checksums of the file.
+    """Read the progress of a run.
 
     Raises:
         DamagedCheckpoint: The file is damaged.
         CheckpointError: A run cannot be resumed from it.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-    except OSError as error:  # not a sign of damage: another try may succeed
-        message, reason = f"{path} cannot be read: {error.strerror}.", error.strerror
-        raise CheckpointError(message, "checkpoint-unreadable", path=path, reason=reason) from error
-    except (zipfile.BadZipFile, EOFError) as error:
-        message = f"{path} is damaged: {error}."
-        raise DamagedCheckpoint(message, "checkpoint-cut", path=path, reason=str(error)) from error
-    if broken is not None:
-        message = f"{path} is damaged: the checksum of {broken} is wrong."
-        raise DamagedCheckpoint(message, "checkpoint-checksum-wrong", path=path, found=broken)
     read_checkpoint(path)
     plain = torch.load(path, map_location="cpu", weights_only=True, mmap=True).get(KEY)
     if not isinstance(plain, dict):
