@@ -156,6 +156,8 @@ class LeafCLI(LightningCLI):
             raise ConfigError(
                 refusal(str(error), trusted=self.trusted) or str(error), "import-refused", reason=str(error)
             ) from error
+        except (OverflowError, ValueError) as error:  # and the conversion of a number of hundreds of digits
+            raise ConfigError(f"An option cannot be read: {error}", "option-unreadable", reason=str(error)) from error
         verb = config.subcommand
         if not self.trusted:
             check_allowed(config[verb])

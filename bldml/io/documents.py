@@ -12,6 +12,7 @@ from yaml.constructor import ConstructorError
 from bldml.errors import RunError
 
 _LARGEST, _DEEPEST = 100_000, 50  # values and levels; a configuration has some hundreds on six levels
+_LONGEST_NUMBER = 100  # characters; Python itself refuses to read very long ones
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -65,15 +66,29 @@ class StrictLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: igno
         mapping: dict[Any, Any] = super().construct_mapping(node, deep)
         return mapping
 
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Put merged keys (`<<`) into a mapping, which may hold many more than were written."""
+        super().flatten_mapping(node)
+        if len(node.value) > _LARGEST:
+            raise ConstructorError(None, None, f"merged, it has more than {_LARGEST:,} keys", node.start_mark)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """Return a number of a length that numbers have."""
+        if len(node.value) > _LONGEST_NUMBER:
+            raise ConstructorError(None, None, f"a number of {len(node.value):,} characters", node.start_mark)
+        return int(super().construct_yaml_int(node))
+
     def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
         """Return a finite number."""
         value = float(super().construct_yaml_float(node))
         if not math.isfinite(value):
-            raise ConstructorError(None, None, f"{node.value} is not a finite number", node.start_mark)
+            shown = node.value[:_LONGEST_NUMBER]
+            raise ConstructorError(None, None, f"{shown} is not a finite number", node.start_mark)
         return value
 
 
 StrictLoader.add_constructor("tag:yaml.org,2002:float", StrictLoader.construct_yaml_float)
+StrictLoader.add_constructor("tag:yaml.org,2002:int", StrictLoader.construct_yaml_int)
 for _tag, _pattern, _first in (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("int", r"[-+]?(?:0|[1-9][0-9]*)", "-+0123456789"),

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 KEY = "bldml"
 NOVELTY = "bldml_novelty"
 FORMAT = 1
+LARGEST_SIDE, LARGEST_BATCH = 4096, 2**20 - 1
 # Fields of a header that the classifier cannot know by itself.
 DESCRIBED = ("class_names", "positive_class", "fingerprints", "seen", "versions", "settings")
 
@@ -218,7 +219,7 @@ def _are_settings(data: Any) -> bool:
     aliases = data.get("class_aliases") or {}
     texts = (data.get("root"), data.get("manifest"), *aliases, *aliases.values())
     are_texts = all(text is None or (isinstance(text, str) and "\0" not in text) for text in texts)
-    return are_texts and 1 <= data.get("batch_size", 1) < 2**20
+    return are_texts and 1 <= data.get("batch_size", 1) <= LARGEST_BATCH
 
 
 def header_of(plain: Any) -> Header:
@@ -240,7 +241,7 @@ def header_of(plain: Any) -> Header:
     numbers = (header.threshold, header.temperature, header.offset)
     checks = {
         "backbone": header.backbone in get_args(BackboneName),
-        "image_size": isinstance(header.image_size, int) and 1 <= header.image_size <= 4096,
+        "image_size": isinstance(header.image_size, int) and 1 <= header.image_size <= LARGEST_SIDE,
         "class_names": len(set(header.class_names)) == 2 and all(isinstance(n, str) for n in header.class_names),
         "positive_class": header.positive_class in header.class_names,
         # This version has one normalisation; another would silently give wrong probabilities.

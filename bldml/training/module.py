@@ -21,6 +21,7 @@ from bldml.training.backbones import BACKBONES, BackboneName, Unit, build, image
 from bldml.training.checkpoint import (
     DESCRIBED,
     KEY,
+    LARGEST_SIDE,
     Header,
     describing_datamodule,
     header_of,
@@ -95,11 +96,11 @@ class LeafClassifier(LightningModule):
         self.hparams.update({name: value for name, value in plain.items() if name in self.hparams})
         self.image_size = image_size_of(backbone, image_size)
         self.row = BACKBONES[backbone] if head == "last_layer" else BACKBONES[backbone].with_whole_classifier()
-        if self.image_size < self.row.min_size:
+        if not self.row.min_size <= self.image_size <= LARGEST_SIDE:
             size, least = self.image_size, self.row.min_size
-            message = f"model.image_size {size} is too small for {backbone}: at least {least} px "
-            message += f"(default {self.row.image_size})."
-            raise ConfigError(message, "image-size-too-small", found=size, expected=least)
+            message = f"model.image_size must be from {least} to {LARGEST_SIDE} px for {backbone} "
+            message += f"(default {self.row.image_size}), not {size}."
+            raise ConfigError(message, "image-size-wrong", found=size, expected=least)
         rates = {"lr": lr, "backbone_lr_factor": backbone_lr_factor, "weight_decay": weight_decay}
         for name, value in (rates | {"feature_cache": feature_cache}).items():
             if not (math.isfinite(value) and value >= 0):

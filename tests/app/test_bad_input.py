@@ -9,6 +9,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -70,13 +71,42 @@ def test_folder(
         (["--early_stoping.patience=3"], "option-wrong"),
         (["--trainer.max_epoch=3"], "option-wrong"),
         (["--model.lr=.inf"], "model-number-wrong"),
-        (["--model.backbone=inception_v3", "--model.image_size=96"], "image-size-too-small"),
+        (["--model.backbone=inception_v3", "--model.image_size=96"], "image-size-wrong"),
         (["--trainer.strategy=ddp_spawn"], "choice-unknown"),
+        (["--data.num_workers=100000"], "workers-wrong"),
+        (["--data.batch_size=10000000000"], "batch-size-wrong"),
+        (["--model.lr=0x" + "f" * 6000], "option-unreadable"),
     ],
 )
 def test_option(options: list[str], code: str, leaves: Path, bldml: Bldml) -> None:
     outcome = bldml("fit", *SMALL, "--data.root", leaves, *options)
     assert outcome.mistake == code
+    assert_clean(outcome.err)
+
+
+def doubled(levels: int, line: str) -> str:
+    """Each line names the one before nine times."""
+    names = [chr(ord("a") + level) for level in range(levels + 1)]
+    rest = [line.format(new=new, nine=", ".join([f"*{old}"] * 9)) for old, new in pairwise(names)]
+    return "\n".join(["a: &a {k: 1}", *rest])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        doubled(12, "{new}: &{new} [{nine}]"),
+        doubled(9, "{new}: &{new} {{<<: [{nine}]}}"),
+        "[" * 5000 + "]" * 5000,
+        "a: " + "9" * 6000,
+        "a: 1e" + "9" * 6000,
+    ],
+)
+def test_a_short_text_that_means_much(text: str, bldml: Bldml) -> None:
+    assert len(text) < 20_000
+    Path("much.yaml").write_text(text)
+    outcome = bldml("fit", *THREE_LAYERS, "--config=much.yaml", "--data.root=leaves")
+    assert (outcome.code, outcome.mistake) == (2, "config-not-yaml")
+    assert len(outcome.err) < 1000
     assert_clean(outcome.err)
 
 

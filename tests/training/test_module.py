@@ -347,8 +347,9 @@ def test_dropout_depends_on_seed_and_place_alone() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "code"),
     [
-        ("image_size", 63, "image-size-too-small"),
-        ("image_size", 0, "image-size-too-small"),
+        ("image_size", 63, "image-size-wrong"),
+        ("image_size", 0, "image-size-wrong"),
+        ("image_size", 100_000, "image-size-wrong"),
         ("lr", -1.0, "model-number-wrong"),
         ("lr", math.nan, "model-number-wrong"),
         ("lr", math.inf, "model-number-wrong"),

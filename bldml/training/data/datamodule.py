@@ -18,7 +18,7 @@ from bldml.dataset.images import Decode, decoding_size
 from bldml.dataset.manifest import check_unchanged, read_manifest, unlisted
 from bldml.dataset.samples import Collection, check_positive_class, check_trainable, no_photographs
 from bldml.errors import ConfigError, DatasetError
-from bldml.training.checkpoint import DATA_SETTINGS
+from bldml.training.checkpoint import DATA_SETTINGS, LARGEST_BATCH
 from bldml.training.data.loading import EpochSampler, EvaluationSampler, Item, LeafDataset, leaf_loader
 from bldml.training.data.reading import Geometry, PreparedData, granted_cpus, read_photographs
 from bldml.training.process import default_seed
@@ -26,6 +26,7 @@ from bldml.training.resume.signals import is_first_process
 from bldml.training.transforms import Augmentation, resized_side
 
 DEFAULT_AUGMENTATION = Augmentation()
+MOST_WORKERS = 256
 
 
 class LeafDataModule(LightningDataModule):
@@ -86,12 +87,12 @@ class LeafDataModule(LightningDataModule):
         if fold is not None and manifest is None:
             message = f"data.fold {fold} needs a manifest with the column fold: --data.manifest splits.csv."
             raise ConfigError(message, "fold-without-manifest", found=fold)
-        if batch_size < 1:
-            message = f"data.batch_size must be at least 1, not {batch_size}."
-            raise ConfigError(message, "batch-size-too-small", found=batch_size, expected=1)
-        if num_workers != "auto" and num_workers < 0:
-            message = f"data.num_workers must be auto, 0 or more, not {num_workers}."
-            raise ConfigError(message, "workers-wrong", found=num_workers)
+        if not 1 <= batch_size <= LARGEST_BATCH:
+            message = f"data.batch_size must be from 1 to {LARGEST_BATCH}, not {batch_size}."
+            raise ConfigError(message, "batch-size-wrong", found=batch_size, expected=1)
+        if num_workers != "auto" and not 0 <= num_workers <= MOST_WORKERS:
+            message = f"data.num_workers must be auto or from 0 to {MOST_WORKERS}, not {num_workers}."
+            raise ConfigError(message, "workers-wrong", found=num_workers, expected=MOST_WORKERS)
         # No shell expands ~ in a YAML file; outside the command line a path may be a str.
         self.root = None if root is None else Path(root).expanduser()
         self.manifest, self.fold = None if manifest is None else Path(manifest).expanduser(), fold
