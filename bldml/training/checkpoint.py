@@ -37,7 +37,7 @@ DESCRIBED = ("class_names", "positive_class", "fingerprints", "seen", "versions"
 
 PACKAGES = (
     *("bldml", "lightning", "torch", "torchvision", "torchmetrics", "jsonargparse", "pillow"),
-    *("opencv-python-headless", "numpy", "tensorboard"),
+    *("simplejpeg", "opencv-python-headless", "numpy", "tensorboard"),
 )
 # Data settings that an evaluation takes from the checkpoint unless the command line sets them, with the allowed types.
 DATA_SETTINGS: dict[str, tuple[type, ...]] = {

@@ -13,6 +13,7 @@ from bldml.app.explain.output import FinishedImages, ImageFormat, announce, open
 from bldml.app.messages import say_warning
 from bldml.dataset.files import show_path
 from bldml.dataset.folders import read_unlabelled, require_folder
+from bldml.dataset.formats.interruption import describe_interruption
 from bldml.dataset.images import load_rgb
 from bldml.dataset.samples import Collection, Sample, no_photographs
 from bldml.dataset.verify import verify
@@ -94,7 +95,10 @@ def _read(samples: Sequence[Sample], image_size: int, *, exclude: bool) -> tuple
     if unreadable and not exclude:
         listed = [f"{show_path(sample.path)}: {reason}" for sample, reason in unreadable]
         message = f"{len(unreadable)} of {counted(len(samples), 'photograph')} cannot be read:\n  "
-        message += first_few(listed, 20, "\n  ", "\n  … and ") + "\n--unreadable exclude leaves them out."
+        message += first_few(listed, 20, "\n  ", "\n  … and ")
+        if interruption := describe_interruption(sample.path for sample, _ in unreadable):
+            message += f"\n{interruption}"
+        message += "\n--unreadable exclude leaves them out."
         raise DatasetError(message, "photographs-unreadable", found=listed)
     if not digests:
         message = f"No photograph can be read ({len(samples)} found). The first: {unreadable[0][1]}."
