@@ -18,7 +18,7 @@ from bldml.dataset.samples import Sample
 from bldml.io.system import sha256_of
 from bldml.run.photographs import PhotographRow, described
 
-VERSION = 4  # of the measurements; a new one makes stored records invalid
+VERSION = 5  # of the measurements; a new one makes stored records invalid
 TARGET = 256  # pixels; a JPEG is decoded at the smallest scale that keeps at least twice this size
 THUMBNAIL = 16  # pixels a side
 SHARPNESS_SIDE = 256  # pixels of the longer side; a larger photograph is shrunk to it
@@ -68,8 +68,11 @@ class Row:
         return PhotographRow(sample.name, self.split, sample.class_name, sample.group, **described(self.metadata))
 
 
-def examine_file(path: Path) -> FileRecord:
-    """Read one file completely, as training would, and measure it; a damaged file raises nothing."""
+def examine_file(path: Path, outside: bool = True) -> FileRecord:
+    """Read one file completely, as training would, and measure it; a damaged file raises nothing.
+
+    What lies outside the leaf is measured only if `outside`.
+    """
     size = 0
     try:
         size = path.stat().st_size
@@ -90,7 +93,7 @@ def examine_file(path: Path) -> FileRecord:
         sharpness=sharpness,
         brightness=brightness,
         encoder=read_encoder(path),
-        surroundings=measure_surroundings(np.asarray(picture)),
+        surroundings=measure_surroundings(np.asarray(picture)) if outside else Surroundings(),
     )
 
 

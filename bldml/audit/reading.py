@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -14,6 +15,7 @@ from bldml.dataset.samples import Collection, Sample
 from bldml.errors import DatasetError
 
 BATCH = 16  # files that a process receives at a time
+MAX_MEASURED_OUTSIDE = 2000  # photographs, about; it takes 2 ms each, and more would hardly change what is found
 FILES_PER_WORKER = 64  # at least; for fewer, starting a process takes longer than it saves
 
 
@@ -37,24 +39,31 @@ def examine_all(collection: Collection, store: Store, workers: int, *, quiet: bo
                 results[sample.name] = known
                 progress.update()
         missing = [sample for _, sample in samples if sample.name not in results]
-        for sample, record in _examine_missing(missing, workers):
+        for sample, record in _examine_missing(missing, workers, len(samples)):
             results[sample.name] = record
             store.add(sample.path, record)
             progress.update()
     return [Row(sample, split, results[sample.name]) for split, sample in samples]
 
 
-def _examine_missing(samples: Sequence[Sample], workers: int) -> Iterator[tuple[Sample, FileRecord]]:
+def is_measured_outside(name: str, total: int) -> bool:
+    """Return whether what lies outside the leaf is measured in this photograph of so many; its name alone decides."""
+    chance = zlib.crc32(name.encode("utf-8", "surrogatepass")) / 2**32
+    return chance * total < MAX_MEASURED_OUTSIDE
+
+
+def _examine_missing(samples: Sequence[Sample], workers: int, total: int) -> Iterator[tuple[Sample, FileRecord]]:
     paths = [sample.path for sample in samples]
+    outside = [is_measured_outside(sample.name, total) for sample in samples]
     workers = min(workers, len(samples) // FILES_PER_WORKER)
     if workers <= 1:
-        yield from zip(samples, map(examine_file, paths), strict=True)
+        yield from zip(samples, map(examine_file, paths, outside), strict=True)
         return
     # Processes, because for small files most of the time is spent in Python itself. Spawned, because a fork would copy
     # the locks of running threads.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
     try:
-        yield from zip(samples, pool.map(examine_file, paths, chunksize=BATCH), strict=True)
+        yield from zip(samples, pool.map(examine_file, paths, outside, chunksize=BATCH), strict=True)
     except BrokenProcessPool as error:
         raise DatasetError(
             "A worker process was killed, probably because memory ran out. Run the same command again to resume; if it "

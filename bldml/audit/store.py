@@ -178,14 +178,18 @@ def _parse(line: bytes) -> tuple[Key, FileRecord] | None:
 
 
 def _packed(surroundings: Surroundings) -> list[Any]:
+    if not surroundings.is_measured:
+        return []
     numbers = np.concatenate([surroundings.processing, surroundings.marks.ravel()])
     content = np.packbits(surroundings.free).tobytes() + numbers.tobytes()
     return [surroundings.has_leaf, base64.b64encode(content).decode()]
 
 
 def _unpacked(packed: list[Any]) -> Surroundings:
+    if not packed:
+        return Surroundings()
     content = base64.b64decode(packed[1])
     bits = CELLS * CELLS // 8
     free = np.unpackbits(np.frombuffer(content[:bits], dtype=np.uint8)).astype(bool).reshape(CELLS, CELLS)
     numbers = np.frombuffer(content[bits:], dtype=np.float16)
-    return Surroundings(packed[0], free, numbers[:PROCESSING], numbers[PROCESSING:].reshape(-1, OUTER.sum()))
+    return Surroundings(True, packed[0], free, numbers[:PROCESSING], numbers[PROCESSING:].reshape(-1, OUTER.sum()))

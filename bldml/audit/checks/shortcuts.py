@@ -62,20 +62,29 @@ def find_shortcuts(rows: Sequence[Row], units: Sequence[int], positive_class: st
     It is cross-validated: a unit is never in both training and test part of a fold.
     """
     unit = np.asarray(units, dtype=np.int64)
-    selected = _select(unit)
-    rows, unit = [rows[index] for index in selected], unit[selected]
     label = np.array([row.sample.class_name == positive_class for row in rows], dtype=np.int64)
-    has_leaf = np.array([row.file.surroundings.has_leaf for row in rows])
-    proportions = [has_leaf[label == value].mean() if (label == value).any() else 0.0 for value in (0, 1)]
-    shortcuts = [_test(source, rows, label, unit) for source in SOURCES if not source.is_outside]
-    if min(proportions) >= MIN_WITH_LEAF:
-        shown = [row for row, is_shown in zip(rows, has_leaf, strict=True) if is_shown]
-        note = f"{has_leaf.sum():,} of {counted(has_leaf.size, 'photograph')} in which a leaf was found by its colour"
-        tested = [_test(one, shown, label[has_leaf], unit[has_leaf]) for one in SOURCES if one.is_outside]
+    some = _select(unit)
+    selected = [rows[index] for index in some.tolist()]
+    shortcuts = [_test(source, selected, label[some], unit[some]) for source in SOURCES if not source.is_outside]
+    return [*shortcuts, *_test_outside(rows, label, unit)]
+
+
+def _test_outside(rows: Sequence[Row], label: Labels, unit: Indices) -> list[Shortcut]:
+    """Test what was measured outside the leaf, or in the whole image where too few leaves were found."""
+    sources = [source for source in SOURCES if source.is_outside]
+    measured = np.array([row.file.surroundings.is_measured for row in rows], dtype=bool)
+    has_leaf = np.array([row.file.surroundings.has_leaf for row in rows], dtype=bool)
+    of_classes = [has_leaf[measured & (label == value)] for value in (0, 1)]
+    found, total = int(has_leaf.sum()), counted(int(measured.sum()), "photograph")
+    if all(part.size and part.mean() >= MIN_WITH_LEAF for part in of_classes):
+        note = f"{found:,} of {total} in which a leaf was found by its colour"
+        used = np.flatnonzero(measured & has_leaf)
     else:
-        note = f"with the leaf: one was found by its colour in {has_leaf.sum():,} of {has_leaf.size:,} photographs only"
-        tested = [_test(whole_of(one), rows, label, unit) for one in SOURCES if one.is_outside]
-    return [*shortcuts, *(replace(one, note=note) for one in tested)]
+        note = f"with the leaf: one was found by its colour in {found:,} of {total} only"
+        used = np.flatnonzero(measured)
+        sources = [whole_of(source) for source in sources]
+    chosen = [rows[index] for index in used.tolist()]
+    return [replace(_test(source, chosen, label[used], unit[used]), note=note) for source in sources]
 
 
 def whole_of(source: AuditSource) -> AuditSource:

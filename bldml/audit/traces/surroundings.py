@@ -6,6 +6,7 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+from scipy.fft import dctn
 
 from bldml.audit.traces.leaf import Mask, Pixels, find_leaf, outside_of
 
@@ -22,11 +23,10 @@ _KERNEL = np.ones((3, 3), dtype=np.uint8)
 Floats = npt.NDArray[np.float32]
 Stored = npt.NDArray[np.float16]
 
-_waves = 0.5 * np.cos(np.pi * (np.arange(8)[None] + 0.5) * np.arange(8)[:, None] / 8)
-_waves[0] /= np.sqrt(2)
-_DCT = np.kron(_waves, _waves).T.astype(np.float32)  # (64 pixels, 64 coefficients) of a block
 _band = np.minimum(_BANDS - 1, np.rint(np.hypot(*np.mgrid[:8, :8])).astype(int)).ravel()
-_IN_BAND = (np.eye(_BANDS)[_band] / np.bincount(_band)).astype(np.float32)  # (64, bands); the mean of each
+_BY_BAND = np.argsort(_band, kind="stable")  # coefficients of a block in the order of their bands
+_COUNTS = np.bincount(_band).astype(np.float32)
+_STARTS = np.searchsorted(_band[_BY_BAND], np.arange(_BANDS))
 PROCESSING = 2 * _BANDS - 1 + 2 + 4  # numbers
 MARK_KINDS = 4
 OUTER = np.ones((MARK_CELLS, MARK_CELLS), dtype=bool)
@@ -37,6 +37,7 @@ OUTER[1:-1, 1:-1] = False
 class Surroundings:
     """Measured outside the leaf; in the whole image if no leaf was found."""
 
+    is_measured: bool = False  # otherwise nothing here means anything
     has_leaf: bool = False  # whether a leaf was found
     free: Mask = field(default_factory=lambda: np.ones((CELLS, CELLS), dtype=bool))  # cells without leaf
     processing: Stored = field(default_factory=lambda: np.full(PROCESSING, np.nan, dtype=np.float16))  # NaN: unknown
@@ -50,7 +51,7 @@ def measure_surroundings(pixels: Pixels) -> Surroundings:
     outside = outside_of(leaf)
     free = cv2.resize(outside, (CELLS, CELLS), interpolation=cv2.INTER_AREA) == 1
     processing, marks = _processing(pixels, outside), _marks(small, outside)
-    return Surroundings(leaf is not None, free, processing.astype(np.float16), marks.astype(np.float16))
+    return Surroundings(True, leaf is not None, free, processing.astype(np.float16), marks.astype(np.float16))
 
 
 def _shrunk(pixels: Pixels) -> Pixels:
@@ -77,10 +78,11 @@ def _processing(pixels: Pixels, outside: Floats) -> Floats:
     grid = pixels[: rows * TILE, : columns * TILE].reshape(rows, TILE, columns, TILE, 3).swapaxes(1, 2)
     tiles = grid[usable // columns, usable % columns].reshape(-1, TILE, 3)
     luma, *chroma = (plane.astype(np.float32) for plane in cv2.split(cv2.cvtColor(tiles, cv2.COLOR_RGB2YCrCb)))
-    blocks = luma.reshape(-1, 8, TILE // 8, 8).swapaxes(1, 2).reshape(-1, 64)
-    coefficients = np.abs(blocks @ _DCT)
-    energy = np.median(np.log(coefficients**2 @ _IN_BAND + 0.02), axis=0)
-    nearly_zero = (coefficients < 0.75).mean(axis=0) @ _IN_BAND
+    blocks = luma.reshape(-1, 8, TILE // 8, 8).swapaxes(1, 2).reshape(-1, 8, 8)
+    # No product of matrices: BLAS starts threads for these, which wait for each other longer than they compute.
+    coefficients = np.abs(dctn(blocks, axes=(1, 2), norm="ortho").reshape(-1, 64)[:, _BY_BAND])
+    energy = np.median(np.log(np.add.reduceat(coefficients**2, _STARTS, axis=1) / _COUNTS + 0.02), axis=0)
+    nearly_zero = np.add.reduceat((coefficients < 0.75).mean(axis=0), _STARTS) / _COUNTS
     noise = [_colour_noise(plane) for plane in chroma]
     return np.concatenate([energy, nearly_zero[1:], _block_edges(luma), *noise], dtype=np.float32, casting="same_kind")
 
