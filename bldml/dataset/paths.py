@@ -55,7 +55,7 @@ class PathFinder:
         if not cell.strip() or "\0" in cell:
             return None
         for kinds, text in self._spellings(cell.strip()):
-            if (path := exact_file(self.root, text)) or (path := self._similar(text, kinds)):
+            if (path := exact_file(self.root, text)) or (path := self._similar(text)):
                 self._read.update(kinds)
                 return path
         return None
@@ -98,8 +98,9 @@ class PathFinder:
         kinds: tuple[str, ...] = ()
         if not is_utf8(text):
             kinds, text = ("encoding",), from_windows(text)
-        if "\\" in text and os.sep == "/":
-            kinds, text = (*kinds, "slashes"), _with_slashes(text)
+        if "\\" in text:
+            text = _with_slashes(text)
+            kinds = (*kinds, "slashes") if os.sep == "/" else kinds
         if kinds:
             yield kinds, text
         if self._prefix and text.startswith(self._prefix):
@@ -107,7 +108,7 @@ class PathFinder:
         elif not kinds:
             yield (), text
 
-    def _similar(self, text: str, kinds: tuple[str, ...]) -> Path | None:
+    def _similar(self, text: str) -> Path | None:
         """Return the only file whose path is like a text."""
         candidates: list[tuple[str, list[Path]]] = []
         whole = re.sub(r"(?<=\d)\.0(?=$|\.[a-z]+$)", "", text)
@@ -229,7 +230,7 @@ def numbers_of_date(text: str) -> list[str]:
 
 
 def _with_slashes(text: str) -> str:
-    return text.replace("\\", "/") if os.sep == "/" else text
+    return text.replace("\\", "/")
 
 
 def _key(text: str) -> str:

@@ -95,7 +95,7 @@ def split_photographs(
         bursts = burst_groups(names, metadata, gap_seconds)
         notes.append(burst_evidence(names, metadata, bursts).sentence())
     sources = find_sources(names)
-    if sources.beginnings and not group.startswith(BY_NAME):
+    if sources.beginnings and group in ("burst", "none"):
         notes.append(_describe_beginnings(sources.beginnings))
     links = find_links(duplicates, sources.groups, bursts)
     groups, joins = join_groups(names, own, links)
