@@ -7,7 +7,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
-PYTEST_WORKERS ?= 2
+# One more than the cores of a small machine: the tests of Slurm mostly wait for it.
+PYTEST_WORKERS ?= 3
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.bldml-installed
