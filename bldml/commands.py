@@ -229,6 +229,7 @@ def audit(
     class_aliases: dict[str, str] | None = None,
     workers: int | Literal["auto"] = "auto",
     power: Literal["on", "off"] = "on",
+    look_alikes: Literal["auto", "keypoints", "off"] = "auto",
 ) -> None:
     """Check photographs for damage, duplicates, leaks between splits, class imbalance and shortcuts.
 
@@ -243,6 +244,8 @@ def audit(
         class_aliases: Class name by folder name, where they differ.
         workers: Number of reading processes; auto for one per CPU.
         power: Plant changed copies in memory and report how many are found; off saves some seconds.
+        look_alikes: Also search one leaf or scene turned, cropped or from another angle: by keypoints, or off; auto
+            searches among at most 20,000 photographs.
     """
     from bldml.audit.command import audit_photographs
 
@@ -250,7 +253,7 @@ def audit(
         audited, text = audit_photographs(
             photographs, output, version=__version__, manifest=manifest, positive_class=positive_class,
             class_aliases=class_aliases, workers=None if workers == "auto" else workers,
-            power=power == "on",
+            power=power == "on", look_alikes=look_alikes,
         )  # fmt: skip
     except BldmlError as error:
         error.exit_code = 2  # 1 means errors in the photographs

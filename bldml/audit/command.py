@@ -5,8 +5,10 @@ import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
+from bldml.audit.checks.lookalikes import GROUPS_NAME, groups_csv, is_searched
+from bldml.audit.keypoints import KEYPOINTS_NAME, KeypointStore
 from bldml.audit.outputs import audit_json, pairs_csv, photographs_csv, summary_text
 from bldml.audit.page import audit_page
 from bldml.audit.reading import examine_all
@@ -31,6 +33,7 @@ def audit_photographs(
     class_aliases: Mapping[str, str] | None = None,
     workers: int | None = None,
     power: bool = True,
+    look_alikes: Literal["auto", "keypoints", "off"] = "auto",
     quiet: bool = False,
 ) -> tuple[AuditResult, str]:
     """Audit a data folder and write `audit.html`, `audit.csv`, `pairs.csv` and `audit.json`.
@@ -55,28 +58,38 @@ def audit_photographs(
         collection = read_folders(root, aliases=class_aliases)
     if not any(collection.splits.values()) and not collection.heif:
         raise DatasetError(no_photographs(collection), "photographs-none", path=root)
-    names = collection.class_names
-    positive = names[0] if len(names) == 2 else ""
+    positive = collection.class_names[0] if len(collection.class_names) == 2 else ""
     if positive_class is not None:
-        positive = check_positive_class(positive_class, names)
+        positive = check_positive_class(positive_class, collection.class_names)
     make_folder(output)
-    store = Store(output)
-    complete = False
+    store, keypoints = Store(output), None
+    used: set[str] | None = None
     try:
-        rows = examine_all(collection, store, workers, quiet=quiet)
-        complete = True
+        keypoints = KeypointStore(output) if is_searched(look_alikes, collection) else None
+        rows = examine_all(collection, store, workers, keypoints=keypoints, quiet=quiet)
+        used = {row.file.digest for row in rows}
+        result = run_audit_checks(manifest, collection, rows, positive, output, keypoints, power=power, quiet=quiet)
     finally:
-        store.close(complete=complete)
-    result = run_audit_checks(manifest, collection, rows, positive, power=power)
+        if keypoints is not None:
+            keypoints.close(used)
+        store.close(complete=used is not None)
+    files = _files(result, version, workers)
+    for name, text in files.items():
+        write_atomically(output / name, text)
+    return result, summary_text(result, [show_path(output / name) for name in files])
+
+
+def _files(result: AuditResult, version: str, workers: int) -> dict[str, str]:
+    """Return the text of each file of the results, by name."""
     files = {
         "audit.json": audit_json(result, version),  # first: it identifies the other files as an audit's
         "audit.csv": photographs_csv(result),
         "pairs.csv": pairs_csv(result),
         "audit.html": audit_page(result, version, workers),
     }
-    for name, text in files.items():
-        write_atomically(output / name, text)
-    return result, summary_text(result, [show_path(output / name) for name in files])
+    if result.look_alikes.pairs:
+        files[GROUPS_NAME] = groups_csv(result.readable, result.look_alikes)
+    return files
 
 
 def check_output(output: Path, root: Path) -> None:
@@ -96,13 +109,17 @@ def check_output(output: Path, root: Path) -> None:
             path=output,
             root=root,
         )
-    others = [name for name in ("audit.csv", "audit.html", "pairs.csv") if os.path.lexists(output / name)]
+    others = [name for name in ("audit.csv", "audit.html", "pairs.csv", GROUPS_NAME) if os.path.lexists(output / name)]
     if os.path.lexists(output / "audit.json"):
         _check_own(output, root)
     elif others:
         _refuse(output / others[0], "exists without an audit.json and may not be an audit's")
     if os.path.lexists(output / NAME) and not _read(output / NAME, 64).startswith(b'{"examined_by"'):
         _refuse(output / NAME, "was not written by an audit")
+    if os.path.lexists(output / KEYPOINTS_NAME) and not _read(output / KEYPOINTS_NAME, 64).startswith(
+        b'{"keypoints_by"'
+    ):
+        _refuse(output / KEYPOINTS_NAME, "was not written by an audit")
 
 
 def _check_own(output: Path, root: Path) -> None:
@@ -120,7 +137,8 @@ def _check_own(output: Path, root: Path) -> None:
         raise DatasetError(
             f"{show_path(output)} contains the audit of another data folder, {show_path(str(content['root']))}. "
             "Nothing was written. Choose another --output. If the data folder was only moved or renamed, move "
-            "audit.json, audit.csv, audit.html and pairs.csv away; photographs already read are not read again.",
+            f"audit.json, audit.csv, audit.html, pairs.csv and {GROUPS_NAME} away; photographs already read are not "
+            "read again.",
             "audit-output-of-other-data",
             path=output,
             found=content["root"],

@@ -11,6 +11,7 @@ from PIL import Image
 from bldml.audit.traces.encoder import NO_ENCODER, Encoder, read_encoder
 from bldml.audit.traces.surroundings import Surroundings, measure_surroundings
 from bldml.dataset.border import measure_border
+from bldml.dataset.duplicates.keypoints import describe_keypoints
 from bldml.dataset.duplicates.phash import NO_PHASH, PHash, perceptual_hash
 from bldml.dataset.images import UnreadableImage, load_rgb
 from bldml.dataset.metadata import Metadata, read_metadata
@@ -41,6 +42,7 @@ class FileRecord:
     brightness: float = 0.0  # mean grey level, 0 to 255
     encoder: Encoder = NO_ENCODER
     surroundings: Surroundings = field(default_factory=Surroundings)
+    keypoints: bytes = b""  # for the search of look-alikes, if asked for; stored in a file of its own
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,10 +70,10 @@ class Row:
         return PhotographRow(sample.name, self.split, sample.class_name, sample.group, **described(self.metadata))
 
 
-def examine_file(path: Path, outside: bool = True) -> FileRecord:
+def examine_file(path: Path, outside: bool = True, *, keypoints: bool = False) -> FileRecord:
     """Read one file completely, as training would, and measure it; a damaged file raises nothing.
 
-    What lies outside the leaf is measured only if `outside`.
+    What lies outside the leaf is measured only if `outside`, and keypoints only if `keypoints`.
     """
     size = 0
     try:
@@ -94,6 +96,7 @@ def examine_file(path: Path, outside: bool = True) -> FileRecord:
         brightness=brightness,
         encoder=read_encoder(path),
         surroundings=measure_surroundings(np.asarray(picture)) if outside else Surroundings(),
+        keypoints=describe_keypoints(picture).to_bytes() if keypoints else b"",
     )
 
 

@@ -51,7 +51,7 @@ def photographs_csv(result: AuditResult) -> str:
 
 
 def pairs_csv(result: AuditResult) -> str:
-    """Return all pairs of duplicates, sources and leaks; a group of n as n - 1 pairs with its first member."""
+    """Return all pairs that were found; a group of n as n - 1 pairs with its first member."""
     duplicates, names = result.repeats.duplicates, [row.name for row in result.readable]
     pairs: list[tuple[str, str, str, float | None]]
     pairs = [("exact", names[group[0]], names[other], 1.0) for group in duplicates.exact for other in group[1:]]
@@ -66,6 +66,7 @@ def pairs_csv(result: AuditResult) -> str:
         (f"leak {leak.kind}", leak.a, leak.b, None if math.isnan(leak.similarity) else round(leak.similarity, 3))
         for leak in result.repeats.leaks
     ]
+    pairs += [("lookalike", names[pair.a], names[pair.b], pair.strength) for pair in result.look_alikes.pairs]
     split = {row.name: row.split for row in result.readable}
     label = {row.name: row.sample.class_name for row in result.readable}
     return csv_text(PAIRS, [[kind, a, b, value, split[a], split[b], label[a], label[b]] for kind, a, b, value in pairs])
@@ -97,6 +98,11 @@ def audit_json(result: AuditResult, version: str) -> str:
         ],
         "power": None if result.power is None else power_json(result.power),
         "bursts": {**asdict(evidence), "weak": evidence.weak, "independent": len(set(result.repeats.units))},
+        "look_alikes": {
+            "searched_by": "keypoints" if result.look_alikes.searched else None,
+            "pairs": len(result.look_alikes.pairs),
+            "photographs_with_few_keypoints": result.look_alikes.plain,
+        },
         "tables": {table.name: {"header": list(table.raw[0]), "rows": list(table.raw[1])} for table in result.tables},
     }
     # A number that JSON does not know is NumPy's.

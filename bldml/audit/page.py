@@ -56,6 +56,7 @@ def audit_page(result: AuditResult, version: str, workers: int) -> str:
         tables=result.tables,
         days=_days(result),
         bursts=result.repeats.evidence.sentence(),
+        look_alikes=result.look_alikes.sentence(),
         sheets=[
             (name, in_class[name], [row.name for row in sheet if row.name in urls]) for name, sheet in sheets.items()
         ],

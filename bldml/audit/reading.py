@@ -8,8 +8,11 @@ import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from functools import partial
 
 from bldml.audit.examine import FileRecord, Row, examine_file
+from bldml.audit.keypoints import KeypointStore
 from bldml.audit.store import Store
 from bldml.dataset.samples import Collection, Sample
 from bldml.errors import DatasetError
@@ -19,11 +22,18 @@ MAX_MEASURED_OUTSIDE = 2000  # photographs, about; it takes 2 ms each, and more 
 FILES_PER_WORKER = 64  # at least; for fewer, starting a process takes longer than it saves
 
 
-def examine_all(collection: Collection, store: Store, workers: int, *, quiet: bool = False) -> list[Row]:
+def examine_all(
+    collection: Collection,
+    store: Store,
+    workers: int,
+    *,
+    keypoints: KeypointStore | None = None,
+    quiet: bool = False,
+) -> list[Row]:
     """Examine every photograph; return one row for each, in the collection's order.
 
-    Records are looked up in the store, and each new one is added at once. If `quiet`, or if standard error is not a
-    terminal, no progress bar is shown.
+    Records are looked up in the stores, and each new one is added at once; without a store of keypoints, photographs
+    are examined without them. If `quiet`, or if standard error is not a terminal, no progress bar is shown.
 
     Raises:
         DatasetError: A process was killed, or the store cannot be written.
@@ -35,11 +45,15 @@ def examine_all(collection: Collection, store: Store, workers: int, *, quiet: bo
     disable = True if quiet else None  # None: shown on a terminal only
     with tqdm(total=len(samples), desc="Photographs", unit="", disable=disable, smoothing=0.05) as progress:
         for _, sample in samples:
-            if known := store.find(sample.path):
+            known = store.find(sample.path)
+            if known is not None and (keypoints is None or known.digest in keypoints):
                 results[sample.name] = known
                 progress.update()
         missing = [sample for _, sample in samples if sample.name not in results]
-        for sample, record in _examine_missing(missing, workers, len(samples)):
+        for sample, record in _examine_missing(missing, workers, len(samples), keypoints is not None):
+            if keypoints is not None and record.keypoints:
+                keypoints.add(record.digest, record.keypoints)
+                record = replace(record, keypoints=b"")
             results[sample.name] = record
             store.add(sample.path, record)
             progress.update()
@@ -52,18 +66,21 @@ def is_measured_outside(name: str, total: int) -> bool:
     return chance * total < MAX_MEASURED_OUTSIDE
 
 
-def _examine_missing(samples: Sequence[Sample], workers: int, total: int) -> Iterator[tuple[Sample, FileRecord]]:
+def _examine_missing(
+    samples: Sequence[Sample], workers: int, total: int, keypoints: bool
+) -> Iterator[tuple[Sample, FileRecord]]:
+    examine = partial(examine_file, keypoints=True) if keypoints else examine_file
     paths = [sample.path for sample in samples]
     outside = [is_measured_outside(sample.name, total) for sample in samples]
     workers = min(workers, len(samples) // FILES_PER_WORKER)
     if workers <= 1:
-        yield from zip(samples, map(examine_file, paths, outside), strict=True)
+        yield from zip(samples, map(examine, paths, outside), strict=True)
         return
     # Processes, because for small files most of the time is spent in Python itself. Spawned, because a fork would copy
     # the locks of running threads.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
     try:
-        yield from zip(samples, pool.map(examine_file, paths, outside, chunksize=BATCH), strict=True)
+        yield from zip(samples, pool.map(examine, paths, outside, chunksize=BATCH), strict=True)
     except BrokenProcessPool as error:
         raise DatasetError(
             "A worker process was killed, probably because memory ran out. Run the same command again to resume; if it "

@@ -12,11 +12,13 @@ from bldml.audit.checks.condition import (
     find_without_checksum,
     report_odd,
 )
+from bldml.audit.checks.lookalikes import LookAlikes, report_lookalikes, search_lookalikes
 from bldml.audit.checks.power import Power, measure_power
 from bldml.audit.checks.repeats import Repeats, find_repeats, report_repeats, weak_bursts
 from bldml.audit.checks.shortcuts import Shortcut, find_shortcuts, report_shortcuts
 from bldml.audit.examine import Row
 from bldml.audit.findings import SEVERITIES, AuditFinding, soften_split_finding
+from bldml.audit.keypoints import KeypointStore, StoredKeypoints
 from bldml.dataset.files import subfolders
 from bldml.dataset.samples import SPLITS, Collection
 from bldml.io.text import counted
@@ -38,6 +40,7 @@ class AuditResult:
     positive_class: str  # predicted against all others; empty without two classes
     findings: Sequence[AuditFinding]  # the most severe first
     tables: Sequence[Table]
+    look_alikes: LookAlikes
     power: Power | None = None  # None if it was not measured
 
     def counts(self) -> dict[str, int]:
@@ -57,19 +60,37 @@ class AuditResult:
 
 
 def run_audit_checks(
-    manifest: Path | None, collection: Collection, rows: Sequence[Row], positive_class: str, *, power: bool
+    manifest: Path | None,
+    collection: Collection,
+    rows: Sequence[Row],
+    positive_class: str,
+    output: Path,
+    keypoints: KeypointStore | None = None,
+    *,
+    power: bool,
+    quiet: bool = False,
 ) -> AuditResult:
-    """Run all checks on the photographs of a collection, which `rows` contain examined; `power` plants copies too."""
+    """Run all checks on the photographs of a collection, which `rows` contain examined.
+
+    Look-alikes are searched if there is a store of `keypoints`; `output` is the folder of the audit, for commands;
+    `power` plants copies too.
+    """
     root = collection.root
     readable = [row for row in rows if not row.file.reason]
     repeats, odd = find_repeats(readable), find_odd(readable)
     shortcuts = find_shortcuts(readable, repeats.units, positive_class) if positive_class else []
+    described = None
+    look_alikes = LookAlikes(searched=False)
+    if keypoints is not None:
+        described = StoredKeypoints(keypoints, [row.file.digest for row in readable])
+        look_alikes = search_lookalikes(readable, described, repeats, quiet=quiet)
     findings = [
         *find_unreadable(collection, rows),
         *find_changed(collection, readable),
         *report_repeats(readable, repeats, root),
         *find_imbalance(collection, readable),
         *report_shortcuts(shortcuts, positive_class),
+        *report_lookalikes(readable, look_alikes, root, output),
         *report_odd(odd, readable),
         *find_without_checksum(readable),
         *weak_bursts(repeats, root),
@@ -81,10 +102,10 @@ def run_audit_checks(
     # First what only new photographs repair: a new split costs a minute.
     findings.sort(key=lambda finding: (SEVERITIES.index(finding.severity), not finding.needs_new_photographs))
     counts = tables(readable, repeats.units) if readable else []
-    planted = measure_power(readable, repeats.units, None) if power else None
+    planted = measure_power(readable, repeats.units, described) if power else None
     return AuditResult(
         manifest, default_split, collection, rows, readable, odd, repeats, shortcuts, positive_class, findings, counts,
-        planted,
+        look_alikes, planted,
     )  # fmt: skip
 
 

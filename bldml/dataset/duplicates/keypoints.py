@@ -112,7 +112,7 @@ def describe_keypoints(image: Image.Image) -> Keypoints:
     """Describe an upright RGB image of any size."""
     import cv2
 
-    cv2.setNumThreads(1)
+    cv2.setNumThreads(0)  # the audit has a process for each CPU
     grey = image.convert("L")
     grey.thumbnail((SIDE_DESCRIBED, SIDE_DESCRIBED), Image.Resampling.BOX)
     longer = max(grey.size)

@@ -6,7 +6,7 @@ only these are compared. A word is a pair of cells, one for each half of a descr
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -110,7 +110,7 @@ class _Index:
         centres = _centres(described)
         if centres is None:
             return None
-        words, own = _words([keypoints.descriptors for keypoints in described], centres)
+        words, own = _words((keypoints.descriptors for keypoints in described), centres)
         n, having = len(described), np.bincount(words.indices, minlength=words.shape[1])
         frequent, common = (having > max(least, fraction * n) for least, fraction in (FREQUENT, COMMON))
         weights = np.where(frequent, 0, np.log(max(n, 2) / np.maximum(having, 1)))
@@ -152,7 +152,7 @@ def _weighted(words: sparse.csr_array, weights: Floats) -> sparse.csr_array:
 
 
 def _words(
-    descriptors: Sequence[npt.NDArray[np.uint8]], centres: tuple[Floats, Floats]
+    descriptors: Iterable[npt.NDArray[np.uint8]], centres: tuple[Floats, Floats]
 ) -> tuple[sparse.csr_array, list[npt.NDArray[np.int32]]]:
     """Return which words each photograph has, 1 for each, (n, words), and the nearest word of each of its keypoints."""
     columns, nearest = [], []
