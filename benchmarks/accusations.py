@@ -4,7 +4,7 @@
 
 Each set shows different leaves with one thing in common: the same padding, interface, rim, ruler, label and so on. No
 pair of such a set is a near duplicate. To each set, copies of its own photographs are then added, to see that they are
-still found among photographs that are alike.
+still found among photographs that are alike. Results of other versions of the perceptual hash stay in the file.
 """
 
 import argparse
@@ -281,13 +281,15 @@ def main() -> None:
         paths = sorted(options.coffee.rglob("*.jpg"))
         chosen = np.random.default_rng(0).choice(len(paths), min(options.leaves, len(paths)), replace=False)
         sets["coffee"] = [load_rgb(paths[i], 256) for i in chosen]
-    results: dict[str, object] = {"threshold": NEAR_SIMILARITY, "phash_version": PHASH_VERSION}
+    results: dict[str, object] = {"threshold": NEAR_SIMILARITY}
     for name, pictures in sets.items():
         kinds = {kind: measured([furnish(picture) for picture in pictures]) for kind, furnish in KINDS.items()}
         # Half the photographs are wide, so those are padded above and below.
         wide = [picture for picture in pictures if max(picture.size) > 1.1 * min(picture.size)]
         results[name] = {"photographs": len(pictures), "sets": kinds, "padded_copies_found": padded_copies(wide)}
-    options.output.write_text(json.dumps(results, indent=1) + "\n")
+    versions = json.loads(options.output.read_text()) if options.output.is_file() else {}
+    versions[f"perceptual hash, version {PHASH_VERSION}"] = results
+    options.output.write_text(json.dumps(versions, indent=1, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":

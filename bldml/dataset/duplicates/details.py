@@ -24,9 +24,10 @@ _REGION, _SHIFT = 8, 4  # side of a region, and distance to the next, in cells o
 _PLAIN = 0.05  # mean square of the details of a region below which it shows nothing
 _DISAGREEING = 0.1  # fraction of the details that may differ: a date stamp, a caption
 _LEAST_INSIDE = 0.3  # fraction of the inner regions that must show something: the corner of a lens is no evidence
-# What must agree at the best crop. Equal frames lie exactly on each other, where a copy agrees nearly perfectly. A
-# cropped copy lies between the cells.
+# Least correlation of regions that agree. Equal frames lie exactly on each other, where a copy agrees nearly perfectly.
+# A cropped copy lies between the cells, so its regions agree less, but all of them about as well.
 _AGREE_UNCROPPED, _AGREE_CROPPED = 0.88, 0.65
+_SLIGHT, _BELOW_BEST = 3, 0.2  # after a crop of so many steps: by how much less than the best quarter of the regions
 
 # Padding: rows whose grey levels lie within so many of each other, if the photograph beside them differs by so many
 # along half its edge. So a bar of an interface is no padding, and neither is the white paper around a leaf.
@@ -98,18 +99,20 @@ def unpack_details(packed: npt.NDArray[np.uint8]) -> Grid:
     return _steps()[np.stack([packed >> 4, packed & 15], -1)].reshape(-1, DETAIL_SIDE, DETAIL_SIDE)
 
 
-def details_agree(first: Grid, second: Grid, uncropped: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def details_agree(first: Grid, second: Grid, steps: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
     """Return whether the details agree in nearly all regions that show something, pair by pair, (n,).
 
-    Both have the same orientation and crop; `uncropped`, (n,), tells the pairs that were not cropped for that.
+    Both have the same orientation and crop; `steps`, (n,), is the deepest crop at one side that this needed.
     """
     products, one, other = (_regions(values) for values in (first * second, first**2, second**2))
     shown = np.maximum(one, other) / _REGION**2
     weight = np.where(shown < _PLAIN, 0, np.minimum(shown, 10 * _PLAIN))
     inside = (weight[:, 1:-1, 1:-1] > 0).mean((1, 2))
     correlation = products / np.sqrt(np.maximum(one * other, 1e-9))
-    least = np.where(uncropped, _AGREE_UNCROPPED, _AGREE_CROPPED)[:, None, None]
-    differing = weight * (correlation < least)
+    best = np.quantile(np.where(weight > 0, correlation, -1).reshape(len(first), -1), 0.75, axis=1)
+    after_slight = np.clip(best - _BELOW_BEST, _AGREE_CROPPED, _AGREE_UNCROPPED)
+    least = np.select([steps <= 1, steps <= _SLIGHT], [_AGREE_UNCROPPED, after_slight], _AGREE_CROPPED)
+    differing = weight * (correlation < least[:, None, None])
     agree = inside >= _LEAST_INSIDE
     for part in (slice(None), slice(1, -1)):
         agree &= differing[:, part, part].sum((1, 2)) <= _DISAGREEING * weight[:, part, part].sum((1, 2))

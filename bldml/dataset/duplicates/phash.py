@@ -102,9 +102,9 @@ def _frequencies() -> Coefficients:
     return np.asarray(np.hypot.outer(np.arange(SIDE), np.arange(SIDE)), np.float32)
 
 
-def _coefficients(phashes: PHashes) -> Coefficients:
-    """Return the coefficients up to a factor, the mean 0, (n, SIDE, SIDE)."""
-    scaled = (phashes[:, :COEFFICIENT_BYTES].reshape(-1, SIDE, SIDE).astype(np.float32) - 128) / 127
+def _coefficients(phashes: PHashes, rows: npt.NDArray[np.intp]) -> Coefficients:
+    """Return the coefficients of some hashes up to a factor, the mean 0, (rows, SIDE, SIDE)."""
+    scaled = (phashes[:, :COEFFICIENT_BYTES][rows].reshape(-1, SIDE, SIDE).astype(np.float32) - 128) / 127
     return np.asarray(np.sign(scaled) * scaled**2 / np.maximum(_frequencies(), 1))
 
 
@@ -193,7 +193,7 @@ def _neighbours(
     ) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]]:
         for start in range(0, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]
-            yield chunk, _keys(_coefficients(phashes[chunk]), cut)
+            yield chunk, _keys(_coefficients(phashes, chunk), cut)
 
     def tree_of(phashes: PHashes, rows: npt.NDArray[np.intp]) -> cKDTree:
         return cKDTree(np.concatenate([keys for _, keys in chunks(phashes, rows, _cuts()[0])]), _LEAF)
@@ -268,7 +268,7 @@ def _nearest(
 
 def _aligned(whole: PHashes, part: PHashes, pairs: npt.NDArray[np.intp], cut: npt.NDArray[np.intp]) -> Alignment:
     cuts = np.tile(cut, (len(pairs), 1))
-    return align(_coefficients(whole[pairs[:, 0]]), _coefficients(part[pairs[:, 1]]), cuts)
+    return align(_coefficients(whole, pairs[:, 0]), _coefficients(part, pairs[:, 1]), cuts)
 
 
 def _agree(whole: PHashes, part: PHashes, aligned: Alignment) -> npt.NDArray[np.bool_]:
@@ -282,4 +282,4 @@ def _agree(whole: PHashes, part: PHashes, aligned: Alignment) -> npt.NDArray[np.
     matrices, cut = detail_crops(DEEPEST, STEP), aligned.cut
     rows, columns = matrices[cut[:, 0], cut[:, 1]], matrices[cut[:, 2], cut[:, 3]]
     cropped = np.asarray(rows @ unpack_details(one) @ columns.swapaxes(-1, -2), np.float32)
-    return np.asarray(details_agree(cropped, grids, cut.max(1) <= 1) | unknown)
+    return np.asarray(details_agree(cropped, grids, cut.max(1)) | unknown)
