@@ -344,7 +344,6 @@ def test_coffee_border(coffee: Path, bldml: Bldml) -> None:
         "shortcut_border",
         "shortcut_texture",
         "shortcut_processing",
-        "shortcut_background",
         "shortcut_marks",
     ]
     assert [pair for pair in pairs if pair["kind"] != "leak burst"] == []
