@@ -182,22 +182,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--coffee", type=Path, help="folder of real photographs")
     parser.add_argument("--drawn", type=int, default=1_000)
+    parser.add_argument("--every", type=int, default=5, help="each how many-th photograph is altered")
     parser.add_argument("--many", type=int, nargs="*", default=[2_000, 5_000])
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--hardware", default="AMD EPYC, 2 cores, other work at the same time")
     options = parser.parse_args()
     results: dict[str, object] = {"hardware": options.hardware}
     described: list[Keypoints] = []
+
+    def write() -> None:
+        options.output.write_text(json.dumps(results, indent=1) + "\n")
+
     if options.coffee:
         paths = sorted(options.coffee.rglob("*.jpg"))
-        results["coffee"], described = measured(lambda number: load_rgb(paths[number], 256), len(paths), 5)
+        results["coffee"], described = measured(lambda number: load_rgb(paths[number], 256), len(paths), options.every)
         close = [describe_keypoints(close_up(load_rgb(path, 256))) for path in paths]
         results["coffee, close-ups"] = {"photographs": len(close), "pairs": len(find_lookalikes(close))}
+        write()
     results["drawn, 320 px"], drawn = measured(
-        lambda number: draw_leaf(bool(number % 2), 320, np.random.default_rng([5, number])), options.drawn, 10
+        lambda number: draw_leaf(bool(number % 2), 320, np.random.default_rng([5, number])),
+        options.drawn,
+        2 * options.every,
     )
+    write()
     results["search"] = [many([*described, *drawn], count) for count in options.many]
-    options.output.write_text(json.dumps(results, indent=1) + "\n")
+    write()
 
 
 if __name__ == "__main__":

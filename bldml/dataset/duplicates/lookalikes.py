@@ -16,8 +16,11 @@ from scipy import sparse
 
 from bldml.dataset.duplicates.keypoints import Floats, Keypoints, Overlay, lay_over, products
 
-CANDIDATES = 8
-"""Most photographs that are compared with each photograph, and with its mirror image."""
+CANDIDATES = 24
+"""Most photographs that are compared with each photograph, and with its mirror image.
+
+Captions in one typeface resemble each other: among 550 coffee leaves, 50 of them with captions, 8 candidates found 0.64
+of the originals, and 24 found 0.86 in twice the time."""
 FREQUENT = (30, 0.03)
 """A word that more photographs have, as a number and as a fraction of all, proposes no candidates."""
 COMMON = (30, 0.25)
