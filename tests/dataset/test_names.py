@@ -54,7 +54,8 @@ SCHEMES: dict[str, Callable[[str], list[str]]] = {
     "QuPath": lambda leaf: [f"{leaf} [d=1,x={x},y=0,w=512,h=512].png" for x in (0, 410)],
     "copies": lambda leaf: marked(leaf, "| - Copy| copy 2|Copy of *| (Kopie)| - コピー| - Cópia|_copy1| (3rd copy)"),
     "conflicts": lambda leaf: marked(leaf, "| (Ana's conflicted copy 2024-06-01)|.sync-conflict-20240601-123000-AB"),
-    "editors": lambda leaf: marked(leaf, "|-Edit|-Edit-2|-Enhanced-NR|_edited|-bearbeitet|~2|_DxO|-topaz-denoise"),
+    "editors": lambda leaf: marked(leaf, "|-Edit|-Edit-2|-Enhanced-NR|_edited|-bearbeitet|~2|_DxO|-topaz-denoise|_modified"),
+    "other languages": lambda leaf: marked(leaf, "| gedreht|_gespiegelt|-recadrée"),
     "SuperAnnotate": lambda leaf: marked(leaf, ".jpg___fuse|.jpg___lores|"),
     "Label Studio": lambda leaf: [f"{leaf}.jpg", f"{dice(7)}a-{leaf}.jpg", f"{dice(7)}b-{leaf}.jpg"],
     "frames": lambda leaf: marked(leaf, "_frame_0001|_frame_0002|-frame12|.mp4_000123"),
@@ -68,7 +69,7 @@ SCHEMES: dict[str, Callable[[str], list[str]]] = {
 CAMERAS: dict[str, Callable[[int], list[str]]] = {
     "crops": lambda n: [f"IMG_{n}_{part}.JPG" for part in range(1, 5)],
     "crops of a phone": lambda n: [f"20240601_12{n // 60 % 60:02d}{n % 60:02d}_{part}.jpg" for part in (1, 2)],
-    "iPhone": lambda n: [*marked(f"IMG_{n}", "| 2|(1)|-edited"), f"IMG_E{n}.JPG", f"IMG_{n}.HEIC"],
+    "iPhone": lambda n: [*marked(f"IMG_{n}", "| 2|(1)| (Edited)|-edited"), f"IMG_E{n}.JPG", f"IMG_{n}.HEIC"],
     "HEIC and JPEG": lambda n: [f"IMG_{n}.HEIC", f"IMG_{n}.JPG"],
     "crops of YOLO": lambda n: marked(f"IMG_{n}", "|2|3|4"),
     "Lightroom": lambda n: marked(f"DSC0{n}", "|-2|-Edit|-HDR"),
@@ -78,6 +79,7 @@ CAMERAS: dict[str, Callable[[int], list[str]]] = {
     ),
     "Samsung": lambda n: marked(f"20240601_12{n // 60 % 60:02d}{n % 60:02d}", "|(0)|~2|_edit_123456789012|-01"),
     "video": lambda n: [f"MVI_{n}_{i:04d}.png" for i in range(4)],
+    "video by hand": lambda n: [f"video{n}_{i:04d}.png" for i in range(4)],
     "video of a phone": lambda n: [f"VID_20240601_12{n // 60 % 60:02d}{n % 60:02d}_{i:04d}.png" for i in range(4)],
 }
 STYLES = ("leaf{}", "leaf_{}", "Leaf-{}", "my leaf no. {}", "{}")

@@ -46,7 +46,7 @@ _COPY = (
     r"|копи[яі]|копія|副本|拷[贝貝]|コピー|복사본)"
 )
 _OF = r"(?:of|von|de|di|van|af|av|z)"
-_EDITED = r"(?:edited|edit|bearbeitet|modifi[ée]e?|editad[oa]|modificat[oa]|bewerkt|edytowane|redigeret|redigerad)"
+_EDITED = r"(?:edited|edit|bearbeitet|modifi(?:ed|[ée]e?)|editad[oa]|modificat[oa]|bewerkt|edytowane|redigeret|redigerad)"
 
 _SYNTAX = re.compile(
     rf"^{_COPY}(?: ?\(\d{{1,3}}\))? {_OF} "  # Copy of x, Copy (2) of x, Kopie von x
@@ -54,7 +54,7 @@ _SYNTAX = re.compile(
     rf"|(?: |の|의 |的){_COPY}(?: ?\d{{1,3}})?$"
     rf"| ?\((?:another |\d+\w\w )?{_COPY}(?: \d{{1,3}})?\)$"  # x (copy), x (3rd copy): Linux desktops
     r"| ?\([^()]*conflicted copy[^()]*\)$|\.sync-conflict-[-\w]+$"  # Dropbox, Nextcloud; Syncthing
-    rf"|[-_ ]{_EDITED}(?:[-_]\d{{1,15}})?$"  # x_edited, x-bearbeitet; Samsung and Huawei: x_edit_123456789
+    rf"| ?\({_EDITED}\)$|[-_ ]{_EDITED}(?:[-_]\d{{1,15}})?$"  # x (Edited), x_edited, x-bearbeitet; Samsung and Huawei: x_edit_123456789
     r"|-enhanced(?:-[a-z]{2})*(?:-\d{1,2})?$"  # Lightroom: x-Enhanced-NR
     r"|(?<=.)~\d{1,2}$"  # Android: x~2
     r"|(?<=^pxl_\d{8}_\d{9})[._~].*$"  # Pixel: x.MP, x.PORTRAIT-01.COVER, x_exported_1024
@@ -81,8 +81,9 @@ _WORDS = (
     r"|downscaled?|enhanced?|hue|sat(?:uration)?|gamma|clahe|equali[sz]ed?|gr[ae]y(?:scale)?|jitter(?:ed)?|elastic"
     r"|distort(?:ed|ion)?|warp(?:ed)?|perspective|affine|cutout|cutmix|mixup|eras(?:ed?|ing)|dropout|normali[sz]ed"
     r"|synth(?:etic)?|mask(?:ed)?|seg(?:mented|mentation)?|overlay|annotated|removebg(?:[-_]preview)?|no[-_]?bg"
-    r"|bg[-_]?removed|rembg|denoise\w*|gigapixel\w*|topaz\w*|dxo\w*|hdr|orig(?:inal)?|thumb(?:nail)?|preview"
-    r"|compressed|small|medium|large|lowres|hires)"
+    r"|bg[-_]?removed|rembg|denoise[-\w]*|gigapixel\w*|topaz\w*|dxo\w*|hdr|orig(?:inal)?|thumb(?:nail)?|preview"
+    r"|compressed|small|medium|large|lowres|hires"
+    r"|gedreht|gespiegelt|zugeschnitten|recadr[ée]e?|tourn[ée]e?|recortad[oa]|girad[oa]|ruotat[oa]|ritagliat[oa])"
 )
 _PIECES = r"(?:(?:tile|patch|part|piece|chip|slice|quad(?:rant)?|window|roi|crop|bbox|obj(?:ect)?|det(?:ection)?)s?)"
 _OPERATION = re.compile(
@@ -102,6 +103,7 @@ _MARKS: tuple[tuple[re.Pattern[str], _Evidence], ...] = (
 )
 _PLAIN = re.compile(r"[^\W_]*|[^\W\d_]+[-_ ]?\d*")  # most names: no mark fits, so none has to be tried
 _PHONE_EDITED = re.compile(r"^img_e(?=\d{4}$)")
+_VIDEO_NAME = re.compile(r"(?:.*[-_ ])?(?:video|vid|clip|movie|film)[-_ ]?\d+")
 _NUMBERED = re.compile(r"(.+?)(?:(?: - |[-_ ])(\d{1,4})| ?\((\d{1,3})\))")
 _TWO_NUMBERS = re.compile(r"(.+)_(\d{1,6})_(\d{1,7})")
 _YOLO_CROP = re.compile(r"((?:img_|_?dsc[_nf]|_mg_|dji_|gopr|imgp)\d{4})([2-9]|[1-9]\d)")  # IMG_0012, IMG_00122, …
@@ -285,7 +287,7 @@ def _parse_all(names: Sequence[str]) -> tuple[list[_Parsed], list[_Family]]:
             one = _Parsed(crop[1], "number", f"{crop[2]}{part}")
         elif is_camera_name(source) or is_time_of_another_kind(source):
             pass
-        elif counted_name and is_camera_name(counted_name[1]):
+        elif counted_name and (is_camera_name(counted_name[1]) or _VIDEO_NAME.fullmatch(counted_name[1])):
             one = _Parsed(counted_name[1], "number", f"{source.removeprefix(counted_name[1])}{part}")
         elif two and (kind := kinds.get((folder, two[1]))):
             # What Keras writes last is random and says nothing about the part.
