@@ -46,7 +46,9 @@ _COPY = (
     r"|копи[яі]|копія|副本|拷[贝貝]|コピー|복사본)"
 )
 _OF = r"(?:of|von|de|di|van|af|av|z)"
-_EDITED = r"(?:edited|edit|bearbeitet|modifi(?:ed|[ée]e?)|editad[oa]|modificat[oa]|bewerkt|edytowane|redigeret|redigerad)"
+_EDITED = (
+    r"(?:edited|edit|bearbeitet|modifi(?:ed|[ée]e?)|editad[oa]|modificat[oa]|bewerkt|edytowane|redigeret|redigerad)"
+)
 
 _SYNTAX = re.compile(
     rf"^{_COPY}(?: ?\(\d{{1,3}}\))? {_OF} "  # Copy of x, Copy (2) of x, Kopie von x
@@ -54,7 +56,7 @@ _SYNTAX = re.compile(
     rf"|(?: |の|의 |的){_COPY}(?: ?\d{{1,3}})?$"
     rf"| ?\((?:another |\d+\w\w )?{_COPY}(?: \d{{1,3}})?\)$"  # x (copy), x (3rd copy): Linux desktops
     r"| ?\([^()]*conflicted copy[^()]*\)$|\.sync-conflict-[-\w]+$"  # Dropbox, Nextcloud; Syncthing
-    rf"| ?\({_EDITED}\)$|[-_ ]{_EDITED}(?:[-_]\d{{1,15}})?$"  # x (Edited), x_edited, x-bearbeitet; Samsung and Huawei: x_edit_123456789
+    rf"| ?\({_EDITED}\)$|[-_ ]{_EDITED}(?:[-_]\d{{1,15}})?$"  # x (Edited), x_edited; Samsung: x_edit_123456789
     r"|-enhanced(?:-[a-z]{2})*(?:-\d{1,2})?$"  # Lightroom: x-Enhanced-NR
     r"|(?<=.)~\d{1,2}$"  # Android: x~2
     r"|(?<=^pxl_\d{8}_\d{9})[._~].*$"  # Pixel: x.MP, x.PORTRAIT-01.COVER, x_exported_1024
