@@ -227,7 +227,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(how: str, steady: Pat
     spoil(run.last_checkpoint, how)
     outcome = bldml("fit", "--trust_config", "--resume", run.path)
     assert outcome.code == 0, outcome.err
-    assert "last.ckpt is damaged" in outcome.err
+    assert "last.ckpt is refused: it is damaged" in outcome.err
     assert "Resuming from the previous one, previous.ckpt" in outcome.err
     assert "epoch 2, step 10" in outcome.err
     assert_same(run.path, steady)
