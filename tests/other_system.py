@@ -28,7 +28,9 @@ from typing import Any
 
 import filelock  # noqa: F401  # with the locks of this system, before it seems to be another
 
-SIMULATED = os.environ.setdefault("BLDML_SIMULATED", sys.argv[1] if len(sys.argv) > 1 else "win32")
+if __name__ == "__main__":
+    os.environ["BLDML_SIMULATED"] = sys.argv[1]
+SIMULATED = os.environ.get("BLDML_SIMULATED", "win32")
 MODULES: tuple[str, ...] = ("fcntl", "grp", "pwd", "resource", "termios", "syslog")
 LACKING = {
     *("fork", "forkpty", "register_at_fork", "sched_getaffinity", "pread", "pwrite", "statvfs", "uname", "geteuid"),
@@ -169,7 +171,7 @@ def main() -> None:
     for command in (
         ("demo", "drawn", "--images_per_class=64", "--size=48"),
         ("split", "drawn"),
-        ("audit", "drawn", "--workers=2"),
+        ("audit", "drawn", "--workers=2", "--power=off"),
         ("fit", "drawn", *SMALL, "--data.num_workers=1", "--trainer.max_epochs=2", "--run_name=new"),
         ("validate", NEW),
         ("test", NEW),

@@ -12,6 +12,8 @@ from bldml.errors import BldmlError
 
 REPOSITORY = Path(__file__).parent.parent
 SHARED = REPOSITORY.parent / "shared"
+# An audit without the search for look-alikes and the planted copies, which take longest.
+ALONE = ("--power=off", "--look_alikes=off")
 # The smallest fit that is still the real one.
 SMALL = (
     "--model.backbone=mobilenet_v2_x0_35",

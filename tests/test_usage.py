@@ -12,7 +12,7 @@ import yaml
 
 from bldml.cli import VERBS
 from bldml.usage import VERB_HELP
-from tests.support import REPOSITORY, SMALL, Bldml
+from tests.support import ALONE, REPOSITORY, SMALL, Bldml
 
 CPU = ("--trainer.accelerator=cpu", "--data.num_workers=0", "--report=false")
 
@@ -75,8 +75,10 @@ def test_photographs_have_the_same_names_everywhere(bldml: Bldml, leaves: Path) 
     data = yaml.safe_load(by_position.out)["data"]
     assert data["class_aliases"] == {"a": "b"}
     assert (data["root"], data["unreadable"]) == (str(leaves), "exclude")
-    new = bldml("audit", leaves, "--manifest", table, "--positive_class=BLD", "--output=one")
-    old = bldml("audit", f"--data.root={leaves}", "--data.manifest", table, "--data.positive_class=BLD", "--output=two")
+    new = bldml("audit", *ALONE, leaves, "--manifest", table, "--positive_class=BLD", "--output=one")
+    old = bldml(
+        "audit", *ALONE, f"--data.root={leaves}", "--data.manifest", table, "--data.positive_class=BLD", "--output=two"
+    )
     assert new.out.replace("one/", "two/") == old.out
 
 

@@ -29,7 +29,7 @@ from bldml.app.allowed import ALLOWED, FREE_TEXT, allowed_paths, paths_of
 from bldml.app.lightning_cli import LeafCLI
 from bldml.errors import ConfigError
 from bldml.training.resume.signals import InterruptSignals
-from tests.support import REPOSITORY, SMALL, Bldml
+from tests.support import ALONE, REPOSITORY, SMALL, Bldml
 
 ADDRESS = "http://127.0.0.1:9/sentinel"
 SENTINELS: dict[str, Any] = {
@@ -506,7 +506,7 @@ def test_no_command_connects_to_anything(run: Path, leaves: Path, tmp_path: Path
     commands = [
         ["demo", "drawn", "--images_per_class=2", "--size=96"],
         ["split", str(leaves), "--output", "splits.csv"],
-        ["audit", str(leaves), "--output", "audit"],
+        ["audit", *ALONE, str(leaves), "--output", "audit"],
         ["doctor", *SMALL, f"--data.root={leaves}"],
         ["fit", *SMALL, f"--data.root={leaves}", "--data.manifest=splits.csv", "--trainer.max_epochs=1",
          "--report=true", "--data.num_workers=2", "--trainer.default_root_dir=a", "--run_name=r"],

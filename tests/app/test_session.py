@@ -21,7 +21,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from bldml.training.lightning_internals import may_import_anything, parsing_state
 from bldml.training.process import LOGGERS, Session
 from bldml.training.resume.signals import INTERRUPTING
-from tests.support import SMALL, Bldml
+from tests.support import ALONE, SMALL, Bldml
 
 
 class Meddler(Callback):
@@ -104,7 +104,7 @@ def test_a_fit_a_mistake_and_a_trusted_configuration_leave_nothing(
 def test_plain_commands_leave_nothing(split_leaves: Path, bldml: Bldml) -> None:
     before = state()
     assert bldml("split", split_leaves).code == 0
-    assert bldml("audit", split_leaves, "--output=audit").code in (0, 1)
+    assert bldml("audit", *ALONE, split_leaves, "--output=audit").code in (0, 1)
     assert bldml("split", "nowhere").code == 1
     assert differences(before) == set()
 

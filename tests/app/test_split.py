@@ -16,7 +16,7 @@ from bldml.dataset.duplicates.leaks import KnownPhotograph, Leak, find_leaks
 from bldml.dataset.manifest import read_manifest
 from bldml.dataset.synthetic.leaves import write_leaves
 from bldml.dataset.verify import verify
-from tests.support import SMALL, Bldml
+from tests.support import ALONE, SMALL, Bldml
 
 
 @pytest.fixture
@@ -276,7 +276,7 @@ def test_a_manifest_as_a_spreadsheet_writes_it(data: Path, bldml: Bldml) -> None
     run = Path("lightning_logs/sheet")
     assert {(path, row["label"], row["split"]) for path, row in rows(run / "splits.csv").items()} == set(found)
     assert bldml("test", run, "--report=false").code == 0
-    outcome = bldml("audit", data, "--manifest=sheet.csv")
+    outcome = bldml("audit", *ALONE, data, "--manifest=sheet.csv")
     assert said in outcome.out
     # A table of groups is read in the same way.
     Path("trees.csv").write_text("FILE\tGroup\n" + "".join(f"x:\\{p.upper()}\t{p[-5]}.0\n" for p, _, _ in found))

@@ -38,7 +38,7 @@ def test_different_leaves_in_one_frame(kind: str, tmp_path: Path, bldml: Bldml) 
     """Each of these sets had many pairs, an error and exit code 1, and became few large groups."""
     names = [f"{'No_BLD' if number % 2 else 'BLD'}/leaf {number}.jpg" for number in range(40)]
     root = write(tmp_path / "data", {name: KINDS[kind](leaf(number)) for number, name in enumerate(names)}, quality=92)
-    outcome = bldml("audit", root)
+    outcome = bldml("audit", "--power=off", root)
     assert outcome.code == 0, outcome.out
     assert not {"near", "two_classes", "near_two_classes"} & findings().keys()
     outcome = bldml("split", root, "--test=0.25", "--val=0.25")
@@ -52,7 +52,7 @@ def test_a_near_duplicate_with_another_label_is_something_to_look_at(tmp_path: P
     images = {f"{'No_BLD' if number % 2 else 'BLD'}/leaf {number}.jpg": leaf(number) for number in range(12)}
     half = leaf(0).resize((leaf(0).width // 2, leaf(0).height // 2))
     root = write(tmp_path / "data", {**images, "No_BLD/smaller.jpg": half}, quality=92)
-    outcome = bldml("audit", root)
+    outcome = bldml("audit", "--power=off", root)
     assert outcome.code == 0, outcome.out
     found = findings()
     assert "two_classes" not in found
@@ -70,7 +70,7 @@ def test_equal_pixels_are_a_fact(tmp_path: Path, bldml: Bldml) -> None:
     write(root, {f"train/{'No_BLD' if n % 2 else 'BLD'}/leaf {n}.png": leaf(n, 128) for n in range(8)})
     write(root, {"train/No_BLD/same.bmp": leaf(0, 128)})
     write(root, {"val/BLD/turned.tif": leaf(2, 128).transpose(Image.Transpose.ROTATE_90), "val/No_BLD/a.png": leaf(9)})
-    assert bldml("audit", root).code == 1
+    assert bldml("audit", "--power=off", root).code == 1
     found = findings()
     assert found["two_classes"]["severity"] == "error"
     (pair,) = found["two_classes"]["examples"]
@@ -84,7 +84,7 @@ def test_equal_pixels_are_a_fact(tmp_path: Path, bldml: Bldml) -> None:
     (root / "val/BLD/turned.tif").unlink()
     (root / "train/No_BLD/same.bmp").unlink()
     write(root, {"val/BLD/changed.png": image})
-    assert bldml("audit", root).code == 0
+    assert bldml("audit", "--power=off", root).code == 0
     assert "two_classes" not in findings()
     leak = findings()["leak_near_train_val"]
     assert leak["severity"] == "warning"

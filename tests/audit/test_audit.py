@@ -13,7 +13,7 @@ from PIL import ExifTags, Image, ImageFilter, ImageOps
 
 from bldml.dataset.synthetic.drawing import draw_leaf
 from bldml.dataset.synthetic.leaves import write_leaves
-from tests.support import REPOSITORY, Bldml
+from tests.support import ALONE, REPOSITORY, Bldml
 
 
 def read(folder: Path = Path("audit")) -> tuple[dict[str, Any], dict[str, dict[str, str]], list[dict[str, str]]]:
@@ -82,7 +82,7 @@ def test_copies_same_names_and_leaks(data: Path, bldml: Bldml) -> None:
     shutil.copy(some(data, "val/BLD", 3), data / "val/No_BLD/wrong.jpg")
     for place, number, name in (("train", 5, "oak7_rot90.jpg"), ("train", 6, "oak7_flip.jpg"), ("test", 5, "oak7.jpg")):
         some(data, f"{place}/BLD", number).rename(data / place / "BLD" / name)
-    outcome = bldml("audit", data)
+    outcome = bldml("audit", *ALONE, data)
     assert outcome.code == 1
     assert "3 errors. See audit/audit.html" in outcome.err
     findings, rows, pairs = read()
@@ -120,7 +120,7 @@ def test_near_duplicates(data: Path, bldml: Bldml) -> None:
             with Image.open(original) as image:
                 change(image).save(copy, quality=60 if where == "train" else 75)
             planted[f"{where}/BLD/{name}.jpg"] = f"train/BLD/{original.name}"
-    outcome = bldml("audit", data)
+    outcome = bldml("audit", *ALONE, data)
     assert outcome.code == 0
     findings, rows, pairs = read()
     assert findings["leak_near_train_test"]["severity"] == "warning"
@@ -135,7 +135,7 @@ def test_near_duplicates(data: Path, bldml: Bldml) -> None:
 def test_a_burst_in_two_splits(data: Path, bldml: Bldml) -> None:
     for second, split in enumerate(("train", "test", "test")):
         shoot(data / split / "BLD" / f"IMG_{4000 + second}.JPG", second, "Canon", f"2024:06:01 12:00:{3 * second:02}")
-    assert bldml("audit", data).code == 1
+    assert bldml("audit", *ALONE, data).code == 1
     findings, rows, _ = read()
     assert findings["leak_burst_train_test"]["count"] == 2
     assert len({row["burst"] for path, row in rows.items() if "IMG_4" in path}) == 1
@@ -152,7 +152,7 @@ def test_files_that_are_damaged_or_odd(data: Path, bldml: Bldml) -> None:
     picture.point(lambda value: value // 20).save(folder / "night.jpg")
     picture.filter(ImageFilter.GaussianBlur(25)).save(folder / "shaken.jpg")
     draw_leaf(True, 300, np.random.default_rng(6)).save(folder / "Screenshot_2024.png")
-    outcome = bldml("audit", data)
+    outcome = bldml("audit", *ALONE, data)
     assert outcome.code == 1
     findings, rows, _ = read()
     assert findings["unreadable"]["severity"] == "error"
@@ -176,7 +176,7 @@ def test_a_folder_cut_at_one_size_and_odd_kinds_of_file(data: Path, bldml: Bldml
     picture.save(folder / "leaf.webp")
     Image.fromarray(np.asarray(picture.convert("L"), dtype=np.uint16) * 16).save(folder / "dark.tif")
     (folder / "photo.jpg.download").write_bytes((folder / "print.jpg").read_bytes())
-    assert bldml("audit", data).code == 1
+    assert bldml("audit", *ALONE, data).code == 1
     findings, rows, _ = read()
     assert (
         "5 of these files have exactly the same size, 8,192 bytes. Probably a copy was interrupted"
@@ -197,7 +197,7 @@ def test_shortcuts_in_files(tmp_path: Path, bldml: Bldml) -> None:
             path = root / label / f"{label}_{number}.jpg"
             taken = f"2024:06:{day:02} {8 + number // 6:02}:{7 * number % 60:02}:00"
             shoot(path, number + (1000 if label == "BLD" else 0), camera, taken)
-    assert bldml("audit", root, "--output=first").code == 1
+    assert bldml("audit", *ALONE, root, "--output=first").code == 1
     findings, _, _ = read(Path("first"))
     assert severe(findings) == ["shortcut_metadata"]
     assert "camera" in findings["shortcut_metadata"]["text"]
@@ -210,7 +210,7 @@ def test_shortcuts_in_files(tmp_path: Path, bldml: Bldml) -> None:
         with Image.open(path) as image:
             picture = ImageOps.expand(image.convert("RGB"), 12, (180, 60, 60) if path.parent.name == "BLD" else "grey")
         picture.save(path, quality=90)
-    assert bldml("audit", root, "--output=second").code == 1
+    assert bldml("audit", *ALONE, root, "--output=second").code == 1
     found = severe(read(Path("second"))[0])
     assert found[0] == "shortcut_border"
     assert "shortcut_marks" in found  # of the same border
@@ -224,7 +224,7 @@ def test_what_only_new_photographs_repair_comes_first(tmp_path: Path, bldml: Bld
             for label, camera in (("BLD", "Canon"), ("No_BLD", "Nikon")):
                 taken = f"2024:06:{number % 20 + 1:02} {8 + number // 6:02}:{7 * number % 60:02}:00"
                 shoot(root / split / label / f"{number}.jpg", number + (1000 if label == "BLD" else 0), camera, taken)
-    assert bldml("audit", root, "--positive_class=BLD").code == 1
+    assert bldml("audit", *ALONE, root, "--positive_class=BLD").code == 1
     names = list(read()[0])
     assert names.index("shortcut_metadata") == 0
     assert names.index("leak_exact_val_test") > 0
@@ -236,7 +236,7 @@ def test_a_manifest_with_groups_and_a_class_that_is_missing(data: Path, bldml: B
         split = "val" if index % 4 == 0 and path.parent.name == "BLD" else "train"
         lines.append(f"{path.relative_to(data)},{path.parent.name},{split},tree {index // 3}")
     Path("splits.csv").write_text("\n".join(lines) + "\n")
-    assert bldml("audit", data, "--manifest=splits.csv", "--positive_class=BLD").code == 1
+    assert bldml("audit", *ALONE, data, "--manifest=splits.csv", "--positive_class=BLD").code == 1
     findings, rows, _ = read()
     assert findings["groups"]["severity"] == findings["lacking_val"]["severity"] == "error"
     assert "no No_BLD" in findings["lacking_val"]["title"]
@@ -246,11 +246,11 @@ def test_a_manifest_with_groups_and_a_class_that_is_missing(data: Path, bldml: B
 def test_the_way_from_split_to_audit(data: Path, bldml: Bldml) -> None:
     """The audit finds no error in a manifest of `split`, until a photograph is replaced."""
     assert bldml("split", data, "--output=splits.csv").code == 0
-    assert bldml("audit", data, "--manifest=splits.csv").code == 0
+    assert bldml("audit", *ALONE, data, "--manifest=splits.csv").code == 0
     assert severe(read()[0]) == []
     changed = some(data, "train/BLD", 3)
     draw_leaf(True, 256, np.random.default_rng(99)).save(changed)
-    assert bldml("audit", data, "--manifest=splits.csv").code == 1
+    assert bldml("audit", *ALONE, data, "--manifest=splits.csv").code == 1
     findings, _, _ = read()
     assert severe(findings) == ["changed"]
     assert findings["changed"]["examples"] == [[str(changed.relative_to(data))]]
@@ -263,7 +263,7 @@ def test_names_from_outside_stay_text(tmp_path: Path, bldml: Bldml) -> None:
         for label in ("=1+1", "<b>"):
             shoot(root / label / f"{name}.jpg", number, "<img src=x onerror=alert(1)>" if number else '=HYPERLINK("x")')
             shoot(root / label / f"plain{number}.jpg", 100 + number)
-    bldml("audit", root)
+    bldml("audit", *ALONE, root)
     _, rows, _ = read()
     assert len(rows) == 8 * 2
     for row in rows.values():
@@ -281,7 +281,7 @@ def test_hardly_anything_to_look_at(readable: int, tmp_path: Path, bldml: Bldml)
     (folder / "empty.jpg").write_bytes(b"")
     for number in range(readable):
         shoot(folder / f"{number}.jpg", number)
-    outcome = bldml("audit", tmp_path / "data")
+    outcome = bldml("audit", *ALONE, tmp_path / "data")
     assert outcome.code == 1
     assert "See audit/audit.html" in outcome.err
     findings, rows, _ = read()
@@ -295,9 +295,9 @@ def test_three_classes(tmp_path: Path, bldml: Bldml) -> None:
     for number in range(36):
         label = ("BLD", "healthy", "rust")[number % 3]
         shoot(tmp_path / "data" / label / f"{number}.jpg", number, "Canon" if label == "rust" else "Nikon")
-    bldml("audit", tmp_path / "data")
+    bldml("audit", *ALONE, tmp_path / "data")
     assert "no_positive_class" in read()[0]
-    bldml("audit", tmp_path / "data", "--positive_class=rust")
+    bldml("audit", *ALONE, tmp_path / "data", "--positive_class=rust")
     findings, _, _ = read()
     assert "no_positive_class" not in findings
     assert findings["shortcut_metadata"]["severity"] == "error"
@@ -315,7 +315,7 @@ def test_no_metadata_goes_into_the_page(tmp_path: Path, bldml: Bldml) -> None:
         for number in range(4):
             picture = draw_leaf(label == "a", 200, np.random.default_rng([number, ord(label)]))
             picture.save(tmp_path / "data" / label / f"{number}.jpg", exif=exif)
-    bldml("audit", tmp_path / "data")
+    bldml("audit", *ALONE, tmp_path / "data")
     _, rows, _ = read()
     assert {row["has_gps"] for row in rows.values()} == {"yes"}
     pictures = re.findall(r"data:image/jpeg;base64,([A-Za-z0-9+/=]+)", Path("audit/audit.html").read_text())
@@ -334,7 +334,7 @@ def test_coffee_border(coffee: Path, bldml: Bldml) -> None:
     Two files of different leaves carry the same time to the hundredth of a second, given by hand to both: whether that
     makes them a burst is not the question here.
     """
-    outcome = bldml("audit", coffee, "--positive_class=diseased")
+    outcome = bldml("audit", *ALONE, coffee, "--positive_class=diseased")
     findings, _, pairs = read()
     content = json.loads(Path("audit/audit.json").read_text())
     border = next(one for one in content["shortcuts"] if one["source"] == "border")

@@ -168,7 +168,7 @@ def test_a_killed_audit_leaves_no_process_and_goes_on(tmp_path: Path) -> None:
         (tmp_path / "data" / label).mkdir(parents=True)
         for number in range(150):
             leaf(tmp_path / "data" / label / f"{number:03}.jpg", seed=number + 1000 * ord(label), size=48)
-    command = [sys.executable, "-m", "bldml", "audit", str(tmp_path / "data"), "--workers=2"]
+    command = [sys.executable, "-m", "bldml", "audit", str(tmp_path / "data"), "--workers=2", "--power=off"]
     output = tmp_path / "audit" / NAME
     with subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}) as process:
         while lines_of(output) < 40:

@@ -14,7 +14,7 @@ from bldml.audit.traces.encoder import Encoder, read_encoder
 from bldml.audit.traces.leaf import find_leaf, outside_of
 from bldml.audit.traces.surroundings import measure_surroundings
 from bldml.dataset.synthetic.drawing import draw_leaf
-from tests.support import SHARED, Bldml
+from tests.support import ALONE, SHARED, Bldml
 
 LEAF = draw_leaf(True, 96, np.random.default_rng(0))
 
@@ -168,7 +168,7 @@ def test_what_is_planted_outside_the_leaf_is_a_warning(
         path = tmp_path / "data" / label / f"leaf_{number:03}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         (plant(image) if number % 2 else image).save(path, quality=90)
-    bldml("audit", tmp_path / "data", "--positive_class", "BLD")
+    bldml("audit", *ALONE, tmp_path / "data", "--positive_class", "BLD")
     content = json.loads(Path("audit/audit.json").read_text(encoding="utf-8"))
     found = {one["name"]: one for one in content["findings"] if one["name"].startswith("shortcut_")}
     finding = found[f"shortcut_{name}"]
@@ -189,7 +189,7 @@ def test_where_leaves_fill_the_image_the_page_says_so(tmp_path: Path, bldml: Bld
         path = tmp_path / "data" / ("BLD" if number % 2 else "No_BLD") / f"leaf_{number:03}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path)
-    bldml("audit", tmp_path / "data", "--positive_class", "BLD")
+    bldml("audit", *ALONE, tmp_path / "data", "--positive_class", "BLD")
     content = json.loads(Path("audit/audit.json").read_text(encoding="utf-8"))
     found = {one["name"]: one for one in content["findings"]}
     assert found["shortcut_marks_whole"]["severity"] == "info"

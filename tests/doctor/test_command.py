@@ -167,7 +167,7 @@ def test_command_line_that_is_not_valid(options: list[str], words: str, doctor: 
 
 @pytest.mark.parametrize(
     ("option", "words"),
-    [("--model.image_size=8", "image_size 8 is too small"), ("--trainer.accelerator=gpu", "No supported gpu")],
+    [("--model.image_size=8", "image_size must be from 64"), ("--trainer.accelerator=gpu", "No supported gpu")],
 )
 def test_settings_that_cannot_be_used(option: str, words: str, doctor: Doctor, leaves: Path) -> None:
     outcome, rows = doctor(*SMALL, "--data.root", leaves, option)

@@ -110,6 +110,7 @@ def frame_in_name(stem: str, capitals: bool, folder: str) -> Frame | None:
     has_digit = any(c.isdecimal() for c in prefix)
     # Letters alone may be a word or the class: a camera's are neither.
     is_word = not has_digit and (not capitals or re.search("[aeiou]", prefix) is not None)
+    is_word |= prefix[:3].isalpha() and not capitals  # and a number of more than four digits
     if is_word or prefix.strip("_") in re.split(r"\W|_", folder):
         return None
     return Frame(prefix, int(match[2]), 3, may_be_long=has_digit and not stem.isdecimal())

@@ -43,10 +43,12 @@ _NESTED = 3  # frames within each other
 def without_padding(grey: Image.Image) -> Image.Image:
     """Return a grey image without bars and frames of constant grey levels around a rectangular photograph.
 
+    A row more is left out at each bar, because it may be a mixture of both.
+
     >>> padded = Image.new("L", (80, 80), 0)
-    >>> padded.paste(Image.effect_noise((80, 40), 90), (0, 20))
+    >>> padded.paste(Image.radial_gradient("L").resize((80, 40)), (0, 20))
     >>> without_padding(padded).size
-    (80, 40)
+    (80, 38)
     """
     for _ in range(_NESTED):
         levels = np.asarray(grey, np.float32)
