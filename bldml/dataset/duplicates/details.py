@@ -65,6 +65,8 @@ def without_padding(grey: Image.Image) -> Image.Image:
 
 def _padding(levels: npt.NDArray[np.float32]) -> int:
     """Return the number of first rows that are padding."""
+    if len(levels) <= _MIXED or _spread(levels[_MIXED]) > _EDGES[-1][0]:
+        return 0  # as in most photographs
     level = float(np.median(levels[min(_MIXED, len(levels) - 1)]))
     for evenness, edge in _EDGES:
         rows = next((i for i in range(_MIXED, len(levels)) if not _is_even(levels[i], level, evenness)), len(levels))
@@ -79,9 +81,14 @@ def _padding(levels: npt.NDArray[np.float32]) -> int:
 
 def _is_even(row: npt.NDArray[np.float32], level: float, evenness: float) -> bool:
     """Return whether 94 % of a row's grey levels lie within `evenness` of each other, and its mean near a level."""
+    return bool(_spread(row) <= evenness and abs(row.mean() - level) <= _LEVEL)
+
+
+def _spread(row: npt.NDArray[np.float32]) -> float:
+    """Return the range of the grey levels of a row without the 3 % at both ends."""
     few = len(row) * 3 // 100
     ordered = np.sort(row)
-    return bool(ordered[len(row) - 1 - few] - ordered[few] <= evenness and abs(row.mean() - level) <= _LEVEL)
+    return float(ordered[len(row) - 1 - few] - ordered[few])
 
 
 def measure_details(grey: Image.Image) -> npt.NDArray[np.uint8]:
