@@ -86,7 +86,7 @@ class LeafCLI(LightningCLI):
         self.parsers: dict[str, LightningArgumentParser] = {}
         self.verb = args[0] if args else ""
         if self.verb not in ("", "fit") and not self.is_child and (unused := unused_options(args)):
-            say_warning(f"{self.verb} does not use {', '.join(unused)}; only fit does.")
+            say_warning(f"{self.verb} does not use {', '.join(unused)}.")
         with self.held:
             self.held.enter_context(messages_above_bars())
             super().__init__(

@@ -174,7 +174,7 @@ def _is_of_fit(key: str, verb: str) -> bool:
 
 
 def unused_options(arguments: Sequence[str]) -> list[str]:
-    """Return the options typed for an evaluation that only a fit uses, sorted.
+    """Return the options typed for an evaluation that it accepts but does not use, sorted.
 
     >>> unused_options(["test", "--ckpt_path=run", "--operating_point.threshold", "0.3", "--data.batch_size=4"])
     ['--operating_point.threshold']

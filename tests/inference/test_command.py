@@ -50,7 +50,7 @@ def test_probabilities_are_those_of_predict(best: Path, photographs: Path, bldml
     options = ("--output=predicted", "--trainer.accelerator=cpu", "--trainer.precision=bf16-mixed", "--model.lr=1")
     predicting = bldml("predict", "--ckpt_path", best, "--data.root", photographs, *options)
     assert predicting.code == 0
-    unused = "Warning: predict does not use --model.lr, --trainer.precision; only fit does."
+    unused = "Warning: predict does not use --model.lr, --trainer.precision."
     assert unused in predicting.out + predicting.err
     rows = table(Path("out"))
     predicted = {p.path: p.probability for p in read_predictions(Path("predicted/predictions.csv"))}

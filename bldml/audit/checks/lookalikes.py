@@ -43,7 +43,7 @@ class LookAlikes:
             text = "Look-alikes (one leaf turned, cropped or from another angle) were not searched. The option "
             return f"{text}--look_alikes keypoints searches them; auto does so among at most {MOST_PHOTOGRAPHS:,}."
         found = f"Look-alikes were searched by keypoints: {counted(len(self.pairs), 'pair')} to look at."
-        limits = " Relatives that are blurred, or that share only a small part, are not found"
+        limits = " Relatives that are blurred, or that share only a small part, may be missed"
         few = f"; {counted(self.plain, 'photograph')} of this set has" if self.plain == 1 else ""
         few = f"; {counted(self.plain, 'photograph')} of this set have" if self.plain > 1 else few
         return f"{found}{limits}{few + ' too few details for any' if few else ''}."
