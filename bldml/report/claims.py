@@ -73,11 +73,19 @@ def _from(evidence: Evidence) -> str:
 
 def repetition(evidence: Evidence) -> str:
     """Say how often a set that did not train or choose the classifier was evaluated; empty if not more than once."""
-    if evidence.role in ("training", "validation", "unlabelled") or evidence.looks < 2:
+    if evidence.role in ("training", "validation", "unlabelled"):
         return ""
+    lost = evidence.unreadable_looks
+    are, each = ("is", "it") if lost == 1 else ("are", "each")
+    unread = (
+        f"{counted(lost, 'line')} of the ledgers (ledger.csv) of the runs of this folder {are} not whole, as after a "
+        f"crash; {each} may record one more evaluation of this set."
+    )
+    if evidence.looks < 2:
+        return unread if lost else ""
     return (
         f"This set was evaluated {evidence.looks:,} times, by {counted(evidence.looked, 'run')} of this folder; the "
-        "best of several results on one set may be optimistic."
+        f"best of several results on one set may be optimistic.{f' {unread}' if lost else ''}"
     )
 
 

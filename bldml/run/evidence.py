@@ -46,6 +46,7 @@ class Evidence:
         site_of_run: The same of the run's photographs, as stated in its card.
         looks: Number of evaluations of these photographs, under any name, in the ledgers of all runs of the log folder.
         looked: Number of the runs that made them.
+        unreadable_looks: Number of lines in those ledgers that are not whole, each of which may be one more.
         excluded: Number of photographs of this set that could not be read; None if only their number in all splits
             together is recorded.
         excluded_of_run: Number of photographs in all splits of the run that could not be read.
@@ -74,6 +75,7 @@ class Evidence:
     site_of_run: str = ""
     looks: int = 0
     looked: int = 0
+    unreadable_looks: int = 0
     excluded: int | None = 0
     excluded_of_run: int = 0
     resumed: int = 0
@@ -218,6 +220,7 @@ def _circumstances(data: RunData, evaluation: Evaluation) -> dict[str, Any]:
         "site_of_run": text_at(data.config, "card", "site") or text_at(data.config, "card", "sites"),
         "looks": sum(looks.values()),
         "looked": len(looks),
+        "unreadable_looks": sum(run.unreadable for run in data.log_folder),
         "excluded": None if own and data.excluded else len(evaluation.excluded),
         "excluded_of_run": len(data.excluded),
         "resumed": len(resumed) if isinstance(resumed, list) else 0,

@@ -47,11 +47,13 @@ class RecordedRun:
         name: Name of its folder.
         digests: Dataset digest of each of its splits; empty if not recorded.
         entries: Its ledger, oldest first; None if it has none.
+        unreadable: Number of lines of its ledger that are not whole, as a crash or a full disk leaves them.
     """
 
     name: str
     digests: Mapping[str, str]
     entries: tuple[LedgerEntry, ...] | None
+    unreadable: int = 0
 
     def looks(self, digest: str) -> int:
         """Return how often it evaluated the photographs with this dataset digest, under any name."""
@@ -90,20 +92,27 @@ def append_entry(run: RunFolder, entry: LedgerEntry) -> None:
 def read_ledger(run: RunFolder) -> list[LedgerEntry]:
     """Return the evaluations of a run, oldest first; an empty list if there is no ledger.
 
-    An incomplete line, such as one cut short, is skipped.
+    A line that is not whole, such as one cut short, is no entry; `RecordedRun` counts them.
 
     Raises:
         RunError: The ledger cannot be read.
     """
+    return _read(run)[0]
+
+
+def _read(run: RunFolder) -> tuple[list[LedgerEntry], int]:
+    """Return the entries, and the number of lines that are none."""
     try:
         lines = run.ledger.read_bytes().decode(errors="replace").split("\n")
     except FileNotFoundError:
-        return []
+        return [], 0
     except OSError as error:
         raise RunError(
             f"Cannot read {run.ledger}: {error.strerror}.", "ledger-unreadable", path=run.ledger, reason=error.strerror
         ) from error
-    return [entry for line in lines if (entry := _to_entry(line))]
+    lines = [line for line in lines if line.strip() and line.rstrip("\r") != ",".join(_COLUMNS)]
+    entries = [entry for line in lines if (entry := _to_entry(line))]
+    return entries, len(lines) - len(entries)
 
 
 def read_log_folder(run: RunFolder) -> list[RecordedRun]:
@@ -117,12 +126,12 @@ def read_log_folder(run: RunFolder) -> list[RecordedRun]:
     own, others = run.path.resolve(), set[Path]()
     with suppress(OSError):
         others = {path.resolve() for path in own.parent.iterdir()} - {own}
-    found = [_record(RunFolder(own))]
+    found = [_record(RunFolder(own), is_own=True)]
     for path in sorted(others):
         with suppress(OSError, RunError):
             other = RunFolder(path)
             if other.ledger.is_file() or other.environment.is_file():
-                found.append(_record(other))
+                found.append(_record(other, is_own=False))
     return found
 
 
@@ -131,11 +140,15 @@ def looks_at(digest: str, runs: Sequence[RecordedRun]) -> dict[str, int]:
     return {run.name: n for run in runs if digest and (n := run.looks(digest))}
 
 
-def _record(run: RunFolder) -> RecordedRun:
+def _record(run: RunFolder, *, is_own: bool) -> RecordedRun:
     digests = mapping_or_nothing(run.environment).get("dataset_fingerprint") if run.environment.is_file() else None
     splits = digests.items() if isinstance(digests, dict) else ()
     texts = {str(split): digest for split, digest in splits if isinstance(digest, str)}
-    return RecordedRun(run.path.name, texts, tuple(read_ledger(run)) if run.ledger.is_file() else None)
+    if not run.ledger.is_file():
+        return RecordedRun(run.path.name, texts, None)
+    entries, unreadable = _read(run)
+    # A file without any entry may be something else of that name.
+    return RecordedRun(run.path.name, texts, tuple(entries), unreadable if entries or is_own else 0)
 
 
 def _to_entry(line: str) -> LedgerEntry | None:
@@ -143,7 +156,7 @@ def _to_entry(line: str) -> LedgerEntry | None:
         cells = next(csv.reader([line], strict=True), [])
     except csv.Error:
         return None
-    if len(cells) != len(_COLUMNS) or not cells[4].isdecimal():  # the header too
+    if len(cells) != len(_COLUMNS) or not (cells[4].isdecimal() and cells[4].isascii() and len(cells[4]) < 19):
         return None
     time, evaluation, split, digest, n, checkpoint = (without_apostrophe(cell) for cell in cells)
     return LedgerEntry(time, evaluation, split, digest, int(n), checkpoint)

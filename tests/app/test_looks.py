@@ -106,6 +106,22 @@ def test_looks_of_all_runs_of_the_folder_are_counted(own: RunFolder, bldml: Bldm
     assert (row["Times evaluated"], row["Times, all runs of the folder"], row["Runs"]) == ("2", "10", "3")
 
 
+def test_half_a_line_of_a_ledger_is_said_to_be_perhaps_one_more_look(own: RunFolder, bldml: Bldml) -> None:
+    """As a crash in the middle of a write leaves it: it counts for nothing, but is not passed over in silence."""
+    whole = own.ledger.read_bytes()
+    last = whole.splitlines(keepends=True)[-1]
+    own.ledger.write_bytes(whole + last[: len(last) // 2])
+    sentence = "1 line of the ledgers (ledger.csv) of the runs of this folder is not whole, as after a crash; it may "
+    assert sentence in page_of(own, bldml).words
+    outcome = bldml("test", f"--ckpt_path={own.best_checkpoint}", *CPU)
+    assert outcome.code == 0
+    assert sentence in outcome.out
+    own.ledger.write_bytes(b"\0" * 500)
+    outcome = bldml("report", own.path)
+    assert outcome.code == 0
+    assert sentence in page_of(own, bldml).words
+
+
 def test_a_fit_may_leave_the_test_sealed(split_leaves: Path, bldml: Bldml) -> None:
     fit = ("fit", *THREE_LAYERS, f"--data.root={split_leaves}", "--trainer.max_epochs=1", "--unfreezing.stages=0")
     Path("own.yaml").write_text("model: {lr: 0.002}\noperating_point: {sensitivity: null}\n")
