@@ -15,6 +15,7 @@ from bldml.commands import COMMANDS
 from bldml.errors import BldmlError, RunError, TrainingError, UsageError
 from bldml.io.grammar import POSITIONS, pattern, written_out
 from bldml.io.platform import write_any_text
+from bldml.io.screen import complain, say
 from bldml.training.process import Session, wait_briefly
 from bldml.usage import verb_help
 
@@ -67,7 +68,7 @@ def _run(arguments: list[str], model_class: "type[LeafClassifier] | None", sessi
     name = arguments[0] if arguments else "help"
     arguments = _with_help(arguments)
     if name in VERBS and {"-h", "--help"} & set(arguments):
-        sys.stdout.write(verb_help(name))
+        say(verb_help(name))
     elif name in COMMANDS:
         _run_command(COMMANDS[name], arguments)
     elif name == "doctor":
@@ -77,9 +78,9 @@ def _run(arguments: list[str], model_class: "type[LeafClassifier] | None", sessi
     elif name in VERBS or name.startswith("--print_completion"):
         _run_verb(arguments, model_class, session)
     elif name in ("-h", "--help", "help"):
-        sys.stdout.write(overview())
+        say(overview())
     elif name == "--version":
-        sys.stdout.write(f"bldml {__version__}\n")
+        say(f"bldml {__version__}\n")
     else:
         raise _unknown(name)
     return 0
@@ -186,5 +187,5 @@ def _first_line(function: Callable[..., None]) -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    sys.stderr.write(f"bldml: error: {message.rstrip()}\n")
+    complain(f"bldml: error: {message.rstrip()}\n")
     return code

@@ -7,6 +7,7 @@ from typing import Literal
 
 from bldml import __version__
 from bldml.errors import BldmlError, DatasetError, UsageError
+from bldml.io.screen import say
 
 
 def demo(folder: Path, images_per_class: int = 400, size: int = 256, seed: int = 0) -> None:
@@ -22,7 +23,7 @@ def demo(folder: Path, images_per_class: int = 400, size: int = 256, seed: int =
     from bldml.dataset.synthetic.leaves import write_leaves
 
     count = write_leaves(folder, images_per_class=images_per_class, size=size, seed=seed)
-    sys.stdout.write(
+    say(
         f"Wrote {count} photographs of drawn leaves to {folder}. Next:\n"
         f"  python -m bldml fit --config configs/demo.yaml --data.root {shell_word(folder)}\n"
     )
@@ -52,7 +53,7 @@ def compare(runs: list[Path], evaluation: str | None = None, output: Path = Path
     from bldml.report.comparison.page import write_comparison
 
     written = write_comparison(compare_runs(runs, evaluation), output, version=__version__)
-    sys.stdout.write("".join(f"Wrote {path}\n" for path in written))
+    say("".join(f"Wrote {path}\n" for path in written))
 
 
 def report(run: Path) -> None:
@@ -67,7 +68,7 @@ def report(run: Path) -> None:
     from bldml.run.reader import read_run
 
     folder = RunFolder(run)
-    sys.stdout.write(f"Wrote {write_report(folder)}\n{advice(read_run(folder))}")
+    say(f"Wrote {write_report(folder)}\n{advice(read_run(folder))}")
 
 
 def explain(
@@ -218,7 +219,7 @@ def split(
         photographs, output, SplitRequest(val, test, folds, seed),
         group=group, gap_seconds=gap_seconds, class_aliases=class_aliases, fresh=fresh,
     )  # fmt: skip
-    sys.stdout.write(text)
+    say(text)
 
 
 def audit(
@@ -263,7 +264,7 @@ def audit(
         raise UsageError(f"{path}: {reason}", "file-failed", path=path, reason=reason) from error
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; run the same command again to resume") from None
-    sys.stdout.write(text)
+    say(text)
     if count := audited.counts()["error"]:
         sys.stdout.flush()
         # A non-zero exit code stops a job script here.

@@ -4,7 +4,6 @@ Images and report are optional results. If they cannot be made, a warning is pri
 """
 
 import json
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -43,6 +42,7 @@ from bldml.errors import ConfigError, RunError
 from bldml.inference.classifier import load_weights
 from bldml.io.atomic import write_atomically
 from bldml.io.documents import mapping_or_nothing
+from bldml.io.screen import say
 from bldml.report.certainty import banding, familiarity, unfamiliar
 from bldml.report.claims import caution_with_rest, minimum, repetition, without_leaf
 from bldml.run.baselines import baselines_of
@@ -115,9 +115,9 @@ def _recorder(folder: Path, checkpoint: Checkpoint, *, keep_features: bool = Fal
 def _say_results(run: RunFolder, splits: Sequence[str]) -> None:
     """Print where the results of a fit are, how large they are, and what to run next."""
     size = shown_size(sum(file.lstat().st_size for file in run.path.rglob("*") if file.is_file()))
-    sys.stdout.write(f"\nResults: {show_path(run.path)} ({size})\nBest checkpoint: {show_path(run.best_checkpoint)}\n")
+    say(f"\nResults: {show_path(run.path)} ({size})\nBest checkpoint: {show_path(run.best_checkpoint)}\n")
     own = "" if "test" in splits else f"  python -m bldml test {shell_word(run.path)}\n"
-    sys.stdout.write(
+    say(
         f"Next:\n{own}"
         f"  python -m bldml test {shell_word(run.path)} OTHER_FOLDER\n"
         f"  python -m bldml predict {shell_word(run.path)} PHOTOGRAPHS\n"
@@ -181,7 +181,7 @@ def evaluate_checkpoint(
         draw_images(model, checkpoint, evaluated, trainer.strategy.root_device)
         if run:
             report_run(run)
-    sys.stdout.write(f"Results: {show_path(folder)}\n")
+    say(f"Results: {show_path(folder)}\n")
 
 
 def run_evaluation(
@@ -224,11 +224,9 @@ def record_evaluation(
         remove_pictures(folder)
     if recorder.metrics is not None:
         enter_in_ledger(checkpoint, folder.name, split, provenance.dataset_fingerprint, recorder.metrics.n)
-        sys.stdout.write(format_metrics(split, recorder.metrics, checkpoint.header))
+        say(format_metrics(split, recorder.metrics, checkpoint.header))
     elif split == "predict":
-        sys.stdout.write(
-            format_predictions(recorder.rows, checkpoint.header, datamodule.photographs.excluded, checkpoint.novelty)
-        )
+        say(format_predictions(recorder.rows, checkpoint.header, datamodule.photographs.excluded, checkpoint.novelty))
         if text := were_in_training(provenance.known or {}, len(recorder.rows)):
             say_warning(text)
 
@@ -264,7 +262,7 @@ def say_cautions(run: RunFolder, names: Sequence[str]) -> None:
                 unfamiliar(evidence) and familiarity(evidence),
             ]
         for text in filter(None, texts):
-            sys.stdout.write(f"\n{evaluation.name}: {text}\n")
+            say(f"\n{evaluation.name}: {text}\n")
 
 
 def report_run(run: RunFolder) -> None:
@@ -273,7 +271,7 @@ def report_run(run: RunFolder) -> None:
         # Here because only the report needs Matplotlib and Jinja2.
         from bldml.report.page import write_report
 
-        sys.stdout.write(f"Report: {show_path(write_report(run))}\n")
+        say(f"Report: {show_path(write_report(run))}\n")
     except Exception as error:
         command = f"python -m bldml report {shell_word(run.path)}"
         say_warning(f"The report could not be written: {describe_failure(error)}\nTo try again: {command}")

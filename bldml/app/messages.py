@@ -1,6 +1,5 @@
 """Texts for the terminal."""
 
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from bldml.dataset.files import shell_word, show_path
 from bldml.errors import RunError
+from bldml.io.screen import say
 from bldml.io.text import counted, first_few, plain
 from bldml.metrics.assessment import EvaluationMetrics
 from bldml.metrics.certainty.conformal import BandName
@@ -48,13 +48,15 @@ def report_data(data: PreparedData, fold: int | None = None) -> None:
     collection = data.collection
     counts = "; ".join(
         # `predict` is no split of the photographs.
-        f"{split} {sum(count.values())} ({', '.join(f'{n} {name}' for name, n in sorted(count.items()) if name)})"
+        f"{split} {sum(count.values())} "
+        f"({', '.join(f'{n} {plain(name)}' for name, n in sorted(count.items()) if name)})"
         for split, count in collection.counts().items()
     )
     counts = counts.replace(" ()", "").removeprefix("predict ")
-    rank_zero_info(f"Photographs in {show_path(collection.root)}: {counts}. Positive class: {data.positive_class}.")
+    positive = plain(str(data.positive_class))
+    rank_zero_info(f"Photographs in {show_path(collection.root)}: {counts}. Positive class: {positive}.")
     for split, count in collection.counts().items():
-        few = [f"{number} {name}" for name, number in sorted(count.items()) if name and number < FEW]
+        few = [f"{number} {plain(name)}" for name, number in sorted(count.items()) if name and number < FEW]
         if few:
             say_warning(f"Only {' and '.join(few)} photographs in {split}: metrics on this split will be unreliable.")
     if collection.ignored:
@@ -91,15 +93,13 @@ def report_excluded(data: PreparedData, path: Path) -> None:
 def report_interrupted(run: RunFolder | None) -> None:
     """Print what an interrupted run has saved, and how to resume it."""
     if run is None:
-        sys.stdout.write("\nInterrupted before the first step: nothing to save.\n")
+        say("\nInterrupted before the first step: nothing to save.\n")
         return
     best = run.best_checkpoint
-    sys.stdout.write(f"\nInterrupted. Run folder: {show_path(run.path)}\n")
-    sys.stdout.write(f"Resume:\n  python -m bldml fit --resume {shell_word(run.path)}\n")
+    say(f"\nInterrupted. Run folder: {show_path(run.path)}\n")
+    say(f"Resume:\n  python -m bldml fit --resume {shell_word(run.path)}\n")
     if best.is_file():
-        sys.stdout.write(
-            f"Evaluate the best checkpoint so far:\n  python -m bldml test --ckpt_path {shell_word(best)}\n"
-        )
+        say(f"Evaluate the best checkpoint so far:\n  python -m bldml test --ckpt_path {shell_word(best)}\n")
 
 
 def format_metrics(title: str, metrics: EvaluationMetrics, header: Header) -> str:
@@ -115,7 +115,7 @@ def format_metrics(title: str, metrics: EvaluationMetrics, header: Header) -> st
     without = [m for m in shown if not m.needs_threshold]
     errors = [(int(at["fn"] or 0), int(at["fp"] or 0)) for at, _ in points]
     lines = [
-        f"\n{title}: {counted(metrics.n, 'photograph')}, of which {metrics.n_positive} {header.positive_class}; "
+        f"\n{title}: {counted(metrics.n, 'photograph')}, of which {metrics.n_positive} {plain(header.positive_class)}; "
         "95 % intervals in brackets",
         *(f"  {m.label:20}   {show(metrics.overall[m.name], limits.get(m.name, {}))}".rstrip() for m in without),
         f"  {'':20}  {f'at {metrics.threshold:.4f}':>10}{'':14} at 0.5",

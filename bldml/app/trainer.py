@@ -26,6 +26,7 @@ from bldml.app.messages import device_name
 from bldml.app.screen.bar import LeafProgressBar
 from bldml.dataset.files import show_path
 from bldml.errors import ConfigError
+from bldml.io.screen import escape_message
 from bldml.training.data.datamodule import LeafDataModule
 from bldml.training.lightning_internals import check_srun_shape, cpu_has_bf16, disarm
 from bldml.training.module import LeafClassifier
@@ -55,6 +56,7 @@ def hush() -> None:
     """Hide Lightning's advertisements and notes on its internals."""
     for name in LOGGERS:
         logging.getLogger(name).addFilter(lambda record: not record.getMessage().startswith(NOISE))
+        logging.getLogger(name).addFilter(escape_message)
     # Logged values are already the same on all ranks.
     warnings.filterwarnings("ignore", r"It is recommended to use `self\.log\(.*sync_dist=True\)`")
     warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")  # they are frozen

@@ -17,6 +17,7 @@ from bldml.doctor.script import Script, read_script
 from bldml.errors import UsageError
 from bldml.io.atomic import write_atomically
 from bldml.io.platform import WINDOWS
+from bldml.io.screen import say
 from bldml.io.system import processors
 
 HELP = """\
@@ -46,11 +47,11 @@ def main(arguments: list[str]) -> int:
         RunError: The JSON file cannot be written.
     """
     if "--help" in arguments or "-h" in arguments:
-        sys.stdout.write(HELP)
+        say(HELP)
         return 0
     own, fit = split_arguments(arguments)
     findings = run_checks(fit, own.get("--sbatch"), dict(os.environ))
-    sys.stdout.write(format_report(findings))
+    say(format_report(findings))
     if "--json" in own:
         content = {
             "bldml": __version__,

@@ -5,7 +5,6 @@ import json
 import os
 import secrets
 import shutil
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -31,6 +30,7 @@ from bldml.export.parity import (
 from bldml.inference.classifier import classifier_of
 from bldml.inference.exported import LEFT_OUT, ExportedModel, require_onnx
 from bldml.io.atomic import make_folder
+from bldml.io.screen import say
 from bldml.io.system import sha256_of
 from bldml.io.text import counted
 from bldml.training.checkpoint import Checkpoint, read_checkpoint
@@ -81,7 +81,7 @@ def export_checkpoint(
     listed = [(name, purpose) for name, purpose in purposes.items() if name in files]
     files["README.md"] = model_card(checkpoint, exported, parity, listed).encode()
     _write_folder(output, files)
-    sys.stdout.write(
+    say(
         f"Compared on {counted(parity.n, 'photograph')}: largest difference {parity.largest:.1e}, no verdict changed.\n"
         + "".join(f"Wrote {show_path(output / name)} ({len(files[name]) / 1e6:.1f} MB)\n" for name, _ in listed[::-1])
     )

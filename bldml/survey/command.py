@@ -20,6 +20,7 @@ from bldml.errors import DatasetError, UsageError
 from bldml.inference.classifier import Classifier, Device, classifier_of
 from bldml.io.atomic import write_atomically
 from bldml.io.locks import Lock, Taken
+from bldml.io.screen import say
 from bldml.io.system import hash_of_path, processors, sha256_of
 from bldml.io.text import counted
 from bldml.survey.positions import Policy, read_origins
@@ -83,7 +84,7 @@ def survey_photographs(
     records = progress.read()
     waiting = sum(1 for _ in undone(samples, records, WorkShard()))
     if waiting:
-        sys.stdout.write(
+        say(
             f"Shard {shard.number}/{shard.of} is done; {counted(waiting, 'photograph')} of other shards are not. The "
             "last shard, or the same command without --shard, writes the results.\n"
         )
@@ -92,16 +93,16 @@ def survey_photographs(
         with Lock(output / ".results.lock"):
             Results(checkpoint, model, collection, records, wanted, version).write(output, classifier)
     except Taken:
-        sys.stdout.write("Another process writes the results.\n")
+        say("Another process writes the results.\n")
 
 
 def _announce(collection: Collection, count: int, left: int, shard: WorkShard, output: Path) -> None:
     for reason, ignored in sorted(collection.ignored.items()):
-        sys.stdout.write(f"Ignored: {ignored} × {reason}\n")
+        say(f"Ignored: {ignored} × {reason}\n")
     if collection.heif:
-        sys.stdout.write(f"Ignored: {len(collection.heif)} × HEIC photograph; install bldml[heif], or export as JPEG\n")
+        say(f"Ignored: {len(collection.heif)} × HEIC photograph; install bldml[heif], or export as JPEG\n")
     part = f" in shard {shard.number}/{shard.of}" if shard.of > 1 else ""
-    sys.stdout.write(
+    say(
         f"{counted(count, 'photograph')} in {show_path(collection.root)}; {left:,} to judge{part}. Results: "
         f"{show_path(output)}\n"
     )
@@ -184,8 +185,8 @@ class Results:
         written["survey.json"] = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
         for name, text in written.items():
             write_atomically(output / name, text)
-        sys.stdout.write("".join(f"{line}\n" for line in lines))
-        sys.stdout.write("".join(f"Wrote {show_path(output / name)}\n" for name in written))
+        say("".join(f"{line}\n" for line in lines))
+        say("".join(f"Wrote {show_path(output / name)}\n" for name in written))
 
     def _rows(self, samples: Sequence[Sample]) -> tuple[list[SurveyRow], Counter[str]]:
         """Return a row for each photograph, and the reasons why positions cannot be used with their numbers."""

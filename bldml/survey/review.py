@@ -1,7 +1,6 @@
 """The command `review`: what a person confirmed on the sheet of a survey, as a manifest for the next training."""
 
 import os
-import sys
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from bldml.dataset.manifest import list_rows
 from bldml.dataset.tables import read_rows
 from bldml.errors import DatasetError, RunError, UsageError
 from bldml.io.atomic import make_folder, write_atomically
+from bldml.io.screen import say
 from bldml.io.system import sha256_of
 from bldml.io.text import Cell, counted, csv_text, without_apostrophe
 from bldml.run.files import read_json
@@ -101,7 +101,7 @@ def _say(data: RunData, root: Path, output: Path, kept: dict[str, list[Reviewed]
             "Test the old and the new run on what was kept out, then compare them on both sets:",
             f"  python -m bldml test {shell_word(data.run.path)} {options}",
         ]
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    say("".join(f"{line}\n" for line in lines))
 
 
 def _root_of(data: RunData) -> Path:

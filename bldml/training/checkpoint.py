@@ -6,7 +6,7 @@ import platform
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -32,6 +32,9 @@ KEY = "bldml"
 NOVELTY = "bldml_novelty"
 FORMAT = 1
 LARGEST_SIDE, LARGEST_BATCH = 4096, 2**20 - 1
+_LONGEST_TEXT = 4096  # characters of a name or path
+_TEMPERATURES = 0.01, 100.0  # wider than any fit makes, but not so that every probability is 0.5, or 0 and 1
+_LARGEST_OFFSET = 710.0  # logarithm of the largest weight of positives
 # Fields of a header that the classifier cannot know by itself.
 DESCRIBED = ("class_names", "positive_class", "fingerprints", "seen", "versions", "settings")
 
@@ -39,15 +42,32 @@ PACKAGES = (
     *("bldml", "lightning", "torch", "torchvision", "torchmetrics", "jsonargparse", "pillow"),
     *("simplejpeg", "opencv-python-headless", "numpy", "tensorboard"),
 )
-# Data settings that an evaluation takes from the checkpoint unless the command line sets them, with the allowed types.
-DATA_SETTINGS: dict[str, tuple[type, ...]] = {
-    "fold": (int, type(None)),
-    "class_aliases": (dict, type(None)),
-    "val_fraction": (int, float),
-    "test_fraction": (int, float),
-    "unreadable": (str,),
-    "batch_size": (int,),
+Check = Callable[[Any], bool]
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST_TEXT and "\0" not in value
+
+
+def _is_fraction(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < 1
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, value)) and all(map(_is_text, value.values()))
+
+
+# Data settings that an evaluation takes from the checkpoint unless the command line sets them, with what the command
+# line would accept.
+DATA_SETTINGS: dict[str, Check] = {
+    "fold": lambda value: value is None or (type(value) is int and 0 <= value < 2**31),
+    "class_aliases": lambda value: value is None or _are_texts(value),
+    "val_fraction": _is_fraction,
+    "test_fraction": _is_fraction,
+    "unreadable": lambda value: value in ("error", "exclude") if isinstance(value, str) else False,
+    "batch_size": lambda value: type(value) is int and 1 <= value <= LARGEST_BATCH,
 }
+_SOURCES = ("root", "manifest")
 
 
 @dataclass(frozen=True)
@@ -140,8 +160,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
     try:
         header = header_of(content[KEY])
         novelty = novelty_of(content[NOVELTY], header, state_dict) if NOVELTY in content else None
-        return Checkpoint(path, header, state_dict, int(content.get("epoch", -1)), novelty)
-    except (TypeError, ValueError, KeyError, OverflowError, AttributeError) as error:
+        if type(epoch := content.get("epoch", -1)) is not int or not -1 <= epoch < 2**31:
+            raise ValueError("epoch invalid")
+        return Checkpoint(path, header, state_dict, epoch, novelty)
+    # A RuntimeError is torch's for a tensor that is no array.
+    except (TypeError, ValueError, KeyError, OverflowError, AttributeError, RuntimeError) as error:
         message = f"The header of the checkpoint {path} is invalid: {error}"
         raise CheckpointError(message, "checkpoint-header-wrong", path=path, reason=str(error)) from error
 
@@ -211,53 +234,67 @@ def is_state_dict(value: Any) -> TypeGuard[dict[str, Tensor]]:
     return isinstance(value, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
 
 
-def _are_settings(data: Any) -> bool:
+def _own_settings(settings: Any) -> dict[str, Any]:
+    """Return the settings that evaluations use, without any other; a ValueError names those that no fit would write."""
+    data = settings.get("data") if isinstance(settings, dict) else None
     if not isinstance(data, dict):
-        return False
-    if not all(isinstance(data[key], types) for key, types in DATA_SETTINGS.items() if key in data):
-        return False
-    aliases = data.get("class_aliases") or {}
-    texts = (data.get("root"), data.get("manifest"), *aliases, *aliases.values())
-    are_texts = all(text is None or (isinstance(text, str) and "\0" not in text) for text in texts)
-    return are_texts and 1 <= data.get("batch_size", 1) <= LARGEST_BATCH
+        raise ValueError("settings invalid")
+    checks = DATA_SETTINGS | dict.fromkeys(_SOURCES, lambda value: value is None or _is_text(value))
+    if wrong := [f"settings.data.{key}" for key, check in checks.items() if key in data and not check(data[key])]:
+        raise ValueError(f"{', '.join(wrong)} invalid")
+    return {"data": {key: data[key] for key in checks if key in data}}
+
+
+def _checked(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a header in their types, or raise a ValueError that names the wrong ones."""
+    names, numbers = content["class_names"], ("threshold", "temperature", "offset")
+    sequences = {key: content[key] for key in ("class_names", "mean", "std")}
+    if wrong := [key for key, value in sequences.items() if not isinstance(value, list | tuple)]:
+        raise ValueError(f"{', '.join(wrong)} invalid: not a list")
+    checks = {
+        "backbone": isinstance(content["backbone"], str) and content["backbone"] in get_args(BackboneName),
+        "image_size": type(content["image_size"]) is int and 1 <= content["image_size"] <= LARGEST_SIDE,
+        "class_names": all(map(_is_text, names)) and len(set(names)) == len(names) == 2,
+        "positive_class": _is_text(content["positive_class"]) and content["positive_class"] in map(str, names),
+        # This version has one normalisation; another would silently give wrong probabilities.
+        "mean or std": all(isinstance(n, float) for key in ("mean", "std") for n in content[key])
+        and (tuple(content["mean"]), tuple(content["std"])) == (MEAN, STD),
+        "threshold, temperature or offset": all(type(content[key]) is float for key in numbers)
+        and all(math.isfinite(content[key]) for key in numbers)
+        and 0 <= content["threshold"] <= 1
+        and _TEMPERATURES[0] <= content["temperature"] <= _TEMPERATURES[1]
+        and abs(content["offset"]) <= _LARGEST_OFFSET,
+        "decode": isinstance(content["decode"], str) and content["decode"] in get_args(Decode),
+        "fingerprints": _are_texts(content["fingerprints"]),
+        "seen": isinstance(content["seen"], str) and re.fullmatch(r"[0-9a-f]*", content["seen"]) is not None,
+        "versions": _are_texts(content["versions"]),
+    }
+    if wrong := [name for name, good in checks.items() if not good]:
+        raise ValueError(f"{', '.join(wrong)} invalid")
+    settings = _own_settings(content["settings"])
+    return content | {key: tuple(value) for key, value in sequences.items()} | {"settings": settings}
 
 
 def header_of(plain: Any) -> Header:
-    """Return the header, or raise a TypeError, ValueError or KeyError if a field is missing or invalid."""
+    """Return the header, or raise a TypeError, ValueError or KeyError if a field is missing or invalid.
+
+    What it has beside its fields is not looked at.
+    """
     if not isinstance(plain, dict):
         raise TypeError(f"the description is {type(plain).__name__}, not a table")
-    if reason := plain.get("undescribed"):
-        raise ValueError(f"{reason}, so its classes are not known")
+    if isinstance(reason := plain.get("undescribed"), str):
+        raise ValueError(f"{reason[:_LONGEST_TEXT]}, so its classes are not known")
     found = plain.get("format")
-    if not isinstance(found, int) or found != FORMAT:
-        raise ValueError(f"its format is {found!r}; this version of bldml reads {FORMAT}")
+    if type(found) is not int or found != FORMAT:
+        shown = repr(found) if type(found) in (int, float, str, type(None)) else type(found).__name__
+        raise ValueError(f"its format is {shown[:100]}; this version of bldml reads {FORMAT}")
     names = [field.name for field in fields(Header)]
     plain = {"offset": 0.0, "decode": "reduced", "bands": None} | plain
     if missing := [name for name in names if name not in plain]:
         raise KeyError(f"{', '.join(missing)} missing")
-    known: dict[str, Any] = {name: plain[name] for name in names}
+    known = _checked({name: plain[name] for name in names})
     known["bands"] = None if known["bands"] is None else Bands.from_plain(known["bands"])
-    header = Header(**known | {name: tuple(known[name]) for name in ("mean", "std", "class_names")})
-    numbers = (header.threshold, header.temperature, header.offset)
-    checks = {
-        "backbone": header.backbone in get_args(BackboneName),
-        "image_size": isinstance(header.image_size, int) and 1 <= header.image_size <= LARGEST_SIDE,
-        "class_names": len(set(header.class_names)) == 2 and all(isinstance(n, str) for n in header.class_names),
-        "positive_class": header.positive_class in header.class_names,
-        # This version has one normalisation; another would silently give wrong probabilities.
-        "mean or std": (header.mean, header.std) == (MEAN, STD),
-        "threshold, temperature or offset": all(isinstance(n, float) and math.isfinite(n) for n in numbers)
-        and 0 <= header.threshold <= 1
-        and header.temperature > 0,
-        "decode": header.decode in get_args(Decode),
-        "settings": isinstance(header.settings, dict) and _are_settings(header.settings.get("data")),
-        "fingerprints": isinstance(header.fingerprints, dict),
-        "seen": isinstance(header.seen, str),
-        "versions": isinstance(header.versions, dict),
-    }
-    if wrong := [name for name, good in checks.items() if not good]:
-        raise ValueError(f"{', '.join(wrong)} invalid")
-    return header
+    return Header(**known)
 
 
 def plain_novelty(novelty: Novelty) -> dict[str, Any]:
@@ -268,18 +305,22 @@ def plain_novelty(novelty: Novelty) -> dict[str, Any]:
 
 def novelty_of(plain: Any, header: Header, state_dict: Mapping[str, Tensor]) -> Novelty:
     """Return what `plain_novelty` made, or raise a TypeError, ValueError or KeyError if it does not fit the network."""
+    if not isinstance(plain, dict):
+        raise TypeError("the distribution of the training photographs invalid: not a table")
     values: dict[str, Any] = {field.name: plain[field.name] for field in fields(Novelty)}
-    values = {name: value.numpy() if isinstance(value, Tensor) else value for name, value in values.items()}
+    values = {name: value.detach().numpy() if isinstance(value, Tensor) else value for name, value in values.items()}
     novelty = Novelty(**values)
-    arrays, d = (novelty.mean, novelty.basis, novelty.variances), len(novelty.mean)
+    arrays, d = (novelty.mean, novelty.basis, novelty.variances), np.size(novelty.mean)
     weight = state_dict.get(f"network.{BACKBONES[header.backbone].head}.weight")
-    numbers = (novelty.rest, novelty.limit, novelty.rate)
+    numbers, counts = (novelty.rest, novelty.limit, novelty.rate), (novelty.n_train, novelty.n_val)
     good = (
         all(isinstance(one, np.ndarray) and one.dtype == np.float32 and np.isfinite(one).all() for one in arrays)
-        and novelty.basis.shape == (len(novelty.variances), d)
+        and (novelty.mean.shape, novelty.basis.shape) == ((d,), (len(novelty.variances), d))
         and (weight is None or weight.shape[-1] == d)
         and all(isinstance(number, float) and 0 < number < math.inf for number in numbers)
         and (novelty.variances > 0).all()
+        and novelty.rate < 1
+        and all(type(count) is int and 0 <= count < 2**63 for count in counts)
     )
     if not good:
         raise ValueError("the distribution of the training photographs invalid")

@@ -5,7 +5,6 @@ import queue
 import re
 import secrets
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from tqdm import tqdm
 
 from bldml.errors import TrainingError
 from bldml.io.locks import Lock, Taken
+from bldml.io.screen import complain
 from bldml.io.system import sha256_of
 
 ANSWER_S = 10.0  # for name resolution, all addresses, the proxy, TLS and the first response together
@@ -83,7 +83,7 @@ class _Download:
         existed = self.part.exists()
         if existed and matches(self.part, name):
             return
-        sys.stderr.write(f"Downloading {self.url}\n")
+        complain(f"Downloading {self.url}\n")
         reason = ""
         for attempt in range(ATTEMPTS):
             time.sleep(PAUSE_S if attempt else 0)
@@ -196,7 +196,7 @@ def _one_process(file: Path) -> Iterator[bool]:
     try:
         lock = Lock(path)
     except Taken:
-        sys.stderr.write(f"Another process is downloading {file.name}; waiting.\n")
+        complain(f"Another process is downloading {file.name}; waiting.\n")
         lock = Lock(path, wait=None)
     with lock:
         yield lock.is_real

@@ -10,6 +10,7 @@ import torchvision
 from torch import Tensor, nn
 
 from bldml.errors import ConfigError, TrainingError, UsageError
+from bldml.io.screen import say
 from bldml.training.backbones import BACKBONES, BackboneName
 from bldml.training.checkpoint import check_numbers, is_state_dict, load_plain
 from bldml.training.download import digits, fetch, matches
@@ -88,10 +89,10 @@ def fetch_weights(backbone: str = "all", to: Path | None = None) -> None:
         except TrainingError as error:
             failures.append(f"{name}: {error}")
         else:
-            sys.stdout.write(f"{name}: {file} ({file.stat().st_size / 1e6:.1f} MB), {state}\n")
+            say(f"{name}: {file} ({file.stat().st_size / 1e6:.1f} MB), {state}\n")
             sys.stdout.flush()
     if home is not None and len(failures) < len(names):
-        sys.stdout.write(f"For the job script:\nexport TORCH_HOME={shlex.quote(str(home))}\n")
+        say(f"For the job script:\nexport TORCH_HOME={shlex.quote(str(home))}\n")
     if failures:
         message = "\n".join(["Some weights could not be fetched.", *failures])
         raise TrainingError(message, "weights-not-fetched", found=failures)

@@ -30,7 +30,7 @@ HEADER = Header(
     fingerprints={"train": "00", "val": "11"},
     seen="00112233445566778899aabbccddeeff",
     versions={"torch": "2.15.0"},
-    settings={"data": {"root": "data", "batch_size": 16, "class_aliases": None}, "precision": "16-mixed"},
+    settings={"data": {"root": "data", "batch_size": 16, "class_aliases": None}},
 )
 WEIGHTS = {"network.fc.weight": torch.arange(4.0), "pos_weight": torch.ones(())}
 
@@ -79,6 +79,18 @@ def test_lists_are_as_good_as_tuples_and_more_keys_do_no_harm(tmp_path: Path) ->
     assert read_checkpoint(path).header == HEADER
 
 
+def test_what_no_evaluation_uses_is_dropped_unread(tmp_path: Path) -> None:
+    settings = {"data": HEADER.settings["data"] | {"num_workers": "many"}, "precision": [{}]}
+    assert read_checkpoint(saved(tmp_path, content(settings=settings))).header == HEADER
+
+
+@pytest.mark.parametrize("epoch", ["3", [3], 2**40, -7, None, True, 2.5])
+def test_an_epoch_that_is_none(epoch: object, tmp_path: Path) -> None:
+    with mistake("checkpoint-header-wrong") as caught:
+        read_checkpoint(saved(tmp_path, content() | {"epoch": epoch}))
+    assert caught.value.fields["reason"] == "epoch invalid"
+
+
 @pytest.mark.parametrize("positive", ["BLD", "No_BLD"])
 def test_negative_class_is_the_other_one(positive: str, tmp_path: Path) -> None:
     header = read_checkpoint(saved(tmp_path, content(positive_class=positive))).header
@@ -97,10 +109,18 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"class_names": ("BLD", "BLD")}, "class_names"),
     ({"class_names": ("BLD", "b", "c")}, "class_names"),
     ({"class_names": ("BLD", 1)}, "class_names"),
-    ({"class_names": 2}, "not iterable"),
+    ({"class_names": 2}, "class_names invalid: not a list"),
+    ({"class_names": "ab"}, "class_names invalid: not a list"),
+    ({"class_names": ("BLD", "")}, "class_names"),
+    ({"class_names": ("BLD", "No\0BLD")}, "class_names"),
+    ({"class_names": ("BLD", "x" * 5000)}, "class_names"),
+    ({"positive_class": torch.zeros(3)}, "positive_class invalid"),
+    ({"backbone": torch.zeros(3)}, "backbone invalid"),
+    ({"image_size": True}, "image_size invalid"),
+    ({"mean": torch.zeros(3)}, "mean invalid: not a list"),
     ({"positive_class": "bld"}, "positive_class invalid"),
     ({"mean": (0.5, 0.5)}, "mean or std invalid"),
-    ({"mean": 0.5}, "not iterable"),
+    ({"mean": 0.5}, "mean invalid: not a list"),
     ({"mean": ("0.5", 0.5, 0.5)}, "mean or std"),
     ({"std": (0.2, 0.0, 0.2)}, "mean or std"),
     ({"std": ()}, "mean or std"),
@@ -111,9 +131,22 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"threshold": torch.tensor(0.5)}, "threshold"),
     ({"temperature": 0.0}, "temperature"),
     ({"temperature": math.inf}, "temperature"),
+    ({"temperature": 1e-9}, "temperature"),
+    ({"temperature": 1e9}, "temperature"),
+    ({"offset": 1e9}, "offset"),
+    ({"undescribed": torch.zeros(3), "format": 9}, "its format is 9"),
     ({"settings": {}}, "settings invalid"),
     ({"settings": {"data": None}}, "settings invalid"),
     ({"settings": None}, "settings invalid"),
+    ({"settings": {"data": {"batch_size": "many"}}}, "settings.data.batch_size invalid"),
+    ({"settings": {"data": {"batch_size": True}}}, "settings.data.batch_size invalid"),
+    ({"settings": {"data": {"root": "a\0b"}}}, "settings.data.root invalid"),
+    ({"settings": {"data": {"root": 3}}}, "settings.data.root invalid"),
+    ({"settings": {"data": {"unreadable": "delete"}}}, "settings.data.unreadable invalid"),
+    ({"settings": {"data": {"class_aliases": {"a": 1}}}}, "settings.data.class_aliases invalid"),
+    ({"settings": {"data": {"val_fraction": math.nan, "fold": -1}}}, "settings.data.fold, settings.data.val_fraction"),
+    ({"fingerprints": {"train": 3}}, "fingerprints invalid"),
+    ({"seen": "not hexadecimal"}, "seen invalid"),
     ({"fingerprints": None}, "fingerprints invalid"),
     ({"versions": []}, "versions invalid"),
     ({"bands": {"error": 0.05}}, "bands need error, n_positive, n_negative, low, high"),
@@ -273,6 +306,9 @@ def test_bands_and_distribution_are_read_back_and_not_recorded_without_them(tmp_
         {"rest": 0.0},
         {"limit": math.inf},
         {"rate": "0.02"},
+        {"rate": 1.5},
+        {"n_train": "many"},
+        {"mean": torch.nn.Parameter(torch.zeros(2, 2))},
     ],
     ids=str,
 )

@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from bldml.errors import DatasetError
 from bldml.inference.classifier import Device, classifier_of
 from bldml.inference.pictures import attention, overlay, read_mask
 from bldml.io.atomic import make_folder
+from bldml.io.screen import say
 from bldml.io.system import processors, sha256_of
 from bldml.io.text import counted, first_few, with_apostrophe
 from bldml.training.checkpoint import Checkpoint, read_checkpoint
@@ -68,7 +68,7 @@ def explain_folder(
     write_results(progress, excluded, image_format)
     if masks_of:
         have = "has" if len(masks_of) == 1 else "have"
-        sys.stdout.write(f"{len(masks_of)} of {counted(len(samples), 'photograph')} {have} a mask.\n")
+        say(f"{len(masks_of)} of {counted(len(samples), 'photograph')} {have} a mask.\n")
     if unlike := [row for row in progress.rows if row.get("familiar") == "no"]:
         are = "is" if len(unlike) == 1 else "are"
         names = first_few([row["path"] for row in unlike], 10, ", ", " and ")
@@ -77,7 +77,7 @@ def explain_folder(
         )
     if excluded:
         say_warning(f"{counted(len(excluded), 'photograph')} could not be read: see {show_path(output)}/excluded.csv.")
-    sys.stdout.write(
+    say(
         f"Explained {counted(len(samples), 'photograph')}; positive class: {checkpoint.header.positive_class}.\n"
         f"Results: {show_path(output)}\n"
     )
@@ -108,10 +108,10 @@ def _read(samples: Sequence[Sample], image_size: int, *, exclude: bool) -> tuple
 
 def _print_ignored(collection: Collection) -> None:
     for reason, count in sorted(collection.ignored.items()):
-        sys.stdout.write(f"Ignored: {count} × {reason}\n")
+        say(f"Ignored: {count} × {reason}\n")
     if collection.heif:
         count = len(collection.heif)
-        sys.stdout.write(f"Ignored: {count} × HEIC photograph; install bldml[heif], or export them as JPEG\n")
+        say(f"Ignored: {count} × HEIC photograph; install bldml[heif], or export them as JPEG\n")
 
 
 def find_masks(folder: Path, samples: Iterable[Sample]) -> dict[str, Path]:

@@ -5,7 +5,6 @@ import io
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from bldml.dataset.samples import Sample
 from bldml.errors import RunError, UsageError
 from bldml.inference.pictures import contact_sheet, thumbnail_side
 from bldml.io.atomic import write_atomically
+from bldml.io.screen import say
 from bldml.io.text import counted, with_apostrophe
 
 PROGRESS = "progress.jsonl"
@@ -134,15 +134,13 @@ def announce(samples: Sequence[Sample], finished: int, output: Path, image_forma
     The size is estimated from up to three of the photographs, written in this format without a map.
     """
     if finished:
-        sys.stdout.write(f"{counted(finished, 'photograph was', 'photographs were')} explained before.\n")
+        say(f"{counted(finished, 'photograph was', 'photographs were')} explained before.\n")
     if not samples:
         return
     probes = samples[:: max(1, len(samples) // 3)][: 3 if len(samples) >= 30 else 1]
     sizes = [len(image_format.encode(load_rgb(sample.path, image_format.size))) for sample in probes]
     needed = sum(sizes) / len(sizes) * len(samples)
-    sys.stdout.write(
-        f"Explaining {counted(len(samples), 'photograph')}: about {_megabytes(needed)} in {show_path(output)}.\n"
-    )
+    say(f"Explaining {counted(len(samples), 'photograph')}: about {_megabytes(needed)} in {show_path(output)}.\n")
     folder = next(path for path in (output.absolute(), *output.absolute().parents) if path.is_dir())
     if (free := shutil.disk_usage(folder).free) < needed:
         say_warning(f"Only {_megabytes(free)} are free there. --format jpeg and --size need less.")

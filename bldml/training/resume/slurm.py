@@ -11,6 +11,7 @@ from typing import NoReturn
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
 from bldml.errors import ConfigError
+from bldml.io.screen import complain
 from bldml.training.resume.job import SlurmJob
 from bldml.training.resume.signals import BY_HAND, WALL_TIME, Interrupted, InterruptSignals, blocked, is_first_process
 
@@ -121,5 +122,5 @@ def _scontrol(*arguments: str) -> tuple[int, str]:
 
 def _write(text: str) -> None:
     if is_first_process():
-        sys.stderr.write(f"{text}\n")
+        complain(f"{text}\n")
         sys.stderr.flush()

@@ -1,0 +1,45 @@
+"""What the terminal gets: names are anybody's, and a terminal obeys control characters."""
+
+import ast
+import logging
+
+from bldml.app.messages import say_warning
+from bldml.app.trainer import hush
+from bldml.errors import RunError
+from tests.support import REPOSITORY, Bldml
+
+
+def test_one_module_writes_to_the_terminal() -> None:
+    writes = ("print", "sys.stdout.write", "sys.stderr.write")
+    calls = [
+        f"{file.relative_to(REPOSITORY)}:{node.lineno}"
+        for file in sorted((REPOSITORY / "bldml").rglob("*.py"))
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in writes
+    ]
+    assert {call.partition(":")[0] for call in calls} == {"bldml/io/screen.py"}, calls
+
+
+def test_a_message_cannot_command_the_terminal(bldml: Bldml) -> None:
+    outcome = bldml("report", "none\x1b]0;owned\x07\u202egpj")
+    assert outcome.code == RunError.exit_code
+    assert not {"\x1b", "\x07", "\u202e"} & set(outcome.err)
+    assert "none\\x1b]0;owned\\x07\\u202egpj" in outcome.err
+
+
+def test_nor_can_a_warning() -> None:
+    class Kept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            texts.append(record.getMessage())
+
+    texts: list[str] = []
+    logger, handler = logging.getLogger("lightning.pytorch.utilities.rank_zero"), Kept()
+    filters = list(logger.filters)
+    logger.addHandler(handler)
+    try:
+        hush()
+        say_warning("class \x1b[2J %s\nsecond line")
+    finally:
+        logger.removeHandler(handler)
+        logger.filters = filters
+    assert texts == ["Warning: class \\x1b[2J %s\nsecond line"]
