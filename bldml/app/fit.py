@@ -24,9 +24,10 @@ from bldml.app.resume import (
     RUN_VARIABLE,
     ResumePlan,
     check_processes,
-    default_run_name,
     read_same_photographs,
     record_resume,
+    recorded,
+    run_name,
     runs_directory,
     set_damaged_aside,
 )
@@ -79,7 +80,7 @@ class Start:
         self._check()
         plan, dry = self.plan, self.config.trainer.fast_dev_run
         logs = runs_directory(self.config)
-        name = self.config.run_name or default_run_name(self.config, self.job)
+        name = run_name(self.config, self.job)
         data, leaks = self._read_new(logs, name) if plan is None else (self._resume(plan), None)
         self._describe(data)
         if dry:
@@ -112,6 +113,11 @@ class Start:
         path = logs / name
         if self.trainer.is_global_zero and self.config.run_name and path.exists():
             message = f"The run {path} already exists. Set another --run_name, or resume it with --resume {path}."
+            if self.job and (other := self.job.sibling(recorded(RunFolder(path)).get("slurm_job"))):
+                message = (
+                    f"The run {path} is that of task {other} of the same array. Set a --run_name that differs from "
+                )
+                message += f"task to task, such as --run_name {self.config.run_name}_$SLURM_ARRAY_TASK_ID."
             raise RunError(message, "run-exists", path=path)
         check_depth(self.model, self.config.unfreezing)
         self.model.load_pretrained()

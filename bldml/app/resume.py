@@ -82,7 +82,21 @@ def runs_directory(config: Namespace) -> Path:
     return Path(config.trainer.default_root_dir or Path.cwd()).expanduser() / LOGS
 
 
-def default_run_name(config: Namespace, job: SlurmJob | None) -> str:
+def run_name(config: Namespace, job: SlurmJob | None) -> str:
+    """Return the name of a run: the configured one, with the task of a job array at its end, or the default name.
+
+    >>> job = SlurmJob("9_1", task="resnet50")
+    >>> [run_name(Namespace(run_name=name), job) for name in ("sweep", "lab-resnet50")]
+    ['sweep_resnet50', 'lab-resnet50']
+    """
+    name, task = config.run_name, job.task if job else ""
+    if not name:
+        return _default_run_name(config, job)
+    # A folder that all tasks share would be the first one's alone.
+    return name if not task or name == task or name.endswith((f"_{task}", f"-{task}")) else f"{name}_{task}"
+
+
+def _default_run_name(config: Namespace, job: SlurmJob | None) -> str:
     """Return the default run name: backbone, fold if any, and Slurm job or time."""
     fold = "" if config.data.fold is None else f"_fold-{config.data.fold}"
     when = job.id.replace("_", "-") if job else f"{datetime.now():%Y%m%d-%H%M%S}"
@@ -129,7 +143,7 @@ def _find_run(config: Namespace, job: SlurmJob | None) -> RunFolder | None:
     if job is None or job.interactive:
         return None
     logs = runs_directory(config)
-    name = config.run_name or default_run_name(config, job)
+    name = run_name(config, job)
     check_name(name, "run")
     # A folder of the default name may belong to another cluster; then this job's folder has a number as suffix.
     numbered = [] if config.run_name else sorted(logs.glob(f"{name}-[0-9]*"))

@@ -417,3 +417,24 @@ def test_ctrl_c_keeps_the_run_and_says_what_can_be_done_with_it(leaves: Path, tm
     assert "Traceback" not in err
     assert f"test --ckpt_path {Path('lightning_logs/r/checkpoints/best.ckpt')}" in out.replace(f"{tmp_path}/", "")
     assert read_checkpoint(best).header.backbone == "mobilenet_v2_x0_35"
+
+
+def test_tasks_of_an_array_never_share_a_run(leaves: Path, bldml: Bldml, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name comes from a configuration, as it may from the command line."""
+    Path("name.yaml").write_text("run_name: sweep\n")
+    options = ("--config=name.yaml", "--trainer.max_epochs=1", "--test_after_fit=false", f"--data.root={leaves}")
+    for name, value in {"JOB_ID": "9", "ARRAY_JOB_ID": "9", "ARRAY_TASK_ID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("BLDML_TASK", "resnet50")
+    assert bldml("fit", *THREE_LAYERS, *options).code == 0
+    assert [path.name for path in Path("lightning_logs").iterdir()] == ["sweep_resnet50"]
+    # A script of one's own that gives all tasks one name.
+    Path("lightning_logs/sweep_resnet50").rename("lightning_logs/sweep")
+    monkeypatch.delenv("BLDML_TASK")
+    monkeypatch.setenv("SLURM_JOB_ID", "10")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
+    outcome = bldml("fit", *THREE_LAYERS, *options)
+    assert outcome.mistake == "run-exists"
+    assert "--resume" not in outcome.err
+    assert "sweep is that of task 0 of the same array" in outcome.err
+    assert "--run_name sweep_$SLURM_ARRAY_TASK_ID" in outcome.err

@@ -56,6 +56,7 @@ SelectTypeParameters=CR_Core
 JobRequeue=0
 MinJobAge=86400
 KillWait={kill_wait}
+DefMemPerCPU=50
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 NodeName=node NodeHostname={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=64000 State=UNKNOWN

@@ -56,7 +56,10 @@ def run_by_hand(folder: Path, *arguments: str, **variables: str) -> subprocess.C
     """The script without a queue, with an srun that says what it was asked for."""
     programs = folder / "programs"
     programs.mkdir(exist_ok=True)
-    for name, text in {"srun": 'printf "%s\\n" "CPUS=$SRUN_CPUS_PER_TASK" "$@"', "python": ":"}.items():
+    for name, text in {
+        "srun": 'printf "%s\\n" "CPUS=$SRUN_CPUS_PER_TASK" "TASK=$BLDML_TASK" "$@"',
+        "python": ":",
+    }.items():
         (programs / name).write_text(f"#!/bin/bash\n{text}\n")
         (programs / name).chmod(0o755)
     environment = {"PATH": f"{programs}:{os.environ['PATH']}", **variables}
@@ -123,6 +126,28 @@ def test_mistakes_are_said_in_words(
     assert done.returncode == 2
     assert expected in done.stderr
     assert "CPUS" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("variables", "task"),
+    [
+        ({}, ""),
+        ({"BLDML_TASK": "old"}, ""),  # inherited from an array in which sbatch was typed
+        ({"SLURM_ARRAY_TASK_ID": "3"}, "3"),
+        ({"SLURM_ARRAY_TASK_ID": "3", "BLDML_TASK": "resnet50"}, "resnet50"),
+    ],
+)
+def test_tasks_of_an_array_have_names(variables: dict[str, str], task: str, checkout: Path) -> None:
+    done = run_by_hand(checkout, "--run_name=sweep", **variables)
+    assert f"TASK={task}" in done.stdout.splitlines()
+
+
+def test_an_array_resumes_no_run(checkout: Path) -> None:
+    done = subprocess.run(
+        ["bash", str(SCRIPTS / "backbones.sbatch"), "--resume=a"], cwd=checkout,
+        env={"PATH": os.environ["PATH"], "SLURM_ARRAY_TASK_ID": "0"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
 
 
 def test_modules_and_a_conda_environment(checkout: Path) -> None:

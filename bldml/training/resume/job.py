@@ -17,6 +17,7 @@ class SlurmJob:
     cluster: str = ""  # its name; two clusters may use the same job number
     interactive: bool = False  # whether a person works in it, in a terminal or a notebook; it cannot be requeued
     restarts: int = 0  # number of times Slurm has restarted it
+    task: str = ""  # name of this task of an array, which the job script sets for the names of runs (BLDML_TASK)
 
     @classmethod
     def current(cls, environment: Mapping[str, str] = os.environ) -> "SlurmJob | None":
@@ -35,12 +36,22 @@ class SlurmJob:
             environment.get("SLURM_CLUSTER_NAME", ""),
             interactive_kind(environment) is not None,
             int(restarts) if restarts.isdigit() else 0,
+            environment.get("BLDML_TASK", "") if array and task else "",
         )
 
     @property
     def key(self) -> str:
         """Identifier of the job in a run folder: the same before and after a requeue, different for every job."""
         return f"{self.cluster}:{self.id}"
+
+    def sibling(self, key: object) -> str:
+        """Return the number of another task of this job's array whose key this is; empty if it is none.
+
+        >>> SlurmJob("9_3").sibling(":9_0"), SlurmJob("9_3").sibling(":9_3"), SlurmJob("9").sibling(":9_0")
+        ('0', '', '')
+        """
+        array, _, task = str(key).rpartition("_")
+        return task if task and array == self.key.rpartition("_")[0] and key != self.key else ""
 
 
 def interactive_kind(environment: Mapping[str, str]) -> Literal["notebook", "terminal"] | None:
