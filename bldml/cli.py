@@ -17,6 +17,7 @@ from bldml.io.grammar import POSITIONS, pattern, written_out
 from bldml.io.platform import write_any_text
 from bldml.io.screen import complain, say
 from bldml.training.process import Session, wait_briefly
+from bldml.training.resume.signals import InterruptSignals, ignore_to_the_end, let_through
 from bldml.usage import verb_help
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ def main(argv: Sequence[str] | None = None, model_class: "type[LeafClassifier] |
     if argv is None:
         write_any_text(sys.stdout, sys.stderr)
     try:
+        if argv is None and arguments[:1] != ["fit"]:  # a fit handles them
+            let_through()
         # A process that ends with its command is not restored: a late signal must not fail a finished job.
         with nullcontext() if argv is None else Session() as session:
             return _run(arguments, model_class, session)
@@ -55,6 +58,9 @@ def main(argv: Sequence[str] | None = None, model_class: "type[LeafClassifier] |
         return show_mistake(error, arguments[0])
     except KeyboardInterrupt as stop:
         return _fail(str(stop) or "interrupted", 130)
+    finally:
+        if argv is None:
+            ignore_to_the_end()
 
 
 def show_mistake(error: BldmlError, command: str) -> int:
@@ -146,8 +152,6 @@ def _run_command(function: Callable[..., None], arguments: list[str]) -> None:
 
 def _run_verb(arguments: list[str], model_class: "type[LeafClassifier] | None", session: Session | None) -> None:
     """Run a Lightning command; settings that must precede the import of torch, which takes seconds, come first."""
-    from bldml.training.resume.signals import InterruptSignals
-
     wait_briefly()
     signals = InterruptSignals()
     if arguments[0] == "fit":

@@ -99,7 +99,7 @@ def evaluate_after_fit(
         if report:
             evaluated = {run.evaluation(split): data.samples(split) for split in filled if split != "train"}
             draw_images(model, checkpoint, evaluated, trainer.strategy.root_device, signals.check)
-            signals.check()
+    signals.end()
     say_cautions(run, [split for split in splits if split != "train"])
     if report:
         report_run(run)

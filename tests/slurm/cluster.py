@@ -61,7 +61,8 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 NodeName=node NodeHostname={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=64000 State=UNKNOWN
 PartitionName=normal Nodes=node Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=OFF
-PartitionName=low Nodes=node MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=20
+PartitionName=low Nodes=node MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=120
+PartitionName=cancelled Nodes=node MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=CANCEL GraceTime=120
 PartitionName=high Nodes=node MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 """
 # A save on two cores that ten other runs share may take seconds; a real cluster has 30 s.

@@ -39,28 +39,58 @@ def wall_time(bench: Bench) -> list[Fit]:
     return [fit.complete()]
 
 
-def preemption(bench: Bench) -> list[Fit]:
-    # The first time, this python holds before Python itself has started.
-    early = bench.folder / "early"
-    (early / "bin").mkdir(parents=True)
-    (early / "bin" / "activate").write_text(f'PATH="{early}/bin:{sys.prefix}/bin:$PATH"\n')
-    python, held = early / "bin" / "python", early / "held"
+def held_python(bench: Bench, name: str) -> tuple[Path, Path, Path]:
+    """An environment whose python, when it is first called, holds until told to go on, before Python itself has started.
+
+    Returns the environment, the file that shows that it holds, and the file that lets it go on.
+    """
+    folder = bench.folder / name
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "activate").write_text(f'PATH="{folder}/bin:{sys.prefix}/bin:$PATH"\n')
+    python, held, go = folder / "bin" / "python", folder / "held", folder / "go"
+    wait = f'while [[ ! -e "{go}" ]]; do sleep .1; done'
     python.write_text(
-        f'#!/bin/bash\n[[ -e "{held}" ]] || {{ touch "{held}"; sleep 300; }}\nexec "{sys.executable}" "$@"\n'
+        f'#!/bin/bash\n[[ -e "{held}" ]] || {{ touch "{held}"; {wait}; }}\nexec "{sys.executable}" "$@"\n'
     )
     python.chmod(0o755)
+    return folder, held, go
+
+
+def preemption(bench: Bench) -> list[Fit]:
+    environment, held, go = held_python(bench, "preempted")
     fit = bench.submit(
         CONFIG, moments=PREEMPTED, options=("--partition=low", f"--cpus-per-task={LARGE}"),
-        environment={"BLDML_ENV": str(early)},
+        environment={"BLDML_ENV": str(environment)},
     )  # fmt: skip
     fit.job.wait_until(held.exists, "its python was called")
     for number, moment in enumerate(("", *PREEMPTED), 1):
         if moment:
             fit.reach(moment)
         preemptor = bench.cluster.preempt()
+        if not moment:
+            fit.job.wait_until(lambda: fit.job.show()["PreemptTime"] != "None", "it was preempted")
+            go.touch()
         fit.await_restart(number)
         preemptor.wait_for("COMPLETED")
     return [fit.complete()]
+
+
+def preemption_that_cancels(bench: Bench) -> list[Fit]:
+    fit = bench.submit(
+        CONFIG, moments=("train-1-1",), options=("--partition=cancelled", f"--cpus-per-task={LARGE}")
+    )  # fmt: skip
+    fit.reach("train-1-1")
+    bench.cluster.preempt()
+    fit.job.wait_for("FAILED")
+    return [fit]
+
+
+def sigterm_by_hand(bench: Bench) -> list[Fit]:
+    fit = bench.submit(CONFIG, moments=("train-1-1",))
+    fit.reach("train-1-1")
+    fit.job.signal("TERM")
+    fit.job.wait_for("FAILED")
+    return [fit]
 
 
 def cancellation(bench: Bench) -> list[Fit]:
@@ -99,7 +129,13 @@ def killing(bench: Bench) -> list[Fit]:
 
 
 def early_moments(bench: Bench) -> list[Fit]:
-    fit = bench.submit(CONFIG, moments=("start", "validation-1-1"))
+    environment, held, go = held_python(bench, "early")
+    fit = bench.submit(CONFIG, moments=("start", "validation-1-1"), environment={"BLDML_ENV": str(environment)})
+    fit.job.wait_until(held.exists, "its python was called")
+    fit.job.signal("USR1")
+    time.sleep(2)  # Slurm does not say when the signal has arrived
+    go.touch()
+    fit.await_restart(1)
     fit.interrupt("start", "validation-1-1")
     return [fit.complete()]
 
@@ -133,7 +169,7 @@ def other_seed(bench: Bench) -> list[Fit]:
 # Those that take longest come first.
 SCENARIOS: tuple[Callable[[Bench], list[Fit]], ...] = (
     wall_time, preemption, killing, cancellation, early_moments, late_moments, array, reference, other_seed,
-    cancellation_while_saving,
+    cancellation_while_saving, preemption_that_cancels, sigterm_by_hand,
 )  # fmt: skip
 # More at once would only compete for the processors, and Python take as long to start as a job's wall time.
 AT_ONCE = 4
@@ -209,6 +245,7 @@ def test_the_script_starts_again_with_the_same_arguments(fits: Fits) -> None:
 def test_preemption_before_python_listens_in_an_epoch_and_in_validation(fits: Fits, undisturbed: Path) -> None:
     (fit,) = fits(preemption)
     assert fit.job.restarts == 3
+    assert fit.job.text.count("is requeued") == 3  # by itself, within the grace time
     assert_same(fit.run, undisturbed)
 
 
@@ -236,10 +273,23 @@ def test_killed_in_an_epoch_and_while_saving(fits: Fits, undisturbed: Path) -> N
     assert_same(killed.run, undisturbed)
 
 
-@pytest.mark.parametrize("scenario", [early_moments, late_moments])
-def test_signals_at_awkward_moments(scenario: Callable[[Bench], list[Fit]], fits: Fits, undisturbed: Path) -> None:
+@pytest.mark.parametrize("scenario", [preemption_that_cancels, sigterm_by_hand])
+def test_where_slurm_will_not_requeue_the_job_leaves_at_once(
+    scenario: Callable[[Bench], list[Fit]], fits: Fits
+) -> None:
     (fit,) = fits(scenario)
-    assert fit.job.restarts == 2
+    shown = fit.job.show()  # PREEMPTED or RUNNING if it had waited
+    assert (shown["JobState"], shown["ExitCode"], shown["Restarts"]) == ("FAILED", "143:0", "0")
+    assert "Saved" in fit.job.text
+    assert f"--resume {fit.run}" in fit.job.text
+
+
+@pytest.mark.parametrize(("scenario", "restarts"), [(early_moments, 3), (late_moments, 2)])
+def test_signals_at_awkward_moments(
+    scenario: Callable[[Bench], list[Fit]], restarts: int, fits: Fits, undisturbed: Path
+) -> None:
+    (fit,) = fits(scenario)
+    assert fit.job.restarts == restarts
     assert_same(fit.run, undisturbed)
 
 

@@ -1,12 +1,13 @@
 """Which job this is and what is asked of its controller; the real one is in tests/slurm/."""
 
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from bldml.training.resume.job import SlurmJob
-from bldml.training.resume.slurm import RequeueEnvironment, requeue
+from bldml.training.resume.slurm import RequeueEnvironment, fate, requeue
 from tests.support import mistake
 
 STEP = {"SLURM_JOB_ID": "12", "SLURM_STEP_ID": "0", "SLURM_PROCID": "0"}
@@ -86,6 +87,47 @@ def test_requeue(
         assert found is not None
         assert reason in found
     assert (log.read_text().splitlines() if log.exists() else []) == ["requeue 12"] * asked
+
+
+RUNNING = {"JobState": "RUNNING", "PreemptTime": "None", "Requeue": "1", "Restarts": "1", "Reason": "None"}
+PREEMPTED = {**RUNNING, "PreemptTime": "2026-11-29T18:30:15"}
+COMPLETING = {"JobState": "COMPLETING", "Reason": "None", "Restarts": "1", "PreemptTime": "None"}
+
+
+@pytest.mark.parametrize(
+    ("shown", "mode", "expected", "why"),
+    [
+        # By a person (scancel --signal=TERM), who wants it to end.
+        (RUNNING, "REQUEUE", "over", "neither preempted nor cancelled"),
+        # Within the grace time.
+        (PREEMPTED, "REQUEUE", "preempted", "preempted"),
+        (PREEMPTED, "GANG,REQUEUE", "preempted", "preempted"),
+        ({**PREEMPTED, "Requeue": "0"}, "REQUEUE", "over", "Slurm cancels such jobs here"),
+        (PREEMPTED, "CANCEL", "over", "Slurm cancels such jobs here"),
+        (PREEMPTED, "", "unknown", "not known"),
+        # After it, or with none: cancelled, or requeued.
+        ({**COMPLETING, "PreemptTime": "2026-11-29T18:30:15"}, "CANCEL", "over", "Slurm cancels such jobs here"),
+        ({**COMPLETING, "Restarts": "2"}, "REQUEUE", "over", "into the queue again"),
+        ({**COMPLETING, "JobState": "PENDING", "Restarts": "2"}, "REQUEUE", "over", "into the queue again"),
+        (COMPLETING, "REQUEUE", "over", "it was cancelled"),
+        ({**COMPLETING, "JobState": "CANCELLED"}, "REQUEUE", "over", "it was cancelled"),
+        # As newer versions of Slurm write it.
+        ({**COMPLETING, "JobState": "CANCELLED,COMPLETING"}, "REQUEUE", "over", "it was cancelled"),
+        # A signal before the wall time that was lost, or a save that took longer.
+        ({**COMPLETING, "Reason": "TimeLimit"}, "REQUEUE", "time is up", "wall time"),
+        ({**COMPLETING, "JobState": "TIMEOUT"}, "REQUEUE", "time is up", "wall time"),
+        # No answer.
+        ({}, "REQUEUE", "unknown", "does not say"),
+    ],
+)
+def test_fate_after_sigterm(
+    shown: Mapping[str, str], mode: str, expected: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Slurm 22.05 showed it in these situations."""
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    found, reason = fate(shown, lambda _: mode)
+    assert found == expected
+    assert why in reason
 
 
 def test_without_scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

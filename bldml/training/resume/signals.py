@@ -45,9 +45,14 @@ class InterruptSignals:
     def __init__(self) -> None:
         self._received: list[int] = []
         self._before: dict[int, Handler] = {}
+        self._mask: set[int] | None = None
+        self._is_over = False
 
     def install(self) -> None:
-        """Install the handlers; do nothing outside the main thread, where Python does not allow it."""
+        """Install the handlers and let signals through, also those that waited; outside the main thread do nothing.
+
+        Python allows handlers in the main thread alone.
+        """
         if threading.current_thread() is not threading.main_thread():
             return
         for signum in INTERRUPTING:
@@ -56,12 +61,17 @@ class InterruptSignals:
                 continue
             self._before[signum] = signal.SIG_DFL if before is None else before
             signal.signal(signum, self._set_flag)
+        before_mask = change_signal_mask("unblock", INTERRUPTING)
+        self._mask = before_mask if self._mask is None else self._mask
 
     def restore(self) -> None:
-        """Restore the previous handlers."""
+        """Restore the previous handlers, and the signals that waited."""
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
         self._before.clear()
+        if self._mask is not None:
+            change_signal_mask("set", self._mask)
+            self._mask = None
 
     @property
     def received(self) -> int | None:
@@ -77,15 +87,50 @@ class InterruptSignals:
         if self._received:
             raise Interrupted(self._received[0])
 
+    def end(self) -> None:
+        """From here on nothing is interrupted: the work is done, and what is left takes seconds.
+
+        Raises:
+            Interrupted: A signal was received before.
+        """
+        self._is_over = True  # before the check, so that no signal falls between the two
+        self.check()
+
+    def count(self, signum: int) -> int:
+        """Return how often a signal was received."""
+        return self._received.count(signum)
+
     def _set_flag(self, signum: int, frame: FrameType | None) -> None:
+        if self._is_over:
+            _say(signum, "the work is done, and its last results are being written")
+            return
         first = not self._received
         self._received.append(signum)
-        if first and is_first_process():
-            # Not print or logging: the interrupted code may hold their locks.
-            name = signal.Signals(signum).name
-            text = f"{name} received: saving at the next safe point ({QUIT_KEY} quits at once).\n"
-            # A terminal erases the line, in which there may be a progress bar.
-            os.write(2, (("\r\x1b[K" if os.isatty(2) else "\n") + text).encode())
+        if first:
+            _say(signum, "saving at the next safe point")
+
+
+def _say(signum: int, what: str) -> None:
+    """Say what follows from a signal. Not by print or logging: the interrupted code may hold their locks."""
+    if is_first_process():
+        text = f"{signal.Signals(signum).name} received: {what} ({QUIT_KEY} quits at once).\n"
+        # A terminal erases the line, in which there may be a progress bar.
+        os.write(2, (("\r\x1b[K" if os.isatty(2) else "\n") + text).encode())
+
+
+def let_through() -> None:
+    """Let signals through that waited while the process started; for commands that do not handle them."""
+    change_signal_mask("unblock", INTERRUPTING)
+
+
+def ignore_to_the_end() -> None:
+    """Ignore signals until this process ends: its work is done, and a late signal must not change its exit code.
+
+    When Python shuts down, it restores the default action of the signals that it handles, but not of ignored ones.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for signum in INTERRUPTING:
+            signal.signal(signum, signal.SIG_IGN)
 
 
 def is_first_process() -> bool:

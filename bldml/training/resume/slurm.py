@@ -1,12 +1,14 @@
-"""Slurm: requeueing the job, ending the process, and how the processes of a job step find each other."""
+"""Slurm: what it has decided about the job, requeueing, and the end of the process; the environment of a job step."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from typing import NoReturn
+from collections.abc import Callable, Mapping
+from typing import Literal, NoReturn
 
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
@@ -17,7 +19,16 @@ from bldml.training.resume.signals import BY_HAND, WALL_TIME, Interrupted, Inter
 
 CONTROLLER_TIMEOUT_S = 20.0
 END_TIMEOUT_S = 300.0
+ASK_AGAIN_S = 5.0
 TRIES = 3
+# What becomes of a job that received SIGTERM. If its time is up or it was preempted, it must be requeued, because it
+# counts as ended if it exits; one that is over may exit at once; otherwise only Slurm knows.
+Fate = Literal["time is up", "preempted", "over", "unknown"]
+REQUEUED = "Slurm has put it into the queue again"
+BY_HAND_ALONE = "it received SIGTERM, but Slurm has neither preempted nor cancelled it"
+NO_SCONTROL = "scontrol is not on the PATH (a container without Slurm's commands?)"
+# States of a job whose processes Slurm ends; it hides which one while they end.
+ENDING = {"COMPLETING", "CANCELLED", "PREEMPTED", "PENDING", "FAILED", "NODE_FAIL", "DEADLINE", "REQUEUED"}
 
 
 class RequeueEnvironment(SLURMEnvironment):
@@ -54,22 +65,60 @@ class RequeueEnvironment(SLURMEnvironment):
 def requeue(job: SlurmJob) -> str | None:
     """Requeue the job; return the reason if Slurm has not requeued it."""
     if shutil.which("scontrol") is None:
-        return "scontrol is not on the PATH (a container without Slurm's commands?)"
-    code, text = _scontrol("show", "job", "-o", job.id)
-    # Requeueing would revive a cancelled job. While its processes are being ended, Slurm shows it as completing; so it
-    # does a job at its time limit, but with that as the reason.
-    shown = dict(field.split("=", 1) for field in text.split() if "=" in field) if code == 0 else {}
-    completing = shown.get("JobState") == "COMPLETING" and shown.get("Reason") != "TimeLimit"
-    if completing or shown.get("JobState", "").startswith("CANCELLED"):
-        return "it was cancelled"
+        return NO_SCONTROL
+    what, why = fate(_show(job), lambda _: "REQUEUE")
+    if what == "over" and why != BY_HAND_ALONE:  # requeueing would revive a cancelled job
+        return None if why == REQUEUED else why
     for attempt in range(TRIES):
         if attempt:
             time.sleep(1)
-        code, text = _scontrol("requeue", job.id)
+        code, text = _run("scontrol", "requeue", job.id)
         # Slurm may have requeued the job and ended this command before it received the answer.
         if code == 0 or "pending" in text.lower():
             return None
     return f"scontrol requeue {job.id} was refused: {text.strip() or f'exit code {code}'}"
+
+
+def fate(shown: Mapping[str, str], preempt_mode: Callable[[Mapping[str, str]], str]) -> tuple[Fate, str]:
+    """Return what becomes of a job that received SIGTERM, and why, from what `scontrol show job` says of it.
+
+    `preempt_mode` returns Slurm's mode of preemption for this job, empty if it is not known.
+
+    >>> fate({"JobState": "RUNNING", "PreemptTime": "2026-11-29T18:30:15", "Requeue": "1"}, lambda _: "GANG,REQUEUE")
+    ('preempted', 'it was preempted')
+    """
+    states = set(re.split(r"[,+ ]", shown.get("JobState", "")))
+    restarts = shown.get("Restarts", "0")
+    if "TIMEOUT" in states or ("COMPLETING" in states and shown.get("Reason") == "TimeLimit"):
+        return "time is up", "its wall time is over"
+    if restarts.isdigit() and int(restarts) > int(os.environ.get("SLURM_RESTART_COUNT") or 0):
+        return "over", REQUEUED
+    preempted = shown.get("PreemptTime", "")[:1].isdigit()  # a time, otherwise None
+    if states & ENDING:
+        return "over", "it was preempted, and Slurm cancels such jobs here" if preempted else "it was cancelled"
+    if "RUNNING" not in states:
+        return "unknown", "Slurm does not say what becomes of it"
+    if not preempted:
+        return "over", BY_HAND_ALONE
+    modes = preempt_mode(shown).split(",")
+    if "REQUEUE" in modes and shown.get("Requeue") == "1":
+        return "preempted", "it was preempted"
+    if {"REQUEUE", "CANCEL"} & set(modes):
+        return "over", "it was preempted, and Slurm cancels such jobs here"
+    return "unknown", "it was preempted, and it is not known whether Slurm requeues such jobs here"
+
+
+def _preempt_mode(shown: Mapping[str, str]) -> str:
+    """Return the preemption mode of the job's partition or QOS, whichever PreemptType names; empty if not known."""
+    text = _run("scontrol", "show", "config")[1]
+    config = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in text.splitlines())}
+    mode = ""
+    if config.get("PreemptType") == "preempt/partition_prio":
+        mode = _fields(_run("scontrol", "show", "partition", "-o", shown.get("Partition", ""))).get("PreemptMode", "")
+    elif config.get("PreemptType") == "preempt/qos":
+        code, mode = _run("sacctmgr", "-nP", "show", "qos", shown.get("QOS", ""), "format=PreemptMode")
+        mode = "" if code else mode.strip() if mode.strip() not in ("", "cluster") else config.get("PreemptMode", "")
+    return mode.upper()
 
 
 def leave(
@@ -79,42 +128,76 @@ def leave(
     environment: RequeueEnvironment | None,
     how: str,
 ) -> NoReturn:
-    """End this process as the signal and Slurm require.
+    """End this process as the signal and Slurm require; `how` says how the user can resume.
 
-    Wall time near: requeue, then wait until Slurm ends the process. SIGTERM in a job: wait to be killed. Slurm requeues
-    a preempted job only if it still runs at the end of the grace time; a job that exits early counts as completed. A
-    cancelled job must not be requeued, and cannot be distinguished from a preempted one. In all other cases: exit.
-    `how` says how the user can resume the run.
+    Outside Slurm, in an interactive job and after a signal from a terminal: exit. Wall time near: requeue. SIGTERM in a
+    job: what `fate` says. A requeued process waits until Slurm ends it. The first process decides for all.
 
     Raises:
         SystemExit: With 128 and the signal's number.
     """
-    wanted = environment.auto_requeue if environment else True
     if job is None or job.interactive or interrupted.signum in BY_HAND:
         raise SystemExit(128 + interrupted.signum)
-    if interrupted.signum not in WALL_TIME:
-        _write(f"Waiting for Slurm to end job {job.id}. If preempted, it restarts automatically; if cancelled: {how}")
-        # After a stray SIGTERM nothing kills the process: the wall time still ends the job, which is then requeued.
-        while not signals.has(*WALL_TIME):
-            time.sleep(0.5)
-    refusal = None
+    # A second SIGTERM after one that came first: that of the requeue.
+    terminated = 0 if interrupted.signum in WALL_TIME else signals.count(signal.SIGTERM)
+    is_requeued = True
     if is_first_process():
-        refusal = requeue(job) if wanted else "auto_requeue is off"
-        _write(f"Job {job.id} is requeued." if refusal is None else f"Job {job.id} is not requeued: {refusal}. {how}")
-    # Slurm ends the processes of a requeued job by SIGTERM within seconds; the other ranks wait for it as well.
+        what, why = ("time is up", "") if interrupted.signum in WALL_TIME else _await_fate(job, signals)
+        refusal: str | None = why
+        if what != "over":
+            wanted = what == "preempted" or environment is None or environment.auto_requeue
+            refusal = requeue(job) if wanted else "auto_requeue is off"
+            _write(
+                f"Job {job.id} is requeued." if refusal is None else f"Job {job.id} is not requeued: {refusal}. {how}"
+            )
+        elif why == REQUEUED:
+            _write(f"Job {job.id} ends here: {why}.")
+        else:
+            _write(f"Job {job.id} ends: {why}. {how}")
+        is_requeued = refusal is None
+    # Slurm ends the processes of a requeued job by SIGTERM within seconds. The others than the first wait for that too;
+    # if the job is not requeued, `srun --kill-on-bad-exit` ends them with the first.
     end = time.monotonic() + END_TIMEOUT_S
-    while refusal is None and not signals.has(signal.SIGTERM) and time.monotonic() < end:
+    while is_requeued and signals.count(signal.SIGTERM) <= terminated:
         time.sleep(0.2)
+        if time.monotonic() > end:
+            if is_first_process() or fate(_show(job), _preempt_mode)[0] != "unknown":
+                break
+            end += END_TIMEOUT_S
     raise SystemExit(128 + interrupted.signum)
 
 
-def _scontrol(*arguments: str) -> tuple[int, str]:
-    """Return exit code and output; a controller that does not answer counts as a failure."""
+def _await_fate(job: SlurmJob, signals: InterruptSignals) -> tuple[Fate, str]:
+    """Return the fate of a job that received SIGTERM; as long as it is unknown, wait for a kill or the wall time."""
+    said = ""
+    while not signals.has(*WALL_TIME):
+        what, why = fate(_show(job), _preempt_mode) if shutil.which("scontrol") else ("unknown", NO_SCONTROL)
+        if what != "unknown":
+            return what, why
+        if why != said:
+            said = why
+            _write(f"Waiting until Slurm ends job {job.id}: {why}.")
+        time.sleep(ASK_AGAIN_S)
+    return "time is up", ""
+
+
+def _show(job: SlurmJob) -> dict[str, str]:
+    """Return what `scontrol show job` says; empty if it does not answer."""
+    return _fields(_run("scontrol", "show", "job", "-o", job.id))
+
+
+def _fields(answer: tuple[int, str]) -> dict[str, str]:
+    code, text = answer
+    return dict(field.split("=", 1) for field in text.split() if "=" in field) if code == 0 else {}
+
+
+def _run(*command: str) -> tuple[int, str]:
+    """Return exit code and output of a Slurm command; a controller that does not answer counts as a failure."""
     try:
         with blocked():  # scontrol runs in the job that it ends
-            done = subprocess.run(
-                ["scontrol", *arguments], capture_output=True, text=True, timeout=CONTROLLER_TIMEOUT_S, check=False
-            )
+            done = subprocess.run(command, capture_output=True, text=True, timeout=CONTROLLER_TIMEOUT_S, check=False)
+    except FileNotFoundError:
+        return 127, f"{command[0]} is not on the PATH"
     except subprocess.TimeoutExpired:
         return 1, f"no answer within {CONTROLLER_TIMEOUT_S:.0f} s"
     return done.returncode, done.stderr or done.stdout
