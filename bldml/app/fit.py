@@ -184,7 +184,7 @@ class Start:
         step = progress.next_log_step if progress else 0 if self.plan else None
         mode = mode_of(config.monitor)
         best = ModelCheckpoint(run.checkpoints, "best", monitor=config.monitor, mode=mode, enable_version_counter=False)
-        lines = EpochLines(run, best)
+        lines = EpochLines(run, best, self.job)
         table = EpochTable(run.history, lines.show)
         curves = []
         if config.trainer.logger is not False:

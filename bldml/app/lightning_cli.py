@@ -88,7 +88,7 @@ class LeafCLI(LightningCLI):
         if self.verb not in ("", "fit") and not self.is_child and (unused := unused_options(args)):
             say_warning(f"{self.verb} does not use {', '.join(unused)}.")
         with self.held:
-            self.held.enter_context(messages_above_bars())
+            self.held.enter_context(messages_above_bars(clock=self.job is not None and not self.job.interactive))
             super().__init__(
                 model_class or LeafClassifier,
                 LeafDataModule,

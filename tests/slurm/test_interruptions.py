@@ -40,7 +40,7 @@ def wall_time(bench: Bench) -> list[Fit]:
 
 
 def held_python(bench: Bench, name: str) -> tuple[Path, Path, Path]:
-    """An environment whose python, when it is first called, holds until told to go on, before Python itself has started.
+    """An environment whose python holds when it is first called, before Python itself has started, until told to go on.
 
     Returns the environment, the file that shows that it holds, and the file that lets it go on.
     """
@@ -195,7 +195,7 @@ def undisturbed(fits: Fits) -> Path:
 
 def continued(fit: Fit) -> list[int]:
     """The steps from which a job went on, as its log says."""
-    return [int(number) for number in re.findall(r"^Resuming .* step (\d+)\.", fit.job.text, re.MULTILINE)]
+    return [int(number) for number in re.findall(r"^[-:\d ]+ Resuming .* step (\d+)\.", fit.job.text, re.MULTILINE)]
 
 
 def test_a_run_that_nobody_interrupts_is_whole(fits: Fits, undisturbed: Path) -> None:

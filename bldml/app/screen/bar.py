@@ -77,12 +77,25 @@ class LeafProgressBar(TQDMProgressBar):
         return line
 
 
+class ClockFormatter(logging.Formatter):
+    """Begin each line of a message with date and time."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the text of a record."""
+        clock = self.formatTime(record, "%Y-%m-%d %H:%M:%S")
+        return "\n".join(f"{clock} {line}".rstrip() for line in super().format(record).split("\n"))
+
+
 @contextmanager
-def messages_above_bars() -> Iterator[None]:
-    """Write messages above any progress bar, instead of into its line."""
+def messages_above_bars(*, clock: bool = False) -> Iterator[None]:
+    """Write messages above any progress bar, instead of into its line; `clock` begins their lines with the time."""
     with ExitStack() as stack:
         # Without handlers of its own, the logger leaves its messages to the program that uses bldml.
-        if logging.getLogger(LOGGER).handlers:
+        handlers = logging.getLogger(LOGGER).handlers
+        for handler in handlers if clock else ():
+            stack.callback(handler.setFormatter, handler.formatter)
+            handler.setFormatter(ClockFormatter())
+        if handlers:
             stack.enter_context(logging_redirect_tqdm([logging.getLogger(LOGGER)]))
         yield
 
@@ -107,6 +120,8 @@ class RunLog(MemoryHandler):
 
     def write_to(self, path: Path) -> None:
         """Append what was said so far, and every message from now on."""
-        self.setTarget(logging.FileHandler(path, "a", "utf-8"))
+        target = logging.FileHandler(path, "a", "utf-8")
+        target.setFormatter(ClockFormatter())
+        self.setTarget(target)
         self.flush()
         self.capacity = 0

@@ -4,6 +4,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterator
+from datetime import datetime
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
@@ -19,6 +20,8 @@ from bldml.run.folder import RunFolder
 from bldml.training.checkpoint import read_checkpoint
 from bldml.training.finetuning import ProgressiveUnfreezing
 from bldml.training.recording import Row, measured
+from bldml.training.resume.job import SlurmJob
+from bldml.training.resume.slurm import WallTime, wall_time_of
 
 # Title, column of history.csv, format of its values. The monitored metric is added if it is another.
 COLUMNS = (
@@ -31,6 +34,7 @@ COLUMNS = (
 PARTS = 3
 # best.ckpt, last.ckpt and previous.ckpt, and the one being written; the first two stay.
 CHECKPOINTS, LASTING = 4, 2
+SIGNAL_S = 180.0  # Slurm's signal comes so long before the end of the wall time: 120 s, and up to a minute earlier
 
 
 class EpochLines(Callback):
@@ -39,11 +43,12 @@ class EpochLines(Callback):
     Args:
         run: The run folder.
         best: The callback that writes best.ckpt.
+        job: The Slurm job, to compare its wall time with what the training takes.
     """
 
-    def __init__(self, run: RunFolder, best: ModelCheckpoint) -> None:
+    def __init__(self, run: RunFolder, best: ModelCheckpoint, job: SlurmJob | None = None) -> None:
         super().__init__()
-        self.run, self.best = run, best
+        self.run, self.best, self.job = run, best, job
         others = [] if best.monitor in [name for _, name, _ in COLUMNS] else [str(best.monitor)]
         self._columns = [*COLUMNS, *((name.replace("_", " "), name, ".4f") for name in others)]
         self._epochs, self._unfreezing = 0, unfreezing_of(None)
@@ -112,7 +117,32 @@ class EpochLines(Callback):
         slower = next((later for later in range(epoch + 1, self._epochs) if depth(later) > depth(epoch)), None)
         if slower is not None:
             text += f" From epoch {slower} on, more layers are trained, which takes longer."
+        if self.job is not None and (wall_time := wall_time_of(self.job)) is not None:
+            text += (
+                f" {compare_with_wall_time(left * seconds, wall_time, datetime.now(), is_slower=slower is not None)}"
+            )
         rank_zero_info(text)
+
+
+def compare_with_wall_time(rest: float, wall_time: WallTime, now: datetime, *, is_slower: bool = False) -> str:
+    """Return whether a training that takes some more seconds ends within the wall time of its job.
+
+    `is_slower` says that it will take longer.
+
+    >>> from datetime import timedelta
+    >>> now = datetime(2026, 11, 29, 18)
+    >>> compare_with_wall_time(3600, WallTime(now, now + timedelta(hours=8)), now)
+    'The wall time ends at 2026-11-30 02:00, in 8 h 0 min: at this pace, the training ends before.'
+    """
+    left = (wall_time.end - now).total_seconds()
+    text = f"The wall time ends at {wall_time.end:%Y-%m-%d %H:%M}, in {duration(max(0.0, left))}: at this pace, the "
+    missing = rest - (left - SIGNAL_S)
+    if missing <= 0:
+        return f"{text}training ends before."
+    length = max(60.0, (wall_time.end - wall_time.start).total_seconds() - SIGNAL_S)
+    about = "at least" if is_slower else "about"
+    starts = counted(math.ceil(missing / length), "more start")
+    return f"{text}training does not end before. It is then saved, and needs {about} {starts} of this length."
 
 
 def unfreezing_of(trainer: Trainer | None) -> ProgressiveUnfreezing | None:

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal, NoReturn
 
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
@@ -60,6 +62,23 @@ class RequeueEnvironment(SLURMEnvironment):
         """
         job = SlurmJob.current()
         return job is not None and not job.interactive and {"SLURM_STEP_ID", "SLURM_PROCID"} <= os.environ.keys()
+
+
+@dataclass(frozen=True)
+class WallTime:
+    """When this start of a job began and when Slurm will end it, in local time."""
+
+    start: datetime
+    end: datetime
+
+
+def wall_time_of(job: SlurmJob) -> WallTime | None:
+    """Return the wall time of this start; None if there is no limit, or Slurm does not say."""
+    shown = _show(job)
+    try:
+        return WallTime(datetime.fromisoformat(shown["StartTime"]), datetime.fromisoformat(shown["EndTime"]))
+    except (KeyError, ValueError):  # Unknown
+        return None
 
 
 def requeue(job: SlurmJob) -> str | None:
@@ -205,5 +224,5 @@ def _run(*command: str) -> tuple[int, str]:
 
 def _write(text: str) -> None:
     if is_first_process():
-        complain(f"{text}\n")
+        complain(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
         sys.stderr.flush()
