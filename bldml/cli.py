@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None, model_class: "type[LeafClassifier] |
     if argv is None:
         write_any_text(sys.stdout, sys.stderr)
     try:
-        if argv is None and arguments[:1] != ["fit"]:  # a fit handles them
+        if argv is None and not set(arguments[:1]) <= VERBS.keys():  # which handle them
             let_through()
         # A process that ends with its command is not restored: a late signal must not fail a finished job.
         with nullcontext() if argv is None else Session() as session:
@@ -154,7 +154,7 @@ def _run_verb(arguments: list[str], model_class: "type[LeafClassifier] | None", 
     """Run a Lightning command; settings that must precede the import of torch, which takes seconds, come first."""
     wait_briefly()
     signals = InterruptSignals()
-    if arguments[0] == "fit":
+    if arguments[0] in VERBS:
         signals.install()
         if session is not None:
             session.callback(signals.restore)

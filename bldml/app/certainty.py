@@ -26,17 +26,16 @@ def with_certainty(
     """Return the checkpoint with bands and distribution, which are written to its file unless it has them.
 
     A checkpoint that a resumed fit writes again has none, so that they always belong to its weights. `recorders` have
-    evaluated the training and the validation split.
+    evaluated the training and the validation split; one whose evaluation was written before an interruption is missing,
+    and then the checkpoint is as it was made.
 
     Raises:
         RunError, CheckpointError: The evaluation is not complete, or the file cannot be written; it is unchanged.
     """
-    if set(recorders) != {"train", "val"}:
-        return checkpoint
-    train, val = recorders["train"], recorders["val"]
-    train.judge(bursts_of(data, "train", run))
-    rows = val.judge(bursts_of(data, "val", run))
-    if checkpoint.header.bands is None and checkpoint.novelty is None:
+    if set(recorders) == {"train", "val"} and checkpoint.header.bands is None and checkpoint.novelty is None:
+        train, val = recorders["train"], recorders["val"]
+        train.judge(bursts_of(data, "train", run))
+        rows = val.judge(bursts_of(data, "val", run))
         units = units_of([row.unit for row in rows], len(rows))
         novelty = fit_novelty(train.features, val.features, units)
         content = torch.load(checkpoint.path, map_location="cpu", weights_only=True)

@@ -3,11 +3,9 @@
 Images and report are optional results. If they cannot be made, a warning is printed and nothing else fails.
 """
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +13,16 @@ from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 
 from bldml.app.certainty import with_certainty
-from bldml.app.evaluation_record import columns_of, complete_metrics, enter_in_ledger, provenance_of
-from bldml.app.explain.pictures import draw_images, remove_pictures
+from bldml.app.evaluation_record import provenance_of, record_evaluation
+from bldml.app.explain.pictures import draw_images, has_pictures
 from bldml.app.messages import (
     describe_failure,
     format_metrics,
-    format_predictions,
     report_data,
     report_excluded,
     say_warning,
-    were_in_training,
 )
 from bldml.app.photographs import (
-    bursts_of,
     check_external,
     check_unseen,
     compare_with_training,
@@ -40,7 +35,6 @@ from bldml.dataset.files import shell_word, show_path
 from bldml.dataset.samples import SPLITS
 from bldml.errors import ConfigError, RunError
 from bldml.inference.classifier import load_weights
-from bldml.io.atomic import write_atomically
 from bldml.io.documents import mapping_or_nothing
 from bldml.io.screen import say
 from bldml.report.certainty import banding, familiarity, unfamiliar
@@ -48,14 +42,16 @@ from bldml.report.claims import caution_with_rest, minimum, repetition, without_
 from bldml.run.baselines import baselines_of
 from bldml.run.evidence import evidence_of
 from bldml.run.folder import RunFolder
-from bldml.run.predictions import write_metrics
+from bldml.run.predictions import read_metrics
 from bldml.run.provenance import ROLES, Provenance
 from bldml.run.reader import read_run
 from bldml.training.checkpoint import DATA_SETTINGS, Checkpoint, Header, read_checkpoint
 from bldml.training.data.datamodule import LeafDataModule
 from bldml.training.module import LeafClassifier
 from bldml.training.recording import PredictionRecorder
+from bldml.training.resume.callback import interrupt_evaluation
 from bldml.training.resume.signals import InterruptSignals
+from bldml.training.resume.unfinished import UNUSABLE, UnfinishedEvaluation
 
 
 def evaluate_after_fit(
@@ -79,33 +75,57 @@ def evaluate_after_fit(
     if not run.best_checkpoint.is_file():
         message = f"No best checkpoint was written in {run.path}: no validation took place."
         raise RunError(message, "best-checkpoint-missing", path=run.path)
-    data = datamodule.photographs
-    if splits:
-        checkpoint = read_checkpoint(run.best_checkpoint)
-        load_weights(model, checkpoint)
-        datamodule.decode = checkpoint.header.decode  # of a resumed run it may be of version 0.1
-        filled = [split for split in splits if data.collection.splits.get(split)]
-        recorders = {split: _recorder(run.evaluation(split), checkpoint, keep_features=True) for split in filled[:2]}
-        for split, recorder in recorders.items():
-            run_pass(single_trainer(trainer, signals), model, datamodule, split, recorder)
-        checkpoint = with_certainty(checkpoint, recorders, data, run, model.criterion.band_error)
-        for split in filled:
-            origin, folder = provenance_of(datamodule, checkpoint, split, external=False), run.evaluation(split)
-            if split in recorders:
-                record_evaluation(recorders[split], datamodule, checkpoint, origin)
-            else:
-                run_evaluation(single_trainer(trainer, signals), model, datamodule, checkpoint, origin, folder)
-        log_results(trainer, run, checkpoint, [split for split in filled if split != "train"])
+    with UnfinishedEvaluation(run.path, run.best_checkpoint, {"splits": list(splits)}) as unfinished:
+        if splits:
+            _evaluate_splits(trainer, model, datamodule, run, splits, signals, unfinished, images=report)
+        signals.end()
+        say_cautions(run, [split for split in splits if split != "train"])
         if report:
-            evaluated = {run.evaluation(split): data.samples(split) for split in filled if split != "train"}
-            draw_images(model, checkpoint, evaluated, trainer.strategy.root_device, signals.check)
-    signals.end()
-    say_cautions(run, [split for split in splits if split != "train"])
-    if report:
-        report_run(run)
-    report_excluded(data, run.excluded)
+            report_run(run)
+        unfinished.end()
+    report_excluded(datamodule.photographs, run.excluded)
     run.previous_checkpoint.unlink(missing_ok=True)  # the run has ended
     _say_results(run, splits)
+
+
+def _evaluate_splits(
+    trainer: Trainer,
+    model: LeafClassifier,
+    datamodule: LeafDataModule,
+    run: RunFolder,
+    splits: Sequence[str],
+    signals: InterruptSignals,
+    unfinished: UnfinishedEvaluation,
+    *,
+    images: bool,
+) -> None:
+    """Evaluate the splits, behind what an interrupted start of this fit has done."""
+    data, checkpoint = datamodule.photographs, read_checkpoint(run.best_checkpoint)
+    load_weights(model, checkpoint)
+    datamodule.decode = checkpoint.header.decode  # of a resumed run it may be of version 0.1
+    filled = [split for split in splits if data.collection.splits.get(split)]
+    folders = {split: run.evaluation(split) for split in filled}
+    digests = data.dataset_digests
+    left = [split for split in filled if not unfinished.is_written(split, digests[split], folders[split])]
+    # The training and the validation split are needed together, for the bands and the distribution.
+    recorders = {one: _recorder(folders[one], checkpoint, keep_features=True) for one in filled[:2] if one in left}
+    for split, recorder in recorders.items():
+        run_pass(single_trainer(trainer, signals), model, datamodule, split, recorder, unfinished)
+    checkpoint = with_certainty(checkpoint, recorders, data, run, model.criterion.band_error)
+    unfinished.renew(checkpoint.path)
+    for split in left:
+        signals.check()
+        recorder = recorders.get(split) or _recorder(folders[split], checkpoint)
+        if split not in recorders:
+            run_pass(single_trainer(trainer, signals), model, datamodule, split, recorder, unfinished)
+        origin = provenance_of(datamodule, checkpoint, split, external=False)
+        record_evaluation(recorder, datamodule, checkpoint, origin, unfinished)
+    log_results(trainer, run, checkpoint, [split for split in filled if split != "train"])
+    if images:
+        # Those of an earlier evaluation were removed when this one was written.
+        shown = [split for split in filled if split != "train" and not has_pictures(folders[split])]
+        evaluated = {folders[split]: data.samples(split) for split in shown}
+        draw_images(model, checkpoint, evaluated, trainer.strategy.root_device, signals.check)
 
 
 def _recorder(folder: Path, checkpoint: Checkpoint, *, keep_features: bool = False) -> PredictionRecorder:
@@ -137,6 +157,7 @@ def evaluate_checkpoint(
     site: str,
     output: Path | None,
     report: bool,
+    signals: InterruptSignals,
 ) -> None:
     """Evaluate a checkpoint on a split of its own photographs, on another labelled set, or on unlabelled photographs.
 
@@ -147,6 +168,7 @@ def evaluate_checkpoint(
 
     Raises:
         ConfigError, CheckpointError, DatasetError, RunError: The evaluation is not possible; nothing was written.
+        Interrupted: A signal was received; the same command goes on behind what is done.
     """
     header = checkpoint.header
     if name in SPLITS and (external or split == "predict"):
@@ -160,28 +182,41 @@ def evaluate_checkpoint(
     datamodule.decode = header.decode
     data = datamodule.read_for_evaluation(split, header.class_names, whole=external)
     report_data(data, datamodule.fold)
+    origin = _with_site(_checked_origin(datamodule, checkpoint, split, external=external), site)
+    settings = {"split": split, "site": site, "external": external}
+    trainer.callbacks.append(interrupt_evaluation(signals))  # type: ignore[attr-defined]  # set by a connector
+    with UnfinishedEvaluation(folder, checkpoint.path, settings) as unfinished:
+        run_evaluation(trainer, model, datamodule, checkpoint, origin, folder, unfinished)
+        signals.check()
+        if external and split == "test":
+            compare_with_training(data, folder, run)
+        if run and split != "predict" and folder.resolve().parent == (run.path / "evaluations").resolve():
+            say_cautions(run, [folder.name])
+        write_excluded(folder / "excluded.csv", data)
+        report_excluded(data, folder / "excluded.csv")
+        if report and split != "predict":
+            evaluated = {} if has_pictures(folder) else {folder: data.samples(split)}
+            draw_images(model, checkpoint, evaluated, trainer.strategy.root_device, signals.check)
+        signals.end()
+        if run and report and split != "predict":
+            report_run(run)
+        unfinished.end()
+    say(f"Results: {show_path(folder)}\n")
+
+
+def _checked_origin(datamodule: LeafDataModule, checkpoint: Checkpoint, split: str, *, external: bool) -> Provenance:
+    """Return the provenance of photographs that were read, which a test may not share with training."""
+    data, run = datamodule.photographs, RunFolder.of_checkpoint(checkpoint.path)
     origin = provenance_of(datamodule, checkpoint, split, external=external)
     if split == "test":
         check_unseen(data, checkpoint)
         near = check_external(data, run, datamodule.on_leak) if external else None
         origin = replace(origin, near_training_photographs=near)
-    known = header.fingerprints.get(split)
+    known = checkpoint.header.fingerprints.get(split)
     if not external and known and data.dataset_digests[split] != known:
         how = "photographs were added, removed, changed or relabelled"
         say_warning(f"The photographs of the {split} split differ from those of the training run: {how}.")
-    run_evaluation(trainer, model, datamodule, checkpoint, _with_site(origin, site), folder)
-    if external and split == "test":
-        compare_with_training(data, folder, run)
-    if run and split != "predict" and folder.resolve().parent == (run.path / "evaluations").resolve():
-        say_cautions(run, [folder.name])
-    write_excluded(folder / "excluded.csv", data)
-    report_excluded(data, folder / "excluded.csv")
-    if report and split != "predict":
-        evaluated = {folder: data.samples(split)}
-        draw_images(model, checkpoint, evaluated, trainer.strategy.root_device)
-        if run:
-            report_run(run)
-    say(f"Results: {show_path(folder)}\n")
+    return origin
 
 
 def run_evaluation(
@@ -191,44 +226,30 @@ def run_evaluation(
     checkpoint: Checkpoint,
     origin: Provenance,
     folder: Path,
+    unfinished: UnfinishedEvaluation,
 ) -> None:
     """Run the model on a split, or on `predict`; write predictions, metrics and provenance.json; print the metrics.
 
-    `origin` is the provenance as far as it is known before.
+    `origin` is the provenance as far as it is known before. What an earlier start of the same command has done is not
+    done again.
     """
+    split = origin.split
+    if unfinished.is_written(split, origin.dataset_fingerprint, folder):
+        if split != "predict":
+            say(format_metrics(split, read_metrics(folder), checkpoint.header))
+        return
     made, recorder = _make(folder), _recorder(folder, checkpoint)
     try:
-        run_pass(trainer, model, datamodule, origin.split, recorder)
-        record_evaluation(recorder, datamodule, checkpoint, origin)
+        run_pass(trainer, model, datamodule, split, recorder, unfinished)
+        record_evaluation(recorder, datamodule, checkpoint, origin, unfinished)
+    except UNUSABLE:
+        unfinished.end()
+        raise
     finally:
         if made:
             with suppress(OSError):  # removes only empty folders
                 folder.rmdir()
                 folder.parent.rmdir()
-
-
-def record_evaluation(
-    recorder: PredictionRecorder, datamodule: LeafDataModule, checkpoint: Checkpoint, origin: Provenance
-) -> None:
-    """Write what `run_pass` has recorded, and print it; see `run_evaluation`."""
-    folder, split = recorder.folder, origin.split
-    same = columns_of(checkpoint) if split == "predict" else {}
-    recorder.write(bursts_of(datamodule.photographs, split, RunFolder.of_checkpoint(checkpoint.path)), same)
-    if recorder.metrics is not None:
-        recorder.metrics = complete_metrics(recorder, datamodule.photographs, checkpoint, split)
-        write_metrics(folder, recorder.metrics)
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    provenance = replace(origin, created=now, seconds=recorder.seconds, device=recorder.device)
-    write_atomically(folder / "provenance.json", json.dumps(asdict(provenance), indent=2) + "\n")
-    with suppress(RunError):  # images of a previous evaluation that remain do not match and are not shown
-        remove_pictures(folder)
-    if recorder.metrics is not None:
-        enter_in_ledger(checkpoint, folder.name, split, provenance.dataset_fingerprint, recorder.metrics.n)
-        say(format_metrics(split, recorder.metrics, checkpoint.header))
-    elif split == "predict":
-        say(format_predictions(recorder.rows, checkpoint.header, datamodule.photographs.excluded, checkpoint.novelty))
-        if text := were_in_training(provenance.known or {}, len(recorder.rows)):
-            say_warning(text)
 
 
 def _with_site(origin: Provenance, site: str) -> Provenance:

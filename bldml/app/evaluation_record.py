@@ -1,29 +1,65 @@
 """What is recorded of an evaluation: its provenance, its line in the ledger, what is reached without the leaf."""
 
+import json
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bldml.app.messages import say_warning
-from bldml.app.photographs import rows_of, seen_by
+from bldml.app.explain.pictures import remove_pictures
+from bldml.app.messages import format_metrics, format_predictions, say_warning, were_in_training
+from bldml.app.photographs import bursts_of, rows_of, seen_by
 from bldml.dataset.files import escape_path
 from bldml.errors import RunError
+from bldml.io.atomic import write_atomically
+from bldml.io.screen import say
 from bldml.io.system import sha256_of
 from bldml.metrics.assessment import EvaluationMetrics
 from bldml.metrics.checked import units_of
 from bldml.run.baselines import compute_baselines
 from bldml.run.folder import RunFolder
-from bldml.run.ledger import LedgerEntry, append_entry
+from bldml.run.ledger import LedgerEntry, append_entry, read_ledger
 from bldml.run.photographs import PhotographRow, read_photograph_table
+from bldml.run.predictions import write_metrics
 from bldml.run.provenance import DIGEST_DIGITS, ROLES, Provenance, count_known, role_of
 from bldml.run.subgroups import find_subgroups
 from bldml.training.checkpoint import Checkpoint, software_versions
 from bldml.training.data.datamodule import LeafDataModule
 from bldml.training.data.reading import PreparedData
 from bldml.training.recording import PredictionRecorder
+from bldml.training.resume.unfinished import UnfinishedEvaluation
+
+
+def record_evaluation(
+    recorder: PredictionRecorder,
+    datamodule: LeafDataModule,
+    checkpoint: Checkpoint,
+    origin: Provenance,
+    unfinished: UnfinishedEvaluation,
+) -> None:
+    """Write what `run_pass` has recorded, and print it; see `bldml.app.evaluation.run_evaluation`."""
+    folder, split = recorder.folder, origin.split
+    same = columns_of(checkpoint) if split == "predict" else {}
+    recorder.write(bursts_of(datamodule.photographs, split, RunFolder.of_checkpoint(checkpoint.path)), same)
+    if recorder.metrics is not None:
+        recorder.metrics = complete_metrics(recorder, datamodule.photographs, checkpoint, split)
+        write_metrics(folder, recorder.metrics)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    provenance = replace(origin, created=now, seconds=recorder.seconds, device=recorder.device)
+    write_atomically(folder / "provenance.json", json.dumps(asdict(provenance), indent=2) + "\n")
+    with suppress(RunError):  # images of a previous evaluation that remain do not match and are not shown
+        remove_pictures(folder)
+    if recorder.metrics is not None:
+        look = unfinished.time, unfinished.is_resumed
+        enter_in_ledger(checkpoint, folder.name, split, provenance.dataset_fingerprint, recorder.metrics.n, look)
+        say(format_metrics(split, recorder.metrics, checkpoint.header))
+    elif split == "predict":
+        say(format_predictions(recorder.rows, checkpoint.header, datamodule.photographs.excluded, checkpoint.novelty))
+        if text := were_in_training(provenance.known or {}, len(recorder.rows)):
+            say_warning(text)
+    unfinished.note(split, provenance.dataset_fingerprint, folder)
 
 
 def complete_metrics(
@@ -98,14 +134,20 @@ def columns_of(checkpoint: Checkpoint) -> dict[str, str]:
     }  # fmt: skip
 
 
-def enter_in_ledger(checkpoint: Checkpoint, name: str, split: str, digest: str, n: int) -> None:
-    """Add an evaluation to the ledger of the checkpoint's run, if it lies in one."""
+def enter_in_ledger(checkpoint: Checkpoint, name: str, split: str, digest: str, n: int, look: tuple[str, bool]) -> None:
+    """Add an evaluation to the ledger of the checkpoint's run, if it lies in one.
+
+    `look` says when the evaluation began, and whether it was interrupted since: one that is done again for that reason
+    is in the ledger once.
+    """
     run, path = RunFolder.of_checkpoint(checkpoint.path), checkpoint.path.absolute()
     if run is None:
         return
     shown = path.relative_to(run.path.absolute()) if path.is_relative_to(run.path.absolute()) else path
-    now = datetime.now(UTC).isoformat(timespec="seconds")
+    begun, is_resumed = look
+    entry = LedgerEntry(begun, name, split, digest, n, escape_path(shown))
     try:
-        append_entry(run, LedgerEntry(now, name, split, digest, n, escape_path(shown)))
+        if not (is_resumed and entry in read_ledger(run)):
+            append_entry(run, entry)
     except RunError as error:
         say_warning(f"This evaluation was not added to the ledger of its run. {error}")

@@ -37,6 +37,7 @@ from bldml.app.trainer import TRAINER_DEFAULTS, hush, trainer_settings
 from bldml.dataset.files import shell_word
 from bldml.errors import BldmlError, ConfigError
 from bldml.io.grammar import pattern, written_out
+from bldml.io.screen import complain
 from bldml.run.folder import RunFolder, lock_run
 from bldml.training.checkpoint import Checkpoint, read_checkpoint
 from bldml.training.data.datamodule import LeafDataModule
@@ -262,7 +263,13 @@ class LeafCLI(LightningCLI):
     def _evaluate(self, split: str) -> None:
         assert self.checkpoint is not None
         config = self.config[self.subcommand]
-        evaluate_checkpoint(
-            self.trainer, self.model, self.datamodule, self.checkpoint, split,
-            external=self.external, name=config.name, site=config.site, output=config.output, report=config.report,
-        )  # fmt: skip
+        try:
+            evaluate_checkpoint(
+                self.trainer, self.model, self.datamodule, self.checkpoint, split,
+                external=self.external, name=config.name, site=config.site, output=config.output, report=config.report,
+                signals=self.signals,
+            )  # fmt: skip
+        except Interrupted as interrupted:
+            again = "To resume, run the same command again."
+            complain(f"\nInterrupted; what is done is kept. {again}\n")
+            leave(interrupted, self.job, self.signals, self.environment, again)

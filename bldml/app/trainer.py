@@ -36,6 +36,7 @@ from bldml.training.resume.callback import interrupt_evaluation
 from bldml.training.resume.signals import InterruptSignals
 from bldml.training.resume.slurm import RequeueEnvironment
 from bldml.training.resume.state import AtomicCheckpointIO
+from bldml.training.resume.unfinished import UNUSABLE, UnfinishedEvaluation
 
 TRAINER_DEFAULTS = {
     "max_epochs": 100,
@@ -192,13 +193,43 @@ def single_trainer(trainer: Trainer, signals: InterruptSignals) -> Trainer:
 
 
 def run_pass(
-    trainer: Trainer, model: LeafClassifier, datamodule: LeafDataModule, split: str, recorder: PredictionRecorder
+    trainer: Trainer,
+    model: LeafClassifier,
+    datamodule: LeafDataModule,
+    split: str,
+    recorder: PredictionRecorder,
+    unfinished: UnfinishedEvaluation,
 ) -> None:
-    """Run the model once on each photograph of a split, or of `predict`; writes nothing."""
-    trainer.callbacks.append(recorder)  # type: ignore[attr-defined]  # set by a connector
+    """Run the model once on each photograph of a split, or of `predict`, behind those that an earlier start has done.
+
+    Writes only what a later start would need.
+
+    Raises:
+        Interrupted: A signal was received; what is done is kept.
+    """
+    data, batch = datamodule.photographs, datamodule.evaluation_batch
+    done = unfinished.restore(recorder, split, data.dataset_digests[split], batch)
     start = time.monotonic()
-    if isinstance(bar := trainer.progress_bar_callback, LeafProgressBar):
-        bar.words = "Classifying" if split == "predict" else f"Evaluating {show_path(recorder.folder.name)}"
+    if done < len(data.samples(split)):
+        # First, so that it has a batch before another callback interrupts.
+        trainer.callbacks.insert(0, recorder)  # type: ignore[attr-defined]  # set by a connector
+        if isinstance(bar := trainer.progress_bar_callback, LeafProgressBar):
+            bar.words = "Classifying" if split == "predict" else f"Evaluating {show_path(recorder.folder.name)}"
+        datamodule.evaluated = done
+        try:
+            _run(trainer, model, datamodule, split)
+        except BaseException as error:
+            if not isinstance(error, UNUSABLE):  # interrupted, or the machine failed
+                unfinished.keep(recorder, split, data.dataset_digests[split], batch)
+            raise
+        finally:
+            datamodule.evaluated = 0
+        if recorder.collected == len(data.samples(split)):  # fewer are an error, which is raised later
+            unfinished.keep(recorder, split, data.dataset_digests[split], batch)
+    recorder.device, recorder.seconds = device_name(trainer.strategy.root_device), round(time.monotonic() - start, 3)
+
+
+def _run(trainer: Trainer, model: LeafClassifier, datamodule: LeafDataModule, split: str) -> None:
     if split == "predict":
         trainer.predict(model, datamodule=datamodule, return_predictions=False)
     elif split in ("train", "val"):
@@ -206,4 +237,3 @@ def run_pass(
         trainer.validate(model, datamodule=datamodule, verbose=False)
     else:
         trainer.test(model, datamodule=datamodule, verbose=False)
-    recorder.device, recorder.seconds = device_name(trainer.strategy.root_device), round(time.monotonic() - start, 3)

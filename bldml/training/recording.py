@@ -155,6 +155,11 @@ class PredictionRecorder(Callback):
         self._watch = ExitStack()
 
     @property
+    def collected(self) -> int:
+        """Number of photographs that have been evaluated so far."""
+        return len(self._names)
+
+    @property
     def features(self) -> NDArray[np.float32]:
         """Features of the photographs, float32 (n, d), in the order of the table."""
         return np.concatenate(self._features)
@@ -191,6 +196,25 @@ class PredictionRecorder(Callback):
         self._groups += batch["group"]
 
     on_validation_batch_end = on_predict_batch_end = on_test_batch_end
+
+    def state(self) -> dict[str, Any]:
+        """Return what has been collected so far, as tensors and lists of text, for `restore`."""
+        parts = {"logits": self._logits, "labels": self._labels}
+        arrays: dict[str, Sequence[NDArray[Any]]] = {"features": self._features, "distances": self._distances}
+        return {
+            **{name: torch.cat(batches) for name, batches in parts.items() if batches},
+            **{name: torch.from_numpy(np.concatenate(batches)) for name, batches in arrays.items() if batches},
+            "names": self._names,
+            "groups": self._groups,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> int:
+        """Restore what an interrupted evaluation has collected; return for how many photographs."""
+        self._names, self._groups = list(state["names"]), list(state["groups"])
+        self._logits, self._labels = [state["logits"]], [state["labels"]]
+        self._features = [state["features"].numpy()] if "features" in state else []
+        self._distances = [state["distances"].numpy()] if "distances" in state else []
+        return len(self._names)
 
     def complete(self, header: Header, novelty: Novelty | None) -> None:
         """Judge the photographs by the bands and the distribution that were made from them."""

@@ -101,6 +101,11 @@ def make_pictures(
     return list(left_out.values())
 
 
+def has_pictures(folder: Path) -> bool:
+    """Return whether the folder of an evaluation has images, which are complete if there are any."""
+    return (folder / gallery.FOLDER / gallery.TABLE).is_file()
+
+
 def remove_pictures(folder: Path) -> None:
     """Remove the images of a previous evaluation, of the folder `evaluations/<name>`, in one step.
 

@@ -57,6 +57,7 @@ class LeafDataModule(LightningDataModule):
     Attributes:
         prepared: The photographs; None until `setup` or one of the `read_` methods has read them.
         validated: The split that a validation uses.
+        evaluated: Number of photographs that an evaluation skips, because it was interrupted after them.
         decode: How evaluations decode a JPEG; that of the checkpoint, for an evaluation.
     """
 
@@ -104,7 +105,7 @@ class LeafDataModule(LightningDataModule):
         self.image_size, self.seed = image_size, default_seed() if seed is None else seed
         self.cache, self.cache_dir = cache, None if cache_dir is None else Path(cache_dir)
         self.prepared: PreparedData | None = None
-        self.validated = "val"
+        self.validated, self.evaluated = "val", 0
         self.decode: Decode = "full"
 
     def setup(self, stage: str) -> None:
@@ -286,9 +287,13 @@ class LeafDataModule(LightningDataModule):
         return 224 if self.image_size is None else self.image_size
 
     def _evaluation_loader(self, split: str) -> DataLoader[Item]:
-        sampler = EvaluationSampler(len(self.photographs.samples(split)), *self._ranks())
-        # Without gradients, twice as many photographs need less memory than a training batch.
-        return self._loader(split, sampler, None, 2 * self.batch_size)
+        sampler = EvaluationSampler(len(self.photographs.samples(split)), *self._ranks(), self.evaluated)
+        return self._loader(split, sampler, None, self.evaluation_batch)
+
+    @property
+    def evaluation_batch(self) -> int:
+        """Photographs in a batch of an evaluation: without gradients, twice as many need less memory than training."""
+        return 2 * self.batch_size
 
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

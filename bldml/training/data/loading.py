@@ -143,10 +143,13 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
 
 class EvaluationSampler(Sampler[tuple[int, int]]):
-    """Evaluation order: as listed, each of `length` photographs once, distributed over the ranks without padding."""
+    """Evaluation order: as listed, each of `length` photographs once, distributed over the ranks without padding.
 
-    def __init__(self, length: int, rank: int = 0, world_size: int = 1) -> None:
-        self.indices = range(rank, length, world_size)
+    `start` skips that many photographs, which an interrupted evaluation has done.
+    """
+
+    def __init__(self, length: int, rank: int = 0, world_size: int = 1, start: int = 0) -> None:
+        self.indices = range(start + rank, length, world_size)
 
     def __len__(self) -> int:
         """Return the number of samples of this process."""

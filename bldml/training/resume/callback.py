@@ -190,9 +190,9 @@ class Interruption(Callback):
 
 
 def interrupt_evaluation(signals: InterruptSignals) -> Callback:
-    """Return a callback that interrupts an evaluation after a signal; there is nothing to save, it is repeated."""
+    """Return a callback that interrupts an evaluation after a signal; the evaluation keeps what is done."""
 
     def check(*_: Any) -> None:
         signals.check()
 
-    return LambdaCallback(on_validation_batch_end=check, on_test_batch_end=check)
+    return LambdaCallback(on_validation_batch_end=check, on_test_batch_end=check, on_predict_batch_end=check)

@@ -1,0 +1,140 @@
+"""What an interrupted evaluation has done, in the hidden folder `.unfinished`, so that it is resumed behind that.
+
+The folder exists from the first result that is worth keeping to the end of the command. It holds the logits of whole
+and interrupted passes over a split, and one document: of which checkpoint they are, and which evaluations are written.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bldml.errors import CheckpointError, ConfigError, DatasetError, RunError
+from bldml.io.atomic import write_atomically
+from bldml.io.documents import mapping_or_nothing
+from bldml.io.locks import Lock, Taken
+from bldml.io.system import sha256_of
+from bldml.training.checkpoint import software_versions
+from bldml.training.recording import PredictionRecorder
+from bldml.training.resume.state import AtomicCheckpointIO
+
+NAME, DOCUMENT = ".unfinished", "unfinished.json"
+UNUSABLE = (CheckpointError, ConfigError, DatasetError)
+WRITTEN = ("predictions.csv", "metrics.json", "provenance.json")
+
+
+class UnfinishedEvaluation(AbstractContextManager["UnfinishedEvaluation"]):
+    """The evaluations of one command, as far as an earlier start of the same command has got.
+
+    Results of another checkpoint, of other settings or of other versions are not used. Leaving the context keeps what
+    is done, unless the checkpoint or the photographs turned out to be unusable; `end` comes before, if all is done.
+
+    Args:
+        folder: Folder that `.unfinished` is in.
+        checkpoint: The checkpoint file.
+        settings: What the results depend on beside the checkpoint and the photographs, as plain values.
+
+    Attributes:
+        time: When the evaluation began, before any interruption; ISO 8601 in UTC.
+        is_resumed: Whether an earlier start of the command began it.
+    """
+
+    def __init__(self, folder: Path, checkpoint: Path, settings: Mapping[str, Any]) -> None:
+        self.folder = folder / NAME
+        self.time, self.is_resumed = datetime.now(UTC).isoformat(timespec="seconds"), False
+        self._of = {"checkpoint": sha256_of(checkpoint), **settings}
+        self._passes: dict[str, Any] = {}
+        self._written: dict[str, Any] = {}
+        self._lock, self._is_held, self._is_usable = ExitStack(), False, True
+        if self.folder.is_dir():
+            self._read()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Let another command use the folder."""
+        if kind is not None and issubclass(kind, UNUSABLE):
+            self.end()
+        self._lock.close()
+
+    def renew(self, checkpoint: Path) -> None:
+        """Take the checkpoint file as the same one after it got its bands; its weights have not changed."""
+        self._of["checkpoint"] = sha256_of(checkpoint)
+        if self._passes and self._hold():
+            with suppress(RunError):
+                self._write()
+
+    def restore(self, recorder: PredictionRecorder, split: str, digest: str, batch_size: int) -> int:
+        """Restore what was computed of a split with this dataset digest; return for how many photographs."""
+        stored, path = self._passes.get(split, {}), self.folder / f"{split}.pt"
+        with suppress(OSError):
+            if stored.get("of") == [digest, batch_size] and stored.get("sha256") == sha256_of(path):
+                return recorder.restore(torch.load(path, weights_only=True))
+        return 0
+
+    def keep(self, recorder: PredictionRecorder, split: str, digest: str, batch_size: int) -> None:
+        """Store what has been computed of a split; where that is not possible, an interruption costs its time."""
+        if not recorder.collected or not self._hold():
+            return
+        path = self.folder / f"{split}.pt"
+        with suppress(RunError):
+            AtomicCheckpointIO().save_checkpoint(recorder.state(), path)
+            self._passes[split] = {"of": [digest, batch_size], "sha256": sha256_of(path)}
+            self._write()
+
+    def note(self, split: str, digest: str, evaluation: Path) -> None:
+        """Record that an evaluation is completely written, into this folder."""
+        if self._hold():
+            self._written[split] = {"of": digest, "files": _hashes(evaluation)}
+            with suppress(RunError):
+                self._write()
+
+    def is_written(self, split: str, digest: str, evaluation: Path) -> bool:
+        """Return whether an earlier start of the command has completely written an evaluation, unchanged since."""
+        found = self._written.get(split, {})
+        return bool(found) and found.get("of") == digest and found.get("files") == _hashes(evaluation)
+
+    def end(self) -> None:
+        """Remove the folder: the evaluation has ended, and the next one is another."""
+        if self._is_held:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _hold(self) -> bool:
+        """Make the folder and take it; return whether it is this command's, not that of another at the same time."""
+        if self._is_held or not self._is_usable:
+            return self._is_held
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock.enter_context(Lock(self.folder / ".lock"))
+            self._is_held = True
+        except (Taken, OSError):
+            self._is_usable = False
+        return self._is_held
+
+    def _read(self) -> None:
+        if not self._hold():
+            return
+        found = mapping_or_nothing(self.folder / DOCUMENT)
+        if found.get("of") != self._of or not isinstance(found.get("time"), str):
+            return
+        self.time, self.is_resumed = found["time"], True
+        if found.get("versions") == software_versions():
+            self._passes, self._written = dict(found.get("passes", {})), dict(found.get("written", {}))
+
+    def _write(self) -> None:
+        content = {
+            "schema": 1,
+            "of": self._of,
+            "time": self.time,
+            "versions": software_versions(),
+            "passes": self._passes,
+            "written": self._written,
+        }
+        write_atomically(self.folder / DOCUMENT, json.dumps(content, indent=2) + "\n")
+
+
+def _hashes(evaluation: Path) -> dict[str, str]:
+    return {name: sha256_of(evaluation / name) for name in WRITTEN if (evaluation / name).is_file()}
