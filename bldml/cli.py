@@ -17,6 +17,7 @@ from bldml.io.grammar import POSITIONS, pattern, written_out
 from bldml.io.platform import write_any_text
 from bldml.io.screen import complain, say
 from bldml.training.process import Session, wait_briefly
+from bldml.training.resume.job import check_single
 from bldml.training.resume.signals import InterruptSignals, ignore_to_the_end, let_through
 from bldml.usage import verb_help
 
@@ -29,6 +30,8 @@ VERBS = {
     "test": "evaluate a checkpoint on its test split or another labelled folder",
     "predict": "classify photographs without labels",
 }
+# The others would write the same files in each task of srun.
+MANY_PROCESSES = {"fit", "survey"}
 # doctor accepts the options of fit beside its own, so it parses its arguments itself.
 DOCTOR = "check before submitting a job that a fit with these options would run"
 
@@ -73,7 +76,10 @@ def show_mistake(error: BldmlError, command: str) -> int:
 def _run(arguments: list[str], model_class: "type[LeafClassifier] | None", session: Session | None) -> int:
     name = arguments[0] if arguments else "help"
     arguments = _with_help(arguments)
-    if name in VERBS and {"-h", "--help"} & set(arguments):
+    asks_help = bool({"-h", "--help"} & set(arguments))
+    if name in {*VERBS, *COMMANDS} - MANY_PROCESSES and not asks_help:
+        check_single(name)
+    if name in VERBS and asks_help:
         say(verb_help(name))
     elif name in COMMANDS:
         _run_command(COMMANDS[name], arguments)

@@ -33,7 +33,7 @@ from bldml.app.options import (
 from bldml.app.resume import RUN_VARIABLE, ResumePlan, make_plan, with_config_of_run
 from bldml.app.screen.bar import RunLog, messages_above_bars
 from bldml.app.screen.epochs import say_ending
-from bldml.app.trainer import TRAINER_DEFAULTS, hush, trainer_settings
+from bldml.app.trainer import TRAINER_DEFAULTS, as_list, hush, trainer_settings
 from bldml.dataset.files import shell_word
 from bldml.errors import BldmlError, ConfigError
 from bldml.io.grammar import pattern, written_out
@@ -47,7 +47,7 @@ from bldml.training.module import LeafClassifier
 from bldml.training.process import keep_freed_memory
 from bldml.training.resume.job import SlurmJob
 from bldml.training.resume.signals import Interrupted, InterruptSignals, is_first_process
-from bldml.training.resume.slurm import RequeueEnvironment, leave
+from bldml.training.resume.slurm import RequeueEnvironment, check_tasks, leave
 from bldml.usage import VERB_HELP
 
 
@@ -193,8 +193,12 @@ class LeafCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Return the trainer without loggers and checkpoints; a fit adds them when its run folder exists."""
-        settings = trainer_settings(self.config_init[self.subcommand]["trainer"], str(self.subcommand))
-        self.environment = next((p for p in settings["plugins"] if isinstance(p, RequeueEnvironment)), None)
+        configured = self.config_init[self.subcommand]["trainer"]
+        settings = trainer_settings(configured, str(self.subcommand))
+        in_step = any(isinstance(plugin, RequeueEnvironment) for plugin in settings["plugins"])
+        # Its settings hold in a job without srun too.
+        plugins = [*settings["plugins"], *as_list(configured["plugins"])]
+        self.environment = next((plugin for plugin in plugins if isinstance(plugin, RequeueEnvironment)), None)
         try:
             trainer = disarm(super().instantiate_trainer(**settings, **kwargs))
         except BldmlError:
@@ -203,6 +207,8 @@ class LeafCLI(LightningCLI):
             raise ConfigError(
                 f"The trainer cannot be set up with these settings: {error}", "trainer-refused", reason=str(error)
             ) from error
+        if in_step:
+            check_tasks(trainer.num_devices, trainer.num_nodes)
         if trainer.strategy.root_device.type == "cpu":
             keep_freed_memory()
         # Other strategies shard weights over processes, or start processes that signals do not reach.

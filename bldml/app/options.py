@@ -1,6 +1,5 @@
 """Options and configurations of fit, validate, test and predict: definition, strict reading, names of version 0.1."""
 
-import os
 import secrets
 import sys
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError
@@ -37,6 +36,7 @@ from bldml.training.lightning_internals import (
     may_import_anything,
     type_of_option,
 )
+from bldml.training.resume.job import SlurmStep
 
 GROUPS = ("model", "data", "trainer", "unfreezing", "early_stopping", "plateau", "operating_point", "card")
 MONITORED = ("early_stopping", "plateau")
@@ -197,7 +197,7 @@ def checked_seed(seed: bool | int) -> bool | int:
     Raises:
         ConfigError: It is below 0 or has more than 32 bits, or several tasks of srun would each draw their own.
     """
-    if seed is True and os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1":
+    if seed is True and (step := SlurmStep.current()) and step.tasks > 1:
         message = "seed_everything: true would draw a different seed in each of these tasks. Set a number."
         raise ConfigError(message, "seed-drawn-by-each-task")
     if seed is True:

@@ -1,7 +1,6 @@
 """Settings of the Lightning trainer, the Lightning messages that are hidden, and one pass over a split."""
 
 import logging
-import os
 import sys
 import time
 import warnings
@@ -28,7 +27,7 @@ from bldml.dataset.files import show_path
 from bldml.errors import ConfigError
 from bldml.io.screen import escape_message
 from bldml.training.data.datamodule import LeafDataModule
-from bldml.training.lightning_internals import check_srun_shape, cpu_has_bf16, disarm
+from bldml.training.lightning_internals import cpu_has_bf16, disarm
 from bldml.training.module import LeafClassifier
 from bldml.training.process import LOGGERS
 from bldml.training.recording import PredictionRecorder
@@ -78,8 +77,7 @@ def trainer_settings(config: Namespace, verb: str) -> dict[str, Any]:
     Raises:
         ConfigError: A setting of the configuration is not supported.
     """
-    configured = config["callbacks"] or []
-    callbacks = list(configured) if isinstance(configured, list) else [configured]
+    callbacks = as_list(config["callbacks"])
     settings: dict[str, Any] = {
         "callbacks": callbacks,
         "plugins": plugins(config["plugins"], verb),
@@ -133,24 +131,20 @@ def _check_settings(config: Namespace, callbacks: list[Any]) -> None:
             raise ConfigError(f"trainer.{key} {text}", "trainer-option-unsupported", key=key)
 
 
+def as_list(configured: Any) -> list[Any]:
+    """Return a setting that may be one value, several or none as a list."""
+    return list(configured) if isinstance(configured, list | tuple) else [configured] if configured else []
+
+
 def plugins(configured: Any, verb: str) -> list[Any]:
     """Return the trainer's plugins: those of the configuration, checkpoint writing, and the cluster environment.
 
     Lightning treats any process in a Slurm job, even a notebook, as a task of srun; RequeueEnvironment checks more.
     """
-    found = list(configured) if isinstance(configured, list | tuple) else [configured] if configured else []
+    found = as_list(configured)
     in_step = RequeueEnvironment.detect()
-    if in_step:
-        try:
-            check_srun_shape()
-        except RuntimeError as error:
-            raise ConfigError(str(error), "strategy-refused", reason=str(error)) from error
     if verb == "fit":
         found.append(AtomicCheckpointIO())
-    elif in_step and os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1":
-        raise ConfigError(
-            f"bldml {verb} runs in one process: start it with srun --ntasks=1.", "processes-too-many", found=verb
-        )
     if verb != "fit" or not in_step:
         # So a configuration for Slurm also works on a laptop.
         found = [plugin for plugin in found if not isinstance(plugin, RequeueEnvironment)]

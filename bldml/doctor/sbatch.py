@@ -162,17 +162,20 @@ def check_requested_cpus(request: JobRequest) -> Finding:
 def check_tasks(request: JobRequest) -> Iterable[Finding]:
     """Check that the script starts as many processes as the trainer expects."""
     script, settings = request.script, request.settings
-    ntasks, per_node = script.value("ntasks"), script.value("ntasks-per-node")
+    ntasks, per_node, nodes = (script.value(option) for option in ("ntasks", "ntasks-per-node", "nodes"))
     name = "sbatch --ntasks-per-node"
+    devices = None if settings is None else count_devices(settings, request.gpus)
     if ntasks.isdigit() and int(ntasks) > 1 and not per_node:
-        found = f"--ntasks={ntasks} would start {ntasks} independent fits; Lightning refuses it"
-        remedy = "#SBATCH --ntasks-per-node=1     (= trainer.devices)\n#SBATCH --cpus-per-task=8     (for CPUs)"
-        yield fail(name, found, remedy)
-        return
+        if devices is None or not nodes.isdigit() or int(ntasks) != devices * int(nodes):
+            per = "one process" if devices is None else counted(devices, "process", "processes")
+            found = f"--ntasks={ntasks}: srun starts {ntasks} processes, on {nodes or 'any number of'} nodes; "
+            remedy = "#SBATCH --ntasks-per-node=1     (= trainer.devices)\n#SBATCH --cpus-per-task=8     (for CPUs)"
+            yield fail(name, f"{found}a fit takes {per} per node, one for each of trainer.devices", remedy)
+            return
+        per_node = str(devices)
     if settings is None:
         yield skip(name)
         return
-    devices = count_devices(settings, request.gpus)
     found = f"{per_node or '1 (not set)'}; trainer.devices {settings.devices}"
     good = devices is None or devices == int(per_node if per_node.isdigit() else 1)
     yield ok_or_fail(good, name, found, f"#SBATCH --ntasks-per-node={devices}     (= trainer.devices)")
@@ -183,10 +186,10 @@ def check_tasks(request: JobRequest) -> Iterable[Finding]:
 
 
 def check_job_name(request: JobRequest) -> Finding:
-    """Check that Lightning will treat the job as a batch job."""
+    """Check that the job is not taken for an interactive one."""
     name, title = "sbatch --job-name", request.script.value("job-name")
     if title in INTERACTIVE_NAMES:
-        found = f"{title}: Lightning takes such a job for an interactive one"
+        found = f"{title}: such a job counts as interactive, and is neither resumed nor requeued by itself"
         return fail(name, found, "#SBATCH --job-name=bldml-fit")
     return ok(name, title or "name of the file")
 

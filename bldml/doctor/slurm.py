@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from bldml.doctor.checks import Finding, Status, ok, ok_or, ok_or_fail, ok_or_warn, skip, warn
+from bldml.doctor.checks import Finding, ok, ok_or_fail, ok_or_warn, skip, warn
 from bldml.doctor.configuration import Settings
 from bldml.doctor.script import parse_script
 from bldml.doctor.tools import Answer, ask, is_on_path
 from bldml.io.platform import change_signal_mask, signals
-from bldml.training.resume.job import INTERACTIVE_NAMES, interactive_kind
+from bldml.io.text import counted
+from bldml.training.resume.job import INTERACTIVE_NAMES, SlurmStep, interactive_kind
 
 UNLIMITED = 10**10  # seconds; three centuries
 SIGNALS = signals("SIGUSR1", "SIGTERM")
@@ -202,62 +203,47 @@ def check_commands(environ: Mapping[str, str]) -> Finding:
 
 def check_job(environ: Mapping[str, str], settings: Settings | None, gpus: int) -> Iterable[Finding]:
     """Check the job of this process by its environment variables; `gpus` is the number that PyTorch finds."""
-    number, kind = environ.get("SLURM_JOB_ID"), interactive_kind(environ)
+    number, kind, step = environ.get("SLURM_JOB_ID"), interactive_kind(environ), SlurmStep.current(environ)
     name = environ.get("SLURM_JOB_NAME", "")
     if number is None:
         yield skip("job", "this process is not in a Slurm job")
-    elif kind == "notebook":
-        yield _check_notebook(environ, name or "Jupyter")
-    elif kind == "terminal":
-        why = f"{name!r}" if name in INTERACTIVE_NAMES else "srun --pty"
-        found = f"{why}: an interactive job, which is neither resumed nor requeued by itself"
-        yield warn("job name", found, "for a batch job: #SBATCH --job-name=bldml-fit, and srun without --pty")
-    else:
+        return
+    if kind is None:
         yield ok("job name", name or "not known")
-        if "SLURM_STEP_ID" in environ:
-            yield ok("srun", f"step {environ['SLURM_STEP_ID']} of job {number}")
-        else:
-            found = "not started by srun: the signal of --signal does not reach this process, "
-            remedy = "put srun before the command: srun python -m bldml fit …"
-            yield warn("srun", f"{found}and the job is not requeued", remedy)
-        yield check_shape(environ, settings, gpus)
+    else:
+        why = f"{name!r}" if kind == "notebook" or name in INTERACTIVE_NAMES else "srun --pty"
+        found = f"{why}: an interactive job, which is neither resumed nor requeued by itself"
+        remedy = "for a short test this is fine; for a training: sbatch scripts/slurm/fit.sbatch"
+        if kind == "terminal":
+            remedy = "for a batch job: #SBATCH --job-name=bldml-fit, and srun without --pty"
+        yield warn("job name", found, remedy)
+    if step is not None:
+        yield ok("srun", f"step {step.number} of job {number}")
+    elif kind is None:
+        found = "not started by srun: the signal of --signal does not reach this process, "
+        remedy = "put srun before the command: srun python -m bldml fit …"
+        yield warn("srun", f"{found}and the job is not requeued", remedy)
+    yield check_shape(environ, step, settings, gpus)
 
 
-def _check_notebook(environ: Mapping[str, str], title: str) -> Finding:
-    name = "notebook"
-    if "SLURM_NTASKS" not in environ:
-        return ok(name, f"{title}; Lightning does not take it for a batch job")
-    return warn(
-        name,
-        f"{title} with {environ['SLURM_NTASKS']} tasks: Lightning by itself takes it for a batch job; "
-        "it can neither receive Slurm's signals nor be requeued",
-        "train with sbatch; for a short test in the notebook's terminal: "
-        "SLURM_JOB_NAME=interactive python -m bldml fit …",
-    )
-
-
-def check_shape(environ: Mapping[str, str], settings: Settings | None, gpus: int) -> Finding:
-    """Check that tasks and nodes of the job equal devices and nodes of the trainer; Lightning requires it."""
-    # Without srun there is one process, whatever the job requested.
-    worst: Status = "FAIL" if "SLURM_STEP_ID" in environ else "WARN"
-    tasks, per_node = environ.get("SLURM_NTASKS", "1"), environ.get("SLURM_NTASKS_PER_NODE")
-    if tasks != "1" and per_node is None:
-        found = f"--ntasks={tasks} without --ntasks-per-node, which Lightning refuses under srun"
-        remedy = "#SBATCH --ntasks-per-node=1     (instead of --ntasks; request CPUs with --cpus-per-task)"
-        return Finding(worst, "tasks", found, remedy)
+def check_shape(environ: Mapping[str, str], step: SlurmStep | None, settings: Settings | None, gpus: int) -> Finding:
+    """Check that the step has one task for each device of the trainer, by the definition that a fit uses."""
+    name = "tasks"
+    if step is None:
+        tasks = environ.get("SLURM_NTASKS", "1")
+        found = "none of srun: a fit starts one process for each of trainer.devices itself"
+        if tasks == "1" or interactive_kind(environ) is not None:
+            return ok(name, found)
+        return warn(name, f"{found}, although the job has {tasks} tasks", "srun python -m bldml fit …")
     if settings is None:
-        return skip("tasks")
-    devices, nodes = count_devices(settings, gpus), environ.get("SLURM_NNODES")
-    same_devices = devices is None or per_node is None or int(per_node) == devices
-    return ok_or(
-        worst,
-        same_devices and nodes in (None, str(settings.num_nodes)),
-        "tasks",
-        f"{per_node or 1} per node on {nodes or 1} nodes; "
-        f"trainer.devices {settings.devices} on {settings.num_nodes} nodes",
-        f"#SBATCH --nodes={settings.num_nodes} --ntasks-per-node={devices or settings.devices}, or "
-        f"--trainer.num_nodes {nodes or 1} --trainer.devices {per_node or 1}",
-    )
+        return skip(name)
+    devices, nodes = count_devices(settings, gpus), settings.num_nodes
+    # How many GPUs the trainer will find on another machine is not known here.
+    known = devices if devices is not None else step.tasks_per_node[0]
+    difference = step.difference(known, nodes)
+    if difference is None:
+        return ok(name, f"{step.tasks} of srun; trainer.devices {settings.devices} on {counted(nodes, 'node')}")
+    return Finding("FAIL", name, difference, "\n".join(f"set {remedy}" for remedy in step.remedies(known, nodes)))
 
 
 def count_devices(settings: Settings, gpus: int) -> int | None:

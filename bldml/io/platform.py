@@ -59,6 +59,10 @@ if sys.platform == "win32":
         """Return a number as the name of a group without members."""
         return str(number), []
 
+    def has_terminal() -> bool:
+        """Return False: no cluster's terminal is asked for here."""
+        return False
+
 else:
     import errno
     import fcntl
@@ -103,6 +107,14 @@ else:
         except KeyError:
             return str(number), []
         return group.gr_name, group.gr_mem
+
+    def has_terminal() -> bool:
+        """Return whether a terminal controls this process, wherever its input and output go."""
+        try:
+            os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+        except OSError:
+            return False
+        return True
 
 
 if sys.platform == "win32" or sys.platform == "darwin":

@@ -90,13 +90,6 @@ def is_started_by_fork(trainer: "Trainer") -> bool:
     return isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
 
 
-def check_srun_shape() -> None:
-    """Run Lightning's check of srun's --ntasks-per-node, a RuntimeError that otherwise comes later with a traceback."""
-    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-
-    SLURMEnvironment._validate_srun_variables()
-
-
 def forget_hyper_parameters(cls: "type[CLI]") -> "type[CLI]":
     """Prevent a checkpoint's hyper-parameters from changing a checked configuration; Lightning has no option for it."""
     return _replaced(cls, _parse_ckpt_path=lambda self: None)

@@ -494,16 +494,17 @@ def test_another_run_of_the_same_job_is_another_run(
     assert refused.mistake == "name-refused"
 
 
-def test_tasks_asked_for_in_the_way_that_lightning_refuses(
-    leaves: Path, bldml: Bldml, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The site's own tip says --ntasks=16."""
-    in_job(monkeypatch, SLURM_STEP_ID="0", SLURM_PROCID="0", SLURM_LOCALID="0", SLURM_NODEID="0", SLURM_NTASKS="16")
-    for more in ((), ("--config", REPOSITORY / "configs" / "slurm.yaml")):
+def test_more_tasks_than_devices(leaves: Path, bldml: Bldml, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The site's own tip says --ntasks=16. In whatever job: each task would train a run of its own."""
+    step = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NTASKS": "16"}
+    step |= {"SLURM_STEP_NUM_TASKS": "16", "SLURM_STEP_TASKS_PER_NODE": "16"}
+    for name, more in (("bldml", ()), ("interactive", ("--config", REPOSITORY / "configs" / "slurm.yaml"))):
+        in_job(monkeypatch, **step, SLURM_JOB_NAME=name)
         outcome = bldml("fit", *OPTIONS, "--data.root", leaves, *more)
-        assert outcome.code == 2
-        assert "Use `--ntasks-per-node=16` instead" in outcome.err
+        assert outcome.mistake == "tasks-differ"
+        assert "srun started 16 tasks on 1 node; trainer.devices is 1" in outcome.err
         assert "Traceback" not in outcome.err
+    assert not Path("lightning_logs").exists()
 
 
 def test_a_modelcheckpoint_of_the_user_does_not_write_over_ours(steady: Path, leaves: Path, bldml: Bldml) -> None:

@@ -156,6 +156,13 @@ def test_devices_that_are_said_count_more_than_the_gpus_asked_for(folder: Path) 
     assert "#SBATCH --ntasks-per-node=2" in found.remedy
 
 
+@pytest.mark.parametrize(("nodes", "status"), [("#SBATCH --nodes=1", "OK"), ("#", "FAIL")])
+def test_number_of_tasks_on_one_node(nodes: str, status: str, folder: Path) -> None:
+    text = GOOD.replace("--ntasks-per-node=1", "--ntasks=2").replace("#SBATCH --nodes=1", nodes)
+    findings = judged(text, folder, settings=replace(SETTINGS, devices=2))
+    assert [f.status for f in findings if f.name == "sbatch --ntasks-per-node"] == [status]
+
+
 def test_two_tasks_without_srun_fail(folder: Path) -> None:
     text = GOOD.replace("--ntasks-per-node=1", "--ntasks-per-node=2").replace("srun --kill-on-bad-exit=1 ", "")
     (found,) = [finding for finding in judged(text, folder) if finding.name == "sbatch srun"]

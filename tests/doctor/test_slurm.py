@@ -28,6 +28,7 @@ from bldml.doctor.slurm import (
     time_limit,
 )
 from bldml.doctor.tools import Answer
+from bldml.training.resume.job import SlurmStep
 from tests.doctor.settings import SETTINGS as ON_ANY
 
 CONFIG = """\
@@ -142,27 +143,30 @@ BATCH = {
     "SLURM_JOB_ID": "7",
     "SLURM_JOB_NAME": "fit",
     "SLURM_STEP_ID": "0",
+    "SLURM_PROCID": "0",
     "SLURM_NTASKS": "1",
-    "SLURM_NTASKS_PER_NODE": "1",
-    "SLURM_NNODES": "1",
+    "SLURM_STEP_NUM_TASKS": "1",
+    "SLURM_STEP_TASKS_PER_NODE": "1",
 }
+FOUR = {"SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_TASKS_PER_NODE": "4"}
+TWO_NODES = {"SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "1(x2)"}
 
 
 @pytest.mark.parametrize(
     ("changes", "name", "status", "words"),
     [
-        ({}, "tasks", "OK", "1 per node on 1 nodes"),
+        ({}, "tasks", "OK", "1 of srun; trainer.devices auto on 1 node"),
         ({}, "srun", "OK", "step 0"),
         ({"SLURM_STEP_ID": None}, "srun", "WARN", "put srun before the command"),
         ({"SLURM_JOB_NAME": "bash"}, "job name", "WARN", "--job-name=bldml-fit"),
-        ({"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": None}, "tasks", "FAIL", "--ntasks=4"),
-        ({"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": None, "SLURM_STEP_ID": None}, "tasks", "WARN", "--ntasks=4"),
-        ({"SLURM_NTASKS_PER_NODE": "2", "SLURM_NTASKS": "2"}, "tasks", "FAIL", "--trainer.devices 2"),
-        ({"SLURM_NNODES": "2"}, "tasks", "FAIL", "--trainer.num_nodes 2"),
-        ({"SLURM_JOB_NAME": "sys/dashboard/sys/jupyter"}, "notebook", "WARN", "SLURM_JOB_NAME=interactive"),
-        ({"SLURM_JOB_NAME": "sys/dashboard/a", "SLURM_NTASKS": None}, "notebook", "OK", "does not take it"),
-        # srun --pty, and a batch job that a notebook has submitted: what fit takes them for.
-        ({"SLURM_PTY_PORT": "40000"}, "job name", "WARN", "srun --pty: an interactive job"),
+        ({"SLURM_JOB_NAME": "sys/dashboard/sys/jupyter"}, "job name", "WARN", "neither resumed nor requeued"),
+        (FOUR, "tasks", "FAIL", "--trainer.devices 4"),
+        (TWO_NODES, "tasks", "FAIL", "--trainer.num_nodes 2"),
+        # The step decides about ranks in any job, as for fit.
+        ({**FOUR, "SLURM_JOB_NAME": "interactive"}, "tasks", "FAIL", "srun started 4 tasks on 1 node"),
+        ({"SLURM_NTASKS": "4", "SLURM_STEP_ID": None}, "tasks", "WARN", "although the job has 4 tasks"),
+        ({"SLURM_NTASKS": "4", "SLURM_STEP_ID": None, "SLURM_JOB_NAME": "sys/dashboard/a"}, "tasks", "OK", "none"),
+        ({"SLURM_NTASKS": "2", "SLURM_STEP_ID": None, "SLURM_JOB_NAME": "interactive"}, "tasks", "OK", "none of srun"),
         ({"JPY_PARENT_PID": "9"}, "job name", "OK", "fit"),
         ({"SLURM_JOB_ID": None}, "job", "SKIP", "not in a Slurm job"),
     ],
@@ -175,7 +179,7 @@ def test_job(changes: dict[str, str | None], name: str, status: str, words: str)
 
 
 def test_shape_needs_a_configuration() -> None:
-    assert check_shape(BATCH, None, 1).status == "SKIP"
+    assert check_shape(BATCH, SlurmStep.current(BATCH), None, 1).status == "SKIP"
 
 
 @pytest.mark.parametrize(

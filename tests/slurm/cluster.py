@@ -1,8 +1,9 @@
-"""A real Slurm of one node, of this test session alone, that listens on the loopback interface and nowhere else."""
+"""A real Slurm of one or two nodes, of this test session alone, that listens on the loopback interface alone."""
 
 import contextlib
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -29,7 +30,6 @@ CONFIGURATION = """\
 ClusterName=bldml-test
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={controller_port}
-SlurmdPort={node_port}
 SlurmUser=root
 AuthType=auth/munge
 CredType=cred/munge
@@ -43,11 +43,11 @@ JobAcctGatherType=jobacct_gather/none
 MailProg=/bin/true
 ReturnToService=2
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
-SlurmdSpoolDir={folder}/spool
+SlurmdPidFile={folder}/%n.pid
+SlurmdSpoolDir={folder}/spool/%n
 StateSaveLocation={folder}/state
 SlurmctldLogFile={folder}/log/slurmctld.log
-SlurmdLogFile={folder}/log/slurmd.log
+SlurmdLogFile={folder}/log/%n.log
 SlurmdParameters=config_overrides
 SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0
@@ -59,11 +59,14 @@ KillWait={kill_wait}
 DefMemPerCPU=50
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-NodeName=node NodeHostname={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=64000 State=UNKNOWN
+NodeName=DEFAULT CPUs={cpus} RealMemory=64000 State=UNKNOWN
+NodeName=node NodeHostname={host} NodeAddr=127.0.0.1 Port={node_port} Weight=2
+NodeName=second NodeHostname={host} NodeAddr=127.0.0.1 Port={second_port} Weight=1
 PartitionName=normal Nodes=node Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=OFF
 PartitionName=low Nodes=node MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=120
 PartitionName=cancelled Nodes=node MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=CANCEL GraceTime=120
 PartitionName=high Nodes=node MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
+PartitionName=both Nodes=node,second MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=OFF
 """
 # A save on two cores that ten other runs share may take seconds; a real cluster has 30 s.
 KILL_WAIT_S = 10
@@ -167,6 +170,9 @@ class Cluster:
 
     Args:
         folder: An empty folder for configuration, state and logs; short, because sockets lie in it.
+
+    Attributes:
+        nodes: The daemons of the nodes that were started, by name.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -176,6 +182,7 @@ class Cluster:
             "PATH": SEARCH,
             "SLURM_CONF": str(folder / "slurm.conf"),
         }
+        self.nodes: dict[str, subprocess.Popen[bytes]] = {}
         self._daemons: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
@@ -197,11 +204,11 @@ class Cluster:
             shutil.chown(path, "munge", "munge")
         # munged insists on folders that only their owner may write to.
         munge.chmod(0o755)
-        controller_port, node_port = free_ports(2)
+        controller_port, node_port, second_port = free_ports(3)
         (self.folder / "slurm.conf").write_text(
             CONFIGURATION.format(
                 host=socket.gethostname(), folder=self.folder, controller_port=controller_port, node_port=node_port,
-                cpus=CPUS, kill_wait=KILL_WAIT_S,
+                second_port=second_port, cpus=CPUS, kill_wait=KILL_WAIT_S,
             )
         )  # fmt: skip
         as_munge = ("--reuid=munge", "--regid=munge", "--clear-groups")
@@ -210,13 +217,22 @@ class Cluster:
         self._wait((munge / "socket").exists, "munged")
         self._daemon("slurmctld", "-D")
         self._wait(lambda: self._run("scontrol", "ping").returncode == 0, "slurmctld")
-        self._daemon("slurmd", "-D", "-N", "node")
-        self._wait(lambda: "idle" in self._run("sinfo", "-h", "-o", "%t").stdout, "slurmd")
+        self._start_node("node")
+
+    def start_second_node(self) -> None:
+        """Start the second node, which only jobs in the partition `both` use, and those first."""
+        if "second" not in self.nodes:
+            self._start_node("second")
+
+    def _start_node(self, name: str) -> None:
+        self._daemon("slurmd", "-D", "-N", name)
+        self._wait(lambda: "idle" in self._run("sinfo", "-h", "-n", name, "-o", "%t").stdout.split(), "slurmd")
+        self.nodes[name] = self._daemons[-1]
 
     def _daemon(self, program: str, *arguments: str, user: Sequence[str] = ()) -> None:
         # Ends with the process of the tests, even if that is killed.
         command = ["setpriv", "--pdeathsig=TERM", *user, str(shutil.which(program, path=SEARCH)), *arguments]
-        with (self.folder / "log" / f"{program}.out").open("wb") as out:
+        with (self.folder / "log" / f"{program}.out").open("ab") as out:
             process = subprocess.Popen(
                 command, env=self.environment, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
                 start_new_session=True,
@@ -234,7 +250,7 @@ class Cluster:
 
     def stop(self) -> None:
         """End all jobs and daemons."""
-        if len(self._daemons) == 3:
+        if self.nodes:
             self._run("scancel", "--full", "--signal=KILL", "--user=root")
             self._run("scancel", "--user=root")
             end = time.monotonic() + 2 * KILL_WAIT_S
@@ -297,6 +313,25 @@ class Cluster:
         if done.returncode != 0:
             pytest.fail(f"sbatch: {done.stderr}")
         return Job(self, done.stdout.strip())
+
+    def session(
+        self, script: str, *options: str, folder: Path, terminal: bool = False, environment: Mapping[str, str]
+    ) -> subprocess.CompletedProcess[str]:
+        """Do in a session of salloc what a person would type there.
+
+        Args:
+            script: For bash.
+            options: For salloc.
+            folder: Where it is typed.
+            terminal: Whether there is a terminal, which then shows errors among the output.
+            environment: Variables that the session gets beside those of the tests.
+        """
+        words = ["salloc", "--quiet", *options, "bash", "-c", script]
+        command = ["script", "--quiet", "--return", "--command", shlex.join(words), "/dev/null"] if terminal else words
+        return subprocess.run(
+            command, env={**self.environment, **environment}, cwd=folder, capture_output=True, text=True, check=False,
+            stdin=subprocess.DEVNULL, timeout=PATIENCE_S,
+        )  # fmt: skip
 
     def preempt(self) -> Job:
         """A short job in `high` that a large one in `low` has to make room for."""

@@ -30,7 +30,7 @@ def test_bash_can_read_it(name: str) -> None:
 def test_it_asks_for_all_that_an_interruption_needs(name: str) -> None:
     asked = lines(name)
     assert {"account", "partition", "gres", "cpus-per-task", "mem", "time", "mail-type", "requeue"} <= asked.keys()
-    # Lightning refuses --ntasks.
+    # --ntasks does not say how many tasks each node gets.
     assert (asked["nodes"], asked["ntasks-per-node"]) == ("1", "1")
     assert "ntasks" not in asked
     assert asked["open-mode"] == "append"

@@ -12,7 +12,6 @@ from types import ModuleType
 
 import pytest
 import torch
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.trainer.connectors import checkpoint_connector
 from torchmetrics import Metric
@@ -49,7 +48,6 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "batches_logged": (f"{LOOPS}.training_epoch_loop:_TrainingEpochLoop._batches_that_stepped",),
     "let_ddp_skip_parameters": ("lightning.pytorch.strategies:DDPStrategy._ddp_kwargs",),
     "is_started_by_fork": ("lightning.pytorch.strategies.launchers.multiprocessing:_MultiProcessingLauncher",),
-    "check_srun_shape": ("lightning.fabric.plugins.environments.slurm:SLURMEnvironment._validate_srun_variables",),
     "forget_hyper_parameters": ("lightning.pytorch.cli:LightningCLI._parse_ckpt_path",),
     "parse_only": (
         "lightning.pytorch.cli:LightningCLI._run_subcommand",
@@ -130,7 +128,6 @@ def test_nothing_has_moved() -> None:
 @pytest.mark.parametrize(
     ("owner", "name", "sentence"),
     [
-        (SLURMEnvironment, "_validate_srun_variables", "_validate_srun_variables any more; .*.check_srun_shape needs"),
         (
             LightningCLI,
             "_parse_ckpt_path",

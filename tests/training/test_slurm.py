@@ -1,16 +1,38 @@
 """Which job this is and what is asked of its controller; the real one is in tests/slurm/."""
 
+import os
 import signal
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from bldml.training.resume.job import SlurmJob
-from bldml.training.resume.slurm import RequeueEnvironment, fate, requeue
-from tests.support import mistake
+from bldml.training.resume.job import SlurmJob, SlurmStep, interactive_kind
+from bldml.training.resume.slurm import RequeueEnvironment, check_tasks, fate, requeue
+from tests.support import Bldml, mistake
 
-STEP = {"SLURM_JOB_ID": "12", "SLURM_STEP_ID": "0", "SLURM_PROCID": "0"}
+# What srun of Slurm 22.05 sets in each of its tasks.
+STEP = {
+    "SLURM_JOB_ID": "12",
+    "SLURM_JOB_NAME": "fit",
+    "SLURM_NTASKS": "1",
+    "SLURM_STEP_ID": "0",
+    "SLURM_STEP_NUM_TASKS": "1",
+    "SLURM_STEP_TASKS_PER_NODE": "1",
+    "SLURM_STEP_NODELIST": "gpu1",
+    "SLURM_PROCID": "0",
+}
+TWO = {**STEP, "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "2"}
+SESSION = {"SLURM_JOB_NAME": "interactive"}
+TERMINAL = {"SLURM_JOB_NAME": "bash", "SLURM_PTY_PORT": "40000"}
+
+
+def set_job(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
+    """Let this process believe that it runs with these variables of Slurm alone."""
+    for name in [name for name in os.environ if name.startswith(("SLURM_", "MASTER_"))]:
+        monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.mark.parametrize(
@@ -24,7 +46,6 @@ STEP = {"SLURM_JOB_ID": "12", "SLURM_STEP_ID": "0", "SLURM_PROCID": "0"}
         ({"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "bash"}, SlurmJob("12", interactive=True)),
         ({"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "bash_sweep"}, SlurmJob("12")),
         ({"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "sys/dashboard/sys/jupyter"}, SlurmJob("12", interactive=True)),
-        ({"SLURM_JOB_ID": "12", "SLURM_PTY_PORT": "40000"}, SlurmJob("12", interactive=True)),
         # Submitted by a notebook, whose variables it inherits: a batch job all the same.
         ({"SLURM_JOB_ID": "12", "JPY_PARENT_PID": "9", "JUPYTERHUB_USER": "ann"}, SlurmJob("12")),
     ],
@@ -34,21 +55,103 @@ def test_job(environment: dict[str, str], expected: SlurmJob | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("environment", "expected"),
+    ("environment", "terminal", "tasks"),
     [
-        ({}, False),
-        (STEP, True),
-        ({**STEP, "SLURM_JOB_NAME": "interactive"}, False),
+        ({}, False, None),
+        (STEP, False, 1),
+        (TWO, False, 2),
+        # The name of the job says nothing about ranks: srun in salloc, in a notebook's terminal.
+        ({**STEP, **SESSION}, False, 1),
+        ({**TWO, **SESSION}, False, 2),
+        ({**TWO, "SLURM_JOB_NAME": "sys/dashboard/sys/jupyter"}, False, 2),
+        # The shell of salloc, here and, by srun --interactive, on the node.
+        ({"SLURM_JOB_ID": "12", "SLURM_NTASKS": "2", **SESSION}, True, None),
+        ({**STEP, **SESSION, "SLURM_STEP_ID": "4294967290"}, True, None),
         # A notebook's job: Lightning takes it for a task of srun, because it has a number of tasks.
-        ({"SLURM_JOB_ID": "12", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, False),
+        ({"SLURM_JOB_ID": "12", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, False, None),
+        # What is typed in a shell of srun --pty, of one task and of two; srun in it, which inherits its variables.
+        ({**STEP, **TERMINAL}, True, None),
+        ({**TWO, **TERMINAL}, True, None),
+        ({**TWO, **TERMINAL}, False, 2),
+        # A script without srun, submitted there.
+        ({**STEP, "SLURM_PTY_PORT": "40000", "SLURM_NTASKS": "2"}, False, None),
     ],
 )
-def test_step_of_srun(environment: dict[str, str], expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_PROCID", "SLURM_JOB_NAME", "SLURM_NTASKS", "SLURM_PTY_PORT"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert RequeueEnvironment.detect() is expected
+def test_step_of_srun(environment: dict[str, str], terminal: bool, tasks: int | None) -> None:
+    step = SlurmStep.current(environment, terminal)
+    assert (step and step.tasks) == tasks
+
+
+def test_ranks_of_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_job(monkeypatch, {**TWO, **SESSION, "SLURM_PROCID": "1", "SLURM_NODELIST": "gpu0,gpu1"})
+    monkeypatch.setenv("MASTER_PORT", "0")
+    monkeypatch.delenv("MASTER_PORT")  # and again after the test
+    monkeypatch.setenv("MASTER_ADDR", "0")
+    monkeypatch.delenv("MASTER_ADDR")
+    assert RequeueEnvironment.detect()
+    ranks = RequeueEnvironment()
+    assert (ranks.world_size(), ranks.global_rank(), ranks.main_address) == (2, 1, "gpu1")
+    first = ranks.main_port
+    monkeypatch.delenv("MASTER_PORT")
+    monkeypatch.setenv("SLURM_STEP_ID", "1")
+    assert ranks.main_port != first
+    # torchrun in a task of srun gives the ranks itself.
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    assert not RequeueEnvironment.detect()
+
+
+@pytest.mark.parametrize(
+    ("environment", "terminal", "kind"),
+    [
+        (STEP, False, None),
+        ({**STEP, **SESSION}, False, "terminal"),
+        ({**STEP, "SLURM_PTY_PORT": "40000"}, True, "terminal"),
+        # Submitted from a shell of srun --pty: a batch job, which is requeued.
+        ({**STEP, "SLURM_PTY_PORT": "40000"}, False, None),
+    ],
+)
+def test_interactive_kind(environment: dict[str, str], terminal: bool, kind: str | None) -> None:
+    assert interactive_kind(environment, terminal) == kind
+
+
+@pytest.mark.parametrize(
+    ("per_node", "devices", "nodes", "words"),
+    [
+        ("1", 1, 1, None),
+        ("2", 2, 1, None),
+        ("2(x2)", 2, 2, None),
+        ("2", 1, 1, "srun started 2 tasks on 1 node; trainer.devices is 1 on 1 node"),
+        ("1", 2, 1, "use srun --nodes=1 --ntasks-per-node=2"),
+        ("2(x2)", 2, 1, "or set --trainer.num_nodes 2 --trainer.devices 2"),
+        ("2(x2)", 4, 1, "srun started 2 tasks on 2 nodes each"),
+        ("1,2", 2, 2, "srun started 1 and 2 tasks on 2 nodes"),
+        ("16", 1, 1, "for CPUs: --cpus-per-task"),
+    ],
+)
+def test_tasks_and_devices(
+    per_node: str, devices: int, nodes: int, words: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_job(monkeypatch, {**STEP, "SLURM_STEP_TASKS_PER_NODE": per_node})
+    if words is None:
+        check_tasks(devices, nodes)
+        return
+    with mistake("tasks-differ", expected=devices * nodes) as raised:
+        check_tasks(devices, nodes)
+    assert words in str(raised.value)
+
+
+@pytest.mark.parametrize("command", [("audit", "photographs"), ("report", "run"), ("test", "run"), ("demo", "leaves")])
+def test_a_command_of_one_process_refuses_several_tasks(
+    command: tuple[str, ...], bldml: Bldml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_job(monkeypatch, TWO)
+    outcome = bldml(*command)
+    assert outcome.mistake == "processes-too-many"
+    assert f"bldml {command[0]} runs in one process" in outcome.err
+    assert not list(Path().iterdir())
+    assert bldml(command[0], "--help").code == 0
+    set_job(monkeypatch, STEP)
+    assert bldml(*command).mistake != "processes-too-many"
 
 
 def test_requeue_signal_must_not_be_one_that_also_cancels() -> None:

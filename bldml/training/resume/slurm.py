@@ -13,10 +13,11 @@ from datetime import datetime
 from typing import Literal, NoReturn
 
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from bldml.errors import ConfigError
 from bldml.io.screen import complain
-from bldml.training.resume.job import SlurmJob
+from bldml.training.resume.job import SlurmJob, SlurmStep
 from bldml.training.resume.signals import BY_HAND, WALL_TIME, Interrupted, InterruptSignals, blocked, is_first_process
 
 CONTROLLER_TIMEOUT_S = 20.0
@@ -56,12 +57,42 @@ class RequeueEnvironment(SLURMEnvironment):
 
     @staticmethod
     def detect() -> bool:
-        """Return whether srun started this process and its job is not interactive.
+        """Return whether srun started this process as a task, in whatever job, and torchrun does not give the ranks.
 
-        Lightning checks SLURM_NTASKS, which a notebook's job has too; only srun sets the step number.
+        Lightning checks SLURM_NTASKS, which a notebook's job has too, and the name of the job, which says nothing about
+        a step: without ranks, each task of srun in a session of salloc would train a run of its own.
         """
-        job = SlurmJob.current()
-        return job is not None and not job.interactive and {"SLURM_STEP_ID", "SLURM_PROCID"} <= os.environ.keys()
+        return SlurmStep.current() is not None and not TorchElasticEnvironment.detect()
+
+    def world_size(self) -> int:
+        """Return the number of tasks of the step."""
+        step = SlurmStep.current()
+        return step.tasks if step else 1
+
+    @property
+    def main_address(self) -> str:
+        """The first node of the step, which need not be the first of the job."""
+        step = SlurmStep.current()
+        if step and step.nodes:
+            os.environ.setdefault("MASTER_ADDR", self.resolve_root_node_address(step.nodes))
+        return super().main_address
+
+    @property
+    def main_port(self) -> int:
+        """A port that depends on job and step: two steps of one job may train on one node at the same time."""
+        step, job = SlurmStep.current(), os.environ.get("SLURM_JOB_ID", "")
+        if step and job.isdigit():
+            os.environ.setdefault("MASTER_PORT", str(15000 + (int(job) + 101 * step.number) % 10000))
+        return super().main_port
+
+
+def check_tasks(devices: int, nodes: int) -> None:
+    """Raise ConfigError unless the step has one task for each device of the trainer, on as many nodes."""
+    step = SlurmStep.current()
+    if step is not None and (found := step.difference(devices, nodes)):
+        remedies = ", or set ".join(step.remedies(devices, nodes))
+        message = f"{found}. One task per device is needed: use srun {remedies}."
+        raise ConfigError(message, "tasks-differ", found=step.tasks, expected=devices * nodes)
 
 
 @dataclass(frozen=True)
