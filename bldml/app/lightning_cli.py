@@ -47,7 +47,7 @@ from bldml.training.module import LeafClassifier
 from bldml.training.process import keep_freed_memory
 from bldml.training.resume.job import SlurmJob
 from bldml.training.resume.signals import Interrupted, InterruptSignals, is_first_process
-from bldml.training.resume.slurm import RequeueEnvironment, check_tasks, leave
+from bldml.training.resume.slurm import RequeueEnvironment, check_ranks, leave
 from bldml.usage import VERB_HELP
 
 
@@ -208,7 +208,7 @@ class LeafCLI(LightningCLI):
                 f"The trainer cannot be set up with these settings: {error}", "trainer-refused", reason=str(error)
             ) from error
         if in_step:
-            check_tasks(trainer.num_devices, trainer.num_nodes)
+            check_ranks(trainer.num_devices, trainer.num_nodes)
         if trainer.strategy.root_device.type == "cpu":
             keep_freed_memory()
         # Other strategies shard weights over processes, or start processes that signals do not reach.

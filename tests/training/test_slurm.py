@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bldml.training.resume.job import SlurmJob, SlurmStep, interactive_kind
-from bldml.training.resume.slurm import RequeueEnvironment, check_tasks, fate, requeue
+from bldml.training.resume.slurm import RequeueEnvironment, check_ranks, fate, requeue
 from tests.support import Bldml, mistake
 
 # What srun of Slurm 22.05 sets in each of its tasks.
@@ -133,10 +133,10 @@ def test_tasks_and_devices(
 ) -> None:
     set_job(monkeypatch, {**STEP, "SLURM_STEP_TASKS_PER_NODE": per_node})
     if words is None:
-        check_tasks(devices, nodes)
+        check_ranks(devices, nodes)
         return
     with mistake("tasks-differ", expected=devices * nodes) as raised:
-        check_tasks(devices, nodes)
+        check_ranks(devices, nodes)
     assert words in str(raised.value)
 
 

@@ -86,7 +86,7 @@ class RequeueEnvironment(SLURMEnvironment):
         return super().main_port
 
 
-def check_tasks(devices: int, nodes: int) -> None:
+def check_ranks(devices: int, nodes: int) -> None:
     """Raise ConfigError unless the step has one task for each device of the trainer, on as many nodes."""
     step = SlurmStep.current()
     if step is not None and (found := step.difference(devices, nodes)):
