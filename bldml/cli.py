@@ -3,8 +3,8 @@
 import re
 import sys
 from argparse import ArgumentError
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, get_type_hints
 
 from bldml import __version__
 from bldml.commands import COMMANDS
-from bldml.errors import BldmlError, RunError, TrainingError, UsageError
+from bldml.errors import BldmlError, MachineError, TrainingError, UsageError
 from bldml.io.grammar import POSITIONS, pattern, written_out
 from bldml.io.platform import write_any_text
 from bldml.io.screen import complain, say
@@ -69,8 +69,8 @@ def main(argv: Sequence[str] | None = None, model_class: "type[LeafClassifier] |
 def show_mistake(error: BldmlError, command: str) -> int:
     """Print a user error to stderr and return its exit code."""
     # Messages name the options of fit; plain commands have them without the group `data`.
-    message = re.sub(r"--data\.(?!root)(?=\w)", "--", str(error)) if command in COMMANDS else str(error)
-    return _fail(message, error.exit_code)
+    message = "\n".join([str(error), *getattr(error, "__notes__", ())])
+    return _fail(re.sub(r"--data\.(?!root)(?=\w)", "--", message) if command in COMMANDS else message, error.exit_code)
 
 
 def _run(arguments: list[str], model_class: "type[LeafClassifier] | None", session: Session | None) -> int:
@@ -150,10 +150,28 @@ def _run_command(function: Callable[..., None], arguments: list[str]) -> None:
         if arguments[0] in POSITIONS and text.startswith("Missing argument"):
             text += f" The command is: {pattern(arguments[0])}"
         raise UsageError(f"{text}\nAll options: {program} --help", "option-wrong", reason=str(error)) from error
-    try:
+    with _machine_errors():
         function(**options)
-    except OSError as error:  # an error of a disk or path, wherever it occurs
-        raise RunError(str(error), "file-failed", path=error.filename, reason=error.strerror) from error
+
+
+@contextmanager
+def _machine_errors() -> Iterator[None]:
+    """Make a MachineError of an error of disk, path or memory, wherever it occurs."""
+    try:
+        yield
+    except OSError as error:
+        raise _with_notes(
+            MachineError(str(error), "file-failed", path=error.filename, reason=error.strerror), error
+        ) from error
+    except MemoryError as error:
+        message = "There is not enough memory. Ask for more (--mem in Slurm), or start fewer programs at a time."
+        raise _with_notes(MachineError(message, "memory-failed"), error) from error
+
+
+def _with_notes(error: MachineError, cause: Exception) -> MachineError:
+    for note in getattr(cause, "__notes__", ()):
+        error.add_note(note)
+    return error
 
 
 def _run_verb(arguments: list[str], model_class: "type[LeafClassifier] | None", session: Session | None) -> None:
@@ -173,7 +191,8 @@ def _run_verb(arguments: list[str], model_class: "type[LeafClassifier] | None", 
     # Lightning's --print_config prints comments only on request.
     other = {"--print_config": "--print_config=comments", "--help=all": "--help"}
     try:
-        LeafCLI([other.get(argument, argument) for argument in arguments], signals, model_class)
+        with _machine_errors():
+            LeafCLI([other.get(argument, argument) for argument in arguments], signals, model_class)
     except MisconfigurationException as error:
         raise TrainingError(str(error), "lightning-refused") from error
 

@@ -60,6 +60,15 @@ class RunError(BldmlError):
     code = "run-invalid"
 
 
+class MachineError(RunError):
+    """A disk, a file server, memory or another process failed, through no mistake in what was asked for.
+
+    What was finished is kept: the command can be repeated, and a training resumed.
+    """
+
+    code = "machine-failed"
+
+
 class CheckpointError(BldmlError):
     """A checkpoint is missing, damaged, or not one of bldml."""
 

@@ -35,7 +35,7 @@ from bldml.app.screen.bar import RunLog, messages_above_bars
 from bldml.app.screen.epochs import say_ending
 from bldml.app.trainer import TRAINER_DEFAULTS, as_list, hush, trainer_settings
 from bldml.dataset.files import shell_word
-from bldml.errors import BldmlError, ConfigError
+from bldml.errors import BldmlError, ConfigError, MachineError
 from bldml.io.grammar import pattern, written_out
 from bldml.io.screen import complain
 from bldml.run.folder import RunFolder, lock_run
@@ -244,6 +244,10 @@ class LeafCLI(LightningCLI):
                 )
         except Interrupted as interrupted:
             self._leave(interrupted, start.folder or (self.plan.run if self.plan else None))
+        except (MachineError, OSError, MemoryError) as error:
+            if start.folder is not None:  # nothing is wrong with the run
+                error.add_note(_how_to_resume(start.folder))
+            raise
 
     def _leave(self, interrupted: Interrupted, run: RunFolder | None) -> NoReturn:
         if self.is_child:
@@ -251,7 +255,7 @@ class LeafCLI(LightningCLI):
             raise SystemExit(0)
         if self.trainer.is_global_zero:
             report_interrupted(run)
-        how = f"Resume: python -m bldml fit --resume {shell_word(run.path)}" if run else "Start the command again."
+        how = _how_to_resume(run) if run else "Start the command again."
         leave(interrupted, self.job, self.signals, self.environment, how)
 
     def validate(self, model: LightningModule, datamodule: LightningDataModule) -> None:
@@ -279,3 +283,10 @@ class LeafCLI(LightningCLI):
             again = "To resume, run the same command again."
             complain(f"\nInterrupted; what is done is kept. {again}\n")
             leave(interrupted, self.job, self.signals, self.environment, again)
+        except (MachineError, OSError, MemoryError) as error:
+            error.add_note("Then run the same command again.")
+            raise
+
+
+def _how_to_resume(run: RunFolder) -> str:
+    return f"Resume: python -m bldml fit --resume {shell_word(run.path)}"

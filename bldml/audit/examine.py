@@ -13,6 +13,7 @@ from bldml.audit.traces.surroundings import Surroundings, measure_surroundings
 from bldml.dataset.border import measure_border
 from bldml.dataset.duplicates.keypoints import describe_keypoints
 from bldml.dataset.duplicates.phash import NO_PHASH, PHash, perceptual_hash
+from bldml.dataset.formats.interruption import blame_machine
 from bldml.dataset.images import UnreadableImage, load_rgb
 from bldml.dataset.metadata import Metadata, read_metadata
 from bldml.dataset.samples import Sample
@@ -73,7 +74,8 @@ class Row:
 def examine_file(path: Path, outside: bool = True, *, keypoints: bool = False) -> FileRecord:
     """Read one file completely, as training would, and measure it; a damaged file raises nothing.
 
-    What lies outside the leaf is measured only if `outside`, and keypoints only if `keypoints`.
+    What lies outside the leaf is measured only if `outside`, and keypoints only if `keypoints`. MachineError if its
+    folder is gone, or cannot be reached any more.
     """
     size = 0
     try:
@@ -81,8 +83,10 @@ def examine_file(path: Path, outside: bool = True, *, keypoints: bool = False) -
         picture = load_rgb(path, TARGET)
         digest = sha256_of(path)
     except UnreadableImage as error:
+        blame_machine(path, error.__cause__)
         return FileRecord("", size, error.reason, read_metadata(path))
     except OSError as error:
+        blame_machine(path, error)
         return FileRecord("", size, error.strerror or str(error))
     sharpness, brightness = _sharpness_and_brightness(picture)
     metadata = read_metadata(path)

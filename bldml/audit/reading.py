@@ -15,7 +15,7 @@ from bldml.audit.examine import FileRecord, Row, examine_file
 from bldml.audit.keypoints import KeypointStore
 from bldml.audit.store import Store
 from bldml.dataset.samples import Collection, Sample
-from bldml.errors import DatasetError
+from bldml.errors import MachineError
 
 BATCH = 16  # files that a process receives at a time
 MAX_MEASURED_OUTSIDE = 2000  # photographs, about; it takes 2 ms each, and more would hardly change what is found
@@ -36,7 +36,8 @@ def examine_all(
     are examined without them. If `quiet`, or if standard error is not a terminal, no progress bar is shown.
 
     Raises:
-        DatasetError: A process was killed, or the store cannot be written.
+        MachineError: A process was killed, or the photographs are gone.
+        DatasetError: The store cannot be written.
     """
     from tqdm import tqdm
 
@@ -79,16 +80,35 @@ def _examine_missing(
     # Processes, because for small files most of the time is spent in Python itself. Spawned, because a fork would copy
     # the locks of running threads.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
+    before = {process.pid for process in multiprocessing.active_children()}
     try:
-        yield from zip(samples, pool.map(examine, paths, outside, chunksize=BATCH), strict=True)
+        results = pool.map(examine, paths, outside, chunksize=BATCH)
+        processes = [process for process in multiprocessing.active_children() if process.pid not in before]
+        yield from zip(samples, results, strict=True)
     except BrokenProcessPool as error:
-        raise DatasetError(
-            "A worker process was killed, probably because memory ran out. Run the same command again to resume; if it "
-            "happens again, use fewer workers (--workers 1).",
-            "worker-killed",
-        ) from error
+        raise _loss(processes) from error
+    except OSError as error:
+        message = f"Worker processes cannot be started: {error.strerror}. Use fewer (--workers, now {workers})."
+        raise MachineError(message, "workers-not-startable", reason=error.strerror) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _loss(processes: "Sequence[multiprocessing.process.BaseProcess]") -> MachineError:
+    """Return the error of a pool that broke because one of its processes ended; it has ended the others by SIGTERM."""
+    for process in processes:
+        process.join(1.0)
+    codes = {process.exitcode for process in processes} - {None, 0}
+    code = next(iter(codes - {-signal.SIGTERM} or codes), None)
+    how, cause = "ended", ""
+    if code is not None and code < 0:
+        how = f"was killed (signal {-code})"
+        cause = " The usual cause is memory: the system ends a process when memory runs out." if code == -9 else ""
+    elif code is not None:
+        how = f"ended by itself (exit code {code})"
+    message = f"A worker process {how}.{cause} Run the same command again to resume. If it happens again, ask for more "
+    message += "memory, or use fewer workers (--workers 1)."
+    return MachineError(message, "worker-killed", found=code)
 
 
 def _start_worker() -> None:

@@ -29,6 +29,7 @@ from bldml.dataset.formats.jpeg import decode_strictly
 from bldml.dataset.formats.png import check_chunks
 from bldml.dataset.formats.refusal import Refused
 from bldml.dataset.formats.tiff import parse_tiff
+from bldml.errors import DatasetError
 from bldml.io.platform import after_fork_in_child
 
 PHOTO_SUFFIXES = frozenset(
@@ -75,12 +76,15 @@ ResizedImage = npt.NDArray[np.uint8]
 """Whole frame in RGB, resized to (side, side, 3): the image that a network sees and that is cached."""
 
 
-class UnreadableImage(Exception):
+class UnreadableImage(DatasetError):
     """A photograph that cannot be used, with the reason in plain words."""
+
+    code = "photograph-unusable"
 
     def __init__(self, path: Path, reason: str) -> None:
         """Store path and reason, also in `args`, so that the error can be pickled in a loader worker."""
-        super().__init__(path, reason)
+        super().__init__(f"The photograph {path} cannot be read: {reason}.", path=path, reason=reason)
+        self.args = path, reason
         self.path = path
         self.reason = reason
 

@@ -10,6 +10,7 @@ from itertools import islice
 from bldml.dataset.border import measure_border
 from bldml.dataset.cache.writer import ImageCache
 from bldml.dataset.duplicates.phash import NO_PHASH, PHash, perceptual_hash
+from bldml.dataset.formats.interruption import blame_machine
 from bldml.dataset.images import UnreadableImage, load_rgb
 from bldml.dataset.metadata import Metadata, read_metadata
 from bldml.dataset.samples import Sample
@@ -38,6 +39,9 @@ def verify(
             perceptual hash are measured at this scale in all splits, so that they are comparable.
         workers: Number of threads; PIL decodes without the interpreter lock.
         cache: Cache of decoded photographs; cached ones are only read for their SHA-256, the others are added.
+
+    Raises:
+        MachineError: The photographs are gone, or cannot be reached any more.
     """
     iterator = iter(samples)
     with ThreadPoolExecutor(workers) as pool:
@@ -63,6 +67,8 @@ def _verify_one(sample: Sample, target_size: int, cache: ImageCache | None) -> V
             cache.add(sample, digest, photograph, metadata, phash)
         return Verified(sample, digest, metadata=metadata, phash=phash)
     except UnreadableImage as error:
+        blame_machine(sample.path, error.__cause__)
         return Verified(sample, reason=error.reason)
     except OSError as error:
+        blame_machine(sample.path, error)
         return Verified(sample, reason=error.strerror or str(error))

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from bldml.dataset.files import show_path
 from bldml.dataset.folders import read_unlabelled
+from bldml.dataset.formats.interruption import blame_machine
 from bldml.dataset.images import UnreadableImage, decoding_size, load_rgb, to_upright_srgb
 from bldml.dataset.samples import Sample, no_photographs
 from bldml.errors import CheckpointError, DatasetError, RunError, UsageError
@@ -108,6 +109,7 @@ class Classifier:
 
         Raises:
             CheckpointError: The model's output is not finite.
+            MachineError: The photographs are gone, or cannot be reached any more.
         """
         rest, workers = iter(samples), min(16, processors())
         with ThreadPoolExecutor(workers) as pool:
@@ -202,6 +204,7 @@ class Classifier:
         try:
             return evaluation_image(load_rgb(path, decoding_size(self.header.decode, size)), size)
         except UnreadableImage as error:
+            blame_machine(path, error.__cause__)
             return error
 
     def _verdicts(self, photographs: Sequence[Any], images: Sequence[Tensor]) -> list[Verdict]:

@@ -6,7 +6,7 @@ import unicodedata
 from contextlib import suppress
 from pathlib import Path
 
-from bldml.errors import RunError, UsageError
+from bldml.errors import MachineError, UsageError
 from bldml.io.platform import WINDOWS, refused_on_windows, replace_path
 
 _LONGEST_NAME = 200  # bytes; file systems allow 255, and a number is appended to make a name unique
@@ -42,7 +42,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     follows the umask, so that a group's shared folder stays readable for the group.
 
     Raises:
-        RunError: The file cannot be written; an old file is unchanged, and no temporary file is left.
+        MachineError: The file cannot be written; an old file is unchanged, and no temporary file is left.
     """
     data = content.encode() if isinstance(content, str) else content
     # A short name, because the name of `path` may have the maximum length; "x" never opens another writer's file.
@@ -54,7 +54,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             os.fsync(file.fileno())
         replace_path(temporary, path)
     except OSError as error:
-        raise RunError(
+        raise MachineError(
             f"Cannot write {path}: {error.strerror}. The file is unchanged. Check that its folder exists, "
             f"{'that no other program has the file open, ' if WINDOWS else ''}that you have write permission, and that "
             "there is free space.",
@@ -68,9 +68,9 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder, and its parents if they are missing; RunError if that is not possible."""
+    """Create a folder, and its parents if they are missing; MachineError if that is not possible."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         message = f"Cannot create {folder}: {error.strerror}. Check your write permission."
-        raise RunError(message, "folder-not-makable", path=folder, reason=error.strerror) from error
+        raise MachineError(message, "folder-not-makable", path=folder, reason=error.strerror) from error

@@ -6,9 +6,13 @@ incomplete installation.
 """
 
 import sys
-from collections.abc import Callable, Mapping
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from bldml.errors import BldmlError
 
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
     from lightning.pytorch.cli import LightningCLI
     from lightning.pytorch.strategies import DDPStrategy
+    from torch.utils.data import DataLoader
     from torchmetrics import Metric
 
 CLI = TypeVar("CLI", bound="LightningCLI")
@@ -179,6 +184,88 @@ def send_mistakes_whole() -> None:
         return wrapped
 
     worker.ExceptionWrapper = wrap  # type: ignore[assignment, attr-defined]
+
+
+class _Waiting:
+    """The workers for which this process just waits, and of whose death it may be told now."""
+
+    workers: Sequence[BaseProcess] = ()
+    watched: ClassVar[list[None]] = []  # as many as there are iterators that look after their workers
+
+    @classmethod
+    def check(cls) -> None:
+        if any(worker.exitcode for worker in cls.workers):
+            raise RuntimeError("a worker ended")
+
+
+class _Told:
+    """What torch's handler of SIGCHLD calls; its own check where no iterator looks after its workers."""
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        self.own = check
+
+    def __call__(self) -> None:
+        (_Waiting.check if _Waiting.watched else self.own)()
+
+
+def watched_workers(
+    loader: "DataLoader[Any]", explain: Callable[[Sequence[BaseProcess], Exception], Exception | None]
+) -> Any:
+    """Return the iterator of a loader with workers; it tells of a worker's death only when a batch is asked for.
+
+    By itself, torch raises a RuntimeError from its handler of SIGCHLD, wherever the main process happens to be, such
+    as in the writing of a checkpoint. `explain` gets the workers and an error, and returns the one to raise instead.
+    """
+    from torch.utils.data import dataloader
+    from torch.utils.data._utils import signal_handling
+
+    handling: Any = signal_handling  # which does not say what it exports
+
+    class Watched(dataloader._MultiProcessingDataLoaderIter):
+        def __next__(self) -> Any:
+            return self.ask(super().__next__)
+
+        def _reset(self, loader: Any, first_iter: bool = False) -> None:
+            self.ask(partial(super()._reset, loader, first_iter))
+
+        def ask(self, function: Callable[[], Any]) -> Any:
+            try:
+                if threading.current_thread() is threading.main_thread():
+                    _Waiting.workers = self._workers
+                    _Waiting.check()  # one may have died since the last batch
+                return function()
+            except StopIteration:
+                raise
+            except Exception as error:
+                _Waiting.workers = ()  # first of all, so that the death of another worker is not raised in here
+                explained = explain(self._workers, error)
+                if explained is None:
+                    raise
+                raise explained from error
+            finally:
+                _Waiting.workers = ()
+
+        def _shutdown_workers(self) -> None:
+            if self._shutdown or not any(worker.exitcode for worker in self._workers):
+                super()._shutdown_workers()
+                return
+            # torch's own way would wait forever for a lock that the dead worker holds.
+            self._shutdown, self._worker_pids_set = True, False
+            handling._remove_worker_pids(id(self))
+            for worker in self._workers:
+                worker.kill()
+                worker.join(5)  # not without limit: it may wait for a file server
+            for queue in self._index_queues:
+                queue.cancel_join_thread()
+                queue.close()
+
+    if not isinstance(handling._error_if_any_worker_fails, _Told):
+        handling._error_if_any_worker_fails = _Told(handling._error_if_any_worker_fails)
+    loader.check_worker_number_rationality()
+    iterator = Watched(loader)
+    weakref.finalize(iterator, _Waiting.watched.remove, None)
+    _Waiting.watched.append(None)
+    return iterator
 
 
 def actions_of(parser: "ArgumentParser") -> "list[Action]":

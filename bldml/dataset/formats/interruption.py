@@ -1,12 +1,46 @@
-"""Signs in the sizes of unreadable files that a copy was interrupted."""
+"""Signs that photographs are not to blame if they cannot be read: an interrupted copy, or a folder that is gone."""
 
+import errno
+import os
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from bldml.dataset.files import show_path
+from bldml.errors import MachineError
+
 LEAST = 3  # files with the same sign
 BLOCKS = (1 << 20, 1 << 16, 1 << 12)  # bytes; by chance one file in 4,096 ends at the smallest
+_NAMES = ("ESTALE", "ENOTCONN", "ETIMEDOUT", "EHOSTDOWN", "EHOSTUNREACH", "ENODEV", "EMFILE", "ENFILE", "ENOMEM")
+_OF_MACHINE = {getattr(errno, name) for name in _NAMES if hasattr(errno, name)}
+
+
+def blame_machine(path: Path, error: BaseException | None) -> None:
+    """Raise MachineError if a photograph that was found before cannot be read, and not for a reason of its own.
+
+    Args:
+        path: The photograph.
+        error: Why it cannot be read; only that of the operating system is looked at.
+    """
+    if not isinstance(error, OSError) or error.errno is None:
+        return
+    if error.errno in _OF_MACHINE:
+        message = f"{show_path(path)} cannot be read: {error.strerror}. That is no fault of the photograph: the file "
+        message += "server or this machine failed."
+        raise MachineError(message, "photographs-unreachable", path=path, reason=error.strerror) from error
+    folder = path.parent
+    try:
+        with os.scandir(folder) as entries:
+            what = "" if next(entries, None) else "is empty now"
+    except FileNotFoundError:
+        what = "is gone"
+    except OSError as failed:
+        what = f"cannot be read any more ({failed.strerror})"
+    if what:
+        message = f"The folder {show_path(folder)}, in which photographs were found, {what}. "
+        message += "Was it moved or unmounted? Restore it."
+        raise MachineError(message, "photographs-gone", path=folder) from error
 
 
 def describe_interruption(unreadable: Iterable[Path]) -> str:

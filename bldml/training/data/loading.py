@@ -17,10 +17,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from bldml.dataset.cache.format import CachedImages, DamagedRow
+from bldml.dataset.formats.interruption import blame_machine
 from bldml.dataset.images import Decode, ResizedImage, UnreadableImage, decoding_size, load_rgb
 from bldml.dataset.samples import Sample
-from bldml.errors import DatasetError
-from bldml.training.lightning_internals import send_mistakes_whole
+from bldml.errors import MachineError
+from bldml.training.data.workers import explain_loss, fewer_workers
+from bldml.training.lightning_internals import send_mistakes_whole, watched_workers
 from bldml.training.resume.signals import blocked, ignore_in_worker
 from bldml.training.transforms import Augmentation, evaluation_image, training_image
 
@@ -107,9 +109,10 @@ class LeafDataset(Dataset[Item]):
         try:
             return load_rgb(path, self.target_size)
         except UnreadableImage as error:
+            blame_machine(path, error.__cause__)
             # All were decoded before training: this file has changed since, and must not be replaced by another.
             message = f"A photograph became unreadable during the run. {error}"
-            raise DatasetError(message, "photograph-changed", path=path, reason=error.reason) from error
+            raise MachineError(message, "photograph-changed", path=path, reason=error.reason) from error
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -169,14 +172,20 @@ class LeafLoader(DataLoader[Any]):
     trained_on = 0
 
     def __iter__(self) -> Any:
-        """Start the worker processes with signals blocked from the beginning."""
+        """Start the worker processes with signals blocked from the beginning; MachineError if that is not possible."""
         # Garbage collection in the workers would touch, and so copy, the memory that they share with this process.
         gc.freeze()
         try:
             with blocked():
                 return super().__iter__()
+        except OSError as error:
+            message = f"Loader processes cannot be started: {error.strerror}. {fewer_workers(self.num_workers)}"
+            raise MachineError(message, "loaders-not-startable", reason=error.strerror) from error
         finally:
             gc.unfreeze()
+
+    def _get_iterator(self) -> Any:
+        return watched_workers(self, explain_loss) if self.num_workers else super()._get_iterator()
 
     def state_dict(self) -> dict[str, int]:
         """Return the epoch and the number of its batches trained on."""

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
-from bldml.errors import CheckpointError, RunError
+from bldml.errors import CheckpointError, MachineError
 from bldml.io.platform import replace_path
 from bldml.io.text import counted
 from bldml.run.folder import RunFolder
@@ -170,7 +170,7 @@ class Interruption(Callback):
                 replace_path(fresh, self.run.last_checkpoint)
             except OSError as error:
                 message = f"Cannot rename {fresh} to last.ckpt: {error.strerror}. It contains the state of the run."
-                raise RunError(message, "checkpoint-not-renamable", path=fresh, reason=error.strerror) from error
+                raise MachineError(message, "checkpoint-not-renamable", path=fresh, reason=error.strerror) from error
         trainer.strategy.barrier("last.ckpt")
         self._position = None
         self._saved_at = time.monotonic()

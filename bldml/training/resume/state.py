@@ -18,7 +18,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torchmetrics import Metric
 
-from bldml.errors import CheckpointError, RunError
+from bldml.errors import CheckpointError, MachineError
 from bldml.io.platform import replace_path
 from bldml.training.checkpoint import read_checkpoint
 from bldml.training.lightning_internals import batches_logged, metric_state, put_metric_state
@@ -124,7 +124,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self._folders: set[Path] = set()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write a checkpoint; where that is not possible (RunError), an old file is unchanged."""
+        """Write a checkpoint; where that is not possible (MachineError), an old file is unchanged."""
         target = Path(path)
         # Always the same name, so that a partial file left by a kill is overwritten.
         part = target.with_name(f".{target.name}.part")
@@ -142,7 +142,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             message = f"Cannot write the checkpoint {target}: {reason}. The previous checkpoints are unchanged. "
             message += "Check free space and write permission."
-            raise RunError(message, "checkpoint-not-writable", path=target, reason=reason) from error
+            raise MachineError(message, "checkpoint-not-writable", path=target, reason=reason) from error
 
     def remove_checkpoint(self, path: Any) -> None:
         """Remove a checkpoint file from a folder that this process has written checkpoints to; nothing else."""
