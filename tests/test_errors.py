@@ -75,7 +75,7 @@ def test_mistake_is_one_line_and_a_bug_is_a_traceback(
 
 def raised() -> Iterator[tuple[str, str | None]]:
     """Where each mistake is made, and its code if that is written there."""
-    names = {kind.__name__ for kind in KINDS} | {"BldmlError", "DamagedCheckpoint"}
+    names = {kind.__name__ for kind in KINDS} | {"BldmlError", "DamagedCheckpoint", "MachineError"}
     for path in sorted((REPOSITORY / "bldml").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
