@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, get_type_hints
 from bldml import __version__
 from bldml.commands import COMMANDS
 from bldml.errors import BldmlError, MachineError, TrainingError, UsageError
-from bldml.io.grammar import POSITIONS, pattern, written_out
+from bldml.io.grammar import POSITIONS, check_words, is_address, pattern, typed_class, written_out
 from bldml.io.platform import write_any_text
 from bldml.io.screen import complain, say
 from bldml.training.process import Session, wait_briefly
@@ -35,6 +35,8 @@ MANY_PROCESSES = {"fit", "survey"}
 # doctor accepts the options of fit beside its own, so it parses its arguments itself.
 DOCTOR = "check before submitting a job that a fit with these options would run"
 
+_WIDEST = 2000  # characters of a line of an error message
+
 
 def main(argv: Sequence[str] | None = None, model_class: "type[LeafClassifier] | None" = None) -> int:
     """Run a command line.
@@ -55,10 +57,11 @@ def main(argv: Sequence[str] | None = None, model_class: "type[LeafClassifier] |
         if argv is None and not set(arguments[:1]) <= VERBS.keys():  # which handle them
             let_through()
         # A process that ends with its command is not restored: a late signal must not fail a finished job.
+        check_words(arguments)
         with nullcontext() if argv is None else Session() as session:
             return _run(arguments, model_class, session)
     except BldmlError as error:
-        return show_mistake(error, arguments[0])
+        return show_mistake(error, arguments[0] if arguments else "")
     except KeyboardInterrupt as stop:
         return _fail(str(stop) or "interrupted", 130)
     finally:
@@ -150,6 +153,13 @@ def _run_command(function: Callable[..., None], arguments: list[str]) -> None:
         if arguments[0] in POSITIONS and text.startswith("Missing argument"):
             text += f" The command is: {pattern(arguments[0])}"
         raise UsageError(f"{text}\nAll options: {program} --help", "option-wrong", reason=str(error)) from error
+    if options.get("positive_class", "") is None:
+        options["positive_class"] = typed_class(words)
+    for name, value in options.items():
+        for path in value if isinstance(value, list) else [value]:
+            if isinstance(path, Path) and is_address(str(path)):
+                message = f"{name} is a URL, {path}: bldml reads and writes only files of this machine."
+                raise UsageError(message, "path-is-address", key=name, found=str(path))
     with _machine_errors():
         function(**options)
 
@@ -216,5 +226,8 @@ def _first_line(function: Callable[..., None]) -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    complain(f"bldml: error: {message.rstrip()}\n")
+    # A line may repeat what a file holds.
+    lines = message.rstrip().split("\n")
+    lines = [line if len(line) <= _WIDEST else f"{line[:_WIDEST]} … ({len(line):,} characters)" for line in lines]
+    complain("bldml: error: " + "\n".join(lines) + "\n")
     return code

@@ -26,6 +26,7 @@ from lightning.pytorch.profilers import AdvancedProfiler, Profiler, SimpleProfil
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from bldml.errors import ConfigError
+from bldml.io.grammar import is_address
 from bldml.training.resume.slurm import RequeueEnvironment
 from bldml.training.transforms import Augmentation
 
@@ -54,10 +55,11 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 # Text for readers, and class names of leaves; nothing opens it as a file or URL.
 FREE_TEXT = ("card", "data.positive_class", "data.class_aliases")
+PATHS = (
+    *("data.root", "data.manifest", "data.cache_dir", "model.weights", "trainer.default_root_dir"),
+    *("ckpt_path", "output", "resume"),
+)
 RISK = "It can then run any program with your rights: trust only what you wrote yourself or have read line by line."
-# `https://…`, `s3://…`, and `https:/…`, which pathlib makes of the first. A scheme or a chained file system (`a::b`,
-# `data:…`) is fsspec's syntax; Lightning opens the paths of its trainer with fsspec.
-_ADDRESS = re.compile(r"://|^\s*[A-Za-z][\w+.-]+:/|^\s*[A-Za-z][\w+.-]*::|^\s*data:", re.ASCII)
 # Text in the settings of a class. Some is a template for str.format (a checkpoint's name), some gets environment
 # variables inserted (TensorBoardLogger's folder): no brackets, no dollar, no colon except in {name:.2f}.
 _SETTING = re.compile(r"(?:[\w ./,=+@~-]|\{[A-Za-z_]\w*(?::0?\d{0,2}(?:\.\d{1,2})?[dfeg]?)?\})*")
@@ -114,6 +116,22 @@ def check_allowed(config: Namespace) -> None:
         _check(value, key)
 
 
+def check_addresses(config: Namespace) -> None:
+    """Raise a ConfigError for a URL where bldml itself reads or writes; for a configuration that is trusted.
+
+    Without this, pathlib would take it for a folder of this machine.
+    """
+    for key in PATHS:
+        if isinstance(value := config.get(key), str | PathLike):
+            _check_address(str(value), key)
+
+
+def _check_address(text: str, key: str) -> None:
+    if is_address(text):
+        message = f"{key} is a URL, {text}: bldml reads and writes only files of this machine."
+        raise ConfigError(message, "address-refused", key=key, found=text)
+
+
 def _check(value: Any, key: str) -> None:
     if isinstance(value, Namespace | Mapping):
         fields = vars(value) if isinstance(value, Namespace) else value
@@ -135,9 +153,8 @@ def _check_text(text: str, key: str) -> None:
     if key in CHOICES and text not in CHOICES[key]:
         known = " or ".join(filter(None, (", ".join(CHOICES[key][:-1]), *CHOICES[key][-1:]))) or "null"
         raise ConfigError(f"{key} must be {known}, not {text}.", "choice-unknown", key=key, found=text)
-    if not any(key == free or key.startswith(f"{free}.") for free in FREE_TEXT) and _ADDRESS.search(text):
-        message = f"{key} is a URL, {text}: bldml reads and writes only files of this machine."
-        raise ConfigError(message, "address-refused", key=key, found=text)
+    if not any(key == free or key.startswith(f"{free}.") for free in FREE_TEXT):
+        _check_address(text, key)
     if ".init_args." in key and not _SETTING.fullmatch(text):
         raise ConfigError(
             f"{key} may hold letters, numbers, spaces, the signs . , = + @ ~ - _ / and fields such as {{epoch}} or "

@@ -13,14 +13,13 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
-from bldml.app.allowed import RISK, allowed_paths, check_allowed, refusal
+from bldml.app.allowed import RISK, allowed_paths, check_addresses, check_allowed, refusal
 from bldml.app.evaluation import check_division, evaluate_after_fit, evaluate_checkpoint, take_from_checkpoint
 from bldml.app.fit import Start
 from bldml.app.messages import report_interrupted, say_warning
 from bldml.app.options import (
     Parser,
     add_arguments,
-    check_files,
     check_nulls,
     checked_seed,
     checked_site,
@@ -34,6 +33,7 @@ from bldml.app.resume import RUN_VARIABLE, ResumePlan, make_plan, with_config_of
 from bldml.app.screen.bar import RunLog, messages_above_bars
 from bldml.app.screen.epochs import say_ending
 from bldml.app.trainer import TRAINER_DEFAULTS, as_list, hush, trainer_settings
+from bldml.app.typed import check_files, class_called_null, with_file, with_text_aliases
 from bldml.dataset.files import shell_word
 from bldml.errors import BldmlError, ConfigError, MachineError
 from bldml.io.grammar import pattern, written_out
@@ -81,7 +81,7 @@ class LeafCLI(LightningCLI):
             say_warning(f"--trust_config: this configuration may name classes that bldml does not know. {RISK}")
         set_up_parsing(None if self.trusted else allowed_paths())
         args = [argument for argument in args if argument != "--trust_config"]
-        args = with_config_of_run(with_present_options(written_out(args)))
+        args = with_config_of_run(with_text_aliases(with_present_options(written_out(args))))
         check_files(args)
         self.stated = stated_keys(args)
         self.parsers: dict[str, LightningArgumentParser] = {}
@@ -124,6 +124,7 @@ class LeafCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the command line; for an evaluation a second time, with the checkpoint's settings as defaults."""
+        assert isinstance(args, list)
         self.config = self._parsed(parser, args)
         verb = self.config.subcommand
         if verb == "fit":
@@ -146,13 +147,16 @@ class LeafCLI(LightningCLI):
             check_division(config.data, header)
         # Only the checkpoint defines the classifier, whatever a configuration file says.
         config.model.backbone, config.model.weights = header.backbone, "none"
+        config.data.positive_class = header.positive_class
         config.model.image_size = config.data.image_size = header.image_size
         for key in ("root", "manifest"):
             config.data[key] = defaults[f"data.{key}"]
 
-    def _parsed(self, parser: LightningArgumentParser, args: ArgsType) -> Namespace:
+    def _parsed(self, parser: LightningArgumentParser, args: list[str]) -> Namespace:
         try:
-            config = parser.parse_args(args)  # type: ignore[arg-type]
+            config = self._checked(parser, args)
+        except ConfigError as error:
+            raise with_file(error, args) from error
         except ImportError as error:  # jsonargparse lets some of its own refusals out
             raise ConfigError(
                 refusal(str(error), trusted=self.trusted) or str(error), "import-refused", reason=str(error)
@@ -160,9 +164,6 @@ class LeafCLI(LightningCLI):
         except (OverflowError, ValueError) as error:  # and the conversion of a number of hundreds of digits
             raise ConfigError(f"An option cannot be read: {error}", "option-unreadable", reason=str(error)) from error
         verb = config.subcommand
-        if not self.trusted:
-            check_allowed(config[verb])
-        check_nulls(self.parsers[verb], config[verb])
         seed = config[verb].seed_everything
         if verb == "fit" and not config.fit.trainer.fast_dev_run:
             self.plan = make_plan(config.fit, self.job, self.parsers["fit"], self.hold)
@@ -170,6 +171,16 @@ class LeafCLI(LightningCLI):
                 seed = self.plan.seed
         seed = config[verb].seed_everything = checked_seed(seed)
         config[verb].model.seed = config[verb].data.seed = int(seed)
+        return config
+
+    def _checked(self, parser: LightningArgumentParser, args: list[str]) -> Namespace:
+        """Parse, and check what the parser lets through."""
+        config = parser.parse_args(args)
+        settings = config[config.subcommand]
+        (check_addresses if self.trusted else check_allowed)(settings)
+        check_nulls(self.parsers[config.subcommand], settings)
+        if settings.data.positive_class is None:
+            settings.data.positive_class = class_called_null(args)
         return config
 
     def hold(self, run: RunFolder, wait: float = 0.0) -> None:

@@ -21,9 +21,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from bldml.app.allowed import refusal
 from bldml.errors import ConfigError
 from bldml.io.arguments import explain_mistake
-from bldml.io.documents import load_yaml
+from bldml.io.documents import LARGEST_CONFIGURATION, WordLoader, dump_yaml, load_yaml, read_text
 from bldml.io.grammar import pattern
-from bldml.io.hints import nearest_option
 from bldml.metrics.operating_point import ThresholdCriterion
 from bldml.metrics.registry import METRICS, canonical, shown_in
 from bldml.run.card import Card
@@ -235,7 +234,7 @@ def stated_keys(arguments: Sequence[str]) -> list[str]:
     >>> stated_keys(["fit", "--model.lr=1", "--data", "{root: leaves, fold: 1}", "--trainer.callbacks+=Timer"])
     ['data.fold', 'data.root', 'model.lr', 'trainer.callbacks']
     """
-    found = [flat(load_configuration(path.read_text(encoding="utf-8-sig"))) for path in config_files([*arguments])]
+    found = [flat(load_configuration(read_text(path, LARGEST_CONFIGURATION))) for path in config_files([*arguments])]
     for argument, following in pairwise([*arguments, ""]):
         option, equals, value = argument.partition("=")
         if option.startswith("--"):
@@ -276,6 +275,7 @@ def load_configuration(text: str) -> Any:
     {'plugins': [{'class_path': 'bldml.training.resume.slurm.RequeueEnvironment'}]}
     """
     configuration = _with_present_classes(load_yaml(text))
+    _keep_class_names(configuration, text)
     for old, new in RENAMED.items():
         (group, old_key), new_key = old.split("."), new.rpartition(".")[2]
         # The group itself, where its settings are given as one option: --model '{kept_features: 0}'.
@@ -309,6 +309,19 @@ def _with_present_classes(value: Any) -> Any:
     return MOVED.get(value, value) if isinstance(value, str) else value
 
 
+def _keep_class_names(configuration: Any, text: str) -> None:
+    """Put the names of classes back as they were written: one may be called 1e3 or, in class_aliases, null."""
+    data = configuration.get("data", configuration) if isinstance(configuration, dict) else None
+    if not isinstance(data, dict) or not data.keys() & {"positive_class", "class_aliases"}:
+        return
+    written = load_yaml(text, WordLoader)
+    written = written.get("data", written)
+    if data.get("positive_class") is not None:
+        data["positive_class"] = written["positive_class"]
+    if isinstance(data.get("class_aliases"), dict):
+        data["class_aliases"] = written["class_aliases"]
+
+
 def set_up_parsing(allowed: Sequence[str] | None) -> None:
     """Make jsonargparse read strictly and import nothing that was not allowed.
 
@@ -319,6 +332,7 @@ def set_up_parsing(allowed: Sequence[str] | None) -> None:
     forget_import_rules()
     look_up_stubs_in([Path(path) for path in sys.path if path])
     jsonargparse.set_loader("yaml", load_configuration, exceptions=(yaml.YAMLError,))
+    jsonargparse.set_dumper("yaml", dump_yaml)
     jsonargparse.set_parsing_settings(
         import_path_denylist=[] if allowed is None else ["*"],
         import_path_allowlist=[] if allowed is None else list(allowed),
@@ -347,53 +361,3 @@ def values_of(arguments: list[str], *names: str) -> list[str]:
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument(*names, dest="values", nargs="?", action="append", default=[])
     return [value for value in parser.parse_known_args(arguments)[0].values if value is not None]
-
-
-def check_files(arguments: list[str]) -> None:
-    """Raise ConfigError for a configuration file on a command line that is missing or not strict YAML, by its name."""
-    for path in config_files(arguments):
-        try:
-            content = load_yaml(path.read_text(encoding="utf-8-sig"))
-        except (OSError, UnicodeDecodeError) as error:
-            message = f"The configuration {path} cannot be read: {error}"
-            raise ConfigError(message, "config-unreadable", path=path, reason=str(error)) from error
-        except yaml.YAMLError as error:
-            problem = str(error).replace('in "<unicode string>", ', "")
-            message = f"The configuration {path} cannot be used: {problem}"
-            raise ConfigError(message, "config-not-yaml", path=path, reason=problem) from error
-        _check_groups(path, content)
-    for group in GROUPS:
-        for value in values_of(arguments, f"--{group}"):
-            _check_is_text(group, value, arguments[0])
-
-
-def _check_is_text(group: str, value: str, verb: str) -> None:
-    """Refuse `--model best.ckpt`, which jsonargparse would read as YAML."""
-    try:
-        Path(value).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        options = ["model.weights" if verb == "fit" else "ckpt_path"] if group == "model" else ["data.root"]
-        meant = nearest_option("weights" if group == "model" else group, value, options)
-        message = f"--{group} takes settings such as {{KEY: VALUE}} or a YAML file; {value} is neither."
-        message += f" Did you mean {meant}?" if meant else ""
-        raise ConfigError(message, "option-is-file", path=value, reason=str(error)) from error
-    except (OSError, ValueError):
-        pass  # no file
-
-
-def _check_groups(path: Path, content: Any) -> None:
-    """Refuse what the parser would drop in silence: a group that holds no keys, a monitor of its own below one."""
-    if not isinstance(content, dict):
-        message = f"The configuration {path} must hold keys such as model: and data:, not {content!r}."
-        raise ConfigError(message, "config-no-mapping", path=path, found=content)
-    for group in GROUPS:
-        if group not in content:
-            continue
-        keys = content[group]
-        if not isinstance(keys, dict):
-            hint = f" To do without, give {group}: {{patience: 100000}}." if group in MONITORED else ""
-            message = f"The configuration {path}: {group} must hold keys, not {keys!r}.{hint}"
-            raise ConfigError(message, "config-group-no-mapping", path=path, key=group, found=keys)
-        if group in MONITORED and (own := {"monitor", "mode"} & keys.keys()):
-            message = f"The configuration {path}: {group}.{min(own)} cannot be set. Set monitor once, for all."
-            raise ConfigError(message, "config-key-reserved", path=path, key=f"{group}.{min(own)}")

@@ -2,8 +2,8 @@
 
 import csv
 import io
+import os
 import zipfile
-import zlib
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -26,13 +26,15 @@ from bldml.dataset.duplicates.phash import (
     find_near_duplicates_between,
 )
 from bldml.dataset.files import escape_path, show_path
-from bldml.errors import DatasetError, RunError
+from bldml.errors import ConfigError, DatasetError, RunError
 from bldml.io.atomic import write_atomically
+from bldml.io.documents import LARGEST_TABLE
 from bldml.io.text import counted, first_few
 from bldml.run.folder import RunFolder
 from bldml.run.photographs import PhotographRow, described, differences, photographs_text, read_photograph_table
 from bldml.run.provenance import DIGEST_DIGITS
 from bldml.training.checkpoint import Checkpoint
+from bldml.training.data.datamodule import LeafDataModule
 from bldml.training.data.reading import PreparedData
 
 SHOWN = 5  # examples in a message
@@ -266,13 +268,37 @@ def read_phashes(run: RunFolder) -> tuple[list[str], PHashes] | None:
     # Version 0.1 named the file and the array prints.
     path, key = (run.phashes, "phashes") if run.phashes.exists() else (run.path / "prints.npz", "prints")
     try:
+        # Its checksums are verified when it is read; its size comes first, because a few bytes can mean many.
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > LARGEST_TABLE:
+                return None
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            names, phashes = file["names"].tolist(), file[key]
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error):
+            names, phashes = np.asarray(file["names"]), np.asarray(file[key])
+    except Exception:  # a damaged archive makes zipfile and NumPy raise nearly everything
         return None
+    if names.dtype.kind != "U" or names.ndim != 1 or phashes.dtype != np.uint8:
+        return None
+    names = names.tolist()
     if phashes.shape == (len(names), COEFFICIENT_BYTES):  # version 1: without details, which are then not compared
         phashes = np.pad(phashes, ((0, 0), (0, PHASH_BYTES - COEFFICIENT_BYTES)))
     return (names, phashes) if phashes.shape == (len(names), PHASH_BYTES) else None
+
+
+def check_outside(place: Path | None, option: str, datamodule: LeafDataModule) -> None:
+    """Refuse a folder for results that lies among photographs in folders: it would be read as photographs, or a class.
+
+    A folder that the user has not named is not checked; nor is one beside a manifest, which says what is read.
+
+    Raises:
+        ConfigError: It lies there; links are followed.
+    """
+    root = datamodule.root
+    if place is None or root is None or datamodule.manifest is not None or not root.is_dir():
+        return
+    if Path(os.path.realpath(place)).is_relative_to(os.path.realpath(root)):
+        message = f"{option} {show_path(place)} lies in the folder of the photographs, {show_path(root)}. Choose one "
+        message += "outside it: what lies there is read as photographs, or as a class."
+        raise ConfigError(message, "output-among-photographs", path=place, root=root)
 
 
 def _report(text: str, on_leak: str, way_out: str) -> None:

@@ -1,6 +1,5 @@
 """ResumePlan: which run a fit resumes, from which checkpoint, and whether it is still the same run."""
 
-import csv
 import json
 import os
 import socket
@@ -18,9 +17,10 @@ from bldml.app.options import flat, load_configuration, values_of, without
 from bldml.dataset.files import shell_word, show_path
 from bldml.errors import CheckpointError, ConfigError, DatasetError, RunError
 from bldml.io.atomic import check_name, write_atomically
-from bldml.io.documents import mapping_or_nothing
+from bldml.io.documents import LARGEST_CONFIGURATION, mapping_or_nothing, read_text
 from bldml.io.text import counted
 from bldml.metrics.registry import canonical
+from bldml.run.files import read_table
 from bldml.run.folder import RunFolder
 from bldml.training.checkpoint import DamagedCheckpoint
 from bldml.training.data.datamodule import LeafDataModule
@@ -121,7 +121,7 @@ def make_plan(
     if run is None:
         return None
     try:
-        before = load_configuration(run.config.read_text(encoding="utf-8"))
+        before = load_configuration(read_text(run.config, LARGEST_CONFIGURATION))
     except (OSError, ValueError, yaml.YAMLError) as error:
         message = f"The configuration {run.config} cannot be read: {error}"
         raise RunError(message, "config-unreadable", path=run.config, reason=str(error)) from error
@@ -271,11 +271,11 @@ def read_same_photographs(plan: ResumePlan, datamodule: LeafDataModule, check: C
 
     Raises:
         DatasetError: A photograph is missing or has changed.
+        RunError: The list of excluded photographs is damaged.
     """
     run, excluded = plan.run, []
     if run.excluded.is_file():
-        with run.excluded.open(encoding="utf-8", newline="") as file:
-            excluded = [(row["path"], row["reason"]) for row in csv.DictReader(file)]
+        excluded = [(row["path"], row["reason"]) for row in read_table(run.excluded, ("path", "reason"))]
     try:
         data = datamodule.read_for_fit(check, manifest=run.splits, excluded=excluded)
     except DatasetError as error:

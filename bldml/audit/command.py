@@ -1,6 +1,5 @@
 """The command `audit`: examine every photograph once, run the checks, write the results."""
 
-import json
 import os
 import shlex
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from bldml.dataset.manifest import read_manifest
 from bldml.dataset.samples import check_positive_class, no_photographs
 from bldml.errors import DatasetError, UsageError
 from bldml.io.atomic import make_folder, write_atomically
+from bldml.io.documents import LARGEST_DOCUMENT, load_json
 from bldml.io.system import hash_of_path, processors
 
 
@@ -125,7 +125,7 @@ def check_output(output: Path, root: Path) -> None:
 def _check_own(output: Path, root: Path) -> None:
     path = output / "audit.json"
     try:
-        content = json.loads(_read(path))
+        content = load_json(_read(path, LARGEST_DOCUMENT))
     except ValueError:
         content = None
     if not isinstance(content, dict) or not {"bldml", "root"} <= content.keys():

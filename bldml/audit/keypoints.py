@@ -14,7 +14,7 @@ from bldml.errors import DatasetError
 from bldml.io.platform import replace_path
 
 KEYPOINTS_NAME = "keypoints.bin"
-_HEADER = json.dumps({"keypoints_by": [KEYPOINTS_VERSION, PIL.__version__]}).encode() + b"\n"
+_HEADER = json.dumps({"keypoints_by": [KEYPOINTS_VERSION, PIL.__version__, "checked"]}).encode() + b"\n"
 _DIGEST = 64  # bytes of a SHA-256 in hexadecimal
 _SIZES = 8  # bytes of length and checksum
 
@@ -22,7 +22,8 @@ _SIZES = 8  # bytes of length and checksum
 class KeypointStore:
     """File of descriptions in the output folder of an audit; only the process that has locked the folder may open it.
 
-    Of each: digest of the photograph's file, length, CRC-32, description. What follows an incomplete one is not read.
+    Of each: digest of the photograph's file, length, CRC-32 of digest and description, description. What follows an
+    incomplete or damaged one is not read, and is made again.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -98,8 +99,7 @@ class KeypointStore:
             while len(start := file.read(_DIGEST + _SIZES)) == _DIGEST + _SIZES:
                 length, checksum = (int.from_bytes(start[at : at + 4], "little") for at in (_DIGEST, _DIGEST + 4))
                 after = file.tell() + length
-                # Only the last one can be incomplete.
-                if after > size or (after == size and zlib.crc32(file.read(length)) != checksum):
+                if after > size or zlib.crc32(file.read(length), zlib.crc32(start[:_DIGEST])) != checksum:
                     break
                 self._found[start[:_DIGEST].decode("ascii", "replace")] = (after - length, length)
                 end = file.seek(after)
@@ -114,7 +114,7 @@ class KeypointStore:
 
 
 def _entry(digest: str, description: bytes) -> bytes:
-    sizes = (len(description), zlib.crc32(description))
+    sizes = (len(description), zlib.crc32(description, zlib.crc32(digest.encode())))
     return digest.encode() + b"".join(size.to_bytes(4, "little") for size in sizes) + description
 
 

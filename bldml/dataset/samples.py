@@ -189,6 +189,8 @@ def check_positive_class(positive_class: str | None, class_names: tuple[str, ...
         if class_names == ("0", "1"):
             return "1"
         message = f"--data.positive_class is required: the name of the diseased class. Found: {found}."
+        if null := [name for name in class_names if name.lower() in ("null", "~")]:
+            message += f" In a configuration, quote a class that is called so: positive_class: '{null[0]}'."
         raise DatasetError(message, "positive-class-not-given", found=[*class_names])
     positive_class = class_name(positive_class)
     if positive_class not in class_names:

@@ -9,6 +9,7 @@ from pathlib import Path
 from bldml.dataset.files import show_path
 from bldml.dataset.images import HEIF_SUFFIXES, PHOTO_SUFFIXES
 from bldml.errors import DatasetError
+from bldml.io.documents import LARGEST_TABLE
 
 # Names under which others write a column, in small letters with _ between words.
 SYNONYMS = {
@@ -75,10 +76,14 @@ def _reader(text: str, delimiter: str) -> Iterator[list[str]]:
 
 def _decoded(table: Path, noun: str, said: list[str]) -> str:
     try:
-        content = table.read_bytes()
+        with table.open("rb") as file:
+            content = file.read(LARGEST_TABLE + 1)
     except OSError as error:
         message = f"The {noun} {show_path(table)} cannot be read: {error.strerror}."
         raise DatasetError(message, "table-unreadable", path=table, reason=error.strerror) from error
+    if len(content) > LARGEST_TABLE:
+        message = f"The {noun} {show_path(table)} has more than {LARGEST_TABLE / 2**20:.0f} MiB, the most that is read."
+        raise DatasetError(message, "table-too-large", path=table, expected=LARGEST_TABLE)
     # Excel writes "Unicode text" so, PowerShell its redirected output.
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         said.append("as UTF-16")

@@ -1,6 +1,5 @@
 """A classifier that `bldml export` wrote as an ONNX file, computed by onnxruntime."""
 
-import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from bldml.dataset.files import show_path
 from bldml.errors import CheckpointError, UsageError
+from bldml.io.documents import load_json
 from bldml.training.checkpoint import Header, header_of
 
 KEY = "bldml"
@@ -58,9 +58,9 @@ class ExportedModel:
             message += "Use a file that `bldml export` wrote."
             raise CheckpointError(message, "onnx-foreign", path=path)
         try:
-            self.description: dict[str, Any] = json.loads(text)
+            self.description: dict[str, Any] = load_json(text)
             self.header: Header = header_of({**self.description, **LEFT_OUT})
-        except (TypeError, ValueError, KeyError, OverflowError) as error:
+        except (TypeError, ValueError, KeyError, OverflowError, AttributeError) as error:
             message = f"The description in {show_path(path)} is invalid: {error}"
             raise CheckpointError(message, "onnx-header-wrong", path=path, reason=str(error)) from error
         names = [output.name for output in self._session.get_outputs()]

@@ -1,4 +1,7 @@
-"""JSON documents that hold a mapping. Strict YAML: no key twice, no infinite number, and `No` or `0123` is text."""
+"""JSON documents that hold a mapping. Strict YAML: no key twice, no infinite number, and `No` or `0123` is text.
+
+A text is measured before it is parsed: a short one can be deep enough to end the process in a parser written in C.
+"""
 
 import json
 import math
@@ -11,8 +14,35 @@ from yaml.constructor import ConstructorError
 
 from bldml.errors import RunError
 
+LARGEST_CONFIGURATION, LARGEST_DOCUMENT, LARGEST_TABLE = 2**20, 2**26, 2**28  # bytes
 _LARGEST, _DEEPEST = 100_000, 50  # values and levels; a configuration has some hundreds on six levels
 _LONGEST_NUMBER = 100  # characters; Python itself refuses to read very long ones
+
+
+def read_text(path: Path, most: int = LARGEST_TABLE) -> str:
+    """Return the content of a file in UTF-8, with or without a byte order mark, and with the line ends that it has.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is not UTF-8, or has more bytes than are read of such a file.
+    """
+    with path.open("rb") as file:
+        content = file.read(most + 1)  # not its size, which a device does not have
+    if len(content) > most:
+        raise ValueError(f"it has more than {most / 2**20:.0f} MiB, the most that is read of such a file")
+    return content.decode("utf-8-sig")
+
+
+def load_json(text: str | bytes) -> Any:
+    """Return the content of a JSON document.
+
+    Raises:
+        ValueError: It is not JSON, or is nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -22,12 +52,12 @@ def read_mapping(path: Path) -> dict[str, Any]:
         RunError: The file is missing or damaged; the message names it.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = load_json(read_text(path, LARGEST_DOCUMENT))
     except OSError as error:
         raise RunError(
             f"Cannot read {path}: {error.strerror}. Check the path and your permissions.", "json-unreadable", path=path
         ) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         message = f"{path} is not valid JSON: {error}. Restore the file, or move it away."
         raise RunError(message, "json-damaged", path=path) from error
     if not isinstance(value, dict):
@@ -111,6 +141,32 @@ TextLoader.yaml_implicit_resolvers = {
 }
 
 
+class WordLoader(StrictLoader):
+    """Strict loader whose scalars are text, null too."""
+
+    yaml_implicit_resolvers: ClassVar = {"<": StrictLoader.yaml_implicit_resolvers["<"]}
+
+
+class StrictDumper(yaml.SafeDumper):
+    """Dumper that quotes every text that `StrictLoader` would read as something else, such as 1e3."""
+
+
+_resolvers = (yaml.SafeDumper.yaml_implicit_resolvers, StrictLoader.yaml_implicit_resolvers)
+StrictDumper.yaml_implicit_resolvers = {
+    first: [*_resolvers[0].get(first, []), *_resolvers[1].get(first, [])] for first in {*_resolvers[0], *_resolvers[1]}
+}
+
+
+def dump_yaml(value: Any) -> str:
+    """Return plain values as YAML that `load_yaml` reads as the same ones.
+
+    >>> print(dump_yaml({"name": "1e3", "rate": 0.5}), end="")
+    name: '1e3'
+    rate: 0.5
+    """
+    return str(yaml.dump(value, Dumper=StrictDumper, default_flow_style=False, sort_keys=False, allow_unicode=True))
+
+
 def load_yaml(text: str, loader: type[StrictLoader] = StrictLoader) -> Any:
     """Read YAML strictly; with `TextLoader`, text instead of numbers and bools.
 
@@ -122,13 +178,22 @@ def load_yaml(text: str, loader: type[StrictLoader] = StrictLoader) -> Any:
     >>> load_yaml("{lr: 1.0e-3, flip: true, weights: null, fill: [1, 2]}", TextLoader)
     {'lr': '1.0e-3', 'flip': 'true', 'weights': None, 'fill': ['1', '2']}
     """
-    try:
-        content = yaml.load(text, Loader=loader)
-    except RecursionError as error:
-        raise yaml.YAMLError("it is nested too deeply") from error
+    _measure(text, loader)
+    content = yaml.load(text, Loader=loader)
     if _size(content, (), {}) > _LARGEST:
         raise yaml.YAMLError(f"with its aliases it has more than {_LARGEST:,} values")
     return content
+
+
+def _measure(text: str, loader: type[StrictLoader]) -> None:
+    """Raise a YAMLError for a text that is too long, or too deep; its events are read one after the other."""
+    if len(text) > LARGEST_CONFIGURATION:
+        raise yaml.YAMLError(f"it has {len(text):,} characters; {LARGEST_CONFIGURATION:,} are allowed")
+    depth = 0
+    for event in yaml.parse(text, Loader=loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise yaml.YAMLError("it is nested too deeply")
 
 
 def _size(value: Any, above: tuple[int, ...], known: dict[int, int]) -> int:

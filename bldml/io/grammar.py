@@ -1,5 +1,9 @@
 """One grammar for all commands: where checkpoint and photographs stand, and the short names of common options."""
 
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+
 from bldml.errors import UsageError
 
 # What a command takes without the name of an option, in this order.
@@ -16,6 +20,61 @@ _OPTIONAL = {("fit", "data.root"), ("validate", "data.root"), ("test", "data.roo
 # Short names that all commands share, and the keys of the configuration that they set.
 _SHORT = {name: f"data.{name}" for name in ("manifest", "positive_class", "class_aliases", "unreadable")}
 _WITHOUT_VALUE = ("-h", "--help", "--help_all", "--trust_config", "--print_config")
+
+# More than any command needs; parsers of deep or long texts end in errors of their own, or not at all.
+_LONGEST_WORD, _DEEPEST, _LONGEST_NUMBER = 2**16, 50, 1000  # characters, levels of brackets, characters
+_NUMBER = re.compile(rf"[0-9][0-9a-fA-FxX_.]{{{_LONGEST_NUMBER},}}")
+# `https://…`, `s3://…`, and `https:/…`, which pathlib makes of the first. A scheme or a chained file system (`a::b`,
+# `data:…`) is fsspec's syntax; Lightning opens the paths of its trainer with fsspec.
+_ADDRESS = re.compile(r"://|^\s*[A-Za-z][\w+.-]+:/|^\s*[A-Za-z][\w+.-]*::|^\s*data:", re.ASCII)
+
+NULLS = ("null", "Null", "NULL", "~")
+"""How YAML writes that there is nothing; a class may be called so."""
+
+
+def is_address(text: str) -> bool:
+    """Return whether a text is an address of another machine, or asks for a chain of file systems.
+
+    >>> is_address("s3://leaves"), is_address("https:/a/b"), is_address("my leaves/a"), is_address("C:/leaves")
+    (True, True, False, False)
+    """
+    return _ADDRESS.search(text) is not None
+
+
+def check_words(words: Sequence[str]) -> None:
+    """Raise a UsageError for a word of a command line that no parser should see.
+
+    >>> check_words(["fit", "--data", "{root: leaves}"])
+    """
+    for word in words:
+        depth = deepest = 0
+        for character in word if word.count("[") + word.count("{") > _DEEPEST else "":
+            depth += (character in "[{") - (character in "]}")
+            deepest = max(deepest, depth)
+        number = _NUMBER.search(word)
+        if len(word) > _LONGEST_WORD:
+            problem = f"{len(word):,} characters; {_LONGEST_WORD:,} are allowed"
+        elif deepest > _DEEPEST:
+            problem = f"brackets in {deepest:,} levels; {_DEEPEST} are allowed"
+        elif number:
+            problem = f"a number of {len(number[0]):,} characters; {_LONGEST_NUMBER:,} are allowed"
+        else:
+            continue
+        option = word.partition("=")[0] if word.startswith("--") else word
+        message = f"The argument {option[:60]}{'…' if len(option) > 60 else ''} has {problem}."
+        raise UsageError(message, "argument-too-much", reason=problem)
+
+
+def typed_class(words: Sequence[str]) -> str | None:
+    """Return the positive class on a command line if it is called as parsers call nothing; otherwise None.
+
+    >>> typed_class(["fit", "--data.positive_class", "null"]), typed_class(["audit", "--positive_class=~", "--x", "1"])
+    ('null', '~')
+    """
+    names = ("--data.positive_class", "--positive_class")
+    typed = [word.partition("=")[2] for word in words if word.startswith(tuple(f"{name}=" for name in names))]
+    typed += [value for option, value in pairwise(words) if option in names]
+    return typed[-1] if typed and typed[-1] in NULLS else None
 
 
 def pattern(command: str) -> str:

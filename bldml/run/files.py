@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from bldml.errors import RunError
-from bldml.io.documents import TextLoader, load_yaml, read_mapping
+from bldml.io.documents import LARGEST_CONFIGURATION, TextLoader, load_yaml, read_mapping, read_text
 from bldml.io.text import plain
 from bldml.metrics.registry import canonical
 
@@ -62,7 +62,7 @@ def read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        value = load_yaml(path.read_text(encoding="utf-8"), TextLoader)
+        value = load_yaml(read_text(path, LARGEST_CONFIGURATION), TextLoader)
     except OSError as error:
         raise RunError(
             f"Cannot read {path}: {error.strerror}.", "run-config-unreadable", path=path, reason=error.strerror
@@ -85,14 +85,13 @@ def read_table(path: Path, columns: tuple[str, ...]) -> tuple[Row, ...]:
     if not path.is_file():
         return ()
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True, restval="", restkey="")
-            rows = [{key: value for key, value in row.items() if isinstance(value, str)} for row in reader]
+        reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True, restval="", restkey="")
+        rows = [{key: value for key, value in row.items() if isinstance(value, str)} for row in reader]
     except OSError as error:
         raise RunError(
             f"Cannot read {path}: {error.strerror}.", "run-table-unreadable", path=path, reason=error.strerror
         ) from error
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (ValueError, csv.Error) as error:
         message = f"{path} is not CSV in UTF-8: {error}. Restore the original file."
         raise RunError(message, "run-table-damaged", path=path, reason=str(error)) from error
     missing = [column for column in columns if column not in (reader.fieldnames or ())]

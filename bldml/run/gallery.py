@@ -5,12 +5,14 @@ picture overlaid with its Grad-CAM heat map. Both are written during the evaluat
 """
 
 import csv
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 from bldml.errors import RunError
+from bldml.io.documents import read_text
 from bldml.io.text import plain
 from bldml.run.files import to_csv
 from bldml.run.predictions import Prediction, read_predictions
@@ -102,9 +104,9 @@ def read_gallery(folder: Path) -> list[GalleryPicture]:
         return []
     predictions = {row.path: row for row in read_predictions(folder / "predictions.csv")}
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = [[row[column] for column in _COLUMNS] for row in csv.DictReader(file, strict=True)]
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
+        reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True, restval="")
+        rows = [[row[column] for column in _COLUMNS] for row in reader]
+    except (OSError, ValueError, csv.Error, KeyError) as error:
         message = f"{path} cannot be read: {error}. Remove it, or repeat the evaluation."
         raise RunError(message, "gallery-damaged", path=path, reason=str(error)) from error
     shown = []

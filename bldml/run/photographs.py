@@ -1,6 +1,7 @@
 """The table of photographs of a run or an external set, `photographs.csv`, and differences between two sets."""
 
 import csv
+import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -9,6 +10,7 @@ from statistics import median
 from typing import Any
 
 from bldml.errors import RunError
+from bldml.io.documents import read_text
 from bldml.io.text import first_few, with_apostrophe, without_apostrophe
 from bldml.run.files import to_csv
 
@@ -123,13 +125,12 @@ def read_photograph_table(path: Path) -> list[PhotographRow]:
         RunError: The file is missing, or not such a table; the message names the row.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header, *rows = list(csv.reader(file, strict=True)) or [[]]
+        header, *rows = list(csv.reader(io.StringIO(read_text(path), newline=""), strict=True)) or [[]]
     except OSError as error:
         raise RunError(
             f"Cannot read {path}: {error.strerror}.", "photograph-table-unreadable", path=path, reason=error.strerror
         ) from error
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (ValueError, csv.Error) as error:
         raise RunError(
             f"{path} is not CSV in UTF-8: {error}.", "photograph-table-damaged", path=path, reason=str(error)
         ) from error

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bldml.errors import RunError
 from bldml.io.atomic import make_folder, write_atomically
+from bldml.io.documents import LARGEST_DOCUMENT, load_json, read_text
 from bldml.io.text import with_apostrophe, without_apostrophe
 from bldml.metrics.assessment import EvaluationMetrics
 from bldml.metrics.checked import SamplingUnit, sampling_unit
@@ -110,12 +111,11 @@ def read_predictions(path: Path) -> list[Prediction]:
         RunError: The file is missing or not such a table, or a row cannot be read (the header is row 1).
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:  # a spreadsheet may add a byte order mark
-            header, *rows = list(csv.reader(file, strict=True)) or [[]]
+        header, *rows = list(csv.reader(io.StringIO(read_text(path), newline=""), strict=True)) or [[]]
     except OSError as error:
         message = f"Cannot read {path}: {error.strerror}. Run the evaluation that writes it."
         raise RunError(message, "predictions-unreadable", path=path, reason=error.strerror) from error
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (ValueError, csv.Error) as error:
         message = f"{path} is not CSV in UTF-8: {error}. Repeat the evaluation."
         raise RunError(message, "predictions-damaged", path=path, reason=str(error)) from error
     missing = [column for column in _REQUIRED if column not in header]
@@ -167,7 +167,7 @@ def read_metrics(folder: Path) -> EvaluationMetrics:
     """
     path = folder / "metrics.json"
     try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
+        metrics = load_json(read_text(path, LARGEST_DOCUMENT))
     except OSError as error:
         message = f"Cannot read {path}: {error.strerror}. Run the evaluation that writes it."
         raise RunError(message, "metrics-unreadable", path=path, reason=error.strerror) from error

@@ -16,6 +16,7 @@ from bldml.dataset.files import list_folder, show_path
 from bldml.dataset.samples import Sample
 from bldml.errors import RunError, UsageError
 from bldml.io.atomic import make_folder, write_atomically
+from bldml.io.documents import load_json
 from bldml.io.locks import Lock, Taken
 
 Stamp = tuple[int, int]  # size and time of change of a file, by which a changed photograph is noticed
@@ -203,7 +204,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         with path.open(encoding="utf-8", errors="replace") as file:
             for line in file:
                 try:
-                    value = json.loads(line)
+                    value = load_json(line)
                 except ValueError:
                     continue
                 if isinstance(value, dict):

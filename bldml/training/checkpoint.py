@@ -316,7 +316,7 @@ def novelty_of(plain: Any, header: Header, state_dict: Mapping[str, Tensor]) -> 
     good = (
         all(isinstance(one, np.ndarray) and one.dtype == np.float32 and np.isfinite(one).all() for one in arrays)
         and (novelty.mean.shape, novelty.basis.shape) == ((d,), (len(novelty.variances), d))
-        and (weight is None or weight.shape[-1] == d)
+        and (weight is None or weight.shape[-1:] == (d,))
         and all(isinstance(number, float) and 0 < number < math.inf for number in numbers)
         and (novelty.variances > 0).all()
         and novelty.rate < 1

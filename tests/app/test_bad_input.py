@@ -75,7 +75,12 @@ def test_folder(
         (["--trainer.strategy=ddp_spawn"], "choice-unknown"),
         (["--data.num_workers=100000"], "workers-wrong"),
         (["--data.batch_size=10000000000"], "batch-size-wrong"),
-        (["--model.lr=0x" + "f" * 6000], "option-unreadable"),
+        (["--model.lr=0x" + "f" * 6000], "argument-too-much"),
+        (["--model.lr=0x" + "f" * 900], "option-unreadable"),
+        (["--model.lr", "[" * 5000 + "]" * 5000], "argument-too-much"),
+        (["--data=" + "{" * 5000], "argument-too-much"),
+        (["--seed_everything", "9" * 6000], "argument-too-much"),
+        (["--run_name", "x" * 100_000], "argument-too-much"),
     ],
 )
 def test_option(options: list[str], code: str, leaves: Path, bldml: Bldml) -> None:
@@ -97,6 +102,7 @@ def doubled(levels: int, line: str) -> str:
         doubled(12, "{new}: &{new} [{nine}]"),
         doubled(9, "{new}: &{new} {{<<: [{nine}]}}"),
         "[" * 5000 + "]" * 5000,
+        "[" * 19_000,  # enough to end the process in libyaml if it is parsed
         "a: " + "9" * 6000,
         "a: 1e" + "9" * 6000,
     ],
@@ -108,6 +114,68 @@ def test_a_short_text_that_means_much(text: str, bldml: Bldml) -> None:
     assert (outcome.code, outcome.mistake) == (2, "config-not-yaml")
     assert len(outcome.err) < 1000
     assert_clean(outcome.err)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("demo", "s3://bucket/leaves"),
+        ("audit", "leaves", "--output=gs://bucket/audit"),
+        ("split", "leaves", "--output=http://host/manifest.csv"),
+        ("report", "https://host/run"),
+        ("compare", "here", "s3://bucket/there"),
+        ("predict", "s3://bucket/best.ckpt", "leaves"),
+        ("fit", "leaves", "--output=s3://bucket/runs"),
+        ("fit", "leaves", "--output=s3://bucket/runs", "--trust_config"),
+    ],
+)
+def test_an_address_is_no_folder_of_this_machine(words: tuple[str, ...], bldml: Bldml) -> None:
+    outcome = bldml(*words)
+    assert (outcome.code, outcome.mistake) in [(2, "address-refused"), (2, "path-is-address")]
+    assert "is a URL" in outcome.err
+    assert not list(Path.cwd().iterdir())
+
+
+def test_results_do_not_go_among_the_photographs(run: Path, leaves: Path, bldml: Bldml) -> None:
+    before = sorted(leaves.rglob("*"))
+    for words in (
+        ("predict", run, leaves, "--output", leaves / "results"),
+        ("test", run, leaves, "--output", leaves / "BLD"),
+        ("fit", *THREE_LAYERS, "--data.root", leaves, "--output", leaves),
+    ):
+        outcome = bldml(*words)
+        assert (outcome.code, outcome.mistake) == (2, "output-among-photographs"), words
+    assert sorted(leaves.rglob("*")) == before
+
+
+def test_a_mistake_in_a_configuration_names_its_file(leaves: Path, bldml: Bldml) -> None:
+    Path("mine.yaml").write_text("model: {lrr: 1}\n")
+    Path("other.yaml").write_text("trainer: {default_root_dir: 's3://a'}\n")
+    for name in ("mine.yaml", "other.yaml"):
+        outcome = bldml("fit", *THREE_LAYERS, "--data.root", leaves, "--config", name)
+        assert outcome.code == 2
+        assert f"error: {name}: " in outcome.err
+    typed = bldml("fit", *THREE_LAYERS, "--data.root", leaves, "--model.lrr=1", "--config=mine.yaml")
+    assert "mine.yaml" not in typed.err
+
+
+@pytest.mark.parametrize("name", ["null", "1e3", "true"])
+def test_a_class_may_be_called_as_yaml_calls_something_else(
+    name: str, leaves: Path, tmp_path: Path, bldml: Bldml
+) -> None:
+    root = copy(leaves, tmp_path)
+    (root / "BLD").rename(root / name)
+    options = [option for option in THREE_LAYERS if "positive_class" not in option]
+    fit = ("fit", *options, "--data.root", root, "--trainer.max_epochs=1", "--trainer.fast_dev_run=1")
+    assert bldml(*fit, "--data.positive_class", name).code == 0
+    Path("mine.yaml").write_text(f"data: {{positive_class: '{name}'}}\n")
+    assert bldml(*fit, "--config=mine.yaml").code == 0
+    Path("mine.yaml").write_text(f"data: {{class_aliases: {{{name}: BLD, No_BLD: {name}}}, positive_class: BLD}}\n")
+    assert bldml(*fit, "--config=mine.yaml").code == 0
+    assert bldml(*fit, f"--data.class_aliases={{{name}: BLD}}", "--data.positive_class=BLD").code == 0
+    if name != "null":  # printed before bldml knows
+        Path("printed.yaml").write_text(bldml(*fit, "--data.positive_class", name, "--print_config").out)
+        assert bldml(*fit, "--config=printed.yaml").code == 0
 
 
 def test_output_folder_that_cannot_be_written(leaves: Path, bldml: Bldml) -> None:

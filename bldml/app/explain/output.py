@@ -19,6 +19,7 @@ from bldml.dataset.samples import Sample
 from bldml.errors import RunError, UsageError
 from bldml.inference.pictures import contact_sheet, thumbnail_side
 from bldml.io.atomic import write_atomically
+from bldml.io.documents import load_json, read_text
 from bldml.io.screen import say
 from bldml.io.text import counted, with_apostrophe
 
@@ -186,12 +187,12 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     """Return the lines of a JSON lines file; those that are damaged, as after a power failure, are left out."""
     found = []
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        text = read_text(path)
+    except (OSError, ValueError):
         return []
     for line in text.splitlines():
         try:
-            value = json.loads(line)
+            value = load_json(line)
         except ValueError:
             continue
         found += [value] if isinstance(value, dict) else []
