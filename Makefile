@@ -3,12 +3,19 @@
 #     make demo                       install, train on drawn leaves, test the result
 #     make check PYTEST_WORKERS=8     all checks on eight cores
 #     make install PYTHON=python3.12  with another Python
+#     make wheelhouse TORCH_INDEX=…   wheels for a cluster without internet: docs/slurm.md
 
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 # One more than the cores of a small machine: the tests of Slurm mostly wait for it.
 PYTEST_WORKERS ?= 3
+
+# The wheels for a cluster: folder, extras, and the index of another build of torch (empty: that of PyPI) with its versions.
+WHEELHOUSE ?= wheelhouse
+WHEEL_EXTRAS ?= heif
+TORCH_INDEX ?=
+TORCH_VERSIONS ?= >=2.10,<2.15
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.bldml-installed
@@ -18,7 +25,7 @@ RUN := demo_$(shell date +%Y%m%d-%H%M%S)
 
 # All targets share one environment and one set of caches, so `make -j` runs them one after the other.
 .NOTPARALLEL:
-.PHONY: help install demo test check quick coverage lint test-lowest format docs screens clean
+.PHONY: help install demo test check quick coverage lint test-lowest format docs screens wheelhouse clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -65,6 +72,23 @@ docs: $(STAMP) ## Build the documentation into site/; a broken link is an error
 
 screens: $(STAMP) ## Pictures of all pages in screens/, of drawn leaves; needs Chromium
 	$(BIN)/python -m tests.browser.screens screens
+
+# Wheels fit only the system and the Python that they were made with. The build of torch is chosen first, then pinned: by
+# itself pip would take the newest torch, which is that of PyPI.
+wheelhouse: $(BIN)/pip ## Collect bldml and all that it needs in wheelhouse/, to install without internet
+	@mkdir -p $(WHEELHOUSE)
+	rm -f $(WHEELHOUSE)/*.whl
+ifeq ($(TORCH_INDEX),)
+	cp $(CONSTRAINTS) $(WHEELHOUSE)/constraints.txt
+else
+	$(BIN)/python -m pip download -q --only-binary :all: -d $(WHEELHOUSE) --index-url $(TORCH_INDEX) "torch$(TORCH_VERSIONS)" torchvision
+	sed -E '/^torch(vision)?==/d' $(CONSTRAINTS) >$(WHEELHOUSE)/constraints.txt
+	ls $(WHEELHOUSE)/torch*.whl | sed -E 's|.*/(torch[a-z]*)-([^-]+)-.*|\1==\2|; s/%2B/+/' >>$(WHEELHOUSE)/constraints.txt
+endif
+	$(BIN)/python -m pip wheel -q -w $(WHEELHOUSE) --find-links $(WHEELHOUSE) -c $(WHEELHOUSE)/constraints.txt ".[$(WHEEL_EXTRAS)]"
+	cd $(WHEELHOUSE) && sha256sum *.whl constraints.txt >SHA256SUMS
+	@echo "Copy $(WHEELHOUSE) to the cluster. There, with $$($(BIN)/python --version):"
+	@echo "  python3 -m venv env && env/bin/pip install --no-index --find-links $(WHEELHOUSE) -c $(WHEELHOUSE)/constraints.txt 'bldml[$(WHEEL_EXTRAS)]'"
 
 clean: ## Remove caches and build output; runs, data and .venv stay
 	rm -rf build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache

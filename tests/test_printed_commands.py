@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bldml.doctor.submission.script import OPTIONS
 from tests.support import REPOSITORY, THREE_LAYERS, Bldml
 
 VERBS = (
@@ -79,6 +80,7 @@ def test_its_options_are_known(verb: str, bldml: Bldml) -> None:
 
 def test_doctor_takes_its_own_and_those_of_fit(bldml: Bldml) -> None:
     known = set(re.findall(r"--[\w.]+", bldml("fit", "--help=all").out)) | {"--sbatch", "--json", "--trust_config"}
+    known |= {f"--{option}" for option in OPTIONS}  # doctor sbatch --time=… FILE
     assert NAMED["doctor"] <= known
 
 

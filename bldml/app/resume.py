@@ -89,10 +89,13 @@ def run_name(config: Namespace, job: SlurmJob | None) -> str:
     >>> [run_name(Namespace(run_name=name), job) for name in ("sweep", "lab-resnet50")]
     ['sweep_resnet50', 'lab-resnet50']
     """
-    name, task = config.run_name, job.task if job else ""
-    if not name:
+    if not config.run_name:
         return _default_run_name(config, job)
-    # A folder that all tasks share would be the first one's alone.
+    return with_task(config.run_name, job.task if job else "")
+
+
+def with_task(name: str, task: str) -> str:
+    """Return the name of a run that no other task of an array has; the task is empty if there is no array."""
     return name if not task or name == task or name.endswith((f"_{task}", f"-{task}")) else f"{name}_{task}"
 
 

@@ -4,16 +4,20 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from bldml import __version__
-from bldml.doctor import hardware, inputs, sbatch, slurm, software, storage
-from bldml.doctor.checks import Finding, Report, exit_code, fail, format_report
-from bldml.doctor.configuration import Configuration, read_configuration
-from bldml.doctor.script import Script, read_script
+from bldml.doctor import hardware, inputs, slurm, software, storage
+from bldml.doctor.checks import Finding, Report, exit_code, fail, format_report, skip
+from bldml.doctor.configuration import Configuration, Settings, read_configuration
+from bldml.doctor.submission import inheritance, sbatch
+from bldml.doctor.submission.command_line import Submission, read_submission
+from bldml.doctor.submission.duration import check_duration
+from bldml.doctor.submission.fits import MAX_FITS, PlannedFit, check_array, check_run_names, plan_fits
+from bldml.doctor.submission.script import Script
 from bldml.errors import UsageError
 from bldml.io.atomic import write_atomically
 from bldml.io.platform import WINDOWS
@@ -21,7 +25,8 @@ from bldml.io.screen import say
 from bldml.io.system import processors
 
 HELP = """\
-usage: bldml doctor [--sbatch FILE] [--json FILE] [any option of bldml fit]
+usage: bldml doctor [--json FILE] [--sbatch FILE] [any option of bldml fit]
+       bldml doctor [--json FILE] sbatch [any option of sbatch] FILE [arguments of the file]
 
 Check before submitting a job that a fit with these options would run, on this machine and in the job. Nothing is
 trained, downloaded or submitted, and test files are removed again.
@@ -30,13 +35,18 @@ trained, downloaded or submitted, and test files are removed again.
   --json FILE     also write the report as JSON, for a help ticket; it contains paths, names and versions
   --help          show this help
 
+The second form takes a command of sbatch as you would type it, after `bldml doctor`. Its options, and variables such as
+SBATCH_TIMELIMIT, are checked as sbatch takes them. All configurations of a job array are checked.
+
   python -m bldml doctor
   python -m bldml doctor --config configs/efficientnet.yaml --data.root data/BLD
-  python -m bldml doctor --sbatch scripts/slurm/fit.sbatch --config configs/efficientnet.yaml
+  python -m bldml doctor --sbatch scripts/slurm/backbones.sbatch --data.root data/BLD
+  python -m bldml doctor sbatch --time=04:00:00 scripts/slurm/fit.sbatch configs/resnet50.yaml --data.root data/BLD
 
 Exit code: 0 if no check fails, 1 if a check fails, 2 if the command line is not valid.
 """
 OWN = ("--sbatch", "--json")
+NOT_A_FILE = "correct the path: --sbatch FILE"
 
 
 def main(arguments: list[str]) -> int:
@@ -46,13 +56,13 @@ def main(arguments: list[str]) -> int:
         UsageError: The command line is not valid.
         RunError: The JSON file cannot be written.
     """
-    if "--help" in arguments or "-h" in arguments:
+    order = read_order(arguments)
+    if order is None:
         say(HELP)
         return 0
-    own, fit = split_arguments(arguments)
-    findings = run_checks(fit, own.get("--sbatch"), dict(os.environ))
+    findings = run_checks(order.fit, order.submission, dict(os.environ))
     say(format_report(findings))
-    if "--json" in own:
+    if order.json:
         content = {
             "bldml": __version__,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -62,25 +72,42 @@ def main(arguments: list[str]) -> int:
             "exit_code": exit_code(findings),
             "findings": [asdict(finding) for finding in findings],
         }
-        write_atomically(own["--json"], json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        write_atomically(order.json, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     return exit_code(findings)
 
 
-def split_arguments(arguments: list[str]) -> tuple[dict[str, Path], list[str]]:
-    """Separate the doctor's own options from those of a fit.
+@dataclass(frozen=True)
+class Order:
+    """What the doctor is to check."""
+
+    fit: tuple[str, ...] = ()  # options of a fit
+    submission: Submission | None = None  # whose file may start fits of its own
+    json: Path | None = None  # a file for the report
+
+
+def read_order(arguments: list[str]) -> Order | None:
+    """Read the command line after `doctor`; None if it asks for help.
 
     Raises:
-        UsageError: One of its own has no value, or is given twice.
+        UsageError: An option of the doctor has no value or is given twice, or a command of sbatch names no file.
 
-    >>> split_arguments(["--config", "a.yaml", "--sbatch=b.sbatch"])
-    ({'--sbatch': PosixPath('b.sbatch')}, ['--config', 'a.yaml'])
+    >>> order = read_order(["--config", "a.yaml", "--sbatch=b.sbatch"])
+    >>> order.fit, order.submission.file.name
+    (('--config', 'a.yaml'), 'b.sbatch')
     """
     own: dict[str, Path] = {}
     fit: list[str] = []
     rest = arguments[1:] if arguments[:1] == ["fit"] else list(arguments)
     while rest:
+        if not fit and (submission := read_submission(rest)):
+            if "--sbatch" in own:
+                message = "Set --sbatch FILE, or type a command of sbatch, not both."
+                raise UsageError(message, "doctor-two-submissions")
+            return Order((), submission, own.get("--json"))
         word = rest.pop(0)
         option, equals, value = word.partition("=")
+        if word in ("--help", "-h"):
+            return None
         if option not in OWN:
             fit.append(word)
             continue
@@ -93,53 +120,131 @@ def split_arguments(arguments: list[str]) -> tuple[dict[str, Path], list[str]]:
             message = f"{option} is set twice. All options: bldml doctor --help"
             raise UsageError(message, "doctor-option-twice", key=option)
         own[option] = Path(value)
-    return own, fit
+    if file := own.get("--sbatch"):
+        return Order(tuple(fit), _submission_for(file, fit), own.get("--json"))
+    return Order(tuple(fit), None, own.get("--json"))
 
 
-def run_checks(fit: list[str], file: Path | None, environ: Mapping[str, str]) -> list[Finding]:
-    """Run all checks of a fit's options and an sbatch file, in the order in which a fit would meet the problems."""
+def _submission_for(file: Path, fit: list[str]) -> Submission:
+    """Return the submission of a file with options of a fit, which are all, or added to those of the file."""
+    if fit and not fit[0].startswith("-") and not fit[0].endswith((".yaml", ".yml")):
+        fit = [f"--data.root={fit[0]}", *fit[1:]]  # as fit takes its first word
+    return Submission(file, arguments=tuple(fit), typed=False)
+
+
+def run_checks(
+    fit: Sequence[str], submission: Submission | None, environ: Mapping[str, str], folder: Path | None = None
+) -> list[Finding]:
+    """Run all checks of a fit's options and a submission, in the order in which a fit would meet the problems."""
     report = Report()
     report.check("software", software.check_software, environ)
     report.check("torch, torchvision", software.check_imports)
     report.check("locale", software.check_encoding, sys.getfilesystemencoding(), sys.stdout.encoding or "none")
-    configuration = read_configuration(fit)
+    script, plans, folder = Script(), [PlannedFit(tuple(fit))], folder or Path.cwd()
+    if submission:
+        environ = {**environ, **submission.variables}
+        script = report.value("sbatch file", lambda: submission.read(environ, folder), script)
+        plans = report.value("fits", lambda: plan_fits(script, submission, environ), plans)
+    first = plans[0] if plans else PlannedFit(problem="the array has no task that starts a fit")
+    configuration = _read_planned(first)
     settings = configuration.settings
     report.findings += configuration.findings
     site = report.value("cluster", lambda: slurm.query_site(environ), slurm.Site())
-    script = report.value("sbatch file", lambda: read_script(file), Script()) if file else Script()
-    request = sbatch.JobRequest(script, site, settings, environ, Path.cwd())
+    request = sbatch.JobRequest(script, site, settings, environ, folder)
     gpu = report.value("GPU", hardware.detect_gpu, None)
     if gpu:
         report.check("GPU", hardware.check_gpu, gpu, settings)
-        report.check("GPU of the partition", hardware.check_partition_gpu, gpu, request.partition if file else "")
-        report.check("precision", hardware.check_precision, gpu, settings)
-        report.check("GPU memory", hardware.check_memory, settings, configuration.model)
+        report.check("GPU of the partition", hardware.check_partition_gpu, gpu, request.partition if submission else "")
+        _check_gpu_use(report, gpu, configuration)
     report.check("CPUs", hardware.check_cpus, processors(), environ, settings)
-    _check_job(report, request, file, gpu.count if gpu else 0)
+    _check_job(report, request, submission is not None, gpu.count if gpu else 0)
     _check_storage(report, configuration, site, environ)
     report.check("weights", inputs.check_weights, settings)
     report.check("photographs", inputs.check_photographs, settings, configuration.datamodule)
-    if file and script.text:
-        for check in sbatch.CHECKS:
-            report.check("sbatch file", check, request)
-        report.check("sbatch syntax", sbatch.check_syntax, file, environ)
-        report.check("sbatch --test-only", sbatch.check_verdict, file, site, environ)
-    elif file:
-        reason = "is empty" if file.is_file() else "cannot be read: it does not exist, or you have no permission"
-        report.findings.append(fail("sbatch file", f"{file} {reason}", "correct the path: --sbatch FILE"))
+    named = list(_check_others(report, request, gpu, plans[1:MAX_FITS], settings))
+    report.check("run name", check_run_names, script, _runs([(first, settings), *named]))
+    if submission:
+        _check_submission(report, request, submission, plans)
     return report.findings
 
 
-def _check_job(report: Report, request: sbatch.JobRequest, file: Path | None, gpus: int) -> None:
+def _read_planned(plan: PlannedFit) -> Configuration:
+    if plan.problem:
+        return Configuration(findings=(skip("configuration", f"not checked: {plan.problem}; give --config"),))
+    return read_configuration(list(plan.options))
+
+
+def _check_gpu_use(report: Report, gpu: hardware.Gpu, configuration: Configuration) -> None:
+    report.check("precision", hardware.check_precision, gpu, configuration.settings)
+    report.check("GPU memory", hardware.check_memory, configuration.settings, configuration.model)
+
+
+def _check_others(
+    report: Report, request: sbatch.JobRequest, gpu: hardware.Gpu | None, plans: Sequence[PlannedFit],
+    first: Settings | None,
+) -> Iterator[tuple[PlannedFit, Settings | None]]:  # fmt: skip
+    """Check the further fits of an array; what was found for an earlier one is not said again."""
+    seen = {first.data} if first else set()
+    of_file = Report()  # of which most is the same for all
+    for check in (*sbatch.CHECKS, check_duration):
+        of_file.check("sbatch file", sbatch.judge, check, request)
+    before = report.findings + of_file.findings
+    for plan in plans:
+        own, configuration = Report(), _read_planned(plan)
+        settings = configuration.settings
+        own.findings += configuration.findings
+        if settings:
+            if gpu:
+                _check_gpu_use(own, gpu, configuration)
+            own.check("CPUs", hardware.check_cpus, processors(), request.environ, settings)
+            own.check("weights", inputs.check_weights, settings)
+            if settings.data not in seen:
+                own.check("photographs", inputs.check_photographs, settings, configuration.datamodule)
+                seen.add(settings.data)
+            for check in (*sbatch.CHECKS, check_duration):
+                own.check("sbatch file", sbatch.judge, check, replace(request, settings=settings))
+        new = [f for f in own.findings if f not in before]
+        before += new
+        report.findings += [replace(finding, name=f"{finding.name} ({plan.task})") for finding in new]
+        yield plan, settings
+
+
+def _runs(fits: Sequence[tuple[PlannedFit, Settings | None]]) -> list[Path]:
+    """Return the run folders of fits whose name is set."""
+    named = [(plan, settings, settings.run_name) for plan, settings in fits if settings and settings.run_name]
+    if not named:
+        return []
+    from bldml.app.resume import with_task  # needs all packages
+
+    return [storage.run_folder(s) / with_task(name, plan.task if plan.named else "") for plan, s, name in named]
+
+
+def _check_submission(
+    report: Report, request: sbatch.JobRequest, submission: Submission, plans: Sequence[PlannedFit]
+) -> None:
+    file, environ = submission.file, request.environ
+    if not request.script.text:
+        reason = "is empty" if file.is_file() else "cannot be read: it does not exist, or you have no permission"
+        report.findings.append(fail("sbatch file", f"{file} {reason}", NOT_A_FILE))
+        return
+    for check in (*sbatch.CHECKS, check_duration, *inheritance.CHECKS):
+        report.check("sbatch file", sbatch.judge, check, request)
+    report.check("sbatch --array", check_array, request.script, plans)
+    report.check("sbatch syntax", sbatch.check_syntax, file, environ)
+    report.check("sbatch --test-only", sbatch.check_verdict, file, submission.words, request.site, environ)
+
+
+def _check_job(report: Report, request: sbatch.JobRequest, submits: bool, gpus: int) -> None:
     site, environ = request.site, request.environ
-    partition = request.partition if file else environ.get("SLURM_JOB_PARTITION", "")
+    partition = request.partition if submits else environ.get("SLURM_JOB_PARTITION", "")
     report.check("Slurm commands", slurm.check_commands, environ)
     report.check("job", slurm.check_job, environ, request.settings, gpus)
     report.check("job's requeue", slurm.check_current_job, environ)
     report.check("signals", slurm.check_signals, environ)
     report.check("cluster", slurm.check_site, site)
     report.check("partition", slurm.check_partition, site, partition)
-    if file or "SLURM_JOB_ID" not in environ:
+    report.check("memory of the job", inheritance.check_kinds_of_memory, environ)
+    if submits or "SLURM_JOB_ID" not in environ:
         limit = slurm.time_limit(site, partition, request.script.value("time"))
         report.check("maintenance", slurm.check_maintenance, site, limit, datetime.now())
 

@@ -35,6 +35,8 @@ class Settings:
     num_nodes: int
     root_dir: Path
     unfrozen: tuple[int, "Unit"]  # largest number of unfrozen stages or blocks
+    run_name: str | None = None  # of a new run
+    data: str = ""  # all settings of the photographs; two fits with equal ones read the same
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,8 @@ def _settings(config: Any) -> Settings:
         num_nodes=trainer.num_nodes,
         root_dir=Path(trainer.default_root_dir or ".").expanduser(),
         unfrozen=deepest(config.unfreezing.stages, config.unfreezing.blocks),
+        run_name=None if config.resume else config.run_name,
+        data=repr(config.data),
     )
 
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from bldml.doctor.checks import Finding, ok, ok_or_fail, ok_or_warn, skip, warn
 from bldml.doctor.configuration import Settings
-from bldml.doctor.script import parse_script
+from bldml.doctor.submission.script import parse_script
 from bldml.doctor.tools import Answer, ask, is_on_path
 from bldml.io.platform import change_signal_mask, signals
 from bldml.io.text import counted

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.support import SMALL, Bldml, Outcome
+from tests.support import REPOSITORY, SMALL, Bldml, Outcome
 
 Rows = dict[str, list[dict[str, str]]]
 Doctor = Callable[..., tuple[Outcome, Rows]]
@@ -471,3 +471,55 @@ def test_more_stages_than_there_are(leaves: Path, bldml: Bldml) -> None:
         outcome = bldml("doctor", *SMALL, "--data.root", leaves, f"--unfreezing.{option}")
         assert outcome.code == 1
         assert words in outcome.out
+
+
+@pytest.fixture
+def small_checkout(bldml: Bldml, leaves: Path) -> None:
+    """The scripts for Slurm, and small configurations of the names that they know."""
+    shutil.copytree(REPOSITORY / "scripts", "scripts")
+    Path("configs").mkdir()
+    options = dict(option.removeprefix("--").split("=", 1) for option in SMALL)
+    text = f"data.root: {leaves}\n" + "".join(f"{key}: {value}\n" for key, value in options.items())
+    for name in ("efficientnet", "resnet50", "mobilenet", "inception"):
+        Path(f"configs/{name}.yaml").write_text(text)
+    Path("configs/slurm.yaml").write_text("{}\n")
+
+
+@pytest.mark.usefixtures("small_checkout")
+def test_command_of_sbatch_as_it_is_typed(
+    doctor: Doctor, slurm: Callable[..., None], machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = machine / "asked"
+    slurm(sbatch=f'echo "$*" >>{asked}')
+    monkeypatch.setenv("SBATCH_ACCOUNT", "beech")
+    monkeypatch.setenv("SLURM_MEM_PER_CPU", "50")
+    file = "scripts/slurm/fit.sbatch"
+    _, rows = doctor("sbatch", "--time=3", "-p", "gpu-v100", file, "configs/resnet50.yaml", "--data.batch_size=4")
+    assert asked.read_text() == f"--test-only --time=3 -p gpu-v100 {Path(file).absolute()}\n"
+    assert rows["configuration"][0]["found"].startswith("configs/resnet50.yaml, configs/slurm.yaml")
+    assert "batches of 4" in rows["loading"][0]["found"]
+    names = ("sbatch --account", "sbatch --partition", "sbatch --time", "time of one start", "sbatch environment")
+    assert statuses(rows, *names) == ["OK", "OK", "OK", "FAIL", "OK"]
+
+
+@pytest.mark.usefixtures("small_checkout")
+def test_all_configurations_of_an_array(doctor: Doctor) -> None:
+    with Path("configs/inception.yaml").open("a") as file:
+        file.write("model.lrr: 1\n")
+    Path("lightning_logs/sweep_mobilenet").mkdir(parents=True)
+    outcome, rows = doctor("--sbatch=scripts/slurm/backbones.sbatch", "--run_name=sweep", "--data.batch_size=4")
+    assert outcome.code == 1
+    failed = {name for name in rows if statuses(rows, name) == ["FAIL"]}
+    assert failed == {"configuration (inception)", "run name"}
+    assert rows["sbatch --array"][0]["found"] == "0-3: efficientnet, resnet50, mobilenet, inception"
+    assert "sweep_mobilenet already exists" in rows["run name"][0]["found"]
+    # What is the same for all is said once.
+    assert [name for name in rows if name.startswith(("photographs", "weights", "sbatch --time"))] == [
+        "weights folder", "weights", "photographs", "sbatch --time",
+    ]  # fmt: skip
+
+
+def test_sbatch_twice(bldml: Bldml) -> None:
+    outcome = bldml("doctor", "--sbatch=a.sbatch", "sbatch", "b.sbatch")
+    assert outcome.mistake == "doctor-two-submissions"
+    assert bldml("doctor", "sbatch", "--wrap=true").mistake == "doctor-no-script"

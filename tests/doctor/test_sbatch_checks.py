@@ -8,9 +8,9 @@ import pytest
 
 from bldml.doctor.checks import Finding, Report
 from bldml.doctor.configuration import Settings
-from bldml.doctor.sbatch import CHECKS, JobRequest, check_syntax
-from bldml.doctor.script import parse_script
 from bldml.doctor.slurm import Site
+from bldml.doctor.submission.sbatch import CHECKS, JobRequest, check_syntax
+from bldml.doctor.submission.script import parse_script
 from tests.doctor.settings import SETTINGS as WORKERS_AUTO
 
 GOOD = """\

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bldml.doctor.script import full_name, parse_script
+from bldml.doctor.submission.script import full_name, parse_script
 
 
 @pytest.mark.parametrize(
@@ -39,8 +39,8 @@ def test_options_of_a_line(line: str, options: list[tuple[str, str]]) -> None:
     ],
 )
 def test_line_that_cannot_be_read(line: str, problem: str) -> None:
-    ((number, found),) = parse_script(f"#!/bin/bash\n#SBATCH {line}\n").problems
-    assert number == 2
+    ((source, found),) = parse_script(f"#!/bin/bash\n#SBATCH {line}\n").problems
+    assert source == "line 2"
     assert problem in found
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from bldml.doctor.checks import Finding
-from bldml.doctor.sbatch import read_signal
 from bldml.doctor.slurm import (
     Site,
     check_commands,
@@ -27,6 +26,7 @@ from bldml.doctor.slurm import (
     read_time,
     time_limit,
 )
+from bldml.doctor.submission.sbatch import read_signal
 from bldml.doctor.tools import Answer
 from bldml.training.resume.job import SlurmStep
 from tests.doctor.settings import SETTINGS as ON_ANY

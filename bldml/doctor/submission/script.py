@@ -3,6 +3,7 @@
 import math
 import re
 import shlex
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -32,14 +33,20 @@ SHORT = {
     "O": "overcommit", "s": "oversubscribe", "p": "partition", "q": "qos", "Q": "quiet", "t": "time", "v": "verbose",
     "V": "version", "W": "wait",
 }  # fmt: skip
+COMMAND_LINE = "the command line"
+# Variables that sbatch reads as options, if not SBATCH_ and the name of the option.
+_VARIABLES = {
+    "SBATCH_ARRAY_INX": "array", "SBATCH_DEBUG": "verbose", "SBATCH_MEM_PER_NODE": "mem",
+    "SBATCH_REQ_SWITCH": "switches", "SBATCH_TIMELIMIT": "time", "SLURM_CLUSTERS": "clusters", "SLURM_HINT": "hint",
+}  # fmt: skip
 _BEFORE_COMMENT = re.compile(r"""(?:\\.|'[^']*'?|"(?:\\.|[^"\\])*"?|(?<=\S)\#|[^#])*+""", re.DOTALL)
 _COMMAND = re.compile(r"^[ \t]*+(?!#)(?:[^\\\n]|\\.)+", re.DOTALL | re.MULTILINE)  # with its continuation lines
 
 
 class Option(NamedTuple):
-    """One option: its line number, from 1, its long name (as written if sbatch does not know it) and its value."""
+    """One option: where it is set, its long name (as written if sbatch does not know it) and its value."""
 
-    line: int
+    source: str  # "line 7" of the file, COMMAND_LINE, or the name of a variable
     name: str
     value: str  # empty for a flag
 
@@ -57,13 +64,24 @@ class Script:
 
     text: str = ""
     options: tuple[Option, ...] = ()  # in order; of equal names the last one counts
-    problems: tuple[tuple[int, str], ...] = ()  # numbers of lines that sbatch would refuse, with the reason
+    problems: tuple[tuple[str, str], ...] = ()  # where there is something that sbatch would refuse, with the reason
     late: tuple[int, ...] = ()  # numbers of #SBATCH lines after the first command, which sbatch ignores
     commands: tuple[Command, ...] = ()
 
     def value(self, name: str, otherwise: str = "") -> str:
         """Return the value of an option, or `otherwise` if it is not set."""
-        return next((option.value for option in reversed(self.options) if option.name == name), otherwise)
+        option = self.option(name)
+        return option.value if option else otherwise
+
+    def option(self, name: str) -> Option | None:
+        """Return an option as it counts; None if it is not set."""
+        return next((option for option in reversed(self.options) if option.name == name), None)
+
+    @property
+    def cleans(self) -> bool:
+        """Whether the file removes what it inherits from a session, as the scripts of bldml do."""
+        text = "\n".join(command.text for command in self.commands)
+        return '"${!SLURM_@}"' in text and 'unset "$name"' in text
 
 
 def read_script(path: Path) -> Script:
@@ -89,24 +107,38 @@ def parse_script(text: str) -> Script:
     ]
     end = commands[0].line if commands else math.inf
     options: list[Option] = []
-    problems: list[tuple[int, str]] = []
+    problems: list[tuple[str, str]] = []
     late: list[int] = []
     for number, line in enumerate(lines, 1):
         if line.startswith("#SBATCH") and number > end:
             late.append(number)
         elif line.startswith("#SBATCH"):
-            _read_line(number, line.removeprefix("#SBATCH"), options, problems)
+            _read_line(f"line {number}", line.removeprefix("#SBATCH"), options, problems)
     return Script(text, tuple(options), tuple(problems), tuple(late), tuple(commands))
 
 
-def _read_line(number: int, text: str, options: list[Option], problems: list[tuple[int, str]]) -> None:
+def _read_line(source: str, text: str, options: list[Option], problems: list[tuple[str, str]]) -> None:
     try:
         words = shlex.split(without_comment(text))
     except ValueError as error:
-        problems.append((number, f"{error}: {text.strip()}"))
+        problems.append((source, f"{error}: {text.strip()}"))
         return
+    while words := read_options(source, words, options, problems):
+        problems.append((source, f"{words.pop(0)!r} is not an option"))
+
+
+def read_options(source: str, words: list[str], options: list[Option], problems: list[tuple[str, str]]) -> list[str]:
+    """Read options, as sbatch does, up to the first word that is none; return the words from there.
+
+    >>> options = []
+    >>> read_options(COMMAND_LINE, ["-N2", "--time", "5", "fit.sbatch", "--model.lr=1"], options, [])
+    ['fit.sbatch', '--model.lr=1']
+    >>> [(option.name, option.value) for option in options]
+    [('nodes', '2'), ('time', '5')]
+    """
+    words = list(words)
     while words:
-        word = words.pop(0)
+        word = words[0]
         if re.match(r"--\w", word):
             name, equals, value = word[2:].partition("=")
             name = full_name(name)
@@ -114,13 +146,31 @@ def _read_line(number: int, text: str, options: list[Option], problems: list[tup
             name, value = SHORT.get(word[1], word[:2]), word[2:]
             equals = value
         else:
-            problems.append((number, f"{word!r} is not an option"))
-            continue
+            return words[1:] if word == "--" else words
+        del words[0]
         if not equals and name in VALUED:
             if not words:
-                problems.append((number, f"--{name} needs a value"))
+                problems.append((source, f"--{name} needs a value"))
             value = words.pop(0) if words else ""
-        options.append(Option(number, name, value))
+        options.append(Option(source, name, value))
+    return words
+
+
+def options_of_variables(environ: Mapping[str, str]) -> Iterator[Option]:
+    """Yield the options that sbatch reads from environment variables; they count more than the lines of the file.
+
+    >>> [option.name for option in options_of_variables({"SBATCH_TIMELIMIT": "5", "SBATCH_REQUEUE": "0", "HOME": "/"})]
+    ['time']
+    """
+    for variable, value in environ.items():
+        name = _VARIABLES.get(variable, variable.removeprefix("SBATCH_").lower().replace("_", "-"))
+        if not (variable in _VARIABLES or variable.startswith("SBATCH_")) or name not in OPTIONS:
+            continue
+        # A flag is set by an empty value, by yes and by a number that is not 0.
+        if name in VALUED or name == "exclusive":
+            yield Option(variable, name, value)
+        elif value.lower() in ("", "yes") or (value.isdigit() and int(value)):
+            yield Option(variable, name, "")
 
 
 def full_name(name: str) -> str:

@@ -1,15 +1,15 @@
 """Checks of an sbatch file: what sbatch or Lightning would refuse, what could lose a run, limits of the cluster."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
 from bldml.doctor.checks import Finding, fail, ok, ok_or, ok_or_fail, ok_or_warn, skip, warn
 from bldml.doctor.configuration import Settings
-from bldml.doctor.script import OPTIONS, Command, Script
 from bldml.doctor.slurm import Site, count_devices, format_time, read_time
+from bldml.doctor.submission.script import COMMAND_LINE, OPTIONS, Command, Script
 from bldml.doctor.tools import ask, is_on_path
 from bldml.io.text import counted
 from bldml.training.resume.job import INTERACTIVE_NAMES
@@ -40,8 +40,7 @@ class JobRequest:
     @property
     def partition(self) -> str:
         """The requested partition, or the default partition; empty if not known."""
-        asked = self.script.value("partition") or self.environ.get("SBATCH_PARTITION", "")
-        return asked.split(",")[0] or self.site.default_partition
+        return self.script.value("partition").split(",")[0] or self.site.default_partition
 
     @property
     def fits(self) -> list[Command]:
@@ -52,7 +51,7 @@ class JobRequest:
     def gpus(self) -> int:
         """Number of GPUs per node that the script requests.
 
-        >>> from bldml.doctor.script import parse_script
+        >>> from bldml.doctor.submission.script import parse_script
         >>> scripts = (parse_script(f"#SBATCH {text}") for text in ("--gres=gpu:a100:2", "--gres=gpu", "-G 3", "-c 2"))
         >>> [JobRequest(script, Site(), None, {}, Path()).gpus for script in scripts]
         [2, 1, 3, 0]
@@ -70,11 +69,11 @@ def check_known(request: JobRequest) -> Iterable[Finding]:
     script = request.script
     name = "sbatch options"
     unknown = [option for option in script.options if option.name not in OPTIONS]
-    for line, problem in script.problems:
-        yield fail(name, f"line {line}: {problem}", f"correct line {line}")
+    for source, problem in script.problems:
+        yield fail(name, f"{source}: {problem}", f"correct {source}")
     for option in unknown:
         near = TYPOS.get(option.name) or next(iter(get_close_matches(option.name, OPTIONS, 1, 0.7)), "")
-        found = f"line {option.line}: unknown option --{option.name.lstrip('-')}"
+        found = f"{option.source}: unknown option --{option.name.lstrip('-')}"
         if near:
             value = "" if "=" in near or not option.value else f"={option.value}"
             yield fail(name, found, f"#SBATCH --{near}{value}")
@@ -89,7 +88,7 @@ def check_known(request: JobRequest) -> Iterable[Finding]:
 
 def check_account(request: JobRequest) -> Finding:
     """Check that the job has an account; SCINet refuses jobs without one."""
-    account = request.script.value("account") or request.environ.get("SBATCH_ACCOUNT", "")
+    account = request.script.value("account")
     good = bool(account) and PLACEHOLDER not in account
     found = account if good else f"{account}: replace it" if account else "not set"
     remedy = "#SBATCH --account=PROJECT     (your project's name; sacctmgr -n show assoc user=$USER format=account)"
@@ -321,6 +320,22 @@ CHECKS: tuple[Callable[[JobRequest], Finding | Iterable[Finding]], ...] = (
 )
 
 
+def judge(check: Callable[[JobRequest], Finding | Iterable[Finding]], request: JobRequest) -> Iterable[Finding]:
+    """Run a check; where the command line or a variable overrides the file, the remedy says so."""
+    found = check(request)
+    for finding in [found] if isinstance(found, Finding) else found:
+        match = re.match(r"#SBATCH --([\w-]+)", finding.remedy)
+        option = request.script.option(match[1]) if match else None
+        if option is None or option.source.startswith("line "):
+            yield finding
+        elif option.source == COMMAND_LINE:
+            yield replace(finding, remedy=finding.remedy.replace("#SBATCH ", "sbatch ", 1))
+        else:
+            yield replace(
+                finding, remedy=f"unset {option.source}, or {finding.remedy.replace('#SBATCH ', 'sbatch ', 1)}"
+            )
+
+
 def check_syntax(path: Path, environ: Mapping[str, str]) -> Finding:
     """Check the syntax of the file with bash, without running it."""
     name = "sbatch syntax"
@@ -330,14 +345,14 @@ def check_syntax(path: Path, environ: Mapping[str, str]) -> Finding:
     return ok_or_fail(answer.code == 0, name, answer.problem or "bash -n finds no error", "correct that line")
 
 
-def check_verdict(path: Path, site: Site, environ: Mapping[str, str]) -> Finding:
-    """Check the file with sbatch, without submitting it."""
+def check_verdict(path: Path, words: Sequence[str], site: Site, environ: Mapping[str, str]) -> Finding:
+    """Check the file with sbatch and these options, without submitting it."""
     name = "sbatch --test-only"
     if not is_on_path("sbatch", environ):
         return skip(name, "not checked: sbatch is not on the PATH")
     if site.problem:
         return skip(name, f"not checked: {site.problem}")
-    answer = ask("sbatch", "--test-only", str(path.absolute()), environ=environ)
+    answer = ask("sbatch", "--test-only", *words, str(path.absolute()), environ=environ)
     if answer.code is None:
         return skip(name, f"not checked: {answer.problem}")
     return ok_or_fail(answer.code == 0, name, answer.problem or "Slurm would accept the job", "see Slurm's message")
