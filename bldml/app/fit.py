@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
@@ -44,7 +45,7 @@ from bldml.training.data.datamodule import LeafDataModule
 from bldml.training.data.reading import PreparedData
 from bldml.training.finetuning import check_depth
 from bldml.training.module import LeafClassifier
-from bldml.training.recording import EpochTable, Stopwatch, record_environment
+from bldml.training.recording import EpochTable, Stopwatch, record_conditions, record_environment
 from bldml.training.resume.callback import Interruption
 from bldml.training.resume.job import SlurmJob
 from bldml.training.resume.signals import InterruptSignals
@@ -140,8 +141,11 @@ class Start:
         if plan.progress is None:
             self.model.load_pretrained()
         data = read_same_photographs(plan, self.datamodule, self._check)
-        if self.trainer.is_global_zero:
-            record_resume(plan, self.job)
+        if self.trainer.is_global_zero and (found := record_resume(plan, self.job, self._conditions())):
+            say_warning(
+                f"This run is resumed under other conditions: {'; '.join(found)}. Resuming is exact only on the same "
+                "versions and hardware, so the results may differ from those of an uninterrupted run."
+            )
         where = f"epoch {plan.progress.epoch}, step {plan.progress.step}" if plan.progress else "its beginning"
         rank_zero_info(f"Resuming {plan.run.path} from {where}.")
         return data
@@ -165,8 +169,8 @@ class Start:
 
     def _content(self, config_text: str, data: PreparedData, leaks: list[Leak] | None) -> dict[str, str]:
         """Return the first files of a run folder, text by name."""
-        device, parameters = self.trainer.strategy.root_device, _parameters(self.model)
-        record = record_environment(self.model.seed, device, data.dataset_digests, parameters, self.stated)
+        parameters, conditions = _parameters(self.model), self._conditions()
+        record = record_environment(self.model.seed, conditions, data.dataset_digests, parameters, self.stated)
         files = {
             "config.yaml": config_text,
             "splits.csv": to_manifest(data.collection),
@@ -178,6 +182,13 @@ class Start:
         if leaks is not None:
             files["leaks.csv"] = leaks_table(leaks)
         return files
+
+    def _conditions(self) -> dict[str, Any]:
+        """Return what this start runs on; device and precision are those in use, which `auto` does not tell."""
+        trainer = self.trainer
+        return record_conditions(
+            trainer.strategy.root_device, str(trainer.precision), trainer.world_size, trainer.num_nodes
+        )
 
     def _attach(self, run: RunFolder) -> None:
         """Add what writes into the run folder: TensorBoard's logger (if wanted), history.csv and checkpoints."""

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from bldml.io.text import counted
 from bldml.metrics.registry import canonical
 from bldml.run.files import read_table
 from bldml.run.folder import RunFolder
+from bldml.run.provenance import changes, conditions_of, read_stretches
 from bldml.training.checkpoint import DamagedCheckpoint
 from bldml.training.data.datamodule import LeafDataModule
 from bldml.training.data.reading import PreparedData
@@ -297,8 +297,11 @@ def read_same_photographs(plan: ResumePlan, datamodule: LeafDataModule, check: C
     return data
 
 
-def record_resume(plan: ResumePlan, job: SlurmJob | None) -> None:
-    """Record in environment.json when, where, from which step and with which changed settings a run is resumed.
+def record_resume(plan: ResumePlan, job: SlurmJob | None, conditions: Mapping[str, Any]) -> list[str]:
+    """Record in environment.json when, from which step and under which conditions and changed settings a run resumes.
+
+    Returns:
+        How the conditions differ from those under which the checkpoint was computed; empty without a checkpoint.
 
     Raises:
         RunError: The file is missing, damaged or cannot be written.
@@ -308,14 +311,17 @@ def record_resume(plan: ResumePlan, job: SlurmJob | None) -> None:
     if not record:
         message = f"The run {show_path(run.path)} cannot be resumed: environment.json is missing or damaged."
         raise RunError(message, "environment-missing", path=run.environment)
+    step = progress.step if progress else 0
+    before = read_stretches(record, step)
     note = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "slurm_job": job.key if job else None,
         "restarts": job.restarts if job else 0,
-        "host": socket.gethostname(),
         "epoch": progress.epoch if progress else 0,
-        "step": progress.step if progress else 0,
+        "step": step,
         "changed": plan.changed,
+        **conditions,
     }
     record["continued"] = [*record.get("continued", []), note]
     write_atomically(run.environment, json.dumps(record, indent=2) + "\n")
+    return changes(before[-1].conditions, conditions_of(note)) if before else []

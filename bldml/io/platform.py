@@ -2,6 +2,7 @@
 
 import codecs
 import os
+import platform
 import shlex
 import signal
 import subprocess
@@ -153,6 +154,16 @@ def signals(*names: str) -> tuple[signal.Signals, ...]:
     (<Signals.SIGTERM: 15>,)
     """
     return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
+
+
+def cpu_model() -> str:
+    """Return the name of the processor, or its kind where the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines() if LINUX else []
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
 
 
 def quoted(word: str) -> str:

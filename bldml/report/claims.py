@@ -6,7 +6,7 @@ from bldml.io.text import counted, number, plain
 from bldml.metrics.estimates import Estimate
 from bldml.metrics.operating_point import ThresholdCriterion
 from bldml.metrics.proportions import EXACT, UNIT_CORRELATION, Assurance
-from bldml.report.run_claims import not_known, sealed
+from bldml.report.run_claims import conditions, not_known, sealed
 from bldml.report.tables import interval_text, precise_number
 from bldml.run.baselines import Baselines, verdict_of
 from bldml.run.evidence import Evidence, Kind, RunEvidence, evidence_of
@@ -110,7 +110,8 @@ def circumstances(evidence: Evidence) -> str:
     if evidence.resumed:
         times = "once" if evidence.resumed == 1 else f"{evidence.resumed:,} times"
         parts.append(f"The training was interrupted and resumed {times}.")
-    return " ".join(parts)
+        parts.append(conditions(evidence.stretches))
+    return " ".join(filter(None, parts))
 
 
 def minimum(evidence: Evidence) -> str:

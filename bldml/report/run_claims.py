@@ -1,7 +1,10 @@
 """Sentences about the photographs of a run: functions of the recorded facts alone, as in `claims`."""
 
-from bldml.io.text import counted, plain
+from collections.abc import Sequence
+
+from bldml.io.text import counted, first_few, plain
 from bldml.run.evidence import RunEvidence
+from bldml.run.provenance import Stretch, changed_conditions
 
 MATCHES = {
     "exact": "an exact duplicate",
@@ -135,6 +138,21 @@ def siblings(run: RunEvidence) -> str:
     use = "uses" if n == 1 else "use"
     text = f"{counted(n, 'other run')} in the same folder {use} the same validation photographs."
     return f"{text} The more runs are tried, the more optimistic the best validation metrics may be." if n else text
+
+
+def conditions(stretches: Sequence[Stretch]) -> str:
+    """Say whether parts of a training ran on other software or hardware than the part before; empty if none did."""
+    found = [f"from step {one.step:,}, {'; '.join(what)}" for one, what in changed_conditions(stretches)]
+    lost = sum("torch" not in one.conditions for one in stretches)
+    parts = []
+    if found:
+        parts.append(
+            f"It was resumed under other conditions: {first_few(found, SHOWN, ', ', ' and ')}. Resuming is exact only "
+            "on the same versions and hardware, so an uninterrupted training may give other weights."
+        )
+    if lost:
+        parts.append(f"For {lost:,} of its {len(stretches):,} parts, versions and hardware are not recorded.")
+    return " ".join(parts)
 
 
 def not_known(run: RunEvidence) -> list[tuple[str, str]]:

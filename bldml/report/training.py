@@ -15,10 +15,10 @@ from bldml.report.evaluation_tables import best_epoch
 from bldml.report.figures import unfreeze_epochs
 from bldml.report.headline import Part
 from bldml.report.tables import Entry, Shown, Table, count, duration, interval_text, precise_number, text_table
-from bldml.run.evidence import effect_of, evidence_of, threshold_again
+from bldml.run.evidence import effect_of, evidence_of, stretches_of, threshold_again
 from bldml.run.files import text_at
 from bldml.run.ledger import LedgerEntry, looks_at
-from bldml.run.provenance import ROLES
+from bldml.run.provenance import ROLES, changed_conditions
 from bldml.run.reader import Evaluation, RunData
 
 UNKNOWN = "not recorded"
@@ -45,7 +45,11 @@ ENVIRONMENT = (
     ("GPU", "gpu"),
     ("CUDA", "cuda"),
     ("Platform", "platform"),
+    ("CPU", "cpu"),
     ("CPU threads", "cpu_threads"),
+    ("Precision", "precision"),
+    ("Processes", "processes"),
+    ("Host", "host"),
     ("Slurm job", "slurm_job"),
 )
 
@@ -204,6 +208,8 @@ def environment_table(data: RunData) -> Table:
     rows.append(["Times resumed", len(resumed) if isinstance(resumed, list) else 0])
     if isinstance(versions, dict):
         rows += [[name, text_at(versions, name)] for name in versions]
+    for stretch, what in changed_conditions(stretches_of(data)):
+        rows.append([f"Changed at step {stretch.step:,} ({stretch.time}, {stretch.host})", "; ".join(what)])
     return text_table("environment", "Software and hardware used for training.", ("Item", "Value"), rows)
 
 

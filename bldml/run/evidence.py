@@ -17,7 +17,7 @@ from bldml.metrics.proportions import Assurance, design_effect
 from bldml.run.files import text_at
 from bldml.run.ledger import looks_at
 from bldml.run.photographs import Description, describe
-from bldml.run.provenance import ROLES, Role
+from bldml.run.provenance import ROLES, Role, Stretch, read_stretches
 from bldml.run.reader import Evaluation, RunData
 
 Kind = Literal["exact", "near", "source", "burst", "group"]
@@ -51,6 +51,7 @@ class Evidence:
             together is recorded.
         excluded_of_run: Number of photographs in all splits of the run that could not be read.
         resumed: How often the training was interrupted and resumed.
+        stretches: The parts of the training between its starts, as far as the weights come from them.
         has_own_criterion: Whether the threshold criterion was stated; None if not recorded.
         unit: What the sampling units of all statistics are.
         groups: Number of groups that were given for them.
@@ -79,6 +80,7 @@ class Evidence:
     excluded: int | None = 0
     excluded_of_run: int = 0
     resumed: int = 0
+    stretches: tuple[Stretch, ...] = ()
     has_own_criterion: bool | None = None
 
     unit: UnitKind = "photograph"
@@ -224,8 +226,15 @@ def _circumstances(data: RunData, evaluation: Evaluation) -> dict[str, Any]:
         "excluded": None if own and data.excluded else len(evaluation.excluded),
         "excluded_of_run": len(data.excluded),
         "resumed": len(resumed) if isinstance(resumed, list) else 0,
+        "stretches": stretches_of(data),
         "has_own_criterion": data.has_own_criterion,
     }
+
+
+def stretches_of(data: RunData) -> tuple[Stretch, ...]:
+    """Return the parts of the training that its weights come from."""
+    steps = [step for row in data.epochs if (step := row.get("step")) is not None]
+    return read_stretches(data.environment, int(max(steps)) + 1 if steps else None)
 
 
 def threshold_again(data: RunData, validation: Evaluation, criterion: ThresholdCriterion) -> float:

@@ -1,16 +1,113 @@
-"""The origin of an evaluation, `provenance.json`, and its role: how its photographs relate to the run."""
+"""The origin of an evaluation, `provenance.json`, and its role; the starts of a training and their conditions."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal, get_args
 
+from bldml.io.text import plain
 from bldml.run.photographs import PhotographRow
 
 Role = Literal["training", "validation", "test", "external", "mixed", "unlabelled", "unknown"]
 ROLES: dict[str, Role] = {"train": "training", "val": "validation", "test": "test"}
 """The role of each split."""
 DIGEST_DIGITS = 16  # hexadecimal digits of a SHA-256: 64 bits distinguish 100,000 photographs
+CONDITIONS = {
+    "git_commit": "git commit",
+    "code": "code of bldml",
+    "device": "device",
+    "gpu": "GPU",
+    "cuda": "CUDA",
+    "cudnn": "cuDNN",
+    "cpu": "CPU",
+    "cpu_threads": "CPU threads",
+    "precision": "precision",
+    "processes": "processes",
+    "nodes": "nodes",
+}
+"""Names of the conditions on which the last bits of a result depend, beside the versions of software, by key."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A part of a training, from one start of its command to the next.
+
+    Attributes:
+        step: Optimizer step from which it went on.
+        time: ISO 8601, UTC; empty if not recorded.
+        host: Name of the machine; empty if not recorded.
+        conditions: Versions and the `CONDITIONS`, by their names; those that are not recorded are missing.
+    """
+
+    step: int
+    time: str
+    host: str
+    conditions: Mapping[str, str]
+
+
+def conditions_of(document: Mapping[str, Any]) -> dict[str, str]:
+    """Return versions and `CONDITIONS` in environment.json, or in one of its notes about a resumed run, by their names.
+
+    >>> conditions_of({"versions": {"torch": "2.10.0"}, "gpu": None, "device": "cuda:1", "seed": 3})
+    {'torch': '2.10.0', 'device': 'cuda', 'GPU': 'none'}
+    """
+    versions = document.get("versions")
+    found = {str(name): str(version) for name, version in versions.items()} if isinstance(versions, dict) else {}
+    for key, name in CONDITIONS.items():
+        value = document.get(key, {})
+        if not isinstance(value, dict | list):
+            found[name] = "none" if value is None else str(value).split(":")[0] if key == "device" else str(value)
+    return {plain(name): plain(value) for name, value in found.items()}
+
+
+def read_stretches(environment: Mapping[str, Any], steps: int | None = None) -> tuple[Stretch, ...]:
+    """Return the parts of a training that its weights come from, as recorded in environment.json.
+
+    A part whose steps were all computed again, or that computed none, is left out. `steps` is the number of steps of
+    the training so far; None if not known.
+
+    >>> notes = [{"step": 0, "host": "b"}, {"step": 8, "host": "c"}, {"step": 12, "host": "d"}]
+    >>> [stretch.host for stretch in read_stretches({"host": "a", "continued": notes}, 12)]
+    ['b', 'c']
+    """
+    notes = environment.get("continued")
+    resumed = [note for note in notes if isinstance(note, dict)] if isinstance(notes, list) else []
+    documents = [dict(environment), *resumed]
+    starts = [0, *(_count(note.get("step")) or 0 for note in resumed)]
+    found = []
+    for document, start, end in zip(documents, starts, [*starts[1:], steps], strict=True):
+        if end is None or end > start:
+            values = document.get("time", document.get("created")), document.get("host")
+            time, host = (plain(value) if isinstance(value, str) else "" for value in values)
+            found.append(Stretch(start, time, host, conditions_of(document)))
+    return tuple(found)
+
+
+def changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """Return how conditions differ, of those that both record.
+
+    >>> changes({"torch": "2.10.0", "GPU": "none", "numpy": "2.0"}, {"torch": "2.11.0", "GPU": "none"})
+    ['torch 2.10.0 → 2.11.0']
+    """
+    different = [name for name in before if name in after and before[name] != after[name]]
+    commit, code = CONDITIONS["git_commit"], CONDITIONS["code"]
+    if code not in different and code in before and code in after:
+        different = [name for name in different if name != commit]  # of a change of other files
+    elif commit in different:
+        different = [name for name in different if name != code]
+    return [f"{name} {_short(name, before[name])} → {_short(name, after[name])}" for name in different]
+
+
+def changed_conditions(stretches: Sequence[Stretch]) -> list[tuple[Stretch, list[str]]]:
+    """Return the parts of a training whose conditions differ from those of the part before, with how they differ."""
+    found = ((after, changes(before.conditions, after.conditions)) for before, after in pairwise(stretches))
+    return [(stretch, differences) for stretch, differences in found if differences]
+
+
+def _short(name: str, value: str) -> str:
+    commit, plus, edited = value.partition("+")
+    return f"{commit[:12]}{plus}{edited}" if name == CONDITIONS["git_commit"] else value
 
 
 @dataclass(frozen=True)

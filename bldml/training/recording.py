@@ -1,7 +1,9 @@
 """Files that a run writes: history.csv, training_time.json, predictions of an evaluation, environment.json."""
 
+import hashlib
 import json
 import platform
+import socket
 import subprocess
 import sys
 import time
@@ -24,6 +26,7 @@ from torch import Tensor
 from bldml.errors import CheckpointError, RunError
 from bldml.io.atomic import write_atomically
 from bldml.io.documents import mapping_or_nothing
+from bldml.io.platform import cpu_model
 from bldml.io.text import csv_text
 from bldml.metrics.assessment import EvaluationMetrics, evaluate
 from bldml.metrics.certainty.novelty import Novelty
@@ -273,35 +276,59 @@ class PredictionRecorder(Callback):
 
 def record_environment(
     seed: int,
-    device: torch.device,
+    conditions: Mapping[str, Any],
     dataset_digests: Mapping[str, str],
     parameters: int | None = None,
     stated: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Return the content of environment.json: the conditions of a run, for reporting and repeating it.
+    """Return the content of environment.json: what is needed for reporting a run and for repeating it.
 
-    It names the dataset digest of each split and the number of the network's parameters (weights and biases),
-    and the settings that are not defaults because they were stated.
+    It names the `record_conditions`, the dataset digest of each split, the number of the network's parameters (weights
+    and biases), and the settings that are not defaults because they were stated.
     """
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "schema": 1,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
-        "versions": software_versions(),
-        "git_commit": git_commit(),
+        **conditions,
         "seed": seed,
         "parameters": parameters,
-        "device": str(device),
-        "gpu": gpu,
-        "cuda": torch.version.cuda if gpu else None,
-        "platform": platform.platform(),
-        "cpu_threads": torch.get_num_threads(),
         # A requeued job finds its run by this.
         "slurm_job": job.key if (job := SlurmJob.current()) else None,
         "dataset_fingerprint": dict(dataset_digests),
         "stated": None if stated is None else list(stated),
     }
+
+
+def record_conditions(
+    device: torch.device, precision: str | None = None, processes: int = 1, nodes: int = 1
+) -> dict[str, Any]:
+    """Return software and hardware of this start of a run, on which the last bits of its results depend."""
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "versions": software_versions(),
+        "git_commit": git_commit(),
+        "code": code_digest(),
+        "host": socket.gethostname(),
+        "device": str(device),
+        "gpu": gpu,
+        "cuda": torch.version.cuda if gpu else None,
+        "cudnn": torch.backends.cudnn.version() if gpu else None,  # type: ignore[no-untyped-call]
+        "cpu": f"{cpu_model()} ({torch.backends.cpu.get_cpu_capability()})",
+        "platform": platform.platform(),
+        "cpu_threads": torch.get_num_threads(),
+        "precision": precision,
+        "processes": processes,
+        "nodes": nodes,
+    }
+
+
+def code_digest() -> str:
+    """Return 16 digits of a SHA-256 over the files of this package: edits that are not committed have no other name."""
+    package, digest = Path(__file__).resolve().parent.parent, hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def git_commit() -> str | None:

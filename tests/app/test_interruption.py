@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -328,6 +329,30 @@ def test_a_run_of_a_version_that_had_fewer_settings_goes_on(steady: Path, leaves
     assert "model.frozen_mode: eval when the run started, train now" in outcome.err
     assert bldml("fit", "--trust_config", "--resume=lightning_logs/hurt").code == 0
     assert_same(Path("lightning_logs/hurt"), steady)
+
+
+def test_a_run_that_is_resumed_under_other_conditions(leaves: Path, bldml: Bldml) -> None:
+    """As after an update of the environment while the job waited in the queue."""
+    run = RunFolder(Path("lightning_logs/hurt"))
+    signalling.PLAN |= {"train 1 1": TERM}
+    assert bldml("fit", *OPTIONS, "--data.root", leaves, "--run_name=hurt").code == 143
+    record = json.loads(run.environment.read_text())
+    record["versions"]["torch"], record["cpu_threads"] = "2.9.1", 999
+    run.environment.write_text(json.dumps(record))
+    signalling.PLAN |= {"train 2 1": TERM}
+    outcome = bldml("fit", "--trust_config", "--resume", run.path)
+    assert outcome.code == 143
+    assert f"resumed under other conditions: torch 2.9.1 → {version('torch')}; CPU threads 999 → " in outcome.err
+    outcome = bldml("fit", "--trust_config", "--resume", run.path)
+    assert (outcome.code, "other conditions" in outcome.err) == (0, False)
+    record = json.loads(run.environment.read_text())
+    assert record["versions"]["torch"] == "2.9.1"
+    for note in record["continued"]:
+        assert note["versions"]["torch"] == version("torch")
+        assert {"git_commit", "code", "host", "gpu", "cpu", "precision", "cpu_threads", "processes"} <= note.keys()
+    assert bldml("report", run.path).code == 0
+    page = (run.path / "report.html").read_text()
+    assert f"resumed under other conditions: from step {record['continued'][0]['step']}, torch 2.9.1 → " in page
 
 
 def test_a_drawn_seed_is_kept(leaves: Path, bldml: Bldml) -> None:

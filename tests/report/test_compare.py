@@ -554,6 +554,20 @@ def test_costs_are_shown_where_they_were_recorded(paper: list[Path], bldml: Bldm
     assert "20.18 million & 3.0 MiB & 20 a" in Path("out/comparison.tex").read_text()
 
 
+def test_software_and_hardware_that_differ(tmp_path: Path, bldml: Bldml) -> None:
+    runs = [write_run(tmp_path / name, rows_of((9, 1, 1, 9))) for name in ("a", "b")]
+    first: dict[str, object] = {"versions": {"torch": "2.10.0", "numpy": "2.0"}, "gpu": "A100"}
+    second = {**first, "continued": [{"step": 3, **first, "versions": {"torch": "2.11.0", "numpy": "2.0"}}]}
+    for run, record in zip(runs, (first, second), strict=True):
+        (run / "environment.json").write_text(json.dumps(record))
+    assert bldml("compare", *runs, "--output", "out").code == 0
+    assert read(Path("out/conditions.csv")) == [{"Condition": "torch", "a": "2.10.0", "b": "2.10.0 → 2.11.0"}]
+    assert "2.10.0 → 2.11.0" in Page(Path("out/comparison.html")).text
+    (runs[1] / "environment.json").write_text(json.dumps(first))
+    assert bldml("compare", *runs, "--output", "same").code == 0
+    assert not Path("same/conditions.csv").exists()
+
+
 def test_comparison_and_report_show_the_same_numbers(
     tmp_path: Path, bldml: Bldml, monkeypatch: pytest.MonkeyPatch
 ) -> None:

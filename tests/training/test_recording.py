@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import asdict
@@ -22,7 +23,15 @@ from bldml.run.predictions import read_predictions
 from bldml.training import recording
 from bldml.training.checkpoint import Header, software_versions
 from bldml.training.data.loading import UNLABELLED
-from bldml.training.recording import EpochTable, PredictionRecorder, Row, git_commit, record_environment
+from bldml.training.recording import (
+    EpochTable,
+    PredictionRecorder,
+    Row,
+    code_digest,
+    git_commit,
+    record_conditions,
+    record_environment,
+)
 from tests.support import REPOSITORY, mistake
 
 HEADER = Header(
@@ -206,7 +215,7 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
     monkeypatch.setenv("SLURM_JOB_ID", "77")
     monkeypatch.setenv("SLURM_CLUSTER_NAME", "atlas")
-    record = record_environment(5, torch.device("cpu"), {"val": "00ff"}, 1234)
+    record = record_environment(5, record_conditions(torch.device("cpu"), "bf16-mixed", 2), {"val": "00ff"}, 1234)
     assert record["parameters"] == 1234
     assert json.loads(json.dumps(record)) == record
     assert datetime.fromisoformat(record["created"]).tzinfo is not None
@@ -222,7 +231,21 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         head = git(REPOSITORY, "rev-parse", "HEAD")
         assert record["git_commit"] in (head, f"{head}+changes")
     monkeypatch.delenv("SLURM_JOB_ID")
-    assert record_environment(5, torch.device("cpu"), {})["slurm_job"] is None
+    assert record_environment(5, {}, {})["slurm_job"] is None
+    assert (record["host"], record["precision"]) == (socket.gethostname(), "bf16-mixed")
+    assert (record["processes"], record["nodes"]) == (2, 1)
+    assert record["cpu"]
+
+
+def test_an_edit_that_is_not_committed_has_a_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = tmp_path / "bldml" / "training" / "recording.py"
+    code.parent.mkdir(parents=True)
+    code.write_text("first\n")
+    monkeypatch.setattr(recording, "__file__", str(code))
+    before = code_digest()
+    assert code_digest() == before
+    code.write_text("second\n")
+    assert code_digest() != before
 
 
 def test_part_of_a_split_does_not_pass_for_the_whole(tmp_path: Path) -> None:

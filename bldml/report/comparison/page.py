@@ -11,6 +11,7 @@ from bldml.report.comparison.tables import (
     costs_table,
     counted_photographs,
     differences_table,
+    differing_conditions_table,
     differing_settings_table,
     leaf_table,
     original_classes_table,
@@ -43,7 +44,13 @@ def write_comparison(comparison: Comparison, folder: Path, *, version: str) -> l
     runs, costs, differences = runs_table(comparison), costs_table(comparison), differences_table(comparison)
     more = {
         table.name: table
-        for make in (sensitivity_table, differing_settings_table, leaf_table, original_classes_table)
+        for make in (
+            sensitivity_table,
+            differing_settings_table,
+            differing_conditions_table,
+            leaf_table,
+            original_classes_table,
+        )
         if (table := make(comparison))
     }
     curves = overlaid_curves({run.name: run.data.epochs for run in comparison.runs})

@@ -19,7 +19,7 @@ from bldml.report.tables import (
     text_table,
 )
 from bldml.run.baselines import baselines_of, verdict_of
-from bldml.run.evidence import evidence_of
+from bldml.run.evidence import evidence_of, stretches_of
 from bldml.run.subgroups import subgroups_of
 
 ENDS = ("", "_low", "_high", "_method")
@@ -132,6 +132,20 @@ def differing_settings_table(comparison: Comparison) -> Table | None:
             rows.append([key, *("not recorded" if value is None else value for value in values)])
     caption = "Settings of the configurations that differ between the runs."
     return text_table("settings", caption, ("Setting", *found), rows) if rows else None
+
+
+def differing_conditions_table(comparison: Comparison) -> Table | None:
+    """Return versions and hardware that differ between the runs or within one, a row each; None if all are equal."""
+    found = {run.name: stretches_of(run.data) for run in comparison.runs}
+    names = dict.fromkeys(name for stretches in found.values() for one in stretches for name in one.conditions)
+    rows: list[list[Shown]] = []
+    for name in names:
+        recorded = ([one.conditions[name] for one in run if name in one.conditions] for run in found.values())
+        values = [" → ".join(dict.fromkeys(values)) for values in recorded]
+        if len(set(values)) > 1 or " → " in values[0]:
+            rows.append([name, *(value or "not recorded" for value in values)])
+    caption = "Software and hardware that differ between the runs, or within a run that was resumed."
+    return text_table("conditions", caption, ("Condition", *found), rows) if rows else None
 
 
 def _flat(settings: dict[str, Any], above: str = "") -> dict[str, str]:
