@@ -25,6 +25,10 @@ from bldml.run.evidence import evidence_of
 
 CURVES = "Validation loss and AUROC of each run by epoch; a point marks the best epoch of the loss."
 LEAST_GAIN = 0.001  # that is printed
+# Tables that are shown where they have rows.
+MORE = (
+    sensitivity_table, differing_settings_table, differing_conditions_table, leaf_table, original_classes_table,
+)  # fmt: skip
 
 
 def write_comparison(comparison: Comparison, folder: Path, *, version: str) -> list[Path]:
@@ -42,17 +46,7 @@ def write_comparison(comparison: Comparison, folder: Path, *, version: str) -> l
     from bldml.figures.overlay import overlaid_curves
 
     runs, costs, differences = runs_table(comparison), costs_table(comparison), differences_table(comparison)
-    more = {
-        table.name: table
-        for make in (
-            sensitivity_table,
-            differing_settings_table,
-            differing_conditions_table,
-            leaf_table,
-            original_classes_table,
-        )
-        if (table := make(comparison))
-    }
+    more = {table.name: table for make in MORE if (table := make(comparison))}
     curves = overlaid_curves({run.name: run.data.epochs for run in comparison.runs})
     figure = plots.roc([(run.name, run.labels, run.probabilities) for run in comparison.runs])
     areas = "; ".join(f"{run.name} {number(run.value('auroc'))}" for run in comparison.runs)
