@@ -10,6 +10,7 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 # One more than the cores of a small machine: the tests of Slurm mostly wait for it.
 PYTEST_WORKERS ?= 3
+FUZZ ?= 100
 
 # The wheels for a cluster: folder, extras, and the index of another build of torch (empty: that of PyPI) with its versions.
 WHEELHOUSE ?= wheelhouse
@@ -25,7 +26,7 @@ RUN := demo_$(shell date +%Y%m%d-%H%M%S)
 
 # All targets share one environment and one set of caches, so `make -j` runs them one after the other.
 .NOTPARALLEL:
-.PHONY: help install demo test check quick coverage lint test-lowest format docs screens wheelhouse clean
+.PHONY: help install demo test check quick coverage lint test-lowest format fuzz docs screens wheelhouse clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -65,6 +66,9 @@ test-lowest: ## Tests with the lowest versions that pyproject.toml allows, in .v
 format: $(STAMP) ## Format the code and fix what ruff can fix
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+fuzz: $(STAMP) ## Many files from strangers, by chance: FUZZ times as many as in the checks (an hour and more)
+	BLDML_FUZZ=$(FUZZ) $(BIN)/pytest tests/fuzz -p no:cacheprovider
 
 docs: $(STAMP) ## Build the documentation into site/; a broken link is an error
 	$(BIN)/python -m pip install -q -e '.[docs]' -c $(CONSTRAINTS)

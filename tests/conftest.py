@@ -28,13 +28,21 @@ LONGEST = (
     "training/test_threads.py",
 )
 # What `make quick` leaves out, beside what its own file marks: whole folders and files, and whoever uses a trained run.
-SLOW_PLACES = ("app", "audit", "browser", "inference", "slurm", "test_prefetch.py", "test_real_photographs.py")
+SLOW_PLACES = ("app", "audit", "browser", "fuzz", "inference", "slurm", "test_prefetch.py", "test_real_photographs.py")
 # They use signals, links, modes, pipes, names of any bytes or a shell. What of them other systems have was not tried.
 ONLY_LINUX = (
     *("audit/test_examine.py", "audit/test_usage.py", "app/test_after_evaluation.py", "app/test_cache_location.py"),
     *("app/test_evaluation.py", "app/test_interruption.py", "app/test_looks.py", "app/test_screen.py", "browser"),
     *("dataset/test_cache.py", "dataset/test_files.py", "dataset/test_folders.py", "dataset/test_images.py"),
-    *("dataset/test_manifest.py", "dataset/test_verify.py", "doctor", "messages", "run/test_folder.py", "slurm"),
+    *(
+        "dataset/test_manifest.py",
+        "dataset/test_verify.py",
+        "doctor",
+        "fuzz",
+        "messages",
+        "run/test_folder.py",
+        "slurm",
+    ),
     *("test_prefetch.py", "test_printed_commands.py", "training/test_allocator.py", "training/test_slurm.py"),
 )
 SLOW_FIXTURES = {"run", "split_leaves", "small_weights", "coffee"}

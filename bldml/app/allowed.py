@@ -150,6 +150,8 @@ def _check(value: Any, key: str) -> None:
 
 
 def _check_text(text: str, key: str) -> None:
+    if "\0" in text:
+        raise ConfigError(f"{key} has a NUL character: {text!r}.", "text-with-nul", key=key, found=text)
     if key in CHOICES and text not in CHOICES[key]:
         known = " or ".join(filter(None, (", ".join(CHOICES[key][:-1]), *CHOICES[key][-1:]))) or "null"
         raise ConfigError(f"{key} must be {known}, not {text}.", "choice-unknown", key=key, found=text)

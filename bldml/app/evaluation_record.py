@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from bldml.app.explain.pictures import remove_pictures
 from bldml.app.messages import format_metrics, format_predictions, say_warning, were_in_training
@@ -19,10 +20,11 @@ from bldml.io.system import sha256_of
 from bldml.metrics.assessment import EvaluationMetrics
 from bldml.metrics.checked import units_of
 from bldml.run.baselines import compute_baselines
+from bldml.run.files import digest_of_epochs, read_epochs
 from bldml.run.folder import RunFolder
 from bldml.run.ledger import LedgerEntry, append_entry, read_ledger
 from bldml.run.photographs import PhotographRow, read_photograph_table
-from bldml.run.predictions import write_metrics
+from bldml.run.predictions import digest_of_predictions, read_predictions, write_metrics
 from bldml.run.provenance import DIGEST_DIGITS, ROLES, Provenance, count_known, role_of
 from bldml.run.subgroups import find_subgroups
 from bldml.training.checkpoint import Checkpoint, software_versions
@@ -47,7 +49,9 @@ def record_evaluation(
         recorder.metrics = complete_metrics(recorder, datamodule.photographs, checkpoint, split)
         write_metrics(folder, recorder.metrics)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    provenance = replace(origin, created=now, seconds=recorder.seconds, device=recorder.device)
+    provenance = replace(
+        origin, created=now, seconds=recorder.seconds, device=recorder.device, **digests_of(recorder, checkpoint)
+    )
     write_atomically(folder / "provenance.json", json.dumps(asdict(provenance), indent=2) + "\n")
     with suppress(RunError):  # images of a previous evaluation that remain do not match and are not shown
         remove_pictures(folder)
@@ -60,6 +64,17 @@ def record_evaluation(
         if text := were_in_training(provenance.known or {}, len(recorder.rows)):
             say_warning(text)
     unfinished.note(split, provenance.dataset_fingerprint, folder)
+
+
+def digests_of(recorder: PredictionRecorder, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return the digests of `Provenance`, by which a later report sees whether these files were changed."""
+    digests, epochs = {"checkpoint": sha256_of(checkpoint.path)}, None
+    digests["predictions"] = digest_of_predictions(read_predictions(recorder.folder / "predictions.csv"))
+    run = RunFolder.of_checkpoint(checkpoint.path)
+    with suppress(RunError):  # a damaged history, which the report names
+        if run is not None and (rows := read_epochs(run.history)):
+            digests["history"], epochs = digest_of_epochs(rows), len(rows)
+    return {"sha256": digests, "epochs": epochs}
 
 
 def complete_metrics(

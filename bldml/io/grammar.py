@@ -52,7 +52,9 @@ def check_words(words: Sequence[str]) -> None:
             depth += (character in "[{") - (character in "]}")
             deepest = max(deepest, depth)
         number = _NUMBER.search(word)
-        if len(word) > _LONGEST_WORD:
+        if "\0" in word:  # from Python: no shell passes it
+            problem = "a NUL character"
+        elif len(word) > _LONGEST_WORD:
             problem = f"{len(word):,} characters; {_LONGEST_WORD:,} are allowed"
         elif deepest > _DEEPEST:
             problem = f"brackets in {deepest:,} levels; {_DEEPEST} are allowed"

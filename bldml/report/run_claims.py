@@ -68,6 +68,19 @@ def shared_groups(run: RunEvidence) -> str:
     return f"{n:,} of {have} photographs in more than one split, so the splits are not independent" if n else ""
 
 
+def changes(run: RunEvidence) -> list[str]:
+    """Say which files are not what they were when an evaluation was written; empty where none is known to differ."""
+    sentences = {
+        "checkpoint": "best.ckpt is not the file that was evaluated: it was changed, replaced or trained further since",
+        "predictions": "the rows of predictions.csv are not those that were written: the table was changed since",
+        "history": "history.csv has other values for the epochs before this evaluation than it had then",
+    }
+    return [
+        f"{', '.join(map(plain, names))}: {sentences[what]} (by the SHA-256 in provenance.json)."
+        for what, names in run.changes.items()
+    ]
+
+
 def leaks(run: RunEvidence) -> str:
     """Say what the search for relatives in other splits found; empty without a search."""
     if run.leaks is None:

@@ -14,7 +14,7 @@ from bldml.io.documents import LARGEST_DOCUMENT, load_json, read_text
 from bldml.io.text import with_apostrophe, without_apostrophe
 from bldml.metrics.assessment import EvaluationMetrics
 from bldml.metrics.checked import SamplingUnit, sampling_unit
-from bldml.run.files import to_csv
+from bldml.run.files import digest_of, to_csv
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,13 @@ def _optional(rows: Sequence[Prediction]) -> dict[str, Callable[[Prediction], st
     if any(row.band for row in rows):
         found["band"] = lambda row: row.band
     return found
+
+
+def digest_of_predictions(rows: Iterable[Prediction]) -> str:
+    """Return the SHA-256 of the rows, as `read_predictions` returns them, in any order."""
+    return digest_of(
+        sorted((r.path, r.group, r.true_class, r.predicted_class, r.probability, r.burst or "") for r in rows)
+    )
 
 
 def read_predictions(path: Path) -> list[Prediction]:

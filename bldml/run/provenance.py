@@ -133,6 +133,8 @@ class Provenance:
         ignored: Number of files that are not photographs, by suffix.
         excluded: Number of photographs that could not be used.
         site: Where the photographs come from, as stated with `--site`.
+        sha256: Digests of the `checkpoint`'s file, of the content of `predictions`, and of the first `epochs` rows of
+            `history`, as they were when the evaluation was written.
         schema: Version of the document; 0 for a document written before 0.2.
     """
 
@@ -154,6 +156,8 @@ class Provenance:
     excluded: int = 0
     site: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    epochs: int | None = None
     schema: int = 1
 
 
@@ -169,7 +173,10 @@ def to_provenance(document: Mapping[str, Any]) -> Provenance:
         for name in ("split", "dataset_fingerprint", "created", "checkpoint", "device", "site")
         if isinstance(document.get(name), str)
     }
+    digests = document.get("sha256")
     return Provenance(
+        sha256={name: str(one) for name, one in digests.items()} if isinstance(digests, dict) else {},
+        epochs=_count(document.get("epochs")),
         role=next((one for one in get_args(Role) if one == role), "unknown"),
         known={name: n for name, n in known.items() if _count(n) is not None} if isinstance(known, dict) else None,
         command=tuple(map(str, command)) if isinstance(command, list) else (),

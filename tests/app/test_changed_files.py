@@ -1,0 +1,80 @@
+"""Files of a run that were changed since an evaluation recorded them: said, where numbers are read from them."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from bldml.run.folder import RunFolder
+from tests.support import Bldml
+
+CPU = "--trainer.accelerator=cpu"
+CHECKPOINT = "best.ckpt is not the file that was evaluated"
+PREDICTIONS = "test: the rows of predictions.csv are not those that were written"
+HISTORY = "history.csv has other values for the epochs"
+
+
+@pytest.fixture
+def own(run: Path, tmp_path: Path) -> RunFolder:
+    return RunFolder(Path(shutil.copytree(run, tmp_path / "logs" / "copy")))
+
+
+def page_of(own: RunFolder, bldml: Bldml) -> str:
+    outcome = bldml("report", own.path)
+    assert outcome.code == 0, outcome.err
+    return (own.path / "report.html").read_text(encoding="utf-8")
+
+
+def test_nothing_is_said_of_a_run_that_was_only_moved(own: RunFolder, bldml: Bldml) -> None:
+    page = page_of(own, bldml)
+    assert not [text for text in (CHECKPOINT, PREDICTIONS, HISTORY) if text in page]
+    recorded = json.loads((own.evaluation("test") / "provenance.json").read_text())
+    assert recorded["sha256"].keys() == {"checkpoint", "predictions", "history"}
+    assert recorded["epochs"] == 4
+
+
+def test_another_checkpoint_is_said_by_the_report_and_the_next_evaluation(own: RunFolder, bldml: Bldml) -> None:
+    content = torch.load(own.best_checkpoint, weights_only=True)
+    content["state_dict"] = {key: value + 0 for key, value in content["state_dict"].items()}
+    content["bldml"]["threshold"] *= 0.999
+    torch.save(content, own.best_checkpoint)
+    assert CHECKPOINT in page_of(own, bldml)
+    outcome = bldml("test", f"--ckpt_path={own.best_checkpoint}", "--report=false", CPU)
+    assert outcome.code == 0
+    assert f"train, val: {CHECKPOINT}" in outcome.err or f"val, train: {CHECKPOINT}" in outcome.err
+
+
+def test_an_edited_table_is_said_where_no_metric_shows_it(own: RunFolder, bldml: Bldml) -> None:
+    path = own.evaluation("test") / "predictions.csv"
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    rows[0]["group"] = "tree 7"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(reversed(rows))
+    assert PREDICTIONS in page_of(own, bldml)
+    rows[0]["group"] = ""
+    with path.open("w", newline="") as file:  # as a spreadsheet would save it
+        writer = csv.DictWriter(file, rows[0], quoting=csv.QUOTE_ALL)
+        writer.writeheader()
+        writer.writerows(rows)
+    assert PREDICTIONS not in page_of(own, bldml)
+
+
+def test_a_cut_table_is_refused(own: RunFolder, bldml: Bldml) -> None:
+    path = own.evaluation("test") / "predictions.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    assert bldml("report", own.path).mistake == "metrics-contradict-predictions"
+
+
+def test_an_edited_history_is_said(own: RunFolder, bldml: Bldml) -> None:
+    lines = own.history.read_text().splitlines()
+    column = lines[0].split(",").index("val_loss")
+    cells = lines[2].split(",")
+    cells[column] = "0.001"
+    own.history.write_text("\n".join([*lines[:2], ",".join(cells), *lines[3:]]) + "\n")
+    assert HISTORY in page_of(own, bldml)
