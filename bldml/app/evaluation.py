@@ -40,7 +40,7 @@ from bldml.io.documents import mapping_or_nothing
 from bldml.io.screen import say
 from bldml.report.certainty import banding, familiarity, unfamiliar
 from bldml.report.claims import caution_with_rest, minimum, repetition, without_leaf
-from bldml.report.run_claims import changes
+from bldml.report.run_claims import changed_files
 from bldml.run.baselines import baselines_of
 from bldml.run.evidence import evidence_of, evidence_of_run
 from bldml.run.folder import RunFolder
@@ -270,7 +270,7 @@ def say_cautions(run: RunFolder, names: Sequence[str]) -> None:
         data = read_run(run)
     except RunError:  # another evaluation of the run is damaged, which its report names
         return
-    for text in changes(evidence_of_run(data)):
+    for text in changed_files(evidence_of_run(data)):
         say_warning(text)
     for evaluation in data.evaluations:
         if evaluation.name not in names:

@@ -79,7 +79,7 @@ def warnings(data: RunData, run: RunEvidence, shown: Sequence[Part], point: Sequ
     for one in shown:
         text = claims.caution(one.evidence)
         found.append((one.title, text, claims.caution_with_rest(data, one.evaluation).removeprefix(text).strip()))
-    found += [("", text, "") for text in run_claims.changes(run)]
+    found += [("", text, "") for text in run_claims.changed_files(run)]
     found.append(("", run_claims.leaks(run) if run.leaks else "", ""))
     shared = run_claims.shared_groups(run)
     found.append(("", shared and f"{shared}.", run_claims.groups(run)))

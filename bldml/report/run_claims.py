@@ -68,7 +68,7 @@ def shared_groups(run: RunEvidence) -> str:
     return f"{n:,} of {have} photographs in more than one split, so the splits are not independent" if n else ""
 
 
-def changes(run: RunEvidence) -> list[str]:
+def changed_files(run: RunEvidence) -> list[str]:
     """Say which files are not what they were when an evaluation was written; empty where none is known to differ."""
     sentences = {
         "checkpoint": "best.ckpt is not the file that was evaluated: it was changed, replaced or trained further since",
