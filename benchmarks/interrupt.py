@@ -1,11 +1,13 @@
 """Interrupt one run again and again, at random moments and in random ways, and compare it with one left in peace.
 
     python benchmarks/interrupt.py --interruptions 50 --output benchmarks/results/interrupt.json
+    python -m benchmarks.interrupt --slurm --interruptions 60 --output benchmarks/results/interrupt_slurm.json
 
-Without Slurm. SIGUSR1 and SIGTERM go to all processes of the run, as Slurm sends them, and so does SIGKILL, as when a
-node dies. After each the run is continued by `fit --resume`. At the end weights, optimizer, history.csv and predictions
-must be equal to the last bit to those of the reference; the exit code is 1 if they are not. A run that ends before all
-interruptions were made is compared, and the next one takes the others.
+With `--slurm`, see interrupt_slurm.py. Without, SIGUSR1 and SIGTERM go to all processes of the run, as Slurm sends
+them, and so does SIGKILL, as when a node dies. After each the run is continued by `fit --resume`. At the end weights,
+optimizer, history.csv and predictions must be equal to the last bit to those of the reference; the exit code is 1 if
+they are not. A run that ends before all interruptions were made is compared, and the next one takes the
+others.
 """
 
 import argparse
@@ -129,7 +131,12 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--slurm", action="store_true")
     arguments = parser.parse_args()
+    if arguments.slurm:
+        from benchmarks.interrupt_slurm import interrupt_jobs
+
+        return interrupt_jobs(arguments.interruptions, arguments.seed, arguments.output)
     folder = Path(tempfile.mkdtemp(prefix="bldml-interrupt-"))
     write_leaves(folder / "leaves", images_per_class=60, size=96, seed=1)
     options = [*OPTIONS, "--data.root=leaves", f"--trainer.max_epochs={arguments.epochs}"]
