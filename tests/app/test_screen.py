@@ -13,13 +13,16 @@ import subprocess
 import sys
 import termios
 from contextlib import suppress
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from bldml.app.screen.epochs import compare_with_wall_time
 from bldml.dataset.synthetic.leaves import write_leaves
 from bldml.run.predictions import read_predictions
 from bldml.training.checkpoint import read_checkpoint
+from bldml.training.resume.slurm import WallTime
 from tests.support import REPOSITORY, THREE_LAYERS, Bldml
 
 LINE = re.compile(r"(\d+)/(\d+) +([\d.]+) +([\d.]+) +([\d.]+) +(\S+) +(head|\d stages?|\d blocks?) +([\d.]*) ?(\*?)")
@@ -105,6 +108,41 @@ def test_an_interruption_leaves_no_bar(leaves: Path, tmp_path: Path) -> None:
     assert not [line for line in shown if "it/s" in line or "%|" in line], "\n".join(shown)
     assert [line for line in shown if re.fullmatch(r"Saved .*last\.ckpt \(epoch \d+, \d+ steps\)\.", line)]
     assert "Resume:" in shown
+
+
+def test_a_job_says_whether_its_wall_time_is_long_enough(
+    leaves: Path, bldml: Bldml, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program in scontrol's place: the job has two minutes left of its hour."""
+    begin = datetime.now() - timedelta(minutes=58)
+    end = begin + timedelta(hours=1)
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(f"#!/bin/sh\necho JobId=12 JobState=RUNNING StartTime={begin:%FT%T} EndTime={end:%FT%T}\n")
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    outcome = bldml("fit", *THREE_LAYERS, f"--data.root={leaves}", "--trainer.max_epochs=2", "--unfreezing.stages=0")
+    assert outcome.code == 0, outcome.err
+    assert f"The wall time ends at {end:%Y-%m-%d %H:%M}, in " in outcome.err
+    assert (
+        "at this pace, the training does not end before. It is then saved, and needs about 1 more start" in outcome.err
+    )
+
+
+@pytest.mark.parametrize(
+    ("rest", "is_slower", "expected"),
+    [
+        (7 * 3600 - 181, False, "in 7 h 0 min: at this pace, the training ends before."),
+        # The signal comes three minutes before the end.
+        (7 * 3600 - 179, False, "needs about 1 more start of this length."),
+        (7 * 3600 + 3 * 8 * 3600, False, "needs about 4 more starts of this length."),
+        (7 * 3600, True, "needs at least 1 more start of this length."),
+    ],
+)
+def test_starts_that_a_training_needs(rest: float, is_slower: bool, expected: str) -> None:
+    now = datetime(2026, 11, 29, 18)
+    wall_time = WallTime(now - timedelta(hours=1), now + timedelta(hours=7))
+    assert compare_with_wall_time(rest, wall_time, now, is_slower=is_slower).endswith(expected)
 
 
 def test_the_end_says_why_and_what_is_next(leaves: Path, bldml: Bldml) -> None:
