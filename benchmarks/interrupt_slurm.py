@@ -163,7 +163,7 @@ def interrupt_jobs(number: int, seed: int, output: Path | None) -> int:
         "runs": runs,
         "became": became,
         "unexpected": [event for event in trial.events if not event["is_expected"]],
-        "longest_seconds_until_the_node_was_free": longest,
+        "longest_seconds_until_then": longest,
         "things_compared": compared,
         "different": sorted(different),
         "processes_left_over": len(left),

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.sameness import assert_same, checkpoint
-from tests.slurm.cluster import Cluster
+from tests.slurm.cluster import LARGE, Cluster
 from tests.slurm.fits import EPOCHS, Bench, Fit
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
@@ -23,9 +23,9 @@ NO_DROPOUT = {"NO_DROPOUT": "1"}
 LOOPBACK = {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
 
 
-def submit_two(bench: Bench, moments: Sequence[str] = ()) -> Fit:
+def submit_two(bench: Bench, moments: Sequence[str] = (), options: Sequence[str] = ()) -> Fit:
     return bench.submit(
-        CONFIG, *TWO, *COMMON, moments=moments, options=("--ntasks-per-node=2",),
+        CONFIG, *TWO, *COMMON, moments=moments, options=("--ntasks-per-node=2", *options),
         environment={**LOOPBACK, **NO_DROPOUT},
     )  # fmt: skip
 
@@ -35,9 +35,12 @@ def two_ranks(bench: Bench) -> Fit:
 
 
 def two_ranks_interrupted(bench: Bench) -> Fit:
-    moments = ("train-1-4", "validation-2-1")
-    fit = submit_two(bench, moments)
-    fit.interrupt(*moments, ranks=2)
+    near_the_wall_time, preempted = moments = ("train-1-4", "validation-2-1")
+    fit = submit_two(bench, moments, ("--partition=low", f"--cpus-per-task={LARGE // 2}"))
+    fit.interrupt(near_the_wall_time, ranks=2)
+    fit.reach(preempted, ranks=2)
+    bench.cluster.preempt()
+    fit.await_restart(2)  # within the grace time: one rank decides for both
     return fit.complete()
 
 
@@ -74,6 +77,7 @@ def test_ranks_are_equal_after_each_epoch(scenario: Callable[[Bench], Fit], fits
 def test_two_ranks_interrupted_come_to_the_same(fits: Fits) -> None:
     fit = fits(two_ranks_interrupted)
     assert fit.job.restarts == 2
+    assert fit.job.text.count("is requeued") == 2
     assert_same(fit.run, fits(two_ranks).run)
 
 

@@ -2,13 +2,15 @@
 
 import os
 import signal
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from bldml.training.resume.job import SlurmJob, SlurmStep, interactive_kind
-from bldml.training.resume.slurm import RequeueEnvironment, check_ranks, fate, requeue
+from bldml.training.resume.signals import Interrupted, InterruptSignals
+from bldml.training.resume.slurm import RequeueEnvironment, check_ranks, fate, leave, requeue
 from tests.support import Bldml, mistake
 
 # What srun of Slurm 22.05 sets in each of its tasks.
@@ -231,6 +233,48 @@ def test_fate_after_sigterm(
     found, reason = fate(shown, lambda _: mode)
     assert found == expected
     assert why in reason
+
+
+@pytest.mark.parametrize(
+    ("mode", "answer", "terminations", "said"),
+    [
+        ("REQUEUE", 0, 1, "Job 12 is requeued."),
+        ("CANCEL", 0, 1, "Job 12 is not requeued: it was preempted, and Slurm cancels such jobs here. Resume so."),
+        # It must not end by itself: at the end of the grace time Slurm requeues it.
+        ("REQUEUE", 1, 2, "Waiting until Slurm requeues job 12, which was preempted: scontrol requeue 12 was refused"),
+    ],
+)
+def test_a_preempted_job_leaves(
+    mode: str, answer: int, terminations: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """With a program in scontrol's place; the second SIGTERM is that of the end of the grace time."""
+    monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
+    answers = {
+        "job": "JobState=RUNNING Reason=None Restarts=0 Requeue=1 Partition=low PreemptTime=2026-11-29T18:30:15",
+        "config": "PreemptMode = OFF\nPreemptType = preempt/partition_prio",
+        "partition": f"PartitionName=low PreemptMode={mode}",
+    }
+    for what, text in answers.items():
+        (tmp_path / what).write_text(text)
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(f'#!/bin/sh\n[ "$1" = requeue ] && exit {answer}\ncat "{tmp_path}/$2"\n')
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    signals = InterruptSignals()
+    signals.install()
+    os.kill(os.getpid(), signal.SIGTERM)
+    again = threading.Timer(6, os.kill, (os.getpid(), signal.SIGTERM))
+    again.start()
+    try:
+        with pytest.raises(SystemExit, match="143"):
+            leave(Interrupted(signal.SIGTERM), SlurmJob("12"), signals, None, "Resume so.")
+        assert signals.count(signal.SIGTERM) == terminations
+    finally:
+        again.cancel()
+        again.join()
+        signals.restore()
+    assert said in capfd.readouterr().err
 
 
 def test_without_scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

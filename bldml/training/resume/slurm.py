@@ -181,40 +181,40 @@ def leave(
     """End this process as the signal and Slurm require; `how` says how the user can resume.
 
     Outside Slurm, in an interactive job and after a signal from a terminal: exit. Wall time near: requeue. SIGTERM in a
-    job: what `fate` says. A requeued process waits until Slurm ends it. The first process decides for all.
+    job: what `fate` says. The first process decides for all.
 
     Raises:
         SystemExit: With 128 and the signal's number.
     """
     if job is None or job.interactive or interrupted.signum in BY_HAND:
         raise SystemExit(128 + interrupted.signum)
-    # A second SIGTERM after one that came first: that of the requeue.
-    terminated = 0 if interrupted.signum in WALL_TIME else signals.count(signal.SIGTERM)
-    is_requeued = True
+    terminated = signals.count(signal.SIGTERM)
     if is_first_process():
         what, why = ("time is up", "") if interrupted.signum in WALL_TIME else _await_fate(job, signals)
-        refusal: str | None = why
-        if what != "over":
-            wanted = what == "preempted" or environment is None or environment.auto_requeue
-            refusal = requeue(job) if wanted else "auto_requeue is off"
-            _write(
-                f"Job {job.id} is requeued." if refusal is None else f"Job {job.id} is not requeued: {refusal}. {how}"
-            )
-        elif why == REQUEUED:
-            _write(f"Job {job.id} ends here: {why}.")
+        is_preempted, wanted = what == "preempted", environment is None or environment.auto_requeue
+        refusal = why if what == "over" else requeue(job) if wanted or is_preempted else "auto_requeue is off"
+        if refusal is None or refusal == REQUEUED:
+            _write(f"Job {job.id} is requeued.")
+        elif not is_preempted:
+            _write(f"Job {job.id} is not requeued: {refusal}. {how}")
         else:
-            _write(f"Job {job.id} ends: {why}. {how}")
-        is_requeued = refusal is None
-    # Slurm ends the processes of a requeued job by SIGTERM within seconds. The others than the first wait for that too;
-    # if the job is not requeued, `srun --kill-on-bad-exit` ends them with the first.
-    end = time.monotonic() + END_TIMEOUT_S
-    while is_requeued and signals.count(signal.SIGTERM) <= terminated:
+            _write(f"Waiting until Slurm requeues job {job.id}, which was preempted: {refusal}.")
+            while signals.count(signal.SIGTERM) == terminated:  # at the end of the grace time
+                time.sleep(0.2)
+    else:
+        _await_first_process(job, signals)
+    raise SystemExit(128 + interrupted.signum)
+
+
+def _await_first_process(job: SlurmJob, signals: InterruptSignals) -> None:
+    """Wait until Slurm ends this process: `srun --kill-on-bad-exit` does so when the first process ends."""
+    terminated, end = signals.count(signal.SIGTERM), time.monotonic() + END_TIMEOUT_S
+    while signals.count(signal.SIGTERM) == terminated:
         time.sleep(0.2)
         if time.monotonic() > end:
-            if is_first_process() or fate(_show(job), _preempt_mode)[0] != "unknown":
-                break
+            if fate(_show(job), _preempt_mode)[0] not in ("unknown", "preempted"):
+                return
             end += END_TIMEOUT_S
-    raise SystemExit(128 + interrupted.signum)
 
 
 def _await_fate(job: SlurmJob, signals: InterruptSignals) -> tuple[Fate, str]:
