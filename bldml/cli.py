@@ -6,6 +6,7 @@ from argparse import ArgumentError
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from difflib import get_close_matches
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, get_type_hints
@@ -19,6 +20,7 @@ from bldml.io.screen import complain, say
 from bldml.training.process import Session, wait_briefly
 from bldml.training.resume.job import check_single
 from bldml.training.resume.signals import InterruptSignals, ignore_to_the_end, let_through
+from bldml.training.resume.stopping import run_interruptible
 from bldml.usage import verb_help
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ VERBS = {
 }
 # The others would write the same files in each task of srun.
 MANY_PROCESSES = {"fit", "survey"}
+# Plain commands that go on behind what an interrupted start has done; the others start again.
+RESUMING = {"audit", "explain", "survey", "prefetch"}
 # doctor accepts the options of fit beside its own, so it parses its arguments itself.
 DOCTOR = "check before submitting a job that a fit with these options would run"
 
@@ -54,7 +58,7 @@ def main(argv: Sequence[str] | None = None, model_class: "type[LeafClassifier] |
     if argv is None:
         write_any_text(sys.stdout, sys.stderr)
     try:
-        if argv is None and not set(arguments[:1]) <= VERBS.keys():  # which handle them
+        if argv is None and not {*VERBS, *COMMANDS} >= set(arguments[:1]):  # which handle them
             let_through()
         # A process that ends with its command is not restored: a late signal must not fail a finished job.
         check_words(arguments)
@@ -85,7 +89,7 @@ def _run(arguments: list[str], model_class: "type[LeafClassifier] | None", sessi
     if name in VERBS and asks_help:
         say(verb_help(name))
     elif name in COMMANDS:
-        _run_command(COMMANDS[name], arguments)
+        _run_command(COMMANDS[name], arguments, session)
     elif name == "doctor":
         from bldml.doctor.command import main as doctor
 
@@ -129,7 +133,7 @@ def overview() -> str:
     )
 
 
-def _run_command(function: Callable[..., None], arguments: list[str]) -> None:
+def _run_command(function: Callable[..., None], arguments: list[str], session: Session | None) -> None:
     import jsonargparse
 
     from bldml.io.arguments import explain_mistake
@@ -160,8 +164,11 @@ def _run_command(function: Callable[..., None], arguments: list[str]) -> None:
             if isinstance(path, Path) and is_address(str(path)):
                 message = f"{name} is a URL, {path}: bldml reads and writes only files of this machine."
                 raise UsageError(message, "path-is-address", key=name, found=str(path))
+    signals = InterruptSignals()
+    if session is not None:
+        session.callback(signals.restore)
     with _machine_errors():
-        function(**options)
+        run_interruptible(partial(function, **options), signals, resumes=arguments[0] in RESUMING)
 
 
 @contextmanager

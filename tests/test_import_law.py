@@ -36,7 +36,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         *("training.backbones", "training.checkpoint", "training.module", "training.transforms", "training.trunk"),
         "figures.style",
     ),
-    "audit": ("errors", "io", "metrics", "run", "dataset", "figures", "report"),
+    "audit": ("errors", "io", "metrics", "run", "dataset", "figures", "report", "training.resume.signals"),
     "survey": (
         *("errors", "io", "metrics", "run", "dataset", "inference", "report.html"),
         "training.checkpoint",

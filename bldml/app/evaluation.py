@@ -53,6 +53,7 @@ from bldml.training.module import LeafClassifier
 from bldml.training.recording import PredictionRecorder
 from bldml.training.resume.callback import interrupt_evaluation
 from bldml.training.resume.signals import InterruptSignals
+from bldml.training.resume.stretches import StretchLog
 from bldml.training.resume.unfinished import UNUSABLE, UnfinishedEvaluation
 
 
@@ -63,6 +64,7 @@ def evaluate_after_fit(
     run: RunFolder,
     splits: Sequence[str],
     signals: InterruptSignals,
+    stretch: StretchLog,
     *,
     report: bool,
 ) -> None:
@@ -79,12 +81,13 @@ def evaluate_after_fit(
         raise RunError(message, "best-checkpoint-missing", path=run.path)
     with UnfinishedEvaluation(run.path, run.best_checkpoint, {"splits": list(splits)}) as unfinished:
         if splits:
-            _evaluate_splits(trainer, model, datamodule, run, splits, signals, unfinished, images=report)
+            _evaluate_splits(trainer, model, datamodule, run, splits, signals, stretch, unfinished, images=report)
         signals.end()
         say_cautions(run, [split for split in splits if split != "train"])
         if report:
             report_run(run)
         unfinished.end()
+    stretch.end()
     report_excluded(datamodule.photographs, run.excluded)
     run.previous_checkpoint.unlink(missing_ok=True)  # the run has ended
     _say_results(run, splits)
@@ -97,6 +100,7 @@ def _evaluate_splits(
     run: RunFolder,
     splits: Sequence[str],
     signals: InterruptSignals,
+    stretch: StretchLog,
     unfinished: UnfinishedEvaluation,
     *,
     images: bool,
@@ -112,6 +116,7 @@ def _evaluate_splits(
     # The training and the validation split are needed together, for the bands and the distribution.
     recorders = {one: _recorder(folders[one], checkpoint, keep_features=True) for one in filled[:2] if one in left}
     for split, recorder in recorders.items():
+        stretch.enter(f"evaluation of {split}")
         run_pass(single_trainer(trainer, signals), model, datamodule, split, recorder, unfinished)
     checkpoint = with_certainty(checkpoint, recorders, data, run, model.criterion.band_error)
     unfinished.renew(checkpoint.path)
@@ -119,11 +124,14 @@ def _evaluate_splits(
         signals.check()
         recorder = recorders.get(split) or _recorder(folders[split], checkpoint)
         if split not in recorders:
+            stretch.enter(f"evaluation of {split}")
             run_pass(single_trainer(trainer, signals), model, datamodule, split, recorder, unfinished)
         origin = provenance_of(datamodule, checkpoint, split, external=False)
         record_evaluation(recorder, datamodule, checkpoint, origin, unfinished)
+        stretch.evaluated(split)
     log_results(trainer, run, checkpoint, [split for split in filled if split != "train"])
     if images:
+        stretch.enter("images for the report")
         # Those of an earlier evaluation were removed when this one was written.
         shown = [split for split in filled if split != "train" and not has_pictures(folders[split])]
         evaluated = {folders[split]: data.samples(split) for split in shown}
@@ -183,7 +191,7 @@ def evaluate_checkpoint(
     _check_same(folder, split, datamodule)
     load_weights(model, checkpoint)
     datamodule.decode = header.decode
-    data = datamodule.read_for_evaluation(split, header.class_names, whole=external)
+    data = datamodule.read_for_evaluation(split, header.class_names, signals.check, whole=external)
     report_data(data, datamodule.fold)
     origin = _with_site(_checked_origin(datamodule, checkpoint, split, external=external), site)
     settings = {"split": split, "site": site, "external": external}

@@ -49,6 +49,7 @@ from bldml.training.recording import EpochTable, Stopwatch, record_conditions, r
 from bldml.training.resume.callback import Interruption
 from bldml.training.resume.job import SlurmJob
 from bldml.training.resume.signals import InterruptSignals
+from bldml.training.resume.stretches import StretchLog
 
 
 @dataclass
@@ -70,6 +71,11 @@ class Start:
     hold: Callable[[RunFolder], None]
     stated: Sequence[str]
     folder: RunFolder | None = None
+
+    def __post_init__(self) -> None:
+        """Begin the record of this start."""
+        progress = self.plan.progress if self.plan else None
+        self.stretch = StretchLog(self.job, progress.step if progress else 0)
 
     def run(self, config_text: str) -> None:
         """Prepare the fit, in the order in which steps can fail; the configuration as YAML is for the run folder.
@@ -94,6 +100,8 @@ class Start:
             run = RunFolder.create(logs, name, content, unique=self.config.run_name is None)
             self.hold(run)
         self.folder = run
+        if self.trainer.is_global_zero and plan is None:
+            self.stretch.write_to(run)
         if self.trainer.is_global_zero and not run.phashes.is_file():
             write_phashes(run, data)
         data.contents.forget_phashes()
@@ -137,6 +145,8 @@ class Start:
         set_damaged_aside(plan)
         check_processes(plan, self.trainer.world_size)
         self.folder = plan.run
+        if self.trainer.is_global_zero:
+            self.stretch.write_to(plan.run)
         self.model.has_weights = plan.progress is not None
         if plan.progress is None:
             self.model.load_pretrained()
@@ -217,8 +227,12 @@ class Start:
             lines,
             Stopwatch(run),
             best,
-            Interruption(self.signals, run, table, best, config.checkpoint_minutes),
+            Interruption(self.signals, run, table, best, config.checkpoint_minutes, self._own_stretch),
         ]
+
+    @property
+    def _own_stretch(self) -> StretchLog | None:
+        return self.stretch if self.trainer.is_global_zero else None
 
 
 def _parameters(model: LeafClassifier) -> int:

@@ -37,6 +37,7 @@ from bldml.app.typed import check_files, class_called_null, with_file, with_text
 from bldml.dataset.files import shell_word
 from bldml.errors import BldmlError, ConfigError, MachineError
 from bldml.io.grammar import pattern, written_out
+from bldml.io.safe_points import count_kept
 from bldml.io.screen import complain
 from bldml.run.folder import RunFolder, lock_run
 from bldml.training.checkpoint import Checkpoint, read_checkpoint
@@ -48,6 +49,7 @@ from bldml.training.process import keep_freed_memory
 from bldml.training.resume.job import SlurmJob
 from bldml.training.resume.signals import Interrupted, InterruptSignals, is_first_process
 from bldml.training.resume.slurm import RequeueEnvironment, check_ranks, leave
+from bldml.training.resume.stopping import check_progress
 from bldml.usage import VERB_HELP
 
 
@@ -73,6 +75,7 @@ class LeafCLI(LightningCLI):
         self.plan: ResumePlan | None = None
         self.held = ExitStack()
         self.environment: RequeueEnvironment | None = None
+        self.kept_before = count_kept()
         self.checkpoint: Checkpoint | None = None
         self.external = False
         hush()
@@ -251,21 +254,26 @@ class LeafCLI(LightningCLI):
                 say_ending(self.trainer, start.folder)
                 splits = ("train", "val", "test") if config.test_after_fit else ("train", "val")
                 evaluate_after_fit(
-                    self.trainer, self.model, self.datamodule, start.folder, splits, self.signals, report=config.report
-                )
+                    self.trainer, self.model, self.datamodule, start.folder, splits, self.signals,
+                    start.stretch, report=config.report,
+                )  # fmt: skip
         except Interrupted as interrupted:
-            self._leave(interrupted, start.folder or (self.plan.run if self.plan else None))
+            self._leave(interrupted, start)
         except (MachineError, OSError, MemoryError) as error:
             if start.folder is not None:  # nothing is wrong with the run
                 error.add_note(_how_to_resume(start.folder))
             raise
 
-    def _leave(self, interrupted: Interrupted, run: RunFolder | None) -> NoReturn:
+    def _leave(self, interrupted: Interrupted, start: Start) -> NoReturn:
+        run = start.folder or (self.plan.run if self.plan else None)
         if self.is_child:
             # Lightning would kill the first process at once if a process that it started ended with an error.
             raise SystemExit(0)
         if self.trainer.is_global_zero:
             report_interrupted(run)
+            start.stretch.end(interrupted)
+            if self.environment is None or self.environment.auto_requeue:
+                start.stretch.check(interrupted)
         how = _how_to_resume(run) if run else "Start the command again."
         leave(interrupted, self.job, self.signals, self.environment, how)
 
@@ -292,6 +300,7 @@ class LeafCLI(LightningCLI):
             )  # fmt: skip
         except Interrupted as interrupted:
             again = "To resume, run the same command again."
+            check_progress(self.job, interrupted, count_kept() - self.kept_before)
             complain(f"\nInterrupted; what is done is kept. {again}\n")
             leave(interrupted, self.job, self.signals, self.environment, again)
         except (MachineError, OSError, MemoryError) as error:

@@ -20,6 +20,7 @@ from bldml.dataset.samples import check_positive_class, no_photographs
 from bldml.errors import DatasetError, UsageError
 from bldml.io.atomic import make_folder, write_atomically
 from bldml.io.documents import LARGEST_DOCUMENT, load_json
+from bldml.io.safe_points import safe_point
 from bldml.io.system import hash_of_path, processors
 
 
@@ -75,6 +76,7 @@ def audit_photographs(
         store.close(complete=used is not None)
     files = _files(result, version, workers)
     for name, text in files.items():
+        safe_point()
         write_atomically(output / name, text)
     return result, summary_text(result, [show_path(output / name) for name in files])
 

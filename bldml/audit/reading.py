@@ -16,6 +16,8 @@ from bldml.audit.keypoints import KeypointStore
 from bldml.audit.store import Store
 from bldml.dataset.samples import Collection, Sample
 from bldml.errors import MachineError
+from bldml.io.safe_points import safe_point
+from bldml.training.resume.signals import blocked, ignore_in_worker
 
 BATCH = 16  # files that a process receives at a time
 MAX_MEASURED_OUTSIDE = 2000  # photographs, about; it takes 2 ms each, and more would hardly change what is found
@@ -50,6 +52,7 @@ def examine_all(
             if known is not None and (keypoints is None or known.digest in keypoints):
                 results[sample.name] = known
                 progress.update()
+            safe_point()
         missing = [sample for _, sample in samples if sample.name not in results]
         for sample, record in _examine_missing(missing, workers, len(samples), keypoints is not None):
             if keypoints is not None and record.keypoints:
@@ -58,6 +61,7 @@ def examine_all(
             results[sample.name] = record
             store.add(sample.path, record)
             progress.update()
+            safe_point(kept=1)
     return [Row(sample, split, results[sample.name]) for split, sample in samples]
 
 
@@ -79,10 +83,12 @@ def _examine_missing(
         return
     # Processes, because for small files most of the time is spent in Python itself. Spawned, because a fork would copy
     # the locks of running threads.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
+    with blocked():  # which starts the process that tracks semaphores
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
     before = {process.pid for process in multiprocessing.active_children()}
     try:
-        results = pool.map(examine, paths, outside, chunksize=BATCH)
+        with blocked():  # and the workers
+            results = pool.map(examine, paths, outside, chunksize=BATCH)
         processes = [process for process in multiprocessing.active_children() if process.pid not in before]
         yield from zip(samples, results, strict=True)
     except BrokenProcessPool as error:
@@ -112,8 +118,8 @@ def _loss(processes: "Sequence[multiprocessing.process.BaseProcess]") -> Machine
 
 
 def _start_worker() -> None:
-    """Ignore Ctrl-C, which the parent handles, and exit when the parent ends, even if it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ignore signals, which the parent handles, and exit when the parent ends, even if it is killed."""
+    ignore_in_worker()
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()

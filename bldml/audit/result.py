@@ -21,6 +21,7 @@ from bldml.audit.findings import SEVERITIES, AuditFinding, soften_split_finding
 from bldml.audit.keypoints import KeypointStore, StoredKeypoints
 from bldml.dataset.files import subfolders
 from bldml.dataset.samples import SPLITS, Collection
+from bldml.io.safe_points import safe_point
 from bldml.io.text import counted
 from bldml.report.tables import Table
 
@@ -78,12 +79,14 @@ def run_audit_checks(
     root = collection.root
     readable = [row for row in rows if not row.file.reason]
     repeats, odd = find_repeats(readable), find_odd(readable)
+    safe_point()
     shortcuts = find_shortcuts(readable, repeats.units, positive_class) if positive_class else []
     described = None
     look_alikes = LookAlikes(searched=False)
     if keypoints is not None:
         described = StoredKeypoints(keypoints, [row.file.digest for row in readable])
         look_alikes = search_lookalikes(readable, described, repeats, quiet=quiet)
+    safe_point()
     findings = [
         *find_unreadable(collection, rows),
         *find_changed(collection, readable),
@@ -102,6 +105,7 @@ def run_audit_checks(
     # First what only new photographs repair: a new split costs a minute.
     findings.sort(key=lambda finding: (SEVERITIES.index(finding.severity), not finding.needs_new_photographs))
     counts = tables(readable, repeats.units) if readable else []
+    safe_point()
     planted = measure_power(readable, repeats.units, described) if power else None
     return AuditResult(
         manifest, default_split, collection, rows, readable, odd, repeats, shortcuts, positive_class, findings, counts,

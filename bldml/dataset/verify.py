@@ -14,6 +14,7 @@ from bldml.dataset.formats.interruption import blame_machine
 from bldml.dataset.images import UnreadableImage, load_rgb
 from bldml.dataset.metadata import Metadata, read_metadata
 from bldml.dataset.samples import Sample
+from bldml.io.safe_points import safe_point
 from bldml.io.system import sha256_of
 
 
@@ -47,7 +48,9 @@ def verify(
     with ThreadPoolExecutor(workers) as pool:
         # In chunks, because a map over 100,000 photographs would queue them all at once.
         while chunk := list(islice(iterator, 32 * workers)):
-            yield from pool.map(lambda sample: _verify_one(sample, target_size, cache), chunk)
+            for result in pool.map(lambda sample: _verify_one(sample, target_size, cache), chunk):
+                safe_point()
+                yield result
 
 
 def _verify_one(sample: Sample, target_size: int, cache: ImageCache | None) -> Verified:

@@ -30,6 +30,7 @@ from bldml.export.parity import (
 from bldml.inference.classifier import classifier_of
 from bldml.inference.exported import LEFT_OUT, ExportedModel, require_onnx
 from bldml.io.atomic import make_folder
+from bldml.io.safe_points import safe_point
 from bldml.io.screen import say
 from bldml.io.system import sha256_of
 from bldml.io.text import counted
@@ -67,6 +68,7 @@ def export_checkpoint(
     compared = validation_photographs(checkpoint) if photographs is None else photographs_below(photographs)
     classifier, header = classifier_of(checkpoint, "cpu"), checkpoint.header
     content = onnx_bytes(classifier, weights, describe_export(checkpoint, weights, version))
+    safe_point()
     exported = ExportedModel(content, output / "model.onnx")
     # A browser decodes JPEGs at full size, as evaluations of new checkpoints do.
     decode = "full" if kind == "web" else header.decode
@@ -74,6 +76,7 @@ def export_checkpoint(
     parity = compare_with_checkpoint(classifier, exported, compared, decode, tolerance)
     check_parity(parity)
     files = {"model.onnx": content}
+    safe_point()
     if kind == "web":
         files = page_files(exported, content, parity, stated_items(checkpoint))
     files["parity.json"] = _parity_json(exported, content, parity)

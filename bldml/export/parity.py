@@ -19,6 +19,7 @@ from bldml.dataset.samples import no_photographs
 from bldml.errors import CheckpointError, DatasetError
 from bldml.inference.classifier import Classifier, unreadable_photograph
 from bldml.inference.exported import ExportedModel
+from bldml.io.safe_points import safe_point
 from bldml.io.system import processors
 from bldml.io.text import counted, first_few
 from bldml.run.files import read_table
@@ -213,3 +214,4 @@ def _batches(
                 own, other = (torch.stack(list(some)) for some in zip(*images, strict=True))
                 yield [path for path, _ in now], own, other
                 bar.update(len(now))
+                safe_point()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bldml.io.atomic import check_name, make_folder, write_atomically
+from bldml.io.safe_points import safe_point
 from bldml.io.text import plain
 
 if TYPE_CHECKING:
@@ -172,6 +173,7 @@ def save(figure: "Figure", folder: Path, name: str) -> list[Path]:
     Raises:
         RunError: The files cannot be written, or the name is not valid.
     """
+    safe_point()
     check_name(name, "figure")
     make_folder(folder)
     paths = []

@@ -7,6 +7,7 @@ from typing import Any
 
 from bldml.errors import RunError
 from bldml.io.atomic import write_atomically
+from bldml.io.safe_points import safe_point
 from bldml.io.text import plain
 from bldml.report import certainty, claims, evaluation_tables, run_claims
 from bldml.report import photographs as report_photographs
@@ -123,6 +124,7 @@ def write_report(run: RunFolder) -> Path:
 
 def _section(data: RunData, part: Part, budget: PictureBudget) -> dict[str, Any]:
     """Return what the page shows of one evaluation."""
+    safe_point()
     evaluation, assessment, evidence, baselines, _ = part
     subgroups, folder = subgroups_of(data, evaluation), data.run.path / "figures"
     figures = evaluation_figures(evaluation, assessment, data.classes, folder)

@@ -20,6 +20,7 @@ from bldml.errors import DatasetError, UsageError
 from bldml.inference.classifier import Classifier, Device, classifier_of
 from bldml.io.atomic import write_atomically
 from bldml.io.locks import Lock, Taken
+from bldml.io.safe_points import safe_point
 from bldml.io.screen import say
 from bldml.io.system import hash_of_path, processors, sha256_of
 from bldml.io.text import counted
@@ -131,12 +132,14 @@ def _judge(
         if not isinstance(verdict, UnreadableImage):
             record = Record(stamp, verdict.probability, verdict.band or "", familiar=verdict.is_familiar)
             progress.add(sample.name, record)
+            safe_point(kept=1)
             continue
         if stop:
             message = f"The photograph {show_path(sample.path)} cannot be read: {verdict.reason}. "
             message += "--unreadable exclude goes on without it. What is done is kept."
             raise DatasetError(message, "survey-photograph-unreadable", path=sample.path, reason=verdict.reason)
         progress.add(sample.name, Record(stamp, reason=verdict.reason))
+        safe_point(kept=1)
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,7 @@ class Results:
         }
         written["survey.json"] = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
         for name, text in written.items():
+            safe_point()
             write_atomically(output / name, text)
         say("".join(f"{line}\n" for line in lines))
         say("".join(f"Wrote {show_path(output / name)}\n" for name in written))
@@ -194,7 +198,10 @@ class Results:
         read = tqdm(
             read_origins(paths, processors()), total=len(samples), desc="Times", unit="photo", leave=False, disable=None
         )
-        origins = list(read)
+        origins = []
+        for origin in read:
+            safe_point()
+            origins.append(origin)
         units = [""] * len(samples)
         if self.wanted.grouping:
             names = [sample.name for sample in samples]

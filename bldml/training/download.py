@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from bldml.errors import TrainingError
 from bldml.io.locks import Lock, Taken
+from bldml.io.safe_points import safe_point
 from bldml.io.screen import complain
 from bldml.io.system import sha256_of
 
@@ -126,7 +127,8 @@ class _Download:
                 for chunk in _chunks(response):
                     received += output.write(chunk)
                     bar.update(len(chunk))
-                output.flush()
+                    output.flush()
+                    safe_point(kept=1)
                 os.fsync(output.fileno())
             if received < length:
                 raise Broken(f"the connection ended after {received} of {length} bytes")

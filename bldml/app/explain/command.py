@@ -20,6 +20,7 @@ from bldml.errors import DatasetError
 from bldml.inference.classifier import Device, classifier_of
 from bldml.inference.pictures import attention, overlay, read_mask
 from bldml.io.atomic import make_folder
+from bldml.io.safe_points import safe_point
 from bldml.io.screen import say
 from bldml.io.system import processors, sha256_of
 from bldml.io.text import counted, first_few, with_apostrophe
@@ -183,3 +184,4 @@ def _explain(
         if mask:
             row |= attention(cam, *read_mask(mask, sample.path, photograph.size))
         progress.add(sample.name, digests[sample.name], image_format.encode(overlay(photograph, cam)), row)
+        safe_point(kept=1)

@@ -42,6 +42,7 @@ from bldml.dataset.images import ResizedImage, load_rgb, resize_to_square
 from bldml.dataset.metadata import Metadata
 from bldml.dataset.samples import Sample
 from bldml.io.platform import BINARY
+from bldml.io.safe_points import note_kept
 
 GIB = 2**30
 SPARE = GIB  # bytes that are left free on the disk: a run has checkpoints to write
@@ -247,6 +248,7 @@ class ImageCache:
                     self._writer = self._begin()
             if self._writer is not None:
                 self._writer.add(digest, image, metadata, phash)
+                note_kept()
         except (OSError, NoSpace) as error:
             self.trouble = self.trouble or self._reason(error)
             if self._writer is not None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bldml.errors import RunError, UsageError
+from bldml.io.safe_points import safe_point
 from bldml.io.text import first_few, plain
 from bldml.metrics.assessment import Assessment
 from bldml.metrics.auroc import paired_auroc
@@ -281,6 +282,7 @@ def _check_same(first: ComparedRun, other: ComparedRun) -> None:
 
 def _difference(first: ComparedRun, second: ComparedRun, units: Units) -> Difference:
     """Return first minus second, with p values that are not adjusted yet."""
+    safe_point()
     correct = first.is_correct, second.is_correct
     of_areas = paired_auroc(first.labels, first.probabilities, second.probabilities, units)
     tests = {

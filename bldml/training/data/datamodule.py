@@ -158,13 +158,19 @@ class LeafDataModule(LightningDataModule):
         return prepared
 
     def read_for_evaluation(
-        self, split: str, class_names: tuple[str, ...] = (), *, whole: bool = False
+        self,
+        split: str,
+        class_names: tuple[str, ...] = (),
+        check: Callable[[], None] = lambda: None,
+        *,
+        whole: bool = False,
     ) -> PreparedData:
         """Find and decode the photographs of one split, with the classes of a checkpoint.
 
         Args:
             split: `val`, `test`, or `predict` for every photograph below the root, labelled or not.
             class_names: The checkpoint's class names; empty to use those of the photographs.
+            check: Called after each photograph; may raise an exception to interrupt.
             whole: Use a flat folder without splitting it, as an external test set.
 
         Raises:
@@ -193,7 +199,7 @@ class LeafDataModule(LightningDataModule):
         if not class_names and split != "predict":
             class_names = collection.class_names
             self.positive_class = check_positive_class(self.positive_class, class_names)
-        prepared = self._verified(PreparedData(collection, Contents(0), class_names, self.positive_class))
+        prepared = self._verified(PreparedData(collection, Contents(0), class_names, self.positive_class), check)
         if not prepared.samples(split):
             message = f"Not one photograph in {show_path(collection.root)} can be read."
             raise DatasetError(message, "photographs-all-unreadable", path=collection.root)

@@ -26,6 +26,7 @@ from bldml.training.resume.state import (
     relocate,
     take_metrics,
 )
+from bldml.training.resume.stretches import StretchLog
 
 
 class Interruption(Callback):
@@ -41,6 +42,7 @@ class Interruption(Callback):
         table: The rows of history.csv.
         best: The callback that writes best.ckpt.
         minutes: Minutes between two checkpoints within an epoch.
+        stretch: The record of this start; None for a trial run and in the other processes.
     """
 
     def __init__(
@@ -50,16 +52,18 @@ class Interruption(Callback):
         table: EpochTable | None = None,
         best: ModelCheckpoint | None = None,
         minutes: float = math.inf,
+        stretch: StretchLog | None = None,
     ) -> None:
         super().__init__()
         self.signals, self.run, self.table, self.best, self.seconds = signals, run, table, best, 60 * minutes
+        self.stretch = stretch
         self._process_group: Any = None
         self._saved_at = time.monotonic()
         self._resumed_at: int | None = None
         self._metrics: dict[str, Any] = {}
         self._fewest_batches = 0
         self._position: Position | None = None
-        self._is_readable = False
+        self._is_readable = self._has_saved = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Create a process group on the CPUs of all ranks; the one on the GPUs would have to wait for them."""
@@ -89,6 +93,8 @@ class Interruption(Callback):
         """Restore the metrics of the epoch, now that the module is on its device."""
         put_metrics(pl_module, self._metrics)
         self._metrics = {}
+        if self.stretch is not None:
+            self.stretch.enter("training")
         self._saved_at = time.monotonic()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -112,14 +118,23 @@ class Interruption(Callback):
         """Find how many batches all ranks have in common: their numbers of photographs may differ by one."""
         (most,) = self._maximum_over_ranks(-int(trainer.num_val_batches[0]))
         self._fewest_batches = -most
+        if self.stretch is not None:
+            self.stretch.enter("validation", int(trainer.num_val_batches[0]))
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
         """Interrupt, unless it is the last batch: an interrupted validation is repeated, so this one is finished."""
+        if self.stretch is not None:
+            self.stretch.count(batch_idx + 1)
         if not (trainer.sanity_checking or has_gradients_waiting(trainer)) and batch_idx < self._fewest_batches - 1:
             self._save_or_interrupt(trainer, pl_module, "validation")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note that a validation is complete."""
+        if self.stretch is not None:
+            self.stretch.validated()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the last epoch."""
@@ -145,7 +160,10 @@ class Interruption(Callback):
         if signum:
             if self.run is not None and self.run.last_checkpoint.exists():
                 steps = counted(trainer.global_step, "step")
-                rank_zero_info(f"Saved {self.run.last_checkpoint} (epoch {trainer.current_epoch}, {steps}).")
+                place = f"{self.run.last_checkpoint} (epoch {trainer.current_epoch}, {steps})"
+                again = "; the validation starts again" if position == "validation" else ""
+                # At its first safe point, a resumed run has nothing that its checkpoint has not.
+                rank_zero_info(f"Saved {place}{again}." if self._has_saved else f"Nothing new to save in {place}.")
             raise Interrupted(signum)
 
     def _save(self, trainer: Trainer, module: LightningModule, position: Position) -> None:
@@ -172,8 +190,10 @@ class Interruption(Callback):
                 message = f"Cannot rename {fresh} to last.ckpt: {error.strerror}. It contains the state of the run."
                 raise MachineError(message, "checkpoint-not-renamable", path=fresh, reason=error.strerror) from error
         trainer.strategy.barrier("last.ckpt")
-        self._position = None
+        self._position, self._has_saved = None, True
         self._saved_at = time.monotonic()
+        if self.stretch is not None:
+            self.stretch.saved(trainer.global_step)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Complete a checkpoint of this callback; best.ckpt and others are not for resuming."""

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -48,14 +48,14 @@ class InterruptSignals:
         self._mask: set[int] | None = None
         self._is_over = False
 
-    def install(self) -> None:
+    def install(self, signums: Sequence[signal.Signals] = INTERRUPTING) -> None:
         """Install the handlers and let signals through, also those that waited; outside the main thread do nothing.
 
         Python allows handlers in the main thread alone.
         """
         if threading.current_thread() is not threading.main_thread():
             return
-        for signum in INTERRUPTING:
+        for signum in signums:
             before = signal.getsignal(signum)
             if signum in self._before or (before is signal.SIG_IGN and signum in BY_HAND):
                 continue

@@ -18,6 +18,7 @@ from bldml.errors import CheckpointError, ConfigError, DatasetError, RunError
 from bldml.io.atomic import write_atomically
 from bldml.io.documents import mapping_or_nothing
 from bldml.io.locks import Lock, Taken
+from bldml.io.safe_points import note_kept
 from bldml.io.system import sha256_of
 from bldml.training.checkpoint import software_versions
 from bldml.training.recording import PredictionRecorder
@@ -49,6 +50,7 @@ class UnfinishedEvaluation(AbstractContextManager["UnfinishedEvaluation"]):
         self.time, self.is_resumed = datetime.now(UTC).isoformat(timespec="seconds"), False
         self._of = {"checkpoint": sha256_of(checkpoint), **settings}
         self._passes: dict[str, Any] = {}
+        self._restored = 0
         self._written: dict[str, Any] = {}
         self._lock, self._is_held, self._is_usable = ExitStack(), False, True
         if self.folder.is_dir():
@@ -72,7 +74,9 @@ class UnfinishedEvaluation(AbstractContextManager["UnfinishedEvaluation"]):
         stored, path = self._passes.get(split, {}), self.folder / f"{split}.pt"
         with suppress(OSError):
             if stored.get("of") == [digest, batch_size] and stored.get("sha256") == sha256_of(path):
-                return recorder.restore(torch.load(path, weights_only=True))
+                self._restored = recorder.restore(torch.load(path, weights_only=True))
+                return self._restored
+        self._restored = 0
         return 0
 
     def keep(self, recorder: PredictionRecorder, split: str, digest: str, batch_size: int) -> None:
@@ -84,6 +88,7 @@ class UnfinishedEvaluation(AbstractContextManager["UnfinishedEvaluation"]):
             AtomicCheckpointIO().save_checkpoint(recorder.state(), path)
             self._passes[split] = {"of": [digest, batch_size], "sha256": sha256_of(path)}
             self._write()
+            note_kept(recorder.collected - self._restored)
 
     def note(self, split: str, digest: str, evaluation: Path) -> None:
         """Record that an evaluation is completely written, into this folder."""
@@ -91,6 +96,7 @@ class UnfinishedEvaluation(AbstractContextManager["UnfinishedEvaluation"]):
             self._written[split] = {"of": digest, "files": _hashes(evaluation)}
             with suppress(RunError):
                 self._write()
+                note_kept()
 
     def is_written(self, split: str, digest: str, evaluation: Path) -> bool:
         """Return whether an earlier start of the command has completely written an evaluation, unchanged since."""
