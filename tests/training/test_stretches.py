@@ -10,15 +10,15 @@ import pytest
 from bldml.run.folder import RunFolder
 from bldml.training.resume.job import SlurmJob
 from bldml.training.resume.signals import Interrupted
-from bldml.training.resume.stretches import NAME, Stretch, StretchLog, as_time, describe, needed, read_stretches
+from bldml.training.resume.stretches import NAME, StartRecord, StretchLog, as_time, describe_starts, needed, read_starts
 from tests.support import mistake
 
 JOB = SlurmJob("7", "atlas")
-IDLE = Stretch(job=JOB.key, phase="validation", first_step=8, step=8, done=3, of=40, in_phase=20, signal="SIGUSR1")
+IDLE = StartRecord(job=JOB.key, phase="validation", first_step=8, step=8, done=3, of=40, in_phase=20, signal="SIGUSR1")
 IDLE = replace(IDLE, seconds={"start-up": 14.0}, elapsed=34.0)
 
 
-def run_of(tmp_path: Path, *before: Stretch) -> RunFolder:
+def run_of(tmp_path: Path, *before: StartRecord) -> RunFolder:
     (tmp_path / NAME).write_text(json.dumps({"schema": 1, "stretches": [asdict(one) for one in before]}))
     return RunFolder(tmp_path)
 
@@ -38,7 +38,7 @@ def test_third_start_that_does_nothing_is_the_last(tmp_path: Path) -> None:
     assert "Start-up took" in str(raised.value)
     assert "Validation was not finished after" in str(raised.value)
     assert f"--resume {tmp_path}" in str(raised.value)
-    assert len(read_stretches(RunFolder(tmp_path))) == 3
+    assert len(read_starts(RunFolder(tmp_path))) == 3
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_third_start_that_does_nothing_is_the_last(tmp_path: Path) -> None:
         [IDLE, replace(IDLE, signal="")],  # killed
     ],
 )
-def test_other_starts_are_requeued(before: list[Stretch], tmp_path: Path) -> None:
+def test_other_starts_are_requeued(before: list[StartRecord], tmp_path: Path) -> None:
     log_of(run_of(tmp_path, *before)).check(Interrupted(SIGUSR1))
 
 
@@ -77,7 +77,7 @@ def test_without_a_run_folder_the_number_of_starts_counts() -> None:
 
 
 def test_the_time_that_is_needed_follows_from_what_was_measured() -> None:
-    text = describe([IDLE])
+    text = describe_starts([IDLE])
     assert text == (
         "Start-up took 14 s. Validation was not finished after 20 s: 3 of 40 batches, so all of it takes about 4.4 min."
     )
@@ -92,4 +92,4 @@ DAMAGED = ["", "[]", '{"stretches": 3}', '{"stretches": [1, {"step": "x"}, {"sec
 @pytest.mark.parametrize("content", DAMAGED)
 def test_damaged_records_count_as_missing(content: str, tmp_path: Path) -> None:
     (tmp_path / NAME).write_text(content)
-    assert [one for one in read_stretches(RunFolder(tmp_path)) if one.seconds or one.step] == []
+    assert [one for one in read_starts(RunFolder(tmp_path)) if one.seconds or one.step] == []

@@ -32,7 +32,7 @@ MOST = 20  # starts without a run folder: cached photographs are progress, unles
 
 
 @dataclass(frozen=True)
-class Stretch:
+class StartRecord:
     """One start of the process; all times in seconds.
 
     Attributes:
@@ -84,14 +84,14 @@ class StretchLog:
     def __init__(self, job: SlurmJob | None, first_step: int = 0) -> None:
         started = datetime.now(UTC).isoformat(timespec="seconds")
         self.job = job
-        self.now = Stretch(started, job.key if job else None, first_step=first_step, step=first_step)
-        self.before: tuple[Stretch, ...] = ()
+        self.now = StartRecord(started, job.key if job else None, first_step=first_step, step=first_step)
+        self.before: tuple[StartRecord, ...] = ()
         self._kept, self._phase_began = count_kept(), STARTED
         self._run: RunFolder | None = None
 
     def write_to(self, run: RunFolder) -> None:
         """Record in a run folder from now on."""
-        self._run, self.before = run, read_stretches(run)
+        self._run, self.before = run, read_starts(run)
         self.write()
 
     def enter(self, phase: str, of: int = 0) -> None:
@@ -155,7 +155,7 @@ class StretchLog:
         enough = as_time(needed(idle, self.before))
         message = (
             f"Job {self.job.id} is not requeued: {STARTS} starts in a row reached the wall time without a step, a "
-            f"whole validation or the evaluation of a split. {describe(idle)}\nThe signal came "
+            f"whole validation or the evaluation of a split. {describe_starts(idle)}\nThe signal came "
             f"{shown(self.now.elapsed)} after the program had started. Submit the job again with more time:\n  "
             f"sbatch --time={enough} SCRIPT{resume}"
         )
@@ -167,18 +167,18 @@ class StretchLog:
         self.now = replace(self.now, seconds=longest)
 
 
-def read_stretches(run: RunFolder) -> tuple[Stretch, ...]:
+def read_starts(run: RunFolder) -> tuple[StartRecord, ...]:
     """Return the stretches of a run, oldest first; none if they are not recorded, as in a run of an older version."""
     found = mapping_or_nothing(run.path / NAME).get("stretches")
     return tuple(one for item in found if (one := _stretch(item))) if isinstance(found, list) else ()
 
 
-def is_at_wall_time(stretch: Stretch) -> bool:
+def is_at_wall_time(stretch: StartRecord) -> bool:
     """Return whether a stretch ended by the signal that a job gets near its wall time."""
     return stretch.signal in [one.name for one in WALL_TIME]
 
 
-def describe(stretches: Sequence[Stretch]) -> str:
+def describe_starts(stretches: Sequence[StartRecord]) -> str:
     """Return how long the phases of stretches took, as sentences; they all ended in a phase that was not completed."""
     last = stretches[-1]
     longest: dict[str, float] = {}
@@ -194,7 +194,7 @@ def describe(stretches: Sequence[Stretch]) -> str:
     return " ".join([*texts, f"{text}."])
 
 
-def needed(stretches: Sequence[Stretch], before: Sequence[Stretch] = ()) -> float:
+def needed(stretches: Sequence[StartRecord], before: Sequence[StartRecord] = ()) -> float:
     """Return a wall time in seconds in which the phase that was never completed can be, with a margin."""
     last = stretches[-1]
     first = max((one.seconds.get("start-up", 0.0) for one in (*stretches, *before)), default=0.0)
@@ -224,9 +224,9 @@ def shown(seconds: float) -> str:
     return f"{max(1, round(seconds))} s" if seconds < 120 else f"{seconds / 60:.1f} min"
 
 
-def _stretch(item: Any) -> Stretch | None:
+def _stretch(item: Any) -> StartRecord | None:
     """Return the stretch of a document; None if it is none."""
-    names = {one.name for one in fields(Stretch)}
+    names = {one.name for one in fields(StartRecord)}
     if not isinstance(item, dict):
         return None
     known = {name: value for name, value in item.items() if name in names}
@@ -238,7 +238,7 @@ def _stretch(item: Any) -> Stretch | None:
         seconds = {str(name): float(value) for name, value in dict(known.get("seconds", {})).items()}
         job = known.get("job")
         evaluated = tuple(map(str, known.get("evaluated", ())))
-        return Stretch(
+        return StartRecord(
             **texts, **times, **numbers, seconds=seconds, evaluated=evaluated, job=None if job is None else str(job)
         )
     return None
