@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -601,3 +602,44 @@ def test_the_gradient_scaler_goes_on_too(leaves: Path, bldml: Bldml, monkeypatch
     scaler = checkpoint(hurt / "checkpoints" / "last.ckpt")["MixedPrecision"]
     assert scaler == checkpoint(Path("lightning_logs/steady/checkpoints/last.ckpt"))["MixedPrecision"]
     assert scaler["scale"] > 0
+
+
+def test_a_job_whose_starts_never_finish_a_validation_ends(
+    leaves: Path, bldml: Bldml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a wall time that is too short: each start resumes in the validation, and begins it again."""
+    monkeypatch.setenv("PATH", "")  # there is no scontrol: a job that could be requeued exits by the signal
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_JOB_NAME", "bldml-fit")
+    first = ("fit", *OPTIONS, "--data.root", leaves, "--run_name=r")
+    for restarts, code in enumerate((138, 138, 138, 1)):
+        monkeypatch.setenv("SLURM_RESTART_COUNT", str(restarts))
+        signalling.PLAN["val 0 0"] = USR1
+        outcome = bldml(*first)
+        assert outcome.code == code, outcome.err
+        assert "Traceback" not in outcome.err
+        assert "last.ckpt (epoch 0, 5 steps); the validation starts again." in outcome.err
+    assert outcome.mistake == "stretches-without-progress"
+    assert "Start-up took" in outcome.err
+    assert "Validation was not finished after" in outcome.err
+    assert ": 1 of 2 batches" in outcome.err
+    assert re.search(r"sbatch --time=\d\d:\d\d:00 SCRIPT --resume .*lightning_logs/r", outcome.err)
+    starts = json.loads(Path("lightning_logs/r/stretches.json").read_text())["stretches"]
+    assert [(one["phase"], one["step"], one["signal"]) for one in starts] == [("validation", 5, "SIGUSR1")] * 4
+    # In another job, or by hand, the run goes on.
+    signalling.PLAN.clear()
+    monkeypatch.setenv("SLURM_JOB_ID", "8")
+    assert bldml("fit", "--trust_config", "--resume=lightning_logs/r").code == 0
+    starts = json.loads(Path("lightning_logs/r/stretches.json").read_text())["stretches"]
+    assert (starts[-1]["phase"], starts[-1]["evaluated"]) == ("finished", ["train", "val", "test"])
+
+
+def test_nothing_is_called_saved_that_was_saved_before(leaves: Path, bldml: Bldml) -> None:
+    run = interrupt(bldml, leaves, "epoch 1")
+    signalling.PLAN["epoch 1"] = TERM
+    before = run.last_checkpoint.stat().st_mtime_ns
+    outcome = bldml("fit", "--trust_config", "--resume", run.path)
+    assert outcome.code == 143
+    assert run.last_checkpoint.stat().st_mtime_ns == before
+    assert "Nothing new to save in" in outcome.err
+    assert "Saved" not in outcome.err
