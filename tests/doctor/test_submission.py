@@ -212,6 +212,12 @@ def test_an_earlier_run_says_how_long_a_validation_takes(seconds: float, status:
     (finding,) = check_duration(asked)
     assert finding.status == status
     assert f"old on NVIDIA L40S took {seconds:.0f} s" in finding.found
+    # What each start of the run took is known better.
+    text = '{"stretches": [{"seconds": {"start-up": 700, "validation": 30}}, {}, 3]}'
+    (evaluation.parents[1] / "stretches.json").write_text(text)
+    (finding,) = check_duration(asked)
+    assert finding.status == "FAIL"
+    assert "700 s to start, 30 s for a pass over val" in finding.found
     # Another network is no measure.
     config.write_text("model: {backbone: resnet50, image_size: 64}\n")
     (finding,) = check_duration(asked)

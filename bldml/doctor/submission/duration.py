@@ -1,7 +1,7 @@
 """Whether the parts of a fit that are repeated after an interruption fit between a job's start and its signal."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from bldml.doctor.checks import Finding, fail, ok, ok_or_warn, warn
@@ -22,7 +22,9 @@ class EarlierRun:
 
     name: str = ""
     device: str = ""
-    seconds: Mapping[str, float] = field(default_factory=dict)  # of its evaluations, by name
+    start: float | None = None  # seconds from the start of the process to the first step
+    validation: float = 0.0  # seconds of a pass over val
+    evaluations: float = 0.0  # seconds of all evaluations after the training
 
 
 def find_earlier(runs: Path, settings: Settings) -> EarlierRun | None:
@@ -45,9 +47,25 @@ def find_earlier(runs: Path, settings: Settings) -> EarlierRun | None:
             for path in sorted((run.path / "evaluations").glob("*/provenance.json"))
         }
         seconds = {name: one.seconds for name, one in found.items() if one.seconds}
-        if seconds:
-            return EarlierRun(run.path.name, next(iter(found.values())).device, seconds)
+        starts = _phases(mapping_or_nothing(run.path / "stretches.json").get("stretches"))
+        validation = max((each.get("validation", 0.0) for each in starts), default=0.0) or seconds.get("val", 0.0)
+        if validation:
+            device = next((one.device for one in found.values() if one.device), "")
+            start = max((each["start-up"] for each in starts if "start-up" in each), default=None)
+            return EarlierRun(run.path.name, device, start, validation, sum(seconds.values()))
     return None
+
+
+def _phases(stretches: object) -> list[dict[str, float]]:
+    """Return the longest duration of each completed phase in seconds, for each start of a run."""
+    phases = (
+        [each.get("seconds") for each in stretches if isinstance(each, dict)] if isinstance(stretches, list) else []
+    )
+    return [
+        {str(name): float(value) for name, value in each.items() if isinstance(value, int | float)}
+        for each in phases
+        if isinstance(each, dict)
+    ]
 
 
 def time_before_signal(request: JobRequest) -> int | None:
@@ -74,13 +92,16 @@ def check_duration(request: JobRequest) -> Iterable[Finding]:
         found = f"{times}; no earlier run of {request.settings.backbone} to compare with"
         yield ok_or_warn(left >= SHORT_S, name, f"{found}; the start alone may take minutes", longer)
         return
-    validation, total = earlier.seconds.get("val", 0.0), sum(earlier.seconds.values())
-    found = f"{times}; {earlier.name}{f' on {earlier.device}' if earlier.device else ''} took {validation:.0f} s for a "
-    found += f"pass over val and {total:.0f} s for all its evaluations"
-    longer = f"#SBATCH --time={format_time(left_to_limit(request, int(2 * validation) + SHORT_S))}     (or more)"
-    if validation > left:
+    start, validation = earlier.start, earlier.validation
+    took = [f"{start:.0f} s to start"] if start is not None else []
+    took += [f"{validation:.0f} s for a pass over val"]
+    took += [f"{earlier.evaluations:.0f} s for all its evaluations"] if earlier.evaluations else []
+    found = f"{times}; {earlier.name}{f' on {earlier.device}' if earlier.device else ''} took {', '.join(took)}"
+    enough = int(2 * validation + (SHORT_S if start is None else 2 * start))
+    longer = f"#SBATCH --time={format_time(left_to_limit(request, enough))}     (or more)"
+    if (start or 0.0) + validation > left:
         yield fail(name, f"{found}: no validation would end, and the job would be requeued again and again", longer)
-    elif validation + SHORT_S > left:
+    elif enough > left:
         yield warn(name, f"{found}; with the start, a validation may not end", longer)
     else:
         yield ok(name, found)
