@@ -31,6 +31,7 @@ def find_earlier(runs: Path, settings: Settings) -> EarlierRun | None:
     """Return the newest run of the same backbone and image size that was evaluated; None if there is none."""
     from bldml.io.documents import load_yaml, mapping_or_nothing
     from bldml.run.provenance import to_provenance
+    from bldml.training.resume.stretches import read_starts
 
     folders = sorted(runs.glob("*/config.yaml"), key=lambda path: path.stat().st_mtime, reverse=True)
     for config in folders[:MAX_RUNS]:
@@ -47,25 +48,13 @@ def find_earlier(runs: Path, settings: Settings) -> EarlierRun | None:
             for path in sorted((run.path / "evaluations").glob("*/provenance.json"))
         }
         seconds = {name: one.seconds for name, one in found.items() if one.seconds}
-        starts = _phases(mapping_or_nothing(run.path / "stretches.json").get("stretches"))
+        starts = [one.seconds for one in read_starts(run)]
         validation = max((each.get("validation", 0.0) for each in starts), default=0.0) or seconds.get("val", 0.0)
         if validation:
             device = next((one.device for one in found.values() if one.device), "")
             start = max((each["start-up"] for each in starts if "start-up" in each), default=None)
             return EarlierRun(run.path.name, device, start, validation, sum(seconds.values()))
     return None
-
-
-def _phases(stretches: object) -> list[dict[str, float]]:
-    """Return the longest duration of each completed phase in seconds, for each start of a run."""
-    phases = (
-        [each.get("seconds") for each in stretches if isinstance(each, dict)] if isinstance(stretches, list) else []
-    )
-    return [
-        {str(name): float(value) for name, value in each.items() if isinstance(value, int | float)}
-        for each in phases
-        if isinstance(each, dict)
-    ]
 
 
 def time_before_signal(request: JobRequest) -> int | None:
