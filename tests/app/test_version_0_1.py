@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from bldml.app.options import hint_renamed
+from bldml.dataset.synthetic.leaves import write_leaves
 from bldml.metrics.registry import canonical
 from bldml.run.folder import RunFolder
 from bldml.run.reader import read_run
@@ -157,3 +158,25 @@ def test_resume_of_a_run_that_monitored_recall(old: Path, bldml: Bldml) -> None:
     assert all(torch.equal(value, best["state_dict"][name]) for name, value in now["state_dict"].items())
     after = torch.load(last, weights_only=True)["callbacks"]
     assert not [key for key in after if "val_recall" in key]
+
+
+def test_a_resumed_run_is_evaluated_as_its_checkpoint_says(tmp_path: Path, bldml: Bldml) -> None:
+    """Version 0.1 decoded JPEGs at a reduced scale: its temperature and threshold are of that."""
+    write_leaves(tmp_path / "leaves", images_per_class=8, size=256, seed=3)
+    model = ("--model.backbone=three_layers", "--model.weights=none", "--model.image_size=32")
+    data = (f"--data.root={tmp_path / 'leaves'}", "--data.positive_class=BLD", "--data.cache=off")
+    options = ("--trainer.max_epochs=1", "--run_name=old", *CPU)
+    assert bldml("fit", *model, *data, *options).code == 0
+    run, table = Path("lightning_logs/old"), Path("evaluations/test/predictions.csv")
+    full = probabilities(run / table)
+    for name in ("best.ckpt", "last.ckpt"):
+        checkpoint = torch.load(run / "checkpoints" / name, weights_only=True)
+        assert checkpoint[KEY].pop("decode") == "full"
+        torch.save(checkpoint, run / "checkpoints" / name)
+    shutil.rmtree(run / "evaluations")
+    outcome = bldml("fit", "--resume", run, "--report=false")
+    assert outcome.code == 0, outcome.err
+    resumed = probabilities(run / table)
+    assert resumed != pytest.approx(full, abs=1e-6)
+    assert bldml("test", run / "checkpoints/best.ckpt", "--output=out", *CPU).code == 0
+    assert probabilities(Path("out/predictions.csv")) == pytest.approx(resumed, abs=1e-6)
