@@ -62,6 +62,13 @@ class Keypoints:
         values = self.descriptors.astype(np.float32)
         return np.asarray(values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-6), np.float32)
 
+    @property
+    def off_rim(self) -> npt.NDArray[np.bool_]:
+        """Which keypoints are near no side of the photograph, (m,)."""
+        place = self.frames[:, :2].astype(np.float64)
+        sides = np.array(self.grey.shape[::-1]) / _GREY
+        return np.asarray((np.minimum(place, sides - place) > _RIM).all(1))
+
     def to_bytes(self) -> bytes:
         """Return the description as bytes, as `from_bytes` reads it."""
         sizes = np.array([len(self.frames), *self.grey.shape], "<u2")

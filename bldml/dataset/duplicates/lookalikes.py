@@ -6,7 +6,7 @@ only these are compared. A word is a pair of cells, one for each half of a descr
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,11 +16,9 @@ from scipy import sparse
 
 from bldml.dataset.duplicates.keypoints import Floats, Keypoints, Overlay, lay_over, products
 
-CANDIDATES = 24
-"""Most photographs that are compared with each photograph, and with its mirror image.
-
-Captions in one typeface resemble each other: among 550 coffee leaves, 50 of them with captions, 8 candidates found 0.64
-of the originals, and 24 found 0.86 in twice the time."""
+CANDIDATES = (16, 8)
+"""Most photographs that are compared with each photograph and with its mirror image: those that resemble the whole of
+it, and further ones that resemble it off its rim, because captions in one typeface resemble each other."""
 FREQUENT = (30, 0.03)
 """A word that more photographs have, as a number and as a fraction of all, proposes no candidates."""
 COMMON = (30, 0.25)
@@ -33,12 +31,15 @@ LEAST_STRENGTH = 0.18
 
 Among the candidates of 500 coffee leaves different leaves reach 0.09, and of 1,000 drawn leaves 0.17."""
 
-_CENTRES = 256  # cells per half of a descriptor
+_CENTRES = 256  # cells per half of a descriptor, so that a word is a number of 16 bits
 _SAMPLE = (640, 32)  # photographs, and descriptors of each, that the cells are made from
 _ROUNDS = 8  # of k-means
 _NEAREST = 2  # cells that each half belongs to
 _CHUNK = 512  # photographs whose candidates are searched at once
 _SHARED = 0.02  # least similarity of the words of two photographs that are compared
+
+
+Words = npt.NDArray[np.uint16]  # (m, _NEAREST**2), of m keypoints
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,10 @@ class _Index:
 
     described: Sequence[Keypoints]
     centres: tuple[Floats, Floats]  # of the cells, for each half of a descriptor
+    own: list[Words]  # of the keypoints of each photograph
     weights: Floats  # of each word; rare ones weigh more, frequent ones nothing
-    words: sparse.csr_array  # weighted, (photographs, words)
-    rare: list[npt.NDArray[np.bool_]]  # the keypoints of each photograph that are not common
+    by_word: sparse.csr_array  # the weighted words of all photographs, (words, photographs)
+    common: npt.NDArray[np.bool_]  # the words that are taken for a ruler or background
 
     @classmethod
     def of(cls, described: Sequence[Keypoints]) -> "_Index | None":
@@ -113,35 +115,47 @@ class _Index:
         centres = _centres(described)
         if centres is None:
             return None
-        words, own = _words((keypoints.descriptors for keypoints in described), centres)
-        n, having = len(described), np.bincount(words.indices, minlength=words.shape[1])
+        own = [_words(one.descriptors, centres) for one in described]
+        table = _table(own, len(centres[0]) * len(centres[1]))
+        n, having = len(described), np.bincount(table.indices, minlength=table.shape[1])
         frequent, common = (having > max(least, fraction * n) for least, fraction in (FREQUENT, COMMON))
         weights = np.where(frequent, 0, np.log(max(n, 2) / np.maximum(having, 1)))
-        return cls(described, centres, weights, _weighted(words, weights), [~common[each] for each in own])
+        return cls(described, centres, own, weights, _weighted(table, weights).T.tocsr(), common)
 
     def distinctive(self, i: int) -> Keypoints:
         """Return a photograph's description without common keypoints."""
-        return self.described[i].only(self.rare[i])
+        return self.described[i].only(~self.common[self.own[i][:, 0]])
 
     def candidates(self, asked: Sequence[int]) -> Iterator[tuple[int, list[int], bool]]:
         """Yield for each photograph those with the most similar words, then, with True, those of its mirror image."""
-        by_word = self.words.T.tocsr()
         for start in range(0, len(asked), _CHUNK):
             chunk = list(asked[start : start + _CHUNK])
-            mirrored, _ = _words([self.described[i].mirrored().descriptors for i in chunk], self.centres)
-            similar = self.words[chunk] @ by_word
-            similar_mirrored = _weighted(mirrored, self.weights) @ by_word
+            mirrored = [self.described[i].mirrored() for i in chunk]
+            similar = self._similar([(self.own[i], self.described[i].off_rim) for i in chunk])
+            similar_mirrored = self._similar([(_words(m.descriptors, self.centres), m.off_rim) for m in mirrored])
             for row, i in enumerate(chunk):
                 yield i, _most_similar(similar, row, i), False
                 yield i, _most_similar(similar_mirrored, row, i), True
 
+    def _similar(self, asked: Sequence[tuple[Words, npt.NDArray[np.bool_]]]) -> list[sparse.csr_array]:
+        """Return how similar the words of all keypoints, and of some, are to those of all photographs.
 
-def _most_similar(similar: sparse.csr_array, row: int, itself: int) -> list[int]:
-    part = slice(similar.indptr[row], similar.indptr[row + 1])
-    others, value = similar.indices[part], similar.data[part]
-    kept = (others != itself) & (value >= _SHARED)
-    others, value = others[kept], value[kept]
-    return [int(j) for j in others[np.lexsort((others, -value))[:CANDIDATES]]]
+        Each is (asked, photographs).
+        """
+        parts = [words for words, _ in asked], [words[chosen] for words, chosen in asked]
+        return [_weighted(_table(part, len(self.weights)), self.weights) @ self.by_word for part in parts]
+
+
+def _most_similar(similarities: Sequence[sparse.csr_array], row: int, itself: int) -> list[int]:
+    """Return the photographs that come first by each similarity, each once."""
+    chosen = [itself]
+    for similar, most in zip(similarities, CANDIDATES, strict=True):
+        part = slice(similar.indptr[row], similar.indptr[row + 1])
+        others, value = similar.indices[part], similar.data[part]
+        kept = ~np.isin(others, chosen) & (value >= _SHARED)
+        others, value = others[kept], value[kept]
+        chosen += [int(j) for j in others[np.lexsort((others, -value))[:most]]]
+    return chosen[1:]
 
 
 def _weighted(words: sparse.csr_array, weights: Floats) -> sparse.csr_array:
@@ -154,23 +168,22 @@ def _weighted(words: sparse.csr_array, weights: Floats) -> sparse.csr_array:
     return words
 
 
-def _words(
-    descriptors: Iterable[npt.NDArray[np.uint8]], centres: tuple[Floats, Floats]
-) -> tuple[sparse.csr_array, list[npt.NDArray[np.int32]]]:
-    """Return which words each photograph has, 1 for each, (n, words), and the nearest word of each of its keypoints."""
-    columns, nearest = [], []
-    for values in descriptors:
-        one, other = (
-            np.argsort(np.square(centre).sum(1) - 2 * products(half, centre), axis=1)[:, :_NEAREST]
-            for half, centre in zip(_halves(values), centres, strict=True)
-        )
-        cells = (one[:, :, None] * len(centres[1]) + other[:, None, :]).astype(np.int32)
-        columns.append(np.unique(cells))
-        nearest.append(cells[:, 0, 0])
+def _words(descriptors: npt.NDArray[np.uint8], centres: tuple[Floats, Floats]) -> Words:
+    """Return the words of each keypoint, the nearest first."""
+    one, other = (
+        np.argpartition(np.square(centre).sum(1) - 2 * products(half, centre), range(_NEAREST), axis=1)[:, :_NEAREST]
+        for half, centre in zip(_halves(descriptors), centres, strict=True)
+    )
+    words = one[:, :, None] * len(centres[1]) + other[:, None, :]
+    return words.reshape(len(words), _NEAREST**2).astype(np.uint16)
+
+
+def _table(words: Sequence[Words], count: int) -> sparse.csr_array:
+    """Return which of `count` words each photograph has, 1 for each, (n, count)."""
+    columns = [np.unique(each) for each in words]
     ends = np.cumsum([0, *map(len, columns)])
-    indices = np.concatenate([*columns, np.zeros(0, np.int32)])
-    shape = (len(columns), len(centres[0]) * len(centres[1]))
-    return sparse.csr_array((np.ones(len(indices), np.float32), indices, ends), shape=shape), nearest
+    indices = np.concatenate([*columns, np.zeros(0, np.int32)]).astype(np.int32)
+    return sparse.csr_array((np.ones(len(indices), np.float32), indices, ends), shape=(len(columns), count))
 
 
 def _centres(described: Sequence[Keypoints]) -> tuple[Floats, Floats] | None:
