@@ -46,7 +46,6 @@ _STYLE = dict.fromkeys(_COLOURED, INK) | {
     "axes.spines.top": False,
     "axes.titlelocation": "left",
     "axes.titlesize": 9,
-    "figure.constrained_layout.use": True,
     "font.family": ["DejaVu Sans"],  # included in matplotlib, so that a figure is the same everywhere
     "font.size": 9,
     "grid.alpha": 0.15,
@@ -81,7 +80,7 @@ def new_figure(height: float, width: float = WIDTH) -> "Figure":
     """Return an empty figure of a size in inches, not registered in pyplot."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height))
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def write_message(axes: "Axes", message: str) -> None:
@@ -107,6 +106,14 @@ def _legal(text: str) -> str:
     return "".join(c if unicodedata.category(c) != "Cn" else "\ufffd" for c in plain(text))
 
 
+def _lay_out(figure: "Figure") -> None:
+    """Place everything in a figure, once for all formats in which it is written."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine(None)  # with "none", matplotlib draws it twice for each format
+
+
 @styled()
 def to_svg(figure: "Figure", *, title: str, description: str) -> str:
     """Return a figure as an `<svg>` element for an HTML page.
@@ -116,6 +123,7 @@ def to_svg(figure: "Figure", *, title: str, description: str) -> str:
     never equal those of another figure. The same figure gives the same bytes. Title (also shown as a tooltip) and
     description are for people who cannot see the figure.
     """
+    _lay_out(figure)
     file = io.BytesIO()
     nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
     figure.savefig(file, format="svg", metadata=nothing, transparent=True)
@@ -176,6 +184,7 @@ def save(figure: "Figure", folder: Path, name: str) -> list[Path]:
     safe_point()
     check_name(name, "figure")
     make_folder(folder)
+    _lay_out(figure)
     paths = []
     for suffix, omitted in FORMATS.items():
         file = io.BytesIO()

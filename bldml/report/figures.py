@@ -186,8 +186,6 @@ def subgroup_figure(subgroups: Sequence[Subgroup], folder: Path) -> ReportFigure
 
 
 def _picture(figure: "Figure", folder: Path, name: str, title: str, caption: str) -> ReportFigure:
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once, for all three formats
     style.save(figure, folder, name)
     svg = style.to_svg(figure, title=f"{title}, {folder.name}", description=caption)
     return ReportFigure(name, title, svg, caption)

@@ -234,6 +234,15 @@ def test_files_have_300_dpi_and_their_size(
     assert (png.read_bytes(), pdf.read_bytes(), svg.read_bytes()) == first
 
 
+def test_a_figure_is_laid_out_once_and_drawn_once_for_each_format(tmp_path: Path) -> None:
+    figure, drawn = plots.roc([("a", LABELS, PROBABILITIES)]), []
+    figure.canvas.mpl_connect("draw_event", lambda _: drawn.append(figure.axes[0].get_position().bounds))
+    paths = figures.save(figure, tmp_path, "roc")
+    svg(figure)
+    assert len(drawn) == len(paths) + 1
+    assert len(set(drawn)) == 1
+
+
 def test_file_that_cannot_be_written_is_a_run_error(tmp_path: Path) -> None:
     figure = plots.confusion({"tp": 1, "fp": 0, "fn": 0, "tn": 1}, NAMES)
     (tmp_path / "taken").write_text("")
