@@ -18,6 +18,9 @@ WHEEL_EXTRAS ?= heif
 TORCH_INDEX ?=
 TORCH_VERSIONS ?= >=2.10,<2.15
 
+# Even where the environment forbids it: each process would else compile bldml, and pytest all tests, again.
+export PYTHONDONTWRITEBYTECODE :=
+
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.bldml-installed
 ONLY_BLDML := $(VENV)/.bldml-only
