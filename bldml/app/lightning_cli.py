@@ -49,6 +49,7 @@ from bldml.training.process import keep_freed_memory
 from bldml.training.resume.job import SlurmJob
 from bldml.training.resume.signals import Interrupted, InterruptSignals, is_first_process
 from bldml.training.resume.slurm import RequeueEnvironment, check_ranks, leave
+from bldml.training.resume.state import restoring
 from bldml.training.resume.stopping import check_progress
 from bldml.usage import VERB_HELP
 
@@ -244,7 +245,8 @@ class LeafCLI(LightningCLI):
             # Lightning treats a path that begins with http as an address.
             progress = self.plan.progress if self.plan else None
             path = progress.path.absolute() if progress else None
-            self.trainer.fit(model, datamodule=datamodule, ckpt_path=path, weights_only=True)
+            with restoring(path, self.trainer):
+                self.trainer.fit(model, datamodule=datamodule, ckpt_path=path, weights_only=True)
             if torch.distributed.is_available() and torch.distributed.is_initialized():
                 # One process evaluates; its metrics must not wait for the others.
                 torch.distributed.barrier()

@@ -1,7 +1,8 @@
-"""Number of usable CPUs, and SHA-256 of files and paths."""
+"""Number of usable CPUs, memory that is free, and SHA-256 of files and paths."""
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -9,6 +10,28 @@ def processors() -> int:
     """Return the number of CPUs that this process may use: those allocated to its job, not all of the machine."""
     # Not on every system: macOS has no affinity.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_memory() -> int | None:
+    """Return the bytes of memory that this process may still use: of the machine, or of its job; None if unknown."""
+    found = []
+    with suppress(OSError, ValueError, IndexError):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    with suppress(OSError, IndexError):
+        groups = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()]
+        for _, controllers, path in groups:
+            # Version 2 has one hierarchy, version 1 one for memory.
+            root, most, used = ("/sys/fs/cgroup", "memory.max", "memory.current")
+            if controllers == "memory":
+                root, most, used = f"{root}/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+            elif controllers:
+                continue
+            folder = Path(f"{root}{path}")
+            for group in (folder, *folder.parents):
+                with suppress(OSError, ValueError):  # "max" is no number
+                    found.append(int((group / most).read_text()) - int((group / used).read_text()))
+    return max(0, min(found)) if found else None
 
 
 def sha256_of(path: Path) -> str:

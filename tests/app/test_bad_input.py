@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from bldml.dataset.synthetic.leaves import write_leaves
+from bldml.io.system import free_memory
 from tests.support import SMALL, THREE_LAYERS, Bldml
 
 
@@ -134,6 +135,31 @@ def test_an_address_is_no_folder_of_this_machine(words: tuple[str, ...], bldml: 
     assert (outcome.code, outcome.mistake) in [(2, "address-refused"), (2, "path-is-address")]
     assert "is a URL" in outcome.err
     assert not list(Path.cwd().iterdir())
+
+
+def test_a_checkpoint_that_asks_for_more_memory_than_there_is(
+    run: Path, leaves: Path, tmp_path: Path, bldml: Bldml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its images have 4096 px. Somebody who means it can try."""
+    content = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    content["bldml"]["image_size"] = 4096
+    torch.save(content, tmp_path / "best.ckpt")
+    monkeypatch.setattr("bldml.training.data.loading.free_memory", lambda: 2**27)
+    words = ("predict", tmp_path / "best.ckpt", leaves, "--data.num_workers=2", "--trainer.accelerator=cpu")
+    outcome = bldml(*words)
+    assert (outcome.code, outcome.mistake) == (2, "batch-exceeds-memory")
+    assert "Batches of 16 images of 4096 px need 2.4 GB in this process and in 2 loader processes" in outcome.err
+    assert not (tmp_path / "evaluations").exists()
+    monkeypatch.setattr("bldml.training.module.LeafClassifier.predict_step", lambda *_: 1 / 0)
+    monkeypatch.setattr("bldml.training.data.loading.free_memory", lambda: 2**20)
+    monkeypatch.setenv("BLDML_MEMORY_CHECK", "off")
+    with pytest.raises(ZeroDivisionError):
+        bldml(*words, "--data.batch_size=1", "--data.num_workers=0")
+
+
+def test_free_memory_is_that_of_the_machine_or_less() -> None:
+    free = free_memory()
+    assert free is None or 2**20 < free < 2**50
 
 
 def test_results_do_not_go_among_the_photographs(run: Path, leaves: Path, bldml: Bldml) -> None:

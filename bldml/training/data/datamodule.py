@@ -19,7 +19,7 @@ from bldml.dataset.manifest import check_unchanged, read_manifest, unlisted
 from bldml.dataset.samples import Collection, check_positive_class, check_trainable, no_photographs
 from bldml.errors import ConfigError, DatasetError
 from bldml.training.checkpoint import DATA_SETTINGS, LARGEST_BATCH
-from bldml.training.data.loading import EpochSampler, EvaluationSampler, Item, LeafDataset, leaf_loader
+from bldml.training.data.loading import EpochSampler, EvaluationSampler, Item, LeafDataset, check_batches, leaf_loader
 from bldml.training.data.reading import Geometry, PreparedData, granted_cpus, read_photographs
 from bldml.training.process import default_seed
 from bldml.training.resume.signals import is_first_process
@@ -308,6 +308,7 @@ class LeafDataModule(LightningDataModule):
         self, split: str, sampler: Sampler[tuple[int, int]], augmentation: Augmentation | None, batch_size: int
     ) -> DataLoader[Item]:
         data, contents = self.photographs, self.photographs.contents_of(split)
+        check_batches(min(batch_size, len(data.samples(split))), self._side, self.num_workers)
         # Only now: at the start of training this process waited for the first process, which fills the cache.
         folders = data.cache_folders
         cached = CachedImages(folders, *self._geometry(augmentation), contents.digests) if folders else None

@@ -5,6 +5,7 @@ The order depends only on seed and epoch, an augmentation only on seed, epoch an
 
 import gc
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any, TypedDict
 
@@ -20,7 +21,9 @@ from bldml.dataset.cache.format import CachedImages, DamagedRow
 from bldml.dataset.formats.interruption import blame_machine
 from bldml.dataset.images import Decode, ResizedImage, UnreadableImage, decoding_size, load_rgb
 from bldml.dataset.samples import Sample
-from bldml.errors import MachineError
+from bldml.errors import ConfigError, MachineError
+from bldml.io.system import free_memory
+from bldml.io.text import counted
 from bldml.training.data.workers import explain_loss, fewer_workers
 from bldml.training.lightning_internals import send_mistakes_whole, watched_workers
 from bldml.training.resume.signals import blocked, ignore_in_worker
@@ -214,6 +217,28 @@ def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
 def _start_worker(worker_id: int) -> None:
     ignore_in_worker()
     send_mistakes_whole()
+
+
+def check_batches(count: int, side: int, num_workers: int) -> None:
+    """Refuse batches that cannot be in memory: of `count` images of this side, in this process and in each worker.
+
+    Pixels alone are counted, so what passes may still need too much. With BLDML_MEMORY_CHECK=off in the environment
+    nothing is refused.
+
+    Raises:
+        ConfigError: They need more than there is.
+    """
+    needed, free = count * side * side * 3 * (1 + num_workers), free_memory()
+    if free is None or needed <= free or os.environ.get("BLDML_MEMORY_CHECK") == "off":
+        return
+    workers = counted(num_workers, "loader process", "loader processes")
+    message = (
+        f"Batches of {counted(count, 'image')} of {side} px need {needed / 1e9:.1f} GB"
+        f"{f' in this process and in {workers}' if num_workers else ''}; {free / 1e9:.1f} GB of memory are free. Set a "
+        "smaller --data.batch_size or --data.num_workers, or train with a smaller --model.image_size. With "
+        "BLDML_MEMORY_CHECK=off in the environment this is not checked."
+    )
+    raise ConfigError(message, "batch-exceeds-memory", found=needed, expected=free)
 
 
 def leaf_loader(

@@ -64,6 +64,7 @@ class Interruption(Callback):
         self._fewest_batches = 0
         self._position: Position | None = None
         self._is_readable = self._has_saved = False
+        self.is_restored = False  # whether all of a checkpoint has been taken
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Create a process group on the CPUs of all ranks; the one on the GPUs would have to wait for them."""
@@ -95,7 +96,7 @@ class Interruption(Callback):
         self._metrics = {}
         if self.stretch is not None:
             self.stretch.enter("training")
-        self._saved_at = time.monotonic()
+        self._saved_at, self.is_restored = time.monotonic(), True
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the previous epoch, which has been logged by now."""

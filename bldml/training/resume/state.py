@@ -7,14 +7,15 @@ the start of an epoch skips the epoch.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -163,8 +164,41 @@ def read_progress(path: Path) -> Progress:
     if not isinstance(plain, dict):
         message = f"A run cannot be resumed from {path}: use last.ckpt."
         raise CheckpointError(message, "checkpoint-not-resumable", path=path)
-    rows, world_size = tuple(plain["rows"]), len(plain["metrics"])
-    return Progress(path, plain["epoch"], plain["step"], rows, plain["next_log_step"], world_size)
+    counts = [plain.get(key) for key in ("epoch", "step", "next_log_step")]
+    rows, metrics = plain.get("rows"), plain.get("metrics")
+    are_counts = all(type(count) is int and 0 <= count < 2**63 for count in counts)
+    if not (are_counts and isinstance(metrics, list) and isinstance(rows, list) and all(map(_is_row, rows))):
+        message = f"A run cannot be resumed from {path}: its record of the progress is invalid."
+        raise CheckpointError(message, "checkpoint-progress-wrong", path=path)
+    return Progress(path, plain["epoch"], plain["step"], tuple(rows), plain["next_log_step"], len(metrics))
+
+
+@contextmanager
+def restoring(path: Path | None, trainer: Trainer) -> Iterator[None]:
+    """Make a CheckpointError of what Lightning raises while it takes what a checkpoint holds, which it does not check.
+
+    `path` is that of the checkpoint; None for a new training.
+    """
+    try:
+        yield
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if path is None or any(getattr(one, "is_restored", False) for one in trainer.callbacks):  # type: ignore[attr-defined]
+            raise
+        reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        message = (
+            f"The run cannot be resumed from {path}: restoring it failed ({reason}). Use another checkpoint of the "
+        )
+        message += "run as last.ckpt, or start a new run."
+        raise CheckpointError(message, "checkpoint-not-restorable", path=path, reason=reason) from error
+
+
+def _is_row(row: Any) -> bool:
+    """Return whether a value is a row of a history: an epoch, and numbers by name."""
+    return (
+        isinstance(row, dict)
+        and type(row.get("epoch")) is int
+        and all(isinstance(key, str) and type(value) in (int, float) for key, value in row.items())
+    )
 
 
 def _map(value: Any, device: torch.device | str) -> Any:
