@@ -180,9 +180,17 @@ def _machine_errors() -> Iterator[None]:
         raise _with_notes(
             MachineError(str(error), "file-failed", path=error.filename, reason=error.strerror), error
         ) from error
-    except MemoryError as error:
-        message = "There is not enough memory. Ask for more (--mem in Slurm), or start fewer programs at a time."
-        raise _with_notes(MachineError(message, "memory-failed"), error) from error
+    except (MemoryError, RuntimeError) as error:
+        # Of torch; the class is torch.OutOfMemoryError, which a plain command need not load.
+        on_gpu, words = type(error).__name__ == "OutOfMemoryError", str(error)
+        if isinstance(error, RuntimeError) and not on_gpu and "DefaultCPUAllocator" not in words:
+            raise
+        message = (
+            "The GPU has not enough free memory. Use a smaller --data.batch_size, or a GPU that no other program uses."
+            if on_gpu
+            else "There is not enough memory. Ask for more (--mem in Slurm), or use a smaller --data.batch_size."
+        )
+        raise _with_notes(MachineError(message, "memory-failed", reason=words), error) from error
 
 
 def _with_notes(error: MachineError, cause: Exception) -> MachineError:

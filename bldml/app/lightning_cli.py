@@ -216,7 +216,7 @@ class LeafCLI(LightningCLI):
         self.environment = next((plugin for plugin in plugins if isinstance(plugin, RequeueEnvironment)), None)
         try:
             trainer = disarm(super().instantiate_trainer(**settings, **kwargs))
-        except BldmlError:
+        except (BldmlError, OSError, MemoryError):
             raise
         except Exception as error:  # Lightning tries some settings out, which raises errors of many kinds
             raise ConfigError(
@@ -261,7 +261,7 @@ class LeafCLI(LightningCLI):
                 )  # fmt: skip
         except Interrupted as interrupted:
             self._leave(interrupted, start)
-        except (MachineError, OSError, MemoryError) as error:
+        except (MachineError, OSError, MemoryError, RuntimeError) as error:
             if start.folder is not None:  # nothing is wrong with the run
                 error.add_note(_how_to_resume(start.folder))
             raise
@@ -305,7 +305,7 @@ class LeafCLI(LightningCLI):
             check_progress(self.job, interrupted, count_kept() - self.kept_before)
             complain(f"\nInterrupted; what is done is kept. {again}\n")
             leave(interrupted, self.job, self.signals, self.environment, again)
-        except (MachineError, OSError, MemoryError) as error:
+        except (MachineError, OSError, MemoryError, RuntimeError) as error:
             error.add_note("Then run the same command again.")
             raise
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,7 @@ from bldml.dataset.folders import read_unlabelled
 from bldml.dataset.images import UnreadableImage
 from bldml.dataset.samples import Collection, Sample, no_photographs
 from bldml.errors import DatasetError, UsageError
-from bldml.inference.classifier import Classifier, Device, classifier_of
+from bldml.inference.classifier import BATCH_SIZE, Classifier, Device, classifier_of
 from bldml.io.atomic import write_atomically
 from bldml.io.locks import Lock, Taken
 from bldml.io.safe_points import safe_point
@@ -81,7 +82,7 @@ def survey_photographs(
         progress.begin(shard, locks)
         left = list(undone(samples, progress.read(), shard))
         _announce(collection, len(samples), len(left), shard, output)
-        _judge(classifier, samples, left, progress, stop=unreadable == "error")
+        _judge(classifier, samples, shard, left, progress, stop=unreadable == "error")
     records = progress.read()
     waiting = sum(1 for _ in undone(samples, records, WorkShard()))
     if waiting:
@@ -111,24 +112,38 @@ def _announce(collection: Collection, count: int, left: int, shard: WorkShard, o
 
 
 def _judge(
-    classifier: Classifier, samples: Sequence[Sample], left: Sequence[int], progress: SurveyProgress, *, stop: bool
+    classifier: Classifier,
+    samples: Sequence[Sample],
+    shard: WorkShard,
+    left: Sequence[int],
+    progress: SurveyProgress,
+    *,
+    stop: bool,
 ) -> None:
     """Judge those photographs, and record each as soon as it is done.
+
+    They are judged in the batches in which an uninterrupted survey judges them, because the last digits of a
+    probability depend on them.
 
     Raises:
         DatasetError: A photograph cannot be read, and the command is to stop there.
     """
     stamps: dict[str, tuple[int, int]] = {}
+    missing = {samples[index].name for index in left}
+    of_shard = (sample for sample in samples if shard.has(sample.name))
+    batches = iter(lambda: list(islice(of_shard, BATCH_SIZE)), [])
+    judged = [sample for batch in batches for sample in batch if missing.intersection(one.name for one in batch)]
 
     def ahead() -> Iterator[Sample]:
-        for index in left:
-            sample = samples[index]
+        for sample in judged:
             stamps[sample.name] = stamp_of(sample.path)  # before it is read, so that a later change is noticed
             yield sample
 
-    found = tqdm(classifier.stream(ahead()), total=len(left), desc="Survey", unit="photo", leave=False, disable=None)
+    found = tqdm(classifier.stream(ahead()), total=len(judged), desc="Survey", unit="photo", leave=False, disable=None)
     for sample, verdict in found:
         stamp = stamps.pop(sample.name)
+        if sample.name not in missing:
+            continue
         if not isinstance(verdict, UnreadableImage):
             record = Record(stamp, verdict.probability, verdict.band or "", familiar=verdict.is_familiar)
             progress.add(sample.name, record)

@@ -21,8 +21,11 @@ def blame_machine(path: Path, error: BaseException | None) -> None:
 
     Args:
         path: The photograph.
-        error: Why it cannot be read; only that of the operating system is looked at.
+        error: Why it cannot be read; that of a damaged file is none of the machine's.
     """
+    if isinstance(error, MemoryError):
+        message = f"There is not enough memory to decode {show_path(path)}. Ask for more (--mem in Slurm)."
+        raise MachineError(message, "photograph-without-memory", path=path) from error
     if not isinstance(error, OSError) or error.errno is None:
         return
     if error.errno in _OF_MACHINE:

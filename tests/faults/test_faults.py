@@ -1,0 +1,24 @@
+"""A fault at some of the changes of files; `benchmarks/faults.py` tries all of them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import REPOSITORY
+
+
+@pytest.mark.parametrize(
+    ("commands", "sample"), [(("split", "report", "compare", "survey", "audit"), 3), (("fit", "predict"), 3)]
+)
+def test_old_or_new_and_never_half(commands: tuple[str, ...], sample: int, tmp_path: Path) -> None:
+    words = ["--commands", *commands, "--sample", str(sample), "--output", str(tmp_path / "faults.json")]
+    program = [sys.executable, "-m", "benchmarks.faults", *words]
+    ended = subprocess.run(program, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    results = json.loads((tmp_path / "faults.json").read_text())["commands"]
+    assert results.keys() == set(commands)
+    assert {name: result["findings"] for name, result in results.items() if result["findings"]} == {}
+    assert all(result["positions"] > sample and result["tried"] == 3 * sample for result in results.values())
