@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torchmetrics import Metric
 
 CLI = TypeVar("CLI", bound="LightningCLI")
+LOADER = TypeVar("LOADER", bound="DataLoader[Any]")
 # Where jsonargparse keeps what set_loader is given.
 LOADING = ("loaders", "loader_exceptions", "loader_json_superset", "loader_params")
 
@@ -208,9 +209,23 @@ class _Told:
         (_Waiting.check if _Waiting.watched else self.own)()
 
 
-def watched_workers(
-    loader: "DataLoader[Any]", explain: Callable[[Sequence[BaseProcess], Exception], Exception | None]
-) -> Any:
+Explain = Callable[[Sequence[BaseProcess], Exception], Exception | None]
+
+
+def watch_workers(explain: Explain) -> Callable[[type[LOADER]], type[LOADER]]:
+    """Let the loaders of a class have the iterators of `watched_workers`; torch has no public way to replace them."""
+
+    def watch(cls: type[LOADER]) -> type[LOADER]:
+        usual = cls._get_iterator
+        cls._get_iterator = lambda loader: (  # type: ignore[method-assign, assignment]
+            watched_workers(loader, explain) if loader.num_workers else usual(loader)
+        )
+        return cls
+
+    return watch
+
+
+def watched_workers(loader: "DataLoader[Any]", explain: Explain) -> Any:
     """Return the iterator of a loader with workers; it tells of a worker's death only when a batch is asked for.
 
     By itself, torch raises a RuntimeError from its handler of SIGCHLD, wherever the main process happens to be, such

@@ -65,6 +65,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
         "torch._utils:ExceptionWrapper.reraise",
         "torch.utils.data._utils.worker:ExceptionWrapper",
     ),
+    "watch_workers": ("torch.utils.data:DataLoader._get_iterator",),
     "watched_workers": tuple(
         f"torch.utils.data.dataloader:_MultiProcessingDataLoaderIter.{name}"
         for name in ("_index_queues", "_reset", "_shutdown", "_shutdown_workers", "_worker_pids_set", "_workers")

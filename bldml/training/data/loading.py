@@ -25,7 +25,7 @@ from bldml.errors import ConfigError, MachineError
 from bldml.io.system import free_memory
 from bldml.io.text import counted
 from bldml.training.data.workers import explain_loss, fewer_workers
-from bldml.training.lightning_internals import send_mistakes_whole, watched_workers
+from bldml.training.lightning_internals import send_mistakes_whole, watch_workers
 from bldml.training.resume.signals import blocked, ignore_in_worker
 from bldml.training.transforms import Augmentation, evaluation_image, training_image
 
@@ -166,6 +166,7 @@ class EvaluationSampler(Sampler[tuple[int, int]]):
         return ((0, index) for index in self.indices)
 
 
+@watch_workers(explain_loss)
 class LeafLoader(DataLoader[Any]):
     """A loader whose worker processes ignore interrupting signals, and that can resume within an epoch.
 
@@ -186,9 +187,6 @@ class LeafLoader(DataLoader[Any]):
             raise MachineError(message, "loaders-not-startable", reason=error.strerror) from error
         finally:
             gc.unfreeze()
-
-    def _get_iterator(self) -> Any:
-        return watched_workers(self, explain_loss) if self.num_workers else super()._get_iterator()
 
     def state_dict(self) -> dict[str, int]:
         """Return the epoch and the number of its batches trained on."""
