@@ -49,6 +49,8 @@ test: install check ## Install, then check: the command of CI
 check: lint ## Lint, format, types and all tests
 	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadfile --durations=25
 
+# None of these tests waits for anything, and each worker imports and collects all.
+quick: PYTEST_WORKERS = 2
 quick: lint ## Lint, format, types and the fast tests: before each commit
 	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadfile --durations=10 -m "not slow and not browser"
 

@@ -5,6 +5,7 @@ import html
 import re
 import shlex
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ OPTION = re.compile(r"(?<=\s)--[a-z][\w.]*\w")
 PROSE = {"COMMAND"}
 
 
+@cache  # and not when the tests are collected, which every process does
 def texts() -> list[tuple[str, str]]:
     """Place and text: the strings of the package, templates, documents, configurations and scripts."""
     found = []
@@ -39,30 +41,25 @@ def texts() -> list[tuple[str, str]]:
     return found + [(path.name, html.unescape(path.read_text(encoding="utf-8"))) for path in sorted(pages)]
 
 
-TEXTS = texts()
-
-
+@cache
 def named() -> dict[str, set[str]]:
     """The options that are named of each command."""
     found: dict[str, set[str]] = {}
-    for _, text in TEXTS:
+    for _, text in texts():
         for verb, rest in COMMAND.findall(text):
             found.setdefault(verb, set()).update(OPTION.findall(rest))
     return found
 
 
-NAMED = named()
-
-
 def test_commands_are_found() -> None:
-    assert {*VERBS, "doctor"} <= NAMED.keys()
-    assert {"--resume", "--print_config"} <= NAMED["fit"]
-    assert "--masks" in NAMED["explain"]
+    assert {*VERBS, "doctor"} <= named().keys()
+    assert {"--resume", "--print_config"} <= named()["fit"]
+    assert "--masks" in named()["explain"]
 
 
 def test_no_other_command_is_named() -> None:
     """`python -m bldml` is always a command; of `bldml` alone it is one where options follow."""
-    for place, text in TEXTS:
+    for place, text in texts():
         for verb in re.findall(r"python -m bldml ([A-Za-z]+)", text):
             assert verb in {*VERBS, "doctor"} | PROSE, place
         for verb, rest in COMMAND.findall(text):
@@ -75,18 +72,18 @@ def test_its_options_are_known(verb: str, bldml: Bldml) -> None:
     assert shown.code == 0
     known = set(re.findall(r"--[\w.]+", shown.out)) | {"--trust_config", "--print_config"}
     known |= set(re.findall(r"--[\w.]+", bldml(verb, "--help").out))
-    assert known >= NAMED[verb]
+    assert known >= named()[verb]
 
 
 def test_doctor_takes_its_own_and_those_of_fit(bldml: Bldml) -> None:
     known = set(re.findall(r"--[\w.]+", bldml("fit", "--help=all").out)) | {"--sbatch", "--json", "--trust_config"}
     known |= {f"--{option}" for option in OPTIONS}  # doctor sbatch --time=… FILE
-    assert NAMED["doctor"] <= known
+    assert named()["doctor"] <= known
 
 
 def test_targets_of_make_and_files_are_there() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
-    for place, text in TEXTS:
+    for place, text in texts():
         code = (
             text
             if place.endswith((".yml", "Makefile"))
