@@ -63,7 +63,7 @@ def moments(monkeypatch: pytest.MonkeyPatch) -> Iterator[Moments]:
     original = PredictionRecorder.on_test_batch_end
     for name in ("on_test_batch_end", "on_validation_batch_end", "on_predict_batch_end"):
         monkeypatch.setattr(PredictionRecorder, name, after_batch)
-    before(__import__("bldml.app.evaluation_record").app.evaluation_record, "remove_pictures", "recording")
+    before(__import__("bldml.app.evaluation_record").app.evaluation_record, "format_metrics", "ledger")
     before(__import__("bldml.app.evaluation").app.evaluation, "say_cautions", "recorded")
     before(__import__("bldml.app.explain.pictures").app.explain.pictures, "make_pictures", "images")
     before(__import__("bldml.app.evaluation").app.evaluation, "report_run", "report")
@@ -96,7 +96,7 @@ def steady(split_leaves: Path, tmp_path_factory: pytest.TempPathFactory) -> RunF
 
 
 @pytest.mark.parametrize("kind", [TERM, None], ids=["interrupted", "killed"])
-@pytest.mark.parametrize("points", [("train 8", "val 6", "test 6"), ("images", "recorded"), ("recording", "report")])
+@pytest.mark.parametrize("points", [("train 8", "val 6", "test 6"), ("images", "recorded"), ("ledger", "report")])
 def test_a_fit_goes_on_behind_the_splits_that_are_done(
     points: tuple[str, ...], kind: signal.Signals | None, steady: RunFolder, split_leaves: Path, moments: Moments,
     bldml: Bldml,

@@ -15,9 +15,12 @@ ARRAY = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_T
 
 def run_by_hand(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """The script with a python that says what it was asked for."""
-    program = folder / "python"
-    program.write_text('#!/bin/bash\nprintf "%s\\n" "$@"\n')
-    program.chmod(0o755)
+    for name, text in {
+        "python": 'printf "%s\\n" "$@"',
+        "srun": 'while [[ "$1" == --* ]]; do shift; done; exec "$@"',
+    }.items():
+        (folder / name).write_text(f"#!/bin/bash\n{text}\n")
+        (folder / name).chmod(0o755)
     return subprocess.run(
         ["bash", str(REPOSITORY / "scripts/slurm/survey.sbatch"), *arguments],
         env={"PATH": f"{folder}:{os.environ['PATH']}", **variables},
