@@ -48,7 +48,8 @@ ONLY_LINUX = (
         "run/test_folder.py",
         "slurm",
     ),
-    *("test_prefetch.py", "test_printed_commands.py", "training/test_allocator.py", "training/test_slurm.py"),
+    *("test_prefetch.py", "test_printed_commands.py", "training/test_allocator.py", "training/test_signals.py"),
+    "training/test_slurm.py",
 )
 SLOW_FIXTURES = {"run", "split_leaves", "small_weights", "coffee"}
 

@@ -110,6 +110,7 @@ def test_arguments_arrive(given: Sequence[str], passed: Sequence[str], checkout:
     words = done.stdout.splitlines()[1:]
     assert words[0] == "CPUS=7"
     assert words[words.index("python") :] == ["python", "-m", "bldml", "fit", *passed]
+    assert {"--job-name=fit", "--block-signal=TERM,USR1,USR2"} <= set(words)
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,7 @@ def how(process: subprocess.Popen[str], signum: int) -> set[str]:
     return {name for name in ("SigBlk", "SigIgn", "SigCgt") if int(masks[name], 16) >> (signum - 1) & 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [USR1, USR2, TERM])
 def test_from_the_first_moment_of_a_job(kind: signal.Signals, leaves: Path, tmp_path: Path) -> None:
     command = [*GUARD, sys.executable, "-m", "tests.three_layers", "fit", *THREE_LAYERS, f"--data.root={leaves}"]
@@ -61,6 +62,7 @@ def test_from_the_first_moment_of_a_job(kind: signal.Signals, leaves: Path, tmp_
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_from_the_first_line_of_a_plain_process(leaves: Path, tmp_path: Path) -> None:
     """Without the guard nobody can listen while Python itself starts, which takes hundredths of a second."""
     process = start(tmp_path, [sys.executable, "-m", "bldml", "fit", f"--data.root={leaves}", "--model.weights=none"])
@@ -72,6 +74,7 @@ def test_from_the_first_line_of_a_plain_process(leaves: Path, tmp_path: Path) ->
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_to_the_last_instruction_of_a_finished_run(leaves: Path, tmp_path: Path) -> None:
     options = (f"--data.root={leaves}", "--trainer.max_epochs=1", "--run_name=r")
     process = start(tmp_path, [sys.executable, "-u", "-m", "tests.three_layers", "fit", *THREE_LAYERS, *options])
