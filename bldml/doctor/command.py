@@ -17,7 +17,7 @@ from bldml.doctor.submission import inheritance, sbatch
 from bldml.doctor.submission.command_line import Submission, read_submission
 from bldml.doctor.submission.duration import check_duration
 from bldml.doctor.submission.fits import MAX_FITS, PlannedFit, check_array, check_run_names, plan_fits
-from bldml.doctor.submission.script import Script
+from bldml.doctor.submission.script import LARGEST_SCRIPT, Script
 from bldml.errors import UsageError
 from bldml.io.atomic import write_atomically
 from bldml.io.platform import WINDOWS
@@ -224,7 +224,9 @@ def _check_submission(
 ) -> None:
     file, environ = submission.file, request.environ
     if not request.script.text:
-        reason = "is empty" if file.is_file() else "cannot be read: it does not exist, or you have no permission"
+        reason = "cannot be read: it does not exist, is no file, or you have no permission"
+        if file.is_file():
+            reason = "is larger than Slurm takes (4 MiB)" if file.stat().st_size > LARGEST_SCRIPT else "is empty"
         report.findings.append(fail("sbatch file", f"{file} {reason}", NOT_A_FILE))
         return
     for check in (*sbatch.CHECKS, check_duration, *inheritance.CHECKS):

@@ -397,7 +397,7 @@ def test_sbatch_file_on_a_machine_without_slurm(doctor: Doctor) -> None:
     assert len(rows["PyTorch for gpu-v100"]) == 1
 
 
-@pytest.mark.parametrize("text", [None, ""])
+@pytest.mark.parametrize("text", [None, "", "#" * (2**22 + 1)])
 def test_sbatch_file_that_is_no_file(text: str | None, doctor: Doctor) -> None:
     if text is not None:
         Path("fit.sbatch").write_text(text)

@@ -33,6 +33,7 @@ SHORT = {
     "O": "overcommit", "s": "oversubscribe", "p": "partition", "q": "qos", "Q": "quiet", "t": "time", "v": "verbose",
     "V": "version", "W": "wait",
 }  # fmt: skip
+LARGEST_SCRIPT = 2**22  # bytes; Slurm takes no larger one unless the site has set max_script_size
 COMMAND_LINE = "the command line"
 # Variables that sbatch reads as options, if not SBATCH_ and the name of the option.
 _VARIABLES = {
@@ -85,11 +86,15 @@ class Script:
 
 
 def read_script(path: Path) -> Script:
-    """Read an sbatch file; one that cannot be read is empty."""
+    """Read an sbatch file; one that cannot be read, or is larger than Slurm takes, is empty."""
     try:
-        return parse_script(path.read_bytes().decode("utf-8", "replace"))
+        if not path.is_file():  # a device may have no end
+            return Script()
+        with path.open("rb") as file:
+            content = file.read(LARGEST_SCRIPT + 1)
     except OSError:
         return Script()
+    return parse_script(content.decode("utf-8", "replace")) if len(content) <= LARGEST_SCRIPT else Script()
 
 
 def parse_script(text: str) -> Script:
