@@ -32,20 +32,21 @@ from bldml.app.options import (
 from bldml.app.resume import RUN_VARIABLE, ResumePlan, make_plan, with_config_of_run
 from bldml.app.screen.bar import RunLog, messages_above_bars
 from bldml.app.screen.epochs import say_ending
-from bldml.app.trainer import TRAINER_DEFAULTS, as_list, hush, trainer_settings
+from bldml.app.trainer import TRAINER_DEFAULTS, as_list, environment_of, hush, trainer_settings
 from bldml.app.typed import check_files, class_called_null, with_file, with_text_aliases
 from bldml.dataset.files import shell_word
 from bldml.errors import BldmlError, ConfigError, MachineError
 from bldml.io.grammar import pattern, written_out
 from bldml.io.safe_points import count_kept
 from bldml.io.screen import complain
-from bldml.run.folder import RunFolder, lock_run
+from bldml.run.folder import RunFolder
 from bldml.training.checkpoint import Checkpoint, read_checkpoint
 from bldml.training.data.datamodule import LeafDataModule
 from bldml.training.finetuning import TrainingConditions
 from bldml.training.lightning_internals import disarm, forget_hyper_parameters, is_started_by_fork
 from bldml.training.module import LeafClassifier
 from bldml.training.process import keep_freed_memory
+from bldml.training.resume.holding import await_holder, hold_run
 from bldml.training.resume.job import SlurmJob
 from bldml.training.resume.signals import Interrupted, InterruptSignals, is_first_process
 from bldml.training.resume.slurm import RequeueEnvironment, check_ranks, leave
@@ -170,6 +171,7 @@ class LeafCLI(LightningCLI):
         verb = config.subcommand
         seed = config[verb].seed_everything
         if verb == "fit" and not config.fit.trainer.fast_dev_run:
+            self.environment = environment_of(config.fit.trainer.plugins)
             self.plan = make_plan(config.fit, self.job, self.parsers["fit"], self.hold)
             if seed is True and self.plan is not None and self.plan.seed is not None:  # drawn when the run was started
                 seed = self.plan.seed
@@ -187,14 +189,22 @@ class LeafCLI(LightningCLI):
             settings.data.positive_class = class_called_null(args)
         return config
 
-    def hold(self, run: RunFolder, wait: float = 0.0) -> None:
+    def hold(self, run: RunFolder) -> None:
         """Lock a run until this command ends; the first process does so for all.
 
         Raises:
-            RunError: Another process still trains in the run after these seconds.
+            RunError: Another process trains in the run.
+            SystemExit: The job was interrupted or requeued while it waited for that process.
         """
-        if is_first_process() and not self.held.enter_context(lock_run(run, wait=wait)).is_real:
-            say_warning("File locking is not available here; make sure only one job writes to this run.")
+        if self.is_child:
+            return  # its parent holds the run
+        try:
+            if not is_first_process():
+                await_holder(run, self.job, self.signals)
+            elif not self.held.enter_context(hold_run(run, self.job, self.signals)).is_real:
+                say_warning("File locking is not available here; make sure only one job writes to this run.")
+        except Interrupted as interrupted:
+            leave(interrupted, self.job, self.signals, self.environment, _how_to_resume(run))
 
     def instantiate_classes(self) -> None:
         """Instantiate as LightningCLI does; a value that a class refuses becomes a ConfigError."""

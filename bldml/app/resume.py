@@ -107,13 +107,12 @@ def _default_run_name(config: Namespace, job: SlurmJob | None) -> str:
 
 
 def make_plan(
-    config: Namespace, job: SlurmJob | None, parser: ArgumentParser, hold: Callable[[RunFolder, float], None]
+    config: Namespace, job: SlurmJob | None, parser: ArgumentParser, hold: Callable[[RunFolder], None]
 ) -> ResumePlan | None:
     """Return which run a fit resumes and from where; None for a new run. Changes no file.
 
     The run is that of `--resume`, the one that a parent process trains in, or that of this requeued Slurm job. It is
-    locked by `hold`, which waits at most the given seconds, before a checkpoint is read: a process that is still ending
-    could write a newer one afterwards.
+    locked by `hold` before a checkpoint is read: a process that is still ending could write a newer one afterwards.
 
     Raises:
         ConfigError: The configuration differs from the run's in settings that must not differ.
@@ -134,8 +133,7 @@ def make_plan(
         config.seed_everything = seed
     now, defaults = (load_configuration(parser.dump(values, skip_unset=False)) for values in (config, defaults))
     changed = changed_settings(run, flat(before), flat(now), flat(defaults))
-    # The previous process may still be ending, and a file server may notice a dead node late.
-    hold(run, 120.0 if job and job.restarts else 0.0)
+    hold(run)
     progress, damage = choose_checkpoint(run)
     return ResumePlan(run, seed, changed, progress, damage)
 

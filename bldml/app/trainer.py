@@ -136,6 +136,13 @@ def as_list(configured: Any) -> list[Any]:
     return list(configured) if isinstance(configured, list | tuple) else [configured] if configured else []
 
 
+def environment_of(configured: Any) -> RequeueEnvironment | None:
+    """Return the RequeueEnvironment that a parsed configuration turns off, before any plugin is created; else None."""
+    settings = (getattr(plugin, "init_args", None) or {} for plugin in as_list(configured))
+    is_off = any(one.get("auto_requeue") is False for one in settings)
+    return RequeueEnvironment(auto_requeue=False) if is_off else None
+
+
 def plugins(configured: Any, verb: str) -> list[Any]:
     """Return the trainer's plugins: those of the configuration, checkpoint writing, and the cluster environment.
 

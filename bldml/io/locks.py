@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
@@ -19,6 +20,8 @@ class Lock(ExitStack):
     Args:
         path: The lock file; it is created if missing, and its content stays.
         wait: Seconds to wait for another process; None for as long as it takes.
+        note: Text that replaces the content of the file once this process holds the lock.
+        waiting: Called about every second while another process holds it; may raise to end the waiting.
 
     Attributes:
         is_real: Whether the file system supports locks. If not, no other process is kept out.
@@ -28,14 +31,26 @@ class Lock(ExitStack):
         OSError: The file cannot be opened for writing.
     """
 
-    def __init__(self, path: Path, *, wait: float | None = 0.0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        wait: float | None = 0.0,
+        note: str = "",
+        waiting: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__()
         with ExitStack() as opened:  # closed again if the lock is not taken
-            self.is_real = _take(opened.enter_context(path.open("ab")), wait)
+            file = opened.enter_context(path.open("ab"))
+            self.is_real = _take(file, wait, waiting)
+            if note:  # through this handle: closing another one would release the lock
+                file.truncate(0)
+                file.write(note.encode())
+                file.flush()
             self.enter_context(opened.pop_all())
 
 
-def _take(file: IO[bytes], wait: float | None) -> bool:
+def _take(file: IO[bytes], wait: float | None, waiting: Callable[[], None]) -> bool:
     end = None if wait is None else time.monotonic() + wait
     while True:
         try:
@@ -45,4 +60,5 @@ def _take(file: IO[bytes], wait: float | None) -> bool:
             return False
         if end is not None and time.monotonic() >= end:
             raise Taken(os.fspath(file.name))
+        waiting()
         time.sleep(1)

@@ -5,16 +5,22 @@ Every file is written under a temporary name and then renamed, so that a killed 
 
 import errno
 import itertools
+import json
+import os
 import secrets
 import shutil
-from collections.abc import Mapping
+import socket
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from bldml.errors import RunError
 from bldml.io.atomic import check_name, write_atomically
+from bldml.io.documents import mapping_or_nothing
 from bldml.io.locks import Lock, Taken
+from bldml.io.text import plain
 
 
 class _Inside:
@@ -39,6 +45,8 @@ class RunFolder:
 
     config = _Inside("config.yaml")
     """The configuration with which the run was started."""
+    lock = _Inside(".lock")
+    """Held by the process that trains in the run, which says there who it is."""
     environment = _Inside("environment.json")
     """Software, hardware and the command."""
     training_time = _Inside("training_time.json")
@@ -147,24 +155,71 @@ def _create_with_content(path: Path, content: Mapping[str, str]) -> bool:
     return True
 
 
-def lock_run(run: RunFolder, *, wait: float = 0.0) -> Lock:
+@dataclass(frozen=True)
+class Holder:
+    """The process that trains in a run, as it says in the lock file.
+
+    Attributes:
+        host: Name of its machine.
+        process: Its number there.
+        since: When it locked the run, ISO 8601, UTC.
+        job: Key of its Slurm job; empty outside Slurm.
+        restarts: Number of times Slurm had restarted that job.
+    """
+
+    host: str
+    process: int
+    since: str
+    job: str = ""
+    restarts: int = 0
+
+    @classmethod
+    def here(cls, job: str = "", restarts: int = 0) -> "Holder":
+        """Return this process."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        return cls(socket.gethostname(), os.getpid(), now, job, restarts)
+
+    def __str__(self) -> str:
+        of_job = f" of job {self.job.rpartition(':')[2]}" if self.job else ""
+        return plain(f"process {self.process}{of_job} on {self.host}, since {self.since}")
+
+
+def read_holder(run: RunFolder) -> Holder | None:
+    """Return who locked the run last; None if that is not recorded.
+
+    Not for the process that holds the lock: closing the file would release it.
+    """
+    found = mapping_or_nothing(run.lock)
+    kinds = {"host": str, "process": int, "since": str, "job": str, "restarts": int}
+    if found.keys() != kinds.keys() or not all(isinstance(found[name], kind) for name, kind in kinds.items()):
+        return None
+    return Holder(**found)
+
+
+def lock_run(
+    run: RunFolder, *, wait: float = 0.0, holder: Holder | None = None, waiting: Callable[[], None] = lambda: None
+) -> Lock:
     """Prevent other processes from training in this run until the lock is closed or the process ends.
 
     Args:
         run: The run.
         wait: Seconds to wait for a process that is about to end, or for a file server that notices late.
+        holder: What other processes are told of this one; None for host and process alone.
+        waiting: Called about every second while waiting; may raise to end it.
 
     Raises:
         RunError: Another process holds the lock, or the run folder is not writable.
     """
     try:
-        return Lock(run.path / ".lock", wait=wait)
+        return Lock(run.lock, wait=wait, note=json.dumps(asdict(holder or Holder.here())), waiting=waiting)
     except Taken as error:
+        other = read_holder(run)
         raise RunError(
-            f"Another process is training in {run.path}. Two processes would mix their results. Wait until it has "
-            "ended, or start another run with --run_name.",
+            f"Another process is training in {run.path}{f': {other}' if other else ''}. Two processes would mix their "
+            "results. Wait until it has ended, or start another run with --run_name.",
             "run-in-use",
             path=run.path,
+            found=None if other is None else asdict(other),
         ) from error
     except OSError as error:
         message = f"Cannot write in {run.path}: {error.strerror}. Check that you may write there."

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -380,7 +381,8 @@ def test_a_run_is_not_trained_by_two_processes(steady: Path, leaves: Path, bldml
     before = (run / "environment.json").read_bytes()
     outcome = bldml("fit", "--trust_config", "--resume", run)
     assert outcome.code == 1
-    assert "Another process is training" in outcome.err
+    assert f"Another process is training in {run}: process {process.pid} on {socket.gethostname()}, " in outcome.err
+    assert outcome.fields["found"]["since"][:2] == "20"
     assert (run / "environment.json").read_bytes() == before
     assert process.poll() is None
     process.kill()

@@ -129,6 +129,7 @@ def test_places_in_a_run() -> None:
     places = {
         run.config: "config.yaml",
         run.environment: "environment.json",
+        run.lock: ".lock",
         run.history: "history.csv",
         run.splits: "splits.csv",
         run.excluded: "excluded.csv",

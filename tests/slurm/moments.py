@@ -16,6 +16,10 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from bldml.training.resume import holding
+
+if "LOCK_PATIENCE_S" in os.environ:  # a configuration's classes are imported before a run is locked
+    holding.PATIENCE_S = float(os.environ["LOCK_PATIENCE_S"])
 # Longer than Slurm takes to send any of the signals; then the run goes on, and its test fails.
 PATIENCE_S = 120.0
 AWAITED = {signal.SIGUSR1, signal.SIGTERM}
