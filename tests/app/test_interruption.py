@@ -19,6 +19,7 @@ import yaml
 
 from bldml.run.folder import RunFolder
 from bldml.training.recording import measured
+from bldml.training.resume import holding
 from bldml.training.resume.signals import INTERRUPTING
 from bldml.training.resume.state import read_progress
 from tests import signalling
@@ -355,6 +356,38 @@ def test_a_run_that_is_resumed_under_other_conditions(leaves: Path, bldml: Bldml
     assert bldml("report", run.path).code == 0
     page = (run.path / "report.html").read_text()
     assert f"resumed under other conditions: from step {record['continued'][0]['step']}, torch 2.9.1 → " in page
+
+
+@pytest.mark.parametrize(
+    "more", [(), ("--trainer.plugins+=RequeueEnvironment", "--trainer.plugins.auto_requeue=false")]
+)
+def test_a_requeued_job_whose_previous_process_lives(
+    more: tuple[str, ...], steady: Path, leaves: Path, bldml: Bldml, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As on a node that Slurm has lost; a program in scontrol's place does what Slurm does to a requeued job."""
+    run = RunFolder(Path("lightning_logs/hurt"))
+    shutil.copytree(steady, run.path)
+    run.environment.write_text(json.dumps({**json.loads(run.environment.read_text()), "slurm_job": "atlas:77"}))
+    hold = "import sys; from pathlib import Path; from bldml.run.folder import *; "
+    hold += "held = lock_run(RunFolder(Path(sys.argv[1])), holder=Holder.here('atlas:77')); print(flush=True); input()"
+    previous = subprocess.Popen(
+        [sys.executable, "-c", hold, str(run.path)], env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert previous.stdout is not None
+    previous.stdout.readline()
+    scontrol = tmp_path / "programs" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f"#!/bin/sh\nif [ $1 = requeue ]; then kill -TERM {os.getpid()}; fi\necho JobState=RUNNING\n")
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", str(scontrol.parent), prepend=":")
+    monkeypatch.setattr(holding, "PATIENCE_S", 1.0)
+    in_job(monkeypatch, SLURM_RESTART_COUNT="1")
+    outcome = bldml("fit", *OPTIONS, "--data.root", leaves, "--run_name=hurt", *more)
+    previous.communicate(b"\n")
+    assert outcome.code == 138
+    assert f"Waiting for process {previous.pid} of job 77 on {socket.gethostname()}, since" in outcome.err
+    assert ("Job 77 is requeued." if not more else "Job 77 is not requeued: auto_requeue is off.") in outcome.err
 
 
 def test_a_drawn_seed_is_kept(leaves: Path, bldml: Bldml) -> None:
