@@ -76,6 +76,8 @@ class Start:
         """Begin the record of this start."""
         progress = self.plan.progress if self.plan else None
         self.stretch = StretchLog(self.job, progress.step if progress else 0)
+        if self.plan is not None and self.trainer.is_global_zero:
+            self.stretch.write_to(self.plan.run)
 
     def run(self, config_text: str) -> None:
         """Prepare the fit, in the order in which steps can fail; the configuration as YAML is for the run folder.
@@ -145,8 +147,6 @@ class Start:
         set_damaged_aside(plan)
         check_processes(plan, self.trainer.world_size)
         self.folder = plan.run
-        if self.trainer.is_global_zero:
-            self.stretch.write_to(plan.run)
         self.model.has_weights = plan.progress is not None
         if plan.progress is None:
             self.model.load_pretrained()

@@ -155,8 +155,8 @@ class StretchLog:
         enough = as_time(needed(idle, self.before))
         message = (
             f"Job {self.job.id} is not requeued: {STARTS} starts in a row reached the wall time without a step, a "
-            f"whole validation or the evaluation of a split. {describe_starts(idle)}\nThe signal came "
-            f"{shown(self.now.elapsed)} after the program had started. Submit the job again with more time:\n  "
+            f"whole validation or the evaluation of a split. {describe_starts(idle)}\nThis start "
+            f"ended {shown(self.now.elapsed)} after the program had started. Submit the job again with more time:\n  "
             f"sbatch --time={enough} SCRIPT{resume}"
         )
         raise RunError(message, "stretches-without-progress", found=len(idle), phase=self.now.phase)

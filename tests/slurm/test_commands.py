@@ -1,0 +1,53 @@
+"""Jobs of other commands than a fit, and jobs whose wall time is too short for anything, on a real Slurm."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.cluster import LARGE, Cluster, Job
+from tests.slurm.fits import HERE, Bench
+from tests.support import ALONE, REPOSITORY
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+
+SCRIPT = """\
+#!/bin/bash
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=%x-%j.out
+srun --kill-on-bad-exit=1 env --block-signal=TERM,USR1,USR2 {python} -m bldml audit photographs {options}
+"""
+
+
+def test_an_audit_is_preempted_and_a_fit_has_too_little_time(cluster: Cluster, leaves: Path, tmp_path: Path) -> None:
+    """Both at once, because they mostly wait."""
+    bench = Bench(cluster, tmp_path / "short")
+    short = bench.submit("configs/efficientnet.yaml", options=("--time=1", "--signal=SIGUSR1@120"))
+
+    folder = tmp_path / "audit"
+    for number in range(20):
+        shutil.copytree(leaves / "BLD", folder / "photographs/BLD" / str(number), copy_function=os.link)
+        shutil.copytree(leaves / "No_BLD", folder / "photographs/No_BLD" / str(number), copy_function=os.link)
+    script = folder / "audit.sbatch"
+    script.write_text(SCRIPT.format(python=sys.executable, options=" ".join((*ALONE, "--workers=2"))))
+    options = (*HERE, "--partition=low", f"--cpus-per-task={LARGE}", "--job-name=audit")
+    audit = cluster.submit(script, options=options, environment={"PYTHONPATH": str(REPOSITORY)}, folder=folder)
+    examined = folder / "audit" / "examined.jsonl"
+    audit.wait_until(lambda: examined.exists() and examined.stat().st_size > 30_000, "it had examined some files")
+    preemptor = cluster.preempt()
+    audit.wait_until(lambda: audit.restarts == 1, "it was requeued")
+    preemptor.wait_for("COMPLETED")
+    audit.wait_for("COMPLETED")
+    assert "SIGTERM received" in audit.text
+    assert "Traceback" not in audit.text
+    assert (folder / "audit" / "audit.html").is_file()
+
+    job: Job = short.job
+    job.wait_for("FAILED")
+    assert 2 <= job.restarts <= 4  # the first may have done some steps
+    assert "3 starts in a row reached the wall time without a step" in job.text
+    assert "was not finished after" in job.text
+    assert "sbatch --time=" in job.text
