@@ -32,6 +32,7 @@ from bldml.app.options import (
 from bldml.app.resume import RUN_VARIABLE, ResumePlan, make_plan, with_config_of_run
 from bldml.app.screen.bar import RunLog, messages_above_bars
 from bldml.app.screen.epochs import say_ending
+from bldml.app.screen.tensorboard import disk_errors_of_threads
 from bldml.app.trainer import TRAINER_DEFAULTS, as_list, environment_of, hush, trainer_settings
 from bldml.app.typed import check_files, class_called_null, with_file, with_text_aliases
 from bldml.dataset.files import shell_word
@@ -95,6 +96,7 @@ class LeafCLI(LightningCLI):
             say_warning(f"{self.verb} does not use {', '.join(unused)}.")
         with self.held:
             self.held.enter_context(messages_above_bars(clock=self.job is not None and not self.job.interactive))
+            self.held.enter_context(disk_errors_of_threads())
             super().__init__(
                 model_class or LeafClassifier,
                 LeafDataModule,

@@ -16,10 +16,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import bldml
 from bldml.cli import main
 from tests.faults.layer import Faults, How, digest_of
 
+UNREADABLE = b"cannot be read: "
+COUNTING = ("environment.json", "stretches.json")  # say how often the work was begun
 LIMIT_S = 300.0
 APPENDED = ("progress.jsonl", "examined.jsonl", "ledger.csv", "log.txt")  # may end with half a line
 CACHE = "cache"  # folder of cached images, whose names are drawn
@@ -53,7 +57,6 @@ class Command:
 def import_everything() -> None:
     """Import what the commands import, so that a forked child does not; torch computes with one thread."""
     import matplotlib.backends.backend_svg  # noqa: F401
-    import torch
 
     torch.set_num_threads(1)
     for module in pkgutil.walk_packages(bldml.__path__, "bldml."):
@@ -132,6 +135,7 @@ class Trial:
         assert results.keys() == other.keys(), results.keys() ^ other.keys()
         # Files that say when they were written differ between two runs.
         self.results = {path: digest for path, digest in results.items() if other[path] == digest}
+        self.results = {path: digest for path, digest in self.results.items() if not path.endswith(COUNTING)}
         self.files = set(results)
         # The contents that a file may have at any moment: that of before, and each that it came to its name with.
         self.versions = {path: set(first.versions.get(self._real(path), ())) for path in self.results}
@@ -182,7 +186,12 @@ class Trial:
         """Return the files that are neither as before nor as one of their versions."""
         found = []
         for path, digest in digests_of(self.folder).items():
-            if path in self.stable and not path.endswith(APPENDED) and digest not in self.versions[path]:
+            is_other = path in self.stable and digest not in self.versions[path]
+            if path.endswith(".ckpt"):
+                is_other = _content(self.folder / path).startswith(UNREADABLE)
+            elif path.endswith(COUNTING):
+                is_other = not isinstance(json.loads((self.folder / path).read_bytes()), dict)
+            if is_other and not path.endswith(APPENDED):
                 found.append(f"{path} is half")
         return found
 
@@ -195,7 +204,25 @@ def digests_of(folder: Path) -> dict[str, str]:
     """Return the digest of each file below a folder, by its path there; those of the cache of images are left out."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     files = [path for path in files if CACHE not in path.relative_to(folder).parts]
-    return {str(path.relative_to(folder)): digest_of(path.read_bytes()) for path in files}
+    return {str(path.relative_to(folder)): digest_of(_content(path)) for path in files}
+
+
+def _content(path: Path) -> bytes:
+    """Return the content of a file; of a checkpoint its values, which may be packed in several ways."""
+    if path.suffix != ".ckpt":
+        return path.read_bytes()
+    try:
+        return repr(_values(torch.load(path, weights_only=True))).encode()
+    except Exception as error:
+        return UNREADABLE + str(error).encode()
+
+
+def _values(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return str(value.dtype), tuple(value.shape), digest_of(value.contiguous().view(-1).numpy().tobytes())
+    if isinstance(value, dict):
+        return [(str(key), _values(item)) for key, item in value.items()]
+    return [_values(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def last_line(text: str) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 python_io: Any = import_module("_pyio")  # `io`, written in Python
-TIMES = re.compile(rb"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?")
+TIMES = re.compile(rb"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?|seconds\": [\d.]+")
 How = Literal["ENOSPC", "EIO", "kill"]
 # Of these the first argument is an open file; of the others a path, of the last three also the second.
 BY_FILE = ("write", "pwrite", "fsync", "fdatasync", "ftruncate", "sendfile", "close")
@@ -129,5 +129,5 @@ class Faults:
 
 
 def digest_of(content: bytes) -> str:
-    """Return the SHA-256 of the content of a file without the times that it names."""
+    """Return the SHA-256 of the content of a file without the times and durations that it names."""
     return hashlib.sha256(TIMES.sub(b"", content)).hexdigest()

@@ -1,6 +1,8 @@
 """What TensorBoard shows: curves in groups, one batch of training images, and the results of the best epoch."""
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,22 @@ SETTINGS = ("data.batch_size", "trainer.max_epochs", "trainer.precision", "monit
 OVERALL, AT_THRESHOLD = ("auroc", "loss"), ("sensitivity", "specificity", "balanced_accuracy")
 IMAGES, ROW = 16, 4
 RESULTS = ".results"  # end of the name of the event file that holds them
+
+
+@contextmanager
+def disk_errors_of_threads() -> Iterator[None]:
+    """Let no thread print the traceback of a failed disk: TensorBoard raises its thread's error in the main thread."""
+    before = threading.excepthook
+
+    def tell(failure: threading.ExceptHookArgs) -> None:
+        if not issubclass(failure.exc_type, OSError):
+            before(failure)
+
+    threading.excepthook = tell
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 class Curves(TensorBoardLogger):
