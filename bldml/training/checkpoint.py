@@ -85,7 +85,7 @@ class Header:
     fingerprints: dict[str, str]  # dataset digest of each split: SHA-256 of its contents and classes
     seen: str  # first 16 hexadecimal digits of the SHA-256 of every training and validation photograph
     versions: dict[str, str]  # of the software that wrote it
-    settings: dict[str, Any]  # data settings and precision of the run, for evaluations without a configuration
+    settings: dict[str, Any]  # those of the data, for evaluations without a configuration
     format: int = FORMAT  # version of this description
     offset: float = 0.0  # subtracted from the logits first; version 0.1 wrote none
     decode: Decode = "reduced"  # how evaluations decode a JPEG; version 0.1 wrote none

@@ -26,7 +26,7 @@ from bldml.metrics.registry import shown_in
 from bldml.run.photographs import read_photograph_table
 from bldml.run.predictions import read_metrics, read_predictions
 from bldml.training.backbones import BACKBONES, build
-from bldml.training.checkpoint import read_checkpoint
+from bldml.training.checkpoint import KEY, read_checkpoint
 from bldml.training.module import LeafClassifier
 from bldml.training.transforms import evaluation_image
 from tests.oracles import TOLERANCES, second_opinion
@@ -44,7 +44,7 @@ def table(path: Path) -> list[dict[str, str]]:
 def test_run_folder_holds_every_file_of_the_design(run: Path) -> None:
     expected = {".lock", "config.yaml", "environment.json", "history.csv", "splits.csv", "checkpoints", "evaluations"}
     expected |= {"photographs.csv", "leaks.csv", "phashes.npz", "training_time.json", "log.txt"}
-    expected |= {"ledger.csv", "report.html", "figures", "tables"}
+    expected |= {"ledger.csv", "stretches.json", "report.html", "figures", "tables"}
     found = {path.name for path in run.iterdir()}
     events = {name for name in found if name.startswith("events.out.tfevents.")}
     assert len(events) == 2  # of the training, and of the evaluations after it
@@ -367,10 +367,10 @@ def test_threshold_is_chosen_for_the_goal_given_on_validation(leaves: Path, bldm
     result = bldml("fit", *SMALL, f"--data.root={leaves}", *options)
     assert result.code == 0, result.err
     folder = Path("lightning_logs/screening")
-    header = read_checkpoint(folder / "checkpoints" / "best.ckpt").header
+    written = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)[KEY]
     criterion = {"maximize": None, "sensitivity": None, "specificity": 0.9, "threshold": None, "assurance": None}
     criterion |= {"band_error": 0.05}
-    assert header.settings["operating_point"] == criterion
+    assert written["settings"]["operating_point"] == criterion
     rows = read_predictions(folder / "evaluations" / "val" / "predictions.csv")
     labels = [int(row.true_class == "BLD") for row in rows]
     false_alarms, sensitivities, _ = sklearn_metrics.roc_curve(
