@@ -86,7 +86,7 @@ screens: $(STAMP) ## Pictures of all pages in screens/, of drawn leaves; needs C
 # itself pip would take the newest torch, which is that of PyPI.
 wheelhouse: $(BIN)/pip ## Collect bldml and all that it needs in wheelhouse/, to install without internet
 	@mkdir -p $(WHEELHOUSE)
-	rm -f $(WHEELHOUSE)/*.whl
+	rm -rf $(WHEELHOUSE)/*.whl build  # modules left in build/ would be packed again
 ifeq ($(TORCH_INDEX),)
 	cp $(CONSTRAINTS) $(WHEELHOUSE)/constraints.txt
 else

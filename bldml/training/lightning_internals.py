@@ -260,6 +260,12 @@ def watched_workers(loader: "DataLoader[Any]", explain: Explain) -> Any:
             finally:
                 _Waiting.workers = ()
 
+        def _mark_worker_as_unavailable(self, worker_id: int, shutdown: bool = False) -> None:
+            if shutdown or self._workers[worker_id].is_alive():
+                super()._mark_worker_as_unavailable(worker_id, shutdown)
+            else:  # torch's own way would wait forever for the lock of an event, if the dead worker holds it
+                self._workers_status[worker_id] = False
+
         def _shutdown_workers(self) -> None:
             if self._shutdown or not any(worker.exitcode for worker in self._workers):
                 super()._shutdown_workers()

@@ -148,6 +148,9 @@ def test_killed_worker_takes_a_lock_along(loader: Callable[[], LeafLoader]) -> N
     next(hurt)
     with hurt._workers_done_event._cond:  # as if the worker had held it
         hurt._workers[0].kill()
+        hurt._workers[0].join()
+        with pytest.raises(RuntimeError, match="exited unexpectedly"):  # torch notices it first, while it waits
+            all(hurt._try_get_data(0.2) for _ in range(100))
         with mistake("loader-killed"):
             list(hurt)
         hurt._shutdown_workers()

@@ -68,7 +68,10 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "watch_workers": ("torch.utils.data:DataLoader._get_iterator",),
     "watched_workers": tuple(
         f"torch.utils.data.dataloader:_MultiProcessingDataLoaderIter.{name}"
-        for name in ("_index_queues", "_reset", "_shutdown", "_shutdown_workers", "_worker_pids_set", "_workers")
+        for name in (
+            *("_index_queues", "_mark_worker_as_unavailable", "_reset", "_shutdown", "_shutdown_workers"),
+            *("_worker_pids_set", "_workers"),
+        )
     )
     + tuple(
         f"torch.utils.data._utils.signal_handling:{name}"
