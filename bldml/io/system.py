@@ -30,7 +30,8 @@ def free_memory() -> int | None:
             folder = Path(f"{root}{path}")
             for group in (folder, *folder.parents):
                 with suppress(OSError, ValueError):  # "max" is no number
-                    found.append(int((group / most).read_text()) - int((group / used).read_text()))
+                    limit, taken = ((group / name).read_text(encoding="ascii") for name in (most, used))
+                    found.append(int(limit) - int(taken))
     return max(0, min(found)) if found else None
 
 

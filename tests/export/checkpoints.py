@@ -35,7 +35,7 @@ def write_run(folder: Path, root: Path, val: list[str], *, known: Sequence[Path]
     plain: dict[str, Any] = {
         "backbone": "three_layers", "image_size": SIZE, "mean": MEAN, "std": STD, "class_names": ("BLD", "No_BLD"),
         "positive_class": "BLD", "threshold": 0.5, "temperature": 1.3, "offset": 0.2, "fingerprints": {},
-        "seen": "secret", "versions": {}, "format": 1, "decode": "full",
+        "seen": "5ec2e7", "versions": {}, "format": 1, "decode": "full",
         "settings": {"data": {"root": str(root)}, "precision": "32-true"},
     }  # fmt: skip
     content: dict[str, Any] = {"epoch": 0, "state_dict": model.state_dict(), KEY: plain | header}

@@ -23,7 +23,7 @@ from bldml.cli import main
 from tests.faults.layer import Faults, How, digest_of
 
 UNREADABLE = b"cannot be read: "
-COUNTING = ("environment.json", "stretches.json")  # say how often the work was begun
+COUNTING = ("environment.json", "stretches.json", "log.txt")  # say how often the work was begun, and when
 LIMIT_S = 300.0
 APPENDED = ("progress.jsonl", "examined.jsonl", "ledger.csv", "log.txt")  # may end with half a line
 CACHE = "cache"  # folder of cached images, whose names are drawn

@@ -10,7 +10,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from bldml.dataset.samples import Sample
-from bldml.errors import DatasetError
+from bldml.errors import MachineError
 from bldml.training.data.loading import UNLABELLED, EpochSampler, EvaluationSampler, LeafDataset, leaf_loader
 from bldml.training.transforms import Augmentation, evaluation_image
 
@@ -132,7 +132,7 @@ def test_photograph_that_has_become_unreadable(damage: str, workers: int, sample
     else:
         path.write_text("no picture")
     loader = leaf_loader(dataset, EpochSampler(5, seed=1), 5, workers, 0)
-    with pytest.raises(DatasetError) as caught:
+    with pytest.raises(MachineError) as caught:
         list(loader)
     assert caught.value.code == "photograph-changed"
     assert caught.value.fields["path"] == path
