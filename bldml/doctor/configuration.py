@@ -80,7 +80,7 @@ def _read(arguments: list[str], files: tuple[Path, ...]) -> Configuration:
         def instantiate_classes(self) -> None:
             """Do nothing yet: an error in the trainer must not hide the parsed settings."""
 
-        def hold(self, run: RunFolder, wait: float = 0.0) -> None:
+        def hold(self, run: RunFolder) -> None:
             """Do nothing: a run that another process trains may be looked at."""
 
         def create(self) -> None:

@@ -12,7 +12,6 @@ import io
 import os
 import re
 import signal
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
@@ -122,10 +121,6 @@ class Faults:
         if self.how == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         raise OSError(getattr(errno, self.how), os.strerror(getattr(errno, self.how)))
-
-    def counts(self) -> Counter[str]:
-        """Return how many changes there were of each kind."""
-        return Counter(self.calls)
 
 
 def digest_of(content: bytes) -> str:

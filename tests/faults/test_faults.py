@@ -1,4 +1,4 @@
-"""A fault at some of the changes of files; `benchmarks/faults.py` tries all of them."""
+"""A fault at some of the changes of files; `benchmarks/faults.py` can try all of them."""
 
 import json
 import subprocess

@@ -64,14 +64,31 @@ def plan_fits(script: Script, submission: Submission, environ: Mapping[str, str]
         return [PlannedFit(options, str(task), True) for task in tasks] or [PlannedFit(options)]
     command = next((command for command in script.commands if FIT.search(command.text)), None)
     if command is None:
-        return [PlannedFit(arguments)]
-    words = shlex.split(FIT.split(command.text, 1)[1])
+        unknown = PlannedFit(problem="no command `bldml fit` was found in the file")
+        return [unknown if submission.typed and arguments else PlannedFit(arguments)]
+    words = _words_of(FIT.split(command.text, 1)[1])
     by_task = "SLURM_ARRAY_TASK_ID" in command.text
     plans = []
     for task in tasks if by_task else [None]:
         known = {**environ, "SLURM_ARRAY_TASK_ID": str(task)} if task is not None else environ
         plans.append(_expanded(words, arguments, known, str(task) if task is not None else ""))
     return plans or [PlannedFit(problem="its command uses SLURM_ARRAY_TASK_ID, and there is no --array")]
+
+
+def _words_of(command: str) -> list[str]:
+    """Return the arguments of a command, up to an operator of the shell.
+
+    >>> _words_of("--config a.yaml > log.txt 2>&1"), _words_of("--config a.yaml; echo done")
+    (['--config', 'a.yaml'], ['--config', 'a.yaml'])
+    """
+    words: list[str] = []
+    for word in shlex.split(command):
+        if re.match(r"\d*[<>|&;]", word):
+            break
+        words.append(word.removesuffix(";"))
+        if word.endswith(";"):
+            break
+    return words
 
 
 def _of_fit_script(default: str, arguments: Sequence[str]) -> tuple[str, ...]:

@@ -164,7 +164,9 @@ def check_tasks(request: JobRequest) -> Iterable[Finding]:
     ntasks, per_node, nodes = (script.value(option) for option in ("ntasks", "ntasks-per-node", "nodes"))
     name = "sbatch --ntasks-per-node"
     devices = None if settings is None else count_devices(settings, request.gpus)
-    if ntasks.isdigit() and int(ntasks) > 1 and not per_node:
+    both = per_node.isdigit() and nodes.isdigit()
+    # Both together: srun starts as many as --ntasks says.
+    if ntasks.isdigit() and int(ntasks) > 1 and (not per_node or (both and int(ntasks) != int(per_node) * int(nodes))):
         if devices is None or not nodes.isdigit() or int(ntasks) != devices * int(nodes):
             per = "one process" if devices is None else counted(devices, "process", "processes")
             found = f"--ntasks={ntasks}: srun starts {ntasks} processes, on {nodes or 'any number of'} nodes; "
@@ -215,7 +217,9 @@ def check_signal(request: JobRequest) -> Finding:
     if found is None:
         return fail(name, f"{text} is not a valid value", remedy)
     flags, sent, seconds = found
-    trapped = any(re.search(rf"\btrap\b.*\b(SIG)?{sent}\b", command.text) for command in script.commands)
+    # `trap "" USR1` ignores the signal, and so do the processes that the shell starts.
+    trap = re.compile(rf"\btrap\s+(?!\"\"|'')\S.*\b(SIG)?{sent}\b")
+    trapped = any(trap.search(command.text) for command in script.commands)
     if "B" in flags and not trapped:
         return fail(name, f"{text}: B: signals the shell only, never the fit started by srun", remedy)
     if sent != "USR1":
