@@ -1,4 +1,4 @@
-"""A fault at each change of a file by Python, for ten commands that write: what is told, what is left, what a repetition makes.
+"""A fault at each change of a file by Python, for ten commands: what is told, what is left, what a repetition makes.
 
     python -m benchmarks.faults [--commands fit …] [--sample 20] [--seed 0] --output benchmarks/results/faults.json
 

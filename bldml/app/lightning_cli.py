@@ -314,7 +314,8 @@ class LeafCLI(LightningCLI):
             )  # fmt: skip
         except Interrupted as interrupted:
             again = "To resume, run the same command again."
-            check_progress(self.job, interrupted, count_kept() - self.kept_before)
+            if self.environment is None or self.environment.auto_requeue:
+                check_progress(self.job, interrupted, count_kept() - self.kept_before)
             complain(f"\nInterrupted; what is done is kept. {again}\n")
             leave(interrupted, self.job, self.signals, self.environment, again)
         except (MachineError, OSError, MemoryError, RuntimeError) as error:

@@ -22,16 +22,21 @@ def free_memory() -> int | None:
         groups = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()]
         for _, controllers, path in groups:
             # Version 2 has one hierarchy, version 1 one for memory.
-            root, most, used = ("/sys/fs/cgroup", "memory.max", "memory.current")
-            if controllers == "memory":
-                root, most, used = f"{root}/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+            root, most, used, total = ("/sys/fs/cgroup", "memory.max", "memory.current", "")
+            if "memory" in controllers.split(","):
+                root, total = f"{root}/memory", "total_"
+                most, used = "memory.limit_in_bytes", "memory.usage_in_bytes"
             elif controllers:
                 continue
             folder = Path(f"{root}{path}")
             for group in (folder, *folder.parents):
                 with suppress(OSError, ValueError):  # "max" is no number
                     limit, taken = ((group / name).read_text(encoding="ascii") for name in (most, used))
-                    found.append(int(limit) - int(taken))
+                    lines = (group / "memory.stat").read_text(encoding="ascii").splitlines()
+                    # Files that were read are counted as used, but give way to whoever needs the memory.
+                    cached = {f"{total}{name}" for name in ("active_file", "inactive_file")}
+                    freed = sum(int(number) for name, number in map(str.split, lines) if name in cached)
+                    found.append(int(limit) - max(0, int(taken) - freed))
     return max(0, min(found)) if found else None
 
 

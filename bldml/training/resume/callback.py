@@ -119,7 +119,7 @@ class Interruption(Callback):
         """Find how many batches all ranks have in common: their numbers of photographs may differ by one."""
         (most,) = self._maximum_over_ranks(-int(trainer.num_val_batches[0]))
         self._fewest_batches = -most
-        if self.stretch is not None:
+        if self.stretch is not None and not trainer.sanity_checking:
             self.stretch.enter("validation", int(trainer.num_val_batches[0]))
 
     def on_validation_batch_end(
@@ -127,14 +127,14 @@ class Interruption(Callback):
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
         """Interrupt, unless it is the last batch: an interrupted validation is repeated, so this one is finished."""
-        if self.stretch is not None:
+        if self.stretch is not None and not trainer.sanity_checking:
             self.stretch.count(batch_idx + 1)
         if not (trainer.sanity_checking or has_gradients_waiting(trainer)) and batch_idx < self._fewest_batches - 1:
             self._save_or_interrupt(trainer, pl_module, "validation")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note that a validation is complete."""
-        if self.stretch is not None:
+        if self.stretch is not None and not trainer.sanity_checking:
             self.stretch.validated()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -94,7 +94,9 @@ class InterruptSignals:
             Interrupted: A signal was received before.
         """
         self._is_over = True  # before the check, so that no signal falls between the two
-        self.check()
+        if self._received:
+            self._is_over = False
+            self.check()
 
     def count(self, signum: int) -> int:
         """Return how often a signal was received."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
@@ -245,9 +245,13 @@ def _run(*command: str) -> tuple[int, str]:
     """Return exit code and output of a Slurm command; a controller that does not answer counts as a failure."""
     try:
         with blocked():  # scontrol runs in the job that it ends
-            done = subprocess.run(command, capture_output=True, text=True, timeout=CONTROLLER_TIMEOUT_S, check=False)
+            # In UTF-8, but a job's name and folder may have any bytes.
+            form: dict[str, Any] = {"encoding": "utf-8", "errors": "replace", "timeout": CONTROLLER_TIMEOUT_S}
+            done = subprocess.run(command, capture_output=True, check=False, **form)
     except FileNotFoundError:
         return 127, f"{command[0]} is not on the PATH"
+    except OSError as error:
+        return 1, f"{command[0]} cannot be started: {error.strerror}"
     except subprocess.TimeoutExpired:
         return 1, f"no answer within {CONTROLLER_TIMEOUT_S:.0f} s"
     return done.returncode, done.stderr or done.stdout

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
+from itertools import takewhile
 from signal import Signals
 from typing import Any
 
@@ -28,7 +29,7 @@ from bldml.training.resume.stopping import STARTED, STARTS
 NAME = "stretches.json"
 LEAD_S = 180.0  # `#SBATCH --signal=…@120` arrives 120 to 180 s before the wall time
 MARGIN = 1.5
-MOST = 20  # starts without a run folder: cached photographs are progress, unless the cache is erased each time
+MOST = 20  # starts that only add photographs to the cache: it may be erased after each
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,9 @@ class StartRecord:
     signal: str = ""
 
     @property
-    def has_progress(self) -> bool:
-        """Whether the next start has less to do."""
-        return bool(self.step > self.first_step or self.validations or self.evaluated or self.kept)
+    def has_results(self) -> bool:
+        """Whether the next start has less to do, except that photographs may be in the cache."""
+        return bool(self.step > self.first_step or self.validations or self.evaluated)
 
 
 class StretchLog:
@@ -146,20 +147,22 @@ class StretchLog:
         if self.job is None or self.job.interactive or interrupted.signum not in WALL_TIME:
             return
         own = [one for one in self.before if one.job == self.job.key and is_at_wall_time(one)]
-        idle = [*own, self.now][-STARTS:]
+        idle = list(takewhile(lambda one: not one.has_results, (self.now, *reversed(own))))
+        number, starts = len(idle), f"{len(idle)} starts in a row"
         if self._run is None:  # what earlier starts did is not recorded, only their number
-            idle = [self.now] * min(STARTS, self.job.restarts + 1)
-        if len(idle) < STARTS or (any(one.has_progress for one in idle) and (self._run or self.job.restarts < MOST)):
+            number, starts = self.job.restarts + 1, f"start {self.job.restarts + 1}"
+        idle = idle[:STARTS][::-1]
+        if number < STARTS or (any(one.kept for one in idle) and number <= MOST):
             return
         resume = f" --resume {shell_word(self._run.path)}" if self._run else ""
         enough = as_time(needed(idle, self.before))
         message = (
-            f"Job {self.job.id} is not requeued: {STARTS} starts in a row reached the wall time without a step, a "
+            f"Job {self.job.id} is not requeued: {starts} reached the wall time without a step, a "
             f"whole validation or the evaluation of a split. {describe_starts(idle)}\nThis start "
             f"ended {shown(self.now.elapsed)} after the program had started. Submit the job again with more time:\n  "
             f"sbatch --time={enough} SCRIPT{resume}"
         )
-        raise RunError(message, "stretches-without-progress", found=len(idle), phase=self.now.phase)
+        raise RunError(message, "stretches-without-progress", found=number, phase=self.now.phase)
 
     def _complete(self) -> None:
         took = round(time.monotonic() - self._phase_began, 3)
