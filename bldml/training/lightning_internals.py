@@ -10,6 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from importlib import import_module
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -232,9 +233,8 @@ def watched_workers(loader: "DataLoader[Any]", explain: Explain) -> Any:
     as in the writing of a checkpoint. `explain` gets the workers and an error, and returns the one to raise instead.
     """
     from torch.utils.data import dataloader
-    from torch.utils.data._utils import signal_handling
 
-    handling: Any = signal_handling  # which does not say what it exports
+    handling: Any = import_module("torch.utils.data._utils.signal_handling")
 
     class Watched(dataloader._MultiProcessingDataLoaderIter):
         def __next__(self) -> Any:
@@ -263,8 +263,7 @@ def watched_workers(loader: "DataLoader[Any]", explain: Explain) -> Any:
         def _mark_worker_as_unavailable(self, worker_id: int, shutdown: bool = False) -> None:
             if shutdown or self._workers[worker_id].is_alive():
                 super()._mark_worker_as_unavailable(worker_id, shutdown)
-            else:  # torch's own way would wait forever for the lock of an event, if the dead worker holds it
-                self._workers_status[worker_id] = False
+            self._workers_status[worker_id] = False  # all that is left to do for a dead one, which may hold a lock
 
         def _shutdown_workers(self) -> None:
             if self._shutdown or not any(worker.exitcode for worker in self._workers):

@@ -174,7 +174,8 @@ def test_every_private_name_is_in_the_contract() -> None:
     for function, node in functions.items():
         needed = {part for place in NEEDED[function] for part in place.replace(":", ".").split(".")}
         private = {name for name in map(name_of, ast.walk(node)) if name.startswith("_") and not name.endswith("__")}
-        assert private - {"_replaced", "_cuda_getArchFlags", "_Told", "_Waiting"} <= needed, function
+        # The last is of instances: tests/app/test_lost_loaders.py fails without it.
+        assert private - {"_replaced", "_cuda_getArchFlags", "_Told", "_Waiting", "_workers_status"} <= needed, function
 
 
 def name_of(node: ast.AST) -> str:
