@@ -54,7 +54,7 @@ from bldml.training.recording import PredictionRecorder
 from bldml.training.resume.callback import interrupt_evaluation
 from bldml.training.resume.signals import InterruptSignals
 from bldml.training.resume.stretches import StretchLog
-from bldml.training.resume.unfinished import UNUSABLE, UnfinishedEvaluation
+from bldml.training.resume.unfinished import UNUSABLE, UnfinishedEvaluation, pass_key
 
 
 def evaluate_after_fit(
@@ -111,8 +111,7 @@ def _evaluate_splits(
     datamodule.decode = checkpoint.header.decode  # of a resumed run it may be of version 0.1
     filled = [split for split in splits if data.collection.splits.get(split)]
     folders = {split: run.evaluation(split) for split in filled}
-    digests = data.dataset_digests
-    left = [split for split in filled if not unfinished.is_written(split, digests[split], folders[split])]
+    left = [split for split in filled if not unfinished.is_written(split, pass_key(data, split), folders[split])]
     # The training and the validation split are needed together, for the bands and the distribution.
     recorders = {one: _recorder(folders[one], checkpoint, keep_features=True) for one in filled[:2] if one in left}
     for split, recorder in recorders.items():
@@ -245,7 +244,7 @@ def run_evaluation(
     done again.
     """
     split = origin.split
-    if unfinished.is_written(split, origin.dataset_fingerprint, folder):
+    if unfinished.is_written(split, pass_key(datamodule.photographs, split), folder):
         if split != "predict":
             say(format_metrics(split, read_metrics(folder), checkpoint.header))
         return

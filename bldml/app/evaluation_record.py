@@ -31,7 +31,7 @@ from bldml.training.checkpoint import Checkpoint, software_versions
 from bldml.training.data.datamodule import LeafDataModule
 from bldml.training.data.reading import PreparedData
 from bldml.training.recording import PredictionRecorder
-from bldml.training.resume.unfinished import UnfinishedEvaluation
+from bldml.training.resume.unfinished import UnfinishedEvaluation, pass_key
 
 
 def record_evaluation(
@@ -63,7 +63,7 @@ def record_evaluation(
         say(format_predictions(recorder.rows, checkpoint.header, datamodule.photographs.excluded, checkpoint.novelty))
         if text := were_in_training(provenance.known or {}, len(recorder.rows)):
             say_warning(text)
-    unfinished.note(split, provenance.dataset_fingerprint, folder)
+    unfinished.note(split, pass_key(datamodule.photographs, split), folder)
 
 
 def digests_of(recorder: PredictionRecorder, checkpoint: Checkpoint) -> dict[str, Any]:

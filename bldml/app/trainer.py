@@ -35,7 +35,7 @@ from bldml.training.resume.callback import interrupt_evaluation
 from bldml.training.resume.signals import InterruptSignals
 from bldml.training.resume.slurm import RequeueEnvironment
 from bldml.training.resume.state import AtomicCheckpointIO
-from bldml.training.resume.unfinished import UNUSABLE, UnfinishedEvaluation
+from bldml.training.resume.unfinished import UNUSABLE, UnfinishedEvaluation, pass_key
 
 TRAINER_DEFAULTS = {
     "max_epochs": 100,
@@ -209,8 +209,9 @@ def run_pass(
         Interrupted: A signal was received; what is done is kept.
     """
     data, batch = datamodule.photographs, datamodule.evaluation_batch
-    done = unfinished.restore(recorder, split, data.dataset_digests[split], batch)
-    start = time.monotonic()
+    key = pass_key(data, split)
+    done = unfinished.restore(recorder, split, key, batch)
+    start = time.monotonic() - recorder.seconds
     if done < len(data.samples(split)):
         # First, so that it has a batch before another callback interrupts.
         trainer.callbacks.insert(0, recorder)  # type: ignore[attr-defined]  # set by a connector
@@ -220,14 +221,16 @@ def run_pass(
         try:
             _run(trainer, model, datamodule, split)
         except BaseException as error:
+            recorder.seconds = round(time.monotonic() - start, 3)
             if not isinstance(error, UNUSABLE):  # interrupted, or the machine failed
-                unfinished.keep(recorder, split, data.dataset_digests[split], batch)
+                unfinished.keep(recorder, split, key, batch)
             raise
         finally:
             datamodule.evaluated = 0
+        recorder.seconds = round(time.monotonic() - start, 3)
         if recorder.collected == len(data.samples(split)):  # fewer are an error, which is raised later
-            unfinished.keep(recorder, split, data.dataset_digests[split], batch)
-    recorder.device, recorder.seconds = device_name(trainer.strategy.root_device), round(time.monotonic() - start, 3)
+            unfinished.keep(recorder, split, key, batch)
+    recorder.device = device_name(trainer.strategy.root_device)
 
 
 def _run(trainer: Trainer, model: LeafClassifier, datamodule: LeafDataModule, split: str) -> None:

@@ -130,7 +130,7 @@ class PredictionRecorder(Callback):
         metrics: Content of metrics.json; None without labels, and before `write`.
         labels, probabilities: Of the photographs, in the order of the table, (n,).
         rows: The table.
-        seconds, device: Duration of the evaluation, and where it ran; set by who runs it.
+        seconds, device: Duration of the evaluation with its earlier starts, and where it ran; set by who runs it.
 
     Args:
         folder: Folder of the evaluation.
@@ -189,14 +189,18 @@ class PredictionRecorder(Callback):
         """Collect the logits and distances of a batch."""
         features = [part.cpu().numpy() for part in self._inputs]
         self._inputs.clear()
+        distances = [] if self.novelty is None else [*map(self.novelty.distances, features)]
+        logits, labels = outputs.detach().float().cpu(), batch["label"].cpu()
+        names, groups = [*batch["path"]], [*batch["group"]]
+        # All or nothing: after an error above, what was collected before is kept, and must be of the same photographs.
         if self.novelty is not None:
-            self._distances += map(self.novelty.distances, features)
+            self._distances += distances
         elif self.keep_features:
             self._features += features
-        self._logits.append(outputs.detach().float().cpu())
-        self._labels.append(batch["label"].cpu())
-        self._names += batch["path"]
-        self._groups += batch["group"]
+        self._logits.append(logits)
+        self._labels.append(labels)
+        self._names += names
+        self._groups += groups
 
     on_validation_batch_end = on_predict_batch_end = on_test_batch_end
 
@@ -209,10 +213,21 @@ class PredictionRecorder(Callback):
             **{name: torch.from_numpy(np.concatenate(batches)) for name, batches in arrays.items() if batches},
             "names": self._names,
             "groups": self._groups,
+            "seconds": self.seconds,
         }
 
     def restore(self, state: Mapping[str, Any]) -> int:
-        """Restore what an interrupted evaluation has collected; return for how many photographs."""
+        """Restore what an interrupted evaluation has collected, and its seconds; return for how many photographs.
+
+        Raises:
+            KeyError, TypeError, ValueError: The state is damaged; nothing was restored.
+        """
+        lengths = {len(part) for name, part in state.items() if name != "seconds"}
+        if len(lengths) != 1 or not {"names", "groups", "logits", "labels"} <= state.keys():
+            raise ValueError("its parts are not of the same photographs")
+        if not all(isinstance(state[name], Tensor) for name in state.keys() - {"names", "groups", "seconds"}):
+            raise TypeError("its arrays are no tensors")
+        self.seconds = float(state["seconds"])
         self._names, self._groups = list(state["names"]), list(state["groups"])
         self._logits, self._labels = [state["logits"]], [state["labels"]]
         self._features = [state["features"].numpy()] if "features" in state else []

@@ -5,12 +5,14 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from bldml.io.system import sha256_of
 from bldml.run.folder import RunFolder
 from bldml.training.recording import PredictionRecorder
 from bldml.training.resume.unfinished import NAME
@@ -161,8 +163,8 @@ def test_an_evaluation_goes_on_behind_its_last_batch(
     assert len(looks(run)) == len(before) + 2 * len(added) - (1 if added else 0)
 
 
-@pytest.mark.parametrize("change", ["checkpoint", "photographs", "half", "batch"])
-def test_what_is_kept_of_others_is_not_used(
+@pytest.mark.parametrize("change", ["checkpoint", "photographs", "half", "batch", "document", "list", "lengths"])
+def test_what_is_kept_of_others_or_damaged_is_not_used(
     change: str, steady: RunFolder, split_leaves: Path, moments: Moments, bldml: Bldml
 ) -> None:
     run, root = RunFolder(Path(shutil.copytree(steady.path, "run"))), Path(shutil.copytree(split_leaves, "photographs"))
@@ -172,13 +174,17 @@ def test_what_is_kept_of_others_is_not_used(
     kept = run.evaluation("other") / NAME
     assert json.loads((kept / "unfinished.json").read_text())["passes"].keys() == {"test"}
     if change == "checkpoint":
-        import torch
-
         found = torch.load(run.best_checkpoint, weights_only=True)
         found["state_dict"] = {k: v * 2 if v.is_floating_point() else v for k, v in found["state_dict"].items()}
         torch.save(found, run.best_checkpoint)
     elif change == "photographs":
         sorted((root / "test" / "BLD").iterdir())[-1].unlink()
+    elif change == "document":
+        found = json.loads((kept / "unfinished.json").read_text())
+        found |= {"passes": {"test": ["damaged"]}, "written": 3}
+        (kept / "unfinished.json").write_text(json.dumps(found))
+    elif change in ("list", "lengths"):
+        _replace_part(kept, "test", lambda part: [1] if change == "list" else part | {"names": part["names"][:-1]})
     elif change == "half":
         (kept / "test.pt").write_bytes((kept / "test.pt").read_bytes()[:-10])
     else:
@@ -187,3 +193,52 @@ def test_what_is_kept_of_others_is_not_used(
     outcome = bldml(*arguments)
     assert outcome.code == 0, outcome.err
     assert len(moments.batches) == (5 if change == "photographs" else 6)
+    assert not kept.exists()
+
+
+def _replace_part(kept: Path, split: str, change: Callable[[Any], Any]) -> None:
+    """Change a file of logits, with its checksum in the document."""
+    document, path = kept / "unfinished.json", kept / f"{split}.pt"
+    found = json.loads(document.read_text())
+    torch.save(change(torch.load(path, weights_only=True)), path)
+    found["passes"][split]["sha256"] = sha256_of(path)
+    document.write_text(json.dumps(found))
+
+
+@pytest.mark.parametrize("point", ["other 4", "recorded"])
+@pytest.mark.parametrize("change", ["name", "group"])
+def test_a_photograph_that_was_renamed_or_regrouped_meanwhile_is_not_mixed_up(
+    change: str, point: str, steady: RunFolder, split_leaves: Path, moments: Moments, bldml: Bldml
+) -> None:
+    run, root = RunFolder(Path(shutil.copytree(steady.path, "run"))), Path(shutil.copytree(split_leaves, "photographs"))
+    photographs = sorted((root / "test").glob("*/*"))
+    manifest = Path("manifest.csv")
+    rows = [
+        f"{path.relative_to(root).as_posix()},{path.parent.name},test,tree {i}\n" for i, path in enumerate(photographs)
+    ]
+    manifest.write_text("path,label,split,group\n" + "".join(rows))
+    arguments = ["test", run.path, root, *CPU[:-1], "--report=false"]
+    arguments += ["--data.manifest", manifest] if change == "group" else []
+    moments.plan = {point: TERM}
+    assert bldml(*arguments, "--name=other").code == 143
+    if change == "name":
+        photographs[0].rename(photographs[0].with_name("z.jpg"))  # now in another place of the order, too
+    else:
+        manifest.write_text(manifest.read_text().replace("tree 1", "tree 0"))
+    for name in ("other", "whole"):
+        outcome = bldml(*arguments, f"--name={name}")
+        assert outcome.code == 0, outcome.err
+    assert content(run.evaluation("other")) == content(run.evaluation("whole"))
+
+
+def test_the_seconds_of_earlier_starts_count(
+    steady: RunFolder, split_leaves: Path, moments: Moments, bldml: Bldml
+) -> None:
+    run, root = RunFolder(Path(shutil.copytree(steady.path, "run"))), Path(shutil.copytree(split_leaves, "photographs"))
+    arguments = ["test", run.path, root, *CPU[:-1], "--report=false", "--name=other"]
+    moments.plan = {"other 4": TERM}
+    assert bldml(*arguments).code == 143
+    folder = run.evaluation("other")
+    _replace_part(folder / NAME, "test", lambda part: part | {"seconds": part["seconds"] + 1000})
+    assert bldml(*arguments).code == 0
+    assert json.loads((folder / "provenance.json").read_text())["seconds"] > 1000

@@ -4,8 +4,11 @@ The folder exists from the first result that is worth keeping to the end of the 
 and interrupted passes over a split, and one document: of which checkpoint they are, and which evaluations are written.
 """
 
+import hashlib
 import json
+import pickle
 import shutil
+import zipfile
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack, suppress
 from datetime import UTC, datetime
@@ -21,12 +24,29 @@ from bldml.io.locks import Lock, Taken
 from bldml.io.safe_points import note_kept
 from bldml.io.system import sha256_of
 from bldml.training.checkpoint import software_versions
+from bldml.training.data.reading import PreparedData
 from bldml.training.recording import PredictionRecorder
 from bldml.training.resume.state import AtomicCheckpointIO
 
-NAME, DOCUMENT = ".unfinished", "unfinished.json"
+NAME, DOCUMENT, LOCK = ".unfinished", "unfinished.json", ".lock"
 UNUSABLE = (CheckpointError, ConfigError, DatasetError)
 WRITTEN = ("predictions.csv", "metrics.json", "provenance.json")
+_DAMAGED = (
+    OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError, EOFError, pickle.UnpicklingError,
+    zipfile.BadZipFile,
+)  # fmt: skip
+"""What reading a damaged file of logits raises."""
+
+
+def pass_key(data: PreparedData, split: str) -> str:
+    """Return the SHA-256 of name, group, class and content of each photograph of a split, in their order.
+
+    A pass is resumed at a position in that order; the dataset digest knows neither names nor positions.
+    """
+    key = hashlib.sha256()
+    for sample, digest in zip(data.samples(split), data.contents_of(split).digests, strict=True):
+        key.update(repr((sample.name, sample.group, sample.class_name, digest)).encode())
+    return key.hexdigest()
 
 
 class UnfinishedEvaluation(AbstractContextManager["UnfinishedEvaluation"]):
@@ -69,44 +89,56 @@ class UnfinishedEvaluation(AbstractContextManager["UnfinishedEvaluation"]):
             with suppress(RunError):
                 self._write()
 
-    def restore(self, recorder: PredictionRecorder, split: str, digest: str, batch_size: int) -> int:
-        """Restore what was computed of a split with this dataset digest; return for how many photographs."""
-        stored, path = self._passes.get(split, {}), self.folder / f"{split}.pt"
-        with suppress(OSError):
-            if stored.get("of") == [digest, batch_size] and stored.get("sha256") == sha256_of(path):
-                self._restored = recorder.restore(torch.load(path, weights_only=True))
-                return self._restored
-        self._restored = 0
-        return 0
+    def restore(self, recorder: PredictionRecorder, split: str, key: str, batch_size: int) -> int:
+        """Restore what was computed of a split with this key (see `pass_key`); return for how many photographs.
 
-    def keep(self, recorder: PredictionRecorder, split: str, digest: str, batch_size: int) -> None:
+        What is damaged is computed again.
+        """
+        stored, path = self._passes.get(split, {}), self.folder / f"{split}.pt"
+        self._restored = 0
+        with suppress(*_DAMAGED):
+            if stored.get("of") == [key, batch_size] and stored.get("sha256") == sha256_of(path):
+                self._restored = recorder.restore(torch.load(path, weights_only=True))
+        return self._restored
+
+    def keep(self, recorder: PredictionRecorder, split: str, key: str, batch_size: int) -> None:
         """Store what has been computed of a split; where that is not possible, an interruption costs its time."""
         if not recorder.collected or not self._hold():
             return
         path = self.folder / f"{split}.pt"
-        with suppress(RunError):
+        with suppress(RunError, OSError):
             AtomicCheckpointIO().save_checkpoint(recorder.state(), path)
-            self._passes[split] = {"of": [digest, batch_size], "sha256": sha256_of(path)}
+            self._passes[split] = {"of": [key, batch_size], "sha256": sha256_of(path)}
             self._write()
             note_kept(recorder.collected - self._restored)
 
-    def note(self, split: str, digest: str, evaluation: Path) -> None:
+    def note(self, split: str, key: str, evaluation: Path) -> None:
         """Record that an evaluation is completely written, into this folder."""
         if self._hold():
-            self._written[split] = {"of": digest, "files": _hashes(evaluation)}
-            with suppress(RunError):
+            with suppress(RunError, OSError):
+                self._written[split] = {"of": key, "files": _hashes(evaluation)}
                 self._write()
                 note_kept()
 
-    def is_written(self, split: str, digest: str, evaluation: Path) -> bool:
+    def is_written(self, split: str, key: str, evaluation: Path) -> bool:
         """Return whether an earlier start of the command has completely written an evaluation, unchanged since."""
         found = self._written.get(split, {})
-        return bool(found) and found.get("of") == digest and found.get("files") == _hashes(evaluation)
+        with suppress(OSError):
+            return bool(found) and found.get("of") == key and found.get("files") == _hashes(evaluation)
+        return False
 
     def end(self) -> None:
         """Remove the folder: the evaluation has ended, and the next one is another."""
-        if self._is_held:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        if not self._is_held:
+            return
+        # Windows and NFS remove no folder with an open file, so the lock goes last, when nothing is left to protect.
+        with suppress(OSError):
+            for path in self.folder.iterdir():
+                if path.name != LOCK:
+                    path.unlink()
+        self._lock.close()
+        self._is_held = self._is_usable = False
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _hold(self) -> bool:
         """Make the folder and take it; return whether it is this command's, not that of another at the same time."""
@@ -114,7 +146,7 @@ class UnfinishedEvaluation(AbstractContextManager["UnfinishedEvaluation"]):
             return self._is_held
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock.enter_context(Lock(self.folder / ".lock"))
+            self._lock.enter_context(Lock(self.folder / LOCK))
             self._is_held = True
         except (Taken, OSError):
             self._is_usable = False
@@ -124,11 +156,15 @@ class UnfinishedEvaluation(AbstractContextManager["UnfinishedEvaluation"]):
         if not self._hold():
             return
         found = mapping_or_nothing(self.folder / DOCUMENT)
-        if found.get("of") != self._of or not isinstance(found.get("time"), str):
+        if found.get("of") != self._of:
+            return
+        try:
+            datetime.fromisoformat(found["time"])
+        except (KeyError, TypeError, ValueError):  # damaged
             return
         self.time, self.is_resumed = found["time"], True
         if found.get("versions") == software_versions():
-            self._passes, self._written = dict(found.get("passes", {})), dict(found.get("written", {}))
+            self._passes, self._written = _mappings(found.get("passes")), _mappings(found.get("written"))
 
     def _write(self) -> None:
         content = {
@@ -140,6 +176,11 @@ class UnfinishedEvaluation(AbstractContextManager["UnfinishedEvaluation"]):
             "written": self._written,
         }
         write_atomically(self.folder / DOCUMENT, json.dumps(content, indent=2) + "\n")
+
+
+def _mappings(value: Any) -> dict[str, Any]:
+    """Return those values of a mapping that are mappings; others are damaged."""
+    return {key: one for key, one in value.items() if isinstance(one, dict)} if isinstance(value, dict) else {}
 
 
 def _hashes(evaluation: Path) -> dict[str, str]:
