@@ -52,10 +52,16 @@ def test_third_start_that_does_nothing_is_the_last(tmp_path: Path) -> None:
         [IDLE, replace(IDLE, job="atlas:6")],
         [IDLE, replace(IDLE, signal="SIGTERM")],  # preempted: the wall time is not to blame
         [IDLE, replace(IDLE, signal="")],  # killed
+        [IDLE, replace(IDLE, step=9, signal="SIGTERM"), IDLE],  # preempted, but behind a step
     ],
 )
 def test_other_starts_are_requeued(before: list[StartRecord], tmp_path: Path) -> None:
     log_of(run_of(tmp_path, *before)).check(Interrupted(SIGUSR1))
+
+
+def test_a_cache_that_is_erased_each_time_is_no_progress_for_ever(tmp_path: Path) -> None:
+    with mistake("stretches-without-progress", found=21):
+        log_of(run_of(tmp_path, *[replace(IDLE, kept=5)] * 20)).check(Interrupted(SIGUSR1))
 
 
 def test_preempted_and_interactive_jobs_are_left_alone(tmp_path: Path) -> None:

@@ -143,12 +143,13 @@ class StretchLog:
                 write_atomically(self._run.path / NAME, json.dumps(content, indent=1) + "\n")
 
     def check(self, interrupted: Interrupted) -> None:
-        """Raise a RunError if this start of the job and two before it reached the wall time without any progress."""
+        """Raise a RunError if three starts of the job reached the wall time since the last that made progress."""
         if self.job is None or self.job.interactive or interrupted.signum not in WALL_TIME:
             return
-        own = [one for one in self.before if one.job == self.job.key and is_at_wall_time(one)]
-        idle = list(takewhile(lambda one: not one.has_results, (self.now, *reversed(own))))
-        number, starts = len(idle), f"{len(idle)} starts in a row"
+        earlier = [one for one in reversed(self.before) if one.job == self.job.key]
+        since = list(takewhile(lambda one: not one.has_results, (self.now, *earlier)))
+        idle = [one for one in since if one is self.now or is_at_wall_time(one)]
+        number, starts = len(idle), f"{len(idle)} starts"
         if self._run is None:  # what earlier starts did is not recorded, only their number
             number, starts = self.job.restarts + 1, f"start {self.job.restarts + 1}"
         idle = idle[:STARTS][::-1]
