@@ -50,6 +50,7 @@ LAW: dict[str, tuple[str, ...]] = {
     "bldml.notebook": tuple(f"bldml.{name}" for name in ("errors", "io", "run", "report")),
     "bldml.app": ("bldml",),
     "bldml.doctor": ("bldml",),
+    "bldml.sweep": ("bldml",),
     "bldml.commands": ("bldml",),
     "bldml.cli": ("bldml",),
     "bldml.__main__": ("bldml.cli",),
@@ -64,6 +65,7 @@ NEVER: dict[str, tuple[str, ...]] = {
     "bldml.training.data": ("bldml.training.module",),
     "bldml.app": ("bldml.cli", "bldml.commands", "bldml.doctor"),
     "bldml.doctor": ("bldml.cli", "bldml.commands"),
+    "bldml.sweep": ("bldml.cli", "bldml.commands"),
     "bldml.commands": ("bldml.cli",),
 }
 FOLDER_MODULES = 12

@@ -1,0 +1,120 @@
+"""The plan of an experiment: its configurations, seeds and folds, and the run of each combination."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bldml.errors import RunError
+from bldml.io.atomic import write_atomically
+from bldml.io.documents import read_mapping
+from bldml.run.folder import RunFolder
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of the configurations that an experiment compares.
+
+    Args:
+        name: Its name, part of the names of its runs' folders.
+        options: What it sets, values by dotted key, such as `{"model.backbone": "resnet50"}`.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run: a configuration with a seed and a fold, which are replicates of it and no rivals.
+
+    Args:
+        name: Name of its folder.
+        configuration: Name of its configuration.
+        seed: Its `seed_everything`; None for the base configuration's.
+        fold: The fold that is its test split; None where the experiment has no folds.
+    """
+
+    name: str
+    configuration: str
+    seed: int | None = None
+    fold: int | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `plan.json` in the folder of an experiment holds.
+
+    Args:
+        name: Name of the experiment.
+        configurations: The rivals, in the order in which they were written.
+        runs: All runs, in the order in which they are to be done.
+        metric: Name of the registered metric by which configurations are compared.
+        folds: Number of folds; None for none.
+        chosen: Name of the configuration that was named beforehand for the test set; None to choose by the metric.
+    """
+
+    name: str
+    configurations: tuple[Candidate, ...]
+    runs: tuple[PlannedRun, ...]
+    metric: str
+    folds: int | None = None
+    chosen: str | None = None
+
+    def of(self, configuration: str) -> tuple[PlannedRun, ...]:
+        """Return the runs of one configuration."""
+        return tuple(run for run in self.runs if run.configuration == configuration)
+
+    def to_json(self) -> str:
+        """Return the plan as a JSON document that `read_plan` reads."""
+        return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=2, ensure_ascii=False) + "\n"
+
+
+@dataclass(frozen=True)
+class SweepFolder:
+    """The folder of an experiment and the paths of its files, which need not exist yet.
+
+    Args:
+        path: The folder, such as `sweeps/backbones`.
+    """
+
+    path: Path
+
+    @property
+    def plan(self) -> Path:
+        """The plan as JSON."""
+        return self.path / "plan.json"
+
+    def manifest(self, fold: int) -> Path:
+        """Return the manifest in which this fold is the test split, and other groups are val and train."""
+        return self.path / "folds" / f"fold{fold}.csv"
+
+    def run(self, name: str) -> RunFolder:
+        """Return the folder of a run, an ordinary one."""
+        return RunFolder(self.path / "runs" / name)
+
+
+def write_plan(folder: SweepFolder, plan: Plan) -> None:
+    """Write the plan into the folder of an experiment, which exists."""
+    write_atomically(folder.plan, plan.to_json())
+
+
+def read_plan(folder: SweepFolder) -> Plan:
+    """Read the plan of an experiment.
+
+    Raises:
+        RunError: The file is missing or is no plan.
+    """
+    content = read_mapping(folder.plan)
+    try:
+        if content.pop("schema") != SCHEMA:
+            raise ValueError("it was written by another version")
+        configurations = tuple(Candidate(**one) for one in content.pop("configurations"))
+        runs = tuple(PlannedRun(**one) for one in content.pop("runs"))
+        return Plan(configurations=configurations, runs=runs, **content)
+    except (KeyError, TypeError, ValueError) as error:
+        message = f"{folder.plan} is not the plan of an experiment ({error}). Repeat the sweep with another --output."
+        raise RunError(message, "plan-damaged", path=folder.plan, reason=str(error)) from error
