@@ -35,7 +35,8 @@ class PlannedRun:
         name: Name of its folder.
         configuration: Name of its configuration.
         seed: Its `seed_everything`; None for the base configuration's.
-        fold: The fold that is its test split; None where the experiment has no folds.
+        fold: The fold that is its test split, counted from 0; None where the experiment has no folds. Then the run was
+            evaluated on train and val alone, and its test split is sealed.
     """
 
     name: str
@@ -55,6 +56,9 @@ class Plan:
         metric: Name of the registered metric by which configurations are compared.
         folds: Number of folds; None for none.
         chosen: Name of the configuration that was named beforehand for the test set; None to choose by the metric.
+        settings: What all configurations have in common: what the base files and the experiment's `options` set, by
+            dotted key. A configuration's own `options` replace these.
+        division: How the folds were made, by key of the experiment's `folds`; empty without folds.
     """
 
     name: str
@@ -63,6 +67,8 @@ class Plan:
     metric: str
     folds: int | None = None
     chosen: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    division: Mapping[str, Any] = field(default_factory=dict)
 
     def of(self, configuration: str) -> tuple[PlannedRun, ...]:
         """Return the runs of one configuration."""
@@ -93,8 +99,8 @@ class SweepFolder:
         return self.path / "folds" / f"fold{fold}.csv"
 
     def run(self, name: str) -> RunFolder:
-        """Return the folder of a run, an ordinary one."""
-        return RunFolder(self.path / "runs" / name)
+        """Return the folder of a run, an ordinary one, where a fit with `--output <this folder>` puts it."""
+        return RunFolder(self.path / "lightning_logs" / name)
 
 
 def write_plan(folder: SweepFolder, plan: Plan) -> None:
