@@ -66,7 +66,8 @@ def estimate_auroc(labels: ArrayLike, scores: ArrayLike, units: ArrayLike | None
 
     Args:
         labels: 0 or 1, (n,).
-        scores: Finite scores, higher for the positive class, (n,).
+        scores: Finite scores, higher for the positive class, (n,); or (s, n) of several classifiers, such as those of
+            several seeds, whose mean area is estimated: the placements of a photograph are averaged over them.
         units: Sampling unit of each photograph, (n,); None if each is a unit of its own.
 
     >>> labels, scores = [0] * 12 + [1] * 12, [0.1] * 12 + [0.9] * 12
@@ -75,11 +76,11 @@ def estimate_auroc(labels: ArrayLike, scores: ArrayLike, units: ArrayLike | None
     >>> [round(number, 3) for number in estimate_auroc(labels, scores).numbers]
     [0.832, 1.0, 1.0]
     """
-    label, score = checked_pair(labels, scores)
+    label, rows = _checked_rows(labels, scores)
     unit = checked_units(units, label.size)
     if not label.size or label.min() == label.max():
         return undefined(BOTH_CLASSES)
-    placements = _placements(label, score)
+    placements = _mean_placements(label, rows)
     area = float(placements[0].mean())
     variance = float(_covariance([placements])[0, 0])
     sizes = placements[0].size, placements[1].size
@@ -105,25 +106,28 @@ def paired_auroc(labels: ArrayLike, first: ArrayLike, second: ArrayLike, units: 
     variance, such as those of a perfect and a constant score, give no test.
 
     Without variance, or if no swap changes anything, the interval is that of two areas on different photographs (MOVER,
-    Zou and Donner 2008): wider than necessary, but not empty.
+    wider than necessary, but not empty.
+
+    The scores of each are (n,), or (s, n) of several classifiers, such as those of the same seeds: then mean areas are
+    compared, and a unit swaps the ranks of all its seeds.
 
     >>> paired_auroc([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9], [0.2, 0.1, 0.7, 0.6]).p
     1.0
     """
-    label, one = checked_pair(labels, first)
-    _, two = checked_pair(labels, second)
+    label, one = _checked_rows(labels, first)
+    _, two = _checked_rows(labels, second)
     few = min(int(label.sum()), label.size - int(label.sum()))
     if not few:
         return PairedAuroc(None, None, undefined(BOTH_CLASSES), None, None)
     unit = checked_units(units, label.size)
-    placements = [_placements(label, score) for score in (one, two)]
+    placements = [_mean_placements(label, rows) for rows in (one, two)]
     area_1, area_2 = (float(of_positives.mean()) for of_positives, _ in placements)
     covariance = _covariance(placements)
     difference = area_1 - area_2
     alone = estimate_auroc(label, one, unit), estimate_auroc(label, two, unit)
     apart = mover(*alone, (1.0, -1.0)).interval
     if are_clustered(unit):
-        p_swap, critical = _swap(label, (midranks(one), midranks(two)), unit)
+        p_swap, critical = _swap(label, [(midranks(a), midranks(b)) for a, b in zip(one, two, strict=True)], unit)
         low, high = max(-1.0, difference - critical), min(1.0, difference + critical)
         interval = Interval(low, high, f"swap permutation, {units_in_words(unit)}") if critical > 1e-12 else apart
         return PairedAuroc(area_1, area_2, Estimate(difference, interval), None, p_swap)
@@ -140,15 +144,18 @@ def paired_auroc(labels: ArrayLike, first: ArrayLike, second: ArrayLike, units: 
     return PairedAuroc(area_1, area_2, Estimate(difference, interval), z, p)
 
 
-def _swap(label: Labels, ranks: Sequence[Floats], unit: Units) -> tuple[float, float]:
+def _swap(label: Labels, ranks: Sequence[tuple[Floats, Floats]], unit: Units) -> tuple[float, float]:
     """Return p of the swap test, and its critical value: p < 0.05 exactly for a greater difference.
+
+    `ranks` are those of the first and the second classifier, for each seed.
 
     The difference of the areas is a sum over units, whose terms a swap turns round: with placements among the ranks of
     both classifiers, each pair of a swapped and another unit keeps its part of the sum.
     """
-    class_of, term = np.tile(label, 2), np.empty((2, label.size))
-    for value, placements in zip((1, 0), _placements(class_of, np.concatenate(ranks)), strict=True):
-        term[:, label == value] = placements.reshape(2, -1) / int(np.sum(label == value))
+    class_of, term = np.tile(label, 2), np.zeros((2, label.size))
+    for pair in ranks:
+        for value, placements in zip((1, 0), _placements(class_of, np.concatenate(pair)), strict=True):
+            term[:, label == value] += placements.reshape(2, -1) / (int(np.sum(label == value)) * len(ranks))
     terms = np.bincount(unit, weights=term[0] - term[1])
     if 2**terms.size <= SWAPS:
         sums = (1 - 2 * (np.arange(2**terms.size)[:, None] >> np.arange(terms.size) & 1)) @ terms
@@ -260,6 +267,19 @@ def _placements(label: Labels, score: Floats) -> tuple[Floats, Floats]:
     below = (ranks[positive] - midranks(score[positive])) / int(negative.sum())
     above = 1 - (ranks[negative] - midranks(score[negative])) / int(positive.sum())
     return below, above
+
+
+def _checked_rows(labels: ArrayLike, scores: ArrayLike) -> tuple[Labels, list[Floats]]:
+    """Return labels, (n,), and the scores of each classifier; raise ValueError as `checked_pair` does."""
+    rows = np.atleast_2d(np.asarray(scores, dtype=np.float64))
+    pairs = [checked_pair(labels, row) for row in rows]
+    return pairs[0][0], [score for _, score in pairs]
+
+
+def _mean_placements(label: Labels, rows: Sequence[Floats]) -> tuple[Floats, Floats]:
+    """Return the placements of both classes, averaged over classifiers."""
+    below, above = zip(*(_placements(label, score) for score in rows), strict=True)
+    return np.mean(below, axis=0), np.mean(above, axis=0)
 
 
 def _covariance(placements: Sequence[tuple[Floats, Floats]]) -> Floats:

@@ -38,13 +38,13 @@ class Scored:
     Args:
         labels: 1 for the positive class, (n,).
         probabilities: Of the positive class, in [0, 1], (n,).
-        threshold: Lowest probability that is predicted positive.
+        threshold: Lowest probability that is predicted positive; (n,) where that differs, as between folds.
         named_units: Sampling unit of each photograph, n names, None for a unit of its own; empty if all are.
     """
 
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float64]
-    threshold: float = 0.5
+    threshold: float | NDArray[np.float64] = 0.5
     named_units: Sequence[SamplingUnit | None] = ()
 
     @classmethod

@@ -66,8 +66,6 @@ def paired_accuracy(first_correct: ArrayLike, second_correct: ArrayLike, units: 
     >>> round(difference.value, 3), round(p, 3)
     (0.667, 0.184)
     """
-    from scipy.special import stdtr
-
     first, second = np.asarray(first_correct, dtype=bool), np.asarray(second_correct, dtype=bool)
     unit, n = checked_units(units, first.size), first.size
     found, n_units = mcnemar(first, second), np.unique(unit).size
@@ -75,17 +73,42 @@ def paired_accuracy(first_correct: ArrayLike, second_correct: ArrayLike, units: 
     if not are_clustered(unit):
         return paired_difference(*cells.tolist()), found.mid
     difference = first.astype(np.float64) - second
+    clustered = clustered_difference(difference, unit)
+    if clustered is not None:
+        return clustered
+    value = float(difference.mean())
+    interval = paired_difference(*(cells * n_units / n).tolist()).interval
+    assert interval is not None
+    interval = replace(interval, method=f"{interval.method}, {units_in_words(unit)}")
+    return Estimate(value, interval), 0.5**n_units if value else 1.0
+
+
+def clustered_difference(differences: ArrayLike, units: ArrayLike) -> tuple[Estimate, float] | None:
+    """Return the mean of differences in [-1, 1] with its interval, and its two-sided p value, by the units' totals.
+
+    With Student's t and one degree of freedom less than there are units (Obuchowski 1998; Yang, Sun and Hardin 2010).
+    None where all units agree, so that there is no variance.
+
+    Args:
+        differences: Of each photograph, (n,).
+        units: Sampling unit of each photograph, (n,).
+
+    >>> estimate, p = clustered_difference([0.5, 0.0, -0.5, 1.0], [0, 0, 1, 2])
+    >>> estimate.value, round(p, 3)
+    (0.25, 0.522)
+    """
+    from scipy.special import stdtr
+
+    difference = np.asarray(differences, dtype=np.float64)
+    unit = checked_units(units, difference.size)
+    n_units = np.unique(unit).size
     value, totals = float(difference.mean()), np.bincount(unit, weights=difference)
     residual = totals - value * np.bincount(unit)
-    error = math.sqrt(n_units / max(1, n_units - 1) * float(residual @ residual)) / n
-    in_words = units_in_words(unit)
+    error = math.sqrt(n_units / max(1, n_units - 1) * float(residual @ residual)) / difference.size
     if error < 1e-12:
-        interval = paired_difference(*(cells * n_units / n).tolist()).interval
-        assert interval is not None
-        interval = replace(interval, method=f"{interval.method}, {in_words}")
-        return Estimate(value, interval), 0.5**n_units if value else 1.0
+        return None
     half = student(n_units) * error
-    interval = Interval(max(-1.0, value - half), min(1.0, value + half), f"clustered t, {in_words}")
+    interval = Interval(max(-1.0, value - half), min(1.0, value + half), f"clustered t, {units_in_words(unit)}")
     return Estimate(value, interval), max(2 * float(stdtr(n_units - 1, -abs(value) / error)), TINY)
 
 
