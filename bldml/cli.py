@@ -35,7 +35,7 @@ VERBS = {
 # The others would write the same files in each task of srun.
 MANY_PROCESSES = {"fit", "survey"}
 # Plain commands that go on behind what an interrupted start has done; the others start again.
-RESUMING = {"audit", "explain", "survey", "prefetch"}
+RESUMING = {"audit", "explain", "survey", "prefetch", "sweep"}
 # doctor accepts the options of fit beside its own, so it parses its arguments itself.
 DOCTOR = "check before submitting a job that a fit with these options would run"
 
@@ -75,9 +75,12 @@ def main(argv: Sequence[str] | None = None, model_class: "type[LeafClassifier] |
 
 def show_mistake(error: BldmlError, command: str) -> int:
     """Print a user error to stderr and return its exit code."""
-    # Messages name the options of fit; plain commands have them without the group `data`.
+    # Messages name the options of fit; plain commands have them without the group `data`, but not an experiment.
     message = "\n".join([str(error), *getattr(error, "__notes__", ())])
-    return _fail(re.sub(r"--data\.(?!root)(?=\w)", "--", message) if command in COMMANDS else message, error.exit_code)
+    return _fail(
+        re.sub(r"--data\.(?!root)(?=\w)", "--", message) if command in {*COMMANDS} - {"sweep"} else message,
+        error.exit_code,
+    )
 
 
 def _run(arguments: list[str], model_class: "type[LeafClassifier] | None", session: Session | None) -> int:

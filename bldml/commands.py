@@ -273,7 +273,36 @@ def audit(
         raise DatasetError(message, "audit-errors-found", found=count, path=page)
 
 
+def sweep(
+    experiment: Path,
+    output: Path | None = None,
+    jobs: int | None = None,
+    slurm: Path | None = None,
+    status: bool = False,
+) -> None:
+    """Train all configurations, seeds and folds of an experiment; the same command resumes and extends it.
+
+    Exit code: 0 if all runs are finished, 1 if runs failed, which are named; the others are done all the same.
+
+    Args:
+        experiment: YAML file of the experiment; see docs/howto/sweep.md.
+        output: Folder of the sweep, with a run folder for each run; null for sweeps/<name of the file>.
+        jobs: Number of runs at a time; null for one here, and for no limit in Slurm.
+        slurm: Submit the missing runs as a job array; each task runs this sbatch script of a single fit, such as
+            scripts/slurm/fit.sbatch.
+        status: Only show the state of each run, also in Slurm's queue.
+    """
+    from bldml.sweep.command import run_sweep, show_status, submit_sweep
+
+    if status:
+        show_status(experiment, output)
+    elif slurm is not None:
+        submit_sweep(experiment, output, slurm, jobs)
+    else:
+        run_sweep(experiment, output, 1 if jobs is None else jobs)
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     function.__name__: function
-    for function in (compare, report, demo, prefetch, explain, export, survey, review, split, audit)
+    for function in (compare, report, demo, prefetch, explain, export, survey, review, split, audit, sweep)
 }

@@ -33,7 +33,17 @@ LONGEST = (
     "training/test_threads.py",
 )
 # What `make quick` leaves out, beside what its own file marks: whole folders and files, and whoever uses a trained run.
-SLOW_PLACES = ("app", "audit", "browser", "fuzz", "inference", "slurm", "test_prefetch.py", "test_real_photographs.py")
+SLOW_PLACES = (
+    "app",
+    "audit",
+    "browser",
+    "fuzz",
+    "inference",
+    "slurm",
+    "sweep",
+    "test_prefetch.py",
+    "test_real_photographs.py",
+)
 # They use signals, links, modes, pipes, names of any bytes or a shell. What of them other systems have was not tried.
 ONLY_LINUX = (
     *("audit/test_examine.py", "audit/test_usage.py", "app/test_after_evaluation.py", "app/test_cache_location.py"),
@@ -49,7 +59,7 @@ ONLY_LINUX = (
         "slurm",
     ),
     *("test_prefetch.py", "test_printed_commands.py", "training/test_allocator.py", "training/test_signals.py"),
-    "training/test_slurm.py",
+    *("training/test_slurm.py", "sweep"),
 )
 SLOW_FIXTURES = {"run", "split_leaves", "small_weights", "coffee"}
 

@@ -15,7 +15,7 @@ from tests.support import REPOSITORY, THREE_LAYERS, Bldml
 
 VERBS = (
     *("fit", "validate", "test", "predict", "compare", "report", "demo", "prefetch", "explain", "export", "split"),
-    *("audit", "survey", "review"),
+    *("audit", "survey", "review", "sweep"),
 )
 COMMAND = re.compile(r"(?:python -m bldml|(?<![\w./])bldml) ([A-Za-z]+)([^\n`#]*?)(?=\bbldml\b|[\n`#]|[.,;] |$)")
 OPTION = re.compile(r"(?<=\s)--[a-z][\w.]*\w")

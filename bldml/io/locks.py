@@ -7,7 +7,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
-from bldml.io.platform import try_lock
+from bldml.io.platform import is_locked, try_lock
+
+_held: set[str] = set()  # real paths of the lock files that this process holds
 
 
 class Taken(Exception):
@@ -48,6 +50,23 @@ class Lock(ExitStack):
                 file.write(note.encode())
                 file.flush()
             self.enter_context(opened.pop_all())
+        real = os.path.realpath(path)
+        _held.add(real)
+        self.callback(_held.discard, real)
+
+
+def is_taken(path: Path) -> bool:
+    """Return whether a process, this one or another, holds the lock of this file; it is not taken for that.
+
+    False where the file is missing or cannot be read, or the file system has no locks.
+    """
+    if os.path.realpath(path) in _held:  # closing another handle of it would release the lock
+        return True
+    try:
+        with path.open("rb") as file:
+            return is_locked(file.fileno())
+    except OSError:
+        return False
 
 
 def _take(file: IO[bytes], wait: float | None, waiting: Callable[[], None]) -> bool:

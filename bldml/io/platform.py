@@ -5,6 +5,7 @@ import os
 import platform
 import shlex
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -36,6 +37,10 @@ if sys.platform == "win32":
     def try_lock(file: int) -> bool:
         """Lock an open file; False if another open file has the lock. It ends when the file is closed."""
         return lock_descriptor(file, blocking=False)
+
+    def is_locked(file: int) -> bool:
+        """Return whether another open file has the lock; for a moment, this one may have it."""
+        return not lock_descriptor(file, blocking=False)
 
     def read_at(file: int, length: int, offset: int) -> bytes:
         """Return up to `length` bytes at an offset; threads may share the file."""
@@ -84,6 +89,15 @@ else:
                 return False
             raise
         return True
+
+    # The layout of the system's struct flock, and where it has the kind of lock.
+    _FLOCK, _KIND = ("qqihh", 3) if sys.platform == "darwin" else ("hhqqi", 0)
+
+    def is_locked(file: int) -> bool:
+        """Return whether another process has locked an open file by `try_lock`; never locks it, not for a moment."""
+        asked = (0, 0, 0, fcntl.F_WRLCK, 0) if _KIND else (fcntl.F_WRLCK, 0, 0, 0, 0)
+        answer = fcntl.fcntl(file, fcntl.F_GETLK, struct.pack(_FLOCK, *asked))
+        return bool(struct.unpack(_FLOCK, answer)[_KIND] != fcntl.F_UNLCK)
 
     def read_at(file: int, length: int, offset: int) -> bytes:
         """Return up to `length` bytes at an offset; threads may share the file."""

@@ -98,6 +98,32 @@ class SweepFolder:
         """Return the manifest in which this fold is the test split, and other groups are val and train."""
         return self.path / "folds" / f"fold{fold}.csv"
 
+    @property
+    def lock(self) -> Path:
+        """Held by a process that makes or changes the plan."""
+        return self.path / ".lock"
+
+    @property
+    def base(self) -> Path:
+        """Copies of the base configuration files, named by their order."""
+        return self.path / "base"
+
+    def task(self, name: str) -> Path:
+        """Return the configuration file of a run, which follows those in `base`."""
+        return self.path / "tasks" / f"{name}.yaml"
+
+    def log(self, name: str) -> Path:
+        """Return what the processes of a run wrote to their terminal."""
+        return self.path / "logs" / f"{name}.log"
+
+    def code(self, name: str) -> Path:
+        """Return the file with the exit code of the last process of a run that ended; missing while one runs."""
+        return self.path / "logs" / f"{name}.code"
+
+    def claim(self, name: str) -> Path:
+        """Return the lock file of a run, held by the sweep that does it."""
+        return self.path / "logs" / f"{name}.lock"
+
     def run(self, name: str) -> RunFolder:
         """Return the folder of a run, an ordinary one, where a fit with `--output <this folder>` puts it."""
         return RunFolder(self.path / "lightning_logs" / name)

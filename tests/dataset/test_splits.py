@@ -14,11 +14,11 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from bldml.dataset.duplicates.phash import NO_PHASH, PHASH_BYTES
 from bldml.dataset.samples import Collection, Sample
-from bldml.dataset.splitting.command import _read
 from bldml.dataset.splitting.groups import Join
 from bldml.dataset.splitting.partition import divide_groups, missing_classes
 from bldml.dataset.splitting.previous import Assignment, KeptAssignments
 from bldml.dataset.splitting.splits import SplitRequest, assign_samples
+from bldml.dataset.splitting.together import _read
 from bldml.dataset.verify import Verified
 from bldml.errors import DatasetError
 from tests.support import mistake
@@ -347,7 +347,7 @@ def test_what_was_read_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
         for number, sample in enumerate(samples, 1):
             yield Verified(sample, phash=np.full(PHASH_BYTES, number % 256, np.uint8))
 
-    monkeypatch.setattr("bldml.dataset.splitting.command.verify", verify)
+    monkeypatch.setattr("bldml.dataset.splitting.together.verify", verify)
     samples = [Sample(ROOT / f"{i}.jpg", f"{i}.jpg") for i in range(2000)]
     tracemalloc.start()
     try:

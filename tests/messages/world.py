@@ -38,6 +38,40 @@ CONFIGS = {
     "other-program": "epochs: 3",
     "overfit": "trainer: {overfit_batches: 1}",
 }
+OF_SWEEP = (
+    "options: {model.backbone: mobilenet_v2_x0_35, model.weights: none, trainer.accelerator: cpu, "
+    "data.positive_class: BLD"
+)
+EXPERIMENTS = {
+    "unknown-key": "grid: {model.lr: [1e-3]}\nseed: [1]",
+    "empty-grid": "grid: {}",
+    "grid-no-list": "grid: {model.lr: 1e-3}",
+    "grid-twice": "grid: {model.lr: [1e-3, 0.001]}",
+    "grid-of-seeds": "grid: {seed_everything: [1, 2]}",
+    "grid-of-folds": "configurations: [{name: a, data.fold: 1}]",
+    "both": "grid: {model.lr: [1e-3]}\nconfigurations: [{name: a}]",
+    "same-name": "configurations: [{name: a}, {name: a, model.lr: 0.1}]",
+    "no-name": "configurations: [{model.lr: 0.1}]",
+    "own-run-name": "options: {run_name: mine}",
+    "seeds-number": "seeds: 3",
+    "seeds-twice": "seeds: [1, 1]",
+    "one-fold": "folds: 1",
+    "fold-key": "folds: {nummer: 5}",
+    "val-all": "folds: {number: 5, val: 1.0}",
+    "metric-unknown": "metric: acuracy",
+    "chosen-unknown": "grid: {model.lr: [1e-3]}\nchosen: lr-0.01",
+    "base-missing": "base: gone.yaml",
+    "base-damaged": "base: damaged.yaml",
+    "option-unknown": f"{OF_SWEEP}, data.root: data, model.lrr: 1}}",
+    "no-photographs": f"{OF_SWEEP}}}",
+    "class-unknown": f"{OF_SWEEP.replace('BLD', 'BLT')}, data.root: data}}\nfolds: 2",
+    "folds-many": f"{OF_SWEEP}, data.root: data}}\nfolds: 9",
+    "folds-of-none": f"{OF_SWEEP}, data.root: data}}\nfolds: manifest",
+    "folds-differ": f"{OF_SWEEP}, data.root: data, data.manifest: folds.csv}}\nfolds: 5",
+    "fold-lacks-class": f"{OF_SWEEP}, data.root: data, data.manifest: folds.csv}}\nfolds: manifest",
+    "folds-unreadable": f"{OF_SWEEP}, data.root: damaged}}\nfolds: 2",
+    "roots-differ": f"{OF_SWEEP}}}\ngrid: {{data.root: [data, damaged]}}\nfolds: 2",
+}
 TABLES = {
     "no-split": "path,label\nBLD/leaf_0001.jpg,BLD\n",
     "wrong-rows": "path,label,split\nBLD/leaf_0001.jpg,BLD,train\nBLD/gone.jpg,BLD,val\nBLD/leaf_0002.jpg,BLD,dev\n"
@@ -70,6 +104,8 @@ def build(world: Path) -> None:
     (world / "empty").mkdir()
     for name, text in CONFIGS.items():
         (world / f"{name}.yaml").write_text(f"{text}\n")
+    for name, text in EXPERIMENTS.items():
+        (world / f"sweep-{name}.yaml").write_text(f"{text}\n")
     for name, text in TABLES.items():
         (world / f"{name}.csv").write_text(text)
     (world / "audit-of-mine").mkdir()

@@ -5,6 +5,10 @@ import logging
 import multiprocessing
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +27,7 @@ from bldml.training.data.datamodule import LeafDataModule
 from bldml.training.data.loading import EpochSampler, LeafDataset
 from bldml.training.resume.signals import Interrupted
 from bldml.training.transforms import Augmentation, resized_side
-from tests.support import mistake
+from tests.support import REPOSITORY, mistake
 
 SIZE = 32
 
@@ -329,3 +333,57 @@ def _load(dataset: LeafDataset) -> torch.Tensor:
     torch.set_num_threads(1)
     assert os.getpid()
     return dataset[1, 2]["image"].clone()
+
+
+DECODER = """
+import os, sys
+from pathlib import Path
+from bldml.dataset import verify
+from bldml.training.data.datamodule import LeafDataModule
+
+decode, root, mark = verify.load_rgb, Path(sys.argv[1]), Path(sys.argv[2])
+count = 0
+
+def counting(*arguments):
+    global count
+    count += 1
+    if count == 1 and mark.with_suffix(".hold").exists():
+        mark.write_text("decoding")
+        os.kill(os.getpid(), 19)  # SIGSTOP, until the test lets it go on or kills it
+    return decode(*arguments)
+
+verify.load_rgb = counting
+LeafDataModule(root, positive_class="BLD", image_size=32, cache_dir=Path(sys.argv[3])).read_for_fit()
+mark.write_text(str(count))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="stops a process by a signal")
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_of_two_that_start_at_once_one_decodes(split_leaves: Path, tmp_path: Path, is_killed: bool) -> None:
+    def start(mark: Path) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-c", DECODER, str(split_leaves), str(mark), str(tmp_path / "cache")]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=REPOSITORY)
+
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.with_suffix(".hold").touch()
+    decoding = start(first)
+    try:
+        while not first.exists():
+            assert decoding.poll() is None, decoding.communicate()
+            time.sleep(0.05)
+        waiting = start(second)
+        assert waiting.stdout is not None
+        said = next(line for line in waiting.stdout if "another process" in line)
+        assert str(tmp_path / "cache") in said
+        decoding.send_signal(signal.SIGKILL if is_killed else signal.SIGCONT)
+        waiting.communicate(timeout=120)
+    finally:
+        if is_killed:
+            decoding.kill()
+        decoding.communicate(timeout=120)
+    photographs = sum(1 for _ in split_leaves.rglob("*.jpg"))
+    assert int(second.read_text()) == (photographs if is_killed else 0)
+    assert waiting.returncode == 0
+    if not is_killed:
+        assert int(first.read_text()) == photographs

@@ -2,16 +2,10 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-from tqdm import tqdm
-
-from bldml.dataset.duplicates.bursts import burst_evidence, burst_groups
-from bldml.dataset.duplicates.find import Duplicates, find_duplicates
-from bldml.dataset.duplicates.names import Beginnings, find_sources
-from bldml.dataset.duplicates.phash import NO_PHASH, PHASH_BYTES, PHashes, find_near_duplicates
+from bldml.dataset.duplicates.find import Duplicates
+from bldml.dataset.duplicates.names import Beginnings
 from bldml.dataset.files import shell_word, show_path, subfolders
 from bldml.dataset.folders import read_folders
 from bldml.dataset.formats.interruption import describe_interruption
@@ -21,21 +15,17 @@ from bldml.dataset.splitting.groups import (
     Join,
     Link,
     LinkReason,
-    find_links,
     folder_groups,
-    join_groups,
     name_groups,
     table_groups,
 )
 from bldml.dataset.splitting.previous import KeptAssignments, keep_assignments, read_previous
 from bldml.dataset.splitting.splits import SplitRequest, assign_samples
-from bldml.dataset.verify import Verified, verify
+from bldml.dataset.splitting.together import find_together
 from bldml.errors import DatasetError, RunError, UsageError
 from bldml.io.atomic import write_atomically
-from bldml.io.system import processors
 from bldml.io.text import counted, first_few
 
-PHASH_SIZE = 128  # pixels; a perceptual hash needs no more detail than an image of this size has
 REASONS: dict[LinkReason, str] = {
     "identical files": "identical files",
     "near duplicates": "near duplicates",
@@ -76,53 +66,33 @@ def split_photographs(
     if not samples:
         raise DatasetError(no_photographs(found), "photographs-none", path=root)
     names = [sample.name for sample in samples]
-    own, notes = _own_groups(group, names, root, gap_seconds)
+    own, notes = own_groups(group, names, root, gap_seconds)
     if request.folds != requested_folds:
         notes.append(f"The {request.folds} folds in {show_path(output)} are kept (--fresh starts over).")
-    results, phashes = _read(samples)
-    digests = {result.sample.name: result.digest for result in results if result.digest}
-    if not digests:
-        message = f"None of the {counted(len(samples), 'photograph')} in {show_path(root)} can be read."
-        message = f"{message} {describe_interruption(sample.path for sample in samples)}".rstrip()
-        raise DatasetError(message, "photographs-all-unreadable", path=root, found=len(samples))
-    kept = keep_assignments(previous, samples, digests, output) if previous else None
-    near_duplicates = find_near_duplicates(phashes)
-    classes, sha256 = [sample.class_name for sample in samples], [result.digest for result in results]
-    duplicates = find_duplicates(names, classes, sha256, near_duplicates)
-    bursts: list[str] = []
-    if group != "none" and gap_seconds > 0:
-        metadata = [result.metadata for result in results]
-        bursts = burst_groups(names, metadata, gap_seconds)
-        notes.append(burst_evidence(names, metadata, bursts).sentence())
-    sources = find_sources(names)
-    if sources.beginnings and group in ("burst", "none"):
-        notes.append(_describe_beginnings(sources.beginnings))
-    links = find_links(duplicates, sources.groups, bursts)
-    groups, joins = join_groups(names, own, links)
-    samples = [replace(sample, group=g) for sample, g in zip(samples, groups, strict=True)]
-    splits = assign_samples(root, samples, digests, request, kept, joins)
+    together = find_together(root, samples, own, 0.0 if group == "none" else gap_seconds)
+    kept = keep_assignments(previous, samples, together.digests, output) if previous else None
+    notes += together.notes
+    if together.beginnings and group in ("burst", "none"):
+        notes.append(_describe_beginnings(together.beginnings))
+    splits = assign_samples(root, together.samples, together.digests, request, kept, together.joins)
     write_atomically(output, to_manifest(splits))
-    unreadable = [f"{show_path(r.sample.name)} ({r.reason})" for r in results if r.reason]
-    interruption = describe_interruption(r.sample.path for r in results if r.reason)
+    unreadable = [f"{show_path(r.sample.name)} ({r.reason})" for r in together.unreadable]
+    interruption = describe_interruption(r.sample.path for r in together.unreadable)
     notes = [interruption, *notes] if interruption else notes
-    lines = _describe_found(found, unreadable, duplicates, names) + notes + _describe_together(links, joins)
+    lines = _describe_found(found, unreadable, together.duplicates, names) + notes
+    lines += _describe_together(together.links, together.joins)
     lines += ([] if kept is None else _describe_kept(kept, len(samples))) + _describe_splits(splits, request)
     return "\n".join(lines + _describe_next(splits, output, request, bool(unreadable))) + "\n"
 
 
-def _read(samples: Sequence[Sample]) -> tuple[list[Verified], PHashes]:
-    """Return the results without their perceptual hashes, and these in one array, which takes a third of the memory."""
-    results, phashes = [], np.zeros((len(samples), PHASH_BYTES), np.uint8)
-    read = verify(samples, PHASH_SIZE, processors())
-    progress = tqdm(read, total=len(samples), desc="Reading photographs", unit="photo", leave=False, disable=None)
-    for i, result in enumerate(progress):
-        phashes[i] = result.phash
-        results.append(replace(result, phash=NO_PHASH))
-    return results, phashes
+def own_groups(group: str, names: Sequence[str], root: Path, gap_seconds: float) -> tuple[list[str], list[str]]:
+    """Return the user's group of each photograph, and text about the groups.
 
+    The arguments are as for the command (see `commands.split`); names are below `root`.
 
-def _own_groups(group: str, names: Sequence[str], root: Path, gap_seconds: float) -> tuple[list[str], list[str]]:
-    """Return the user's group of each photograph, and text about the groups."""
+    Raises:
+        UsageError, DatasetError: The groups cannot be made so.
+    """
     if not gap_seconds >= 0:
         message = f"--gap_seconds must be at least 0, not {gap_seconds:g}; 0 turns burst detection off."
         raise UsageError(message, "gap-negative", found=gap_seconds, expected=0)

@@ -11,6 +11,7 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 from tqdm import tqdm
 
+from bldml.dataset.cache.turns import take_turn
 from bldml.dataset.cache.writer import ImageCache, describe_cache
 from bldml.dataset.contents import Contents
 from bldml.dataset.duplicates.bursts import burst_groups
@@ -19,6 +20,7 @@ from bldml.dataset.formats.interruption import describe_interruption
 from bldml.dataset.samples import Collection, Sample, dataset_digest
 from bldml.dataset.verify import Verified, verify
 from bldml.errors import DatasetError
+from bldml.io.locks import Lock
 from bldml.io.system import processors
 from bldml.metrics.checked import sampling_unit, units_of
 from bldml.metrics.operating_point import ThresholdCriterion, assurance_of
@@ -145,20 +147,29 @@ def _results(
     for split, samples in splits.items():
         waiting[geometries[split]] += len(samples)
     caches: dict[Geometry, ImageCache] = {}
+    turns: dict[Geometry, Lock | None] = {}
     with ExitStack() as stack:
         for split, samples in splits.items():
             kind = geometries[split]
             if found.cache_folders and kind not in caches:
+                # Images that only an evaluation needs are not added, so nobody need wait for them.
+                turns[kind] = _take_turn(found, kind, samples, check) if write else None
+                stack.enter_context(turns[kind] or ExitStack())
                 caches[kind] = ImageCache(found.cache_folders, *kind, waiting[kind], write=write)
                 stack.callback(caches[kind].close)
+            turn, cache = turns.get(kind), caches.get(kind)
             # Closing it ends the threads that write.
-            with closing(verify(samples, image_size, granted_cpus(), caches.get(kind))) as results:
+            with closing(verify(samples, image_size, granted_cpus(), cache)) as results:
                 for result in results:
                     check()
+                    if turn and cache and cache.trouble:
+                        turn.close()  # others would wait for nothing
                     yield result
             waiting[kind] -= len(samples)
-            if kind in caches and not waiting[kind]:
-                caches[kind].close()  # now, because it holds data of each photograph
+            if cache and not waiting[kind]:
+                cache.close()  # now, because it holds data of each photograph
+                if turn:
+                    turn.close()
     if trouble := next((cache.trouble for cache in caches.values() if cache.trouble), None):
         rank_zero_info(
             "Warning: decoded images are not cached, so every epoch decodes the photographs again: "
@@ -166,6 +177,12 @@ def _results(
         )
     if written := [cache.written for cache in caches.values() if cache.written is not None]:
         rank_zero_info(describe_cache(written))
+
+
+def _take_turn(
+    found: PreparedData, kind: Geometry, samples: Sequence[Sample], check: Callable[[], None]
+) -> Lock | None:
+    return take_turn(found.cache_folders, *kind, found.collection.root, samples, check, rank_zero_info)
 
 
 def granted_cpus() -> int:

@@ -1,0 +1,108 @@
+"""The command `sweep`: the plan of an experiment, its runs, and what they say together."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bldml.dataset.files import shell_word, show_path
+from bldml.errors import RunError, UsageError
+from bldml.io.locks import Lock
+from bldml.io.safe_points import safe_point
+from bldml.io.screen import say
+from bldml.io.text import counted
+from bldml.sweep.array import check_script, queued_runs, submit_runs
+from bldml.sweep.experiment import read_experiment
+from bldml.sweep.plan import Plan, SweepFolder, read_plan
+from bldml.sweep.states import RunState, read_states, table_of
+
+
+def default_folder(experiment: Path) -> Path:
+    """Return the folder of an experiment for which none is set.
+
+    >>> default_folder(Path("experiments/backbones.yaml")).as_posix()
+    'sweeps/backbones'
+    """
+    return Path("sweeps") / experiment.stem
+
+
+def run_sweep(experiment: Path, output: Path | None, jobs: int) -> None:
+    """Do the runs of an experiment that are missing, on this machine.
+
+    Raises:
+        ConfigError, DatasetError, TrainingError, RunError: The experiment cannot be done as it is; nothing ran. Or runs
+            failed, which the message names; all others are finished.
+    """
+    from bldml.sweep.local import LocalRuns
+    from bldml.sweep.planning import plan_experiment
+
+    _check_jobs(jobs)
+    folder = SweepFolder(output or default_folder(experiment))
+    plan = plan_experiment(read_experiment(experiment), folder)
+    queued = queued_runs(folder)
+    if queued:
+        say(f"{counted(len(queued), 'run is', 'runs are')} in Slurm's queue and not done here.\n")
+    LocalRuns(folder, jobs).do(plan.runs, queued)
+    states = read_states(folder, plan, queued)
+    say(table_of(states))
+    finish(folder, plan, states)
+
+
+def submit_sweep(experiment: Path, output: Path | None, script: Path, at_once: int | None) -> None:
+    """Submit the runs of an experiment that are missing as a Slurm job array; those in the queue are left there.
+
+    Raises:
+        ConfigError, DatasetError, TrainingError, RunError, UsageError, MachineError: Nothing was submitted.
+    """
+    from bldml.doctor.configuration import read_configuration
+    from bldml.sweep.planning import arguments_of, plan_experiment
+
+    _check_jobs(at_once)
+    folder = SweepFolder(output or default_folder(experiment))
+    plan = plan_experiment(read_experiment(experiment), folder)
+    with Lock(folder.lock, wait=None, waiting=safe_point):  # two at once would submit the same runs
+        states = read_states(folder, plan, queued_runs(folder))
+        missing = [one.run for one in states if one.state not in ("finished", "running", "queued")]
+        if missing:
+            check_script(script, read_configuration(arguments_of(folder, missing[0])).settings)
+            job = submit_runs(folder, missing, script, at_once)
+            say(f"Submitted {counted(len(missing), 'run')} as job array {job}.\n")
+    say(table_of(read_states(folder, plan, queued_runs(folder))))
+    if all(one.state == "finished" for one in states):
+        finish(folder, plan, states)
+    else:
+        say("To see how far they are: the same command with --status.\n")
+
+
+def _check_jobs(jobs: int | None) -> None:
+    if jobs is not None and jobs < 1:
+        raise UsageError(f"--jobs must be at least 1, not {jobs}.", "sweep-jobs-wrong", found=jobs)
+
+
+def show_status(experiment: Path, output: Path | None) -> None:
+    """Print the state of each run of an experiment; nothing is changed."""
+    folder = SweepFolder(output or default_folder(experiment))
+    plan = planned(folder)
+    say(table_of(read_states(folder, plan, queued_runs(folder))))
+
+
+def planned(folder: SweepFolder) -> Plan:
+    """Return the plan of an experiment that was started; RunError if there is none."""
+    if not folder.plan.exists():
+        message = f"There is no sweep in {show_path(folder.path)}. Start it first, or set its folder as --output."
+        raise RunError(message, "sweep-missing", path=folder.path)
+    return read_plan(folder)
+
+
+def finish(folder: SweepFolder, plan: Plan, states: Sequence[RunState]) -> None:
+    """Collect what is finished, say what is next, and raise RunError if runs failed."""
+    failed = [one for one in states if one.state == "failed"]
+    if failed:
+        sys.stdout.flush()
+        names = ", ".join(one.run.name for one in failed[:10]) + (", …" if len(failed) > 10 else "")
+        message = (
+            f"{counted(len(failed), 'run')} of {len(states)} failed: {names}. The first: {failed[0].reason}\n"
+            f"The logs are in {show_path(folder.log('a').parent)}. The same command tries them again."
+        )
+        raise RunError(message, "sweep-runs-failed", found=[one.run.name for one in failed], path=folder.path)
+    if all(one.state == "finished" for one in states):
+        say(f"All runs are finished: {shell_word(folder.path)}\n")

@@ -1,0 +1,185 @@
+"""Runs of an experiment on this machine: each a process of its own, one after the other or several at a time."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from datetime import datetime
+
+from bldml.dataset.files import show_path
+from bldml.io.atomic import write_atomically
+from bldml.io.locks import Lock, Taken, is_taken
+from bldml.io.safe_points import note_kept, safe_point
+from bldml.io.screen import say
+from bldml.sweep.plan import PlannedRun, SweepFolder
+from bldml.sweep.planning import arguments_of
+from bldml.sweep.states import INTERRUPTS, is_finished, last_code, reason_of
+from bldml.training.resume.signals import Interrupted, blocked
+
+PAUSE_S = 0.2
+SAY_AGAIN_S = 300.0
+# Variables of the job and of a fit that this process runs in: its runs are neither that job nor of that fit.
+_NOT_INHERITED = ("SLURM_", "SRUN_", "BLDML_RUN", "BLDML_TASK")
+
+
+def program() -> list[str]:
+    """Return the command with which the program of this process is started again, without its arguments.
+
+    That is `python -m bldml`, or the user's own program if it runs the command line of bldml, for example with a
+    classifier class of its own.
+    """
+    main = sys.modules["__main__"]
+    is_own = any(getattr(value, "__module__", None) == "bldml.cli" for value in vars(main).values())
+    spec = getattr(main, "__spec__", None)
+    if is_own and spec is not None:
+        return [sys.executable, "-m", spec.name.removesuffix(".__main__")]
+    if is_own and getattr(main, "__file__", None) and str(main.__file__).endswith(".py"):
+        return [sys.executable, str(main.__file__)]
+    return [sys.executable, "-m", "bldml"]
+
+
+@dataclass
+class _Started:
+    """A run that this process has started."""
+
+    run: PlannedRun
+    process: "subprocess.Popen[bytes]"
+    claim: Lock
+
+
+class LocalRuns:
+    """Does the runs of an experiment that are missing, one after the other or several at a time.
+
+    Another process may do the same in the same folder: each run is claimed by a lock, and this process does the others
+    first, then waits.
+
+    Args:
+        folder: Folder of the experiment.
+        jobs: Number of runs at a time, at least 1.
+        options: Options of fit for every run, after its own.
+    """
+
+    def __init__(self, folder: SweepFolder, jobs: int, options: Sequence[str] = ()) -> None:
+        self.folder, self.jobs, self.options = folder, jobs, list(options)
+        self._began = time.time()
+        self._active: list[_Started] = []
+        self._waiting: list[PlannedRun] = []
+        self._said = 0.0
+
+    def do(self, runs: Sequence[PlannedRun], queued: Mapping[str, str]) -> None:
+        """Do these runs, except those that are finished and those in Slurm's queue; return when all have ended.
+
+        Raises:
+            Interrupted, KeyboardInterrupt: A signal arrived. It was passed on, and the runs have saved and ended.
+        """
+        finished = [run for run in runs if is_finished(self.folder.run(run.name))]
+        self._waiting = [run for run in runs if run not in finished and run.name not in queued]
+        self._total, self._done = len(runs), len(finished)
+        try:
+            while self._waiting or self._active:
+                safe_point()
+                self._reap()
+                self._start_some()
+                time.sleep(PAUSE_S)
+        except (Interrupted, KeyboardInterrupt) as stop:
+            self._end(stop.signum if isinstance(stop, Interrupted) else signal.SIGINT)
+            raise
+
+    def _start_some(self) -> None:
+        """Start runs while there is room; those that another process does stay waiting."""
+        for run in list(self._waiting):
+            if len(self._active) >= self.jobs:
+                return
+            with ExitStack() as stack:
+                try:
+                    claim = stack.enter_context(Lock(self.folder.claim(run.name)))
+                except Taken:
+                    continue
+                if is_taken(self.folder.run(run.name).lock):  # a fit that somebody else has started
+                    continue
+                if is_over := self._is_over(run):
+                    self._waiting.remove(run)
+                    self._done += is_over == "finished"
+                    continue
+                self._waiting.remove(run)
+                self._active.append(_Started(run, self._start(run), claim))
+                stack.pop_all()
+        if self._waiting and not self._active and time.monotonic() - self._said > SAY_AGAIN_S:
+            self._said = time.monotonic()
+            say(f"{_clock()} waiting for {len(self._waiting)} that another process does: {self._waiting[0].name}, …\n")
+
+    def _is_over(self, run: PlannedRun) -> str:
+        """Return how a run ended since this process began, by another one; empty if it is still to be done."""
+        if is_finished(self.folder.run(run.name)):
+            return "finished"
+        with suppress(OSError):
+            is_new = self.folder.code(run.name).stat().st_mtime >= self._began
+            if is_new and last_code(self.folder, run.name) not in INTERRUPTS:
+                return "failed"
+        return ""
+
+    def _start(self, run: PlannedRun) -> "subprocess.Popen[bytes]":
+        self.folder.code(run.name).unlink(missing_ok=True)
+        arguments = arguments_of(self.folder, run)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)}
+        environment["PYTHONUNBUFFERED"] = "1"
+        verb = "resumed" if arguments[0] == "--resume" else "started"
+        # A session of its own, so that Ctrl-C in the terminal reaches it once, through this process.
+        with self.folder.log(run.name).open("ab") as log, blocked():
+            process = subprocess.Popen(
+                [*program(), "fit", *arguments, *self.options],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True,
+            )  # fmt: skip
+        say(f"{_clock()} {run.name}: {verb} ({self._done + len(self._active) + 1} of {self._total})\n")
+        sys.stdout.flush()
+        return process
+
+    def _reap(self) -> None:
+        """Record how those that have ended did."""
+        for started in [one for one in self._active if one.process.poll() is not None]:
+            self._active.remove(started)
+            name, code = started.run.name, started.process.returncode
+            if code and is_taken(self.folder.run(name).lock):
+                self._waiting.append(started.run)  # another process, which was not of this sweep, was quicker
+            else:
+                write_atomically(self.folder.code(name), f"{code}\n")
+                if code and code not in INTERRUPTS:
+                    say(f"{_clock()} {name}: failed: {reason_of(self.folder, name, code)}\n")
+                    say(f"  Log: {show_path(self.folder.log(name))}\n")
+                elif code:
+                    say(f"{_clock()} {name}: interrupted by a signal that was not of this command\n")
+                else:
+                    self._done += 1
+                    note_kept()
+                    say(f"{_clock()} {name}: finished\n")
+            sys.stdout.flush()
+            started.claim.close()
+
+    def _end(self, signum: int) -> None:
+        """Pass a signal on to the runs, and wait until they have saved; a second Ctrl-C kills them."""
+        for started in self._active:
+            with suppress(OSError):
+                started.process.send_signal(signum)
+        if self._active:
+            say(f"{_clock()} {len(self._active)} running: saving at the next safe point.\n")
+            sys.stdout.flush()
+        try:
+            for started in self._active:
+                started.process.wait()
+        except KeyboardInterrupt:
+            for started in self._active:
+                started.process.kill()
+                started.process.wait()
+        for started in self._active:
+            with suppress(OSError):
+                write_atomically(self.folder.code(started.run.name), f"{started.process.returncode}\n")
+            started.claim.close()
+        self._active.clear()
+
+
+def _clock() -> str:
+    return f"{datetime.now():%H:%M:%S}"

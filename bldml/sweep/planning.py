@@ -1,0 +1,289 @@
+"""From the file of an experiment to the plan in its folder: everything is checked before anything runs."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
+
+from bldml.dataset.files import show_path
+from bldml.dataset.manifest import to_manifest
+from bldml.errors import ConfigError, RunError
+from bldml.io.atomic import make_folder, write_atomically
+from bldml.io.documents import LARGEST_CONFIGURATION, dump_yaml, read_text
+from bldml.io.locks import Lock
+from bldml.io.safe_points import safe_point
+from bldml.io.screen import say
+from bldml.io.text import counted
+from bldml.sweep.experiment import Experiment, check_size, nested
+from bldml.sweep.folds import Photographs, describe_folds, make_folds
+from bldml.sweep.plan import Candidate, Plan, PlannedRun, SweepFolder, read_plan, write_plan
+from bldml.sweep.states import has_begun
+
+_FILES = ("plan.json", "base", "folds", "tasks", "logs", "lightning_logs", ".lock", "slurm")
+
+
+def plan_experiment(experiment: Experiment, folder: SweepFolder, *, trusted: bool = False) -> Plan:
+    """Check an experiment and write its plan, or extend the plan that the folder has by what is new.
+
+    Args:
+        experiment: The experiment.
+        folder: Its folder, which need not exist.
+        trusted: Whether its configurations may name classes that bldml does not know.
+
+    Raises:
+        ConfigError, DatasetError, TrainingError, RunError: Something cannot be as it is asked for. Nothing was written.
+    """
+    settings = _common_settings(experiment)
+    photographs = _check_configurations(experiment, trusted=trusted)
+    is_new = not folder.path.exists()
+    _check_folder(folder)
+    make_folder(folder.path)
+    try:
+        with Lock(folder.lock, wait=None, waiting=_Waiting(folder)):
+            return _plan_in(folder, experiment, settings, photographs)
+    except BaseException:
+        if is_new and not folder.plan.exists():
+            folder.lock.unlink(missing_ok=True)
+            _remove_empty(folder.path)
+        raise
+
+
+def _remove_empty(path: Path) -> None:
+    with suppress(OSError):  # another sweep uses it by now
+        path.rmdir()
+
+
+class _Waiting:
+    """Says once that another process plans in this folder; a signal ends the waiting."""
+
+    def __init__(self, folder: SweepFolder) -> None:
+        self.folder, self.said = folder, False
+
+    def __call__(self) -> None:
+        safe_point()
+        if not self.said:
+            say(f"Waiting: another process is planning in {show_path(self.folder.path)}.\n")
+            self.said = True
+
+
+def _check_folder(folder: SweepFolder) -> None:
+    if folder.path.exists() and not folder.path.is_dir():
+        message = f"{show_path(folder.path)} is not a folder. Set another --output."
+        raise RunError(message, "sweep-output-no-folder", path=folder.path)
+    others = sorted(entry.name for entry in folder.path.iterdir()) if folder.path.is_dir() else []
+    if others and not folder.plan.exists() and (foreign := [name for name in others if name not in _FILES]):
+        message = (
+            f"{show_path(folder.path)} has files that are not of a sweep, such as {show_path(foreign[0])}. "
+            "Set a new folder as --output."
+        )
+        raise RunError(message, "sweep-output-not-empty", path=folder.path, found=foreign)
+
+
+def _common_settings(experiment: Experiment) -> dict[str, Any]:
+    """Return what all runs have in common, by dotted key, as JSON keeps it."""
+    from bldml.app.options import flat, load_configuration
+    from bldml.app.typed import check_files
+
+    check_files([word for path in experiment.base for word in ("--config", str(path))])
+    found: dict[str, Any] = {}
+    for path in experiment.base:
+        found |= flat(load_configuration(read_text(path, LARGEST_CONFIGURATION)))
+    if {"resume", "run_name", "test_after_fit"} & found.keys() and found.get("resume"):
+        message = f"{show_path(experiment.base[0])} sets resume; a sweep resumes its runs itself."
+        raise ConfigError(message, "sweep-base-resumes", path=experiment.base[0])
+    settings: dict[str, Any] = json.loads(json.dumps({**found, **flat(nested(experiment.options))}, default=str))
+    return settings
+
+
+def _arguments(base: Iterable[Path], task: Path) -> list[str]:
+    return [word for path in (*base, task) for word in ("--config", str(path))]
+
+
+def _check_configurations(experiment: Experiment, *, trusted: bool) -> Photographs | None:
+    """Check each configuration by the parser of fit; return the photographs if they are to be divided into folds."""
+    from bldml.doctor.configuration import read_configuration
+    from bldml.doctor.inputs import check_weights
+
+    checked: set[tuple[str, str]] = set()
+    found: dict[str, Photographs] = {}
+    with TemporaryDirectory() as temporary:
+        for candidate in experiment.candidates:
+            safe_point()
+            file = Path(temporary) / "configuration.yaml"
+            file.write_text(dump_yaml(nested({**experiment.options, **candidate.options})), encoding="utf-8")
+            words = _arguments(experiment.base, file) + (["--trust_config"] if trusted else [])
+            read = read_configuration(words)
+            problems = [one for one in read.findings if one.status == "FAIL"]
+            settings = read.settings
+            if not problems and settings and (settings.backbone, settings.weights) not in checked:
+                checked.add((settings.backbone, settings.weights))
+                problems = [one for one in (check_weights(settings),) if one.status == "FAIL"]
+            if problems:
+                said, remedy = problems[0].found.removeprefix(f"{file}: "), problems[0].remedy or ""
+                stop = "" if said.endswith((".", "?", "!")) else "."
+                message = f"The configuration {candidate.name} of {show_path(experiment.path)} cannot be used: "
+                message += f"{said}{stop}\n{remedy}".rstrip()
+                raise ConfigError(
+                    message.replace("..", ".").rstrip(), "sweep-configuration-wrong",
+                    path=experiment.path, configuration=candidate.name, reason=problems[0].found,
+                )  # fmt: skip
+            assert read.datamodule is not None
+            if experiment.division is None:
+                read.datamodule.find_for_fit()
+            data = read.datamodule
+            found[candidate.name] = Photographs(
+                data.root, data.manifest, data.class_aliases, data.test_fraction, data.positive_class, data.unreadable
+            )
+    _check_same(experiment, found)
+    return None if experiment.division is None else next(iter(found.values()))
+
+
+def _check_same(experiment: Experiment, found: Mapping[str, Photographs]) -> None:
+    """Raise ConfigError where figures of two configurations would not be about the same classes, or the same folds."""
+    (first, one), *others = found.items()
+    keys = ["positive_class"] if experiment.division is None else list(asdict(one))
+    for name, other in others:
+        for key in keys:
+            if (mine := getattr(one, key)) != (its := getattr(other, key)):
+                why = "so they cannot be compared" if key == "positive_class" else "so they cannot share folds"
+                message = f"The configurations {first} and {name} of {show_path(experiment.path)} differ in data.{key} "
+                message += f"({mine} and {its}), {why}. Set it once, under options."
+                raise ConfigError(message, "sweep-photographs-differ", path=experiment.path, key=f"data.{key}")
+
+
+def _plan_in(
+    folder: SweepFolder, experiment: Experiment, settings: Mapping[str, Any], photographs: Photographs | None
+) -> Plan:
+    """Return the plan in a folder that this process has locked; it is written if it is new or extended."""
+    before = read_plan(folder) if folder.plan.exists() else None
+    if before is not None and not any(has_begun(folder, run.name) for run in before.runs):
+        before = None  # nothing depends on it
+    if before is None and photographs is not None and experiment.division is not None:
+        folds = make_folds(photographs, experiment.division)
+        numbers: Sequence[int | None] = list(folds.collections)
+        root: Path | None = photographs.folder
+        make_folder(folder.manifest(0).parent)
+        for number, collection in folds.collections.items():
+            write_atomically(folder.manifest(number), to_manifest(collection))
+        say("".join(f"{line}\n" for line in describe_folds(folds)))
+    else:
+        known = {run.fold for run in before.runs} if before else {None}
+        numbers = sorted(known, key=lambda fold: -1 if fold is None else fold)
+        root = photographs.folder if photographs else None
+    check_size(experiment.candidates, len(experiment.seeds), len(numbers))
+    plan = _plan_of(folder.path.name, experiment, settings, numbers)
+    if before is not None:
+        _check_extends(folder, before, plan)
+    _write_files(folder, experiment, plan, root)
+    return plan
+
+
+def _plan_of(name: str, experiment: Experiment, settings: Mapping[str, Any], folds: Sequence[int | None]) -> Plan:
+    """Return the plan of an experiment; each seed and fold is done by all configurations before the next begins."""
+    runs = tuple(
+        PlannedRun(_name_of(candidate, seed, fold), candidate.name, seed, fold)
+        for seed in experiment.seeds
+        for fold in folds
+        for candidate in experiment.candidates
+    )
+    plain = tuple(
+        replace(one, options=json.loads(json.dumps(dict(one.options), default=str))) for one in experiment.candidates
+    )
+    number = None if folds == [None] else len(folds)
+    division = {} if experiment.division is None else asdict(experiment.division)
+    return Plan(name, plain, runs, experiment.metric, number, experiment.chosen, settings, division)
+
+
+def _name_of(candidate: Candidate, seed: int | None, fold: int | None) -> str:
+    parts = [candidate.name, "" if seed is None else f"seed{seed}", "" if fold is None else f"fold{fold}"]
+    return "_".join(part for part in parts if part)
+
+
+def _check_extends(folder: SweepFolder, before: Plan, now: Plan) -> None:
+    """Raise ConfigError unless a plan holds all that the one before it holds, unchanged."""
+    from bldml.app.resume import FREE
+
+    def is_free(key: str) -> bool:
+        return any(key == name or key.startswith(f"{name}.") for name in FREE)
+
+    different: list[str] = []
+    pairs: list[tuple[str, Mapping[str, Any], Mapping[str, Any]]] = [("", before.settings, now.settings)]
+    known = {one.name: one for one in now.configurations}
+    for one in before.configurations:
+        if one.name not in known:
+            different.append(f"the configuration {one.name} is missing now")
+        else:
+            pairs.append((f"{one.name}: ", one.options, known[one.name].options))
+    for where, old, new in pairs:
+        different += [
+            f"{where}{key}: {_value(old, key)} before, {_value(new, key)} now"
+            for key in sorted(old.keys() | new.keys())
+            if old.get(key) != new.get(key) and not is_free(key)
+        ]
+    for key, old_value, new_value in (
+        ("metric", before.metric, now.metric),
+        ("chosen", before.chosen, now.chosen),
+        *(
+            (f"folds.{key}", before.division.get(key), now.division.get(key))
+            for key in {**before.division, **now.division}
+        ),
+    ):
+        if old_value != new_value:
+            different.append(f"{key}: {old_value} before, {new_value} now")
+    missing = {run.name for run in before.runs} - {run.name for run in now.runs}
+    if missing and not different:
+        different.append(f"{counted(len(missing), 'run is', 'runs are')} missing now, such as {min(missing)}")
+    if different:
+        raise ConfigError(
+            f"{show_path(folder.path)} holds runs of another experiment:\n"
+            + "".join(f"  {line}\n" for line in different[:20])
+            + "Configurations and seeds may be added. For anything else, set a new folder as --output.",
+            "sweep-differs",
+            path=folder.path,
+            found=different,
+        )
+
+
+def _value(settings: Mapping[str, Any], key: str) -> str:
+    return str(settings[key]) if key in settings else "not set"
+
+
+def _write_files(folder: SweepFolder, experiment: Experiment, plan: Plan, root: Path | None) -> None:
+    """Write what the runs read, and the plan last."""
+    for path in (folder.base, folder.task("a").parent, folder.log("a").parent):
+        make_folder(path)
+    base = [folder.base / f"{number}-{path.name}" for number, path in enumerate(experiment.base, 1)]
+    for path, copy in zip(experiment.base, base, strict=True):
+        _write_if_other(copy, read_text(path, LARGEST_CONFIGURATION))
+    for old in set(folder.base.iterdir()) - set(base):
+        old.unlink()
+    options = {one.name: {**experiment.options, **one.options} for one in experiment.candidates}
+    for run in plan.runs:
+        own: dict[str, Any] = {} if run.seed is None else {"seed_everything": run.seed}
+        own["test_after_fit"] = run.fold is not None
+        if run.fold is not None:
+            own |= {"data.root": str(root), "data.manifest": str(folder.manifest(run.fold)), "data.fold": None}
+        own |= {"run_name": run.name, "trainer.default_root_dir": str(folder.path)}
+        _write_if_other(folder.task(run.name), dump_yaml(nested({**options[run.configuration], **own})))
+    write_plan(folder, plan)
+
+
+def _write_if_other(path: Path, text: str) -> None:
+    try:
+        if read_text(path, LARGEST_CONFIGURATION) == text:
+            return
+    except (OSError, ValueError, yaml.YAMLError):
+        pass
+    write_atomically(path, text)
+
+
+def arguments_of(folder: SweepFolder, run: PlannedRun) -> list[str]:
+    """Return the options of fit with which a run is started, or resumed if its folder exists."""
+    if folder.run(run.name).config.is_file():
+        return ["--resume", str(folder.run(run.name).path)]
+    return _arguments(sorted(folder.base.iterdir()), folder.task(run.name))

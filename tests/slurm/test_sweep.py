@@ -1,0 +1,74 @@
+"""An experiment as a job array on a real Slurm: preempted, asked for twice, and the same as on this machine."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bldml.sweep.plan import SweepFolder, read_plan
+from bldml.sweep.states import is_finished
+from tests.sameness import checkpoint, flat
+from tests.slurm.cluster import LARGE, Cluster, Job
+from tests.slurm.fits import BACKBONE, SCRIPTS, Bench
+from tests.support import REPOSITORY
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+
+
+def sweep(cluster: Cluster, bench: Bench, *options: str) -> str:
+    """Type the command where the cluster's own commands are found."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bldml", "sweep", "tiny.yaml", *options],
+        cwd=bench.folder, env={**cluster.environment, "PYTHONPATH": str(REPOSITORY), "BLDML_ENV": sys.prefix},
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_an_array_that_is_preempted_does_what_the_command_does_here(cluster: Cluster, tmp_path: Path) -> None:
+    bench = Bench(cluster, tmp_path / "bench")
+    base = {
+        "model": {"backbone": BACKBONE, "weights": "none", "image_size": 64},
+        "data": {"root": str(bench.leaves), "positive_class": "BLD", "batch_size": 8, "num_workers": 0},
+        "early_stopping": {"patience": 100},
+        "trainer": {"max_epochs": 25, "accelerator": "cpu", "precision": "32-true"},
+        "report": False,
+    }
+    (bench.folder / "base.yaml").write_text(yaml.safe_dump(base))
+    (bench.folder / "tiny.yaml").write_text("base: base.yaml\nconfigurations: [{name: a}]\nseeds: [1, 2]\n")
+    # The array takes the lines of the script that it is submitted with.
+    here = {"partition": "low", "cpus-per-task": str(LARGE), "mem": "0", "time": "60"}
+    text = (SCRIPTS / "fit.sbatch").read_text().splitlines()
+    own = [line for line in text if not line.startswith(("#SBATCH --account", "#SBATCH --gres", "#SBATCH --mail"))]
+    own = [line for line in own if not any(line.startswith(f"#SBATCH --{name}=") for name in here)]
+    own[1:1] = [f"#SBATCH --{name}={value}" for name, value in here.items()]
+    (bench.folder / "own.sbatch").write_text("\n".join(own) + "\n")
+
+    said = sweep(cluster, bench, "--slurm=own.sbatch")
+    assert "Submitted 2 runs as job array" in said
+    assert "Submitted" not in sweep(cluster, bench, "--slurm=own.sbatch"), "both are in the queue"
+    number = said.partition("job array ")[2].partition(".")[0]
+    folder = SweepFolder(bench.folder / "sweeps" / "tiny")
+    first, second = [run.name for run in read_plan(folder).runs]
+    jobs = [Job(cluster, f"{number}_{task}") for task in (0, 1)]
+    jobs[0].wait_until(lambda: folder.run(first).history.is_file(), "its first epoch was recorded", 120)
+    cluster.preempt().wait_for("COMPLETED")
+    jobs[0].wait_until(lambda: is_finished(folder.run(first)) and is_finished(folder.run(second)), "both ended", 240)
+    assert jobs[0].restarts + jobs[1].restarts > 0, "it was preempted"
+    said = sweep(cluster, bench, "--slurm=own.sbatch")
+    assert "Submitted" not in said
+    assert "2 finished" in said
+
+    said = sweep(cluster, bench, "--output=here")
+    reference = SweepFolder(bench.folder / "here")
+    for name in (first, second):
+        ours, theirs = folder.run(name), reference.run(name)
+        assert ours.history.read_bytes() == theirs.history.read_bytes()
+        files = [f"evaluations/{split}/predictions.csv" for split in ("train", "val")]
+        assert [(ours.path / one).read_bytes() for one in files] == [(theirs.path / one).read_bytes() for one in files]
+        assert not ours.evaluation("test").exists(), "the test set is sealed"
+        weights = [checkpoint(one.best_checkpoint)["state_dict"] for one in (ours, theirs)]
+        assert flat(weights[0], ours.path) == flat(weights[1], theirs.path)

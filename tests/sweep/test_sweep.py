@@ -1,0 +1,200 @@
+"""Experiments through the command line: every run once, whatever is killed, started again, at once, or extended."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bldml.dataset.manifest import read_manifest
+from bldml.sweep.plan import Plan, SweepFolder, read_plan
+from bldml.sweep.states import RunState, read_states
+from tests.sameness import checkpoint, flat
+from tests.support import REPOSITORY
+
+BASE = """
+model: {backbone: three_layers, weights: none, image_size: 64}
+data: {positive_class: BLD, num_workers: 0, batch_size: 8}
+trainer: {max_epochs: 8, accelerator: cpu}
+report: false
+"""
+ONE = "base: base.yaml\nconfigurations: [{name: a}]\nseeds: [1]\nfolds: 2\n"
+
+
+class Bench:
+    """A folder with an experiment, and the command that does it."""
+
+    def __init__(self, folder: Path, leaves: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        shutil.copytree(leaves, folder / "leaves")
+        (folder / "base.yaml").write_text(f"{BASE}\n".replace("data: {", "data: {root: leaves, "))
+        self.write(ONE)
+        self.processes: list[subprocess.Popen[str]] = []
+
+    @property
+    def sweep(self) -> SweepFolder:
+        return SweepFolder(self.folder / "sweeps" / "tiny")
+
+    @property
+    def plan(self) -> Plan:
+        return read_plan(self.sweep)
+
+    def write(self, text: str) -> None:
+        (self.folder / "tiny.yaml").write_text(text)
+
+    def start(self, *options: str) -> "subprocess.Popen[str]":
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "BLDML_CACHE": str(self.folder / "cache")}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.three_layers", "sweep", "tiny.yaml", *options],
+            cwd=self.folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        self.processes.append(process)
+        return process
+
+    def complete(self, *options: str) -> tuple[int, str]:
+        process = self.start(*options)
+        said = process.communicate(timeout=300)[0]
+        return process.returncode, said
+
+    def states(self) -> dict[str, RunState]:
+        return {one.run.name: one for one in read_states(self.sweep, self.plan)}
+
+    def wait_for(self, there: Callable[[], bool]) -> None:
+        end = time.monotonic() + 120
+        while not there():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+    def epochs(self, name: str) -> int:
+        history = self.sweep.run(name).history
+        return max(0, len(history.read_text().splitlines()) - 1) if history.is_file() else 0
+
+    def starts(self, name: str) -> int:
+        return len(json.loads((self.sweep.run(name).path / "stretches.json").read_text())["stretches"])
+
+    def runs(self) -> list[str]:
+        return [run.name for run in self.plan.runs]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, leaves: Path) -> Bench:
+    """An experiment that nobody interrupted."""
+    bench = Bench(tmp_path_factory.mktemp("sweep") / "done", leaves)
+    code, said = bench.complete("--jobs=2")
+    assert code == 0, said
+    return bench
+
+
+@pytest.fixture
+def bench(tmp_path: Path, leaves: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path / "work", leaves)
+    yield bench
+    for process in bench.processes:
+        process.kill()
+        process.wait()
+
+
+def assert_same_results(run: Path, reference: Path) -> None:
+    """Whether two runs of one plan in two folders came to the same, bit for bit; only their paths differ."""
+    files = [
+        f"evaluations/{split}/{name}"
+        for split in ("train", "val", "test")
+        for name in ("predictions.csv", "metrics.json")
+    ]
+    for name in ("history.csv", *files):
+        assert (run / name).read_bytes() == (reference / name).read_bytes(), name
+    for name in ("last.ckpt", "best.ckpt"):
+        ours, theirs = checkpoint(run / "checkpoints" / name), checkpoint(reference / "checkpoints" / name)
+        for key in ("epoch", "global_step", "state_dict", "optimizer_states"):
+            assert flat(ours[key], run) == flat(theirs[key], reference), f"{name}: {key}"
+    evaluations = [
+        [line.split(",")[1] for line in (one / "ledger.csv").read_text().splitlines()] for one in (run, reference)
+    ]
+    assert evaluations[0] == evaluations[1], "no photograph was looked at twice"
+
+
+def test_a_fold_is_the_test_split_of_its_run_and_the_rest_is_sealed(done: Bench) -> None:
+    assert done.runs() == ["a_seed1_fold0", "a_seed1_fold1"]
+    tested = []
+    for fold in (0, 1):
+        manifest = read_manifest(done.sweep.manifest(fold), done.folder / "leaves")
+        assert {split: len({s.class_name for s in part}) for split, part in manifest.splits.items()} == {
+            "train": 2, "val": 2, "test": 2,
+        }  # fmt: skip
+        predictions = done.sweep.run(f"a_seed1_fold{fold}").evaluation("test") / "predictions.csv"
+        names = {line.split(",")[0] for line in predictions.read_text().splitlines()[1:]}
+        assert names == {sample.name for sample in manifest.splits["test"]}
+        tested.append(names)
+        everything = {sample.name for sample in manifest.samples()}
+    assert not tested[0] & tested[1]
+    assert tested[0] | tested[1] == everything
+    assert 0 < len(everything) < 60, "a test set is in none of them"
+    assert [state.state for state in done.states().values()] == ["finished"] * 2
+
+
+def test_a_second_start_does_nothing_and_an_edited_experiment_is_refused(done: Bench) -> None:
+    before = {path: path.stat().st_mtime_ns for path in done.sweep.path.rglob("*") if "lightning_logs" in path.parts}
+    code, said = done.complete()
+    assert (code, "started" in said) == (0, False), said
+    try:
+        for text, found in (
+            (ONE.replace("folds: 2", "folds: 3"), "folds.number: 2 before, 3 now"),
+            (ONE.replace("{name: a}", "{name: a, model.lr: 0.5}"), "a: model.lr: not set before, 0.5 now"),
+            (ONE.replace("seeds: [1]", "seeds: [2]"), "2 runs are missing now"),
+        ):
+            done.write(text)
+            code, said = done.complete()
+            assert (code, found in said) == (2, True), said
+        done.write(ONE)
+        base = (done.folder / "base.yaml").read_text()
+        (done.folder / "base.yaml").write_text(base.replace("max_epochs: 8", "max_epochs: 9"))
+        code, said = done.complete()
+        assert (code, "trainer.max_epochs: 8 before, 9 now" in said) == (2, True), said
+    finally:
+        done.write(ONE)
+        (done.folder / "base.yaml").write_text(base)
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_killed_started_twice_and_extended_by_one_that_fails(bench: Bench, done: Bench) -> None:
+    first, second = done.runs()
+    process = bench.start()
+    bench.wait_for(lambda: bench.epochs(first) > 0)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert "To resume, run the same command again." in said
+    assert {name: one.state for name, one in bench.states().items()} == {first: "interrupted", second: "missing"}
+    # A kill of the sweep alone leaves its run running, which the next start leaves alone.
+    process = bench.start()
+    bench.wait_for(lambda: bench.states()[first].state == "finished" and bench.epochs(second) > 0)
+    process.kill()
+    process.communicate()
+    assert bench.states()[second].state == "running"
+    both = bench.start(), bench.start("--jobs=2")
+    told = [process.communicate(timeout=200)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], told
+    assert [bench.starts(name) for name in (first, second)] == [2, 1], "one was resumed, the other never started again"
+    for name in (first, second):
+        assert_same_results(bench.sweep.run(name).path, done.sweep.run(name).path)
+
+    before = {name: bench.starts(name) for name in (first, second)}
+    bench.write(ONE.replace("{name: a}", "{name: a}, {name: b, model.lr: 1.0e+38}"))
+    both = bench.start(), bench.start("--jobs=2")
+    told = [process.communicate(timeout=200)[0] for process in both]
+    states = bench.states()
+    assert [process.returncode for process in both] == [1, 1], told
+    assert {name: states[name].state for name in bench.runs()} == {
+        first: "finished", "b_seed1_fold0": "failed", second: "finished", "b_seed1_fold1": "failed",
+    }  # fmt: skip
+    assert "2 runs of 4 failed: b_seed1_fold0, b_seed1_fold1" in told[0]
+    assert states["b_seed1_fold0"].reason in told[0]
+    assert before == {name: bench.starts(name) for name in before}
+    assert bench.starts("b_seed1_fold0") == 1, "the two started it once together"
