@@ -60,9 +60,9 @@ def estimate_auroc(labels: ArrayLike, scores: ArrayLike, units: ArrayLike | None
     no interval; Newcombe's method 5 (Newcombe 2006) is used there.
 
     Units of several photographs: Newcombe's method 5 with both sizes divided by the design effect (Rao and Scott 1992):
-    the variance between units (Obuchowski 1997) over DeLong's, at least 1 and at most the mean size of a unit. Where it
-    cannot be estimated, as for an area of 1, each unit counts as one photograph. The coverage of the percentile
-    bootstrap of units is too low near 1.
+    the variance between units (Obuchowski 1997) over DeLong's of one classifier, at least 1 (one divided by the number
+    of classifiers) and at most the mean size of a unit. Where it cannot be estimated, as for an area of 1, each unit
+    counts as one photograph. The coverage of the percentile bootstrap of units is too low near 1.
 
     Args:
         labels: 0 or 1, (n,).
@@ -85,7 +85,10 @@ def estimate_auroc(labels: ArrayLike, scores: ArrayLike, units: ArrayLike | None
     variance = float(_covariance([placements])[0, 0])
     sizes = placements[0].size, placements[1].size
     if are_clustered(unit):
-        effective = _effective_sizes(placements, area, variance, [unit[label == 1], unit[label == 0]])
+        # Newcombe's variance is that of one classifier, and so must be what the variance between units is divided by.
+        of_one = float(np.mean([_covariance([_placements(label, score)])[0, 0] for score in rows]))
+        units_of_classes = [unit[label == 1], unit[label == 0]]
+        effective = _effective_sizes(placements, area, of_one, units_of_classes, least=1 / len(rows))
         return Estimate(area, _newcombe(area, *effective, f"Newcombe, method 5, {units_in_words(unit)}"))
     if min(sizes) > 1 and 0 < area < 1 and variance > LEAST_VARIANCE:
         centre, half = math.log(area / (1 - area)), Z * math.sqrt(variance) / (area * (1 - area))
@@ -292,9 +295,12 @@ def _covariance(placements: Sequence[tuple[Floats, Floats]]) -> Floats:
 
 
 def _effective_sizes(
-    placements: tuple[Floats, Floats], area: float, variance: float, units: Sequence[NDArray[np.int64]]
+    placements: tuple[Floats, Floats], area: float, variance: float, units: Sequence[NDArray[np.int64]], least: float
 ) -> tuple[float, float]:
-    """Return the sizes of both classes divided by the design effect; all arguments of positives first."""
+    """Return the sizes of both classes divided by the design effect; arrays and units of positives first.
+
+    `variance` is that of one classifier; with several, whose mean area it is, the design effect is at least `least`.
+    """
     n_units = max(int(unit.max()) for unit in units) + 1
     counts = np.unique(units[0]).size, np.unique(units[1]).size
     if min(counts) < 2 or variance <= LEAST_VARIANCE:
@@ -306,7 +312,7 @@ def _effective_sizes(
         sums.append(total)
     between += 2 * n_units / (n_units - 1) * float(sums[0] @ sums[1])
     most = max(own.size / count for own, count in zip(placements, counts, strict=True))
-    effect = min(max(1.0, between / variance), most)
+    effect = min(max(least, between / variance), most)
     return placements[0].size / effect, placements[1].size / effect
 
 

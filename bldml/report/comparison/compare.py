@@ -25,6 +25,7 @@ from bldml.metrics.paired import (
     significance_letters,
 )
 from bldml.metrics.selection import accuracies, areas, selection_gain
+from bldml.report.comparison.settings import configuration_of, replicates_differ_in
 from bldml.run.folder import RunFolder
 from bldml.run.predictions import Prediction
 from bldml.run.reader import Evaluation, RunData, read_run
@@ -122,15 +123,18 @@ class Comparison:
     Args:
         reference: The run that was named first; photographs, classes and sampling units of the others are the same.
         runs: The runs, most accurate first.
-        differences: All pairs, in the order of `runs`.
+        differences: All pairs of rivals, in the order of `runs`.
         gains: By family, how much the best run is expected to gain by being chosen on these photographs; None where it
             cannot be estimated.
+        replicates: Names of the runs of each group that differ in seed or fold alone, which are not tested against each
+            other.
     """
 
     reference: ComparedRun
     runs: tuple[ComparedRun, ...]
     differences: tuple[Difference, ...]
     gains: dict[str, float | None]
+    replicates: tuple[tuple[str, ...], ...] = ()
 
 
 def compare_runs(paths: Sequence[Path], evaluation: str | None = None) -> Comparison:
@@ -142,8 +146,8 @@ def compare_runs(paths: Sequence[Path], evaluation: str | None = None) -> Compar
 
     Raises:
         UsageError: There are fewer than two different runs.
-        RunError: A run is damaged or lacks this evaluation, or the evaluations are of different photographs; the
-            message lists the differences.
+        RunError: A run is damaged or lacks this evaluation, the evaluations are of different photographs (the message
+            lists the differences), or all runs are replicates of one configuration.
     """
     if len(paths) < 2:
         found = plain(str(paths[0])) if paths else "none"
@@ -160,16 +164,46 @@ def compare_runs(paths: Sequence[Path], evaluation: str | None = None) -> Compar
     reference, *others = zip(_names(paths), read, chosen, strict=True)
     first = _matched(*reference, None)
     runs = [first, *(_matched(*other, first) for other in others)]
+    groups = _replicates(runs)
     for run in runs[1:]:
         _check_same(first, run)
     runs = _with_same_bursts(runs)
     first = runs[0]
     runs.sort(key=lambda run: (-(run.value("accuracy") or 0), -(run.value("auroc") or 0), run.name))
     units = units_of([row.unit for row in first.rows.values()], len(first.rows))
-    differences = [_difference(one, two, units) for one, two in combinations(runs, 2)]
+    same_group = {frozenset(pair) for group in groups for pair in combinations([run.name for run in group], 2)}
+    rivals = [pair for pair in combinations(runs, 2) if frozenset(run.name for run in pair) not in same_group]
+    differences = [_difference(one, two, units) for one, two in rivals]
     _adjust(differences)
     _give_letters(runs, differences)
-    return Comparison(first, tuple(runs), tuple(differences), _gains(runs, units))
+    named = tuple(tuple(run.name for run in group) for group in groups)
+    return Comparison(first, tuple(runs), tuple(differences), _gains(runs, units), named)
+
+
+def _replicates(runs: Sequence[ComparedRun]) -> list[list[ComparedRun]]:
+    """Return the groups of runs that are replicates of one configuration: they differ in seed or fold alone.
+
+    Raises:
+        RunError: All runs are replicates of one configuration, or those of one are folds of different photographs.
+    """
+    by_configuration: dict[str, list[ComparedRun]] = {}
+    for run in runs:
+        by_configuration.setdefault(repr(sorted(configuration_of(run.data).items())), []).append(run)
+    groups = [group for group in by_configuration.values() if replicates_differ_in([run.data for run in group])]
+    for group in groups:
+        if len(group) == len(runs) or any(run.rows.keys() != group[0].rows.keys() for run in group):
+            names = ", ".join(run.name for run in group)
+            keys = " and ".join(replicates_differ_in([run.data for run in group]))
+            raise RunError(
+                f"{names} are replicates of one configuration: they differ in {keys} alone. They are no rivals, and "
+                "tests between them would say nothing. What folds and seeds show together is collected by the "
+                "experiment that they belong to: bldml sweep EXPERIMENT --collect. To compare configurations, name one "
+                "run of each, evaluated on the same photographs.",
+                "runs-are-replicates",
+                found=[run.name for run in group],
+                key=keys,
+            )
+    return groups
 
 
 def _gains(runs: Sequence[ComparedRun], units: Units) -> dict[str, float | None]:

@@ -88,7 +88,8 @@ def write_comparison(comparison: Comparison, folder: Path, *, version: str) -> l
 
 def verdict(comparison: Comparison) -> str:
     """Return what the tests of each family found, after what makes the comparison itself doubtful."""
-    found = [_caution(comparison), *(_verdict(comparison, family) for family in FAMILIES), _leaf_not_shown(comparison)]
+    tests = [_verdict(comparison, family) for family in FAMILIES]
+    found = [_caution(comparison), _replicates(comparison), *tests, _leaf_not_shown(comparison)]
     if not any(pair.tests[family].is_significant for pair in comparison.differences for family in FAMILIES):
         found.append("A higher value alone is no evidence that a run is better.")
     found.append(selection(comparison))
@@ -126,6 +127,17 @@ def _caution(comparison: Comparison) -> str:
     return f"Caution: {'; '.join(parts)}. The comparison is no evidence for new photographs." if parts else ""
 
 
+def _replicates(comparison: Comparison) -> str:
+    """Say which runs are replicates and so are not tested against each other; empty if none are."""
+    groups = [", ".join(names) for names in comparison.replicates]
+    return (
+        f"Replicates of one configuration, which differ in seed or fold alone and are not tested against each other: "
+        f"{'; '.join(groups)}."
+        if groups
+        else ""
+    )
+
+
 def _leaf_not_shown(comparison: Comparison) -> str:
     """Say which runs are not shown to be better than a baseline that does not see the leaf; empty if all are."""
     found = {run.name: baselines_of(run.data, run.evaluation) for run in comparison.runs}
@@ -148,7 +160,8 @@ def _verdict(comparison: Comparison, family: str) -> str:
     if similar:
         what = f"the best run, {best}, does not differ significantly from {', '.join(similar)}"
     else:
-        what = f"{best} is significantly better than every other run"
+        is_one = any(best in group for group in comparison.replicates)
+        what = f"{best} is significantly better than every {'run of another configuration' if is_one else 'other run'}"
     return f"{name}: {how_many} significantly; {what}."
 
 
@@ -156,7 +169,8 @@ def notes(comparison: Comparison) -> list[str]:
     """Return sentences on how the numbers were computed and what they do not show."""
     n_pairs, reference = len(comparison.differences), comparison.reference
     sampling = claims.sampling(evidence_of(reference.data, reference.evaluation))
-    pairs = "the one pair" if n_pairs == 1 else f"all {n_pairs} pairs"
+    kind = " of rivals" if comparison.replicates else ""
+    pairs = f"the one pair{kind}" if n_pairs == 1 else f"all {n_pairs} pairs{kind}"
     clustered = (
         f"{sampling} Photographs of one unit are alike, so accuracies were compared by a t test of the units' totals, "
         "AUROCs by a permutation test that swaps the two classifiers in whole units. McNemar's test treats photographs "

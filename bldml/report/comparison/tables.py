@@ -1,11 +1,10 @@
 """Tables of a comparison."""
 
-from typing import Any
-
 from bldml.io.text import Cell, counted, number, p_value, plain
 from bldml.metrics.registry import shown_in
 from bldml.report import claims
 from bldml.report.comparison.compare import EQUAL_SPECIFICITY, FAMILIES, Comparison, PairedTest
+from bldml.report.comparison.settings import settings_of
 from bldml.report.evaluation_tables import best_epoch
 from bldml.report.tables import (
     ESTIMATE_COLUMNS,
@@ -23,8 +22,6 @@ from bldml.run.evidence import evidence_of, stretches_of
 from bldml.run.subgroups import subgroups_of
 
 ENDS = ("", "_low", "_high", "_method")
-# Keys of config.yaml that say where and under which name a run was made, not how.
-NOT_SETTINGS = ("run_name", "config", "resume", "report", "card", "trainer.default_root_dir", "trainer.logger")
 
 
 def counted_photographs(comparison: Comparison) -> str:
@@ -123,7 +120,7 @@ def original_classes_table(comparison: Comparison) -> Table | None:
 
 def differing_settings_table(comparison: Comparison) -> Table | None:
     """Return the settings of the configurations that differ, a row each; None if all are equal."""
-    found = {run.name: _flat(run.data.config) for run in comparison.runs}
+    found = {run.name: settings_of(run.data) for run in comparison.runs}
     keys = sorted({key for settings in found.values() for key in settings})
     rows: list[list[Shown]] = []
     for key in keys:
@@ -146,20 +143,6 @@ def differing_conditions_table(comparison: Comparison) -> Table | None:
             rows.append([name, *(value or "not recorded" for value in values)])
     caption = "Software and hardware that differ between the runs, or within a run that was resumed."
     return text_table("conditions", caption, ("Condition", *found), rows) if rows else None
-
-
-def _flat(settings: dict[str, Any], above: str = "") -> dict[str, str]:
-    """Return the settings as text, by dotted key."""
-    found: dict[str, str] = {}
-    for key, value in settings.items():
-        name = f"{above}{key}"
-        if name in NOT_SETTINGS:
-            continue
-        if isinstance(value, dict):
-            found |= _flat(value, f"{name}.")
-        else:
-            found[name] = "null" if value is None else plain(str(value))
-    return found
 
 
 def sensitivity_table(comparison: Comparison) -> Table | None:

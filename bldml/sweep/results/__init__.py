@@ -1,0 +1,1 @@
+"""What the finished runs of an experiment show together."""
