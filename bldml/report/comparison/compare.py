@@ -196,9 +196,9 @@ def _replicates(runs: Sequence[ComparedRun]) -> list[list[ComparedRun]]:
             keys = " and ".join(replicates_differ_in([run.data for run in group]))
             raise RunError(
                 f"{names} are replicates of one configuration: they differ in {keys} alone. They are no rivals, and "
-                "tests between them would say nothing. What folds and seeds show together is collected by the "
-                "experiment that they belong to: bldml sweep EXPERIMENT --collect. To compare configurations, name one "
-                "run of each, evaluated on the same photographs.",
+                "tests between them say nothing of configurations. What folds and seeds show together is in the "
+                "sweep.html of their experiment. To compare configurations, name one run of each, on the same "
+                "photographs.",
                 "runs-are-replicates",
                 found=[run.name for run in group],
                 key=keys,
