@@ -30,6 +30,20 @@ def test_colours_against_a_plain_loop() -> None:
     assert measure_border(picture(2))[:6] == pytest.approx([*mean, *spread], abs=0.006)
 
 
+@pytest.mark.parametrize("size", [(512, 512), (600, 371), (371, 600), (90, 40)])
+def test_the_border_is_that_of_the_whole_resized_photograph(size: tuple[int, int]) -> None:
+    """Only the border is computed, to within the grey level by which Pillow rounds differently."""
+    photograph = picture(6).resize(size, Image.Resampling.BICUBIC)
+    grey = np.asarray(photograph.resize((256, 256), Image.Resampling.BOX), dtype=float) @ [0.299, 0.587, 0.114]
+    steps = [
+        abs(grey[y, x + 1] - grey[y, x]) if x < 255 else 0
+        for y in range(256)
+        for x in range(256)
+        if min(x, y, 255 - x, 255 - y) < 16
+    ]
+    assert measure_border(photograph)[6] == pytest.approx(np.mean(steps), abs=0.02)
+
+
 def test_texture_tells_noise_and_sharpening() -> None:
     quiet = picture(3).resize((64, 64), Image.Resampling.BOX).resize((512, 512), Image.Resampling.BICUBIC)
     noisy = Image.blend(quiet, picture(4), 0.5)
