@@ -26,7 +26,8 @@ from torch import Tensor, nn
 
 from bldml.dataset.images import load_rgb
 from bldml.dataset.synthetic.leaves import write_leaves
-from bldml.export.onnx import onnx_bytes, store_as_float16
+from bldml.export.onnx import onnx_bytes
+from bldml.export.storage import Weights, store_weights
 from bldml.inference.classifier import Classifier
 from bldml.inference.exported import ExportedModel
 from bldml.training.backbones import BackboneName
@@ -40,7 +41,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photographs", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--backbones", nargs="*", choices=get_args(BackboneName))
+    parser.add_argument(
+        "--backbones", nargs="*", choices=get_args(BackboneName), help="only these; results of others are kept"
+    )
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -49,13 +52,16 @@ def main() -> None:
         paths = sorted(leaves.rglob("*.jpg"))
         names = options.backbones or get_args(BackboneName)
         found = {name: measure(name, paths, options.rounds) for name in names}
+    kept = {}
+    if options.backbones and options.output.exists():
+        kept = json.loads(options.output.read_text())["backbones"]
     record = {
         "what": "largest and mean difference of a probability from torch in float32, and verdicts that change at a "
         "threshold at the median; size of the file and time per photograph (all cores, batch of 8, without decoding) "
         "as ratios to the weights of the checkpoint and to torch",
         "photographs": len(paths),
         "hardware": f"AMD EPYC, {os.cpu_count()} cores",
-        "backbones": found,
+        "backbones": kept | found,
     }
     options.output.write_text(json.dumps(record, indent=2) + "\n")
 
@@ -76,10 +82,11 @@ def measure(name: BackboneName, paths: list[Path], rounds: int) -> dict[str, Any
     start = time.perf_counter()
     full = onnx_bytes(Classifier(header, model), "fp32", {"exported_with": {"bldml": ""}, **plain_header(header)})
     result["export_seconds"] = round(time.perf_counter() - start, 1)
-    half = onnx.load_from_string(full)
-    store_as_float16(half.graph)
     batches = [images[start : start + 8] for start in range(0, len(images), 8)]
-    for weights, content in (("fp32", full), ("fp16", half.SerializeToString())):
+    for weights in get_args(Weights):
+        proto = onnx.load_from_string(full)
+        store_weights(proto.graph, weights)
+        content = proto.SerializeToString()
         exported = ExportedModel(content, Path("model.onnx"))
         probabilities = np.concatenate([exported.evaluate(some)[0] for some in batches])
         differences = np.abs(probabilities - expected)

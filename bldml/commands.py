@@ -109,7 +109,7 @@ def export(
     ckpt_path: Path,
     format: Literal["onnx", "web"] = "onnx",
     output: Path = Path("export"),
-    weights: Literal["fp32", "fp16"] = "fp32",
+    weights: Literal["fp32", "fp16", "int8"] = "fp32",
     photographs: Path | None = None,
 ) -> None:
     """Export a classifier as an ONNX file, or as a page that classifies photographs offline in a browser.
@@ -120,7 +120,8 @@ def export(
         ckpt_path: Checkpoint, or a run folder for its best one (also: --ckpt_path).
         format: An ONNX file (onnx), or a page: a folder, and the same in one file (web).
         output: Output folder (new or empty).
-        weights: How weights are stored; fp16 halves the file, and all is computed in float32 either way.
+        weights: How weights are stored; fp16 halves the file, int8 makes it a third, and is often refused. All is
+            computed in float32 either way.
         photographs: Folder of photographs to compare on; null uses the validation split of the checkpoint's run.
     """
     from bldml.export.command import export_checkpoint

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from bldml.errors import RunError
 from bldml.export.parity import Parity
+from bldml.export.storage import STORED
 from bldml.inference.exported import ExportedModel
 from bldml.io.text import plain
 from bldml.report import claims
@@ -43,7 +44,7 @@ def model_card(checkpoint: Checkpoint, model: ExportedModel, parity: Parity, fil
         "Backbone": header.backbone,
         "Input": _text(said["input"]),
         "JPEG decoding in evaluations": "at full size" if header.decode == "full" else "at a reduced scale",
-        "Weights": f"stored as {said['weights']}, computed in float32",
+        "Weights": f"stored as {STORED.get(said['weights'], said['weights'])}; computed in float32",
         "SHA-256 of the checkpoint": said["checkpoint_sha256"],
         "Exported by": ", ".join(f"{name} {number}" for name, number in said["exported_with"].items()),
         "ONNX opset": str(said["opset"]),

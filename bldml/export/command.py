@@ -16,17 +16,16 @@ from bldml.dataset.files import list_folder, show_path
 from bldml.errors import RunError
 from bldml.export.card import model_card, stated_items
 from bldml.export.graph import INPUT, output_names
-from bldml.export.onnx import OPSET, Weights, onnx_bytes
+from bldml.export.onnx import OPSET, onnx_bytes
 from bldml.export.page import page_files, single_name
 from bldml.export.parity import (
-    TOLERANCE,
-    WIDER_TOLERANCE,
     Parity,
     check_parity,
     compare_with_checkpoint,
     photographs_below,
     validation_photographs,
 )
+from bldml.export.storage import Weights
 from bldml.inference.classifier import classifier_of
 from bldml.inference.exported import LEFT_OUT, ExportedModel, require_onnx
 from bldml.io.atomic import make_folder
@@ -72,8 +71,7 @@ def export_checkpoint(
     exported = ExportedModel(content, output / "model.onnx")
     # A browser decodes JPEGs at full size, as evaluations of new checkpoints do.
     decode = "full" if kind == "web" else header.decode
-    tolerance = TOLERANCE if weights == "fp32" and decode == header.decode else WIDER_TOLERANCE
-    parity = compare_with_checkpoint(classifier, exported, compared, decode, tolerance)
+    parity = compare_with_checkpoint(classifier, exported, compared, decode, weights)
     check_parity(parity)
     files = {"model.onnx": content}
     safe_point()

@@ -5,18 +5,17 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from bldml.export.graph import INPUT, ExportedGraph, output_names
+from bldml.export.storage import Weights, store_weights
 from bldml.inference.classifier import Classifier
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto
+    from onnx import ModelProto
 
-Weights = Literal["fp32", "fp16"]
 OPSET = 20
 
 
@@ -25,8 +24,7 @@ def onnx_bytes(classifier: Classifier, weights: Weights, description: dict[str, 
 
     Args:
         classifier: That of the checkpoint, on the CPU.
-        weights: How kernels and matrices are stored. fp16 halves the file. They are computed with in float32 either
-            way, and all other numbers are stored in float32.
+        weights: How kernels and matrices are stored, see `storage.store_weights`.
         description: Stored as JSON in the metadata, under the key `bldml`; see `command.describe_export`.
     """
     from onnx.helper import set_model_props
@@ -35,8 +33,7 @@ def onnx_bytes(classifier: Classifier, weights: Weights, description: dict[str, 
     graph = ExportedGraph(classifier.network, header, novelty)
     proto = _converted(graph, header.image_size, output_names(novelty is not None))
     _without_origin(proto)
-    if weights == "fp16":
-        store_as_float16(proto.graph)
+    store_weights(proto.graph, weights)
     set_model_props(proto, {"bldml": json.dumps(description, ensure_ascii=False)})
     proto.producer_name, proto.producer_version = "bldml", description["exported_with"]["bldml"]
     proto.graph.name = "bldml"
@@ -88,26 +85,3 @@ def _without_origin(proto: "ModelProto") -> None:
         for node in (function, *function.node):
             del node.metadata_props[:]
             node.doc_string = ""
-
-
-def store_as_float16(graph: "GraphProto") -> None:
-    """Store kernels and matrices of a graph in float16, each cast to float32 before it is used.
-
-    Biases and statistics stay: they are small, and a variance may be too small for float16. So does what float16
-    cannot hold.
-    """
-    from onnx import TensorProto, helper, numpy_helper
-
-    casts = []
-    for tensor in graph.initializer:
-        values = numpy_helper.to_array(tensor)
-        if tensor.name.endswith("basis"):
-            continue  # of the distance: rounded, its rows would no longer be orthogonal
-        if values.dtype != np.float32 or values.ndim < 2 or np.abs(values).max(initial=0) > np.finfo(np.float16).max:
-            continue
-        name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_float16"))
-        casts.append(helper.make_node("Cast", [f"{name}_float16"], [name], name=f"{name}_cast", to=TensorProto.FLOAT))
-    nodes = [*casts, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)

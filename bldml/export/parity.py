@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
@@ -17,6 +18,7 @@ from bldml.dataset.folders import read_unlabelled
 from bldml.dataset.images import Decode, UnreadableImage, decoding_size, load_rgb
 from bldml.dataset.samples import no_photographs
 from bldml.errors import CheckpointError, DatasetError
+from bldml.export.storage import Weights
 from bldml.inference.classifier import Classifier, unreadable_photograph
 from bldml.inference.exported import ExportedModel
 from bldml.io.safe_points import safe_point
@@ -32,9 +34,11 @@ TOLERANCE = 1e-4
 """Largest allowed difference of a probability; what remains is the order of additions in float32."""
 WIDER_TOLERANCE = 0.02
 """The same where numbers really differ: weights stored in float16, or JPEGs decoded at another scale."""
-DISTANCE_TOLERANCE = 0.01
-"""Largest allowed difference of a distance from the training photographs, in multiples of its limit; without a wider
-tolerance. Whether single photographs cross the limit is not asked: it is itself the distance of one of them."""
+INT8_TOLERANCE = 0.05
+"""The same for weights stored in int8."""
+DISTANCE_TOLERANCE, INT8_DISTANCE_TOLERANCE = 0.01, 0.1
+"""Largest allowed difference of a distance from the training photographs, in multiples of its limit. That single
+photographs cross the limit is stated, not refused: the limit is itself the distance of one of them."""
 
 
 _CLOSEST = "The closest export is that with --weights fp32."
@@ -66,6 +70,9 @@ class Parity:
         nearest: Smallest distance of a probability of the checkpoint from the threshold.
         tolerance: Largest allowed difference.
         largest_distance: Largest difference of a distance from the training photographs; None without distances.
+        distance_tolerance: Largest allowed difference of it.
+        bands_changed: Number of photographs with another band.
+        familiarity_changed: Number of photographs that only one of both calls unlike the training photographs.
     """
 
     photographs: str
@@ -76,14 +83,23 @@ class Parity:
     nearest: float
     tolerance: float
     largest_distance: float | None = None
+    distance_tolerance: float = DISTANCE_TOLERANCE
+    bands_changed: int = 0
+    familiarity_changed: int = 0
 
     @property
     def sentence(self) -> str:
         """What was found, for a page and a model card; only of an export that was accepted."""
-        return (
+        sentences = [
             f"Compared with its checkpoint on {counted(self.n, 'photograph')} ({self.photographs}), the probabilities "
             f"of this export differ by at most {self.largest:.1e}, and no verdict differs."
-        )
+        ]
+        if self.bands_changed:
+            sentences.append(f"The band of {counted(self.bands_changed, 'photograph')} differs.")
+        if self.familiarity_changed:
+            number = counted(self.familiarity_changed, "photograph")
+            sentences.append(f"Whether it is unlike the training photographs differs for {number}.")
+        return " ".join(sentences)
 
     def numbers(self) -> dict[str, Any]:
         """Return it for parity.json."""
@@ -96,6 +112,9 @@ class Parity:
             "verdicts_changed": len(self.changed),
             "nearest_to_threshold": self.nearest,
             "largest_difference_of_distance": self.largest_distance,
+            "tolerance_of_distance": self.distance_tolerance,
+            "bands_changed": self.bands_changed,
+            "familiarity_changed": self.familiarity_changed,
         }
 
 
@@ -133,7 +152,7 @@ def photographs_below(folder: Path) -> Compared:
 
 
 def compare_with_checkpoint(
-    classifier: Classifier, exported: ExportedModel, compared: Compared, decode: Decode, tolerance: float
+    classifier: Classifier, exported: ExportedModel, compared: Compared, decode: Decode, weights: Weights
 ) -> Parity:
     """Compare the probabilities of both, each computed in float32 on the CPU.
 
@@ -142,14 +161,13 @@ def compare_with_checkpoint(
         exported: The exported file.
         compared: The photographs.
         decode: How the export will decode JPEGs; the checkpoint decodes as its header says.
-        tolerance: Largest allowed difference.
+        weights: How the export stores its weights, which decides about the largest allowed differences.
 
     Raises:
         DatasetError: A photograph cannot be read.
         CheckpointError: The checkpoint's output is not finite.
     """
-    header, differences, nearest, changed = classifier.header, list[float](), 1.0, list[Path]()
-    farthest = list[float]()
+    header, columns = classifier.header, list[tuple[NDArray[np.float64], ...]]()
     for paths, own, other in _batches(compared.paths, header.image_size, (header.decode, decode)):
         with torch.inference_mode():
             on_device, features = classifier.network.evaluate_with_features(own)
@@ -158,15 +176,30 @@ def compare_with_checkpoint(
             message = "The model gives no finite output for a photograph: its training diverged."
             raise CheckpointError(message, "model-diverged", path=paths[int(np.argmin(np.isfinite(logits)))])
         expected, (found, others) = header.operating_point.probabilities(logits), exported.evaluate(other)
-        if distances is not None and others is not None:
-            farthest.append(float(np.abs(distances - others).max()))
-        differences += np.abs(expected - found).tolist()
-        nearest = min(nearest, float(np.abs(expected - header.threshold).min()))
-        is_changed = (expected >= header.threshold) != (found >= header.threshold)
-        changed += [path for path, differs in zip(paths, is_changed, strict=True) if differs]
-    largest, mean = float(np.max(differences)), float(np.mean(differences))
-    numbers = (tuple(changed), nearest, tolerance, max(farthest, default=None))
-    return Parity(compared.source, len(differences), largest, mean, *numbers)
+        has_both = distances is not None and others is not None
+        columns.append((expected, found, *((distances, others) if has_both else ())))
+    expected, found, *both = (np.concatenate(column) for column in zip(*columns, strict=True))
+    changed = np.flatnonzero((expected >= header.threshold) != (found >= header.threshold))
+    bands = [[header.bands.band(p) if header.bands else None for p in some.tolist()] for some in (expected, found)]
+    return Parity(
+        compared.source,
+        len(found),
+        largest=float(np.abs(expected - found).max()),
+        mean=float(np.abs(expected - found).mean()),
+        changed=tuple(compared.paths[int(number)] for number in changed),
+        nearest=float(np.abs(expected - header.threshold).min()),
+        tolerance=_tolerance(weights, is_decoded_alike=decode == header.decode),
+        largest_distance=float(np.abs(both[0] - both[1]).max()) if both else None,
+        distance_tolerance=INT8_DISTANCE_TOLERANCE if weights == "int8" else DISTANCE_TOLERANCE,
+        bands_changed=sum(one != other for one, other in zip(*bands, strict=True)),
+        familiarity_changed=int(np.sum((both[0] > 1) != (both[1] > 1))) if both else 0,
+    )
+
+
+def _tolerance(weights: Weights, *, is_decoded_alike: bool) -> float:
+    if weights == "int8":
+        return INT8_TOLERANCE
+    return TOLERANCE if weights == "fp32" and is_decoded_alike else WIDER_TOLERANCE
 
 
 def check_parity(parity: Parity) -> None:
@@ -178,15 +211,15 @@ def check_parity(parity: Parity) -> None:
         message += f"nearest probability is {parity.nearest:.2g} from the threshold. {_CLOSEST}"
         raise CheckpointError(message, "parity-verdicts-changed", found=len(parity.changed), largest=parity.largest)
     if not parity.largest <= parity.tolerance:
-        message = f"The export is refused: a probability differs by {parity.largest:.2g} from the checkpoint's; "
-        message += f"{parity.tolerance:g} is allowed. {_CLOSEST}"
+        message = f"The export is refused: no verdict changes on {counted(parity.n, 'photograph')}, but a probability "
+        message += f"differs by {parity.largest:.2g} from the checkpoint's; {parity.tolerance:g} is allowed. {_CLOSEST}"
         raise CheckpointError(message, "parity-too-far", found=parity.largest, expected=parity.tolerance)
-    if parity.largest_distance is not None and not parity.largest_distance <= DISTANCE_TOLERANCE:
-        found, expected = parity.largest_distance, DISTANCE_TOLERANCE
+    if parity.largest_distance is not None and not parity.largest_distance <= parity.distance_tolerance:
+        found, expected = parity.largest_distance, parity.distance_tolerance
         message = (
-            f"The export is refused: a distance from the training photographs differs by {found:.2g} of its limit; "
+            f"The export is refused: no verdict changes on {counted(parity.n, 'photograph')}, but a distance from "
         )
-        message += f"{expected:g} is allowed. {_CLOSEST}"
+        message += f"the training photographs differs by {found:.2g} of its limit; {expected:g} is allowed. {_CLOSEST}"
         raise CheckpointError(message, "parity-distance-too-far", found=found, expected=expected)
 
 

@@ -22,8 +22,8 @@ from torch import nn
 import bldml
 from bldml.export.card import model_card
 from bldml.export.graph import ActivationMap, head_of
-from bldml.export.onnx import store_as_float16
 from bldml.export.parity import Parity
+from bldml.export.storage import rounded, store_weights
 from bldml.inference.exported import read_exported
 from bldml.inference.gradcam import class_activation_map
 from bldml.training.checkpoint import read_checkpoint
@@ -138,7 +138,7 @@ def test_maps_need_no_gradient(backbone: Any, head: Any) -> None:
     assert float(values) == pytest.approx(float(logit), rel=1e-4, abs=1e-4)
 
 
-@pytest.mark.parametrize("weights", ["fp32", "fp16"])
+@pytest.mark.parametrize("weights", ["fp32", "fp16", "int8"])
 def test_the_file_says_what_is_unlike_the_training_photographs(
     tmp_path: Path, leaves: Path, names: list[str], bldml: Bldml, weights: str
 ) -> None:
@@ -209,14 +209,15 @@ def test_the_card_claims_no_metrics_of_another_checkpoint(tmp_path: Path, run: P
     assert said not in model_card(read_checkpoint(path), model, parity, [])
 
 
+@pytest.mark.parametrize("weights", ["fp16", "int8"])
 def test_a_verdict_that_changes_refuses_the_export(
-    tmp_path: Path, leaves: Path, names: list[str], bldml: Bldml
+    tmp_path: Path, leaves: Path, names: list[str], bldml: Bldml, weights: str
 ) -> None:
-    """The threshold is put between what float32 and float16 give for one photograph."""
+    """The threshold is put between what float32 and the fewer bits give for one photograph."""
     from bldml import load  # the fixture has the package's name
 
     write_run(tmp_path / "run", leaves, names)
-    assert bldml("export", tmp_path / "run", "--weights=fp16", "--output=half").code == 0
+    assert bldml("export", tmp_path / "run", f"--weights={weights}", "--output=half").code == 0
     sizes = json.loads(Path("half/parity.json").read_text())
     assert 0 < sizes["largest_difference"] < 0.02
     photographs = [leaves / name for name in names]
@@ -224,7 +225,7 @@ def test_a_verdict_that_changes_refuses_the_export(
     half = [v.probability for v in load("half/model.onnx").predict(photographs)]
     at = int(np.argmax(np.abs(np.subtract(full, half))))
     write_run(tmp_path / "run", leaves, names, threshold=(full[at] + half[at]) / 2)
-    refused = bldml("export", tmp_path / "run", "--weights=fp16", "--output=out")
+    refused = bldml("export", tmp_path / "run", f"--weights={weights}", "--output=out")
     assert (refused.code, refused.mistake, refused.fields["found"]) == (1, "parity-verdicts-changed", 1)
     assert names[at] in refused.err
     assert not Path("out").exists()
@@ -234,27 +235,112 @@ def test_a_verdict_that_changes_refuses_the_export(
     assert json.loads(Path("out/parity.json").read_text())["n"] == 60
 
 
-def test_float16_is_stored_and_float32_is_computed() -> None:
-    values = np.array([[1.0, 1e-3], [0.1, -2.0]], dtype=np.float32)
-    bias, wide = np.array([1e-9, 3.0], dtype=np.float32), np.array([[1e6, 1.0]], dtype=np.float32)
-    tensors = {"w": values, "b": bias, "wide": wide}
-    nodes = [
-        onnx.helper.make_node("MatMul", ["x", "w"], ["product"]),
-        onnx.helper.make_node("Add", ["product", "b"], ["sum"]),
-        onnx.helper.make_node("Mul", ["sum", "wide"], ["y"]),
+@pytest.mark.parametrize(("weights", "precision"), [("fp16", 2**-11), ("int8", 1 / 127)])
+def test_fewer_bits_are_stored_and_float32_is_computed(weights: Any, precision: float) -> None:
+    """Channels of very different sizes, so that one scale for all, or one along the other axis, would not do."""
+    generator = np.random.default_rng(0)
+    sizes = np.logspace(-3, 1, 20)
+    values = {
+        "layer": generator.normal(0, sizes[:, None], (20, 10)),
+        "matrix": generator.normal(0, sizes, (20, 20)) * (np.arange(20) > 0),  # its first channel is zero
+        "small": generator.normal(0, 1, (20, 1)),  # below 5 % of the weights
+        "basis": generator.normal(0, 1, (1, 300)),
+        "wide": np.full((300, 2), 1e6),  # float16 ends at 65504
+        "bias": generator.normal(0, 1e-9, 20),
+    }
+    tensors = {name: value.astype(np.float32) for name, value in values.items()}
+    chain = ["x", "a", "b", "c", "d", "y"]
+    nodes = [onnx.helper.make_node("Gemm", ["x", "layer", "bias"], ["a"], transB=1)]
+    for number, name in enumerate(("matrix", "small", "basis", "wide"), 1):
+        nodes.append(onnx.helper.make_node("MatMul", [chain[number], name], [chain[number + 1]]))
+    described = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, width])
+        for name, width in (("x", 10), ("y", 2))
     ]
-    described = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 2]) for name in "xy"]
     initializers = [onnx.numpy_helper.from_array(value, name) for name, value in tensors.items()]
     graph = onnx.helper.make_graph(nodes, "g", described[:1], described[1:], initializers)
-    store_as_float16(graph)
-    stored = {tensor.name: onnx.numpy_helper.to_array(tensor).dtype for tensor in graph.initializer}
-    assert stored == {"w_float16": np.float16, "b": np.float32, "wide": np.float32}
+    store_weights(graph, weights)
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for name, axis in (("layer", 0), ("matrix", 1)):
+        if weights == "fp16":
+            found = stored.pop(f"{name}_float16")
+            assert found.dtype == np.float16
+            found = found.astype(np.float32)
+        else:
+            steps, scales = stored.pop(f"{name}_int8"), stored.pop(f"{name}_scale")
+            assert steps.dtype == np.int8
+            assert (scales.size, scales.shape[axis]) == (20, 20)
+            found = steps * scales
+        largest = np.abs(tensors[name]).max(1 - axis, keepdims=True)
+        assert (np.abs(found - tensors[name]) <= precision * largest + 1e-12).all()
+        tensors[name] = found.astype(np.float32)
+    for name, value in stored.items():
+        np.testing.assert_array_equal(value, tensors[name], strict=True)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
     onnx.checker.check_model(model, full_check=True)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    x = np.array([[0.5, 0.25]], dtype=np.float32)
-    expected = (x @ values.astype(np.float16).astype(np.float32) + bias) * wide
-    np.testing.assert_allclose(session.run(None, {"x": x})[0], expected, rtol=1e-6)
+    x = generator.normal(0, 1, (1, 10)).astype(np.float32)
+    expected = (x @ tensors["layer"].T + tensors["bias"]).astype(np.float64)
+    for name in ("matrix", "small", "basis", "wide"):
+        expected = expected @ tensors[name]
+    np.testing.assert_allclose(session.run(None, {"x": x})[0], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_channels_in_int8_keep_their_sums(axis: int) -> None:
+    """Else errors add up, since what comes into a layer is mostly positive."""
+    kernel = np.random.default_rng(1).normal(0.1, 1, (30, 40, 3, 3)).astype(np.float32)
+    steps, scales = rounded(kernel, axis)
+    shape = [-1 if number == axis else 1 for number in range(4)]
+    errors = steps * scales.reshape(shape) / scales.reshape(shape) - kernel / scales.reshape(shape)
+    assert np.abs(errors).max() < 1.001
+    others = tuple(number for number in range(4) if number != axis)
+    assert np.abs(errors.sum(others)).max() < 0.51
+    assert np.abs((np.rint(kernel / scales.reshape(shape)) - kernel / scales.reshape(shape)).sum(others)).max() > 2
+
+
+def test_int8_is_refused_beyond_what_is_allowed(tmp_path: Path, leaves: Path, names: list[str], bldml: Bldml) -> None:
+    """Of one photograph at the steepest place: its verdict stays, its probability does not."""
+    from bldml import load  # the fixture has the package's name
+
+    write_run(tmp_path / "run", leaves, names, temperature=1.0, offset=0.0)
+    assert bldml("export", tmp_path / "run", "--weights=int8", "--output=out").code == 0
+    parity, card = json.loads(Path("out/parity.json").read_text()), Path("out/README.md").read_text()
+    assert (parity["weights"], parity["tolerance"], parity["tolerance_of_distance"]) == ("int8", 0.05, 0.1)
+    assert 1e-5 < parity["largest_difference"] < 0.05
+    assert "| Weights | stored as int8 with one scale per output channel" in card
+    assert f"differ by at most {parity['largest_difference']:.1e}" in card
+    photograph = leaves / names[0]
+    (tmp_path / "one").mkdir()
+    shutil.copy(photograph, tmp_path / "one")
+    full, few = (load(path, device="cpu").predict(photograph) for path in (tmp_path / "run", "out/model.onnx"))
+    logit, other = (float(np.log(v.probability / (1 - v.probability))) for v in (full, few))
+    steeper = 0.6 / abs(other - logit)  # by which the logit of this photograph differs by .6
+    path = write_run(tmp_path / "run", leaves, names, temperature=1.0, offset=0.0, threshold=0.1)
+    content = torch.load(path, weights_only=True)
+    head = {name: content["state_dict"][f"network.head.{name}"] for name in ("weight", "bias")}
+    head["bias"].sub_(logit)
+    for values in head.values():
+        values.mul_(steeper)
+    torch.save(content, path)
+    options = ("--photographs", tmp_path / "one", "--output=refused")
+    refused = bldml("export", tmp_path / "run", "--weights=int8", *options)
+    assert (refused.code, refused.mistake) == (1, "parity-too-far"), refused.err
+    assert refused.fields["expected"] == 0.05
+    assert refused.fields["found"] == pytest.approx(0.145, abs=0.02)
+    assert "no verdict changes on 1 photograph" in refused.err
+    assert not Path("refused").exists()
+    assert bldml("export", tmp_path / "run", *options).code == 0
+
+
+def test_what_differs_beside_verdicts_is_stated() -> None:
+    values = {"changed": (), "nearest": 0.1, "tolerance": 0.05, "largest": 0.02, "mean": 0.01}
+    plain = Parity("a folder", 30, **values).sentence  # type: ignore[arg-type]
+    assert plain.endswith("by at most 2.0e-02, and no verdict differs.")
+    said = Parity("a folder", 30, **values, bands_changed=2, familiarity_changed=1).sentence  # type: ignore[arg-type]
+    assert said.removeprefix(plain) == (
+        " The band of 2 photographs differs. Whether it is unlike the training photographs differs for 1 photograph."
+    )
 
 
 @contextmanager
