@@ -13,7 +13,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 
 from bldml.app.certainty import with_certainty
-from bldml.app.evaluation_record import provenance_of, record_evaluation
+from bldml.app.evaluation_record import hold_results, provenance_of, record_evaluation
 from bldml.app.explain.pictures import draw_images, has_pictures
 from bldml.app.messages import (
     describe_failure,
@@ -126,7 +126,8 @@ def _evaluate_splits(
             stretch.enter(f"evaluation of {split}")
             run_pass(single_trainer(trainer, signals), model, datamodule, split, recorder, unfinished)
         origin = provenance_of(datamodule, checkpoint, split, external=False)
-        record_evaluation(recorder, datamodule, checkpoint, origin, unfinished)
+        with hold_results(folders[split]):
+            record_evaluation(recorder, datamodule, checkpoint, origin, unfinished)
         stretch.evaluated(split)
     log_results(trainer, run, checkpoint, [split for split in filled if split != "train"])
     if images:
@@ -251,7 +252,13 @@ def run_evaluation(
     made, recorder = _make(folder), _recorder(folder, checkpoint)
     try:
         run_pass(trainer, model, datamodule, split, recorder, unfinished)
-        record_evaluation(recorder, datamodule, checkpoint, origin, unfinished)
+        with hold_results(folder):
+            try:  # again: another process may have written there in the meantime
+                _check_same(folder, split, datamodule)
+            except RunError:
+                unfinished.end()
+                raise
+            record_evaluation(recorder, datamodule, checkpoint, origin, unfinished)
     except UNUSABLE:
         unfinished.end()
         raise

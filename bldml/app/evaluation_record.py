@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from bldml.app.photographs import bursts_of, rows_of, seen_by
 from bldml.dataset.files import escape_path
 from bldml.errors import RunError
 from bldml.io.atomic import write_atomically
+from bldml.io.locks import SHORTLY_S, hold_output
 from bldml.io.screen import say
 from bldml.io.system import sha256_of
 from bldml.metrics.assessment import EvaluationMetrics
@@ -32,6 +33,12 @@ from bldml.training.data.datamodule import LeafDataModule
 from bldml.training.data.reading import PreparedData
 from bldml.training.recording import PredictionRecorder
 from bldml.training.resume.unfinished import UnfinishedEvaluation, pass_key
+
+
+def hold_results(folder: Path) -> AbstractContextManager[None]:
+    """Keep other processes from writing, or reading for a report, the evaluation in a folder; see `hold_output`."""
+    home = folder.parent.parent if folder.parent.name == "evaluations" else folder
+    return hold_output(home, wait=SHORTLY_S)
 
 
 def record_evaluation(

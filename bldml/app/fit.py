@@ -34,7 +34,7 @@ from bldml.app.resume import (
     set_damaged_aside,
 )
 from bldml.app.screen.epochs import EpochLines
-from bldml.app.screen.tensorboard import Curves, TrainingImages
+from bldml.app.screen.tensorboard import Curves, TrainingImages, begin_last
 from bldml.dataset.duplicates.leaks import Leak
 from bldml.dataset.manifest import to_manifest
 from bldml.errors import RunError
@@ -212,6 +212,7 @@ class Start:
         curves = []
         if config.trainer.logger is not False:
             curves.append(Curves(run.path.absolute(), name="", version="", default_hp_metric=False, purge_step=step))
+            begin_last(run, lambda: curves[0].experiment)
         if progress is not None:
             table.restore(progress.rows)
         self.trainer.loggers = [*self.trainer.loggers, *curves, table]

@@ -66,19 +66,26 @@ def audit_photographs(
     store, keypoints = Store(output), None
     used: set[str] | None = None
     try:
+        check_output(output, root)  # again, behind the lock: another audit may have written there in the meantime
         keypoints = KeypointStore(output) if is_searched(look_alikes, collection) else None
         rows = examine_all(collection, store, workers, keypoints=keypoints, quiet=quiet)
         used = {row.file.digest for row in rows}
         result = run_audit_checks(manifest, collection, rows, positive, output, keypoints, power=power, quiet=quiet)
+        files = _write(output, _files(result, version, workers))
     finally:
         if keypoints is not None:
             keypoints.close(used)
         store.close(complete=used is not None)
-    files = _files(result, version, workers)
+    return result, summary_text(result, [show_path(path) for path in files])
+
+
+def _write(output: Path, files: Mapping[str, str]) -> list[Path]:
     for name, text in files.items():
         safe_point()
         write_atomically(output / name, text)
-    return result, summary_text(result, [show_path(output / name) for name in files])
+    if GROUPS_NAME not in files:
+        (output / GROUPS_NAME).unlink(missing_ok=True)  # of an earlier audit
+    return [output / name for name in files]
 
 
 def _files(result: AuditResult, version: str, workers: int) -> dict[str, str]:

@@ -140,6 +140,7 @@ def _write_folder(output: Path, files: Mapping[str, bytes]) -> None:
             output.rmdir()
         hidden.rename(output)
     except OSError as error:
+        _check_output(output)  # another process may have written there in the meantime
         message = (
             f"Cannot write {show_path(output)}: {error.strerror}. Nothing was written. Check write permission and "
         )

@@ -1,13 +1,19 @@
-"""File lock: held by one process at a time, released by the system when that process ends."""
+"""File lock, held by one process at a time and released by the system when that process ends; lock of an output."""
 
 import os
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from bldml.io.platform import is_locked, try_lock
+from bldml.errors import RunError
+from bldml.io.platform import WINDOWS, is_locked, try_lock
+from bldml.io.safe_points import safe_point
+
+OUTPUT_LOCK = ".bldml.lock"
+"""In an output folder that a process is writing."""
+SHORTLY_S = 600.0  # for another process that writes what it has already computed
 
 _held: set[str] = set()  # real paths of the lock files that this process holds
 
@@ -45,6 +51,7 @@ class Lock(ExitStack):
         with ExitStack() as opened:  # closed again if the lock is not taken
             file = opened.enter_context(path.open("ab"))
             self.is_real = _take(file, wait, waiting)
+            self._number = os.fstat(file.fileno()).st_ino
             if note:  # through this handle: closing another one would release the lock
                 file.truncate(0)
                 file.write(note.encode())
@@ -53,6 +60,13 @@ class Lock(ExitStack):
         real = os.path.realpath(path)
         _held.add(real)
         self.callback(_held.discard, real)
+
+    def is_of(self, path: Path) -> bool:
+        """Return whether the file at this path is the one that is locked, not a later one with the same name."""
+        try:
+            return path.stat().st_ino == self._number
+        except OSError:
+            return False
 
 
 def is_taken(path: Path) -> bool:
@@ -67,6 +81,45 @@ def is_taken(path: Path) -> bool:
             return is_locked(file.fileno())
     except OSError:
         return False
+
+
+@contextmanager
+def hold_output(output: Path, *, wait: float = 0.0, option: str = "--output") -> Iterator[None]:
+    """Keep other processes from writing the same output, a file or an existing folder, until the context is left.
+
+    The lock file is removed then. Where the file system has no locks, or no file can be made, nobody is kept out.
+
+    Args:
+        output: The file, whose lock lies beside it, or the folder, whose lock lies in it.
+        wait: Seconds to wait for another process; a signal may interrupt that.
+        option: The option that chooses another output.
+
+    Raises:
+        RunError: Another process is writing it.
+    """
+    path = output / OUTPUT_LOCK if output.is_dir() else output.with_name(f".{output.name}.lock")
+    lock: Lock | None = None
+    try:
+        lock = Lock(path, wait=wait, waiting=safe_point)
+        while not lock.is_of(path):  # who had it has removed the file that is locked now
+            lock.close()
+            lock = Lock(path, wait=wait, waiting=safe_point)
+    except Taken as error:
+        message = f"Another process is writing {output}. Wait until it has ended, or choose another {option}."
+        raise RunError(message, "output-in-use", path=output) from error
+    except OSError:
+        lock = None
+    try:
+        yield
+    finally:
+        if lock is not None:
+            with suppress(OSError):
+                if not WINDOWS:  # which removes no open file
+                    path.unlink()
+            lock.close()
+            with suppress(OSError):
+                if WINDOWS:
+                    path.unlink()
 
 
 def _take(file: IO[bytes], wait: float | None, waiting: Callable[[], None]) -> bool:

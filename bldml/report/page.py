@@ -7,6 +7,7 @@ from typing import Any
 
 from bldml.errors import RunError
 from bldml.io.atomic import write_atomically
+from bldml.io.locks import SHORTLY_S, hold_output
 from bldml.io.safe_points import safe_point
 from bldml.io.text import plain
 from bldml.report import certainty, claims, evaluation_tables, run_claims
@@ -76,6 +77,11 @@ def write_report(run: RunFolder) -> Path:
     Raises:
         RunError: A file of the run is damaged or was changed by hand, or the report cannot be written.
     """
+    with hold_output(run.path, wait=SHORTLY_S):  # an evaluation that is being written consists of several files
+        return _write_report(run)
+
+
+def _write_report(run: RunFolder) -> Path:
     data = read_run(run)
     parts = read_parts(data)
     shown = headline_parts(data, parts)

@@ -14,6 +14,7 @@ from bldml.dataset.manifest import list_rows
 from bldml.dataset.tables import read_rows
 from bldml.errors import DatasetError, RunError, UsageError
 from bldml.io.atomic import make_folder, write_atomically
+from bldml.io.locks import SHORTLY_S, hold_output
 from bldml.io.screen import say
 from bldml.io.system import sha256_of
 from bldml.io.text import Cell, counted, csv_text, without_apostrophe
@@ -76,8 +77,11 @@ def review_survey(confirmed: Path, run_folder: Path, photographs: Path, output: 
     written = {"manifest.csv": csv_text(COLUMNS, [*own, *rows["train"]])}
     if rows["test"]:
         written["test.csv"] = csv_text(COLUMNS, rows["test"])
-    for name, text in written.items():
-        write_atomically(output / name, text)
+    with hold_output(output, wait=SHORTLY_S):
+        for name, text in written.items():
+            write_atomically(output / name, text)
+        if "test.csv" not in written:
+            (output / "test.csv").unlink(missing_ok=True)  # of an earlier review
     _say(data, root, output, kept, left_out, known)
 
 

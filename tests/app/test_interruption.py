@@ -18,13 +18,16 @@ import torch
 import yaml
 
 from bldml.run.folder import RunFolder
+from bldml.run.ledger import read_ledger
 from bldml.training.recording import measured
 from bldml.training.resume import holding
 from bldml.training.resume.signals import INTERRUPTING
 from bldml.training.resume.state import read_progress
+from bldml.training.resume.stopping import STARTED
 from tests import signalling
+from tests.clocks import jumping, without_battery
 from tests.sameness import assert_same, checkpoint, curves
-from tests.support import REPOSITORY, THREE_LAYERS, Bldml
+from tests.support import ALONE, REPOSITORY, THREE_LAYERS, Bldml
 
 TERM, INT, USR1, HUP = signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP
 # Five training batches and two of validation, in each of three epochs; everything moves that could be forgotten.
@@ -678,3 +681,33 @@ def test_nothing_is_called_saved_that_was_saved_before(leaves: Path, bldml: Bldm
     assert run.last_checkpoint.stat().st_mtime_ns == before
     assert "Nothing new to save in" in outcome.err
     assert "Saved" not in outcome.err
+
+
+def test_a_clock_that_jumps(steady: Path, leaves: Path, bldml: Bldml, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No result depends on the clock, and no duration is taken from it."""
+    jumping(monkeypatch)
+    run = stop_and_go_on(bldml, leaves, ["train 0 2", "val 1 1"], kind=signal.SIGUSR1)
+    assert_same(run, steady)
+    most = time.monotonic() - STARTED
+    starts = json.loads((run / "stretches.json").read_text())["stretches"]
+    durations = [one[key] for one in starts for key in ("in_phase", "elapsed")]
+    durations += [seconds for one in starts for seconds in one["seconds"].values()]
+    durations += [json.loads((run / "evaluations/test/provenance.json").read_text())["seconds"]]
+    assert all(0 <= seconds < most for seconds in durations)
+    assert 0 < (measured(RunFolder(run)) or 0) < most
+    assert bldml("test", run, "--trainer.accelerator=cpu").code == 0
+    assert [one.evaluation for one in read_ledger(RunFolder(run))] == ["train", "val", "test", "test"]
+    assert not re.search(r"-\d+(\.\d+)? (s|min|h)\b|-\d+:\d\d", (run / "log.txt").read_text())
+
+
+def test_a_clock_of_1970(leaves: Path, bldml: Bldml, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Archives such as those of NumPy begin with the year 1980."""
+    without_battery(monkeypatch)
+    options = ("--data.root", leaves, "--run_name=early", "--trainer.max_epochs=1", "--data.cache_dir=cache")
+    outcome = bldml("fit", *THREE_LAYERS, *options)
+    assert outcome.code == 0, outcome.err
+    assert "Traceback" not in outcome.err
+    assert "not cached" not in outcome.err
+    run = RunFolder(Path("lightning_logs/early"))
+    assert json.loads(run.environment.read_text())["created"].startswith("1970-01-01")
+    assert bldml("audit", leaves, "--output=audit", *ALONE).code in (0, 1)

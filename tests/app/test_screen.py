@@ -247,3 +247,10 @@ def test_predict_of_a_folder_counts_and_names_what_to_look_at(
     bare = Path(shutil.copy(best, tmp_path / "bare.ckpt"))
     outcome = bldml("predict", "--ckpt_path", bare, *options[2:])
     assert "3 of 10 photographs were in training or validation: their" in outcome.err
+
+
+@pytest.mark.parametrize("hours", [-2, 8])
+def test_nothing_is_compared_with_a_clock_that_contradicts_slurm(hours: int) -> None:
+    now = datetime(2026, 11, 29, 18)
+    wall_time = WallTime(now - timedelta(hours=1), now + timedelta(hours=7))
+    assert compare_with_wall_time(60, wall_time, now + timedelta(hours=hours)) == ""

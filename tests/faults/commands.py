@@ -29,6 +29,7 @@ APPENDED = ("progress.jsonl", "examined.jsonl", "ledger.csv", "log.txt")  # may 
 CACHE = "cache"  # folder of cached images, whose names are drawn
 # Files that processes leave when they are killed, which are removed or written over later.
 TEMPORARY = (".tmp", ".part", ".building", ".rgb")
+RESUMED = ".pth.part"  # a download that is not finished; it is kept until the next one finishes it
 
 
 @dataclass
@@ -38,6 +39,7 @@ class Ended:
     code: int
     said: str
     calls: list[str] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
     versions: dict[str, set[str]] = field(default_factory=dict)
 
 
@@ -66,22 +68,35 @@ def import_everything() -> None:
 
 def run_forked(words: Sequence[str], folder: Path, faults: Faults | None) -> Ended:
     """Run a command line in a forked child, in that folder."""
-    log, told = folder.parent / "said.txt", folder.parent / "told.json"
+    return start_forked(words, folder, faults)()
+
+
+def start_forked(words: Sequence[str], folder: Path, faults: Faults | None, name: str = "said") -> Callable[[], Ended]:
+    """Start a command line in a forked child, in that folder; return what waits for its end.
+
+    Beside the folder, files that begin with the name keep what it says and did.
+    """
+    log, told = folder.parent / f"{name}.txt", folder.parent / f"{name}.json"
     told.unlink(missing_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
     if child == 0:
         _run_child(words, folder, faults, log, told)
+    return lambda: _await(child, log, told)
+
+
+def _await(child: int, log: Path, told: Path) -> Ended:
     end = time.monotonic() + LIMIT_S
     while (found := os.waitpid(child, os.WNOHANG))[0] == 0:
         if time.monotonic() > end:
             os.kill(child, 9)
         time.sleep(0.01)
     code = os.waitstatus_to_exitcode(found[1])
-    about: dict[str, Any] = json.loads(told.read_text()) if told.exists() else {"calls": [], "versions": {}}
+    nothing: dict[str, Any] = {"calls": [], "places": [], "versions": {}}
+    about = json.loads(told.read_text()) if told.exists() else nothing
     versions = {path: set(digests) for path, digests in about["versions"].items()}
-    return Ended(code, log.read_text(errors="replace"), about["calls"], versions)
+    return Ended(code, log.read_text(errors="replace"), about["calls"], about["places"], versions)
 
 
 def _run_child(words: Sequence[str], folder: Path, faults: Faults | None, log: Path, told: Path) -> None:
@@ -107,7 +122,7 @@ def _run_child(words: Sequence[str], folder: Path, faults: Faults | None, log: P
         sys.stderr.flush()
         versions = {path: sorted(digests) for path, digests in counting.versions.items()}
         with real_open(told, "w", encoding="utf-8") as about:
-            json.dump({"calls": counting.calls, "versions": versions}, about)
+            json.dump({"calls": counting.calls, "places": counting.places, "versions": versions}, about)
         os._exit(code)
 
 
@@ -120,6 +135,7 @@ class Trial:
 
     Attributes:
         changes: Number of changes of files in an undisturbed run.
+        kinds, places: The name and place of each change, see `Faults`.
     """
 
     def __init__(self, command: Command, folder: Path) -> None:
@@ -143,7 +159,7 @@ class Trial:
         self.stable = {path for path in self.results if self.versions[path] == second.versions.get(self._real(path))}
         for path in self.stable & self.before.keys():
             self.versions[path].add(self.before[path])
-        self.changes, self.kinds = len(first.calls), first.calls
+        self.changes, self.kinds, self.places = len(first.calls), first.calls, first.places
 
     def _real(self, path: str) -> str:
         return os.path.realpath(self.folder / path)
@@ -164,6 +180,7 @@ class Trial:
                 return [*found, f"the repetition ends with {again.code}: {last_line(again.said)}"]
         now = digests_of(self.folder)
         found += [f"{path} is missing in the end" for path in sorted(self.files - now.keys())]
+        found += [f"{path} is left in the end" for path in sorted(now) if path.endswith(RESUMED)]
         differing = [path for path, digest in self.results.items() if now.get(path, digest) != digest]
         return [*found, *(f"{path} differs in the end" for path in sorted(differing))]
 
@@ -198,7 +215,7 @@ class Trial:
 
     def _left(self) -> list[str]:
         now = digests_of(self.folder).keys() - self.files
-        return [f"{path} is left" for path in sorted(now) if path.endswith(TEMPORARY)]
+        return [f"{path} is left" for path in sorted(now) if path.endswith(TEMPORARY) and not path.endswith(RESUMED)]
 
 
 def digests_of(folder: Path) -> dict[str, str]:

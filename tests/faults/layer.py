@@ -8,10 +8,12 @@ their own, is not counted.
 import builtins
 import errno
 import hashlib
+import inspect
 import io
 import os
 import re
 import signal
+import zlib
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
@@ -39,12 +41,14 @@ class Faults:
 
     Attributes:
         calls: The name of each change so far.
+        places: For each change, where in bldml and the libraries it was asked for: equal for two turns of a loop.
         versions: Digests of each content that a file had when it was closed or came to its name.
     """
 
     def __init__(self, folder: Path, at: int = 0, how: How = "EIO") -> None:
         self.folder, self.at, self.how = os.path.realpath(folder), at, how
         self.calls: list[str] = []
+        self.places: list[int] = []
         self.versions: dict[str, set[str]] = {}
         self._real = {name: getattr(os, name) for name in ("open", *BY_FILE, *BY_PATH, *BY_TWO)}
         self._open = builtins.open
@@ -112,6 +116,7 @@ class Faults:
 
     def _reach(self, name: str, half: Callable[[], object] | None) -> None:
         self.calls.append(name)
+        self.places.append(_place(name))
         full = self.how == "ENOSPC" and 0 < self.at < len(self.calls)
         needs_space = name in ("open", "write", "pwrite", "mkdir", "link", "symlink", "sendfile", "ftruncate")
         if len(self.calls) != self.at and not (full and needs_space):
@@ -121,6 +126,14 @@ class Faults:
         if self.how == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         raise OSError(getattr(errno, self.how), os.strerror(getattr(errno, self.how)))
+
+
+def _place(name: str) -> int:
+    frame, lines = inspect.currentframe(), [name]
+    while frame:
+        lines.append(f"{frame.f_code.co_filename}:{frame.f_lineno}")
+        frame = frame.f_back
+    return zlib.crc32("\n".join(lines).encode())
 
 
 def digest_of(content: bytes) -> str:

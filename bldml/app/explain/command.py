@@ -20,6 +20,7 @@ from bldml.errors import DatasetError
 from bldml.inference.classifier import Device, classifier_of
 from bldml.inference.pictures import attention, overlay, read_mask
 from bldml.io.atomic import make_folder
+from bldml.io.locks import hold_output
 from bldml.io.safe_points import safe_point
 from bldml.io.screen import say
 from bldml.io.system import processors, sha256_of
@@ -52,7 +53,7 @@ def explain_folder(
     if not found:
         raise DatasetError(no_photographs(collection), "photographs-none", path=collection.root)
     settings = {"checkpoint": sha256_of(checkpoint.path), "format": image_format.name, "size": image_format.size}
-    progress = open_output(output, photographs, masks, settings)
+    open_output(output, photographs, masks, settings)
     masks_of = {} if masks is None else find_masks(masks, found)
     digests, excluded = _read(found, checkpoint.header.image_size, exclude=exclude_unreadable)
     samples = [sample for sample in found if sample.name in digests]
@@ -61,12 +62,14 @@ def explain_folder(
         digests[name] += f" {sha256_of(mask)}"
     _print_ignored(collection)
     make_folder(output)
-    progress.keep(digests)
-    left = [sample for sample in samples if sample.name not in progress.records]
-    announce(left, len(samples) - len(left), output, image_format)
-    if left:
-        _explain(checkpoint, samples, left, masks_of, digests, progress, image_format, device)
-    write_results(progress, excluded, image_format)
+    with hold_output(output):
+        progress = open_output(output, photographs, masks, settings)  # another process may have written there
+        progress.keep(digests)
+        left = [sample for sample in samples if sample.name not in progress.records]
+        announce(left, len(samples) - len(left), output, image_format)
+        if left:
+            _explain(checkpoint, samples, left, masks_of, digests, progress, image_format, device)
+        write_results(progress, excluded, image_format)
     if masks_of:
         have = "has" if len(masks_of) == 1 else "have"
         say(f"{len(masks_of)} of {counted(len(samples), 'photograph')} {have} a mask.\n")

@@ -20,6 +20,7 @@ from bldml.errors import RunError, UsageError
 from bldml.inference.pictures import contact_sheet, thumbnail_side
 from bldml.io.atomic import write_atomically
 from bldml.io.documents import load_json, read_text
+from bldml.io.locks import OUTPUT_LOCK
 from bldml.io.screen import say
 from bldml.io.text import counted, with_apostrophe
 
@@ -114,7 +115,7 @@ def open_output(output: Path, photographs: Path, masks: Path | None, settings: M
         if folder is not None and folder.is_dir() and output.resolve().is_relative_to(folder.resolve()):
             message = f"{show_path(output)} lies inside {show_path(folder)}. Give an --output outside."
             raise RunError(message, "output-inside-photographs", path=output, root=folder)
-    if not (output.is_dir() and list_folder(output)):
+    if not (output.is_dir() and any(entry.name != OUTPUT_LOCK for entry in list_folder(output))):
         return FinishedImages(output, settings, {})
     lines = _lines(output / PROGRESS)
     before = lines[0].get("bldml_explain") if lines else None

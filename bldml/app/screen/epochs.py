@@ -118,16 +118,15 @@ class EpochLines(Callback):
         if slower is not None:
             text += f" From epoch {slower} on, more layers are trained, which takes longer."
         if self.job is not None and (wall_time := wall_time_of(self.job)) is not None:
-            text += (
-                f" {compare_with_wall_time(left * seconds, wall_time, datetime.now(), is_slower=slower is not None)}"
-            )
+            compared = compare_with_wall_time(left * seconds, wall_time, datetime.now(), is_slower=slower is not None)
+            text = f"{text} {compared}".rstrip()
         rank_zero_info(text)
 
 
 def compare_with_wall_time(rest: float, wall_time: WallTime, now: datetime, *, is_slower: bool = False) -> str:
     """Return whether a training that takes some more seconds ends within the wall time of its job.
 
-    `is_slower` says that it will take longer.
+    `is_slower` says that it will take longer. Empty where the clock of this machine contradicts Slurm.
 
     >>> from datetime import timedelta
     >>> now = datetime(2026, 11, 29, 18)
@@ -135,6 +134,8 @@ def compare_with_wall_time(rest: float, wall_time: WallTime, now: datetime, *, i
     'The wall time ends at 2026-11-30 02:00, in 8 h 0 min: at this pace, the training ends before.'
     """
     left = (wall_time.end - now).total_seconds()
+    if not wall_time.start <= now < wall_time.end:
+        return ""
     text = f"The wall time ends at {wall_time.end:%Y-%m-%d %H:%M}, in {duration(max(0.0, left))}: at this pace, the "
     missing = rest - (left - SIGNAL_S)
     if missing <= 0:

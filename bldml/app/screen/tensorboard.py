@@ -1,8 +1,9 @@
 """What TensorBoard shows: curves in groups, one batch of training images, and the results of the best epoch."""
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ SETTINGS = ("data.batch_size", "trainer.max_epochs", "trainer.precision", "monit
 # Metrics of an evaluation beside them.
 OVERALL, AT_THRESHOLD = ("auroc", "loss"), ("sensitivity", "specificity", "balanced_accuracy")
 IMAGES, ROW = 16, 4
+EVENTS = "events.out.tfevents."  # beginning of the names of event files
 RESULTS = ".results"  # end of the name of the event file that holds them
 
 
@@ -58,6 +60,29 @@ class Curves(TensorBoardLogger):
     def save(self) -> None:
         """Write logged values to the disk."""
         self.experiment.flush()
+
+
+def begin_last(run: RunFolder, begin: Callable[[], object]) -> None:
+    """Begin an event file, and date those from its future back to just before it.
+
+    TensorBoard reads the files of a run in the order of their names, which begin with the second in which they were
+    begun. If the clock has been set back, it would read a resumed run before its beginning, and drop the curves.
+    """
+    before = set(run.path.glob(f"{EVENTS}*"))
+    begin()
+    begun = [_begun(path) for path in set(run.path.glob(f"{EVENTS}*")) - before]
+    limit = min(begun, default=0)
+    for path in sorted(before, key=_begun, reverse=True) if begun else []:
+        limit = min(limit - 1, _begun(path))
+        if _begun(path) > limit:
+            rest = path.name.removeprefix(EVENTS).partition(".")[2]
+            with suppress(OSError):  # the curves are an addition
+                path.rename(path.with_name(f"{EVENTS}{limit:010d}.{rest}"))
+
+
+def _begun(path: Path) -> int:
+    text = path.name.removeprefix(EVENTS).partition(".")[0]
+    return int(text) if text.isdecimal() and text.isascii() else 0
 
 
 def tag_of(name: str) -> str:

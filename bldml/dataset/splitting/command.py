@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from bldml.dataset.duplicates.find import Duplicates
 from bldml.dataset.duplicates.names import Beginnings
@@ -24,6 +25,7 @@ from bldml.dataset.splitting.splits import SplitRequest, assign_samples
 from bldml.dataset.splitting.together import find_together
 from bldml.errors import DatasetError, RunError, UsageError
 from bldml.io.atomic import write_atomically
+from bldml.io.locks import hold_output
 from bldml.io.text import counted, first_few
 
 REASONS: dict[LinkReason, str] = {
@@ -40,16 +42,7 @@ HEALTHY = ("no", "healthy", "control", "0")  # beginnings of the name of the neg
 CONFIG = Path("configs/efficientnet.yaml")
 
 
-def split_photographs(
-    root: Path,
-    output: Path,
-    request: SplitRequest,
-    *,
-    group: str = "burst",
-    gap_seconds: float = 10.0,
-    class_aliases: Mapping[str, str] | None = None,
-    fresh: bool = False,
-) -> str:
+def split_photographs(root: Path, output: Path, request: SplitRequest, **options: Any) -> str:
     """Assign the photographs in a folder to splits, write the manifest, and return the text to print.
 
     The arguments are those of the command (see `commands.split`). A BldmlError is raised, and no file was changed, if
@@ -59,6 +52,20 @@ def split_photographs(
     if not folder.is_dir():
         message = f"The folder {show_path(folder)} for --output does not exist. Create it first."
         raise RunError(message, "output-folder-missing", path=folder)
+    with hold_output(output):  # a new manifest keeps what the one before it says
+        return _split(root, output, request, **options)
+
+
+def _split(
+    root: Path,
+    output: Path,
+    request: SplitRequest,
+    *,
+    group: str = "burst",
+    gap_seconds: float = 10.0,
+    class_aliases: Mapping[str, str] | None = None,
+    fresh: bool = False,
+) -> str:
     previous = read_previous(output, fresh)
     requested_folds, request = request.folds, request.following(previous)
     found = read_folders(root, aliases=class_aliases)

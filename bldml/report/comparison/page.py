@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from bldml.io.atomic import make_folder, write_atomically
+from bldml.io.locks import SHORTLY_S, hold_output
 from bldml.io.text import counted, number, plain
 from bldml.metrics.registry import METRICS
 from bldml.report import claims
@@ -77,13 +78,14 @@ def write_comparison(comparison: Comparison, folder: Path, *, version: str) -> l
         "comparison.html": page,
     }
     make_folder(folder)
-    for name, content in contents.items():
-        write_atomically(folder / name, content)
-    return [
-        *(folder / name for name in contents),
-        *style.save(figure, folder / "figures", "roc"),
-        *style.save(curves, folder / "figures", "learning_curves"),
-    ]
+    with hold_output(folder, wait=SHORTLY_S):
+        for name, content in contents.items():
+            write_atomically(folder / name, content)
+        return [
+            *(folder / name for name in contents),
+            *style.save(figure, folder / "figures", "roc"),
+            *style.save(curves, folder / "figures", "learning_curves"),
+        ]
 
 
 def verdict(comparison: Comparison) -> str:
