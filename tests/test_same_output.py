@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bldml.app.trainer import run_pass
 from bldml.dataset.synthetic.leaves import write_leaves
 from bldml.io.locks import OUTPUT_LOCK, hold_output
 from tests.support import REPOSITORY, Bldml
@@ -94,22 +95,18 @@ def test_other_photographs_under_the_same_name(
     other: bool, own: Path, leaves: Path, tmp_path: Path, bldml: Bldml, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another process has written an evaluation of this name after this one had looked for it."""
-    from bldml.app import evaluation
-
     more, third, folder = tmp_path / "more", tmp_path / "third", own / "evaluations/site"
     write_leaves(more, images_per_class=3, size=64, seed=2)
     write_leaves(third, images_per_class=4, size=64, seed=3)
     words = ("--name=site", "--trainer.accelerator=cpu", "--report=false")
     assert bldml("test", own, more, *words).code == 0
     shutil.move(folder, tmp_path / "written")
-    run_pass = evaluation.run_pass
-
     def passing(*arguments: object) -> None:
         run_pass(*arguments)  # type: ignore[arg-type]
         if other:
             shutil.copytree(tmp_path / "written", folder, dirs_exist_ok=True)
 
-    monkeypatch.setattr(evaluation, "run_pass", passing)
+    monkeypatch.setattr("bldml.app.evaluation.run_pass", passing)
     outcome = bldml("test", own, third, *words)
     assert outcome.mistake == ("evaluation-of-other-photographs" if other else None)
     rows = (folder / "predictions.csv").read_text().splitlines()
