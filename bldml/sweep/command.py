@@ -85,6 +85,15 @@ def show_status(experiment: Path, output: Path | None) -> None:
     say(table_of(read_states(folder, plan, queued_runs(folder))))
 
 
+def open_sealed(experiment: Path, output: Path | None, jobs: int) -> None:
+    """Open the test set of an experiment for the one configuration; see `bldml.sweep.opening`."""
+    from bldml.sweep.opening import open_test_set
+
+    _check_jobs(jobs)
+    folder = SweepFolder(output or default_folder(experiment))
+    open_test_set(folder, planned(folder), jobs)
+
+
 def planned(folder: SweepFolder) -> Plan:
     """Return the plan of an experiment that was started; RunError if there is none."""
     if not folder.plan.exists():

@@ -42,12 +42,15 @@ class Folds:
 
     Attributes:
         collections: The photographs of each fold's runs by its number: the fold as test, other groups as val and train.
-        sealed: Number of photographs that are in none of them.
+        sealed: The photographs that are in none of them.
+        final: The sealed photographs as test, all others as train and val; for the one look at the test set. None if
+            no photograph is sealed.
         notes: What a user should know about them, in sentences.
     """
 
     collections: Mapping[int, Collection]
-    sealed: int
+    sealed: tuple[Sample, ...]
+    final: Collection | None
     notes: tuple[str, ...]
 
 
@@ -76,13 +79,19 @@ def make_folds(photographs: Photographs, division: Division) -> Folds:
     is_flat = photographs.manifest is None and not set(_folders(collection.root)) & set(SPLITS)
     if not is_flat:
         notes += _across(together.samples, own_split)
-    sealed, fold_of = _divided(collection, together, own_split, photographs, division, is_flat=is_flat)
+    fold_of = _divided(collection, together, own_split, photographs, division, is_flat=is_flat)
     in_folds = [sample for sample in together.samples if sample.name in fold_of]
     if is_apart := _apart(in_folds, fold_of):
         notes.append(is_apart)
     folds = sorted(set(fold_of.values()))
-    made = {fold: _manifest(collection.root, in_folds, fold_of, fold, together, division) for fold in folds}
-    return Folds(made, sealed, tuple(notes))
+    made = {}
+    for fold in folds:
+        inside = tuple(sample for sample in in_folds if fold_of[sample.name] == fold)
+        outside = [sample for sample in in_folds if fold_of[sample.name] != fold]
+        made[fold] = _tested_on(inside, outside, f"fold {fold}", collection.root, together, division)
+    sealed = tuple(sample for sample in together.samples if sample.name not in fold_of)
+    final = _tested_on(sealed, in_folds, "the test set", collection.root, together, division) if sealed else None
+    return Folds(made, sealed, final, tuple(notes))
 
 
 def _folders(root: Path) -> list[str]:
@@ -115,12 +124,12 @@ def _divided(
     division: Division,
     *,
     is_flat: bool,
-) -> tuple[int, dict[str, int]]:
-    """Return the number of sealed photographs, and the fold of each other one by its name."""
+) -> dict[str, int]:
+    """Return the fold of each photograph that is not sealed, by its name."""
     samples = together.samples if is_flat else [one for one in together.samples if own_split[one.name] != "test"]
     stored = {name: fold for name, fold in collection.folds.items() if own_split.get(name) != "test"}
     if stored and not is_flat:
-        return len(own_split) - len(samples), _stored_folds(collection, samples, stored, division)
+        return _stored_folds(collection, samples, stored, division)
     if division.number is None:
         message = "folds: manifest needs data.manifest with the column fold, as python -m bldml split … --folds 5 "
         message += "writes it. Write the number of folds instead to have them made here."
@@ -128,7 +137,7 @@ def _divided(
     test = photographs.test_fraction if is_flat else 0.0
     request = SplitRequest(val=0.0, test=test, folds=division.number, seed=division.seed)
     made = assign_samples(collection.root, samples, together.digests, request, joins=together.joins)
-    return len(own_split) - len(made.folds), {name: int(fold) for name, fold in made.folds.items()}
+    return {name: int(fold) for name, fold in made.folds.items()}
 
 
 def _stored_folds(
@@ -194,22 +203,20 @@ def _apart(samples: Sequence[Sample], fold_of: Mapping[str, int]) -> str:
     )
 
 
-def _manifest(
+def _tested_on(
+    inside: tuple[Sample, ...],
+    outside: Sequence[Sample],
+    what: str,
     root: Path,
-    samples: Sequence[Sample],
-    fold_of: Mapping[str, int],
-    fold: int,
     together: Together,
     division: Division,
 ) -> Collection:
-    """Return the photographs of one fold's run."""
-    inside = tuple(sample for sample in samples if fold_of[sample.name] == fold)
-    outside = [sample for sample in samples if fold_of[sample.name] != fold]
+    """Return the photographs of one run: those that it is tested on, and the others as train and val."""
     request = SplitRequest(val=division.val, test=0.0, seed=division.seed)
     try:
         made = assign_samples(root, outside, together.digests, request, joins=together.joins)
     except DatasetError as error:
-        error.add_note(f"This is about the photographs outside fold {fold}, which are divided into train and val.")
+        error.add_note(f"This is about the photographs outside {what}, which are divided into train and val.")
         raise
     made = replace(made, splits={**made.splits, "test": inside}, digests=together.digests)
     check_trainable(made)
@@ -226,7 +233,7 @@ def describe_folds(folds: Folds) -> list[str]:
             shown = ", ".join(f"{count} {show_path(name)}" for name, count in sorted(counts.items()))
             parts.append(f"{split} {shown}")
         lines.append(f"  fold {number}: {'; '.join(parts)}")
-    sealed = f"{counted(folds.sealed, 'photograph')} sealed as the test set: in no run of the experiment."
+    sealed = f"{counted(len(folds.sealed), 'photograph')} sealed as the test set: in no run of the experiment."
     return [
         f"Folds, each the test split of its runs. {sealed if folds.sealed else 'No test set is sealed.'}",
         *lines,

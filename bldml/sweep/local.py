@@ -42,6 +42,12 @@ def program() -> list[str]:
     return [sys.executable, "-m", "bldml"]
 
 
+def own_environment() -> dict[str, str]:
+    """Return the environment of a run: without the variables of the job or fit that this process is in."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)}
+    return {**kept, "PYTHONUNBUFFERED": "1"}
+
+
 @dataclass
 class _Started:
     """A run that this process has started."""
@@ -125,14 +131,13 @@ class LocalRuns:
     def _start(self, run: PlannedRun) -> "subprocess.Popen[bytes]":
         self.folder.code(run.name).unlink(missing_ok=True)
         arguments = arguments_of(self.folder, run)
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)}
-        environment["PYTHONUNBUFFERED"] = "1"
         verb = "resumed" if arguments[0] == "--resume" else "started"
         # A session of its own, so that Ctrl-C in the terminal reaches it once, through this process.
         with self.folder.log(run.name).open("ab") as log, blocked():
             process = subprocess.Popen(
                 [*program(), "fit", *arguments, *self.options],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=own_environment(),
+                start_new_session=True,
             )  # fmt: skip
         say(f"{_clock()} {run.name}: {verb} ({self._done + len(self._active) + 1} of {self._total})\n")
         sys.stdout.flush()

@@ -99,6 +99,16 @@ class SweepFolder:
         return self.path / "folds" / f"fold{fold}.csv"
 
     @property
+    def final(self) -> Path:
+        """The manifest for the one look at the test set: it is test, and all folds are train and val."""
+        return self.path / "folds" / "final.csv"
+
+    @property
+    def opened(self) -> Path:
+        """For which configuration the test set was opened, as JSON; missing while it is sealed."""
+        return self.path / "opened.json"
+
+    @property
     def lock(self) -> Path:
         """Held by a process that makes or changes the plan."""
         return self.path / ".lock"

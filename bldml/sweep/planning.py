@@ -170,6 +170,8 @@ def _plan_in(
         make_folder(folder.manifest(0).parent)
         for number, collection in folds.collections.items():
             write_atomically(folder.manifest(number), to_manifest(collection))
+        if folds.final is not None:
+            write_atomically(folder.final, to_manifest(folds.final))
         say("".join(f"{line}\n" for line in describe_folds(folds)))
     else:
         known = {run.fold for run in before.runs} if before else {None}

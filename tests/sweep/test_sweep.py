@@ -163,6 +163,29 @@ def test_a_second_start_does_nothing_and_an_edited_experiment_is_refused(done: B
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
+def test_the_test_set_is_opened_once_for_one_configuration(done: Bench) -> None:
+    done.sweep.opened.write_text('{"configuration": "other", "time": "2026-01-01T00:00:00+00:00"}')
+    code, said = done.complete("--open_test")
+    assert (code, "was opened for other on 2026-01-01" in said) == (1, True), said
+    assert not done.sweep.run("a_seed1_final").path.exists()
+    done.sweep.opened.unlink()
+    code, said = done.complete("--open_test")
+    assert code == 0, said
+    opened = json.loads(done.sweep.opened.read_text())
+    assert (opened["configuration"], opened["how"]) == ("a", "metric")
+    predictions = done.sweep.run("a_seed1_final").evaluation("test") / "predictions.csv"
+    names = {line.split(",")[0] for line in predictions.read_text().splitlines()[1:]}
+    folds = {
+        s.name for fold in (0, 1) for s in read_manifest(done.sweep.manifest(fold), done.folder / "leaves").samples()
+    }
+    everything = {
+        path.relative_to(done.folder / "leaves").as_posix() for path in (done.folder / "leaves").rglob("*.jpg")
+    }
+    assert names == everything - folds
+    assert done.complete("--open_test")[0] == 0
+    assert done.starts("a_seed1_final") == 1
+
+
 def test_killed_started_twice_and_extended_by_one_that_fails(bench: Bench, done: Bench) -> None:
     first, second = done.runs()
     process = bench.start()

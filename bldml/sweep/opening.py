@@ -1,0 +1,169 @@
+"""The test set of an experiment: sealed while configurations are compared, and opened once, for one of them."""
+
+import json
+import math
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from statistics import mean
+from typing import Any
+
+from bldml.dataset.files import shell_word, show_path
+from bldml.errors import RunError
+from bldml.io.atomic import write_atomically
+from bldml.io.documents import LARGEST_CONFIGURATION, dump_yaml, load_yaml, read_mapping, read_text
+from bldml.io.locks import Lock
+from bldml.io.safe_points import safe_point
+from bldml.io.screen import say
+from bldml.io.text import counted, number
+from bldml.metrics.registry import METRICS
+from bldml.run.folder import RunFolder
+from bldml.sweep.local import LocalRuns, own_environment, program
+from bldml.sweep.plan import Plan, PlannedRun, SweepFolder
+from bldml.sweep.states import is_finished, read_states
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The configuration for the test set.
+
+    Attributes:
+        configuration: Its name.
+        how: "beforehand" if the experiment names it, otherwise "metric".
+        values: Mean of the metric over the runs of each configuration, by its name; empty if it was named beforehand.
+    """
+
+    configuration: str
+    how: str
+    values: dict[str, float | None]
+
+
+def open_test_set(folder: SweepFolder, plan: Plan, jobs: int) -> None:
+    """Test the chosen configuration on the sealed test set; started again for the same one, do what is left.
+
+    With folds, the configuration is trained once more with each seed, on the photographs of all folds, and tested.
+    Without, its runs are tested.
+
+    Raises:
+        RunError: Runs are missing, no test set is sealed, or it was opened for another configuration.
+    """
+    missing = [one.run.name for one in read_states(folder, plan) if one.state != "finished"]
+    if missing:
+        message = (
+            f"{counted(len(missing), 'run')} of {show_path(folder.path)} must finish first, such as {missing[0]}: the "
+        )
+        message += "test set is opened once, when everything is compared. Repeat the command without --open_test."
+        raise RunError(message, "sweep-unfinished", path=folder.path, found=missing)
+    if plan.folds is not None and not folder.final.is_file():
+        message = f"No test set of {show_path(folder.path)} is sealed: all photographs are in its folds."
+        raise RunError(message, "sweep-no-test-set", path=folder.path)
+    choice = choose(folder, plan)
+    with Lock(folder.lock, wait=None, waiting=safe_point):
+        _note(folder, choice)
+    why = "which was named beforehand" if choice.how == "beforehand" else f"the best by {plan.metric}"
+    say(f"The test set is opened for {choice.configuration}, {why}. This is recorded in {show_path(folder.opened)}.\n")
+    runs = _trained_again(folder, plan, choice, jobs) if plan.folds is not None else _tested(folder, plan, choice)
+    say(_results(folder, plan, runs))
+
+
+def choose(folder: SweepFolder, plan: Plan) -> Choice:
+    """Return the configuration named beforehand, or that with the best mean of the metric over its runs.
+
+    Each run counts by its own test split (its fold), or by val where there are no folds.
+
+    Raises:
+        RunError: The metrics of a run cannot be read, or no configuration has a value.
+    """
+    if plan.chosen is not None:
+        return Choice(plan.chosen, "beforehand", {})
+    split = "val" if plan.folds is None else "test"
+    values: dict[str, float | None] = {}
+    for candidate in plan.configurations:
+        found = [value_of(folder.run(run.name), split, plan.metric) for run in plan.of(candidate.name)]
+        known = [value for value in found if value is not None and math.isfinite(value)]
+        values[candidate.name] = mean(known) if len(known) == len(found) else None
+    best = min if METRICS[plan.metric].better == "lower" else max
+    known_values = {name: value for name, value in values.items() if value is not None}
+    if not known_values:
+        message = f"No configuration of {show_path(folder.path)} has a {plan.metric} in all of its runs."
+        raise RunError(message, "sweep-no-best", path=folder.path)
+    return Choice(best(known_values, key=lambda name: known_values[name]), "metric", values)
+
+
+def value_of(run: RunFolder, split: str, metric: str) -> float | None:
+    """Return a metric of an evaluation, at its threshold where it depends on one; None if it is not estimable."""
+    metrics = read_mapping(run.evaluation(split) / "metrics.json")
+    value = metrics.get(metric, (metrics.get("at_threshold") or {}).get(metric))
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _note(folder: SweepFolder, choice: Choice) -> None:
+    """Record for which configuration the test set is opened, before anything sees it."""
+    if folder.opened.is_file():
+        before = read_mapping(folder.opened)
+        if before.get("configuration") != choice.configuration:
+            message = (
+                f"The test set of {show_path(folder.path)} was opened for {before.get('configuration')} on "
+                f"{before.get('time')}. Opened for {choice.configuration} too, it would choose between them, and its "
+                "figures would flatter. Test another configuration on new photographs."
+            )
+            raise RunError(message, "sweep-test-opened", path=folder.opened, found=before.get("configuration"))
+        return
+    content = {
+        "schema": 1,
+        "configuration": choice.configuration,
+        "how": choice.how,
+        "values": choice.values,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_atomically(folder.opened, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def _trained_again(folder: SweepFolder, plan: Plan, choice: Choice, jobs: int) -> list[PlannedRun]:
+    """Train the configuration on the photographs of all folds, once for each seed, and test it."""
+    runs: list[PlannedRun] = []
+    for run in plan.of(choice.configuration):
+        name = f"{run.configuration}{'' if run.seed is None else f'_seed{run.seed}'}_final"
+        if name in [one.name for one in runs]:
+            continue
+        runs.append(replace(run, name=name, fold=None))
+        settings: dict[str, Any] = load_yaml(read_text(folder.task(run.name), LARGEST_CONFIGURATION))
+        settings["data"]["manifest"], settings["run_name"] = str(folder.final), name
+        write_atomically(folder.task(name), dump_yaml(settings))
+    LocalRuns(folder, jobs).do(runs, {})
+    failed = [run.name for run in runs if not is_finished(folder.run(run.name))]
+    if failed:
+        message = f"{', '.join(failed)} failed; see {show_path(folder.log(failed[0]))}. The same command tries again."
+        raise RunError(message, "sweep-final-failed", path=folder.path, found=failed)
+    return runs
+
+
+def _tested(folder: SweepFolder, plan: Plan, choice: Choice) -> list[PlannedRun]:
+    """Test the runs of the configuration, unless that is done."""
+    runs = list(plan.of(choice.configuration))
+    for run in runs:
+        safe_point()
+        place = folder.run(run.name)
+        evaluation = place.evaluation("test")
+        if (evaluation / "provenance.json").is_file() and not (evaluation / ".unfinished").exists():
+            continue
+        with folder.log(run.name).open("ab") as log:
+            done = subprocess.run(
+                [*program(), "test", str(place.path)],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False, env=own_environment(),
+            )  # fmt: skip
+        if done.returncode:
+            message = (
+                f"{run.name} could not be tested (exit code {done.returncode}); see {show_path(folder.log(run.name))}."
+            )
+            raise RunError(message, "sweep-test-failed", path=folder.log(run.name), found=done.returncode)
+    return runs
+
+
+def _results(folder: SweepFolder, plan: Plan, runs: Sequence[PlannedRun]) -> str:
+    lines = [f"On the test set, {plan.metric}:"]
+    for run in runs:
+        value = value_of(folder.run(run.name), "test", plan.metric)
+        lines.append(f"  {run.name}  {number(value, 4)}   {shell_word(folder.run(run.name).path)}")
+    return "\n".join(lines) + "\n"
