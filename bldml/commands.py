@@ -280,6 +280,7 @@ def sweep(
     jobs: int | None = None,
     slurm: Path | None = None,
     status: bool = False,
+    collect: bool = False,
     open_test: bool = False,
 ) -> None:
     """Train all configurations, seeds and folds of an experiment; the same command resumes and extends it.
@@ -293,13 +294,16 @@ def sweep(
         slurm: Submit the missing runs as a job array; each task runs this sbatch script of a single fit, such as
             scripts/slurm/fit.sbatch.
         status: Only show the state of each run, also in Slurm's queue.
+        collect: Only write sweep.html and its tables, from the runs that are finished; done after all runs anyway.
         open_test: When all runs are finished, test the configuration chosen beforehand, or else the best, on the sealed
             test set; for one configuration only.
     """
-    from bldml.sweep.command import open_sealed, run_sweep, show_status, submit_sweep
+    from bldml.sweep.command import collect_runs, open_sealed, run_sweep, show_status, submit_sweep
 
     if status:
         show_status(experiment, output)
+    elif collect:
+        collect_runs(experiment, output)
     elif open_test:
         open_sealed(experiment, output, 1 if jobs is None else jobs)
     elif slurm is not None:

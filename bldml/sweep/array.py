@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bldml.dataset.files import show_path
-from bldml.doctor.checks import Finding
 from bldml.doctor.configuration import Settings
 from bldml.doctor.slurm import query_site
-from bldml.doctor.submission.duration import check_duration
+from bldml.doctor.storage import run_folder
+from bldml.doctor.submission.duration import check_duration, find_earlier, time_before_signal
 from bldml.doctor.submission.sbatch import JobRequest
 from bldml.doctor.submission.script import parse_script
 from bldml.doctor.tools import ask
@@ -133,21 +133,23 @@ def array_script(folder: SweepFolder, runs: Sequence[PlannedRun], script: Path, 
 
 
 def check_script(script: Path, settings: Settings | None) -> None:
-    """Raise RunError if no start of a job of this script could make progress, by what earlier runs took.
+    """Check that a start of a job of this script can make progress, by what earlier runs of the sweep took.
 
     Raises:
         UsageError: The script cannot be read.
-        RunError: Its wall time is too short.
+        RunError: Its wall time is too short for the start and one validation, which an interruption repeats.
     """
     request = JobRequest(parse_script(_read(script)), query_site(os.environ), settings, os.environ, Path.cwd())
-    findings: list[Finding] = list(check_duration(request))
-    for finding in findings:
-        if finding.status == "FAIL":
-            remedy = (finding.remedy or "").splitlines()
-            message = f"{show_path(script)}: {finding.found}. {remedy[0] if remedy else ''}".rstrip()
-            raise RunError(message, "sweep-wall-time-short", path=script, reason=finding.found)
-        if finding.status == "WARN":
-            say(f"Warning: {show_path(script)}: {finding.found}.\n")
+    left = time_before_signal(request)
+    earlier = find_earlier(run_folder(settings), settings) if settings else None
+    needed = (earlier.start or 0.0) + earlier.validation if earlier else 0.0
+    for finding in check_duration(request):
+        text = f"{show_path(script)}: {finding.found}."
+        if finding.status != "OK" and left is not None and left <= needed:
+            remedy = f" Set more in the script: {finding.remedy}" if finding.remedy else ""
+            raise RunError(f"{text}{remedy}", "sweep-wall-time-short", path=script, reason=finding.found)
+        if finding.status != "OK":
+            say(f"Warning: {text}\n")
 
 
 def _read(script: Path) -> str:

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bldml.dataset.files import shell_word, show_path
+from bldml.dataset.files import show_path
 from bldml.errors import RunError, UsageError
 from bldml.io.locks import Lock
 from bldml.io.safe_points import safe_point
@@ -85,6 +85,17 @@ def show_status(experiment: Path, output: Path | None) -> None:
     say(table_of(read_states(folder, plan, queued_runs(folder))))
 
 
+def collect_runs(experiment: Path, output: Path | None) -> None:
+    """Write the page of an experiment from the runs that are finished by now."""
+    folder = SweepFolder(output or default_folder(experiment))
+    plan = planned(folder)
+    states = read_states(folder, plan, queued_runs(folder))
+    if not any(one.state == "finished" for one in states):
+        message = f"No run of {show_path(folder.path)} is finished yet; --status shows how far they are."
+        raise RunError(message, "sweep-nothing-finished", path=folder.path)
+    finish(folder, plan, states)
+
+
 def open_sealed(experiment: Path, output: Path | None, jobs: int) -> None:
     """Open the test set of an experiment for the one configuration; see `bldml.sweep.opening`."""
     from bldml.sweep.opening import open_test_set
@@ -104,7 +115,11 @@ def planned(folder: SweepFolder) -> Plan:
 
 def finish(folder: SweepFolder, plan: Plan, states: Sequence[RunState]) -> None:
     """Collect what is finished, say what is next, and raise RunError if runs failed."""
+    from bldml.sweep.collect import collect
+
     failed = [one for one in states if one.state == "failed"]
+    if any(one.state == "finished" for one in states):
+        say(collect(folder, {one.run.name: one.reason or one.state for one in states if one.state != "finished"}))
     if failed:
         sys.stdout.flush()
         names = ", ".join(one.run.name for one in failed[:10]) + (", …" if len(failed) > 10 else "")
@@ -113,5 +128,3 @@ def finish(folder: SweepFolder, plan: Plan, states: Sequence[RunState]) -> None:
             f"The logs are in {show_path(folder.log('a').parent)}. The same command tries them again."
         )
         raise RunError(message, "sweep-runs-failed", found=[one.run.name for one in failed], path=folder.path)
-    if all(one.state == "finished" for one in states):
-        say(f"All runs are finished: {shell_word(folder.path)}\n")

@@ -57,7 +57,7 @@ class Division:
 
 
 @dataclass(frozen=True)
-class Experiment:
+class ExperimentFile:
     """What the YAML file of an experiment says.
 
     Args:
@@ -81,7 +81,7 @@ class Experiment:
     chosen: str | None = None
 
 
-def read_experiment(path: Path) -> Experiment:
+def read_experiment(path: Path) -> ExperimentFile:
     """Read the file of an experiment.
 
     Raises:
@@ -112,7 +112,7 @@ class _Wrong(Exception):
         self.key = key
 
 
-def _experiment(path: Path, content: Any) -> Experiment:
+def _experiment(path: Path, content: Any) -> ExperimentFile:
     if not isinstance(content, dict):
         raise _Wrong("", f"an experiment has keys ({', '.join(KEYS)}), not {content!r}.")
     _check_keys("", content, KEYS)
@@ -125,10 +125,10 @@ def _experiment(path: Path, content: Any) -> Experiment:
     names = [candidate.name for candidate in candidates]
     if chosen is not None and chosen not in names:
         raise _Wrong("chosen", f"chosen is {chosen!r}, which is not a configuration.{_nearest(str(chosen), names)}")
-    metric = content.get("metric", Experiment.metric)
+    metric = content.get("metric", ExperimentFile.metric)
     if metric not in METRICS:
         raise _Wrong("metric", f"metric is {metric!r}, which is not a metric.{_nearest(str(metric), METRICS)}")
-    return Experiment(
+    return ExperimentFile(
         path, tuple(map(Path, base)), options, candidates, _seeds(content), _division(content), metric, chosen
     )
 

@@ -19,7 +19,7 @@ from bldml.io.locks import Lock
 from bldml.io.safe_points import safe_point
 from bldml.io.screen import say
 from bldml.io.text import counted
-from bldml.sweep.experiment import Experiment, check_size, nested
+from bldml.sweep.experiment import ExperimentFile, check_size, nested
 from bldml.sweep.folds import Photographs, describe_folds, make_folds
 from bldml.sweep.plan import Candidate, Plan, PlannedRun, SweepFolder, read_plan, write_plan
 from bldml.sweep.states import has_begun
@@ -27,7 +27,7 @@ from bldml.sweep.states import has_begun
 _FILES = ("plan.json", "base", "folds", "tasks", "logs", "lightning_logs", ".lock", "slurm")
 
 
-def plan_experiment(experiment: Experiment, folder: SweepFolder, *, trusted: bool = False) -> Plan:
+def plan_experiment(experiment: ExperimentFile, folder: SweepFolder, *, trusted: bool = False) -> Plan:
     """Check an experiment and write its plan, or extend the plan that the folder has by what is new.
 
     Args:
@@ -84,7 +84,7 @@ def _check_folder(folder: SweepFolder) -> None:
         raise RunError(message, "sweep-output-not-empty", path=folder.path, found=foreign)
 
 
-def _common_settings(experiment: Experiment) -> dict[str, Any]:
+def _common_settings(experiment: ExperimentFile) -> dict[str, Any]:
     """Return what all runs have in common, by dotted key, as JSON keeps it."""
     from bldml.app.options import flat, load_configuration
     from bldml.app.typed import check_files
@@ -104,7 +104,7 @@ def _arguments(base: Iterable[Path], task: Path) -> list[str]:
     return [word for path in (*base, task) for word in ("--config", str(path))]
 
 
-def _check_configurations(experiment: Experiment, *, trusted: bool) -> Photographs | None:
+def _check_configurations(experiment: ExperimentFile, *, trusted: bool) -> Photographs | None:
     """Check each configuration by the parser of fit; return the photographs if they are to be divided into folds."""
     from bldml.doctor.configuration import read_configuration
     from bldml.doctor.inputs import check_weights
@@ -143,7 +143,7 @@ def _check_configurations(experiment: Experiment, *, trusted: bool) -> Photograp
     return None if experiment.division is None else next(iter(found.values()))
 
 
-def _check_same(experiment: Experiment, found: Mapping[str, Photographs]) -> None:
+def _check_same(experiment: ExperimentFile, found: Mapping[str, Photographs]) -> None:
     """Raise ConfigError where figures of two configurations would not be about the same classes, or the same folds."""
     (first, one), *others = found.items()
     keys = ["positive_class"] if experiment.division is None else list(asdict(one))
@@ -157,7 +157,7 @@ def _check_same(experiment: Experiment, found: Mapping[str, Photographs]) -> Non
 
 
 def _plan_in(
-    folder: SweepFolder, experiment: Experiment, settings: Mapping[str, Any], photographs: Photographs | None
+    folder: SweepFolder, experiment: ExperimentFile, settings: Mapping[str, Any], photographs: Photographs | None
 ) -> Plan:
     """Return the plan in a folder that this process has locked; it is written if it is new or extended."""
     before = read_plan(folder) if folder.plan.exists() else None
@@ -185,7 +185,7 @@ def _plan_in(
     return plan
 
 
-def _plan_of(name: str, experiment: Experiment, settings: Mapping[str, Any], folds: Sequence[int | None]) -> Plan:
+def _plan_of(name: str, experiment: ExperimentFile, settings: Mapping[str, Any], folds: Sequence[int | None]) -> Plan:
     """Return the plan of an experiment; each seed and fold is done by all configurations before the next begins."""
     runs = tuple(
         PlannedRun(_name_of(candidate, seed, fold), candidate.name, seed, fold)
@@ -255,7 +255,7 @@ def _value(settings: Mapping[str, Any], key: str) -> str:
     return str(settings[key]) if key in settings else "not set"
 
 
-def _write_files(folder: SweepFolder, experiment: Experiment, plan: Plan, root: Path | None) -> None:
+def _write_files(folder: SweepFolder, experiment: ExperimentFile, plan: Plan, root: Path | None) -> None:
     """Write what the runs read, and the plan last."""
     for path in (folder.base, folder.task("a").parent, folder.log("a").parent):
         make_folder(path)

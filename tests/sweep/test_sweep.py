@@ -163,6 +163,13 @@ def test_a_second_start_does_nothing_and_an_edited_experiment_is_refused(done: B
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
+def test_a_wall_time_without_progress_is_refused_before_anything_is_submitted(done: Bench) -> None:
+    (done.folder / "short.sbatch").write_text("#!/bin/bash\n#SBATCH --time=2 --signal=SIGUSR1@120\nsrun true\n")
+    code, said = done.complete("--output=short", "--slurm=short.sbatch")
+    assert (code, "short.sbatch: --time and --signal=SIGUSR1@120 leave no time" in said) == (1, True), said
+    assert not (done.folder / "short" / "slurm").exists()
+
+
 def test_the_test_set_is_opened_once_for_one_configuration(done: Bench) -> None:
     done.sweep.opened.write_text('{"configuration": "other", "time": "2026-01-01T00:00:00+00:00"}')
     code, said = done.complete("--open_test")
