@@ -101,6 +101,7 @@ def test_other_photographs_under_the_same_name(
     words = ("--name=site", "--trainer.accelerator=cpu", "--report=false")
     assert bldml("test", own, more, *words).code == 0
     shutil.move(folder, tmp_path / "written")
+
     def passing(*arguments: object) -> None:
         run_pass(*arguments)  # type: ignore[arg-type]
         if other:

@@ -79,7 +79,8 @@ def evaluate_after_fit(
     if not run.best_checkpoint.is_file():
         message = f"No best checkpoint was written in {run.path}: no validation took place."
         raise RunError(message, "best-checkpoint-missing", path=run.path)
-    with UnfinishedEvaluation(run.path, run.best_checkpoint, {"splits": list(splits)}) as unfinished:
+    device = trainer.strategy.root_device
+    with UnfinishedEvaluation(run.path, run.best_checkpoint, {"splits": list(splits)}, device) as unfinished:
         if splits:
             _evaluate_splits(trainer, model, datamodule, run, splits, signals, stretch, unfinished, images=report)
         signals.end()
@@ -196,7 +197,7 @@ def evaluate_checkpoint(
     origin = _with_site(_checked_origin(datamodule, checkpoint, split, external=external), site)
     settings = {"split": split, "site": site, "external": external}
     trainer.callbacks.append(interrupt_evaluation(signals))  # type: ignore[attr-defined]  # set by a connector
-    with UnfinishedEvaluation(folder, checkpoint.path, settings) as unfinished:
+    with UnfinishedEvaluation(folder, checkpoint.path, settings, trainer.strategy.root_device) as unfinished:
         run_evaluation(trainer, model, datamodule, checkpoint, origin, folder, unfinished)
         signals.check()
         if external and split == "test":

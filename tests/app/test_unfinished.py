@@ -163,7 +163,9 @@ def test_an_evaluation_goes_on_behind_its_last_batch(
     assert len(looks(run)) == len(before) + 2 * len(added) - (1 if added else 0)
 
 
-@pytest.mark.parametrize("change", ["checkpoint", "photographs", "half", "batch", "document", "list", "lengths"])
+@pytest.mark.parametrize(
+    "change", ["checkpoint", "photographs", "half", "batch", "device", "document", "list", "lengths"]
+)
 def test_what_is_kept_of_others_or_damaged_is_not_used(
     change: str, steady: RunFolder, split_leaves: Path, moments: Moments, bldml: Bldml
 ) -> None:
@@ -182,6 +184,10 @@ def test_what_is_kept_of_others_or_damaged_is_not_used(
     elif change == "document":
         found = json.loads((kept / "unfinished.json").read_text())
         found |= {"passes": {"test": ["damaged"]}, "written": 3}
+        (kept / "unfinished.json").write_text(json.dumps(found))
+    elif change == "device":
+        found = json.loads((kept / "unfinished.json").read_text())
+        found["versions"]["device"] = "NVIDIA L40S"
         (kept / "unfinished.json").write_text(json.dumps(found))
     elif change in ("list", "lengths"):
         _replace_part(kept, "test", lambda part: [1] if change == "list" else part | {"names": part["names"][:-1]})

@@ -65,6 +65,17 @@ def test_the_previous_start_of_a_job_is_waited_for_then_the_job_is_requeued(
     assert "If it has not ended after 2 s, this job asks to be requeued." in caplog.text
 
 
+def test_the_third_start_that_waits_is_the_last(run: RunFolder, held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(holding, "PATIENCE_S", 1.0)
+    held("atlas:77")
+    with pytest.raises(Interrupted):
+        hold_run(run, SlurmJob("77", "atlas", restarts=2), InterruptSignals())
+    with mistake("run-held-by-lost-start") as raised:
+        hold_run(run, SlurmJob("77", "atlas", restarts=3), InterruptSignals())
+    assert "3 starts in a row have found" in str(raised.value)
+    assert "process 4711 of job 77 on gpu9" in str(raised.value)
+
+
 @pytest.mark.parametrize("job", ["atlas:78", ""])
 def test_a_run_that_another_has_resumed_is_not_waited_for_again(
     job: str, run: RunFolder, held: Held, monkeypatch: pytest.MonkeyPatch

@@ -277,6 +277,33 @@ def test_a_preempted_job_leaves(
     assert said in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ("stopping", "Job 12 is requeued."),
+        ("running", "it received SIGTERM, but"),
+        ("offline", "it received SIGTERM, but"),
+    ],
+)
+def test_a_node_that_is_shut_down(
+    state: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It sends SIGTERM as a person does; what systemd says of the node tells them apart."""
+    monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
+    shown = "JobState=RUNNING Reason=None Restarts=0 Requeue=1 PreemptTime=None"
+    programs = {
+        "scontrol": f'[ "$1" = requeue ] || echo {shown}',
+        "systemctl": f'[ "$1" = is-system-running ] && echo {state}; exit 1',
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(SystemExit, match="143"):
+        leave(Interrupted(signal.SIGTERM), SlurmJob("12"), InterruptSignals(), None, "Resume so.")
+    assert said in capfd.readouterr().err
+
+
 def test_without_scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "scontrol is not on the PATH" in str(requeue(SlurmJob("12")))

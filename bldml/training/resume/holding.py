@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 
 from lightning.pytorch.utilities import rank_zero_info
 
+from bldml.dataset.files import shell_word
 from bldml.errors import RunError
 from bldml.io.locks import Lock
 from bldml.run.folder import Holder, RunFolder, lock_run, read_holder
 from bldml.training.resume.job import SlurmJob
 from bldml.training.resume.signals import WALL_TIME, Interrupted, InterruptSignals
+from bldml.training.resume.stopping import STARTS
 
 # The previous process may still be ending, and a file server may notice a dead node late: NFS 4 after 90 s.
 PATIENCE_S = 120.0
@@ -59,7 +61,8 @@ def hold_run(run: RunFolder, job: SlurmJob | None, signals: InterruptSignals) ->
     Raises:
         Interrupted: A signal arrived while it waited; or the process of the previous start still lives, so the job is
             to be requeued as at its wall time, until that process has ended.
-        RunError: Another process trains in the run, or the folder is not writable.
+        RunError: Another process trains in the run, the third start in a row has waited for it in vain, or the folder
+            is not writable.
     """
     if job is None or job.interactive or not job.restarts:
         return lock_run(run, holder=Holder.here(job.key if job else ""))
@@ -70,6 +73,14 @@ def hold_run(run: RunFolder, job: SlurmJob | None, signals: InterruptSignals) ->
         other = read_holder(run)
         if error.code != "run-in-use" or is_of_another(other, job.key):
             raise
+        number = job.restarts - (other.restarts if other else 0)
+        if number >= STARTS:
+            message = (
+                f"Job {job.id} is not requeued: {number} starts in a row have found {run.path} in use by "
+                f"{other or 'another process'}. If its node is lost, it ends when the node is restarted. Then submit the "
+                f"job with --resume {shell_word(run.path)}."
+            )
+            raise RunError(message, "run-held-by-lost-start", path=run.path, found=number) from error
         rank_zero_info(
             f"{run.path} is still in use by {other or 'another process'}, probably of a previous start of this job. If "
             "its node is lost, that process ends when the node is restarted."

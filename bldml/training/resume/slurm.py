@@ -222,6 +222,8 @@ def _await_fate(job: SlurmJob, signals: InterruptSignals) -> tuple[Fate, str]:
     said = ""
     while not signals.has(*WALL_TIME):
         what, why = fate(_show(job), _preempt_mode) if shutil.which("scontrol") else ("unknown", NO_SCONTROL)
+        if why == BY_HAND_ALONE and _is_shutting_down():
+            return "time is up", ""
         if what != "unknown":
             return what, why
         if why != said:
@@ -229,6 +231,11 @@ def _await_fate(job: SlurmJob, signals: InterruptSignals) -> tuple[Fate, str]:
             _write(f"Waiting until Slurm ends job {job.id}: {why}.")
         time.sleep(ASK_AGAIN_S)
     return "time is up", ""
+
+
+def _is_shutting_down() -> bool:
+    """Return whether systemd shuts this node down, so that SIGTERM came from there."""
+    return _run("systemctl", "is-system-running")[1].strip() == "stopping"
 
 
 def _show(job: SlurmJob) -> dict[str, str]:

@@ -59,14 +59,17 @@ class UnfinishedEvaluation(AbstractContextManager["UnfinishedEvaluation"]):
         folder: Folder that `.unfinished` is in.
         checkpoint: The checkpoint file.
         settings: What the results depend on beside the checkpoint and the photographs, as plain values.
+        device: Device that computes; results of another kind of device are not used.
 
     Attributes:
         time: When the evaluation began, before any interruption; ISO 8601 in UTC.
         is_resumed: Whether an earlier start of the command began it.
     """
 
-    def __init__(self, folder: Path, checkpoint: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, checkpoint: Path, settings: Mapping[str, Any], device: torch.device) -> None:
         self.folder = folder / NAME
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        self._conditions = {**software_versions(), "device": name}
         self.time, self.is_resumed = datetime.now(UTC).isoformat(timespec="seconds"), False
         self._of = {"checkpoint": sha256_of(checkpoint), **settings}
         self._passes: dict[str, Any] = {}
@@ -163,7 +166,7 @@ class UnfinishedEvaluation(AbstractContextManager["UnfinishedEvaluation"]):
         except (KeyError, TypeError, ValueError):  # damaged
             return
         self.time, self.is_resumed = found["time"], True
-        if found.get("versions") == software_versions():
+        if found.get("versions") == self._conditions:
             self._passes, self._written = _mappings(found.get("passes")), _mappings(found.get("written"))
 
     def _write(self) -> None:
@@ -171,7 +174,7 @@ class UnfinishedEvaluation(AbstractContextManager["UnfinishedEvaluation"]):
             "schema": 1,
             "of": self._of,
             "time": self.time,
-            "versions": software_versions(),
+            "versions": self._conditions,
             "passes": self._passes,
             "written": self._written,
         }
