@@ -50,6 +50,23 @@ _EDITED = (
     r"(?:edited|edit|bearbeitet|modifi(?:ed|[ée]e?)|editad[oa]|modificat[oa]|bewerkt|edytowane|redigeret|redigerad)"
 )
 
+_DIRECTION = (
+    r"(?:hor(?:iz(?:ontal(?:ly)?)?)?|vert(?:ical(?:ly)?)?|left|right|up|down|top|bottom|cent(?:er|re)|in|out|both|by"
+    r"|random|low|high|colou?r|motion|median|salt|pepper|and|sp|gauss(?:ian)?|cc?w|(?:counter)?clockwise)"
+)
+_DETAIL = rf"(?:[-_. ]?(?:[-+]?\d{{1,4}}(?:[.,]\d+)?|deg(?:rees)?|lr|tb|ud|{_DIRECTION}|(?<=[-_. ])[hvxy](?![a-z])))"
+_WORDS = (
+    r"(?:aug(?:ment(?:ed|ation)?)?s?|rot(?:at(?:ed?|ion))?|turned|[hv]?flip(?:ped)?|mirror(?:ed)?|transposed?"
+    r"|bright(?:ness|en(?:ed)?|er)?|dark(?:en(?:ed)?|er)?|light|contrast|nois[ey]|blur(?:red|ry)?|sharp(?:en(?:ed)?)?"
+    r"|crop(?:ped)?|zoom(?:ed)?|shift(?:ed)?|shear(?:ed)?|translat(?:ed?|ion)|skew(?:ed)?|scaled?|resized?|upscaled?"
+    r"|downscaled?|enhanced?|hue|sat(?:uration)?|gamma|clahe|equali[sz]ed?|gr[ae]y(?:scale)?|jitter(?:ed)?|elastic"
+    r"|distort(?:ed|ion)?|warp(?:ed)?|perspective|affine|cutout|cutmix|mixup|eras(?:ed?|ing)|dropout|normali[sz]ed"
+    r"|synth(?:etic)?|mask(?:ed)?|seg(?:mented|mentation)?|overlay|annotated|removebg(?:[-_]preview)?|no[-_]?bg"
+    r"|bg[-_]?removed|rembg|denoise[-\w]*|gigapixel\w*|topaz\w*|dxo\w*|hdr|orig(?:inal)?|thumb(?:nail)?|preview"
+    r"|compressed|small|medium|large|lowres|hires|transform(?:ed)?|solari[sz]ed?|posteri[sz]ed?|invert(?:ed)?"
+    r"|gedreht|gespiegelt|zugeschnitten|recadr[ée]e?|tourn[ée]e?|recortad[oa]|girad[oa]|ruotat[oa]|ritagliat[oa])"
+)
+_PIECES = r"(?:(?:tile|patch|part|piece|chip|slice|quad(?:rant)?|window|roi|crop|bbox|obj(?:ect)?|det(?:ection)?)s?)"
 _SYNTAX = re.compile(
     rf"^{_COPY}(?: ?\(\d{{1,3}}\))? {_OF} "  # Copy of x, Copy (2) of x, Kopie von x
     rf"|(?: ?[-–—_] ?| ){_COPY}(?: ?\(?\d{{1,3}}\)?)?$"  # x - Copy (2), x copy 2, x_copy
@@ -66,30 +83,14 @@ _SYNTAX = re.compile(
     rf"|^.*?_original_(?=.)|\.{_IMAGE}_{_UUID}$"  # Augmentor: class_original_x.jpg_<uuid>
     r"|(?<=.)_(?:\d{1,3}deg|flip(?:lr|tb)|new\d+deg\w*|newpixel\w*|final_masked)$"  # PlantVillage and its augmentation
     rf"|(?:\.{_IMAGE})?___(?:fuse|save|pixel|objects|lores|thumb|huge)$"  # SuperAnnotate
-    rf"|^(?!(?:19|20)\d{{6}}-){_HEX}{{8}}-(?!{_HEX}{{4}}-)(?=.*[a-z])"  # Label Studio: 3f2a1b9c-x
+    rf"|^(?!(?:19|20)\d{{6}}-){_HEX}{{8}}-(?!{_HEX}{{4}}-)(?=.*[a-z])"  # Label Studio: 3f2a1b9c-x, but no face0012-flip
+    rf"(?!(?:{_COPY}|{_EDITED}|\d{{3,5}}x\d{{3,5}}|(?:{_WORDS})+\d*|{_PIECES}\d*)(?![a-z0-9]))"
     r"|(?<=.)[-_ ]\(?\d{3,5}x\d{3,5}\)?$|^\d{2,4}px-|(?<=\d)-scaled$|@[23]x$"  # sizes: WordPress, Wikimedia
     r"|(?<=\d)__\d(?:\.\d+)?__\d+___\d+$|(?<=\d)_\d+_\d+_\d{3,}_\d{3,}$| \[(?:[a-z]=[\d.]+,?)+\]$"  # DOTA, SAHI, QuPath
     rf"|\.{_IMAGE}(?:\?[-\w=&]*)?$"  # x.jpg.png, x.jpg?1642.jpg
 )
-_DIRECTION = (
-    r"(?:hor(?:iz(?:ontal(?:ly)?)?)?|vert(?:ical(?:ly)?)?|left|right|up|down|top|bottom|cent(?:er|re)|in|out|both|by"
-    r"|random|low|high|colou?r|motion|median|salt|pepper|and|sp|gauss(?:ian)?|cc?w|(?:counter)?clockwise)"
-)
-_DETAIL = rf"(?:[-_. ]?(?:[-+]?\d{{1,4}}(?:[.,]\d+)?|deg(?:rees)?|lr|tb|ud|{_DIRECTION}|(?<=[-_. ])[hvxy](?![a-z])))"
-_WORDS = (
-    r"(?:aug(?:ment(?:ed|ation)?)?s?|rot(?:at(?:ed?|ion))?|turned|[hv]?flip(?:ped)?|mirror(?:ed)?|transposed?"
-    r"|bright(?:ness|en(?:ed)?|er)?|dark(?:en(?:ed)?|er)?|light|contrast|nois[ey]|blur(?:red|ry)?|sharp(?:en(?:ed)?)?"
-    r"|crop(?:ped)?|zoom(?:ed)?|shift(?:ed)?|shear(?:ed)?|translat(?:ed?|ion)|skew(?:ed)?|scaled?|resized?|upscaled?"
-    r"|downscaled?|enhanced?|hue|sat(?:uration)?|gamma|clahe|equali[sz]ed?|gr[ae]y(?:scale)?|jitter(?:ed)?|elastic"
-    r"|distort(?:ed|ion)?|warp(?:ed)?|perspective|affine|cutout|cutmix|mixup|eras(?:ed?|ing)|dropout|normali[sz]ed"
-    r"|synth(?:etic)?|mask(?:ed)?|seg(?:mented|mentation)?|overlay|annotated|removebg(?:[-_]preview)?|no[-_]?bg"
-    r"|bg[-_]?removed|rembg|denoise[-\w]*|gigapixel\w*|topaz\w*|dxo\w*|hdr|orig(?:inal)?|thumb(?:nail)?|preview"
-    r"|compressed|small|medium|large|lowres|hires"
-    r"|gedreht|gespiegelt|zugeschnitten|recadr[ée]e?|tourn[ée]e?|recortad[oa]|girad[oa]|ruotat[oa]|ritagliat[oa])"
-)
-_PIECES = r"(?:(?:tile|patch|part|piece|chip|slice|quad(?:rant)?|window|roi|crop|bbox|obj(?:ect)?|det(?:ection)?)s?)"
 _OPERATION = re.compile(
-    rf"[-_. ]+(?:{_DIRECTION}[-_. ]?)*{_WORDS}{_DETAIL}*$|[-_. ]+{_PIECES}[-_ ]?\d+(?:[-_x,]\d+)*$"
+    rf"[-_. ]+(?:{_DIRECTION}[-_. ]?)*(?:{_WORDS})+{_DETAIL}*$|[-_. ]+{_PIECES}[-_ ]?\d+(?:[-_x,]\d+)*$"
     rf"|^{_WORDS}(?:[-_ ]?\d{{1,3}})?[-_ ]+(?=[a-z])|^(?:tile|crop|roi)(?:[-_ ]?\d+)+[-_ ]+(?=[a-z])"  # rot90_x
 )
 _GRID = re.compile(
