@@ -61,6 +61,7 @@ def main() -> None:
         "as ratios to the weights of the checkpoint and to torch",
         "photographs": len(paths),
         "hardware": f"AMD EPYC, {os.cpu_count()} cores",
+        "load_average_15_min": round(os.getloadavg()[2], 1),
         "backbones": kept | found,
     }
     options.output.write_text(json.dumps(record, indent=2) + "\n")

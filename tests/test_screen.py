@@ -2,10 +2,12 @@
 
 import ast
 import logging
+import unicodedata
 
 from bldml.app.messages import say_warning
 from bldml.app.trainer import hush
 from bldml.errors import RunError
+from bldml.io.text import plain
 from tests.support import REPOSITORY, Bldml
 
 
@@ -18,6 +20,15 @@ def test_one_module_writes_to_the_terminal() -> None:
         if isinstance(node, ast.Call) and ast.unparse(node.func) in writes
     ]
     assert {call.partition(":")[0] for call in calls} == {"bldml/io/screen.py"}, calls
+
+
+def test_every_character_that_commands_is_escaped() -> None:
+    directions = ("LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI")
+    for number in (*range(0x3000), *range(0xD7F0, 0xE010), *range(0xFE00, 0x11000), *range(0xE0000, 0xE0100)):
+        character = chr(number)
+        commands = unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or character in "\u200e\u200f\u061c"
+        commands = commands or unicodedata.bidirectional(character) in directions
+        assert (plain(f"a{character}b") != f"a{character}b") == commands, hex(number)
 
 
 def test_a_message_cannot_command_the_terminal(bldml: Bldml) -> None:

@@ -36,6 +36,8 @@ def plain(text: str) -> str:
     >>> plain("leaf\n\u202egpj.exe")
     'leaf\\n\\u202egpj.exe'
     """
+    if text.isprintable():  # as nearly all are: no such character is printable
+        return text
     return "".join(
         character.encode("unicode_escape").decode()
         if character in _DIRECTION_MARKS or unicodedata.category(character) in _NOT_PRINTABLE
