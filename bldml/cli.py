@@ -17,7 +17,7 @@ from bldml.errors import BldmlError, MachineError, TrainingError, UsageError
 from bldml.io.grammar import POSITIONS, check_words, is_address, pattern, typed_class, written_out
 from bldml.io.platform import write_any_text
 from bldml.io.screen import complain, say
-from bldml.training.process import Session, wait_briefly
+from bldml.training.process import Session, loading_libraries, wait_briefly
 from bldml.training.resume.job import check_single
 from bldml.training.resume.signals import InterruptSignals, ignore_to_the_end, let_through
 from bldml.training.resume.stopping import run_interruptible
@@ -210,9 +210,10 @@ def _run_verb(arguments: list[str], model_class: "type[LeafClassifier] | None", 
         signals.install()
         if session is not None:
             session.callback(signals.restore)
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
+    with loading_libraries() if session is None else nullcontext():
+        from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-    from bldml.app.lightning_cli import LeafCLI  # loads torch
+        from bldml.app.lightning_cli import LeafCLI  # loads torch
 
     if session is not None:
         session.keep_libraries()

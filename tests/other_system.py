@@ -164,7 +164,7 @@ def main() -> None:
         import_module(module.name)
     from bldml.cli import main as cli
 
-    style.DPI = 50
+    style.DPI, style.FORMATS = 50, {"svg": style.FORMATS["svg"]}
     system.write_any_text(sys.stdout, sys.stderr)
     check_files()
     codes = {}
@@ -174,8 +174,9 @@ def main() -> None:
         ("audit", "drawn", "--workers=2", "--power=off"),
         ("fit", "drawn", *SMALL, "--data.num_workers=1", "--trainer.max_epochs=2", "--run_name=new"),
         ("validate", NEW),
-        ("test", NEW),
-        ("predict", NEW, "drawn/BLD"),
+        # A process that is spawned loads torch anew.
+        ("test", NEW, "--data.num_workers=0"),
+        ("predict", NEW, "drawn/BLD", "--data.num_workers=0"),
         ("explain", NEW, "drawn/BLD/leaf_0001.jpg"),
         ("survey", NEW, "drawn", "--group=folder", "--sheet=2"),
         ("survey", NEW, "drawn", "--group=folder", "--sheet=3"),

@@ -21,14 +21,14 @@ CONFIGS = {
 
 @pytest.fixture(scope="module")
 def few(coffee: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight leaves for training, and two each for validation and test."""
+    """Four leaves for training, and two each for validation and test."""
     folder = tmp_path_factory.mktemp("few")
     with (folder / "splits.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("path", "label", "split"))
         for label in ("diseased", "healthy"):
-            for number, path in enumerate(sorted((coffee / label).iterdir())[:6]):
-                split = "train" if number < 4 else "val" if number < 5 else "test"
+            for number, path in enumerate(sorted((coffee / label).iterdir())[:4]):
+                split = "train" if number < 2 else "val" if number < 3 else "test"
                 writer.writerow((path.relative_to(coffee).as_posix(), label, split))
     return folder / "splits.csv"
 

@@ -29,7 +29,8 @@ from bldml.app.allowed import ALLOWED, FREE_TEXT, allowed_paths, paths_of
 from bldml.app.lightning_cli import LeafCLI
 from bldml.errors import ConfigError
 from bldml.training.resume.signals import InterruptSignals
-from tests.support import ALONE, REPOSITORY, SMALL, Bldml
+from tests.prepared import Prepared
+from tests.support import ALONE, REPOSITORY, SMALL, THREE_LAYERS, Bldml
 
 ADDRESS = "http://127.0.0.1:9/sentinel"
 SENTINELS: dict[str, Any] = {
@@ -476,12 +477,14 @@ def test_an_allowed_strategy_works(leaves: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(
         "trainer: {strategy: {class_path: DDPStrategy, init_args: {static_graph: false}}}\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "bldml", "fit", *SMALL, f"--data.root={leaves}", "--config=mine.yaml",
-         "--trainer.devices=2", "--trainer.max_epochs=1", "--test_after_fit=false", "--run_name=r"],
-        cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+    process = Prepared(
+        [sys.executable, "-m", "tests.three_layers", "fit", *THREE_LAYERS, f"--data.root={leaves}",
+         "--config=mine.yaml", "--trainer.devices=2", "--trainer.max_epochs=1", "--test_after_fit=false",
+         "--run_name=r"],
+        cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    _, err = process.communicate()
+    assert process.returncode == 0, err
     assert (tmp_path / "lightning_logs/r/checkpoints/best.ckpt").is_file()
 
 

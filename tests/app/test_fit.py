@@ -30,6 +30,7 @@ from bldml.training.checkpoint import KEY, read_checkpoint
 from bldml.training.module import LeafClassifier
 from bldml.training.transforms import evaluation_image
 from tests.oracles import TOLERANCES, second_opinion
+from tests.prepared import Prepared
 from tests.support import REPOSITORY, SMALL, THREE_LAYERS, Bldml
 from tests.three_layers import NAME
 
@@ -404,7 +405,7 @@ def test_lightnings_own_callbacks_and_a_drawn_seed(leaves: Path, bldml: Bldml) -
 
 def test_ctrl_c_keeps_the_run_and_says_what_can_be_done_with_it(leaves: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bldml", "fit", *SMALL, f"--data.root={leaves}", "--run_name=r"]
-    process = subprocess.Popen(
+    process = Prepared(
         [*command, "--trainer.max_epochs=1000", "--early_stopping.patience=1000"],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip

@@ -26,6 +26,7 @@ from bldml.training.resume.state import read_progress
 from bldml.training.resume.stopping import STARTED
 from tests import signalling
 from tests.clocks import jumping, without_battery
+from tests.prepared import Prepared
 from tests.sameness import assert_same, checkpoint, curves
 from tests.support import ALONE, REPOSITORY, THREE_LAYERS, Bldml
 
@@ -136,7 +137,7 @@ def test_loader_processes_do_not_react(steady: Path, leaves: Path, bldml: Bldml,
     for kind in (USR1, TERM):
         existing = ["--resume", str(run)] if run.exists() else ["--run_name=hurt"]
         before = (run / "history.csv").stat().st_mtime_ns if (run / "history.csv").exists() else 0
-        process = subprocess.Popen(
+        process = Prepared(
             [*command[:4], "--trust_config", *existing] if run.exists() else [*command, *options, *existing],
             cwd=tmp_path, env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
@@ -407,9 +408,9 @@ def test_a_drawn_seed_is_kept(leaves: Path, bldml: Bldml) -> None:
 def test_a_run_is_not_trained_by_two_processes(steady: Path, leaves: Path, bldml: Bldml) -> None:
     """The second is refused as long as the first lives."""
     options = [f"--data.root={leaves}", "--run_name=r", "--trainer.max_epochs=1000", "--early_stopping.patience=1000"]
-    process = subprocess.Popen(
+    process = Prepared(
         [sys.executable, "-m", "tests.three_layers", "fit", *THREE_LAYERS, *options],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     run = Path("lightning_logs/r")
     while process.poll() is None and not (run / "checkpoints/last.ckpt").exists():
@@ -614,7 +615,7 @@ def test_two_processes_without_slurm_stop_and_go_on_together(leaves: Path, tmp_p
     command = [sys.executable, "-m", "tests.three_layers", "fit", "--trust_config"]
     options = [*OPTIONS, f"--data.root={leaves}", "--trainer.devices=2", "--data.batch_size=4"]
     for name in ("steady", "hurt"):
-        process = subprocess.Popen(
+        process = Prepared(
             [*command, *options, f"--run_name={name}"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
         )
         run = tmp_path / "lightning_logs" / name
@@ -624,7 +625,7 @@ def test_two_processes_without_slurm_stop_and_go_on_together(leaves: Path, tmp_p
         _, err = process.communicate(timeout=300)
         assert process.returncode == (143 if name == "hurt" else 0), err
     assert read_progress(run / "checkpoints/last.ckpt").world_size == 2
-    assert subprocess.run([*command, "--resume", run], cwd=tmp_path, env=environment).returncode == 0
+    assert Prepared([*command, "--resume", str(run)], cwd=tmp_path, env=environment).wait(300) == 0
     assert_same(run, tmp_path / "lightning_logs" / "steady")
 
 

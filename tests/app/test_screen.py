@@ -9,7 +9,6 @@ import re
 import shutil
 import signal
 import struct
-import subprocess
 import sys
 import termios
 from contextlib import suppress
@@ -23,7 +22,8 @@ from bldml.dataset.synthetic.leaves import write_leaves
 from bldml.run.predictions import read_predictions
 from bldml.training.checkpoint import read_checkpoint
 from bldml.training.resume.slurm import WallTime
-from tests.support import REPOSITORY, THREE_LAYERS, Bldml
+from tests.prepared import Prepared
+from tests.support import THREE_LAYERS, Bldml
 
 LINE = re.compile(r"(\d+)/(\d+) +([\d.]+) +([\d.]+) +([\d.]+) +(\S+) +(head|\d stages?|\d blocks?) +([\d.]*) ?(\*?)")
 
@@ -33,9 +33,8 @@ def terminal(folder: Path, *arguments: str, interrupt_at: str | None = None) -> 
     expected = 0
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 150, 0, 0))
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, "-m", "tests.three_layers", *arguments]
-    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=folder, env=environment)
+    process = Prepared(command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=folder)
     os.close(theirs)
     written = b""
     with suppress(OSError):  # the terminal has no other end any more

@@ -1,7 +1,6 @@
 """Two fits at the same time in one directory, without Slurm's help, and a test there afterwards."""
 
 import hashlib
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support import REPOSITORY, SMALL, Bldml
+from tests.prepared import Prepared
+from tests.support import SMALL, Bldml
 
 pytestmark = pytest.mark.slow
 
@@ -19,11 +19,8 @@ RESULTS = ("history.csv", "splits.csv", "evaluations/val/predictions.csv", "eval
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    return subprocess.Popen(
-        [sys.executable, "-m", "bldml", "fit", *arguments], cwd=folder, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "bldml", "fit", *arguments]
+    return Prepared(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 def outcomes(*processes: subprocess.Popen[str]) -> list[tuple[int, str]]:
