@@ -74,6 +74,7 @@ def test_command_stops_at_safe_points_and_ends_the_same(
     def content() -> list[bytes]:
         return [(out / result if result else out).read_bytes() for result in results]
 
+    interrupting.arm(0)
     assert bldml(name, *arguments(own, leaves)).code == 0
     points, whole = interrupting.passed, content()
     assert points >= 2, "it has hardly a place at which it can be interrupted"
