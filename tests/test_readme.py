@@ -21,6 +21,7 @@ TYPED = [shlex.split(line, comments=True)[3:] for line in COMMAND_LINES if "…"
 
 def test_commands_were_found() -> None:
     verbs = {arguments[0] for arguments in TYPED}
+    assert "--print_completion=shtab-bash" in verbs
     assert {"fit", "test", "predict", "validate", "prefetch", "doctor"} <= verbs
     assert len(TYPED) > 15
 
@@ -47,8 +48,12 @@ def test_command_is_understood(arguments: list[str], run: Path, bldml: Bldml, mo
         return
     if arguments[0] in ("fit", "test", "validate", "predict") and not {"--help", "--print_config"} & set(arguments):
         arguments = [*arguments, "--print_config"]
+    completion = arguments[0].startswith("--print_completion")
+    if completion:
+        pytest.importorskip("shtab", reason="the extra bldml[completion] is not installed")
     outcome = bldml(*arguments)
     assert outcome.code == 0, outcome.err
+    assert not completion or "--early_stopping.patience" in outcome.out
 
 
 def test_readme_is_short() -> None:
