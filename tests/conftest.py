@@ -6,6 +6,7 @@ import importlib
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -97,7 +98,8 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     """After each file, give back what its fits have left; a process that keeps its freed memory grows to 5 GB."""
     yield
     if nextitem is None or nextitem.path != item.path:
-        gc.collect()
+        with warnings.catch_warnings(action="ignore"):  # of files that garbage holds open, as at the end of a process
+            gc.collect()
         if sys.platform == "linux":
             ctypes.CDLL(None).malloc_trim(0)
 
