@@ -87,6 +87,11 @@ def queued_runs(folder: SweepFolder) -> dict[str, str]:
     return found
 
 
+def was_submitted(folder: SweepFolder) -> bool:
+    """Return whether an array of this experiment was ever submitted; its tasks read what the plan wrote."""
+    return bool(_arrays(folder))
+
+
 def submit_runs(folder: SweepFolder, runs: Sequence[PlannedRun], script: Path, at_once: int | None) -> str:
     """Submit an array of these runs and return its number.
 

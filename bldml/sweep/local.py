@@ -167,7 +167,7 @@ class LocalRuns:
     def _end(self, signum: int) -> None:
         """Pass a signal on to the runs, and wait until they have saved; a second Ctrl-C kills them."""
         for started in self._active:
-            with suppress(OSError):
+            with suppress(OSError, ValueError):  # on Windows there is no such signal
                 started.process.send_signal(signum)
         if self._active:
             say(f"{_clock()} {len(self._active)} running: saving at the next safe point.\n")

@@ -14,11 +14,12 @@ from bldml.dataset.files import show_path
 from bldml.dataset.manifest import to_manifest
 from bldml.errors import ConfigError, RunError
 from bldml.io.atomic import make_folder, write_atomically
-from bldml.io.documents import LARGEST_CONFIGURATION, dump_yaml, read_text
+from bldml.io.documents import LARGEST_CONFIGURATION, dump_yaml, load_yaml, read_text
 from bldml.io.locks import Lock
 from bldml.io.safe_points import safe_point
 from bldml.io.screen import say
 from bldml.io.text import counted
+from bldml.sweep.array import was_submitted
 from bldml.sweep.experiment import ExperimentFile, check_size, nested
 from bldml.sweep.folds import Photographs, describe_folds, make_folds
 from bldml.sweep.plan import Candidate, Plan, PlannedRun, SweepFolder, read_plan, write_plan
@@ -161,7 +162,7 @@ def _plan_in(
 ) -> Plan:
     """Return the plan in a folder that this process has locked; it is written if it is new or extended."""
     before = read_plan(folder) if folder.plan.exists() else None
-    if before is not None and not any(has_begun(folder, run.name) for run in before.runs):
+    if before is not None and not was_submitted(folder) and not any(has_begun(folder, run.name) for run in before.runs):
         before = None  # nothing depends on it
     if before is None and photographs is not None and experiment.division is not None:
         folds = make_folds(photographs, experiment.division)
@@ -287,5 +288,8 @@ def _write_if_other(path: Path, text: str) -> None:
 def arguments_of(folder: SweepFolder, run: PlannedRun) -> list[str]:
     """Return the options of fit with which a run is started, or resumed if its folder exists."""
     if folder.run(run.name).config.is_file():
-        return ["--resume", str(folder.run(run.name).path)]
+        # The photographs may have moved since the run began; their contents are compared.
+        settings = load_yaml(read_text(folder.task(run.name), LARGEST_CONFIGURATION))
+        root = settings["data"].get("root") if isinstance(settings.get("data"), dict) else None
+        return ["--resume", str(folder.run(run.name).path), *([] if root is None else [f"--data.root={root}"])]
     return _arguments(sorted(folder.base.iterdir()), folder.task(run.name))

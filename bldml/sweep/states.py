@@ -1,7 +1,6 @@
 """The state of each run of an experiment, as its files tell it: nothing else is recorded."""
 
 import csv
-import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ State = Literal["missing", "queued", "running", "interrupted", "failed", "finish
 FINISHED = "finished"  # the phase in which a fit has written everything
 # With 128 and their number, or as subprocess returns it: somebody interrupted the run.
 INTERRUPTS = {sign * (128 * (sign > 0) + number) for sign in (1, -1) for number in (1, 2, 10, 12, 15)}
+_SIGKILL = 9  # Windows has no name for it
 _ERROR = "bldml: error: "
 _TAIL = 20_000  # bytes of a log in which the error is looked for
 
@@ -100,7 +100,7 @@ def last_code(folder: SweepFolder, name: str) -> int | None:
 
 def reason_of(folder: SweepFolder, name: str, code: int) -> str:
     """Return why a run failed: the error that its process printed last, or how the process ended."""
-    if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
+    if code in (-_SIGKILL, 128 + _SIGKILL):
         return "it was killed (SIGKILL); often the machine or the job had no memory left"
     with suppress(OSError):
         text = folder.log(name).read_bytes()[-_TAIL:].decode("utf-8", "replace")
