@@ -65,6 +65,8 @@ def kill_sometimes(folder: Path, output: str, jobs: int, times: int, longest: fl
             assert process.wait() == 0, (folder / f"{output}.txt").read_text()
             return done
         pause, kind = rng.uniform(5, longest), rng.choice(KINDS)
+        while process.poll() is None and not any((folder / output).glob("logs/*.log")):  # it is planning
+            time.sleep(0.2)
         try:
             process.wait(pause)
             return done

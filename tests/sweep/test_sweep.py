@@ -60,17 +60,23 @@ class Bench:
 
     def complete(self, *options: str) -> tuple[int, str]:
         process = self.start(*options)
-        said = process.communicate(timeout=300)[0]
+        said = process.communicate(timeout=600)[0]
         return process.returncode, said
+
+    def end(self) -> None:
+        for process in self.processes:
+            if process.returncode is None:
+                process.kill()
+                process.communicate()
 
     def states(self) -> dict[str, RunState]:
         return {one.run.name: one for one in read_states(self.sweep, self.plan)}
 
     def wait_for(self, there: Callable[[], bool]) -> None:
-        end = time.monotonic() + 120
+        end = time.monotonic() + 600
         while not there():
             assert time.monotonic() < end
-            time.sleep(0.05)
+            time.sleep(0.2)
 
     def epochs(self, name: str) -> int:
         history = self.sweep.run(name).history
@@ -96,9 +102,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, leaves: Path) -> Bench:
 def bench(tmp_path: Path, leaves: Path) -> Iterator[Bench]:
     bench = Bench(tmp_path / "work", leaves)
     yield bench
-    for process in bench.processes:
-        process.kill()
-        process.wait()
+    bench.end()
 
 
 def assert_same_results(run: Path, reference: Path) -> None:
@@ -198,7 +202,7 @@ def test_killed_started_twice_and_extended_by_one_that_fails(bench: Bench, done:
     process = bench.start()
     bench.wait_for(lambda: bench.epochs(first) > 0)
     process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=120)[0]
+    said = process.communicate(timeout=600)[0]
     assert process.returncode == 128 + signal.SIGTERM, said
     assert "To resume, run the same command again." in said
     assert {name: one.state for name, one in bench.states().items()} == {first: "interrupted", second: "missing"}
@@ -209,7 +213,7 @@ def test_killed_started_twice_and_extended_by_one_that_fails(bench: Bench, done:
     process.communicate()
     assert bench.states()[second].state == "running"
     both = bench.start(), bench.start("--jobs=2")
-    told = [process.communicate(timeout=200)[0] for process in both]
+    told = [process.communicate(timeout=600)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], told
     assert [bench.starts(name) for name in (first, second)] == [2, 1], "one was resumed, the other never started again"
     for name in (first, second):
@@ -218,7 +222,7 @@ def test_killed_started_twice_and_extended_by_one_that_fails(bench: Bench, done:
     before = {name: bench.starts(name) for name in (first, second)}
     bench.write(ONE.replace("{name: a}", "{name: a}, {name: b, model.lr: 1.0e+38}"))
     both = bench.start(), bench.start("--jobs=2")
-    told = [process.communicate(timeout=200)[0] for process in both]
+    told = [process.communicate(timeout=600)[0] for process in both]
     states = bench.states()
     assert [process.returncode for process in both] == [1, 1], told
     assert {name: states[name].state for name in bench.runs()} == {
