@@ -1,12 +1,10 @@
 """The test set of an experiment: sealed while configurations are compared, and opened once, for one of them."""
 
 import json
-import math
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from statistics import mean
 from typing import Any
 
 from bldml.dataset.files import shell_word, show_path
@@ -17,7 +15,6 @@ from bldml.io.locks import Lock
 from bldml.io.safe_points import safe_point
 from bldml.io.screen import say
 from bldml.io.text import counted, number
-from bldml.metrics.registry import METRICS
 from bldml.run.folder import RunFolder
 from bldml.sweep.local import LocalRuns, own_environment, program
 from bldml.sweep.plan import Plan, PlannedRun, SweepFolder
@@ -31,7 +28,8 @@ class Choice:
     Attributes:
         configuration: Its name.
         how: "beforehand" if the experiment names it, otherwise "metric".
-        values: Mean of the metric over the runs of each configuration, by its name; empty if it was named beforehand.
+        values: Metric of the pooled predictions of each compared configuration, by its name; empty if it was named
+            beforehand.
     """
 
     configuration: str
@@ -68,27 +66,24 @@ def open_test_set(folder: SweepFolder, plan: Plan, jobs: int) -> None:
 
 
 def choose(folder: SweepFolder, plan: Plan) -> Choice:
-    """Return the configuration named beforehand, or that with the best mean of the metric over its runs.
+    """Return the configuration named beforehand, or the one that the page of the experiment calls the best.
 
-    Each run counts by its own test split (its fold), or by val where there are no folds.
+    That is the best by the metric of the pooled predictions, over the seeds that are complete in all configurations.
 
     Raises:
-        RunError: The metrics of a run cannot be read, or no configuration has a value.
+        RunError: No configuration is the best: the metric is not defined for all, or has no better direction.
     """
+    from bldml.sweep.results.assessment import assess_experiment
+    from bldml.sweep.results.gathering import gather
+
     if plan.chosen is not None:
         return Choice(plan.chosen, "beforehand", {})
-    split = "val" if plan.folds is None else "test"
-    values: dict[str, float | None] = {}
-    for candidate in plan.configurations:
-        found = [value_of(folder.run(run.name), split, plan.metric) for run in plan.of(candidate.name)]
-        known = [value for value in found if value is not None and math.isfinite(value)]
-        values[candidate.name] = mean(known) if len(known) == len(found) else None
-    best = min if METRICS[plan.metric].better == "lower" else max
-    known_values = {name: value for name, value in values.items() if value is not None}
-    if not known_values:
-        message = f"No configuration of {show_path(folder.path)} has a {plan.metric} in all of its runs."
+    findings = assess_experiment(gather(folder, plan, {}))
+    best = findings.best_configuration
+    if best is None:
+        message = f"No configuration of {show_path(folder.path)} is the best by {plan.metric}; see its sweep.html."
         raise RunError(message, "sweep-no-best", path=folder.path)
-    return Choice(best(known_values, key=lambda name: known_values[name]), "metric", values)
+    return Choice(best.candidate.name, "metric", findings.values)
 
 
 def value_of(run: RunFolder, split: str, metric: str) -> float | None:

@@ -97,7 +97,7 @@ def write_experiment(
     )
     candidates = tuple(Candidate(name, {"model.backbone": name}) for name in skills)
     sweep = SweepFolder(path)
-    path.mkdir(parents=True)
+    path.mkdir(parents=True, exist_ok=True)
     write_plan(sweep, Plan("backbones", candidates, runs, metric, folds, chosen))
     for run in runs:
         if run.name not in without:

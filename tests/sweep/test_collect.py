@@ -180,7 +180,10 @@ def test_perfect_scores(tmp_path: Path) -> None:
 
 
 def test_named_beforehand_and_another_metric(tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "opened.json").write_text('{"configuration": "a", "time": "2026-01-02T03:04:05"}')
     said, page = collect_of(tmp_path, metric="f1", chosen="a", grouped=False)
+    assert "The test set was opened for a on 2026-01-02; nothing on this page is of it." in said
     assert "a was named beforehand for the test set: F1" in said
     assert "It was chosen" not in said
     assert "so each photograph counts as one sampling unit" in page.words

@@ -1,5 +1,6 @@
 """Experiments through the command line: every run once, whatever is killed, started again, at once, or extended."""
 
+import csv
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from bldml.dataset.manifest import read_manifest
 from bldml.sweep.plan import Plan, SweepFolder, read_plan
 from bldml.sweep.states import RunState, read_states
 from tests.sameness import checkpoint, flat
-from tests.support import REPOSITORY
+from tests.support import REPOSITORY, Bldml
 
 BASE = """
 model: {backbone: three_layers, weights: none, image_size: 64}
@@ -141,6 +142,18 @@ def test_a_fold_is_the_test_split_of_its_run_and_the_rest_is_sealed(done: Bench)
     assert tested[0] | tested[1] == everything
     assert 0 < len(everything) < 60, "a test set is in none of them"
     assert [state.state for state in done.states().values()] == ["finished"] * 2
+
+
+def test_what_the_runs_show_together_and_that_they_are_no_rivals(done: Bench, bldml: Bldml) -> None:
+    assert (done.sweep.path / "sweep.html").is_file(), "written when all runs are finished"
+    code, said = done.complete("--collect")
+    assert (code, "a: " in said, "1 seed × 2 folds" in said) == (0, True, True), said
+    with (done.sweep.path / "out_of_fold" / "a.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    everything = [sample.name for sample in read_manifest(done.sweep.manifest(0), done.folder / "leaves").samples()]
+    assert sorted(row["path"] for row in rows) == sorted(everything)
+    refused = bldml("compare", *(done.sweep.run(name).path for name in done.runs()))
+    assert (refused.mistake, refused.fields["key"]) == ("runs-are-replicates", "data.manifest")
 
 
 def test_a_second_start_does_nothing_and_an_edited_experiment_is_refused(done: Bench) -> None:

@@ -92,6 +92,16 @@ class Findings:
         return self.figures.get(configuration.candidate.name, {}).get(metric.name)
 
     @property
+    def values(self) -> dict[str, float | None]:
+        """The metric of each compared configuration over their common seeds, by its name."""
+        seeds = self.experiment.common_seeds
+        return {
+            one.candidate.name: one.result.of_seeds(seeds).value(self.metric)
+            for one in self.experiment.compared
+            if one.result and seeds
+        }
+
+    @property
     def best_configuration(self) -> Contender | None:
         """The best of the compared configurations by the metric."""
         return self.experiment.compared[self.best.which] if self.best else None

@@ -7,7 +7,7 @@ from bldml.report import claims
 from bldml.report.tables import interval_text, precise_number
 from bldml.run.evidence import Evidence
 from bldml.sweep.results.assessment import ALPHA, Findings
-from bldml.sweep.results.gathering import Contender, Experiment
+from bldml.sweep.results.gathering import Experiment
 
 
 def sweep_verdict(findings: Findings) -> list[str]:
@@ -16,6 +16,7 @@ def sweep_verdict(findings: Findings) -> list[str]:
     return [
         *filter(None, (validation_only(experiment), missing(experiment), not_pooled(experiment))),
         *filter(None, (not_compared(findings), chosen(findings), best(findings), significant_differences(findings))),
+        *filter(None, (opened(experiment),)),
     ]
 
 
@@ -42,6 +43,14 @@ def missing(experiment: Experiment) -> str:
         f"{len(lacking)} of {counted(len(experiment.runs), 'run')} {are} not evaluated: {names}; see the table of "
         "runs. Only complete seeds are pooled."
     )
+
+
+def opened(experiment: Experiment) -> str:
+    """Say for which configuration the sealed test set was opened; empty if it was not."""
+    name, time = (experiment.opened.get(key) for key in ("configuration", "time"))
+    if name is None:
+        return ""
+    return f"The test set was opened for {plain(str(name))} on {plain(str(time))[:10]}; nothing on this page is of it."
 
 
 def not_pooled(experiment: Experiment) -> str:
@@ -96,7 +105,8 @@ def best(findings: Findings) -> str:
         is_named = experiment.plan.chosen == one.candidate.name
         return "" if is_named or figures is None else f"{one.name}: {_figure(findings, figures.estimate)}."
     text = f"{one.name} has the best {label} of {len(compared)} configurations, {value}."
-    equal = [other.name for other in compared if other is not one and _value(findings, other) == found.value]
+    values = findings.values
+    equal = [other.name for other in compared if other is not one and values[other.candidate.name] == found.value]
     if equal:
         text = f"{one.name} and {', '.join(equal)} have the best {label}, {value}."
     if experiment.plan.chosen is None:
@@ -107,11 +117,6 @@ def best(findings: Findings) -> str:
         return f"{text}; what it gains by that cannot be estimated."
     corrected = precise_number(found.corrected)
     return f"{text}; corrected for what the best of {len(compared)} gains by that, its {label} is {corrected} (BBC-CV)."
-
-
-def _value(findings: Findings, one: Contender) -> float | None:
-    result, seeds = one.result, findings.experiment.common_seeds
-    return result.of_seeds(seeds).value(findings.metric) if result else None
 
 
 def _figure(findings: Findings, estimate: Estimate) -> str:

@@ -4,10 +4,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from bldml.errors import BldmlError
+from bldml.io.documents import mapping_or_nothing
 from bldml.io.text import first_few, plain
 from bldml.metrics.replicates.pooled import Pooled
 from bldml.run.predictions import Prediction
@@ -97,11 +99,13 @@ class Experiment:
         plan: Its plan.
         configurations: Its configurations, in the order of the plan.
         other_photographs: Names of the configurations that have a result, but of other photographs than the first.
+        opened: For which configuration the test set was opened, and when, as recorded; empty if it was not.
     """
 
     plan: Plan
     configurations: tuple[Contender, ...]
-    other_photographs: tuple[str, ...] = field(default=())
+    other_photographs: tuple[str, ...] = ()
+    opened: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def runs(self) -> list[CollectedRun]:
@@ -135,7 +139,7 @@ def gather(folder: SweepFolder, plan: Plan, reasons: Mapping[str, str]) -> Exper
         for one in found
         if one.result and first and (one.result.photographs, one.result.positive) != (first.photographs, first.positive)
     ]
-    return Experiment(plan, found, tuple(others))
+    return Experiment(plan, found, tuple(others), mapping_or_nothing(folder.opened))
 
 
 def _configuration(folder: SweepFolder, plan: Plan, candidate: Candidate, reasons: Mapping[str, str]) -> Contender:
