@@ -20,7 +20,7 @@ from bldml.metrics.registry import METRICS, shown_in
 from bldml.metrics.replicates.pooled import Pooled, estimate_pooled
 from bldml.metrics.replicates.rivals import best_of, compare_pooled, corrected_t
 from bldml.metrics.replicates.spread import decompose, mean_curve, spread_of
-from bldml.metrics.selection import REPLICATES
+from bldml.metrics.selection import REPLICATES, selection_gain
 from tests.oracles import second_opinion
 
 Array = NDArray[Any]
@@ -191,6 +191,8 @@ def test_area_over_seeds_by_all_swaps() -> None:
     estimate, p = compare_pooled(METRICS["auroc"], first, second)
     assert estimate.value == pytest.approx(observed)
     assert p == pytest.approx(np.mean(np.abs(every) >= abs(observed) - 1e-12))
+    critical = np.sort(np.abs(every))[-math.ceil(0.05 * len(every))]
+    assert estimate.numbers == pytest.approx((observed - critical, observed, min(1, observed + critical)))
 
 
 def test_any_other_metric_by_a_t_test_of_pseudo_values() -> None:
@@ -251,6 +253,20 @@ def test_the_best_by_a_plain_loop(name: str) -> None:
     assert best_found.value == pytest.approx(sign * max(values))
     # The mean over 12 of 400 draws, within four standard errors.
     assert sign * best_found.corrected == pytest.approx(np.mean(chosen), abs=4 * np.std(chosen) / math.sqrt(draws))
+
+
+@pytest.mark.parametrize("name", ["accuracy", "brier"])
+def test_the_gain_of_the_best_is_that_of_means_over_seeds(name: str) -> None:
+    configurations = [pooled_of(seed, 3) for seed in range(4)]
+    values = np.array(
+        [one.is_correct if name == "accuracy" else -((one.probabilities - one.labels) ** 2) for one in configurations],
+        dtype=float,
+    ).mean(axis=1)  # (configurations, photographs)
+    gain = selection_gain(lambda weights: weights @ values.T / weights.sum(axis=1)[:, None], configurations[0].units)
+    found = best_of(METRICS[name], configurations)
+    assert gain is not None
+    assert found is not None
+    assert found.corrected == pytest.approx(abs(values.mean(axis=1).max() - gain))
 
 
 def test_there_is_no_best_of_one_or_of_what_has_no_direction() -> None:
