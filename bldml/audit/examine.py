@@ -29,7 +29,7 @@ _LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 Thumbnail = npt.NDArray[np.uint8]  # (16, 16, 3)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class FileRecord:
     """Properties of one file; they depend on its content alone."""
 

@@ -16,8 +16,8 @@ import numpy as np
 import PIL
 
 from bldml.audit.examine import THUMBNAIL, VERSION, FileRecord
-from bldml.audit.traces.encoder import Encoder
-from bldml.audit.traces.surroundings import CELLS, OUTER, PROCESSING, Surroundings
+from bldml.audit.traces.encoder import shared_encoder
+from bldml.audit.traces.surroundings import Surroundings
 from bldml.dataset.border import BORDER_VERSION
 from bldml.dataset.duplicates.phash import PHASH_BYTES, PHASH_VERSION
 from bldml.dataset.files import show_path
@@ -138,6 +138,7 @@ def key_of(path: Path) -> Key:
 
 def _line(key: Key, record: FileRecord) -> bytes:
     assert record.thumbnail is not None
+    outside = record.surroundings
     pictures = base64.b64encode(record.phash.tobytes() + record.thumbnail.tobytes()).decode()
     content = {
         "key": key,
@@ -146,7 +147,7 @@ def _line(key: Key, record: FileRecord) -> bytes:
         "pictures": pictures,
         "light": [record.sharpness, record.brightness],
         "encoder": record.encoder,
-        "surroundings": _packed(record.surroundings),
+        "surroundings": [outside.has_leaf, base64.b64encode(outside.packed).decode()] if outside.packed else [],
     }
     text = json.dumps(content, separators=(",", ":")).encode()
     return text + b"\t%08x\n" % zlib.crc32(text)
@@ -163,6 +164,7 @@ def _parse(line: bytes) -> tuple[Key, FileRecord] | None:
         return None  # written before a field was added
     pictures = np.frombuffer(base64.b64decode(content["pictures"]), dtype=np.uint8)
     path_hash, size, modified = content["key"]
+    outside = content["surroundings"]
     record = FileRecord(
         content["digest"],
         size,
@@ -171,25 +173,7 @@ def _parse(line: bytes) -> tuple[Key, FileRecord] | None:
         thumbnail=pictures[PHASH_BYTES:].reshape(THUMBNAIL, THUMBNAIL, 3),
         sharpness=content["light"][0],
         brightness=content["light"][1],
-        encoder=Encoder(*content["encoder"]),
-        surroundings=_unpacked(content["surroundings"]),
+        encoder=shared_encoder(*content["encoder"]),
+        surroundings=Surroundings(outside[0], base64.b64decode(outside[1])) if outside else Surroundings(),
     )
     return (path_hash, size, modified), record
-
-
-def _packed(surroundings: Surroundings) -> list[Any]:
-    if not surroundings.is_measured:
-        return []
-    numbers = np.concatenate([surroundings.processing, surroundings.marks.ravel()])
-    content = np.packbits(surroundings.free).tobytes() + numbers.tobytes()
-    return [surroundings.has_leaf, base64.b64encode(content).decode()]
-
-
-def _unpacked(packed: list[Any]) -> Surroundings:
-    if not packed:
-        return Surroundings()
-    content = base64.b64decode(packed[1])
-    bits = CELLS * CELLS // 8
-    free = np.unpackbits(np.frombuffer(content[:bits], dtype=np.uint8)).astype(bool).reshape(CELLS, CELLS)
-    numbers = np.frombuffer(content[bits:], dtype=np.float16)
-    return Surroundings(True, packed[0], free, numbers[:PROCESSING], numbers[PROCESSING:].reshape(-1, OUTER.sum()))

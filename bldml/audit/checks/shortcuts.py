@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -131,8 +132,14 @@ def _select(unit: Indices) -> Indices:
 
 def _folds(label: Labels, unit: Indices, count: int) -> list[tuple[Indices, Indices]]:
     """Return training and test photographs of each fold: no unit in both, classes in about the same proportions."""
+    return _folds_of(label.tobytes(), unit.tobytes(), count)
+
+
+@lru_cache(maxsize=2)  # for many units it takes seconds, and most sources are tested on the same photographs
+def _folds_of(labels: bytes, units: bytes, count: int) -> list[tuple[Indices, Indices]]:
     from sklearn.model_selection import StratifiedGroupKFold
 
+    label, unit = (np.frombuffer(content, dtype=np.int64) for content in (labels, units))
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=SEED)
     return list(splitter.split(np.zeros((label.size, 1)), label, unit))
 

@@ -7,6 +7,7 @@ import re
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -40,8 +41,17 @@ class Encoder(NamedTuple):
     exif: str = ""  # its byte order, and whether it contains a small preview
     depth: str = ""  # bits and colour type of other formats
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return shared_encoder, (*self,)
+
 
 NO_ENCODER = Encoder()
+
+
+@lru_cache(maxsize=4096)
+def shared_encoder(*texts: str) -> Encoder:
+    """Return the same object for the same texts, because a set of photographs has few encoders."""
+    return Encoder(*texts)
 
 
 def read_encoder(path: Path) -> Encoder:

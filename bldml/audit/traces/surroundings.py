@@ -1,6 +1,6 @@
 """What a photograph looks like outside its leaf: traces of processing, and marks such as dates, labels and rulers."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -29,19 +29,51 @@ _COUNTS = np.bincount(_band).astype(np.float32)
 _STARTS = np.searchsorted(_band[_BY_BAND], np.arange(_BANDS))
 PROCESSING = 2 * _BANDS - 1 + 2 + 4  # numbers
 MARK_KINDS = 4
+_FREE_BYTES = CELLS * CELLS // 8
 OUTER = np.ones((MARK_CELLS, MARK_CELLS), dtype=bool)
 OUTER[1:-1, 1:-1] = False
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Surroundings:
-    """Measured outside the leaf; in the whole image if no leaf was found."""
+    """Measured outside the leaf; in the whole image if no leaf was found. Packed, because an audit holds many."""
 
-    is_measured: bool = False  # otherwise nothing here means anything
     has_leaf: bool = False  # whether a leaf was found
-    free: Mask = field(default_factory=lambda: np.ones((CELLS, CELLS), dtype=bool))  # cells without leaf
-    processing: Stored = field(default_factory=lambda: np.full(PROCESSING, np.nan, dtype=np.float16))  # NaN: unknown
-    marks: Stored = field(default_factory=lambda: np.full((MARK_KINDS, OUTER.sum()), np.nan, dtype=np.float16))
+    packed: bytes = b""  # see `pack`; empty if nothing was measured
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the other properties mean anything."""
+        return bool(self.packed)
+
+    @property
+    def free(self) -> Mask:
+        """Cells without leaf, (CELLS, CELLS)."""
+        if not self.packed:
+            return np.ones((CELLS, CELLS), dtype=bool)
+        bits = np.frombuffer(self.packed, dtype=np.uint8, count=_FREE_BYTES)
+        return np.unpackbits(bits).astype(bool).reshape(CELLS, CELLS)
+
+    @property
+    def processing(self) -> Stored:
+        """Traces of processing, (PROCESSING,); NaN if unknown."""
+        return self._numbers()[:PROCESSING]
+
+    @property
+    def marks(self) -> Stored:
+        """Marks in the outer cells, (MARK_KINDS, cells); NaN if unknown."""
+        return self._numbers()[PROCESSING:].reshape(MARK_KINDS, -1)
+
+    def _numbers(self) -> Stored:
+        if not self.packed:
+            return np.full(PROCESSING + MARK_KINDS * int(OUTER.sum()), np.nan, dtype=np.float16)
+        return np.frombuffer(self.packed, dtype=np.float16, offset=_FREE_BYTES)
+
+
+def pack(free: Mask, processing: Floats, marks: Floats) -> bytes:
+    """Return the content of `Surroundings.packed`."""
+    numbers = np.concatenate([processing, marks.ravel()]).astype(np.float16)
+    return np.packbits(free).tobytes() + numbers.tobytes()
 
 
 def measure_surroundings(pixels: Pixels) -> Surroundings:
@@ -50,8 +82,7 @@ def measure_surroundings(pixels: Pixels) -> Surroundings:
     leaf = find_leaf(small)
     outside = outside_of(leaf)
     free = cv2.resize(outside, (CELLS, CELLS), interpolation=cv2.INTER_AREA) == 1
-    processing, marks = _processing(pixels, outside), _marks(small, outside)
-    return Surroundings(True, leaf is not None, free, processing.astype(np.float16), marks.astype(np.float16))
+    return Surroundings(leaf is not None, pack(free, _processing(pixels, outside), _marks(small, outside)))
 
 
 def _shrunk(pixels: Pixels) -> Pixels:
