@@ -10,6 +10,7 @@ import pytest
 SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="GNU's OpenMP")
 @pytest.mark.parametrize(
     ("given", "spins"),
