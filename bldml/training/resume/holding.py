@@ -77,8 +77,8 @@ def hold_run(run: RunFolder, job: SlurmJob | None, signals: InterruptSignals) ->
         if number >= STARTS:
             message = (
                 f"Job {job.id} is not requeued: {number} starts in a row have found {run.path} in use by "
-                f"{other or 'another process'}. If its node is lost, it ends when the node is restarted. Then submit the "
-                f"job with --resume {shell_word(run.path)}."
+                f"{other or 'another process'}. If its node is lost, it ends when the node is restarted. Then "
+                f"submit the job with --resume {shell_word(run.path)}."
             )
             raise RunError(message, "run-held-by-lost-start", path=run.path, found=number) from error
         rank_zero_info(
