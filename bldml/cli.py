@@ -174,6 +174,10 @@ def _run_command(function: Callable[..., None], arguments: list[str], session: S
         run_interruptible(partial(function, **options), signals, resumes=arguments[0] in RESUMING)
 
 
+# What gloo and NCCL say in a process when another one has ended.
+PEER_GONE = ("Connection closed by peer", "Connection reset by peer", "remote process exited")
+
+
 @contextmanager
 def _machine_errors() -> Iterator[None]:
     """Make a MachineError of an error of disk, path or memory, wherever it occurs."""
@@ -186,6 +190,10 @@ def _machine_errors() -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         # Of torch; the class is torch.OutOfMemoryError, which a plain command need not load.
         on_gpu, words = type(error).__name__ == "OutOfMemoryError", str(error)
+        if any(one in words for one in PEER_GONE):
+            message = "The connection to another process of this training is broken. Probably that process has ended; "
+            message += "its own message says why."
+            raise _with_notes(MachineError(message, "process-lost", reason=words), error) from error
         if isinstance(error, RuntimeError) and not on_gpu and "DefaultCPUAllocator" not in words:
             raise
         message = (

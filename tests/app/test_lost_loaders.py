@@ -4,9 +4,11 @@ import multiprocessing
 import os
 import resource
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from bldml.dataset.samples import Sample
 from bldml.errors import MachineError
 from bldml.training.data.loading import EvaluationSampler, Item, LeafDataset, LeafLoader, leaf_loader
 from bldml.training.resume.state import AtomicCheckpointIO
-from tests.support import THREE_LAYERS, Bldml, Outcome, mistake
+from tests.support import REPOSITORY, THREE_LAYERS, Bldml, Outcome, mistake
 
 KILLED = "A loader process was killed (signal 9, SIGKILL). The usual cause is memory"
 
@@ -173,3 +175,65 @@ def test_shared_memory_is_full(loader: Callable[[], LeafLoader]) -> None:
         list(loader())
     assert "/dev/shm, of whose" in str(raised.value)
     assert isinstance(raised.value, MachineError)
+
+
+def descendants(process: int) -> list[int]:
+    """The processes that a process has started, and so on."""
+    found = []
+    for task in Path(f"/proc/{process}/task").glob("*/children"):
+        with suppress(OSError):
+            found += [int(child) for child in task.read_text().split()]
+    return [one for child in found for one in (child, *descendants(child))]
+
+
+def lives(process: int) -> bool:
+    """Whether it exists and has not ended."""
+    with suppress(OSError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def is_loader_of_rank_1(process: int) -> bool:
+    with suppress(OSError):
+        about = Path(f"/proc/{process}")
+        is_rank = b"\0LOCAL_RANK=1\0" in b"\0" + (about / "environ").read_bytes()
+        # What a process is named after: pt_data_worker in newer versions of torch, else as the main one.
+        parent = int((about / "stat").read_text().rpartition(")")[2].split()[1])
+        above = b"\0" + Path(f"/proc/{parent}/environ").read_bytes()
+        return is_rank and b"\0LOCAL_RANK=1\0" in above
+    return False
+
+
+@pytest.mark.slow
+def test_killed_in_the_second_of_two_processes(leaves: Path, tmp_path: Path) -> None:
+    """Both end, with the sentence of the one that lost it, and the run can be resumed."""
+    environment = {
+        **{k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "MASTER_", "LOCAL_", "NODE_"))},
+        **{"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+        **{"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"},
+    }
+    options = [f"--data.root={leaves}", "--trainer.devices=2", "--data.batch_size=4", "--data.num_workers=1"]
+    options += ["--run_name=r", "--trainer.max_epochs=1000", "--early_stopping.patience=1000", "--data.cache=off"]
+    command = [sys.executable, "-m", "tests.three_layers", "fit", *THREE_LAYERS, *options]
+    run = tmp_path / "lightning_logs/r"
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        while process.poll() is None and not (run / "checkpoints/last.ckpt").exists():
+            time.sleep(0.05)
+        started = descendants(process.pid)
+        for one in filter(is_loader_of_rank_1, started):
+            os.kill(one, signal.SIGKILL)
+        _, err = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    assert process.returncode == 1, err
+    assert err.count(KILLED) == 1
+    assert "The connection to another process of this training is broken." in err
+    assert f"Resume: python -m bldml fit --resume {run}" in err
+    assert "Traceback" not in err, err
+    end = time.monotonic() + 60  # loaders look every few seconds whether their parent lives
+    while any(map(lives, started)) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not [one for one in started if lives(one)]
