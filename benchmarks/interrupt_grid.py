@@ -84,9 +84,11 @@ class Life:
                 return subprocess.Popen(command, cwd=self.work, env=variables, stdout=out, stderr=out).pid
         sys.stdout.flush()
         sys.stderr.flush()
+        signal.pthread_sigmask(signal.SIG_BLOCK, KINDS)  # as the job script does: they wait from the first moment
         child = os.fork()
         if child == 0:
             _live(words, self.work, log)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, KINDS)
         return child
 
     def try_at(self, moment: float, kind: signal.Signals) -> tuple[str, list[str]]:
@@ -115,7 +117,6 @@ def _live(words: Sequence[str], folder: Path, log: Path) -> None:
     """Be the fit; never returns. Signals wait until it listens, as after `python -m bldml`."""
     code = 99
     try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, KINDS)
         os.chdir(folder)
         file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, 1)

@@ -21,6 +21,7 @@ from bldml.io.locks import Lock, Taken
 
 Stamp = tuple[int, int]  # size and time of change of a file, by which a changed photograph is noticed
 HEAD = "bldml_survey"
+BANDS = ("", "positive", "uncertain", "negative")
 _FILES = "progress*.jsonl"
 
 
@@ -190,12 +191,18 @@ def undone(samples: Sequence[Sample], records: Mapping[str, Record], shard: Work
 def _record(line: Mapping[str, Any]) -> Record | None:
     """Return the record of a line; None if it has none."""
     stamp, probability = line.get("stamp"), line.get("probability")
-    if not isinstance(line.get("path"), str) or not isinstance(stamp, list) or len(stamp) != 2:
+    if (
+        not isinstance(line.get("path"), str)
+        or not isinstance(stamp, list)
+        or [type(one) for one in stamp] != [int] * 2
+    ):
         return None
-    familiar, band, reason = line.get("familiar"), str(line.get("band", "")), str(line.get("reason", ""))
+    familiar, band, reason = line.get("familiar"), line.get("band", ""), str(line.get("reason", ""))
+    if not (familiar is None or isinstance(familiar, bool)) or band not in BANDS:
+        return None
     if not reason and not (isinstance(probability, float) and 0 <= probability <= 1):
         return None
-    return Record((int(stamp[0]), int(stamp[1])), None if reason else probability, band, reason, familiar)
+    return Record((stamp[0], stamp[1]), None if reason else probability, band, reason, familiar)
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

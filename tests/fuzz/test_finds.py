@@ -1,6 +1,7 @@
 """What the fuzzer has found, each as a test of its own."""
 
 import io
+import json
 import zipfile
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,7 @@ from bldml.app.photographs import read_phashes
 from bldml.audit.keypoints import KeypointStore
 from bldml.io.documents import load_json, load_yaml
 from bldml.run.folder import RunFolder
+from bldml.survey.progress import HEAD, SurveyProgress
 from bldml.training.checkpoint import KEY, NOVELTY, plain_novelty, read_checkpoint
 from tests.support import Bldml, mistake
 from tests.training.test_checkpoint import FAMILIAR, HEADER
@@ -65,3 +67,23 @@ def test_a_bit_of_the_digest_of_stored_keypoints(tmp_path: Path) -> None:
     again = KeypointStore(tmp_path)
     assert not again._found
     again.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"stamp": [[], 1]},
+        {"stamp": ["70", 1]},
+        {"stamp": [1e999, 1]},
+        {"band": "perhaps"},
+        {"band": []},
+        {"familiar": "yes"},
+    ],
+)
+def test_a_line_of_a_survey_with_values_of_other_kinds(change: dict[str, object], tmp_path: Path) -> None:
+    """A stamp that was a list ended in a traceback; the photograph is judged again."""
+    settings = {"checkpoint": "ab"}
+    line = {"path": "a.png", "stamp": [70, 1], "probability": 0.75, "band": "positive", "familiar": True}
+    lines = [{HEAD: settings}, line, line | {"path": "b.png"} | change]
+    (tmp_path / "progress.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in lines))
+    assert SurveyProgress(tmp_path, settings).read().keys() == {"a.png"}

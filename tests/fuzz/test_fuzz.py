@@ -25,12 +25,16 @@ from bldml.app.photographs import read_phashes
 from bldml.audit.examine import examine_file
 from bldml.audit.keypoints import KeypointStore
 from bldml.audit.store import Store
+from bldml.dataset.cache.format import INDEX, DamagedRow, Rows, read_shards, rows_in_use
+from bldml.dataset.cache.writer import ShardWriter
+from bldml.dataset.duplicates.phash import PHASH_BYTES
 from bldml.dataset.images import UnreadableImage, load_rgb
 from bldml.dataset.manifest import read_manifest
 from bldml.dataset.metadata import read_metadata
 from bldml.dataset.splitting.previous import read_previous
 from bldml.run.folder import RunFolder
 from bldml.run.ledger import LedgerEntry, append_entry
+from bldml.survey.progress import HEAD, SurveyProgress
 from bldml.training.checkpoint import KEY, NOVELTY, Checkpoint, plain_novelty, read_checkpoint
 from bldml.training.module import LeafClassifier
 from tests.fuzz.inputs import bent, changed, numbers, plain, repr_of, table, texts
@@ -405,3 +409,75 @@ def test_stores_of_an_audit(folder: Path, few_leaves: Path, data: st.DataObject)
             again.close(complete=True)
 
     obey("stores", read)
+
+
+@examples(60)
+@given(data=st.data())
+def test_survey(folder: Path, data: st.DataObject) -> None:
+    place = folder / "survey"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    settings = {"checkpoint": "ab" * 32, "folder of photographs": "cd" * 32}
+    lines: list[dict[str, Any]] = [
+        {HEAD: settings},
+        {"path": "BLD/0.png", "stamp": [70, 1], "probability": 0.75, "band": "positive", "familiar": True},
+        {"path": "BLD/2.png", "stamp": [70, 2], "reason": "it is damaged"},
+    ]
+    content = b"".join(load(data.draw(st.just(line) | changed(line))) + b"\n" for line in lines)
+    put(place / "progress.jsonl", data.draw(st.just(content) | bent(content)))
+    put(place / "progress-2-of-3.jsonl", data.draw(st.just(content) | bent(content)))
+    found = obey("survey", lambda: SurveyProgress(place, settings).read())
+    if isinstance(found, dict):
+        for record in found.values():
+            assert record.probability is None or 0 <= record.probability <= 1
+            assert record.band in ("", "positive", "uncertain", "negative")
+            assert record.familiar in (None, True, False)
+
+
+CONFIRMED = "path,verdict,label,predicted,unit\n" + "".join(
+    f"{'BLD' if number % 2 == 0 else 'No_BLD'}/{number}.png,{verdict},BLD,BLD,t{number}\n"
+    for number, verdict in enumerate(["confirm", "reject", "not a leaf", "Confirm"])
+)
+
+
+@examples(25)
+@given(content=table(CONFIRMED).flatmap(lambda text: st.just(text) | bent(text)))
+def test_review(folder: Path, few_leaves: Path, whole: RunFolder, content: bytes, bldml: Bldml) -> None:
+    obey_command("review", bldml, "review", put(folder / "confirmed.csv", content), whole.path, few_leaves)
+
+
+@pytest.fixture(scope="module")
+def shard(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
+    """Index and rows of a cache of two images of 8 pixels."""
+    place = tmp_path_factory.mktemp("cache")
+    writer = ShardWriter(place, "8px-ab", 8, 2)
+    for number in range(2):
+        image = Image.effect_noise((8, 8), 40 + number).convert("RGB")
+        writer.add(f"{number:064x}", np.asarray(image), None, np.zeros(PHASH_BYTES, np.uint8))
+    rows = writer.finish()
+    assert rows is not None
+    (index,) = place.glob(f"*{INDEX}")
+    return index.read_bytes(), rows.read_bytes()
+
+
+@examples(80)
+@given(data=st.data())
+def test_cache(folder: Path, shard: tuple[bytes, bytes], data: st.DataObject) -> None:
+    place, (index, rows) = folder / "cache", shard
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    with np.load(io.BytesIO(index)) as arrays:
+        name = json.loads(str(arrays["about"]))["rows"]
+    put(place / f"8px-ab-{'0' * 16}{INDEX}", data.draw(st.just(index) | bent(index) | zipped(index)))
+    put(place / name, data.draw(st.just(rows) | bent(rows)))
+
+    def read() -> None:
+        for found in read_shards([place], "8px-ab", 8):
+            stored = Rows(found.rows, 8)
+            for row, checksums in enumerate(found.checksums[:4]):
+                with suppress(DamagedRow):
+                    assert stored.image(row, int(checksums[0])).shape == (8, 8, 3)
+        with suppress(OSError):  # then nothing in the folder is removed
+            rows_in_use(place)
+
+    obey("cache", read)
