@@ -23,8 +23,8 @@ _FIT: tuple[_Row, ...] = (
     ("--positive_class NAME", "Class to detect, such as BLD.", ""),
     _ALIASES,
     ("--unreadable RULE", _UNREADABLE, "error"),
-    ("--model.backbone NAME", "Network: efficientnet_v2_s, resnet50, mobilenet_v3_large, inception_v3 or "
-     "mobilenet_v2_x0_35.", "efficientnet_v2_s"),
+    ("--model.backbone NAME", "Network: efficientnet_v2_s, resnet50, mobilenet_v3_large, inception_v3, "
+     "mobilenet_v2_x0_35, or timm:NAME.", "efficientnet_v2_s"),
     ("--model.image_size PX", "Side of the resized image.", "that of the backbone"),
     ("--data.batch_size N", "Photographs in a training batch.", "16"),
     ("--trainer.max_epochs N", "Maximum number of epochs.", "100"),

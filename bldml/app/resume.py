@@ -103,7 +103,8 @@ def _default_run_name(config: Namespace, job: SlurmJob | None) -> str:
     """Return the default run name: backbone, fold if any, and Slurm job or time."""
     fold = "" if config.data.fold is None else f"_fold-{config.data.fold}"
     when = job.id.replace("_", "-") if job else f"{datetime.now():%Y%m%d-%H%M%S}"
-    return f"{config.model.backbone}{fold}_{when}"
+    # Windows allows no colon in a name.
+    return f"{config.model.backbone.replace(':', '_')}{fold}_{when}"
 
 
 def make_plan(

@@ -34,8 +34,10 @@ def check_weights(settings: Settings | None) -> Finding:
         return skip(WEIGHTS)
     if settings.weights == "none":
         return ok(WEIGHTS, "none: the fit starts from random weights")
+    from bldml.training.networks.timm_rows import is_timm
+
     if settings.weights == "imagenet":
-        return _check_imagenet(settings.backbone)
+        return _check_timm(settings.backbone) if is_timm(settings.backbone) else _check_imagenet(settings.backbone)
     return check_file(Path(settings.weights).expanduser())
 
 
@@ -58,6 +60,27 @@ def _check_imagenet(backbone: str) -> Finding:
     missing = f"{file} does not exist; {urlparse(url).hostname}"
     try:
         probe(url, PROBE_S)
+    except TrainingError:
+        return fail(WEIGHTS, f"{missing} cannot be reached from this machine", prefetch)
+    return warn(WEIGHTS, f"{missing} can be reached from this machine", prefetch)
+
+
+def _check_timm(backbone: str) -> Finding:
+    from bldml.training.download import probe
+    from bldml.training.networks.timm_weights import hub_url, is_whole, timm_file
+
+    prefetch = f"python -m bldml prefetch --backbone {backbone}     (with internet access, for example on a login node)"
+    try:
+        file = timm_file(backbone)
+    except BldmlError as error:
+        return fail(WEIGHTS, str(error), "--model.weights FILE, or --model.weights none")
+    if file is not None:
+        good = is_whole(file)
+        found = f"{file}" if good else f"{file} is damaged: it has not the SHA-256 that the hub named it by"
+        return ok_or_fail(good, WEIGHTS, found, f"rm {file}\n{prefetch}")
+    missing = f"the weights of {backbone} are not in the cache of the Hugging Face hub; {urlparse(hub_url()).hostname}"
+    try:
+        probe(hub_url(), PROBE_S)
     except TrainingError:
         return fail(WEIGHTS, f"{missing} cannot be reached from this machine", prefetch)
     return warn(WEIGHTS, f"{missing} can be reached from this machine", prefetch)

@@ -106,11 +106,10 @@ def checkpoint_size(backbone: str) -> int:
     """Return the size of a checkpoint in bytes: weights and two optimizer moments, float32, of all parameters."""
     import torch
 
-    from bldml.training.backbones import BACKBONES, build
+    from bldml.training.backbones import build
 
-    name = next(name for name in BACKBONES if name == backbone)
     with torch.device("meta"):
-        network = build(name)
+        network = build(backbone)
     return 3 * 4 * sum(parameter.numel() for parameter in network.parameters())
 
 

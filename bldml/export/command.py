@@ -15,7 +15,7 @@ from typing import Any, Literal
 from bldml.dataset.files import list_folder, show_path
 from bldml.errors import RunError
 from bldml.export.card import model_card, stated_items
-from bldml.export.graph import INPUT, output_names
+from bldml.export.graph import INPUT, has_map, output_names
 from bldml.export.onnx import OPSET, onnx_bytes
 from bldml.export.page import page_files, single_name
 from bldml.export.parity import (
@@ -26,7 +26,7 @@ from bldml.export.parity import (
     validation_photographs,
 )
 from bldml.export.storage import Weights
-from bldml.inference.classifier import classifier_of
+from bldml.inference.classifier import Classifier, classifier_of
 from bldml.inference.exported import LEFT_OUT, ExportedModel, require_onnx
 from bldml.io.atomic import make_folder
 from bldml.io.safe_points import safe_point
@@ -66,7 +66,7 @@ def export_checkpoint(
     checkpoint = read_checkpoint(checkpoint_path)
     compared = validation_photographs(checkpoint) if photographs is None else photographs_below(photographs)
     classifier, header = classifier_of(checkpoint, "cpu"), checkpoint.header
-    content = onnx_bytes(classifier, weights, describe_export(checkpoint, weights, version))
+    content = onnx_bytes(classifier, weights, describe_export(classifier, checkpoint, weights, version))
     safe_point()
     exported = ExportedModel(content, output / "model.onnx")
     # A browser decodes JPEGs at full size, as evaluations of new checkpoints do.
@@ -88,7 +88,7 @@ def export_checkpoint(
     )
 
 
-def describe_export(checkpoint: Checkpoint, weights: Weights, version: str) -> dict[str, Any]:
+def describe_export(classifier: Classifier, checkpoint: Checkpoint, weights: Weights, version: str) -> dict[str, Any]:
     """Return what the file says of itself: the header, without the run's photographs and paths, and its own facts."""
     header = checkpoint.header
     side = header.image_size
@@ -101,7 +101,7 @@ def describe_export(checkpoint: Checkpoint, weights: Weights, version: str) -> d
         "weights": weights,
         "input": f"{INPUT}: uint8 (n, {side}, {side}, 3), RGB; the whole upright photograph in sRGB, resized to a "
         "square by a triangle filter (PIL: BILINEAR)",
-        "outputs": output_names(checkpoint.novelty is not None),
+        "outputs": output_names(checkpoint.novelty is not None, has_map(classifier.network)),
     }
 
 

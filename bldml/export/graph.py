@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from bldml.inference.exported import DISTANCE, MAP, PROBABILITY
 from bldml.metrics.certainty.novelty import Novelty
-from bldml.training.backbones import FUNCTIONS
 from bldml.training.checkpoint import Header
 from bldml.training.module import LeafClassifier
 from bldml.training.trunk import inputs_of, outputs_of
@@ -15,9 +14,9 @@ from bldml.training.trunk import inputs_of, outputs_of
 INPUT = "image"
 
 
-def output_names(has_distance: bool) -> list[str]:
+def output_names(has_distance: bool, has_map: bool = True) -> list[str]:
     """Return the names of what `ExportedGraph.forward` returns, in its order."""
-    return [PROBABILITY, DISTANCE, MAP] if has_distance else [PROBABILITY, MAP]
+    return [PROBABILITY, *([DISTANCE] if has_distance else []), *([MAP] if has_map else [])]
 
 
 class Distance(nn.Module):
@@ -88,7 +87,7 @@ def slope(layer: nn.Module, values: Tensor) -> Tensor | None:
     if isinstance(layer, nn.Hardswish):  # x · clip(x + 3, 0, 6) / 6
         inside = (2 * values + 3) / 6
         return torch.where(values <= -3, 0, torch.where(values >= 3, 1, inside))
-    if isinstance(layer, nn.Linear | nn.Dropout | nn.Flatten):
+    if isinstance(layer, nn.Linear | nn.Dropout | nn.Flatten | nn.Identity):
         return None
     raise TypeError(f"the derivative of {type(layer).__name__} is not known")
 
@@ -100,11 +99,29 @@ def head_of(model: LeafClassifier) -> list[nn.Module]:
         TypeError: Something else follows the layer of Grad-CAM.
     """
     row = model.row
-    (*_, last) = (i for i, path in enumerate(row.steps) if f"{path}.".startswith(f"{row.gradcam}."))
-    pool, *head = (FUNCTIONS.get(path) or model.network.get_submodule(path) for path in row.steps[last + 1 :])
-    if not isinstance(pool, nn.AdaptiveAvgPool2d):
+    if not row.gradcam:
+        raise TypeError(f"{model.backbone} has no layer for Grad-CAM")
+    within = set(model.network.get_submodule(row.gradcam).modules())
+    (*_, last) = (i for i, step in enumerate(model.trunk.steps) if step in within)
+    pool, *head = model.trunk.steps[last + 1 :]
+    # timm's own pooling is a mean in its first step, and perhaps flattens.
+    if not (isinstance(pool, nn.AdaptiveAvgPool2d) or getattr(pool, "pool_type", "") == "avg"):
         raise TypeError(f"{row.gradcam} is followed by {type(pool).__name__}, not by a mean over the image")
     return head
+
+
+def has_map(model: LeafClassifier) -> bool:
+    """Return whether the exported file can contain Grad-CAM: whether `ActivationMap` knows what follows its layer.
+
+    All of torchvision's backbones have it; of timm's those that end with a mean and a linear layer.
+    """
+    try:
+        head = head_of(model)
+        for layer in head:
+            slope(layer, torch.zeros(1))
+    except TypeError:
+        return False
+    return model.row.layout == "channels_first"
 
 
 class ExportedGraph(nn.Module):
@@ -120,8 +137,10 @@ class ExportedGraph(nn.Module):
         super().__init__()
         model.eval()
         # In lists, because they are in the network already.
-        self._last_layer, self._activations = [model.last_layer], [model.network.get_submodule(model.row.gradcam)]
-        self.map = ActivationMap(head_of(model))
+        self.map = ActivationMap(head_of(model)) if has_map(model) else None
+        # Without a map nobody reads the activations, and any layer will do.
+        watched = model.last_layer if self.map is None else model.network.get_submodule(model.row.gradcam)
+        self._last_layer, self._activations = [model.last_layer], [watched]
         self.distance = None if novelty is None else Distance(novelty)
         self.normalization = model.normalization
         self.network = model.network
@@ -136,7 +155,9 @@ class ExportedGraph(nn.Module):
         with inputs_of(self._last_layer[0]) as features, outputs_of(self._activations[0]) as activations:
             logit = self.network(self.normalization(image.permute(0, 3, 1, 2))).squeeze(1)
         probability = torch.sigmoid((logit - self.point.offset) / self.point.temperature)
-        found = {PROBABILITY: probability, MAP: self.map(activations[0])}
+        found = {PROBABILITY: probability}
+        if self.map is not None:
+            found[MAP] = self.map(activations[0])
         if self.distance is not None:
             found[DISTANCE] = self.distance(features[0])
-        return tuple(found[name] for name in output_names(self.distance is not None))
+        return tuple(found[name] for name in output_names(self.distance is not None, self.map is not None))

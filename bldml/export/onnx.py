@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+<<<<<<< HEAD
 from bldml.export.graph import INPUT, ExportedGraph, output_names
 from bldml.export.storage import Weights, store_weights
+=======
+from bldml.export.graph import INPUT, ExportedGraph, has_map, output_names
+>>>>>>> 076a4fa (Architectures of timm as backbones: rows from its metadata, mean and standard deviation as fields of a row, steps by tracing)
 from bldml.inference.classifier import Classifier
 
 if TYPE_CHECKING:
@@ -31,7 +35,7 @@ def onnx_bytes(classifier: Classifier, weights: Weights, description: dict[str, 
 
     header, novelty = classifier.header, classifier.novelty
     graph = ExportedGraph(classifier.network, header, novelty)
-    proto = _converted(graph, header.image_size, output_names(novelty is not None))
+    proto = _converted(graph, header.image_size, output_names(novelty is not None, has_map(classifier.network)))
     _without_origin(proto)
     store_weights(proto.graph, weights)
     set_model_props(proto, {"bldml": json.dumps(description, ensure_ascii=False)})

@@ -286,6 +286,7 @@ def load_weights(model: LeafClassifier, checkpoint: Checkpoint) -> None:
     Raises:
         CheckpointError: They are no finite numbers, or do not fit the backbone that it names.
     """
+    model.normalize_by(checkpoint.header.mean, checkpoint.header.std)
     try:
         check_numbers(checkpoint.state_dict)
     except ValueError as error:

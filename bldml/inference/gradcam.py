@@ -3,6 +3,7 @@
 Selvaraju et al. (2017), Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization, ICCV.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from bldml.errors import RunError
+from bldml.training.backbones import Backbone
 from bldml.training.module import LeafClassifier
 
 Map = NDArray[np.float32]
@@ -22,10 +25,14 @@ def grad_cam(model: LeafClassifier, image: Tensor) -> tuple[float, Map]:
         model: The classifier, on any device; it is the same afterwards.
         image: uint8 (3, s, s), as returned by `transforms.evaluation_image`.
 
+    Raises:
+        RunError: The backbone has no layer for it.
+
     Returns:
         The output before temperature scaling, and float32 (rows, columns) at the size of the layer, in [0, 1]: the
         maximum is 1, or all values are 0 if no region increases the logit of the positive class.
     """
+    require_gradcam(model.row, model.backbone)
     activations: list[Tensor] = []
 
     def store(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
@@ -45,7 +52,27 @@ def grad_cam(model: LeafClassifier, image: Tensor) -> tuple[float, Map]:
         hook.remove()
         for module in training:
             module.training = True
-    return float(logit.detach()), class_activation_map(activations[0].detach()[0], gradient[0])
+    return float(logit.detach()), class_activation_map(
+        as_image(activations[0].detach()[0], model.row), as_image(gradient[0], model.row)
+    )
+
+
+def require_gradcam(row: Backbone, name: str) -> None:
+    """Raise a RunError if a backbone has no layer whose activations are an image."""
+    if not row.gradcam:
+        message = f"There is no Grad-CAM for the backbone {name}: it has no layer whose activations are an image."
+        raise RunError(message, "gradcam-none", found=name)
+
+
+def as_image(values: Tensor, row: Backbone) -> Tensor:
+    """Return what the layer of Grad-CAM gives for one image as (channels, rows, columns)."""
+    if row.layout == "channels_last":
+        return values.permute(2, 0, 1)
+    if row.layout == "tokens":
+        tokens = values[row.prefix :]
+        side = math.isqrt(len(tokens))
+        return tokens.T.reshape(-1, side, side)
+    return values
 
 
 def class_activation_map(activations: Tensor, gradient: Tensor) -> Map:

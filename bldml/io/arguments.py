@@ -101,6 +101,7 @@ def _wrong_value(message: str, options: Sequence[str]) -> str:
     expected += [text for rule, text in _RULES.items() if body.endswith(f"restriction {rule}")]
     expected += ["a path"] if "Not of type Path" in body else []
     expected += [_CLASS] if "Not a valid subclass of" in body else []
+    expected += ["timm:NAME (an architecture of timm)"] if "Not of type TimmName" in body else []
     if "Unable to load config" in body:
         expected.append(_CLASS)
     if not expected or value is None:

@@ -1,51 +1,26 @@
 """The table of backbones: one row of data per architecture. No other module knows an architecture by name."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 import torchvision
+from jsonargparse.typing import restricted_string_type
 from torch import Tensor, nn
 
-# The units in which a network is unfrozen: stages of similar depth, or the blocks of the BLD-ML scripts.
-Unit = Literal["stages", "blocks"]
+from bldml.errors import ConfigError
+from bldml.training.networks.row import Backbone, Parts, Unit
+from bldml.training.networks.timm_rows import NAME_PATTERN, build_timm, check_size, is_timm, timm_row
+from bldml.training.networks.tracing import traced_steps
+
 BackboneName = Literal["efficientnet_v2_s", "resnet50", "mobilenet_v3_large", "inception_v3", "mobilenet_v2_x0_35"]
-Parts = tuple[tuple[str, ...], ...]
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """The facts about an architecture that bldml needs; a path is the dotted name of a module."""
-
-    model: str  # name of the torchvision builder
-    head: str  # path of the layer that is replaced by a layer with one logit
-    # Paths of the modules of each stage, beginning with the stage nearest the head. Head and stages together hold every
-    # parameter exactly once (except `classifier` in a row of `with_whole_classifier`).
-    stages: Parts
-    gradcam: str  # path of the layer whose activations Grad-CAM uses
-    image_size: int  # side in pixels that the network was designed for
-    # Paths in forward order, from images to logits, and keys of `FUNCTIONS` for operations that are not modules.
-    steps: tuple[str, ...]
-    min_size: int = 64  # smallest side in pixels at which the last feature map has two rows and all layers work
-    weights: str | None = None  # name of torchvision's ImageNet weights; None if torchvision has none
-    options: Mapping[str, Any] = field(default_factory=dict)  # arguments of the builder
-    dropped: tuple[str, ...] = ()  # prefixes of pretrained parameters that bldml does not use
-    # The stages in smaller parts, in the order in which the scripts behind the BLD-ML paper unfreeze; empty if equal.
-    blocks: Parts = ()
-    classifier: tuple[str, ...] = ()  # layers of the first stage before the last layer of the pretrained classifier
-
-    def parts(self, unit: Unit) -> Parts:
-        """Return the parts of the backbone in this unit, beginning with the part nearest the head."""
-        return self.blocks if unit == "blocks" and self.blocks else self.stages
-
-    def with_whole_classifier(self) -> "Backbone":
-        """Return this backbone with the whole pretrained classifier outside its stages, to be trained as the head."""
-
-        def without(parts: Parts) -> Parts:
-            return tuple(tuple(path for path in part if path not in self.classifier) for part in parts)
-
-        return replace(self, stages=without(self.stages), blocks=without(self.blocks))
+if TYPE_CHECKING:
+    TimmName = str
+else:
+    TimmName = restricted_string_type(
+        "TimmName", NAME_PATTERN, docstring="Name of an architecture of timm, such as timm:convnextv2_nano."
+    )
+__all__ = ["BACKBONES", "FUNCTIONS", "Backbone", "BackboneName", "TimmName", "Unit"]
 
 
 def _each(*paths: str) -> Parts:
@@ -169,9 +144,23 @@ BACKBONES: dict[BackboneName, Backbone] = {
 assert set(BACKBONES) == set(get_args(BackboneName))
 
 
-def build(name: BackboneName) -> nn.Module:
-    """Build a network of random weights that maps images (n, 3, h, w) to logits (n, 1), without internet access."""
-    row = BACKBONES[name]
+def row_of(name: BackboneName | TimmName) -> Backbone:
+    """Return the facts about a backbone; for one of timm, from timm's own metadata.
+
+    Raises:
+        ConfigError: There is no such backbone, timm is not installed, or the architecture cannot be used.
+    """
+    return timm_row(name) if is_timm(name) else BACKBONES[name]  # type: ignore[index]  # then it is a BackboneName
+
+
+def build(name: BackboneName | TimmName, image_size: int | None = None) -> nn.Module:
+    """Build a network of random weights that maps images (n, 3, h, w) to logits (n, 1), without internet access.
+
+    The image size matters only to networks that are built for one, such as vision transformers.
+    """
+    if is_timm(name):
+        return build_timm(name, image_size)
+    row = row_of(name)
     network: nn.Module = torchvision.models.get_model(row.model, weights=None, **row.options)
     old_head = network.get_submodule(row.head)
     assert isinstance(old_head, nn.Linear)
@@ -179,6 +168,43 @@ def build(name: BackboneName) -> nn.Module:
     return network
 
 
-def image_size_of(backbone: BackboneName, image_size: int | None) -> int:
+def steps_of(network: nn.Module, row: Backbone) -> list[nn.Module]:
+    """Return the modules that one after the other compute what the network does."""
+    if not row.steps:
+        return traced_steps(network, row)
+    return [FUNCTIONS[step] if step in FUNCTIONS else network.get_submodule(step) for step in row.steps]
+
+
+def image_size_of(backbone: BackboneName | TimmName, image_size: int | None) -> int:
     """The image size asked for, or the backbone's own."""
-    return BACKBONES[backbone].image_size if image_size is None else image_size
+    return row_of(backbone).image_size if image_size is None else image_size
+
+
+def check_shapes(backbone: BackboneName | TimmName, image_size: int, state: Mapping[str, Tensor]) -> str:
+    """Return the first difference between a classifier's state dict and the backbone's tensors; empty if none.
+
+    Nothing is allocated, so that a small file cannot name a huge network.
+    """
+    with torch.device("meta"):
+        network = build(backbone, image_size)
+    prefix = "network."
+    wanted = {prefix + key: tuple(value.shape) for key, value in network.state_dict().items()}
+    found = {key: tuple(value.shape) for key, value in state.items() if key.startswith(prefix)}
+    wrong = next((key for key in sorted(wanted.keys() | found.keys()) if wanted.get(key) != found.get(key)), None)
+    return "" if wrong is None else f"{wrong} has the shape {found.get(wrong)}, expected {wanted.get(wrong)}"
+
+
+def checked_image_size(backbone: BackboneName | TimmName, image_size: int | None, largest: int) -> int:
+    """Return `image_size_of` a backbone if the backbone can use it; otherwise raise a ConfigError."""
+    row, size = row_of(backbone), image_size_of(backbone, image_size)
+    if not row.min_size <= size <= largest:
+        message = f"model.image_size must be from {row.min_size} to {largest} px for {backbone} "
+        message += f"(default {row.image_size}), not {size}."
+        raise ConfigError(message, "image-size-wrong", found=size, expected=row.min_size)
+    if size % row.patch:
+        message = f"model.image_size must be a multiple of {row.patch} px for {backbone}, which divides an image into "
+        message += f"patches of that size (default {row.image_size}), not {size}."
+        raise ConfigError(message, "image-size-no-multiple", found=size, expected=row.patch)
+    if is_timm(backbone):
+        check_size(backbone, size)
+    return size

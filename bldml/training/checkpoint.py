@@ -22,8 +22,8 @@ from bldml.metrics.certainty.conformal import Bands
 from bldml.metrics.certainty.novelty import Novelty
 from bldml.metrics.operating_point import OperatingPoint
 from bldml.metrics.registry import canonical
-from bldml.training.backbones import BACKBONES, BackboneName
-from bldml.training.transforms import MEAN, STD
+from bldml.training.backbones import BACKBONES, BackboneName, TimmName, check_shapes, row_of
+from bldml.training.networks.timm_rows import is_timm
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -40,7 +40,7 @@ DESCRIBED = ("class_names", "positive_class", "fingerprints", "seen", "versions"
 
 PACKAGES = (
     *("bldml", "lightning", "torch", "torchvision", "torchmetrics", "jsonargparse", "pillow"),
-    *("simplejpeg", "opencv-python-headless", "numpy", "tensorboard"),
+    *("simplejpeg", "opencv-python-headless", "numpy", "tensorboard", "timm"),
 )
 Check = Callable[[Any], bool]
 
@@ -74,7 +74,7 @@ _SOURCES = ("root", "manifest")
 class Header:
     """Description of a classifier in its checkpoint, in plain types that load with `weights_only=True`."""
 
-    backbone: BackboneName
+    backbone: BackboneName | TimmName
     image_size: int  # side in pixels
     mean: tuple[float, ...]  # of each channel, for the normalisation of inputs
     std: tuple[float, ...]
@@ -162,11 +162,31 @@ def read_checkpoint(path: Path) -> Checkpoint:
         novelty = novelty_of(content[NOVELTY], header, state_dict) if NOVELTY in content else None
         if type(epoch := content.get("epoch", -1)) is not int or not -1 <= epoch < 2**31:
             raise ValueError("epoch invalid")
-        return Checkpoint(path, header, state_dict, epoch, novelty)
     # A RuntimeError is torch's for a tensor that is no array.
     except (TypeError, ValueError, KeyError, OverflowError, AttributeError, RuntimeError) as error:
         message = f"The header of the checkpoint {path} is invalid: {error}"
         raise CheckpointError(message, "checkpoint-header-wrong", path=path, reason=str(error)) from error
+    if is_timm(header.backbone):
+        _check_architecture(path, header, state_dict, novelty)
+    return Checkpoint(path, header, state_dict, epoch, novelty)
+
+
+def _check_architecture(path: Path, header: Header, state_dict: Mapping[str, Tensor], novelty: Novelty | None) -> None:
+    """Check that the weights are those of the architecture of timm in the header, before anything of it is allocated.
+
+    Raises:
+        ConfigError: The extra timm is not installed, or its version has no such architecture.
+        CheckpointError: The weights differ from the architecture.
+    """
+    wrong = check_shapes(header.backbone, header.image_size, state_dict)
+    weight = state_dict.get(f"network.{row_of(header.backbone).head}.weight")
+    if not wrong and novelty is not None and weight is not None and weight.shape[-1:] != novelty.mean.shape:
+        wrong = "the distribution of its training photographs has another number of features"
+    if wrong:
+        versions = header.versions.get("timm", "not recorded"), software_versions()["timm"]
+        message = f"The weights in {path} do not fit {header.backbone}, the backbone in its header: {wrong}. "
+        message += f"It was written with timm {versions[0]}; installed is {versions[1]}."
+        raise CheckpointError(message, "weights-of-other-architecture", path=path, found=wrong, expected=versions[0])
 
 
 def load_plain(path: Path) -> Any:
@@ -245,6 +265,16 @@ def _own_settings(settings: Any) -> dict[str, Any]:
     return {"data": {key: data[key] for key in checks if key in data}}
 
 
+def _is_normalization(backbone: Any, mean: tuple[Any, ...], std: tuple[Any, ...]) -> bool:
+    """Return whether these are a backbone's own; of one of timm, whether they can be: its next version may differ."""
+    if not all(isinstance(number, float) for number in (*mean, *std)):
+        return False
+    if not is_timm(backbone):
+        # Another normalisation would silently give wrong probabilities.
+        return backbone not in BACKBONES or (mean, std) == (BACKBONES[backbone].mean, BACKBONES[backbone].std)
+    return len(mean) == len(std) == 3 and all(0 <= one <= 1 for one in mean) and all(0.01 <= one <= 1 for one in std)
+
+
 def _checked(content: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of a header in their types, or raise a ValueError that names the wrong ones."""
     names, numbers = content["class_names"], ("threshold", "temperature", "offset")
@@ -252,13 +282,12 @@ def _checked(content: dict[str, Any]) -> dict[str, Any]:
     if wrong := [key for key, value in sequences.items() if not isinstance(value, list | tuple)]:
         raise ValueError(f"{', '.join(wrong)} invalid: not a list")
     checks = {
-        "backbone": isinstance(content["backbone"], str) and content["backbone"] in get_args(BackboneName),
+        "backbone": is_timm(content["backbone"])
+        or (isinstance(content["backbone"], str) and content["backbone"] in get_args(BackboneName)),
         "image_size": type(content["image_size"]) is int and 1 <= content["image_size"] <= LARGEST_SIDE,
         "class_names": all(map(_is_text, names)) and len(set(names)) == len(names) == 2,
         "positive_class": _is_text(content["positive_class"]) and content["positive_class"] in map(str, names),
-        # This version has one normalisation; another would silently give wrong probabilities.
-        "mean or std": all(isinstance(n, float) for key in ("mean", "std") for n in content[key])
-        and (tuple(content["mean"]), tuple(content["std"])) == (MEAN, STD),
+        "mean or std": _is_normalization(content["backbone"], tuple(content["mean"]), tuple(content["std"])),
         "threshold, temperature or offset": all(type(content[key]) is float for key in numbers)
         and all(math.isfinite(content[key]) for key in numbers)
         and 0 <= content["threshold"] <= 1
@@ -311,7 +340,9 @@ def novelty_of(plain: Any, header: Header, state_dict: Mapping[str, Tensor]) -> 
     values = {name: value.detach().numpy() if isinstance(value, Tensor) else value for name, value in values.items()}
     novelty = Novelty(**values)
     arrays, d = (novelty.mean, novelty.basis, novelty.variances), np.size(novelty.mean)
-    weight = state_dict.get(f"network.{BACKBONES[header.backbone].head}.weight")
+    # For one of timm, `read_checkpoint` asks timm for the head.
+    head = None if is_timm(header.backbone) else row_of(header.backbone).head
+    weight = state_dict.get(f"network.{head}.weight")
     numbers, counts = (novelty.rest, novelty.limit, novelty.rate), (novelty.n_train, novelty.n_val)
     good = (
         all(isinstance(one, np.ndarray) and one.dtype == np.float32 and np.isfinite(one).all() for one in arrays)

@@ -1,8 +1,8 @@
 """LeafClassifier: backbone with one logit, loss, metrics, parameter groups and unfreezing."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any, Literal, TypedDict, cast
 
 import numpy as np
@@ -17,7 +17,7 @@ from bldml.dataset.images import Decode
 from bldml.dataset.samples import SPLITS
 from bldml.errors import CheckpointError, ConfigError, TrainingError
 from bldml.metrics.operating_point import BEST_F1, OperatingPoint, choose_operating_point
-from bldml.training.backbones import BACKBONES, BackboneName, Unit, build, image_size_of
+from bldml.training.backbones import BackboneName, TimmName, build, checked_image_size, row_of, steps_of
 from bldml.training.checkpoint import (
     DESCRIBED,
     KEY,
@@ -29,9 +29,11 @@ from bldml.training.checkpoint import (
     software_versions,
 )
 from bldml.training.lightning_internals import attached_trainer, is_batchnorm, leave_scaling
+from bldml.training.networks.row import Unit, parameters_of, set_part
+from bldml.training.networks.settings import check_settings
 from bldml.training.process import default_seed, exact_arithmetic
 from bldml.training.scores import EpochScores, weighted_loss
-from bldml.training.transforms import MEAN, STD, Normalization
+from bldml.training.transforms import Normalization
 from bldml.training.trunk import FeatureCache, Trunk, inputs_of
 from bldml.training.weights import load_pretrained
 
@@ -74,7 +76,7 @@ class LeafClassifier(LightningModule):
 
     def __init__(
         self,
-        backbone: BackboneName = "efficientnet_v2_s",
+        backbone: BackboneName | TimmName = "efficientnet_v2_s",
         weights: str = "imagenet",
         image_size: int | None = None,
         lr: float = 1e-3,
@@ -92,36 +94,27 @@ class LeafClassifier(LightningModule):
         # load_from_checkpoint builds the same network from these. Plain values, so that it can use weights_only.
         self.save_hyperparameters(logger=False)
         self.seed = default_seed() if seed is None else seed
-        plain = {"weights": str(weights), "seed": self.seed}
+        plain = {"backbone": str(backbone), "weights": str(weights), "seed": self.seed}
         self.hparams.update({name: value for name, value in plain.items() if name in self.hparams})
-        self.image_size = image_size_of(backbone, image_size)
-        self.row = BACKBONES[backbone] if head == "last_layer" else BACKBONES[backbone].with_whole_classifier()
-        if not self.row.min_size <= self.image_size <= LARGEST_SIDE:
-            size, least = self.image_size, self.row.min_size
-            message = f"model.image_size must be from {least} to {LARGEST_SIDE} px for {backbone} "
-            message += f"(default {self.row.image_size}), not {size}."
-            raise ConfigError(message, "image-size-wrong", found=size, expected=least)
+        self.image_size = checked_image_size(backbone, image_size, LARGEST_SIDE)
+        self.row = row_of(backbone)
+        if head == "whole_classifier":
+            self.row = self.row.with_whole_classifier()
         rates = {"lr": lr, "backbone_lr_factor": backbone_lr_factor, "weight_decay": weight_decay}
-        for name, value in (rates | {"feature_cache": feature_cache}).items():
-            if not (math.isfinite(value) and value >= 0):
-                message = f"model.{name} must be a finite number of at least 0, not {value}."
-                raise ConfigError(message, "model-number-wrong", key=name, found=value, expected=0)
-        if isinstance(pos_weight, float | int) and not (math.isfinite(pos_weight) and pos_weight > 0):
-            message = f"model.pos_weight must be none, auto or a number above 0, not {pos_weight}."
-            raise ConfigError(message, "pos-weight-wrong", found=pos_weight)
-        self.backbone, self.weights = backbone, weights
+        check_settings(rates | {"feature_cache": feature_cache}, pos_weight)
+        self.backbone, self.weights = str(backbone), weights
         self.freeze_batchnorm, self.frozen_mode = freeze_batchnorm, frozen_mode
         self.lr, self.backbone_lr_factor, self.weight_decay = lr, backbone_lr_factor, weight_decay
         self.pos_weight_rule = pos_weight
         self.criterion = BEST_F1
         self.design_effect = 1.0
         # On the CPU, channels_last makes bf16 convolutions about twice as fast; on a GPU fp16 ones.
-        self.network = build(backbone).to(memory_format=torch.channels_last)
-        self.trunk = Trunk(self.network, self.row.steps, compiled=compile)
+        self.network = build(backbone, self.image_size).to(memory_format=torch.channels_last)
+        self.trunk = Trunk(steps_of(self.network, self.row), compiled=compile, folded=bool(self.row.steps))
         self.feature_cache = FeatureCache(int(feature_cache * 2**30))
         self.register_buffer("pos_weight", torch.ones(()))
         self.pos_weight: Tensor
-        self.normalization = Normalization()
+        self.normalization = Normalization(self.row.mean, self.row.std)
         self.scores = nn.ModuleDict({f"{split}_": EpochScores(split) for split in SPLITS})
         self.operating_point = NO_POINT
         self.decode: Decode = "full"
@@ -205,8 +198,7 @@ class LeafClassifier(LightningModule):
         self.network.train().requires_grad_(True)
         for number, part in enumerate(parts):
             trains = number < depth
-            for path in part:
-                self.network.get_submodule(path).requires_grad_(trains).train(trains or self.frozen_mode == "train")
+            set_part(self.network, part, trains=trains, training=trains or self.frozen_mode == "train")
         if self.freeze_batchnorm:
             for module in self.network.modules():
                 if is_batchnorm(module):
@@ -223,10 +215,16 @@ class LeafClassifier(LightningModule):
             if self.pos_weight.dtype == torch.float32:
                 logits: Tensor = self.network(self.prepared(images))
             else:  # a training in true 16 or 64 bits has converted its weights, and the constants of the normalisation
-                prepared = Normalization().to(images.device)(images.contiguous(memory_format=torch.channels_last))
+                plain_norm = Normalization(self.row.mean, self.row.std).to(images.device)
+                prepared = plain_norm(images.contiguous(memory_format=torch.channels_last))
                 plain = {name: value.float() for name, value in self.network.state_dict(keep_vars=True).items()}
                 logits = functional_call(self.network, plain, (prepared,))
             return logits.squeeze(1)
+
+    def normalize_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Normalise images by these, of each channel: those of a checkpoint, whatever the row says now."""
+        self.row = replace(self.row, mean=tuple(mean), std=tuple(std))
+        self.normalization = Normalization(mean, std).to(self.pos_weight.device, self.pos_weight.dtype)
 
     @property
     def last_layer(self) -> nn.Module:
@@ -301,7 +299,7 @@ class LeafClassifier(LightningModule):
         """Return AdamW with one named group for the head and one for each stage, the same in all epochs."""
         groups: list[dict[str, Any]] = []
         for stage in self.row.stages:
-            parameters = [p for path in stage for p in self.network.get_submodule(path).parameters()]
+            parameters = [*parameters_of(self.network, stage)]
             groups.append({"name": stage[0], "lr": self.lr * self.backbone_lr_factor, "params": parameters})
         in_stages = {id(p) for group in groups for p in group["params"]}
         head = [p for p in self.network.parameters() if id(p) not in in_stages]
@@ -322,8 +320,8 @@ class LeafClassifier(LightningModule):
         return Header(
             backbone=self.backbone,
             image_size=self.image_size,
-            mean=MEAN,
-            std=STD,
+            mean=self.row.mean,
+            std=self.row.std,
             decode=self.decode,
             **asdict(self.operating_point),
             **self.description,
@@ -343,6 +341,7 @@ class LeafClassifier(LightningModule):
         rename_monitors(checkpoint)
         plain = checkpoint[KEY]
         self.operating_point = OperatingPoint(plain["threshold"], plain["temperature"], plain.get("offset", 0.0))
+        self.normalize_by(plain.get("mean", self.row.mean), plain.get("std", self.row.std))
         if (trainer := attached_trainer(self)) is None or trainer.state.fn != TrainerFn.FITTING:
             self.decode = plain.get("decode", "reduced")
         if "undescribed" in plain:

@@ -1,6 +1,7 @@
 """From an upright photograph to the input of a backbone: one geometry for training and evaluation."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,7 +18,8 @@ from bldml.errors import ConfigError
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in [0, 1], as fractions of the frame."""
 
-# Mean and standard deviation of ImageNet, which all of torchvision's weights expect; Inception rescales from them
+# Mean and standard deviation of ImageNet, which all of torchvision's weights expect (others: a row of
+# `backbones`); Inception rescales from them
 # internally (transform_input).
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -98,12 +100,12 @@ def _out_of_range(name: str, expected: str, found: object) -> ConfigError:
 
 
 class Normalization(nn.Module):
-    """Normalise by ImageNet's mean and standard deviation; constants on the device, not in checkpoints."""
+    """Normalise by mean and standard deviation of each channel; constants on the device, not in the state dict."""
 
-    def __init__(self) -> None:
+    def __init__(self, mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
         self.mean: Tensor
         self.std: Tensor
 

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 from torchvision.ops import StochasticDepth
 
-from bldml.training.backbones import FUNCTIONS
 from bldml.training.lightning_internals import is_batchnorm, is_dropout, version_of
 
 # Address and version of each tensor, and the precision: the key differs after any change, whoever made it.
@@ -46,11 +45,11 @@ class Trunk:
     """A network divided into a frozen part and the rest, which together compute the network's output.
 
     It is not an nn.Module, so that each parameter has one name and a checkpoint holds nothing twice. Steps are those
-    of `backbones.Backbone`; `compiled` uses torch.compile on both parts.
+    of `backbones.steps_of`; `compiled` uses torch.compile on both parts, `folded` folds BatchNorm into convolutions.
     """
 
-    def __init__(self, network: nn.Module, steps: Sequence[str], *, compiled: bool = False) -> None:
-        self.steps = [FUNCTIONS[step] if step in FUNCTIONS else network.get_submodule(step) for step in steps]
+    def __init__(self, steps: Sequence[nn.Module], *, compiled: bool = False, folded: bool = True) -> None:
+        self.steps, self.folded = [*steps], folded
         self.compiled = compiled
         self.frozen = 0
         self._rest: Callable[[Tensor], Tensor] | None = None
@@ -103,6 +102,8 @@ class Trunk:
         return self._rest(features)
 
     def _fold(self, device: torch.device) -> Callable[[Tensor], Tensor]:
+        if not self.folded:
+            return nn.Sequential(*self.steps[: self.frozen])
         frozen = copy.deepcopy(nn.Sequential(*self.steps[: self.frozen])).eval().requires_grad_(False)
         weight = next(frozen.parameters(), None)
         if weight is None:
@@ -149,8 +150,12 @@ class FeatureCache:
 
 def is_fixed(step: nn.Module) -> bool:
     """Return whether a step is a fixed function of its input as long as its weights do not change."""
-    moving = (
-        layer.training and (is_batchnorm(layer) or is_dropout(layer) or isinstance(layer, StochasticDepth))
-        for layer in step.modules()
-    )
+    moving = (layer.training and (is_batchnorm(layer) or _draws(layer)) for layer in step.modules())
     return not any(moving) and not any(parameter.requires_grad for parameter in step.parameters())
+
+
+def _draws(layer: nn.Module) -> bool:
+    """Return whether a layer draws random numbers in training mode: dropout and stochastic depth, unless of rate 0."""
+    if is_dropout(layer) or isinstance(layer, StochasticDepth):
+        return getattr(layer, "p", 1) != 0
+    return bool(getattr(layer, "drop_prob", 0))  # timm's DropPath and DropBlock

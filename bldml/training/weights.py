@@ -11,23 +11,31 @@ from torch import Tensor, nn
 
 from bldml.errors import ConfigError, TrainingError, UsageError
 from bldml.io.screen import say
-from bldml.training.backbones import BACKBONES, BackboneName
+from bldml.training.backbones import BACKBONES, BackboneName, TimmName, row_of
 from bldml.training.checkpoint import check_numbers, is_state_dict, load_plain
-from bldml.training.download import digits, fetch, matches
+from bldml.training.download import ANSWER_S, digits, fetch, matches, probe
+from bldml.training.networks.timm_rows import is_timm
+from bldml.training.networks.timm_weights import as_in_timm, fetch_timm, hub_url, is_whole, timm_file
 
 
-def load_pretrained(network: nn.Module, name: BackboneName, weights: str) -> None:
+def load_pretrained(network: nn.Module, name: BackboneName | TimmName, weights: str) -> None:
     """Load pretrained weights into a network that `build(name)` made, except its head.
 
-    The weights are `imagenet` (torchvision's, downloaded once), `none`, or a file with a state dict.
+    The weights are `imagenet` (torchvision's, or timm's published ones; downloaded once), `none`, or a file with a
+    state dict.
 
     Raises:
         TrainingError: The weights are not available or do not fit.
     """
     if weights == "none":
         return
-    file = _imagenet_file(name) if weights == "imagenet" else Path(weights).expanduser()
-    row, state = BACKBONES[name], _file_state(file)
+    if weights != "imagenet":
+        file = Path(weights).expanduser()
+    else:
+        file = _timm_file(name) if is_timm(name) else _imagenet_file(name)
+    row, state = row_of(name), _file_state(file)
+    if is_timm(name):
+        state = _converted(network, state, weights, name)
     left_out = (f"{row.head}.", *row.dropped)
     state = {key: value for key, value in state.items() if not key.startswith(left_out)}
     expected = {key: value for key, value in network.state_dict().items() if not key.startswith(left_out)}
@@ -47,13 +55,13 @@ def load_pretrained(network: nn.Module, name: BackboneName, weights: str) -> Non
     network.load_state_dict(state, strict=False)
 
 
-def weights_url(name: BackboneName) -> str | None:
+def weights_url(name: BackboneName | TimmName) -> str | None:
     """Return the URL of torchvision's ImageNet weights of a backbone; None if there are none."""
-    row = BACKBONES[name]
+    row = row_of(name)
     return None if row.weights is None else str(torchvision.models.get_model_weights(row.model)[row.weights].url)
 
 
-def weights_file(name: BackboneName, home: Path | None = None) -> Path | None:
+def weights_file(name: BackboneName | TimmName, home: Path | None = None) -> Path | None:
     """Return the path of torchvision's ImageNet weights of a backbone after download; None if there are none.
 
     It is in torch's present cache, or in that of the TORCH_HOME `home`.
@@ -66,7 +74,8 @@ def weights_file(name: BackboneName, home: Path | None = None) -> Path | None:
 def fetch_weights(backbone: str = "all", to: Path | None = None) -> None:
     """Download the ImageNet weights of one backbone or all, and print their paths.
 
-    The folder `to` becomes TORCH_HOME; None is torch's cache.
+    The folder `to` becomes TORCH_HOME; None is torch's cache. The weights of a backbone of timm are in the cache of the
+    Hugging Face hub, in `to` as HF_HOME.
 
     Raises:
         UsageError: There is no such backbone, or it has no ImageNet weights.
@@ -74,10 +83,16 @@ def fetch_weights(backbone: str = "all", to: Path | None = None) -> None:
     """
     known = {str(name): name for name in BACKBONES}
     having = [name for name in BACKBONES if weights_url(name)]
-    if backbone != "all" and backbone not in known:
-        message = f"There is no backbone {backbone!r}. --backbone takes all, {', '.join(having)}."
+    if backbone != "all" and backbone not in known and not is_timm(backbone):
+        message = f"There is no backbone {backbone!r}. --backbone takes all, {', '.join(having)}, or timm:NAME."
         raise UsageError(message, "backbone-unknown", found=backbone, expected=having)
     home = None if to is None else to.expanduser().absolute()
+    if is_timm(backbone):
+        there = fetch_timm(backbone, home)
+        say(f"{backbone}: {there} ({there.stat().st_size / 1e6:.1f} MB)\n")
+        if home is not None:
+            say(f"For the job script:\nexport HF_HOME={shlex.quote(str(home))}\n")
+        return
     names, failures = having if backbone == "all" else [known[backbone]], []
     for name in names:
         file, url = weights_file(name, home), weights_url(name)
@@ -98,7 +113,7 @@ def fetch_weights(backbone: str = "all", to: Path | None = None) -> None:
         raise TrainingError(message, "weights-not-fetched", found=failures)
 
 
-def _imagenet_file(name: BackboneName) -> Path:
+def _imagenet_file(name: BackboneName | TimmName) -> Path:
     """Return the path of torchvision's file, downloaded if it is missing."""
     file, url = weights_file(name), weights_url(name)
     if file is None or url is None:
@@ -128,12 +143,48 @@ def _imagenet_file(name: BackboneName) -> Path:
     return file
 
 
+def _timm_file(name: TimmName) -> Path:
+    """Return the path of timm's published weights in the hub's cache, downloaded if they are missing."""
+    file = timm_file(name)
+    remedy = (
+        f"With internet access (on a login node), run\n  python -m bldml prefetch --backbone {name}\nwith the same "
+        "HF_HOME as here (both machines must see it). Or give a file with --model.weights FILE, or train from random "
+        "weights with --model.weights none."
+    )
+    if file is None:
+        try:
+            probe(hub_url(), ANSWER_S)
+            return fetch_timm(name)
+        except TrainingError as error:
+            message = f"The weights of {name} are not on this machine, and {error}\n{remedy}"
+            raise TrainingError(message, "timm-weights-not-at-hand", found=name, reason=str(error)) from error
+    if not is_whole(file):
+        message = f"The weights file {file} is damaged: it has not the SHA-256 that the hub named it by. Remove it.\n"
+        raise TrainingError(message + remedy, "timm-weights-damaged", path=file)
+    return file
+
+
+def _converted(network: nn.Module, state: dict[str, Tensor], weights: str, name: TimmName) -> dict[str, Tensor]:
+    """Return weights under the names and for the size of timm's network, without what it has no place for."""
+    wanted = network.state_dict()
+    if state.keys() == wanted.keys() and all(state[key].shape == wanted[key].shape for key in wanted):
+        return state
+    try:
+        state = as_in_timm(network, state)
+    except Exception as error:  # of the architecture's own code, on foreign tensors
+        reason = f"{type(error).__name__}: {error}"
+        message = f"The weights {weights} do not fit {name}: timm cannot convert them ({reason})."
+        raise TrainingError(message, "weights-not-converted", path=weights, reason=reason) from error
+    # A classifier for other classes, and the token of a training on masked images.
+    return {key: value for key, value in state.items() if key in wanted or not key.startswith(("head.", "mask_token"))}
+
+
 def _file_state(file: Path) -> dict[str, Tensor]:
     if not file.is_file():
         message = f"The weights file {file} does not exist. --model.weights takes imagenet, none, or a file (.pth)."
         raise TrainingError(message, "weights-missing", path=file)
     try:
-        state = load_plain(file)
+        state = _load_safetensors(file) if file.suffix == ".safetensors" else load_plain(file)
         if not is_state_dict(state):
             message = f"The weights file {file} is not a state dict (names with tensors)."
             raise TrainingError(message, "weights-no-state-dict", path=file)
@@ -145,3 +196,16 @@ def _file_state(file: Path) -> dict[str, Tensor]:
         message = f"The weights file {file} cannot be used: {error}. Fetch it again, or give another file."
         raise TrainingError(message, "weights-not-loadable", path=file, reason=str(error)) from error
     return state
+
+
+def _load_safetensors(file: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file of this format, which holds nothing else; a ValueError says what is wrong."""
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise ValueError("to read this format, install bldml[timm]") from error
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise ValueError(f"it is damaged ({error})") from error

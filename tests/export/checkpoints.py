@@ -28,7 +28,7 @@ def write_run(folder: Path, root: Path, val: list[str], *, known: Sequence[Path]
         header: Fields of the header that differ from the usual ones.
     """
     torch.manual_seed(1)
-    model = LeafClassifier(backbone="three_layers", weights="none", image_size=SIZE)  # type: ignore[arg-type]
+    model = LeafClassifier(backbone="three_layers", weights="none", image_size=SIZE)
     # Logits that differ among photographs, instead of the first ones, which hardly do.
     with torch.no_grad():
         model.network.head.weight.mul_(200)  # type: ignore[union-attr,operator]

@@ -206,7 +206,7 @@ def test_entries(folder: Path, content: bytes) -> None:
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A checkpoint that was not trained."""
     torch.manual_seed(1)
-    module = LeafClassifier(backbone="three_layers", weights="none", image_size=64)  # type: ignore[arg-type]
+    module = LeafClassifier(backbone="three_layers", weights="none", image_size=64)
     header = asdict(HEADER) | {"backbone": "three_layers", "image_size": 64}
     return {"epoch": 0, "state_dict": module.state_dict(), KEY: header}
 

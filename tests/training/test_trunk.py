@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bldml.training.backbones import BACKBONES, BackboneName, build
+from bldml.training.backbones import BACKBONES, BackboneName, build, steps_of
 from bldml.training.module import Batch, LeafClassifier
 from bldml.training.trunk import FeatureCache, Trunk
 from tests import three_layers
@@ -37,7 +37,7 @@ def pictures(name: str, n: int = 2) -> Tensor:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_steps_are_the_network(name: BackboneName) -> None:
     network = build(name).eval()
-    trunk = Trunk(network, BACKBONES[name].steps)
+    trunk = Trunk(steps_of(network, BACKBONES[name]))
     images = pictures(name)
     with torch.no_grad():
         # Not bit for bit: convolutions round otherwise in another memory format.
@@ -188,10 +188,9 @@ def test_compiled_it_computes_the_same() -> None:
     )
     network[:5].requires_grad_(False).eval()
     images = torch.randn(4, 3, 16, 16)
-    steps = [str(number) for number in range(6)]
     found = []
     for compiled in (False, True):
-        trunk = Trunk(network, steps, compiled=compiled)
+        trunk = Trunk([*network], compiled=compiled)
         trunk.split()
         assert trunk.frozen == 5
         network.zero_grad()

@@ -18,6 +18,7 @@ from bldml.dataset.samples import Collection, Sample, no_photographs
 from bldml.dataset.verify import verify
 from bldml.errors import DatasetError
 from bldml.inference.classifier import Device, classifier_of
+from bldml.inference.gradcam import require_gradcam
 from bldml.inference.pictures import attention, overlay, read_mask
 from bldml.io.atomic import make_folder
 from bldml.io.locks import hold_output
@@ -25,6 +26,7 @@ from bldml.io.safe_points import safe_point
 from bldml.io.screen import say
 from bldml.io.system import processors, sha256_of
 from bldml.io.text import counted, first_few, with_apostrophe
+from bldml.training.backbones import row_of
 from bldml.training.checkpoint import Checkpoint, read_checkpoint
 
 
@@ -48,6 +50,7 @@ def explain_folder(
             used.
     """
     checkpoint = read_checkpoint(checkpoint_path)
+    require_gradcam(row_of(checkpoint.header.backbone), checkpoint.header.backbone)
     collection = read_unlabelled(photographs)
     found = collection.splits["predict"]
     if not found:

@@ -49,8 +49,8 @@ async function start() {
 async function classify(image) {
   const side = ASSETS.settings.side;
   const outputs = await session.found.run({ image: new session.Tensor("uint8", image, [1, side, side, 3]) });
-  const [, height, width] = outputs.map.dims;
-  const map = { values: outputs.map.data, height, width };
+  // Not every classifier has a map.
+  const map = outputs.map ? { values: outputs.map.data, height: outputs.map.dims[1], width: outputs.map.dims[2] } : null;
   return { probability: outputs.probability.data[0], distance: outputs.distance ? outputs.distance.data[0] : null, map };
 }
 

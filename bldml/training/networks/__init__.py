@@ -1,0 +1,1 @@
+"""Networks beyond torchvision's, and a head that is fitted without epochs."""
