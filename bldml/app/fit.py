@@ -45,6 +45,7 @@ from bldml.training.data.datamodule import LeafDataModule
 from bldml.training.data.reading import PreparedData
 from bldml.training.finetuning import check_depth
 from bldml.training.module import LeafClassifier
+from bldml.training.networks.logistic import check_logistic
 from bldml.training.recording import EpochTable, Stopwatch, record_conditions, record_environment
 from bldml.training.resume.callback import Interruption
 from bldml.training.resume.job import SlurmJob
@@ -133,6 +134,8 @@ class Start:
             raise RunError(message, "run-exists", path=path)
         check_outside(self.config.trainer.default_root_dir, "--output", self.datamodule)
         check_depth(self.model, self.config.unfreezing)
+        if self.model.kept is not None:
+            check_logistic(self.trainer)
         self.model.load_pretrained()
         data = self.datamodule.read_for_fit(self._check)
         # One rank looks for leaks, unless a leak must stop all of them.

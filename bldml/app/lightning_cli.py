@@ -24,6 +24,7 @@ from bldml.app.options import (
     checked_seed,
     checked_site,
     set_up_parsing,
+    settle_logistic,
     stated_keys,
     unused_options,
     with_present_options,
@@ -171,6 +172,9 @@ class LeafCLI(LightningCLI):
         except (OverflowError, ValueError) as error:  # and the conversion of a number of hundreds of digits
             raise ConfigError(f"An option cannot be read: {error}", "option-unreadable", reason=str(error)) from error
         verb = config.subcommand
+        unused = settle_logistic(config.fit, self.stated, self.parsers[verb]) if verb == "fit" else []
+        if unused and not self.is_child:
+            say_warning(f"model.head logistic does not use {', '.join(unused)}.")
         seed = config[verb].seed_everything
         if verb == "fit" and not config.fit.trainer.fast_dev_run:
             self.environment = environment_of(config.fit.trainer.plugins)

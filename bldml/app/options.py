@@ -183,6 +183,35 @@ def unused_options(arguments: Sequence[str]) -> list[str]:
     return sorted(option for option in typed if _is_of_fit(option[2:], verb))
 
 
+# What the head `logistic` replaces: it is fitted once, on features of the frozen backbone.
+SETTLED_BY_LOGISTIC = {
+    "trainer.max_epochs": 1, "trainer.min_epochs": None, "trainer.max_steps": -1, "data.augmentation": None,
+    "unfreezing.stages": 0, "unfreezing.blocks": None,
+}  # fmt: skip
+UNUSED_BY_LOGISTIC = (
+    *("model.lr", "model.backbone_lr_factor", "model.weight_decay", "model.frozen_mode", "model.freeze_batchnorm"),
+    *("unfreezing", "early_stopping", "plateau"),
+)
+
+
+def settle_logistic(config: Namespace, stated: Sequence[str], parser: LightningArgumentParser) -> list[str]:
+    """Set, for the head `logistic`, what it leaves no choice of; return the stated settings that it does not use."""
+    if config.model.head != "logistic":
+        return []
+    unused = []
+    for key in stated:
+        settled = next((name for name in SETTLED_BY_LOGISTIC if f"{key}.".startswith(f"{name}.")), None)
+        if settled is None and not key.startswith(UNUSED_BY_LOGISTIC):
+            continue
+        # A run that is repeated by its own configuration states all of them.
+        same = SETTLED_BY_LOGISTIC[settled] if settled else parser.get_default(key)
+        if config.get(settled or key) != same and config.get(settled or key) is not None:
+            unused.append(f"--{key}")
+    for key, value in SETTLED_BY_LOGISTIC.items():
+        config[key] = value
+    return unused
+
+
 def without(config: Namespace, key: str) -> Namespace:
     """Return a configuration without one key that must not be saved."""
     copy: Namespace = config.clone()

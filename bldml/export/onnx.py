@@ -9,12 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-<<<<<<< HEAD
-from bldml.export.graph import INPUT, ExportedGraph, output_names
-from bldml.export.storage import Weights, store_weights
-=======
 from bldml.export.graph import INPUT, ExportedGraph, has_map, output_names
->>>>>>> 076a4fa (Architectures of timm as backbones: rows from its metadata, mean and standard deviation as fields of a row, steps by tracing)
+from bldml.export.storage import Weights, store_weights
 from bldml.inference.classifier import Classifier
 
 if TYPE_CHECKING:

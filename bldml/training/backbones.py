@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bldml.errors import ConfigError
 from bldml.training.networks.row import Backbone, Parts, Unit
-from bldml.training.networks.timm_rows import NAME_PATTERN, build_timm, check_size, is_timm, timm_row
+from bldml.training.networks.timm_rows import NAME_PATTERN, build_timm, check_side, is_timm, timm_row
 from bldml.training.networks.tracing import traced_steps
 
 BackboneName = Literal["efficientnet_v2_s", "resnet50", "mobilenet_v3_large", "inception_v3", "mobilenet_v2_x0_35"]
@@ -206,5 +206,5 @@ def checked_image_size(backbone: BackboneName | TimmName, image_size: int | None
         message += f"patches of that size (default {row.image_size}), not {size}."
         raise ConfigError(message, "image-size-no-multiple", found=size, expected=row.patch)
     if is_timm(backbone):
-        check_size(backbone, size)
+        check_side(backbone, size)
     return size

@@ -7,15 +7,14 @@ from typing import Any, Literal, TypedDict, cast
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule
-from lightning.pytorch.callbacks import StochasticWeightAveraging
+from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from bldml.dataset.images import Decode
 from bldml.dataset.samples import SPLITS
-from bldml.errors import CheckpointError, ConfigError, TrainingError
+from bldml.errors import CheckpointError, ConfigError
 from bldml.metrics.operating_point import BEST_F1, OperatingPoint, choose_operating_point
 from bldml.training.backbones import BackboneName, TimmName, build, checked_image_size, row_of, steps_of
 from bldml.training.checkpoint import (
@@ -29,8 +28,9 @@ from bldml.training.checkpoint import (
     software_versions,
 )
 from bldml.training.lightning_internals import attached_trainer, is_batchnorm, leave_scaling
+from bldml.training.networks.logistic import check_logistic, keep_within, kept_step
 from bldml.training.networks.row import Unit, parameters_of, set_part
-from bldml.training.networks.settings import check_settings
+from bldml.training.networks.settings import HeadName, check_settings, check_sides, refuse_averaging
 from bldml.training.process import default_seed, exact_arithmetic
 from bldml.training.scores import EpochScores, weighted_loss
 from bldml.training.transforms import Normalization
@@ -62,8 +62,9 @@ class LeafClassifier(LightningModule):
         weight_decay: Weight decay of AdamW.
         pos_weight: Positive class weight in the loss: none, auto (negatives per positive in the training split), or a
             number.
-        head: Layers trained from the first epoch: the new last layer (last_layer), or also the linear layer before it
-            (whole_classifier; only mobilenet_v3_large has one).
+        head: Layers trained from the first epoch: the new last layer (last_layer or linear), or also the linear layer
+            before it (whole_classifier; only mobilenet_v3_large has one). With logistic, nothing is trained by
+            gradient steps: the last layer is fitted once as a logistic regression on the frozen backbone's features.
         frozen_mode: Mode of frozen stages during training: eval, or train. In train mode, dropout and stochastic depth
             are active, and with freeze_batchnorm false BatchNorm uses batch statistics and updates its running ones.
         freeze_batchnorm: Always keep the backbone's BatchNorm layers in evaluation mode, with the running statistics of
@@ -83,7 +84,7 @@ class LeafClassifier(LightningModule):
         backbone_lr_factor: float = 0.1,
         weight_decay: float = 1e-4,
         pos_weight: float | Literal["none", "auto"] = "none",
-        head: Literal["last_layer", "whole_classifier"] = "last_layer",
+        head: HeadName = "last_layer",
         frozen_mode: Literal["eval", "train"] = "eval",
         freeze_batchnorm: bool = True,
         feature_cache: float = 2.0,
@@ -116,6 +117,7 @@ class LeafClassifier(LightningModule):
         self.pos_weight: Tensor
         self.normalization = Normalization(self.row.mean, self.row.std)
         self.scores = nn.ModuleDict({f"{split}_": EpochScores(split) for split in SPLITS})
+        self.kept = keep_within(self._scores("train")) if head == "logistic" else None
         self.operating_point = NO_POINT
         self.decode: Decode = "full"
         self.description: dict[str, Any] = {}
@@ -144,18 +146,13 @@ class LeafClassifier(LightningModule):
             CheckpointError: The header that checkpoints would have is invalid.
         """
         datamodule = describing_datamodule(self.trainer)
-        if datamodule is not None and datamodule.image_size not in (None, self.image_size):
-            found, expected = datamodule.image_size, self.image_size
-            message = f"The classifier needs images of {expected} px, but the data module makes images of {found} px. "
-            message += "Set the same image_size for both, or none for the data module."
-            raise TrainingError(message, "image-sizes-differ", found=found, expected=expected)
+        if datamodule is not None:
+            check_sides(self.image_size, datamodule.image_size)
         if stage != "fit":
             return
-        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
-        if any(isinstance(callback, StochasticWeightAveraging) for callback in callbacks):
-            message = "StochasticWeightAveraging cannot be used: it recomputes the statistics of BatchNorm layers, "
-            message += "which this classifier keeps as pretrained."
-            raise TrainingError(message, "averaging-refused")
+        refuse_averaging(self.trainer)
+        if self.kept is not None:
+            check_logistic(self.trainer)
         if not self.has_weights:
             self.load_pretrained()
         if datamodule is not None and not self._is_described:
@@ -243,6 +240,8 @@ class LeafClassifier(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
+        if self.kept is not None:
+            return kept_step(self, self.kept, batch)
         # Dropout and stochastic depth depend only on the batch, not on random numbers drawn before. One step may
         # accumulate several batches.
         entropy = np.random.SeedSequence([self.seed, self.global_step, batch_idx, self.global_rank])
@@ -307,6 +306,9 @@ class LeafClassifier(LightningModule):
         optimizer = torch.optim.AdamW(
             [{"name": "head", "lr": self.lr, "params": head}, *groups], weight_decay=self.weight_decay, fused=True
         )
+        if self.kept is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = 0.0
         leave_scaling(optimizer)
         return optimizer
 

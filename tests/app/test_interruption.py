@@ -163,8 +163,13 @@ def test_loader_processes_do_not_react(steady: Path, leaves: Path, bldml: Bldml,
         (["--trainer.accumulate_grad_batches=2", "--trainer.val_check_interval=3"], ["val 0 0", "val 1 0"]),
         (["--trainer.min_epochs=3", "--trainer.max_epochs=5", "--early_stopping.patience=1"], ["train 2 1"]),
         (["--data.num_workers=2", "--data.batch_size=5"], ["train 0 0", "val 1 1", "train 2 6"]),
+        # Its features so far are in the checkpoint.
+        (["--model.head=logistic"], ["train 0 3", "train 0 4", "val 0 1"]),
     ],
-    ids=["gradients", "validation within", "rare validation", "gradients over a validation", "late stop", "workers"],
+    ids=[
+        *("gradients", "validation within", "rare validation", "gradients over a validation", "late stop", "workers"),
+        "features for the head",
+    ],
 )
 def test_other_settings(options: list[str], moments: list[str], leaves: Path, bldml: Bldml) -> None:
     reference = bldml("fit", *OPTIONS, "--data.root", leaves, "--run_name=steady", *options)

@@ -1,9 +1,16 @@
-"""Checks of the classifier's settings."""
+"""Checks of the classifier's settings, alone and together with trainer and data module."""
 
 import math
 from collections.abc import Mapping
+from typing import Literal
 
-from bldml.errors import ConfigError
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import StochasticWeightAveraging
+
+from bldml.errors import ConfigError, TrainingError
+
+# `linear` is another word for `last_layer`.
+HeadName = Literal["last_layer", "linear", "whole_classifier", "logistic"]
 
 
 def check_settings(numbers: Mapping[str, float], pos_weight: float | str) -> None:
@@ -15,3 +22,20 @@ def check_settings(numbers: Mapping[str, float], pos_weight: float | str) -> Non
     if isinstance(pos_weight, float | int) and not (math.isfinite(pos_weight) and pos_weight > 0):
         message = f"model.pos_weight must be none, auto or a number above 0, not {pos_weight}."
         raise ConfigError(message, "pos-weight-wrong", found=pos_weight)
+
+
+def check_sides(expected: int, found: int | None) -> None:
+    """Raise a TrainingError unless the data module makes images of the classifier's side, in pixels, or of any."""
+    if found not in (None, expected):
+        message = f"The classifier needs images of {expected} px, but the data module makes images of {found} px. "
+        message += "Set the same image_size for both, or none for the data module."
+        raise TrainingError(message, "image-sizes-differ", found=found, expected=expected)
+
+
+def refuse_averaging(trainer: Trainer) -> None:
+    """Raise a TrainingError if a callback recomputes the statistics of BatchNorm layers."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
+    if any(isinstance(callback, StochasticWeightAveraging) for callback in callbacks):
+        message = "StochasticWeightAveraging cannot be used: it recomputes the statistics of BatchNorm layers, "
+        message += "which this classifier keeps as pretrained."
+        raise TrainingError(message, "averaging-refused")

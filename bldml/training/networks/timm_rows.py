@@ -116,7 +116,7 @@ def timm_row(name: str) -> Backbone:
 
 def _smallest(network: nn.Module, row: Backbone) -> int:
     """Return the smallest side of an image, from that of the row on, that all layers take; at most the default."""
-    if row.patch > 1:  # built for one size, which `check_size` tries
+    if row.patch > 1:  # built for one size, which `check_side` tries
         return row.min_size
     for size in range(row.min_size, row.image_size, 32):
         with suppress(Exception):  # of the architecture's own code
@@ -125,7 +125,7 @@ def _smallest(network: nn.Module, row: Backbone) -> int:
     return row.image_size
 
 
-def check_size(name: str, image_size: int) -> None:
+def check_side(name: str, image_size: int) -> None:
     """Check that an architecture takes images of this side, without computing; a ConfigError if not."""
     with torch.device("meta"):
         network = build_timm(name, image_size).eval()
