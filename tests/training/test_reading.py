@@ -379,8 +379,7 @@ def test_of_two_that_start_at_once_one_decodes(split_leaves: Path, tmp_path: Pat
         decoding.send_signal(signal.SIGKILL if is_killed else signal.SIGCONT)
         waiting.communicate(timeout=120)
     finally:
-        if is_killed:
-            decoding.kill()
+        decoding.send_signal(signal.SIGKILL if is_killed else signal.SIGCONT)
         decoding.communicate(timeout=120)
     photographs = sum(1 for _ in split_leaves.rglob("*.jpg"))
     assert int(second.read_text()) == (photographs if is_killed else 0)
