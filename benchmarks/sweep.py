@@ -95,20 +95,22 @@ def differences(ours: SweepFolder, theirs: SweepFolder) -> list[str]:
         for path, same in ((one.last_checkpoint, other.last_checkpoint), (one.best_checkpoint, other.best_checkpoint)):
             mine, its = torch.load(path, weights_only=True), torch.load(same, weights_only=True)
             keys = ("epoch", "global_step", "state_dict", "optimizer_states")
-            found += [f"{run.name}: {path.name}: {key}" for key in keys if plain(mine[key]) != plain(its[key])]
+            found += [f"{run.name}: {path.name}: {key}" for key in keys if not is_same(mine[key], its[key])]
         looks = [len((place.path / "ledger.csv").read_text().splitlines()) for place in (one, other)]
         if looks[0] != looks[1]:
             found.append(f"{run.name}: {looks[0] - 1} evaluations, not {looks[1] - 1}")
     return found
 
 
-def plain(value: Any) -> Any:
-    """Return nested containers with tensors as lists, which can be compared."""
-    if isinstance(value, torch.Tensor):
-        return value.tolist()
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+def is_same(one: Any, other: Any) -> bool:
+    """Return whether nested containers hold the same, tensors bit for bit."""
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and torch.equal(one, other)
+    if isinstance(one, dict):
+        return isinstance(other, dict) and one.keys() == other.keys() and all(is_same(one[k], other[k]) for k in one)
+    if isinstance(one, list | tuple):
+        return type(one) is type(other) and len(one) == len(other) and all(map(is_same, one, other))
+    return bool(one == other)
 
 
 def main() -> int:
