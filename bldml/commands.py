@@ -129,6 +129,21 @@ def export(
     export_checkpoint(ckpt_path, format, output, weights, photographs, version=__version__)
 
 
+def ensemble(sweep: Path, output: Path | None = None) -> None:
+    """Make one classifier of the runs of an experiment; its logit is the mean of their calibrated logits.
+
+    Temperature, threshold and bands are chosen on the out-of-fold predictions. The result is a run folder for test,
+    predict, explain, export, report and compare.
+
+    Args:
+        sweep: Folder of an experiment, or one of its configurations, such as sweeps/backbones/resnet50.
+        output: Run folder to make; null for ensembles/<configuration> in the folder of the experiment.
+    """
+    from bldml.sweep.ensemble import make_ensemble
+
+    make_ensemble(sweep, output)
+
+
 def survey(
     ckpt_path: Path,
     photographs: Path,
@@ -314,5 +329,5 @@ def sweep(
 
 COMMANDS: dict[str, Callable[..., None]] = {
     function.__name__: function
-    for function in (compare, report, demo, prefetch, explain, export, survey, review, split, audit, sweep)
+    for function in (compare, report, demo, prefetch, explain, export, survey, review, split, audit, sweep, ensemble)
 }

@@ -34,7 +34,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "export": (
         *("errors", "io", "metrics.certainty.novelty", "run", "dataset", "inference", "report"),
         *("training.backbones", "training.checkpoint", "training.module", "training.transforms", "training.trunk"),
-        "figures.style",
+        *("figures.style", "training.networks"),
     ),
     "audit": ("errors", "io", "metrics", "run", "dataset", "figures", "report", "training.resume.signals"),
     "survey": (

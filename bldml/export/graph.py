@@ -1,14 +1,20 @@
 """All that an exported file computes: calibrated probability, distance from the training photographs, Grad-CAM map."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from bldml.inference.exported import DISTANCE, MAP, PROBABILITY
+from bldml.inference.gradcam import added_maps
 from bldml.metrics.certainty.novelty import Novelty
+from bldml.training.backbones import steps_of
 from bldml.training.checkpoint import Header
 from bldml.training.module import LeafClassifier
+from bldml.training.networks.ensemble import Members
+from bldml.training.networks.row import Backbone
 from bldml.training.trunk import inputs_of, outputs_of
 
 INPUT = "image"
@@ -42,7 +48,7 @@ class Distance(nn.Module):
 
 
 class ActivationMap(nn.Module):
-    """`gradcam.grad_cam` without autograd, in float32, from activations (n, c, h, w) to maps (n, h, w) in [0, 1].
+    """What `gradcam.grad_cam` adds up, without autograd, in float32: from activations (n, c, h, w) to (n, h, w).
 
     Between the layer of Grad-CAM and the logit, every backbone has the mean over the image and a few layers whose
     derivatives are written down here. So the mean gradient of a channel is that of the logit by its mean.
@@ -68,9 +74,14 @@ class ActivationMap(nn.Module):
                 gradient = gradient @ layer.weight
             elif factor is not None:
                 gradient = gradient * factor
-        raw = torch.relu(torch.einsum("nc,nchw->nhw", gradient, activations))
-        largest = raw.amax((1, 2), keepdim=True)
-        return torch.where(largest > 0, raw / torch.where(largest > 0, largest, 1), 0)
+        return torch.einsum("nc,nchw->nhw", gradient, activations)
+
+
+def scaled_map(raw: Tensor) -> Tensor:
+    """Return maps (n, h, w) without their negative values, divided by the largest: in [0, 1]."""
+    raw = torch.relu(raw)
+    largest = raw.amax((1, 2), keepdim=True)
+    return torch.where(largest > 0, raw / torch.where(largest > 0, largest, 1), 0)
 
 
 def slope(layer: nn.Module, values: Tensor) -> Tensor | None:
@@ -92,18 +103,31 @@ def slope(layer: nn.Module, values: Tensor) -> Tensor | None:
     raise TypeError(f"the derivative of {type(layer).__name__} is not known")
 
 
-def head_of(model: LeafClassifier) -> list[nn.Module]:
-    """Return the layers between the mean over the image, which follows the layer of Grad-CAM, and the logit.
+def heads_of(model: LeafClassifier) -> list[list[nn.Module]]:
+    """Return the layers of each network between the mean over the image, behind the layer of Grad-CAM, and the logit.
 
     Raises:
         TypeError: Something else follows the layer of Grad-CAM.
     """
-    row = model.row
-    if not row.gradcam:
-        raise TypeError(f"{model.backbone} has no layer for Grad-CAM")
-    within = set(model.network.get_submodule(row.gradcam).modules())
-    (*_, last) = (i for i, step in enumerate(model.trunk.steps) if step in within)
-    pool, *head = model.trunk.steps[last + 1 :]
+    if not model.row.members:
+        return [_head_of(model.row, model.network, model.trunk.steps)]
+    members, last = cast(Members, model.network.get_submodule("members")), cast(nn.Linear, model.last_layer)
+    heads, start = [], 0
+    for network, row, width in zip(members, model.row.members, members.widths, strict=True):
+        # Its features are some of those that the last layer of the ensemble makes the logit from.
+        own = nn.Linear(width, 1, bias=False)
+        own.weight = nn.Parameter(last.weight[:, start : start + width].detach().clone())
+        heads.append([*_head_of(row, network, steps_of(network, row)), own])
+        start += width
+    return heads
+
+
+def _head_of(row: Backbone, network: nn.Module, steps: Sequence[nn.Module]) -> list[nn.Module]:
+    if not row.gradcam or row.layout != "channels_first":
+        raise TypeError(f"{row.model} has no layer for Grad-CAM")
+    within = set(network.get_submodule(row.gradcam).modules())
+    (*_, last) = (i for i, step in enumerate(steps) if step in within)
+    pool, *head = steps[last + 1 :]
     # timm's own pooling is a mean in its first step, and perhaps flattens.
     if not (isinstance(pool, nn.AdaptiveAvgPool2d) or getattr(pool, "pool_type", "") == "avg"):
         raise TypeError(f"{row.gradcam} is followed by {type(pool).__name__}, not by a mean over the image")
@@ -116,12 +140,12 @@ def has_map(model: LeafClassifier) -> bool:
     All of torchvision's backbones have it; of timm's those that end with a mean and a linear layer.
     """
     try:
-        head = head_of(model)
-        for layer in head:
-            slope(layer, torch.zeros(1))
+        for head in heads_of(model):
+            for layer in head:
+                slope(layer, torch.zeros(1))
     except TypeError:
         return False
-    return model.row.layout == "channels_first"
+    return True
 
 
 class ExportedGraph(nn.Module):
@@ -137,10 +161,9 @@ class ExportedGraph(nn.Module):
         super().__init__()
         model.eval()
         # In lists, because they are in the network already.
-        self.map = ActivationMap(head_of(model)) if has_map(model) else None
-        # Without a map nobody reads the activations, and any layer will do.
-        watched = model.last_layer if self.map is None else model.network.get_submodule(model.row.gradcam)
-        self._last_layer, self._activations = [model.last_layer], [watched]
+        self.maps = nn.ModuleList(map(ActivationMap, heads_of(model)) if has_map(model) else ())
+        layers = model.row.gradcam_layers() if self.maps else []
+        self._last_layer, self._layers = [model.last_layer], [model.network.get_submodule(path) for path, _ in layers]
         self.distance = None if novelty is None else Distance(novelty)
         self.normalization = model.normalization
         self.network = model.network
@@ -152,12 +175,13 @@ class ExportedGraph(nn.Module):
         Args:
             image: uint8 (n, s, s, 3), red, green and blue: the whole upright photograph, resized to a square.
         """
-        with inputs_of(self._last_layer[0]) as features, outputs_of(self._activations[0]) as activations:
+        with inputs_of(self._last_layer[0]) as features, ExitStack() as stack:
+            activations = [stack.enter_context(outputs_of(layer)) for layer in self._layers]
             logit = self.network(self.normalization(image.permute(0, 3, 1, 2))).squeeze(1)
         probability = torch.sigmoid((logit - self.point.offset) / self.point.temperature)
         found = {PROBABILITY: probability}
-        if self.map is not None:
-            found[MAP] = self.map(activations[0])
+        if self.maps:
+            found[MAP] = scaled_map(added_maps([one(a[0]) for one, a in zip(self.maps, activations, strict=True)]))
         if self.distance is not None:
             found[DISTANCE] = self.distance(features[0])
-        return tuple(found[name] for name in output_names(self.distance is not None, self.map is not None))
+        return tuple(found[name] for name in output_names(self.distance is not None, bool(self.maps)))

@@ -42,6 +42,11 @@ def relation(evidence: Evidence) -> str:
         unknown = evidence.n - sum(evidence.known.values())
         parts += [f"{unknown:,} that do not belong to this run"] if unknown else []
         return f"Mixed set: {', '.join(parts)}."
+    if evidence.out_of_fold:
+        return (
+            "Out of fold: each photograph was judged by the networks of the ensemble that did not learn from it. The "
+            "operating point was chosen on these judgements."
+        )
     return {
         "training": "Training split.",
         "validation": "Validation split: the best epoch and the operating point were chosen on it.",
@@ -217,7 +222,7 @@ def name_of(evidence: Evidence, name: str) -> str:
         unused = evidence.searched and not evidence.n_related
         return "the test split" + (", which was not used for training" if unused else "")
     if evidence.role in ("training", "validation"):
-        return f"the {evidence.role} split"
+        return "the photographs out of fold" if evidence.out_of_fold else f"the {evidence.role} split"
     kind = f"{evidence.role} set" if evidence.role in ("external", "mixed") else "set"
     return f"the {kind} {plain(name)}"
 
@@ -226,6 +231,8 @@ def caution(evidence: Evidence) -> str:
     """Say what makes the metrics optimistic; empty if nothing is known to."""
     if evidence.role == "training":
         return "Caution: the classifier was trained on these photographs, so the metrics may be optimistic."
+    if evidence.out_of_fold:
+        return "Caution: the operating point was chosen on these photographs, so metrics at it may be optimistic."
     if evidence.role == "validation":
         return "Caution: epoch and operating point were chosen on these photographs, so the metrics may be optimistic."
     all_photographs, related = f"of these {counted(evidence.n, 'photograph')}", sum(evidence.relatives.values())

@@ -34,7 +34,7 @@ Assessed = tuple[Evaluation, Assessment]
 SMALL_GROUP = 10  # a group of fewer photographs is too small to judge
 GROUPS_SHOWN = 100
 SUBGROUPS_SHOWN = 200
-ROLE_LABELS: dict[Role, str] = {
+_ROLES: dict[Role, str] = {
     "training": "training split",
     "validation": "validation split, used to choose the threshold",
     "test": "test split",
@@ -42,6 +42,11 @@ ROLE_LABELS: dict[Role, str] = {
     "mixed": "mixed",
     "unknown": "relation to the run not recorded",
 }
+
+
+def role_label(evaluation: Evaluation) -> str:
+    """Return in words how the photographs of an evaluation relate to the run."""
+    return "used to choose the threshold" if evaluation.is_out_of_fold else _ROLES[evaluation.role]
 
 
 def threshold_metrics_table(assessment: Assessment) -> Table:
@@ -264,7 +269,7 @@ def sets_table(data: RunData, assessed: Sequence[Assessed]) -> Table:
         estimates = assessment.estimates(metrics)
         cells = [estimate_entry(estimates[m.name], notes, m.fraction(assessment.counts)) for m in metrics]
         n = Entry(count(assessment.n), f"{count(assessment.n_positive)} positive")
-        label = ROLE_LABELS[evaluation.role]
+        label = role_label(evaluation)
         if (same := first[evaluation.name]) != evaluation.name:
             label += f", the same photographs as {plain(same)}"
         if site := evaluation.provenance.site:

@@ -9,7 +9,7 @@ from bldml.metrics.estimates import Estimate
 from bldml.metrics.proportions import predictive_values
 from bldml.metrics.registry import METRICS
 from bldml.report import certainty, claims, run_claims
-from bldml.report.evaluation_tables import ROLE_LABELS
+from bldml.report.evaluation_tables import role_label
 from bldml.report.tables import ESTIMATE_COLUMNS, Entry, Table, count, estimate_cells, interval_text, precise_number
 from bldml.run.baselines import Baselines, baselines_of
 from bldml.run.card import stated_prevalence
@@ -40,7 +40,9 @@ class Part(NamedTuple):
     def title(self) -> str:
         """Its name, with its role unless both are one word."""
         role = self.evaluation.role
-        return plain(self.evaluation.name) + ("" if role == self.evaluation.name else f" ({ROLE_LABELS[role]})")
+        return plain(self.evaluation.name) + (
+            "" if role == self.evaluation.name else f" ({role_label(self.evaluation)})"
+        )
 
 
 def read_parts(data: RunData) -> list[Part]:

@@ -66,6 +66,8 @@ class Evidence:
         assurance: What that criterion assures; None without a minimum.
         bands: The classifier's bands of certainty; None if they are not recorded.
         flagged: The photographs that are unlike those that the classifier learned from; None if not recorded.
+        out_of_fold: Whether each photograph was judged by the networks of an ensemble that did not learn from it; their
+            role is then validation, because the operating point was chosen on these judgements.
     """
 
     role: Role
@@ -95,6 +97,7 @@ class Evidence:
     assurance: Assurance | None = None
     bands: Bands | None = None
     flagged: Flagged | None = None
+    out_of_fold: bool = False
 
     @property
     def is_same_site(self) -> bool:
@@ -219,6 +222,7 @@ def evidence_of(data: RunData, evaluation: Evaluation) -> Evidence:
     return Evidence(
         role=role,
         n=n,
+        out_of_fold=evaluation.is_out_of_fold,
         known=known,
         seen=seen,
         relatives={kind: counts[kind] for kind in KINDS if counts[kind]},

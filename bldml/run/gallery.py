@@ -125,7 +125,9 @@ def read_gallery(folder: Path) -> list[GalleryPicture]:
 
 def advice(data: RunData) -> str:
     """Return which evaluations have no pictures and how to create them; empty where all have some."""
-    evaluations = sorted((one for one in data.evaluations if one.role != "training"), key=lambda one: one.name)
+    evaluations = sorted(
+        (one for one in data.evaluations if one.role != "training" and not one.is_out_of_fold), key=lambda one: one.name
+    )
     without = [one for one in evaluations if not read_gallery(one.folder)]
     if not without:
         return ""

@@ -120,7 +120,8 @@ class Provenance:
             without labels, of any origin. `unknown`: not recorded.
         known: Number of the photographs that are in `train`, `val` and `test` of the run, by content; for a checkpoint
             outside its run only `seen`, those in train or val. None if there was nothing to compare with.
-        split: `train`, `val`, `test` or `predict`, as requested by the command.
+        split: `train`, `val`, `test` or `predict`, as requested by the command; `out_of_fold` for the photographs of an
+            experiment, each judged by the networks of an ensemble that did not learn from it.
         dataset_fingerprint: SHA-256 over the photographs' contents and classes.
         created: ISO 8601, UTC.
         command: The command line.

@@ -64,6 +64,11 @@ class Evaluation:
         return self.provenance.role
 
     @property
+    def is_out_of_fold(self) -> bool:
+        """Whether it is of an ensemble, each photograph judged by the networks that did not learn from it."""
+        return self.provenance.split == "out_of_fold"
+
+    @property
     def point(self) -> OperatingPoint:
         """Threshold and temperature of an evaluation with labels."""
         assert self.metrics is not None

@@ -9,6 +9,7 @@ from jsonargparse.typing import restricted_string_type
 from torch import Tensor, nn
 
 from bldml.errors import ConfigError
+from bldml.training.networks.ensemble import architectures_of, ensemble_row, is_ensemble, join_networks
 from bldml.training.networks.row import Backbone, Parts, Unit
 from bldml.training.networks.timm_rows import NAME_PATTERN, build_timm, check_side, is_timm, timm_row
 from bldml.training.networks.tracing import traced_steps
@@ -16,11 +17,15 @@ from bldml.training.networks.tracing import traced_steps
 BackboneName = Literal["efficientnet_v2_s", "resnet50", "mobilenet_v3_large", "inception_v3", "mobilenet_v2_x0_35"]
 if TYPE_CHECKING:
     TimmName = str
+    EnsembleName = str
 else:
     TimmName = restricted_string_type(
         "TimmName", NAME_PATTERN, docstring="Name of an architecture of timm, such as timm:convnextv2_nano."
     )
-__all__ = ["BACKBONES", "FUNCTIONS", "Backbone", "BackboneName", "TimmName", "Unit"]
+    EnsembleName = restricted_string_type(
+        "EnsembleName", r"^ensemble:[^\s]{1,9999}$", docstring="Name of an ensemble, such as ensemble:resnet50*3."
+    )
+__all__ = ["BACKBONES", "FUNCTIONS", "Backbone", "BackboneName", "EnsembleName", "TimmName", "Unit"]
 
 
 def _each(*paths: str) -> Parts:
@@ -144,12 +149,32 @@ BACKBONES: dict[BackboneName, Backbone] = {
 assert set(BACKBONES) == set(get_args(BackboneName))
 
 
+def is_backbone(name: object) -> bool:
+    """Return whether a checkpoint may name this backbone: one of the table, of timm, or an ensemble of such."""
+    if is_ensemble(name):
+        try:
+            return all(is_backbone(one) and not is_ensemble(one) for one in architectures_of(str(name)))
+        except ValueError:
+            return False
+    return is_timm(name) or (isinstance(name, str) and name in BACKBONES)
+
+
+def is_in_table(name: object) -> bool:
+    """Return whether everything about a backbone is known here, without timm and before weights are read."""
+    return isinstance(name, str) and name in BACKBONES
+
+
 def row_of(name: BackboneName | TimmName) -> Backbone:
     """Return the facts about a backbone; for one of timm, from timm's own metadata.
 
     Raises:
         ConfigError: There is no such backbone, timm is not installed, or the architecture cannot be used.
     """
+    if is_ensemble(name):
+        if not is_backbone(name):
+            message = f"{name[:200]} is not the name of an ensemble, such as ensemble:resnet50*3,inception_v3."
+            raise ConfigError(message, "ensemble-name-wrong", found=name)
+        return ensemble_row([row_of(one) for one in architectures_of(name)])
     return timm_row(name) if is_timm(name) else BACKBONES[name]  # type: ignore[index]  # then it is a BackboneName
 
 
@@ -158,6 +183,9 @@ def build(name: BackboneName | TimmName, image_size: int | None = None) -> nn.Mo
 
     The image size matters only to networks that are built for one, such as vision transformers.
     """
+    if is_ensemble(name):
+        names = architectures_of(name)
+        return join_networks([row_of(one) for one in names], [build(one, image_size) for one in names])
     if is_timm(name):
         return build_timm(name, image_size)
     row = row_of(name)
@@ -205,6 +233,7 @@ def checked_image_size(backbone: BackboneName | TimmName, image_size: int | None
         message = f"model.image_size must be a multiple of {row.patch} px for {backbone}, which divides an image into "
         message += f"patches of that size (default {row.image_size}), not {size}."
         raise ConfigError(message, "image-size-no-multiple", found=size, expected=row.patch)
-    if is_timm(backbone):
-        check_side(backbone, size)
+    for one in architectures_of(backbone) if is_ensemble(backbone) else (backbone,):
+        if is_timm(one):
+            check_side(one, size)
     return size

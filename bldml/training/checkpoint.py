@@ -22,8 +22,9 @@ from bldml.metrics.certainty.conformal import Bands
 from bldml.metrics.certainty.novelty import Novelty
 from bldml.metrics.operating_point import OperatingPoint
 from bldml.metrics.registry import canonical
-from bldml.training.backbones import BACKBONES, BackboneName, TimmName, check_shapes, row_of
+from bldml.training.backbones import BackboneName, TimmName, check_shapes, is_backbone, is_in_table, row_of
 from bldml.training.networks.timm_rows import is_timm
+from bldml.training.transforms import MEAN, STD
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -166,13 +167,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except (TypeError, ValueError, KeyError, OverflowError, AttributeError, RuntimeError) as error:
         message = f"The header of the checkpoint {path} is invalid: {error}"
         raise CheckpointError(message, "checkpoint-header-wrong", path=path, reason=str(error)) from error
-    if is_timm(header.backbone):
+    if not is_in_table(header.backbone):
         _check_architecture(path, header, state_dict, novelty)
     return Checkpoint(path, header, state_dict, epoch, novelty)
 
 
 def _check_architecture(path: Path, header: Header, state_dict: Mapping[str, Tensor], novelty: Novelty | None) -> None:
-    """Check that the weights are those of the architecture of timm in the header, before anything of it is allocated.
+    """Check that the weights are those of the architecture in the header, before anything of it is allocated.
 
     Raises:
         ConfigError: The extra timm is not installed, or its version has no such architecture.
@@ -271,7 +272,8 @@ def _is_normalization(backbone: Any, mean: tuple[Any, ...], std: tuple[Any, ...]
         return False
     if not is_timm(backbone):
         # Another normalisation would silently give wrong probabilities.
-        return backbone not in BACKBONES or (mean, std) == (BACKBONES[backbone].mean, BACKBONES[backbone].std)
+        own = (row_of(backbone).mean, row_of(backbone).std) if is_in_table(backbone) else (MEAN, STD)
+        return (mean, std) == own
     return len(mean) == len(std) == 3 and all(0 <= one <= 1 for one in mean) and all(0.01 <= one <= 1 for one in std)
 
 
@@ -282,8 +284,7 @@ def _checked(content: dict[str, Any]) -> dict[str, Any]:
     if wrong := [key for key, value in sequences.items() if not isinstance(value, list | tuple)]:
         raise ValueError(f"{', '.join(wrong)} invalid: not a list")
     checks = {
-        "backbone": is_timm(content["backbone"])
-        or (isinstance(content["backbone"], str) and content["backbone"] in get_args(BackboneName)),
+        "backbone": is_backbone(content["backbone"]),
         "image_size": type(content["image_size"]) is int and 1 <= content["image_size"] <= LARGEST_SIDE,
         "class_names": all(map(_is_text, names)) and len(set(names)) == len(names) == 2,
         "positive_class": _is_text(content["positive_class"]) and content["positive_class"] in map(str, names),
@@ -341,7 +342,7 @@ def novelty_of(plain: Any, header: Header, state_dict: Mapping[str, Tensor]) -> 
     novelty = Novelty(**values)
     arrays, d = (novelty.mean, novelty.basis, novelty.variances), np.size(novelty.mean)
     # For one of timm, `read_checkpoint` asks timm for the head.
-    head = None if is_timm(header.backbone) else row_of(header.backbone).head
+    head = row_of(header.backbone).head if is_in_table(header.backbone) else None
     weight = state_dict.get(f"network.{head}.weight")
     numbers, counts = (novelty.rest, novelty.limit, novelty.rate), (novelty.n_train, novelty.n_val)
     good = (

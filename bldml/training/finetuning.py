@@ -9,10 +9,11 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from bldml.errors import ConfigError
+from bldml.errors import ConfigError, TrainingError
 from bldml.training.backbones import Unit
 from bldml.training.lightning_internals import let_ddp_skip_parameters
 from bldml.training.module import LeafClassifier
+from bldml.training.networks.ensemble import is_ensemble
 
 
 class ProgressiveUnfreezing(Callback):
@@ -197,7 +198,16 @@ def deepest(stages: int, blocks: int | None) -> tuple[int, Unit]:
 
 
 def check_depth(module: LeafClassifier, unfreezing: Any) -> None:
-    """Raise a ConfigError, before training, if the backbone has fewer stages or blocks than are to be unfrozen."""
+    """Raise a ConfigError, before training, if the backbone has fewer stages or blocks than are to be unfrozen.
+
+    A TrainingError if it is an ensemble, whose networks are trained already.
+    """
+    if is_ensemble(module.backbone):
+        message = (
+            f"{module.backbone} is not trained: python -m bldml ensemble makes it of runs of an experiment. Set a "
+        )
+        message += "backbone."
+        raise TrainingError(message, "ensemble-not-trainable", found=module.backbone)
     module.unfreeze(*deepest(unfreezing.stages, unfreezing.blocks)).unfreeze(0)
 
 

@@ -16,7 +16,7 @@ from bldml.dataset.images import Decode
 from bldml.dataset.samples import SPLITS
 from bldml.errors import CheckpointError, ConfigError
 from bldml.metrics.operating_point import BEST_F1, OperatingPoint, choose_operating_point
-from bldml.training.backbones import BackboneName, TimmName, build, checked_image_size, row_of, steps_of
+from bldml.training.backbones import BackboneName, EnsembleName, TimmName, build, checked_image_size, row_of, steps_of
 from bldml.training.checkpoint import (
     DESCRIBED,
     KEY,
@@ -77,7 +77,7 @@ class LeafClassifier(LightningModule):
 
     def __init__(
         self,
-        backbone: BackboneName | TimmName = "efficientnet_v2_s",
+        backbone: BackboneName | TimmName | EnsembleName = "efficientnet_v2_s",
         weights: str = "imagenet",
         image_size: int | None = None,
         lr: float = 1e-3,

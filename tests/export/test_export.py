@@ -21,7 +21,7 @@ from torch import nn
 
 import bldml
 from bldml.export.card import model_card
-from bldml.export.graph import ActivationMap, head_of
+from bldml.export.graph import ActivationMap, heads_of, scaled_map
 from bldml.export.parity import Parity
 from bldml.export.storage import rounded, store_weights
 from bldml.inference.exported import read_exported
@@ -112,7 +112,7 @@ def test_maps_need_no_gradient(backbone: Any, head: Any) -> None:
     torch.manual_seed(0)
     size = 128
     model = LeafClassifier(backbone=backbone, weights="none", image_size=size, head=head).eval()
-    layers = head_of(model)
+    (layers,) = heads_of(model)
     channels = next(layer.in_features for layer in layers if isinstance(layer, nn.Linear))
     activations = torch.rand(3, channels, 4, 4, requires_grad=True)
     with torch.no_grad():
@@ -123,10 +123,10 @@ def test_maps_need_no_gradient(backbone: Any, head: Any) -> None:
     for layer in layers:
         values = values if isinstance(layer, nn.Flatten) else layer(values)
     (gradient,) = torch.autograd.grad(values.sum(), [activations])
-    expected = [class_activation_map(*both) for both in zip(activations.detach(), gradient, strict=True)]
+    expected = [class_activation_map([both]) for both in zip(activations.detach(), gradient, strict=True)]
     assert all(np.count_nonzero(one) > 0 for one in expected)
     with torch.no_grad():
-        np.testing.assert_allclose(ActivationMap(layers)(activations), expected, atol=1e-5)
+        np.testing.assert_allclose(scaled_map(ActivationMap(layers)(activations)), expected, atol=1e-5)
     # What comes before these layers is what the network has there.
     seen: list[Any] = []
     model.network.get_submodule(model.row.gradcam).register_forward_hook(lambda _, __, output: seen.append(output))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import shutil
 import signal
@@ -12,8 +13,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from bldml.dataset.manifest import read_manifest
+from bldml.inference.classifier import load
+from bldml.run.predictions import read_predictions
 from bldml.sweep.plan import Plan, SweepFolder, read_plan
 from bldml.sweep.states import RunState, read_states
 from tests.sameness import checkpoint, flat
@@ -245,3 +249,82 @@ def test_killed_started_twice_and_extended_by_one_that_fails(bench: Bench, done:
     assert states["b_seed1_fold0"].reason in told[0]
     assert before == {name: bench.starts(name) for name in before}
     assert bench.starts("b_seed1_fold0") == 1, "the two started it once together"
+
+
+@pytest.fixture(scope="module")
+def ensemble(done: Bench) -> Path:
+    """The two folds of the experiment as one classifier."""
+    said = run_here("ensemble", done.sweep.path / "a", folder=done.folder)
+    assert said[0] == 0, said
+    return done.sweep.path / "ensembles" / "a"
+
+
+def run_here(*arguments: str | Path, folder: Path) -> tuple[int, str]:
+    found = subprocess.run(
+        [sys.executable, "-m", "tests.three_layers", *map(str, arguments)], cwd=folder, text=True, check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+    return found.returncode, found.stdout
+
+
+def logit(probability: float) -> float:
+    return math.log(probability / (1 - probability))
+
+
+def test_an_ensemble_gives_the_mean_by_hand(done: Bench, ensemble: Path) -> None:
+    photographs = sorted(str(path) for path in (done.folder / "leaves").rglob("*.jpg"))[:9]
+    classifier, members = load(ensemble), [load(done.sweep.run(name).path) for name in done.runs()]
+    temperature = classifier.header.temperature
+    ours = [logit(one.probability) * temperature for one in classifier.predict(photographs)]
+    theirs = [[logit(one.probability) for one in member.predict(photographs)] for member in members]
+    assert ours == pytest.approx([sum(pair) / 2 for pair in zip(*theirs, strict=True)], abs=1e-5)
+    # Its own photographs out of fold, each judged by the one network that did not learn from it.
+    rows = {row.path: row for row in read_predictions(ensemble / "evaluations" / "out_of_fold" / "predictions.csv")}
+    pooled = [
+        row
+        for name in done.runs()
+        for row in read_predictions(done.sweep.run(name).evaluation("test") / "predictions.csv")
+    ]
+    assert len(rows) == len(pooled)
+    for row in pooled:
+        assert logit(rows[row.path].probability) * temperature == pytest.approx(logit(row.probability), abs=1e-9)
+    for command in (("predict", "leaves"), ("explain", "leaves", "--output=maps"), ("report",)):
+        outcome = run_here(command[0], ensemble, *command[1:], folder=done.folder)
+        assert outcome[0] == 0, outcome
+    page = (ensemble / "report.html").read_text()
+    assert "judged by the networks of the ensemble that did not learn from it" in page
+    assert "epoch and operating point were chosen" not in page
+    # Its test split is the sealed one; it knows what its networks learned from, in another folder too.
+    code, said = run_here("test", ensemble, folder=done.folder)
+    assert (code, "test: 12 photographs" in said) == (0, True), said
+    for row in pooled[:1] + pooled[-1:]:
+        other = done.folder / "other" / row.path
+        other.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(done.folder / "leaves" / row.path, other)
+    code, said = run_here("test", ensemble, "other", folder=done.folder)
+    assert (code, "2 of 2 photographs are those of the training or validation split" in said) == (1, True), said
+
+
+def test_what_is_no_ensemble_is_refused_and_leaves_nothing(done: Bench, ensemble: Path, tmp_path: Path) -> None:
+    part = tmp_path / "part"
+    shutil.copytree(done.sweep.path, part, ignore=shutil.ignore_patterns("ensembles"))
+    first, second = (SweepFolder(part).run(name) for name in done.runs())
+    content = torch.load(second.best_checkpoint, weights_only=True)
+    for arguments, expected, found in (
+        (("nowhere",), 2, "no plan.json"),
+        ((done.sweep.path / "b",), 2, "no configuration b. It has a"),
+        ((done.sweep.path / "a",), 1, "exists already"),
+        ((part / "a", "--output", first.path), 1, "exists already"),
+    ):
+        code, said = run_here("ensemble", *arguments, folder=done.folder)
+        assert (code, found in said, "Traceback" in said) == (expected, True, False), said
+    content["bldml"]["image_size"] = 96
+    torch.save(content, second.best_checkpoint)
+    code, said = run_here("ensemble", part, folder=done.folder)
+    assert (code, f"{done.runs()[1]} has 96" in said) == (1, True), said
+    second.best_checkpoint.unlink()
+    code, said = run_here("ensemble", part, folder=done.folder)
+    assert (code, f"1 of 2 runs are not finished: {done.runs()[1]}" in said) == (1, True), said
+    assert not (part / "ensembles").exists()
+    code, said = run_here("fit", "--config=base.yaml", "--model.backbone=ensemble:three_layers*2", folder=done.folder)
+    assert (code, "is not trained" in said) == (1, True), said

@@ -41,10 +41,18 @@ class Backbone:
     # The stages in smaller parts, in the order in which the scripts behind the BLD-ML paper unfreeze; empty if equal.
     blocks: Parts = ()
     classifier: tuple[str, ...] = ()  # layers of the first stage before the last layer of the pretrained classifier
+    members: tuple["Backbone", ...] = ()  # of an ensemble: the rows of its networks, each at `members.<number>`
 
     def parts(self, unit: Unit) -> Parts:
         """Return the parts of the backbone in this unit, beginning with the part nearest the head."""
         return self.blocks if unit == "blocks" and self.blocks else self.stages
+
+    def gradcam_layers(self) -> list[tuple[str, "Backbone"]]:
+        """Return the paths of the layers of Grad-CAM, one for each network, with its row; empty if there are none."""
+        if not self.members:
+            return [(self.gradcam, self)] if self.gradcam else []
+        layers = [(f"members.{number}.{row.gradcam}", row) for number, row in enumerate(self.members)]
+        return layers if all(row.gradcam for row in self.members) else []
 
     def with_whole_classifier(self) -> "Backbone":
         """Return this backbone with the whole pretrained classifier outside its stages, to be trained as the head."""

@@ -1,0 +1,345 @@
+"""The command `ensemble`: the runs of an experiment as one classifier, in a run folder of its own."""
+
+import json
+import os
+import secrets
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bldml.dataset.files import list_folder, shell_word, show_path
+from bldml.errors import RunError, UsageError
+from bldml.io.atomic import make_folder, write_atomically
+from bldml.io.documents import dump_yaml
+from bldml.io.screen import say
+from bldml.io.system import sha256_of
+from bldml.io.text import counted, csv_text, first_few
+from bldml.metrics.assessment import EvaluationMetrics, evaluate
+from bldml.metrics.certainty.conformal import choose_bands
+from bldml.metrics.checked import units_of
+from bldml.metrics.operating_point import OperatingPoint, ThresholdCriterion, assurance_of, choose_operating_point
+from bldml.run.folder import RunFolder
+from bldml.run.photographs import photographs_text
+from bldml.run.predictions import Prediction, digest_of_predictions, write_metrics, write_predictions
+from bldml.run.provenance import DIGEST_DIGITS, Provenance
+from bldml.run.reader import RunData, read_run
+from bldml.sweep.plan import Plan, PlannedRun, SweepFolder, read_plan
+from bldml.training.backbones import row_of
+from bldml.training.checkpoint import KEY, Checkpoint, Header, read_checkpoint, software_versions
+from bldml.training.networks.ensemble import MOST_MEMBERS, Member, ensemble_name, join_weights
+from bldml.training.recording import record_conditions, record_environment
+from bldml.training.resume.state import AtomicCheckpointIO
+
+UNSHARED = ("image_size", "decode", "class_names", "positive_class")
+_AS_GIVEN = OperatingPoint(threshold=0.5, temperature=1.0)
+
+
+@dataclass(frozen=True)
+class Ingredient:
+    """A finished run of an experiment.
+
+    Attributes:
+        planned: What the plan says of it.
+        data: Its folder, read.
+        checkpoint: Its best checkpoint.
+        unseen: The predictions of the photographs that are its test fold; without folds, of its validation split.
+    """
+
+    planned: PlannedRun
+    data: RunData
+    checkpoint: Checkpoint
+    unseen: Sequence[Prediction]
+
+
+def make_ensemble(source: Path, output: Path | None) -> None:
+    """Make one classifier of the runs of an experiment, and print what it is; see `bldml.commands.ensemble`.
+
+    Args:
+        source: Folder of an experiment, or the name of one of its configurations in that folder.
+        output: Run folder to make; None for one in the folder of the experiment.
+
+    Raises:
+        UsageError: There is no such experiment or configuration, or it has one run only.
+        RunError: A run is not finished, or the runs do not fit together; nothing was written.
+        CheckpointError: A checkpoint cannot be read.
+    """
+    folder, name = _found(source)
+    plan = read_plan(folder)
+    ingredients = _ingredients(folder, plan, name)
+    _check_same(ingredients)
+    output = output or folder.path / "ensembles" / (name or "all")
+    if os.path.lexists(output) and not (output.is_dir() and not list_folder(output)):
+        message = f"{show_path(output)} exists already and is left as it is. Give another --output."
+        raise RunError(message, "ensemble-exists", path=output)
+    has_folds = ingredients[0].planned.fold is not None
+    rows, logits = _pooled(ingredients)
+    judged = _Judged.of(folder, plan, ingredients, rows, logits)
+    with _new_run(output) as run:
+        _write(run, output, ingredients, judged, has_folds=has_folds)
+    say(_said(output, ingredients, judged, has_folds=has_folds, has_test=folder.final.is_file()))
+
+
+def _found(source: Path) -> tuple[SweepFolder, str | None]:
+    """Return the experiment that a path names, and its configuration; None for all of them."""
+    if SweepFolder(source).plan.is_file():
+        return SweepFolder(source), None
+    folder = SweepFolder(source.parent)
+    if not folder.plan.is_file():
+        message = (
+            f"There is no experiment in {show_path(source)} (no plan.json). Give the folder of a sweep, or the name "
+        )
+        message += "of one of its configurations in it: python -m bldml ensemble sweeps/backbones/NAME."
+        raise UsageError(message, "ensemble-no-sweep", path=source)
+    names = [one.name for one in read_plan(folder).configurations]
+    if source.name not in names:
+        message = f"The experiment in {show_path(folder.path)} has no configuration {source.name}. It has "
+        message += f"{first_few(names, 20, ', ', ' and ')}."
+        raise UsageError(message, "ensemble-configuration-unknown", found=source.name, expected=names)
+    return folder, source.name
+
+
+def _ingredients(folder: SweepFolder, plan: Plan, name: str | None) -> list[Ingredient]:
+    runs = plan.runs if name is None else plan.of(name)
+    if not 2 <= len(runs) <= MOST_MEMBERS:
+        message = f"An ensemble has 2 to {MOST_MEMBERS} runs; {name or show_path(folder.path)} has {len(runs)}."
+        raise UsageError(message, "ensemble-size-wrong", found=len(runs), expected=2)
+    found, missing = [], []
+    for planned in runs:
+        run, role = folder.run(planned.name), "validation" if planned.fold is None else "test"
+        data = read_run(run) if run.best_checkpoint.is_file() else None
+        unseen = data.of_role("validation" if planned.fold is None else "test") if data else None
+        if data is None or unseen is None:
+            missing.append(f"{planned.name} ({'no best checkpoint' if data is None else f'no {role} evaluation'})")
+        else:
+            found.append(Ingredient(planned, data, read_checkpoint(run.best_checkpoint), unseen.rows))
+    if missing:
+        shown = first_few(missing, 5, ", ", " and ")
+        message = f"{len(missing)} of {counted(len(runs), 'run')} are not finished: {shown}. Run the sweep to its end."
+        raise RunError(message, "ensemble-runs-unfinished", path=folder.path, found=missing)
+    return found
+
+
+def _check_same(ingredients: Sequence[Ingredient]) -> None:
+    """Raise a RunError unless all networks answer the same question about the same picture."""
+    first = ingredients[0]
+    for one in ingredients:
+        for key in UNSHARED:
+            here, there = (getattr(i.checkpoint.header, key) for i in (first, one))
+            if here != there:
+                message = f"{first.planned.name} has {key} {here}, {one.planned.name} has {there}. The networks of an "
+                message += "ensemble look at the same picture: set it for all of them in the experiment."
+                raise RunError(message, "ensemble-members-differ", key=key, found=there, expected=here)
+        if one.data.criterion != first.data.criterion:
+            message = f"{first.planned.name} and {one.planned.name} choose their thresholds by different criteria "
+            message += f"({first.data.criterion}; {one.data.criterion})."
+            raise RunError(message, "ensemble-criteria-differ", found=one.planned.name)
+
+
+def _pooled(ingredients: Sequence[Ingredient]) -> tuple[list[Prediction], NDArray[np.float64]]:
+    """Return each photograph once, sorted, with the mean of its calibrated logits by the runs that judged it unseen.
+
+    Raises:
+        RunError: Runs contradict each other about a photograph, or one was not judged as often as the others.
+    """
+    logits, rows = defaultdict[str, list[float]](list), dict[str, Prediction]()
+    for one in ingredients:
+        found = _AS_GIVEN.uncalibrated([row.probability for row in one.unseen])
+        for row, logit in zip(one.unseen, found.tolist(), strict=True):
+            logits[row.path].append(logit)
+            known = rows.setdefault(row.path, row)
+            if (known.true_class, known.unit) != (row.true_class, row.unit):
+                message = f"{row.path} has not the same class or group in all runs. Repeat the sweep."
+                raise RunError(message, "ensemble-rows-differ", path=row.path)
+    often = {len(values) for values in logits.values()}
+    if len(often) > 1:
+        message = f"Some photographs were judged {min(often)} times, others {max(often)} times by runs that did not "
+        message += "learn from them. An ensemble needs every fold of a configuration with the same seeds."
+        raise RunError(message, "ensemble-folds-incomplete", found=sorted(often))
+    paths = sorted(rows)
+    return [rows[path] for path in paths], np.array([np.mean(logits[path]) for path in paths])
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """The photographs as the ensemble judges them.
+
+    Attributes:
+        header: Of its checkpoint.
+        rows: Their predictions.
+        metrics: Of these.
+    """
+
+    header: Header
+    rows: list[Prediction]
+    metrics: EvaluationMetrics
+
+    @classmethod
+    def of(
+        cls,
+        folder: SweepFolder,
+        plan: Plan,
+        ingredients: Sequence[Ingredient],
+        rows: list[Prediction],
+        logits: NDArray[np.float64],
+    ) -> "_Judged":
+        """Choose temperature, threshold and bands on these logits."""
+        first = ingredients[0]
+        criterion, classes = first.data.criterion or ThresholdCriterion(), first.data.classes
+        labels = np.array([row.true_class == classes.positive for row in rows], dtype=np.int64)
+        units = units_of([row.unit for row in rows], len(rows))
+        effect = 1.0
+        if criterion.minimum is not None:
+            of_class = labels == (criterion.minimum[0] == "sensitivity")
+            assured = assurance_of(criterion, np.ones(int(of_class.sum())), units[of_class])
+            effect = assured.design_effect if assured else 1.0
+        point = choose_operating_point(logits, labels, criterion, 0.0, effect)
+        probabilities = point.probabilities(logits)
+        bands = None
+        if criterion.band_error is not None:
+            bands = choose_bands(labels, probabilities, units, point.threshold, criterion.band_error)
+        header = replace(_header(folder, plan, ingredients, point), bands=bands)
+        judged = [
+            replace(
+                row,
+                probability=float(p),
+                predicted_class=header.label_of(p),
+                band=(bands and bands.band(p)) or "",
+                distance=None,
+            )
+            for row, p in zip(rows, probabilities.tolist(), strict=True)
+        ]
+        metrics = evaluate(labels, probabilities, point, [row.unit for row in rows])
+        return cls(header, judged, replace(metrics, bands=asdict(bands) if bands else {}))
+
+
+def _header(folder: SweepFolder, plan: Plan, ingredients: Sequence[Ingredient], point: OperatingPoint) -> Header:
+    """Return the header: of the first network where all agree. An ensemble has seen what any of them has seen.
+
+    Its own photographs are those of the experiment, whose test split none of them has seen.
+    """
+    headers = [one.checkpoint.header for one in ingredients]
+    seen = {one.seen[i : i + DIGEST_DIGITS] for one in headers for i in range(0, len(one.seen), DIGEST_DIGITS)}
+    manifest = folder.final if folder.final.is_file() else plan.settings.get("data.manifest")
+    data: dict[str, Any] = headers[0].settings["data"] | {"fold": None}
+    data["manifest"] = None if manifest is None else str(Path(manifest).absolute())
+    return replace(
+        headers[0],
+        backbone=ensemble_name([header.backbone for header in headers]),
+        **asdict(point),
+        fingerprints={},
+        seen="".join(sorted(seen)),
+        versions=software_versions(),
+        settings={"data": data},
+        bands=None,
+    )
+
+
+@contextmanager
+def _new_run(output: Path) -> Iterator[RunFolder]:
+    """Give a hidden folder, which becomes the run folder at the end, so that there is never half of one."""
+    output = output.absolute()
+    make_folder(output.parent)
+    hidden = output.with_name(f".bldml-{secrets.token_hex(8)}.tmp")
+    try:
+        (hidden / "checkpoints").mkdir(parents=True)
+        yield RunFolder(hidden)
+        if output.is_dir():  # empty; not every system renames over it
+            output.rmdir()
+        hidden.rename(output)
+    except OSError as error:
+        message = f"Cannot write {show_path(output)}: {error.strerror}. Nothing was written. Check write permission "
+        message += "and free space."
+        raise RunError(message, "ensemble-not-writable", path=output, reason=error.strerror) from error
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _write(
+    run: RunFolder, output: Path, ingredients: Sequence[Ingredient], judged: _Judged, *, has_folds: bool
+) -> None:
+    header, first = judged.header, ingredients[0]
+    members = [
+        Member(row_of(one.checkpoint.header.backbone), one.checkpoint.state_dict, one.checkpoint.header.operating_point)
+        for one in ingredients
+    ]
+    state = join_weights(members)
+    hyper_parameters = {"backbone": header.backbone, "weights": "none", "image_size": header.image_size}
+    content = {"epoch": -1, "global_step": 0, "state_dict": state, KEY: asdict(header)}
+    content |= {"hyper_parameters": hyper_parameters, "pytorch-lightning_version": software_versions()["lightning"]}
+    AtomicCheckpointIO().save_checkpoint(content, run.best_checkpoint)
+    config = {
+        "model": {"backbone": header.backbone, "image_size": header.image_size},
+        "data": {key: first.data.config.get("data", {}).get(key) for key in ("root", "class_aliases")}
+        | {"positive_class": header.positive_class},
+        "operating_point": first.data.config.get("operating_point"),
+    }
+    photographs = {row.path: replace(row, split="val") for one in ingredients for row in one.data.photographs}
+    labels = {row["path"]: row["label"] for one in ingredients for row in one.data.splits}
+    parameters = sum(value.numel() for value in state.values())
+    environment = record_environment(0, record_conditions(torch.device("cpu")), {}, parameters)
+    environment |= {"seed": None, "slurm_job": None, "members": [_described(one) for one in ingredients]}
+    texts = {
+        run.config: dump_yaml(config),
+        run.environment: json.dumps(environment, indent=2) + "\n",
+        run.splits: csv_text(("path", "label", "split"), ([path, labels[path], "val"] for path in sorted(labels))),
+        run.photographs: photographs_text(photographs[path] for path in sorted(photographs)),
+    }
+    for path, text in texts.items():
+        write_atomically(path, text)
+    folder = run.evaluation("out_of_fold" if has_folds else "val")
+    write_predictions(folder / "predictions.csv", judged.rows)
+    write_metrics(folder, judged.metrics)
+    origin = Provenance(
+        role="validation",
+        split="out_of_fold" if has_folds else "val",
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        checkpoint=str(output.absolute() / "checkpoints" / "best.ckpt"),
+        versions=software_versions(),
+        sha256={
+            "checkpoint": sha256_of(run.best_checkpoint),
+            "predictions": digest_of_predictions(judged.rows),
+        },
+    )
+    write_atomically(folder / "provenance.json", json.dumps(asdict(origin), indent=2) + "\n")
+
+
+def _described(one: Ingredient) -> dict[str, Any]:
+    header = one.checkpoint.header
+    return {
+        "run": one.planned.name,
+        "backbone": header.backbone,
+        "seed": one.planned.seed,
+        "fold": one.planned.fold,
+        "epoch": one.checkpoint.epoch,
+        "temperature": header.temperature,
+        "offset": header.offset,
+        "sha256": sha256_of(one.checkpoint.path),
+    }
+
+
+def _said(output: Path, ingredients: Sequence[Ingredient], judged: _Judged, *, has_folds: bool, has_test: bool) -> str:
+    metrics, header = judged.metrics, judged.header
+    chosen = (
+        f"Temperature {header.temperature:.3g} and threshold {header.threshold:.3g} were chosen on "
+        f"{counted(metrics.n, 'photograph')}, each judged by "
+    )
+    chosen += (
+        "the networks that did not learn from it."
+        if has_folds
+        else "all networks, which chose their own epoch, temperature and threshold on them: these figures are too good."
+    )
+    sealed = f"  python -m bldml test {shell_word(output)}    # opens the sealed test set\n" if has_test else ""
+    return (
+        f"{header.backbone}: {len(ingredients)} networks, one classifier.\n{chosen}\n\n"
+        f"Next:\n{sealed}  python -m bldml test {shell_word(output)} OTHER_FOLDER\n"
+        f"  python -m bldml predict {shell_word(output)} PHOTOGRAPHS\n"
+    )
