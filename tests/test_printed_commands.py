@@ -15,7 +15,7 @@ from tests.support import REPOSITORY, THREE_LAYERS, Bldml
 
 VERBS = (
     *("fit", "validate", "test", "predict", "compare", "report", "demo", "prefetch", "explain", "export", "split"),
-    *("audit", "survey", "review", "sweep"),
+    *("audit", "survey", "review", "sweep", "ensemble"),
 )
 COMMAND = re.compile(r"(?:python -m bldml|(?<![\w./])bldml) ([A-Za-z]+)([^\n`#]*?)(?=\bbldml\b|[\n`#]|[.,;] |$)")
 OPTION = re.compile(r"(?<=\s)--[a-z][\w.]*\w")

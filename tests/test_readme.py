@@ -38,7 +38,8 @@ def test_command_is_understood(arguments: list[str], run: Path, bldml: Bldml, mo
         arguments[1] = str(run)
     if "--resume" in arguments:
         arguments[arguments.index("--resume") + 1] = str(run)
-    plain = ("prefetch", "doctor", "compare", "explain", "export", "report", "audit", "split", "survey", "review")
+    plain = {"prefetch", "doctor", "compare", "explain", "export", "report", "audit", "split", "survey", "review"}
+    plain |= {"sweep", "ensemble"}
     if arguments[0] in plain:
         # None is to download, to examine this machine or to find files here: that its options are known is enough.
         shown = bldml(arguments[0], "--help")
