@@ -69,7 +69,8 @@ def report_data(data: PreparedData, fold: int | None = None) -> None:
         first = show_path(data.unlisted[0].relative_to(collection.root))
         say_warning(
             f"{counted(len(data.unlisted), 'photograph')} below {show_path(collection.root)} {are} not in the "
-            f"manifest and {are} not used, first {first}. To add them: python -m bldml split with the same --output."
+            f"manifest and {are} not used, first {first}. If they are to be used, python -m bldml split with the same "
+            "--output adds them."
         )
     if fold is not None:
         rank_zero_info(f"Validation split: fold {fold} of the manifest.")

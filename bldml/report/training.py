@@ -26,6 +26,7 @@ MISSING = Entry("Not stated", look="missing")
 SETTINGS = (
     ("Backbone", "model", "backbone"),
     ("Initial weights", "model", "weights"),
+    ("Head", "model", "head"),
     ("Image size (pixels)", "model", "image_size"),
     ("Learning rate", "model", "lr"),
     ("Backbone learning-rate factor", "model", "backbone_lr_factor"),
@@ -75,10 +76,18 @@ def settings_table(data: RunData) -> Table:
 
 def _setting(data: RunData, keys: Sequence[str]) -> str | Entry:
     """Return the text of a setting, marked as a default where it is recorded which settings were stated."""
-    shown = _without_folders(data.setting(*keys)) or _default(data, keys)
+    shown: str | Entry = _initial_weights(data) if keys[-1] == "weights" else _without_folders(data.setting(*keys))
+    shown = shown or _default(data, keys)
     if data.stated is None or ".".join(keys) in data.stated or not isinstance(shown, str) or "default" in shown:
         return shown
     return f"{shown} (default)"
+
+
+def _initial_weights(data: RunData) -> str:
+    """Return the setting; `imagenet` means of a backbone of timm what timm publishes, trained on whatever it was."""
+    shown = _without_folders(data.setting("model", "weights"))
+    is_published = shown == "imagenet" and data.setting("model", "backbone").startswith("timm:")
+    return "published by timm" if is_published else shown
 
 
 def _default(data: RunData, keys: Sequence[str]) -> str | Entry:
@@ -243,12 +252,16 @@ def methods(data: RunData, first: Part | None) -> str:
     count_of = Counter(row["split"] for row in data.splits)
     sizes = ", ".join(f"{count_of[split]:,} {split}" for split in ROLES if count_of[split]) or UNKNOWN
     versions = (text_at(data.environment, "versions", name) or f"({UNKNOWN})" for name in ("bldml", "torch"))
+    head = "head: logistic regression on features of the frozen backbone, fitted once; " * (
+        data.setting("model", "head") == "logistic"
+    )
     best, criterion = best_epoch(data), data.criterion if data.config.get("operating_point") else None
     text = (
         f"A classifier of {plain(data.classes.positive)} (positive class) and {plain(data.classes.negative)} was "
         "trained with bldml {} and PyTorch {}. ".format(*map(plain, versions))
-        + f"Photographs: {sizes}. Backbone: {fact('model', 'backbone')}; initial weights: {fact('model', 'weights')}; "
-        f"learning rate: {fact('model', 'lr')}; batch size: {fact('data', 'batch_size')}; maximum epochs: "
+        + f"Photographs: {sizes}. Backbone: {fact('model', 'backbone')}; initial weights: "
+        f"{plain(_initial_weights(data)) or UNKNOWN}; "
+        f"{head}learning rate: {fact('model', 'lr')}; batch size: {fact('data', 'batch_size')}; maximum epochs: "
         f"{fact('trainer', 'max_epochs')}; random seed: "
         f"{text_at(data.environment, 'seed') or fact('seed_everything')}. Best epoch (counted from 0): "
         f"{UNKNOWN if best is None else best}, by {fact('monitor')}. Threshold criterion: {criterion or UNKNOWN}."

@@ -176,6 +176,8 @@ def say_ending(trainer: Trainer, run: RunFolder) -> None:
 def reason(trainer: Trainer) -> str:
     """Return why a training ended, from what the trainer and its callbacks know."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
+    if trainer.lightning_module.hparams.get("head") == "logistic":
+        return "the head logistic is fitted once"
     if trainer.max_epochs is not None and trainer.current_epoch == trainer.max_epochs:
         return f"trainer.max_epochs is {trainer.max_epochs}"
     for callback in callbacks:
