@@ -1,5 +1,6 @@
 """The command `ensemble`: the runs of an experiment as one classifier, in a run folder of its own."""
 
+import errno
 import json
 import os
 import secrets
@@ -17,18 +18,20 @@ import torch
 from numpy.typing import NDArray
 
 from bldml.dataset.files import list_folder, shell_word, show_path
+from bldml.dataset.manifest import COLUMNS, OPTIONAL
+from bldml.dataset.tables import read_rows
 from bldml.errors import RunError, UsageError
 from bldml.io.atomic import make_folder, write_atomically
 from bldml.io.documents import dump_yaml
 from bldml.io.screen import say
 from bldml.io.system import sha256_of
-from bldml.io.text import counted, csv_text, first_few
+from bldml.io.text import counted, csv_text, first_few, without_apostrophe
 from bldml.metrics.assessment import EvaluationMetrics, evaluate
 from bldml.metrics.certainty.conformal import choose_bands
 from bldml.metrics.checked import units_of
 from bldml.metrics.operating_point import OperatingPoint, ThresholdCriterion, assurance_of, choose_operating_point
 from bldml.run.folder import RunFolder
-from bldml.run.photographs import photographs_text
+from bldml.run.photographs import PhotographRow, photographs_text
 from bldml.run.predictions import Prediction, digest_of_predictions, write_metrics, write_predictions
 from bldml.run.provenance import DIGEST_DIGITS, Provenance
 from bldml.run.reader import RunData, read_run
@@ -38,6 +41,7 @@ from bldml.training.checkpoint import KEY, Checkpoint, Header, read_checkpoint, 
 from bldml.training.networks.ensemble import MOST_MEMBERS, Member, ensemble_name, join_weights
 from bldml.training.recording import record_conditions, record_environment
 from bldml.training.resume.state import AtomicCheckpointIO
+from bldml.training.transforms import MEAN, STD
 
 UNSHARED = ("image_size", "decode", "class_names", "positive_class")
 _AS_GIVEN = OperatingPoint(threshold=0.5, temperature=1.0)
@@ -78,14 +82,18 @@ def make_ensemble(source: Path, output: Path | None) -> None:
     _check_same(ingredients)
     output = output or folder.path / "ensembles" / (name or "all")
     if os.path.lexists(output) and not (output.is_dir() and not list_folder(output)):
-        message = f"{show_path(output)} exists already and is left as it is. Give another --output."
-        raise RunError(message, "ensemble-exists", path=output)
+        raise _existing(output)
     has_folds = ingredients[0].planned.fold is not None
     rows, logits = _pooled(ingredients)
     judged = _Judged.of(folder, plan, ingredients, rows, logits)
     with _new_run(output) as run:
-        _write(run, output, ingredients, judged, has_folds=has_folds)
+        _write(folder, run, output, ingredients, judged, has_folds=has_folds)
     say(_said(output, ingredients, judged, has_folds=has_folds, has_test=folder.final.is_file()))
+
+
+def _existing(output: Path) -> RunError:
+    message = f"{show_path(output)} exists already and is left as it is. Give another --output."
+    return RunError(message, "ensemble-exists", path=output)
 
 
 def _found(source: Path) -> tuple[SweepFolder, str | None]:
@@ -138,6 +146,13 @@ def _check_same(ingredients: Sequence[Ingredient]) -> None:
                 message = f"{first.planned.name} has {key} {here}, {one.planned.name} has {there}. The networks of an "
                 message += "ensemble look at the same picture: set it for all of them in the experiment."
                 raise RunError(message, "ensemble-members-differ", key=key, found=there, expected=here)
+        header, row = one.checkpoint.header, row_of(one.checkpoint.header.backbone)
+        if (header.mean, header.std) != (row.mean, row.std):
+            message = (
+                f"{one.planned.name} normalises its images by {header.mean} and {header.std}, but {header.backbone} of "
+            )
+            message += f"the timm that is installed by {row.mean} and {row.std}. Install the timm that trained it."
+            raise RunError(message, "ensemble-normalization-differs", path=one.checkpoint.path)
         if one.data.criterion != first.data.criterion:
             message = f"{first.planned.name} and {one.planned.name} choose their thresholds by different criteria "
             message += f"({first.data.criterion}; {one.data.criterion})."
@@ -228,14 +243,16 @@ def _header(folder: SweepFolder, plan: Plan, ingredients: Sequence[Ingredient], 
     """
     headers = [one.checkpoint.header for one in ingredients]
     seen = {one.seen[i : i + DIGEST_DIGITS] for one in headers for i in range(0, len(one.seen), DIGEST_DIGITS)}
-    manifest = folder.final if folder.final.is_file() else plan.settings.get("data.manifest")
-    data: dict[str, Any] = headers[0].settings["data"] | {"fold": None}
-    data["manifest"] = None if manifest is None else str(Path(manifest).absolute())
+    data: dict[str, Any] = dict(headers[0].settings["data"])
+    if plan.folds is not None:  # those of the first network are of its fold
+        data["manifest"] = str(folder.final.absolute()) if folder.final.is_file() else None
     return replace(
         headers[0],
         backbone=ensemble_name([header.backbone for header in headers]),
         **asdict(point),
-        fingerprints={},
+        mean=MEAN,
+        std=STD,
+        fingerprints={} if plan.folds else headers[0].fingerprints,
         seen="".join(sorted(seen)),
         versions=software_versions(),
         settings={"data": data},
@@ -256,6 +273,8 @@ def _new_run(output: Path) -> Iterator[RunFolder]:
             output.rmdir()
         hidden.rename(output)
     except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):  # by now: another process was faster
+            raise _existing(output) from error
         message = f"Cannot write {show_path(output)}: {error.strerror}. Nothing was written. Check write permission "
         message += "and free space."
         raise RunError(message, "ensemble-not-writable", path=output, reason=error.strerror) from error
@@ -263,8 +282,24 @@ def _new_run(output: Path) -> Iterator[RunFolder]:
         shutil.rmtree(hidden, ignore_errors=True)
 
 
+def _sealed(folder: SweepFolder) -> Iterator[PhotographRow]:
+    """Yield what is recorded of the sealed photographs, by which an evaluation knows them as the test split."""
+    if folder.final.is_file():
+        for _, cells, _ in read_rows(folder.final, COLUMNS, OPTIONAL):
+            if cells["split"] == "test":
+                label, group = (without_apostrophe(cells.get(key, "")) for key in ("label", "group"))
+                digest = cells.get("sha256", "")
+                yield PhotographRow(cells["path"], "test", label, group, 0, 0, "", "", digest)
+
+
 def _write(
-    run: RunFolder, output: Path, ingredients: Sequence[Ingredient], judged: _Judged, *, has_folds: bool
+    folder: SweepFolder,
+    run: RunFolder,
+    output: Path,
+    ingredients: Sequence[Ingredient],
+    judged: _Judged,
+    *,
+    has_folds: bool,
 ) -> None:
     header, first = judged.header, ingredients[0]
     members = [
@@ -282,22 +317,28 @@ def _write(
         | {"positive_class": header.positive_class},
         "operating_point": first.data.config.get("operating_point"),
     }
-    photographs = {row.path: replace(row, split="val") for one in ingredients for row in one.data.photographs}
-    labels = {row["path"]: row["label"] for one in ingredients for row in one.data.splits}
+    photographs = {row.path: row for one in ingredients for row in one.data.photographs}
+    labels = {row["path"]: (row["label"], row["split"]) for one in ingredients for row in one.data.splits}
+    if has_folds:  # every network has seen others; the operating point was chosen on all of them
+        photographs = {path: replace(row, split="val") for path, row in photographs.items()}
+        labels = {path: (label, "val") for path, (label, _) in labels.items()}
+        sealed = list(_sealed(folder))
+        photographs |= {row.path: row for row in sealed}
+        labels |= {row.path: (row.true_class, "test") for row in sealed}
     parameters = sum(value.numel() for value in state.values())
     environment = record_environment(0, record_conditions(torch.device("cpu")), {}, parameters)
     environment |= {"seed": None, "slurm_job": None, "members": [_described(one) for one in ingredients]}
     texts = {
         run.config: dump_yaml(config),
         run.environment: json.dumps(environment, indent=2) + "\n",
-        run.splits: csv_text(("path", "label", "split"), ([path, labels[path], "val"] for path in sorted(labels))),
+        run.splits: csv_text(("path", "label", "split"), ([path, *labels[path]] for path in sorted(labels))),
         run.photographs: photographs_text(photographs[path] for path in sorted(photographs)),
     }
     for path, text in texts.items():
         write_atomically(path, text)
-    folder = run.evaluation("out_of_fold" if has_folds else "val")
-    write_predictions(folder / "predictions.csv", judged.rows)
-    write_metrics(folder, judged.metrics)
+    evaluation = run.evaluation("out_of_fold" if has_folds else "val")
+    write_predictions(evaluation / "predictions.csv", judged.rows)
+    write_metrics(evaluation, judged.metrics)
     origin = Provenance(
         role="validation",
         split="out_of_fold" if has_folds else "val",
@@ -309,7 +350,7 @@ def _write(
             "predictions": digest_of_predictions(judged.rows),
         },
     )
-    write_atomically(folder / "provenance.json", json.dumps(asdict(origin), indent=2) + "\n")
+    write_atomically(evaluation / "provenance.json", json.dumps(asdict(origin), indent=2) + "\n")
 
 
 def _described(one: Ingredient) -> dict[str, Any]:

@@ -273,7 +273,7 @@ def _is_normalization(backbone: Any, mean: tuple[Any, ...], std: tuple[Any, ...]
     if not is_timm(backbone):
         # Another normalisation would silently give wrong probabilities.
         own = (row_of(backbone).mean, row_of(backbone).std) if is_in_table(backbone) else (MEAN, STD)
-        return (mean, std) == own
+        return (mean, std) == own or not is_backbone(backbone)
     return len(mean) == len(std) == 3 and all(0 <= one <= 1 for one in mean) and all(0.01 <= one <= 1 for one in std)
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ import torch
 from bldml.dataset.manifest import read_manifest
 from bldml.inference.classifier import load
 from bldml.run.predictions import read_predictions
-from bldml.sweep.plan import Plan, SweepFolder, read_plan
+from bldml.sweep.plan import Plan, SweepFolder, read_plan, write_plan
 from bldml.sweep.states import RunState, read_states
 from tests.sameness import checkpoint, flat
 from tests.support import REPOSITORY, Bldml
@@ -297,12 +298,44 @@ def test_an_ensemble_gives_the_mean_by_hand(done: Bench, ensemble: Path) -> None
     # Its test split is the sealed one; it knows what its networks learned from, in another folder too.
     code, said = run_here("test", ensemble, folder=done.folder)
     assert (code, "test: 12 photographs" in said) == (0, True), said
+    assert role_of(ensemble, "test") == "test"
     for row in pooled[:1] + pooled[-1:]:
         other = done.folder / "other" / row.path
         other.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(done.folder / "leaves" / row.path, other)
     code, said = run_here("test", ensemble, "other", folder=done.folder)
     assert (code, "2 of 2 photographs are those of the training or validation split" in said) == (1, True), said
+
+
+def role_of(run: Path, evaluation: str) -> str:
+    role = json.loads((run / "evaluations" / evaluation / "provenance.json").read_text())["role"]
+    assert isinstance(role, str)
+    return role
+
+
+def test_an_ensemble_of_seeds_has_their_split(done: Bench, tmp_path: Path) -> None:
+    """Of two runs without folds, here the same run twice: it is that run, with its own val and test split."""
+    sweep = SweepFolder(tmp_path / "seeds")
+    first, (name, *_) = done.plan.runs[0], done.runs()
+    runs = tuple(replace(first, name=f"a_seed{seed}", seed=seed, fold=None) for seed in (1, 2))
+    sweep.path.mkdir()
+    write_plan(sweep, replace(done.plan, runs=runs, folds=None, settings={}))
+    for run in runs:
+        shutil.copytree(done.sweep.run(name).path, sweep.run(run.name).path)
+    code, said = run_here("ensemble", sweep.path, folder=done.folder)
+    assert (code, "these figures are too good" in said) == (0, True), said
+    code, said = run_here("test", sweep.path / "ensembles" / "all", folder=done.folder)
+    assert code == 0, said
+    here, there = sweep.path / "ensembles" / "all", done.sweep.run(name).path
+    assert [role_of(here, one) for one in ("val", "test")] == ["validation", "test"]
+    for split in ("val", "test"):
+        tables = [
+            {row.path: row for row in read_predictions(r / "evaluations" / split / "predictions.csv")}
+            for r in (here, there)
+        ]
+        assert tables[0].keys() == tables[1].keys()
+    page = (here / "report.html").read_text()
+    assert "epoch and operating point were chosen on these photographs" in page
 
 
 def test_what_is_no_ensemble_is_refused_and_leaves_nothing(done: Bench, ensemble: Path, tmp_path: Path) -> None:

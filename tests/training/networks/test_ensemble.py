@@ -1,5 +1,6 @@
 """An ensemble as a network: its logit is the mean of the calibrated logits of its members, whatever they are."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,12 +8,16 @@ import pytest
 import torch
 from torch import nn
 
+import bldml
+from bldml.errors import CheckpointError
 from bldml.export.graph import ExportedGraph, has_map
 from bldml.inference.gradcam import grad_cam
 from bldml.metrics.operating_point import OperatingPoint
 from bldml.training.backbones import is_backbone, row_of
+from bldml.training.checkpoint import KEY
 from bldml.training.module import LeafClassifier
 from bldml.training.networks.ensemble import MOST_MEMBERS, Member, architectures_of, ensemble_name, join_weights
+from bldml.training.transforms import MEAN, STD
 
 SIZE = 96
 POINTS = (OperatingPoint(0.5, 1.7, 0.4), OperatingPoint(0.2, 0.6), OperatingPoint(0.9, 1.0, -1.0))
@@ -96,7 +101,7 @@ def test_its_map_is_that_of_its_logit(
     np.testing.assert_allclose(exported[0].numpy(), cam, atol=1e-4)
 
 
-def test_another_normalisation_is_kept(members: list[LeafClassifier], images: torch.Tensor) -> None:
+def test_another_normalisation_is_kept(members: list[LeafClassifier], tmp_path: Path) -> None:
     pytest.importorskip("timm")
     name: Any = "timm:test_vit"  # of timm's own tests; normalised by one half
     torch.manual_seed(9)
@@ -109,10 +114,22 @@ def test_another_normalisation_is_kept(members: list[LeafClassifier], images: to
     model.load_state_dict(state)
     pictures = torch.randint(0, 256, (2, 3, other.image_size, other.image_size), dtype=torch.uint8)
     with torch.inference_mode():
-        mean = (
-            sum((one.evaluate(pictures) - p.offset) / p.temperature for one, p in zip(both, POINTS, strict=False)) / 2
-        )
+        logits = [(one.evaluate(pictures) - p.offset) / p.temperature for one, p in zip(both, POINTS, strict=False)]
+        mean = torch.stack(logits).mean(0)
         torch.testing.assert_close(model.evaluate(pictures), mean, rtol=1e-4, atol=1e-5)
+    # From a checkpoint too, whose header has ImageNet's constants.
+    header = {
+        "backbone": model.backbone, "image_size": model.image_size, "mean": MEAN, "std": STD, "format": 1,
+        "class_names": ("BLD", "No_BLD"), "positive_class": "BLD", "threshold": 0.5, "temperature": 1.0,
+        "fingerprints": {}, "seen": "", "versions": {}, "settings": {"data": {}}, "decode": "full",
+    }  # fmt: skip
+    path = tmp_path / "best.ckpt"
+    torch.save({"epoch": -1, "state_dict": state, KEY: header}, path)
+    found = bldml.load(path).predict([np.asarray(one.permute(1, 2, 0)) for one in pictures])
+    assert [one.probability for one in found] == pytest.approx(torch.sigmoid(mean).tolist(), abs=1e-5)
+    torch.save({"epoch": -1, "state_dict": state, KEY: header | {"mean": (0.5, 0.5, 0.5)}}, path)
+    with pytest.raises(CheckpointError, match="mean or std invalid"):
+        bldml.load(path)
 
 
 @pytest.mark.parametrize(
