@@ -31,8 +31,12 @@ def trained(name: Any, seed: int) -> LeafClassifier:
     head = model.last_layer
     assert isinstance(head, nn.Linear)
     with torch.no_grad():
-        head.weight.normal_(0, 5)
-        head.bias.normal_(0, 1)
+        head.weight.normal_()
+        head.bias.zero_()
+        # Each has a say: the features of some are a thousand times those of others.
+        image = torch.randint(0, 256, (1, 3, model.image_size, model.image_size), dtype=torch.uint8)
+        head.weight.div_(model.evaluate(image).abs())
+        head.bias.normal_()
     return model
 
 
