@@ -1,4 +1,4 @@
-"""How exact, large and fast exports of all backbones are, beside their checkpoints in torch.
+"""How exact and large exports of all backbones are, beside their checkpoints in torch.
 
     python benchmarks/export.py --output benchmarks/results/export.json
 
@@ -9,13 +9,8 @@ is the median of the probabilities, where most verdicts can change. Photographs 
 
 import argparse
 import json
-import os
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -40,7 +35,6 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photographs", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument(
         "--backbones", nargs="*", choices=get_args(BackboneName), help="only these; results of others are kept"
     )
@@ -51,23 +45,20 @@ def main() -> None:
         write_leaves(leaves, images_per_class=options.photographs // 2, size=512, seed=0)
         paths = sorted(leaves.rglob("*.jpg"))
         names = options.backbones or get_args(BackboneName)
-        found = {name: measure(name, paths, options.rounds) for name in names}
+        found = {name: measure(name, paths) for name in names}
     kept = {}
     if options.backbones and options.output.exists():
         kept = json.loads(options.output.read_text())["backbones"]
     record = {
         "what": "largest and mean difference of a probability from torch in float32, and verdicts that change at a "
-        "threshold at the median; size of the file and time per photograph (all cores, batch of 8, without decoding) "
-        "as ratios to the weights of the checkpoint and to torch",
+        "threshold at the median; size of the file as a ratio to the weights of the checkpoint",
         "photographs": len(paths),
-        "hardware": f"AMD EPYC, {os.cpu_count()} cores",
-        "load_average_15_min": round(os.getloadavg()[2], 1),
         "backbones": kept | found,
     }
     options.output.write_text(json.dumps(record, indent=2) + "\n")
 
 
-def measure(name: BackboneName, paths: list[Path], rounds: int) -> dict[str, Any]:
+def measure(name: BackboneName, paths: list[Path]) -> dict[str, Any]:
     """Return what was measured of one backbone."""
     torch.manual_seed(0)
     model = LeafClassifier(name, weights="none").eval()
@@ -80,9 +71,7 @@ def measure(name: BackboneName, paths: list[Path], rounds: int) -> dict[str, Any
     header = replace(header, threshold=float(np.median(expected)))
     parameters = sum(value.numel() for value in model.network.state_dict().values())
     result: dict[str, Any] = {"image_size": header.image_size, "parameters": parameters}
-    start = time.perf_counter()
     full = onnx_bytes(Classifier(header, model), "fp32", {"exported_with": {"bldml": ""}, **plain_header(header)})
-    result["export_seconds"] = round(time.perf_counter() - start, 1)
     batches = [images[start : start + 8] for start in range(0, len(images), 8)]
     for weights in get_args(Weights):
         proto = onnx.load_from_string(full)
@@ -92,17 +81,12 @@ def measure(name: BackboneName, paths: list[Path], rounds: int) -> dict[str, Any
         probabilities = np.concatenate([exported.evaluate(some)[0] for some in batches])
         differences = np.abs(probabilities - expected)
         changed = (probabilities >= header.threshold) != (expected >= header.threshold)
-        own, other = (
-            timed(partial(evaluate, model), images[:8], rounds),
-            timed(exported.evaluate, images[:8], rounds),
-        )
         result[weights] = {
             "largest_difference": float(f"{differences.max():.2g}"),
             "mean_difference": float(f"{differences.mean():.2g}"),
             "verdicts_changed": int(changed.sum()),
             "megabytes": round(len(content) / 1e6, 1),
             "size_ratio": round(len(content) / (4 * parameters), 3),
-            "time_ratio": round(other / own, 2),
         }
         print(name, weights, result[weights], flush=True)
     return result
@@ -137,17 +121,6 @@ def evaluate(model: LeafClassifier, images: Tensor) -> Tensor:
 def plain_header(header: Header) -> dict[str, Any]:
     """Return the header as an exported file has it."""
     return {key: value for key, value in vars(header).items() if key not in ("seen", "settings")}
-
-
-def timed(work: Callable[[Tensor], object], images: Tensor, rounds: int) -> float:
-    """Return the median seconds of some rounds, after one that is not counted."""
-    work(images)
-    seconds = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        work(images)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pytest
 
 from bldml.app.trainer import run_pass
 from bldml.dataset.synthetic.leaves import write_leaves
-from bldml.io.locks import OUTPUT_LOCK, hold_output
+from bldml.io.locks import OUTPUT_LOCK, Lock, hold_output
 from tests.support import REPOSITORY, Bldml
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the other process is stopped by closing its input")
@@ -65,7 +65,9 @@ def test_what_is_written_at_the_end_waits(
         monkeypatch.setattr(f"bldml.{module}.SHORTLY_S", 0.0)
     with held(own):
         before = (own / "report.html").read_bytes() if (own / "report.html").exists() else b""
-        assert bldml("report", own).mistake == "output-in-use"
+        report = bldml("report", own)
+        assert report.mistake == "output-in-use"
+        assert str(report.error).endswith("Wait until it has ended.")  # it has no option for another output
         assert bldml("test", own, "--trainer.accelerator=cpu", "--report=false").mistake == "output-in-use"
         assert ((own / "report.html").read_bytes() if before else b"") == before
     output = Path("out").absolute()
@@ -75,12 +77,25 @@ def test_what_is_written_at_the_end_waits(
     assert not list(output.iterdir())
 
 
-def test_it_waits_until_the_other_has_ended(tmp_path: Path) -> None:
+def test_it_waits_until_the_other_has_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with held(tmp_path, seconds=0.3) as end:
         end()
         with hold_output(tmp_path, wait=60):
             assert (tmp_path / OUTPUT_LOCK).exists()  # not the file that the other one has removed
+    assert capsys.readouterr().err == (
+        f"Waiting for another process, which is writing {tmp_path}, for up to 60 s.\n"  # said once
+    )
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_system_on_which_a_lock_never_is_the_file_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where each look gives another number: it goes on without a lock."""
+    monkeypatch.setattr(Lock, "is_of", lambda lock, path: False)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    with hold_output(tmp_path), hold_output(tmp_path):
+        pass
 
 
 def test_what_a_killed_process_leaves_keeps_nobody_out(tmp_path: Path) -> None:

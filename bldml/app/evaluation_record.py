@@ -37,8 +37,8 @@ from bldml.training.resume.unfinished import UnfinishedEvaluation, pass_key
 
 def hold_results(folder: Path) -> AbstractContextManager[None]:
     """Keep other processes from writing, or reading for a report, the evaluation in a folder; see `hold_output`."""
-    home = folder.parent.parent if folder.parent.name == "evaluations" else folder
-    return hold_output(home, wait=SHORTLY_S)
+    of_run = folder.parent.name == "evaluations"  # all of a run wait for one another, whatever their names
+    return hold_output(folder.parent.parent if of_run else folder, wait=SHORTLY_S, option="" if of_run else "--output")
 
 
 def record_evaluation(

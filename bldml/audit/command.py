@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from bldml.audit.checks.lookalikes import GROUPS_NAME, groups_csv, is_searched
+from bldml.audit.checks.lookalikes import GROUPS_COLUMNS, GROUPS_NAME, JOINED, groups_csv, is_searched
 from bldml.audit.keypoints import KEYPOINTS_NAME, KeypointStore
 from bldml.audit.outputs import audit_json, pairs_csv, photographs_csv, summary_text
 from bldml.audit.page import audit_page
@@ -17,10 +17,12 @@ from bldml.dataset.files import show_path
 from bldml.dataset.folders import read_folders, require_folder
 from bldml.dataset.manifest import read_manifest
 from bldml.dataset.samples import check_positive_class, no_photographs
+from bldml.dataset.tables import remove_table
 from bldml.errors import DatasetError, UsageError
 from bldml.io.atomic import make_folder, write_atomically
 from bldml.io.documents import LARGEST_DOCUMENT, load_json
 from bldml.io.safe_points import safe_point
+from bldml.io.screen import complain
 from bldml.io.system import hash_of_path, processors
 
 
@@ -83,9 +85,14 @@ def _write(output: Path, files: Mapping[str, str]) -> list[Path]:
     for name, text in files.items():
         safe_point()
         write_atomically(output / name, text)
-    if GROUPS_NAME not in files:
-        (output / GROUPS_NAME).unlink(missing_ok=True)  # of an earlier audit
+    table = output / GROUPS_NAME
+    if GROUPS_NAME not in files and not remove_table(table, GROUPS_COLUMNS, _are_groups):  # of an earlier audit
+        complain(f"{show_path(table)} is not of this audit, which has no look-alikes.\n")
     return [output / name for name in files]
+
+
+def _are_groups(rows: list[dict[str, str]]) -> bool:
+    return any(row["group"].startswith(f"{JOINED} ") for row in rows)
 
 
 def _files(result: AuditResult, version: str, workers: int) -> dict[str, str]:

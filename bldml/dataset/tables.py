@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from bldml.dataset.files import show_path
@@ -27,6 +27,32 @@ SPLIT_NAMES = {
 }
 """What others call a split, in small letters."""
 _DELIMITERS = {",": "", ";": "semicolons", "\t": "tabs", "|": "|"}
+
+
+def remove_table(table: Path, columns: Sequence[str], is_own: Callable[[list[dict[str, str]]], bool]) -> bool:
+    """Remove a table that an earlier run of a command has written, and nobody else.
+
+    Args:
+        table: The file.
+        columns: Its columns as that command writes them.
+        is_own: Whether that command writes such rows, which are cells by column.
+
+    Returns:
+        Whether no file is left there: it was missing or has been removed.
+    """
+    try:
+        with table.open(encoding="utf-8", newline="") as file:
+            lines = list(csv.reader(file))
+        if not lines or lines[0] != list(columns) or any(len(line) != len(columns) for line in lines):
+            return False
+        if not is_own([dict(zip(columns, line, strict=True)) for line in lines[1:]]):
+            return False
+        table.unlink()
+    except FileNotFoundError:
+        return True
+    except (OSError, UnicodeError, csv.Error):
+        return False
+    return True
 
 
 def read_rows(

@@ -10,10 +10,13 @@ from typing import IO
 from bldml.errors import RunError
 from bldml.io.platform import WINDOWS, is_locked, try_lock
 from bldml.io.safe_points import safe_point
+from bldml.io.screen import complain
+from bldml.io.text import plain
 
 OUTPUT_LOCK = ".bldml.lock"
 """In an output folder that a process is writing."""
 SHORTLY_S = 600.0  # for another process that writes what it has already computed
+_TRIES = 50  # to lock a file that others remove
 
 _held: set[str] = set()  # real paths of the lock files that this process holds
 
@@ -91,8 +94,8 @@ def hold_output(output: Path, *, wait: float = 0.0, option: str = "--output") ->
 
     Args:
         output: The file, whose lock lies beside it, or the folder, whose lock lies in it.
-        wait: Seconds to wait for another process; a signal may interrupt that.
-        option: The option that chooses another output.
+        wait: Seconds to wait for another process, which is said; a signal may interrupt that.
+        option: The option that chooses another output; empty if there is none.
 
     Raises:
         RunError: Another process is writing it.
@@ -100,12 +103,10 @@ def hold_output(output: Path, *, wait: float = 0.0, option: str = "--output") ->
     path = output / OUTPUT_LOCK if output.is_dir() else output.with_name(f".{output.name}.lock")
     lock: Lock | None = None
     try:
-        lock = Lock(path, wait=wait, waiting=safe_point)
-        while not lock.is_of(path):  # who had it has removed the file that is locked now
-            lock.close()
-            lock = Lock(path, wait=wait, waiting=safe_point)
+        lock = _lock_file_at(path, wait, _Waiting(output, wait))
     except Taken as error:
-        message = f"Another process is writing {output}. Wait until it has ended, or choose another {option}."
+        message = f"Another process is writing {plain(str(output))}. Wait until it has ended"
+        message += f", or choose another {option}." if option else "."
         raise RunError(message, "output-in-use", path=output) from error
     except OSError:
         lock = None
@@ -120,6 +121,30 @@ def hold_output(output: Path, *, wait: float = 0.0, option: str = "--output") ->
             with suppress(OSError):
                 if WINDOWS:
                     path.unlink()
+
+
+class _Waiting:
+    def __init__(self, output: Path, wait: float) -> None:
+        self.text = f"Waiting for another process, which is writing {plain(str(output))}, for up to {wait:.0f} s.\n"
+
+    def __call__(self) -> None:
+        """Say once that this process waits, where it does; then let a signal interrupt it."""
+        if self.text:
+            complain(self.text)
+            self.text = ""
+        safe_point()
+
+
+def _lock_file_at(path: Path, wait: float, waiting: Callable[[], None]) -> Lock | None:
+    """Lock the file at a path, or return None if another one is found there after each of many tries."""
+    for _ in range(_TRIES):
+        lock = Lock(path, wait=wait, waiting=waiting)
+        if lock.is_of(path):
+            return lock
+        lock.close()  # who had it has removed the file; or the file system gives it another number at each look
+        safe_point()
+        time.sleep(0.1)
+    return None
 
 
 def _take(file: IO[bytes], wait: float | None, waiting: Callable[[], None]) -> bool:

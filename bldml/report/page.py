@@ -77,7 +77,7 @@ def write_report(run: RunFolder) -> Path:
     Raises:
         RunError: A file of the run is damaged or was changed by hand, or the report cannot be written.
     """
-    with hold_output(run.path, wait=SHORTLY_S):  # an evaluation that is being written consists of several files
+    with hold_output(run.path, wait=SHORTLY_S, option=""):  # an evaluation consists of several files
         return _write_report(run)
 
 

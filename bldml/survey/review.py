@@ -11,7 +11,7 @@ from typing import Any
 from bldml.dataset.files import escape_path, shell_word, show_path, unescape_path
 from bldml.dataset.folders import require_folder
 from bldml.dataset.manifest import list_rows
-from bldml.dataset.tables import read_rows
+from bldml.dataset.tables import read_rows, remove_table
 from bldml.errors import DatasetError, RunError, UsageError
 from bldml.io.atomic import make_folder, write_atomically
 from bldml.io.locks import SHORTLY_S, hold_output
@@ -23,6 +23,7 @@ from bldml.run.folder import RunFolder
 from bldml.run.reader import RunData, read_run
 
 COLUMNS = ("path", "label", "split", "group", "source")
+SOURCE = "survey, "  # and the name of the table of the review
 VERDICTS = ("confirm", "reject", "not a leaf")
 
 
@@ -67,7 +68,7 @@ def review_survey(confirmed: Path, run_folder: Path, photographs: Path, output: 
         )
         message += f"are photographs of {show_path(run_folder)} already."
         raise DatasetError(message, "review-empty", path=confirmed, found=left_out)
-    source = f"survey, {confirmed.name}"
+    source = f"{SOURCE}{confirmed.name}"
     kept = {split: [one for one in found if one.is_held_out(test) == (split == "test")] for split in ("train", "test")}
     rows = {
         split: [[escape_path(one.path), one.label, split, one.unit, source] for one in of_split]
@@ -81,8 +82,14 @@ def review_survey(confirmed: Path, run_folder: Path, photographs: Path, output: 
         for name, text in written.items():
             write_atomically(output / name, text)
         if "test.csv" not in written:
-            (output / "test.csv").unlink(missing_ok=True)  # of an earlier review
+            _remove_earlier(output / "test.csv")
     _say(data, root, output, kept, left_out, known)
+
+
+def _remove_earlier(table: Path) -> None:
+    """Remove the table of an earlier review; one of somebody else stays, and that is said."""
+    if not remove_table(table, COLUMNS, lambda rows: all(row["source"].startswith(SOURCE) for row in rows)):
+        say(f"{show_path(table)} is not of this review: no photograph was kept out for testing.\n")
 
 
 def _say(data: RunData, root: Path, output: Path, kept: dict[str, list[Reviewed]], left_out: int, known: int) -> None:

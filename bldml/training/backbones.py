@@ -46,6 +46,7 @@ class HalfRange(nn.Module):
         return torch.cat(scaled, 1).contiguous(memory_format=torch.channels_last)
 
 
+COMPUTED_BYTES = 2**30  # of buffers that no checkpoint holds; more only beside large weights
 FUNCTIONS: dict[str, nn.Module] = {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(1), "half_range": HalfRange()}
 
 BACKBONES: dict[BackboneName, Backbone] = {
@@ -211,7 +212,9 @@ def image_size_of(backbone: BackboneName | TimmName, image_size: int | None) -> 
 def check_shapes(backbone: BackboneName | TimmName, image_size: int, state: Mapping[str, Tensor]) -> str:
     """Return the first difference between a classifier's state dict and the backbone's tensors; empty if none.
 
-    Nothing is allocated, so that a small file cannot name a huge network.
+    Nothing is allocated, so that a small file cannot name a huge network: neither by its weights, which it would have
+    to hold, nor by buffers that are computed and not stored, as for relative positions, which grow with the fourth
+    power of the image size; see `too_large_tables`.
     """
     with torch.device("meta"):
         network = build(backbone, image_size)
@@ -219,7 +222,21 @@ def check_shapes(backbone: BackboneName | TimmName, image_size: int, state: Mapp
     wanted = {prefix + key: tuple(value.shape) for key, value in network.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in state.items() if key.startswith(prefix)}
     wrong = next((key for key in sorted(wanted.keys() | found.keys()) if wanted.get(key) != found.get(key)), None)
-    return "" if wrong is None else f"{wrong} has the shape {found.get(wrong)}, expected {wanted.get(wrong)}"
+    if wrong is not None:
+        return f"{wrong} has the shape {found.get(wrong)}, expected {wanted.get(wrong)}"
+    computed = too_large_tables(network, len(architectures_of(backbone)) if is_ensemble(backbone) else 1)
+    return computed and f"at {image_size} px it computes {computed} of tables that are not in the file"
+
+
+def too_large_tables(network: nn.Module, members: int = 1) -> str:
+    """Return the size of the buffers that a network computes and no checkpoint holds, if that is more than allowed.
+
+    Allowed are 1 GiB for each member of an ensemble, or four times the size of the weights; then the result is empty.
+    """
+    stored = network.state_dict()
+    size = sum(buffer.nbytes for key, buffer in network.named_buffers() if key not in stored)
+    allowed = max(members * COMPUTED_BYTES, 4 * sum(value.nbytes for value in stored.values()))
+    return f"{size / 2**30:.1f} GiB" if size > allowed else ""
 
 
 def checked_image_size(backbone: BackboneName | TimmName, image_size: int | None, largest: int) -> int:
@@ -236,4 +253,10 @@ def checked_image_size(backbone: BackboneName | TimmName, image_size: int | None
     for one in architectures_of(backbone) if is_ensemble(backbone) else (backbone,):
         if is_timm(one):
             check_side(one, size)
+            with torch.device("meta"):
+                tables = too_large_tables(build(one, size))
+            if tables:  # its checkpoint would be refused
+                message = f"At {size} px, {one} computes {tables} of tables beside its weights. Choose a smaller "
+                message += f"model.image_size (default {row.image_size}), or another backbone."
+                raise ConfigError(message, "image-size-needs-tables", found=size)
     return size

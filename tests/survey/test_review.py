@@ -92,3 +92,18 @@ def test_wrong_rows_are_listed(run: Path, photographs: Path, bldml: Bldml) -> No
     assert bldml("review", "confirmed.csv", run, photographs, "--test=1").mistake == "review-fraction-wrong"
     Path("confirmed.csv").write_text("my,own\n")
     assert bldml("review", "confirmed.csv", run, photographs).mistake == "column-missing"
+
+
+@pytest.mark.parametrize(
+    "others", ["", "path,label\nmine.jpg,BLD\n", "path,label,split,group,source\na,BLD,test,,me\n"]
+)
+def test_only_a_table_of_an_earlier_review_is_removed(others: str, run: Path, photographs: Path, bldml: Bldml) -> None:
+    confirmed, kept = written(photographs), Path("review/test.csv")
+    assert bldml("review", confirmed, run, photographs, "--test=0.6").code == 0
+    assert table(kept)
+    if others:
+        kept.write_text(others)
+    outcome = bldml("review", confirmed, run, photographs, "--test=0")
+    assert outcome.code == 0, outcome.err
+    assert (kept.read_text() if kept.exists() else "") == others
+    assert ("is not of this review" in outcome.out) == bool(others)

@@ -65,15 +65,31 @@ def test_the_previous_start_of_a_job_is_waited_for_then_the_job_is_requeued(
     assert "If it has not ended after 2 s, this job asks to be requeued." in caplog.text
 
 
-def test_the_third_start_that_waits_is_the_last(run: RunFolder, held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_third_start_that_waits_is_the_last(
+    run: RunFolder, held: Held, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(holding, "PATIENCE_S", 1.0)
     held("atlas:77")
     with pytest.raises(Interrupted):
         hold_run(run, SlurmJob("77", "atlas", restarts=2), InterruptSignals())
-    with mistake("run-held-by-lost-start") as raised:
+    caplog.clear()
+    with caplog.at_level("INFO"), mistake("run-held-by-lost-start") as raised:
         hold_run(run, SlurmJob("77", "atlas", restarts=3), InterruptSignals())
+    assert "If it has not ended after 1 s, this job ends." in caplog.text
+    assert "asks to be requeued" not in caplog.text
     assert "3 starts in a row have found" in str(raised.value)
     assert "process 4711 of job 77 on gpu9" in str(raised.value)
+
+
+def test_starts_are_not_counted_where_the_lock_does_not_say_who_holds_it(
+    run: RunFolder, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock file of an older version, or a damaged one: at its fifth restart the job may wait for the first time."""
+    monkeypatch.setattr(holding, "PATIENCE_S", 1.0)
+    held("atlas:77")
+    run.lock.write_text("")
+    with pytest.raises(Interrupted):
+        hold_run(run, SlurmJob("77", "atlas", restarts=5), InterruptSignals())
 
 
 @pytest.mark.parametrize("job", ["atlas:78", ""])

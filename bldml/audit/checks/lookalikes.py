@@ -16,6 +16,7 @@ from bldml.dataset.samples import Collection
 from bldml.io.text import Cell, counted, csv_text
 
 GROUPS_NAME = "lookalikes.csv"  # a table of groups, in the output folder
+GROUPS_COLUMNS, JOINED = ("path", "group"), "look-alike"
 MOST_PHOTOGRAPHS = 20_000  # among which look-alikes are searched unless it is asked for: it takes long among more
 FEW_KEYPOINTS = 30  # in a photograph with fewer, no relative can be recognised reliably
 _TEXT = (
@@ -122,7 +123,7 @@ def groups_csv(rows: Sequence[Row], found: LookAlikes) -> str:
     roots = component_roots(len(rows), [*joined, *known])
     alike = {roots[index] for pair in joined for index in pair}
     lines: list[list[Cell]] = [
-        [row.name, f"look-alike {root + 1}" if root in alike else group]
+        [row.name, f"{JOINED} {root + 1}" if root in alike else group]
         for row, root, group in zip(rows, roots, groups, strict=True)
     ]
-    return csv_text(("path", "group"), lines)
+    return csv_text(GROUPS_COLUMNS, lines)

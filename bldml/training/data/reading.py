@@ -153,7 +153,8 @@ def _results(
             kind = geometries[split]
             if found.cache_folders and kind not in caches:
                 # Images that only an evaluation needs are not added, so nobody need wait for them.
-                turns[kind] = _take_turn(found, kind, samples, check) if write else None
+                alike = [splits[other] for other in splits if geometries[other] == kind]
+                turns[kind] = _take_turn(found, kind, alike, check) if write else None
                 stack.enter_context(turns[kind] or ExitStack())
                 caches[kind] = ImageCache(found.cache_folders, *kind, waiting[kind], write=write)
                 stack.callback(caches[kind].close)
@@ -180,9 +181,9 @@ def _results(
 
 
 def _take_turn(
-    found: PreparedData, kind: Geometry, samples: Sequence[Sample], check: Callable[[], None]
+    found: PreparedData, kind: Geometry, splits: Sequence[Sequence[Sample]], check: Callable[[], None]
 ) -> Lock | None:
-    return take_turn(found.cache_folders, *kind, found.collection.root, samples, check, rank_zero_info)
+    return take_turn(found.cache_folders, *kind, found.collection.root, splits, check, rank_zero_info)
 
 
 def granted_cpus() -> int:

@@ -25,12 +25,12 @@ class Wait:
 
     Args:
         run: The run.
-        job: Key of the job of this process.
+        job: The job of this process.
         signals: Flags of the signals received.
     """
 
     run: RunFolder
-    job: str
+    job: SlurmJob
     signals: InterruptSignals
     begin: float = field(default_factory=time.monotonic)
     said: float = -math.inf
@@ -42,7 +42,11 @@ class Wait:
             self.said = now
             other = read_holder(self.run)
             waited = f" ({now - self.begin:.0f} s so far)" if now - self.begin >= 1 else ""
-            then = "this command ends" if is_of_another(other, self.job) else "this job asks to be requeued"
+            then = "this job asks to be requeued"
+            if is_of_another(other, self.job.key):
+                then = "this command ends"
+            elif starts_since(other, self.job) >= STARTS:
+                then = "this job ends"
             rank_zero_info(
                 f"Waiting{waited} for {other or 'another process'}, which still trains in {self.run.path}. "
                 f"If it has not ended after {PATIENCE_S:.0f} s, {then}."
@@ -53,6 +57,11 @@ class Wait:
 def is_of_another(other: Holder | None, job: str) -> bool:
     """Return whether a process is known not to be of this job: a person or another job has resumed the run."""
     return other is not None and other.job != job
+
+
+def starts_since(other: Holder | None, job: SlurmJob) -> int:
+    """Return how often a job was started after the start whose process holds the run; 0 where that is not recorded."""
+    return job.restarts - other.restarts if other is not None and other.job == job.key else 0
 
 
 def hold_run(run: RunFolder, job: SlurmJob | None, signals: InterruptSignals) -> Lock:
@@ -68,16 +77,15 @@ def hold_run(run: RunFolder, job: SlurmJob | None, signals: InterruptSignals) ->
         return lock_run(run, holder=Holder.here(job.key if job else ""))
     me = Holder.here(job.key, job.restarts)
     try:
-        return lock_run(run, wait=PATIENCE_S, holder=me, waiting=Wait(run, job.key, signals))
+        return lock_run(run, wait=PATIENCE_S, holder=me, waiting=Wait(run, job, signals))
     except RunError as error:
         other = read_holder(run)
         if error.code != "run-in-use" or is_of_another(other, job.key):
             raise
-        number = job.restarts - (other.restarts if other else 0)
-        if number >= STARTS:
+        if (number := starts_since(other, job)) >= STARTS:
             message = (
                 f"Job {job.id} is not requeued: {number} starts in a row have found {run.path} in use by "
-                f"{other or 'another process'}. If its node is lost, it ends when the node is restarted. Then "
+                f"{other}. If its node is lost, it ends when the node is restarted. Then "
                 f"submit the job with --resume {shell_word(run.path)}."
             )
             raise RunError(message, "run-held-by-lost-start", path=run.path, found=number) from error

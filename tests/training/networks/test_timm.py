@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bldml.errors import CheckpointError, ConfigError, RunError, TrainingError
 from bldml.inference.classifier import load
 from bldml.inference.gradcam import grad_cam
-from bldml.training.backbones import TimmName, build, row_of, steps_of
+from bldml.training.backbones import TimmName, build, check_shapes, row_of, steps_of
 from bldml.training.checkpoint import KEY, read_checkpoint
 from bldml.training.module import LeafClassifier
 from bldml.training.networks import timm_weights
@@ -44,6 +44,7 @@ LARGE: list[TimmName] = [
     "timm:efficientnet_b0",
     "timm:convnextv2_nano",
 ]
+POSITIONS: TimmName = "timm:vit_relpos_small_patch16_224"  # tables of relative positions, which are not stored
 SMALLEST: TimmName = "timm:mobilenetv4_conv_small"
 
 
@@ -117,6 +118,7 @@ def test_normalisation_is_that_of_the_architecture() -> None:
         ("timm:deit_tiny_distilled_patch16_224", None, "timm-backbone-refused"),
         ("timm:vit_tiny_patch16_224", 72, "image-size-no-multiple"),
         ("timm:convnext_atto", 32, "image-size-wrong"),
+        (POSITIONS, 1024, "image-size-needs-tables"),
         ("timm:swin_tiny_patch4_window7_224", 5000, "image-size-wrong"),
     ],
 )
@@ -264,3 +266,14 @@ def test_no_gradcam_is_said(content: dict[str, Any], tmp_path: Path) -> None:
     model.row = replace(model.row, gradcam="")
     with pytest.raises(RunError, match="no Grad-CAM"):
         grad_cam(model, torch.zeros(3, 64, 64, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "tables"),
+    [(POSITIONS, 224, ""), (POSITIONS, 1024, "1.5 GiB"), (f"ensemble:{POSITIONS}*2", 1024, "3.0 GiB")],
+)
+def test_a_small_file_cannot_ask_for_huge_tables(name: TimmName, size: int, tables: str) -> None:
+    with torch.device("meta"):
+        state = {f"network.{key}": value for key, value in build(name, size).state_dict().items()}
+    wrong = check_shapes(name, size, state)
+    assert wrong == (f"at {size} px it computes {tables} of tables that are not in the file" if tables else "")
