@@ -1,4 +1,4 @@
-"""Kill a sweep at random moments, and compare it with one that nobody killed.
+"""Interrupt a sweep at random moments, and compare it with one left in peace.
 
     python benchmarks/sweep.py --photographs FOLDER --positive_class diseased --output benchmarks/results/sweep.json
 
@@ -8,6 +8,7 @@ weights and optimizer of last.ckpt and best.ckpt must be equal to the last bit; 
 """
 
 import argparse
+import csv
 import json
 import os
 import platform
@@ -56,8 +57,10 @@ def kill_with_its_runs(process: "subprocess.Popen[bytes]") -> None:
         os.kill(number, signal.SIGKILL)
 
 
-def kill_sometimes(folder: Path, output: str, jobs: int, times: int, longest: float, rng: random.Random) -> list[str]:
-    """Do the sweep, with so many interruptions; return which."""
+def interrupt_sometimes(
+    folder: Path, output: str, jobs: int, times: int, longest: float, rng: random.Random
+) -> list[str]:
+    """Do the sweep, with so many interruptions; return the name of each signal."""
     done: list[str] = []
     while True:
         process = start(folder, output, jobs)
@@ -76,7 +79,8 @@ def kill_sometimes(folder: Path, output: str, jobs: int, times: int, longest: fl
             else:
                 process.send_signal(kind)
             process.wait()
-            done.append(f"{kind.name} after {pause:.0f} s, exit code {process.returncode}")
+            print(f"{kind.name} after {pause:.0f} s, exit code {process.returncode}", flush=True)
+            done.append(kind.name)
 
 
 def differences(ours: SweepFolder, theirs: SweepFolder) -> list[str]:
@@ -102,6 +106,17 @@ def differences(ours: SweepFolder, theirs: SweepFolder) -> list[str]:
     return found
 
 
+def photographs_in(sweep: SweepFolder) -> int:
+    """Return the number of photographs of a sweep, with those that are sealed."""
+    with sweep.final.open(encoding="utf-8", newline="") as file:
+        return sum(1 for _ in csv.DictReader(file))
+
+
+def starts(sweep: SweepFolder, name: str) -> int:
+    """Return how often a run was started."""
+    return len(json.loads((sweep.run(name).path / "stretches.json").read_text(encoding="utf-8"))["stretches"])
+
+
 def is_same(one: Any, other: Any) -> bool:
     """Return whether nested containers hold the same, tensors bit for bit."""
     if isinstance(one, torch.Tensor):
@@ -118,8 +133,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photographs", type=Path, required=True)
     parser.add_argument("--positive_class", default="diseased")
-    parser.add_argument("--kills", type=int, default=3)
-    parser.add_argument("--longest", type=float, default=90.0, help="seconds between two kills, at most")
+    parser.add_argument("--interruptions", type=int, default=3)
+    parser.add_argument("--longest", type=float, default=90.0, help="seconds between two interruptions, at most")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
@@ -130,14 +145,16 @@ def main() -> int:
         folder = Path(temporary)
         content = experiment(options.photographs.absolute(), options.positive_class, options.epochs)
         (folder / "experiment.yaml").write_text(dump_yaml(content))
-        kills = kill_sometimes(folder, "killed", options.jobs, options.kills, options.longest, rng)
-        whole = kill_sometimes(folder, "whole", options.jobs, 0, options.longest, rng)
-        assert not whole
-        found = differences(SweepFolder(folder / "killed"), SweepFolder(folder / "whole"))
-        runs = len(read_plan(SweepFolder(folder / "whole")).runs)
+        times = options.interruptions
+        interruptions = interrupt_sometimes(folder, "interrupted", options.jobs, times, options.longest, rng)
+        interrupt_sometimes(folder, "whole", options.jobs, 0, options.longest, rng)
+        interrupted, whole = SweepFolder(folder / "interrupted"), SweepFolder(folder / "whole")
+        found, runs = differences(interrupted, whole), read_plan(whole).runs
         result = {
-            "runs": runs, "backbones": list(BACKBONES), "seeds": 2, "folds": 3, "image_size": 96,
-            "epochs": options.epochs, "jobs": options.jobs, "kills": kills, "differences": found,
+            "photographs": photographs_in(whole), "runs": len(runs), "backbones": list(BACKBONES),
+            "seeds": 2, "folds": 3, "image_size": 96,
+            "epochs": options.epochs, "jobs": options.jobs, "interruptions": interruptions,
+            "runs_started_twice": sum(starts(interrupted, run.name) > 1 for run in runs), "differences": found,
             "minutes": round((time.monotonic() - began) / 60, 1), "torch": torch.__version__,
             "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
         }  # fmt: skip

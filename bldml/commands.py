@@ -300,7 +300,8 @@ def sweep(
 ) -> None:
     """Train all configurations, seeds and folds of an experiment; the same command resumes and extends it.
 
-    Exit code: 0 if all runs are finished, 1 if runs failed, which are named; the others are done all the same.
+    Exit code: 0 if all runs are finished or, which is said, in Slurm's queue; 1 if runs failed or somebody else
+    interrupted them. These are named, and the others are done all the same.
 
     Args:
         experiment: YAML file of the experiment; see docs/howto/sweep.md.

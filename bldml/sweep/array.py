@@ -123,16 +123,16 @@ def submit_runs(folder: SweepFolder, runs: Sequence[PlannedRun], script: Path, a
 def array_script(folder: SweepFolder, runs: Sequence[PlannedRun], script: Path, text: str) -> str:
     """Return the sbatch script of an array, with the #SBATCH lines of the script that each of its tasks runs."""
     lines = [line for line in text.splitlines() if line.startswith("#SBATCH") and not _OWN.match(line)]
-    base = [str(path) for path in sorted(folder.base.iterdir())]
+    base = [str(path.absolute()) for path in sorted(folder.base.iterdir())]
     words = [shlex.quote(word) for path in base for word in ("--config", path)][1:]  # the first is the script's own
     return SCRIPT.format(
         script=shlex.quote(str(script) if len(script.parts) > 1 else f"./{script}"),  # not looked for on the PATH
         name=folder.path.name,
         lines="\n".join(lines),
         job=_job_name(folder),
-        logs=folder.log("a").parent,
+        logs=folder.log("a").parent.absolute(),
         runs="\n".join(f"    {shlex.quote(run.name)}" for run in runs),
-        sweep=shlex.quote(str(folder.path)),
+        sweep=shlex.quote(str(folder.path.absolute())),
         base=f"{' '.join(words)} --config " if words else "",
     )
 

@@ -9,7 +9,7 @@ from bldml.errors import RunError, UsageError
 from bldml.io.locks import Lock
 from bldml.io.safe_points import safe_point
 from bldml.io.screen import say
-from bldml.io.text import counted
+from bldml.io.text import counted, first_few
 from bldml.sweep.array import check_script, queued_runs, submit_runs
 from bldml.sweep.experiment import read_experiment
 from bldml.sweep.plan import Plan, SweepFolder, read_plan
@@ -30,7 +30,8 @@ def run_sweep(experiment: Path, output: Path | None, jobs: int) -> None:
 
     Raises:
         ConfigError, DatasetError, TrainingError, RunError: The experiment cannot be done as it is; nothing ran. Or runs
-            failed, which the message names; all others are finished.
+            failed or were interrupted by somebody else, which the message names; all others are finished, or in Slurm's
+            queue, which is said.
     """
     from bldml.sweep.local import LocalRuns
     from bldml.sweep.planning import plan_experiment
@@ -45,6 +46,14 @@ def run_sweep(experiment: Path, output: Path | None, jobs: int) -> None:
     states = read_states(folder, plan, queued)
     say(table_of(states))
     finish(folder, plan, states)
+    left = [one for one in states if one.state not in ("finished", "queued") and one.run.name not in queued]
+    if left:
+        sys.stdout.flush()
+        names = first_few([f"{one.run.name} ({one.state})" for one in left], 10)
+        message = (
+            f"{counted(len(left), 'run is', 'runs are')} not finished: {names}. The same command does what is left."
+        )
+        raise RunError(message, "sweep-runs-left", found=[one.run.name for one in left], path=folder.path)
 
 
 def submit_sweep(experiment: Path, output: Path | None, script: Path, at_once: int | None) -> None:

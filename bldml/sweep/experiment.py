@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from itertools import product
+from itertools import count, product
 from pathlib import Path
 from typing import Any
 
@@ -121,16 +121,24 @@ def _experiment(path: Path, content: Any) -> ExperimentFile:
     candidates = _candidates(content, options)
     for key in _reserved(options, OWN | OF_RIVALS):
         raise _Wrong("options", f"options cannot set {key}: {(OWN | OF_RIVALS)[key]}.")
+    seeds, division = _seeds(content), _division(content)
+    _check_run_names(candidates, seeds, division)
     chosen = content.get("chosen")
     names = [candidate.name for candidate in candidates]
     if chosen is not None and chosen not in names:
         raise _Wrong("chosen", f"chosen is {chosen!r}, which is not a configuration.{_nearest(str(chosen), names)}")
     metric = content.get("metric", ExperimentFile.metric)
-    if metric not in METRICS:
+    if not isinstance(metric, str) or metric not in METRICS:
         raise _Wrong("metric", f"metric is {metric!r}, which is not a metric.{_nearest(str(metric), METRICS)}")
-    return ExperimentFile(
-        path, tuple(map(Path, base)), options, candidates, _seeds(content), _division(content), metric, chosen
-    )
+    return ExperimentFile(path, tuple(map(Path, base)), options, candidates, seeds, division, metric, chosen)
+
+
+def _check_run_names(candidates: Iterable[Candidate], seeds: Sequence[int | None], division: Division | None) -> None:
+    """Raise UsageError unless the longest name that a run of each configuration can have is one of a folder."""
+    seed = max((f"_seed{one}" for one in seeds if one is not None), key=len, default="")
+    fold = "" if division is None else f"_fold{(division.number or MOST_RUNS) - 1}"
+    for candidate in candidates:
+        check_name(f"{candidate.name}{seed}{fold}", "run")
 
 
 def _check_keys(where: str, content: Mapping[str, Any], known: Iterable[str]) -> None:
@@ -164,7 +172,7 @@ def _settings(key: str, value: Any) -> dict[str, Any]:
     for name, item in value.items():
         is_group = name in GROUPS and isinstance(item, dict)
         found += [(f"{name}.{below}", inner) for below, inner in item.items()] if is_group else [(name, item)]
-    twice = [name for name, count in Counter(name for name, _ in found).items() if count > 1]
+    twice = [name for name, times in Counter(name for name, _ in found).items() if times > 1]
     if twice:
         raise _Wrong(key, f"{key} sets {twice[0]} twice.")
     return {name.removeprefix("--"): item for name, item in found}
@@ -184,6 +192,10 @@ def _candidates(content: Mapping[str, Any], options: Mapping[str, Any]) -> tuple
     else:
         base = _texts("base", content.get("base"))
         found = [Candidate(Path(base[-1]).stem if base else "plain")]
+        check_name(found[0].name, "configuration")
+    twice = [name for name, times in Counter(one.name for one in found).items() if times > 1]
+    if twice:
+        raise _Wrong("configurations", f"two configurations are called {twice[0]}.")
     for candidate in found:
         for key in _reserved(candidate.options, OWN | OF_RIVALS):
             why = (OWN | OF_RIVALS)[key]
@@ -203,9 +215,6 @@ def _listed(value: Any, options: Mapping[str, Any]) -> list[Candidate]:
         check_name(name, "configuration")
         own = _settings(f"configuration {name}", {key: one for key, one in item.items() if key not in ("name", "base")})
         found.append(Candidate(name, {**_of_files(_texts("base", item.get("base")), options), **own}))
-    twice = [name for name, count in Counter(one.name for one in found).items() if count > 1]
-    if twice:
-        raise _Wrong("configurations", f"two configurations are called {twice[0]}.")
     return found
 
 
@@ -234,12 +243,13 @@ def _of_grid(value: Any) -> Iterator[Candidate]:
     if next(_reserved(grid, OF_RIVALS), None):
         key = next(_reserved(grid, OF_RIVALS))
         raise _Wrong(f"grid.{key}", f"{key} cannot be in the grid: {OF_RIVALS[key]}.")
-    used: Counter[str] = Counter()
+    used: set[str] = set()
     for values in product(*grid.values()):
         options = dict(zip(grid, values, strict=True))
-        name = "_".join(_title(key, one) for key, one in options.items())[:120]
-        used[name] += 1
-        name = name if used[name] == 1 else f"{name}-{used[name]}"
+        title = "_".join(_title(key, one) for key, one in options.items())[:120]
+        names = (title if number == 1 else f"{title}-{number}" for number in count(1))
+        name = next(one for one in names if one.casefold() not in used)  # some file systems ignore case
+        used.add(name.casefold())
         check_name(name, "configuration")
         yield Candidate(name, options)
 
@@ -259,7 +269,7 @@ def _seeds(content: Mapping[str, Any]) -> tuple[int | None, ...]:
     if content.get("seeds") is None:
         return (None,)
     seeds = content["seeds"]
-    if not isinstance(seeds, list) or not seeds or any(type(seed) is not int or seed < 0 for seed in seeds):
+    if not isinstance(seeds, list) or not seeds or any(type(one) is not int or not 0 <= one < 2**32 for one in seeds):
         raise _Wrong("seeds", f"seeds must be a list of whole numbers from 0, such as [1, 2], not {seeds!r}.")
     if len(set(seeds)) < len(seeds):
         raise _Wrong("seeds", "seeds has a seed twice; the same seed trains the same run.")
@@ -311,7 +321,7 @@ def nested(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_size(candidates: Sequence[Candidate], seeds: int, folds: int) -> None:
     """Raise ConfigError for more runs than anybody means."""
-    count = len(candidates) * seeds * folds
-    if count > MOST_RUNS:
-        message = f"This experiment has {count:,} runs; at most {MOST_RUNS:,} are possible. Make the grid smaller."
-        raise ConfigError(message, "experiment-too-large", found=count, expected=MOST_RUNS)
+    runs = len(candidates) * seeds * folds
+    if runs > MOST_RUNS:
+        message = f"This experiment has {runs:,} runs; at most {MOST_RUNS:,} are possible. Make the grid smaller."
+        raise ConfigError(message, "experiment-too-large", found=runs, expected=MOST_RUNS)

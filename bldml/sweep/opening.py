@@ -14,8 +14,9 @@ from bldml.io.documents import LARGEST_CONFIGURATION, dump_yaml, load_yaml, read
 from bldml.io.locks import Lock
 from bldml.io.safe_points import safe_point
 from bldml.io.screen import say
-from bldml.io.text import counted, number
+from bldml.io.text import counted, number, plain
 from bldml.run.folder import RunFolder
+from bldml.run.reader import read_run
 from bldml.sweep.local import LocalRuns, own_environment, program
 from bldml.sweep.plan import Plan, PlannedRun, SweepFolder
 from bldml.sweep.states import is_finished, read_states
@@ -44,7 +45,8 @@ def open_test_set(folder: SweepFolder, plan: Plan, jobs: int) -> None:
     Without, its runs are tested.
 
     Raises:
-        RunError: Runs are missing, no test set is sealed, or it was opened for another configuration.
+        RunError: Runs are missing, no test set is sealed, or it was opened for another configuration; nothing was
+            recorded.
     """
     missing = [one.run.name for one in read_states(folder, plan) if one.state != "finished"]
     if missing:
@@ -57,6 +59,8 @@ def open_test_set(folder: SweepFolder, plan: Plan, jobs: int) -> None:
         message = f"No test set of {show_path(folder.path)} is sealed: all photographs are in its folds."
         raise RunError(message, "sweep-no-test-set", path=folder.path)
     choice = choose(folder, plan)
+    if plan.folds is None:
+        _check_sealed(folder, plan.of(choice.configuration))
     with Lock(folder.lock, wait=None, waiting=safe_point):
         _note(folder, choice)
     why = "which was named beforehand" if choice.how == "beforehand" else f"the best by {plan.metric}"
@@ -83,7 +87,19 @@ def choose(folder: SweepFolder, plan: Plan) -> Choice:
     if best is None:
         message = f"No configuration of {show_path(folder.path)} is the best by {plan.metric}; see its sweep.html."
         raise RunError(message, "sweep-no-best", path=folder.path)
+    if others := findings.experiment.other_photographs:
+        names = ", ".join(map(plain, others))
+        say(f"Not compared, because photographs, classes or units differ from those of the first: {names}.\n")
     return Choice(best.candidate.name, "metric", findings.values)
+
+
+def _check_sealed(folder: SweepFolder, runs: Sequence[PlannedRun]) -> None:
+    """Raise RunError if the runs have no test split; where their splits are not recorded, the test says it."""
+    for run in runs:
+        rows = read_run(folder.run(run.name)).splits
+        if rows and not any(row["split"] == "test" for row in rows):
+            message = f"{run.name} has no test split: all photographs are in train and val."
+            raise RunError(message, "sweep-no-test-split", path=folder.run(run.name).splits)
 
 
 def value_of(run: RunFolder, split: str, metric: str) -> float | None:
@@ -124,7 +140,8 @@ def _trained_again(folder: SweepFolder, plan: Plan, choice: Choice, jobs: int) -
             continue
         runs.append(replace(run, name=name, fold=None))
         settings: dict[str, Any] = load_yaml(read_text(folder.task(run.name), LARGEST_CONFIGURATION))
-        settings["data"]["manifest"], settings["run_name"] = str(folder.final), name
+        settings["data"]["manifest"], settings["run_name"] = str(folder.final.absolute()), name
+        settings["trainer"]["default_root_dir"] = str(folder.path.absolute())
         write_atomically(folder.task(name), dump_yaml(settings))
     LocalRuns(folder, jobs).do(runs, {})
     failed = [run.name for run in runs if not is_finished(folder.run(run.name))]

@@ -12,6 +12,7 @@ import yaml
 
 from bldml.dataset.files import show_path
 from bldml.dataset.manifest import to_manifest
+from bldml.dataset.samples import Collection
 from bldml.errors import ConfigError, RunError
 from bldml.io.atomic import make_folder, write_atomically
 from bldml.io.documents import LARGEST_CONFIGURATION, dump_yaml, load_yaml, read_text
@@ -105,8 +106,8 @@ def _arguments(base: Iterable[Path], task: Path) -> list[str]:
     return [word for path in (*base, task) for word in ("--config", str(path))]
 
 
-def _check_configurations(experiment: ExperimentFile, *, trusted: bool) -> Photographs | None:
-    """Check each configuration by the parser of fit; return the photographs if they are to be divided into folds."""
+def _check_configurations(experiment: ExperimentFile, *, trusted: bool) -> dict[str, Photographs]:
+    """Check each configuration by the parser of fit; return its photographs by its name."""
     from bldml.doctor.configuration import read_configuration
     from bldml.doctor.inputs import check_weights
 
@@ -141,7 +142,7 @@ def _check_configurations(experiment: ExperimentFile, *, trusted: bool) -> Photo
                 data.root, data.manifest, data.class_aliases, data.test_fraction, data.positive_class, data.unreadable
             )
     _check_same(experiment, found)
-    return None if experiment.division is None else next(iter(found.values()))
+    return found
 
 
 def _check_same(experiment: ExperimentFile, found: Mapping[str, Photographs]) -> None:
@@ -158,32 +159,44 @@ def _check_same(experiment: ExperimentFile, found: Mapping[str, Photographs]) ->
 
 
 def _plan_in(
-    folder: SweepFolder, experiment: ExperimentFile, settings: Mapping[str, Any], photographs: Photographs | None
+    folder: SweepFolder,
+    experiment: ExperimentFile,
+    settings: Mapping[str, Any],
+    photographs: Mapping[str, Photographs],
 ) -> Plan:
     """Return the plan in a folder that this process has locked; it is written if it is new or extended."""
     before = read_plan(folder) if folder.plan.exists() else None
     if before is not None and not was_submitted(folder) and not any(has_begun(folder, run.name) for run in before.runs):
         before = None  # nothing depends on it
-    if before is None and photographs is not None and experiment.division is not None:
-        folds = make_folds(photographs, experiment.division)
+    if before is None and experiment.division is not None:
+        folds = make_folds(next(iter(photographs.values())), experiment.division)
         numbers: Sequence[int | None] = list(folds.collections)
-        root: Path | None = photographs.folder
         make_folder(folder.manifest(0).parent)
         for number, collection in folds.collections.items():
-            write_atomically(folder.manifest(number), to_manifest(collection))
-        if folds.final is not None:
-            write_atomically(folder.final, to_manifest(folds.final))
+            write_atomically(folder.manifest(number), _original(collection))
+        if folds.final is None:
+            folder.final.unlink(missing_ok=True)  # of an earlier plan
+        else:
+            write_atomically(folder.final, _original(folds.final))
         say("".join(f"{line}\n" for line in describe_folds(folds)))
     else:
         known = {run.fold for run in before.runs} if before else {None}
         numbers = sorted(known, key=lambda fold: -1 if fold is None else fold)
-        root = photographs.folder if photographs else None
     check_size(experiment.candidates, len(experiment.seeds), len(numbers))
     plan = _plan_of(folder.path.name, experiment, settings, numbers)
     if before is not None:
         _check_extends(folder, before, plan)
-    _write_files(folder, experiment, plan, root)
+    _write_files(folder, experiment, plan, photographs)
     return plan
+
+
+def _original(collection: Collection) -> str:
+    """Return a manifest with the classes before aliases, which a run applies when it reads the manifest."""
+    splits = {
+        split: tuple(replace(one, class_name=one.original_class or one.class_name) for one in samples)
+        for split, samples in collection.splits.items()
+    }
+    return to_manifest(replace(collection, splits=splits))
 
 
 def _plan_of(name: str, experiment: ExperimentFile, settings: Mapping[str, Any], folds: Sequence[int | None]) -> Plan:
@@ -256,8 +269,10 @@ def _value(settings: Mapping[str, Any], key: str) -> str:
     return str(settings[key]) if key in settings else "not set"
 
 
-def _write_files(folder: SweepFolder, experiment: ExperimentFile, plan: Plan, root: Path | None) -> None:
-    """Write what the runs read, and the plan last."""
+def _write_files(
+    folder: SweepFolder, experiment: ExperimentFile, plan: Plan, photographs: Mapping[str, Photographs]
+) -> None:
+    """Write what the runs read, with absolute paths: a run may be resumed from another folder; the plan last."""
     for path in (folder.base, folder.task("a").parent, folder.log("a").parent):
         make_folder(path)
     base = [folder.base / f"{number}-{path.name}" for number, path in enumerate(experiment.base, 1)]
@@ -269,9 +284,14 @@ def _write_files(folder: SweepFolder, experiment: ExperimentFile, plan: Plan, ro
     for run in plan.runs:
         own: dict[str, Any] = {} if run.seed is None else {"seed_everything": run.seed}
         own["test_after_fit"] = run.fold is not None
+        of = photographs[run.configuration]
+        root, manifest = of.root, of.manifest
         if run.fold is not None:
-            own |= {"data.root": str(root), "data.manifest": str(folder.manifest(run.fold)), "data.fold": None}
-        own |= {"run_name": run.name, "trainer.default_root_dir": str(folder.path)}
+            root, manifest = of.folder, folder.manifest(run.fold)
+            own["data.fold"] = None
+        paths = {"data.root": root, "data.manifest": manifest, "trainer.default_root_dir": folder.path}
+        own |= {key: str(path.absolute()) for key, path in paths.items() if path is not None}
+        own["run_name"] = run.name
         _write_if_other(folder.task(run.name), dump_yaml(nested({**options[run.configuration], **own})))
     write_plan(folder, plan)
 
@@ -290,6 +310,7 @@ def arguments_of(folder: SweepFolder, run: PlannedRun) -> list[str]:
     if folder.run(run.name).config.is_file():
         # The photographs may have moved since the run began; their contents are compared.
         settings = load_yaml(read_text(folder.task(run.name), LARGEST_CONFIGURATION))
-        root = settings["data"].get("root") if isinstance(settings.get("data"), dict) else None
-        return ["--resume", str(folder.run(run.name).path), *([] if root is None else [f"--data.root={root}"])]
+        data = settings["data"] if isinstance(settings.get("data"), dict) else {}
+        paths = [f"--data.{key}={data[key]}" for key in ("root", "manifest") if data.get(key) is not None]
+        return ["--resume", str(folder.run(run.name).path), *paths]
     return _arguments(sorted(folder.base.iterdir()), folder.task(run.name))

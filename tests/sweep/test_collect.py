@@ -12,9 +12,11 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from bldml.errors import RunError
 from bldml.metrics.registry import METRICS, shown_in
 from bldml.sweep.collect import collect
-from bldml.sweep.plan import SweepFolder
+from bldml.sweep.opening import open_test_set
+from bldml.sweep.plan import SweepFolder, read_plan
 from tests.oracles import second_opinion
 from tests.report.pages import Page, read
 from tests.sweep.experiments import N, write_experiment
@@ -213,6 +215,15 @@ def test_a_photograph_in_two_folds(tmp_path: Path) -> None:
     shutil.rmtree(folds[1])
     shutil.copytree(folds[0], folds[1])
     assert "a, seed 1: in several folds: No_BLD/leaf_000.jpg; BLD/leaf_001.jpg" in collect(sweep)
+
+
+def test_a_test_set_that_is_not_there_is_not_opened(tmp_path: Path) -> None:
+    sweep = write_experiment(tmp_path / "sweep", {"a": 1.0, "b": 1.5}, folds=None)
+    for run in (sweep.path / "lightning_logs").iterdir():
+        (run / "stretches.json").write_text('{"stretches": [{"phase": "finished"}]}')
+    with pytest.raises(RunError, match="b-seed1 has no test split"):
+        open_test_set(sweep, read_plan(sweep), 1)
+    assert not sweep.opened.exists()
 
 
 def test_conditions_in_which_runs_differ(tmp_path: Path) -> None:

@@ -163,7 +163,12 @@ def _configuration(folder: SweepFolder, plan: Plan, candidate: Candidate, reason
             left_out.append(f"{_seed(seed)}: its photographs, classes or units differ from those of the first seed")
         else:
             whole[seed], positive = rows, names.pop()
-    return Contender(candidate, runs, _result(whole, positive) if whole else None, tuple(left_out))
+    result = None
+    try:
+        result = _result(whole, positive) if whole else None
+    except ValueError as error:  # such as a probability that is no number
+        left_out.append(f"nothing can be pooled: {plain(str(error))}")
+    return Contender(candidate, runs, result, tuple(left_out))
 
 
 def _seed(seed: Seed) -> str:

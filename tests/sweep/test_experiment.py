@@ -1,0 +1,110 @@
+"""The file of an experiment: every key by type, and names that are different whatever the values are."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from bldml.dataset.folders import read_folders
+from bldml.errors import BldmlError, ConfigError, UsageError
+from bldml.sweep.command import run_sweep
+from bldml.sweep.experiment import ExperimentFile, read_experiment
+from bldml.sweep.plan import SweepFolder, read_plan
+from bldml.sweep.planning import arguments_of, plan_experiment
+
+GRID = "grid: {data.positive_class: [%s]}"
+
+
+def read(folder: Path, text: str) -> ExperimentFile:
+    (folder / "one.yaml").write_text(text)
+    return read_experiment(folder / "one.yaml")
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ("a, 'a ', a-2", ["a", "a-2", "a-2-2"]),
+        ("a-2, a, 'a '", ["a-2", "a", "a-3"]),
+        ("a, A", ["a", "A-2"]),
+        (f"{'x' * 130}, {'x' * 140}", ["x" * 105, f"{'x' * 105}-2"]),
+    ],
+)
+def test_names_of_a_grid_are_different(tmp_path: Path, values: str, names: list[str]) -> None:
+    found = [one.name for one in read(tmp_path, GRID % values).candidates]
+    assert found == [f"positive_class-{name}" for name in names]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["base: .hidden", f"base: {'x' * 201}.yaml", f"configurations: [{{name: {'x' * 195}}}]\nseeds: [1]\nfolds: 2"],
+)
+def test_a_name_that_no_folder_can_have_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UsageError, match="name '"):
+        read(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            f"{key}: {value}"
+            for key in ("base", "options", "grid", "configurations", "seeds", "folds", "metric", "chosen", "1", "true")
+            for value in ("3", "[[x]]", "{1: 2}", "{x: {y: z}}", "[1.5]", "true")
+            if (key, value) not in {("options", "{1: 2}"), ("options", "{x: {y: z}}"), ("folds", "3")}
+        ),
+        "configurations: [text]",
+        "configurations: [{name: [a]}]",
+        "configurations: [{name: a, base: 3}]",
+        "seeds: [4294967296]",
+        *(
+            f"folds: {{number: 2, {key}: {value}}}"
+            for key in ("group", "seed", "val", "gap_seconds")
+            for value in ("[1]", "{a: 1}")
+        ),
+    ],
+)  # fmt: skip
+def test_every_key_is_refused_by_type_with_a_sentence(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        read(tmp_path, text)
+    assert error.value.code == "experiment-wrong"
+    assert str(error.value).endswith((".", "?"))
+
+
+def test_aliases_apply_once_and_paths_are_absolute(
+    tmp_path: Path, leaves: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With aliases in a chain, a label that was replaced already would be replaced again."""
+    (tmp_path / "leaves").symlink_to(leaves)
+    monkeypatch.chdir(tmp_path)
+    experiment = read(
+        tmp_path,
+        "options: {model: {backbone: mobilenet_v2_x0_35, weights: none}, data.root: leaves,\n"
+        "  data.positive_class: sick, data.class_aliases: {BLD: sick, No_BLD: BLD}}\nseeds: [1]\nfolds: 2",
+    )
+    folder = SweepFolder(Path("out"))
+    run = plan_experiment(experiment, folder).runs[0]
+    original = {one.name: one.original_class for one in read_folders(Path("leaves")).samples()}
+    for path in (folder.manifest(0), folder.manifest(1), folder.final):
+        with path.open(encoding="utf-8", newline="") as file:
+            assert all(row["label"] == original[row["path"]] for row in csv.DictReader(file))
+    folder.run(run.name).path.mkdir(parents=True)
+    folder.run(run.name).config.write_text("{}")
+    assert arguments_of(folder, read_plan(folder).runs[0])[2:] == [
+        f"--data.root={tmp_path / 'leaves'}", f"--data.manifest={tmp_path / 'out' / 'folds' / 'fold0.csv'}",
+    ]  # fmt: skip
+
+
+def test_a_run_that_somebody_else_interrupted_is_named(
+    tmp_path: Path, leaves: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "program.sh"
+    program.write_text("#!/bin/sh\nexit 143\n")
+    program.chmod(0o755)
+    monkeypatch.setattr("bldml.sweep.local.program", lambda: [str(program)])
+    (tmp_path / "one.yaml").write_text(
+        f"options: {{model: {{backbone: mobilenet_v2_x0_35, weights: none}}, data.root: {leaves}, "
+        "data.positive_class: BLD}\n"
+    )
+    with pytest.raises(BldmlError, match=r"1 run is not finished: plain \(missing\)") as error:
+        run_sweep(tmp_path / "one.yaml", tmp_path / "out", 1)
+    assert error.value.exit_code == 1
