@@ -132,13 +132,20 @@ def _path(
         yield weight, float(model.intercept_[0] - weight @ mean)
 
 
-def fit_last_layer(layer: nn.Module, kept: KeptFeatures, pos_weight: float, seed: int) -> tuple[Tensor, Tensor]:
+def fit_last_layer(
+    layer: nn.Module, kept: KeptFeatures, pos_weight: float, seed: int, *, is_trial: bool = False
+) -> tuple[Tensor, Tensor]:
     """Fit the last layer on kept features; return its logits float32 (n,) for them, and their labels.
+
+    In a trial (`fast_dev_run`), whose one batch may hold one class, the layer then stays as it is.
 
     Raises:
         TrainingError: As `fit_head`.
     """
     features, labels, groups = kept.take()
+    if is_trial and len(set(labels.tolist())) != 2:
+        with torch.no_grad():
+            return layer(features).squeeze(1), labels
     found = fit_head(features.cpu().numpy(), labels.cpu().numpy(), groups.cpu().numpy(), pos_weight, seed)
     assert isinstance(layer, nn.Linear)
     with torch.no_grad():
@@ -171,7 +178,8 @@ def kept_step(module: Any, kept: KeptFeatures, batch: Any) -> Tensor:
         features = module.evaluate_with_features(batch["image"])[1]
         kept.add(features, batch["label"], _units(module.trainer, batch["path"], batch["group"]))
     if module.trainer.is_last_batch:
-        module.scores["train_"].add(*fit_last_layer(module.last_layer, kept, float(module.pos_weight), module.seed))
+        settings, is_trial = (float(module.pos_weight), module.seed), bool(getattr(module.trainer, "fast_dev_run", 0))
+        module.scores["train_"].add(*fit_last_layer(module.last_layer, kept, *settings, is_trial=is_trial))
     return torch.stack([0 * parameter.sum() for parameter in module.last_layer.parameters()]).sum()
 
 
