@@ -21,6 +21,7 @@ from bldml.inference.classifier import load
 from bldml.run.predictions import read_predictions
 from bldml.sweep.plan import Plan, SweepFolder, read_plan, write_plan
 from bldml.sweep.states import RunState, read_states
+from tests.prepared import Prepared
 from tests.sameness import checkpoint, flat
 from tests.support import REPOSITORY, Bldml
 
@@ -261,11 +262,10 @@ def ensemble(done: Bench) -> Path:
 
 
 def run_here(*arguments: str | Path, folder: Path) -> tuple[int, str]:
-    found = subprocess.run(
-        [sys.executable, "-m", "tests.three_layers", *map(str, arguments)], cwd=folder, text=True, check=False,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-    )  # fmt: skip
-    return found.returncode, found.stdout
+    command = [sys.executable, "-m", "tests.three_layers", *map(str, arguments)]
+    process = Prepared(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    said = process.communicate(timeout=300)[0]
+    return process.returncode, said
 
 
 def logit(probability: float) -> float:
