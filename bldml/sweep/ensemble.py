@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from bldml.dataset.files import list_folder, shell_word, show_path
 from bldml.dataset.manifest import COLUMNS, OPTIONAL
+from bldml.dataset.samples import class_name
 from bldml.dataset.tables import read_rows
 from bldml.errors import RunError, UsageError
 from bldml.io.atomic import make_folder, write_atomically
@@ -282,14 +283,17 @@ def _new_run(output: Path) -> Iterator[RunFolder]:
         shutil.rmtree(hidden, ignore_errors=True)
 
 
-def _sealed(folder: SweepFolder) -> Iterator[PhotographRow]:
-    """Yield what is recorded of the sealed photographs, by which an evaluation knows them as the test split."""
+def _sealed(folder: SweepFolder, aliases: Mapping[str, str]) -> Iterator[PhotographRow]:
+    """Yield what is recorded of the sealed photographs, by which an evaluation knows them as the test split.
+
+    `aliases` are the names of classes for the labels of the manifest.
+    """
     if folder.final.is_file():
         for _, cells, _ in read_rows(folder.final, COLUMNS, OPTIONAL):
             if cells["split"] == "test":
                 label, group = (without_apostrophe(cells.get(key, "")) for key in ("label", "group"))
                 digest = cells.get("sha256", "")
-                yield PhotographRow(cells["path"], "test", label, group, 0, 0, "", "", digest)
+                yield PhotographRow(cells["path"], "test", class_name(label, aliases), group, 0, 0, "", "", digest)
 
 
 def _write(
@@ -322,7 +326,7 @@ def _write(
     if has_folds:  # every network has seen others; the operating point was chosen on all of them
         photographs = {path: replace(row, split="val") for path, row in photographs.items()}
         labels = {path: (label, "val") for path, (label, _) in labels.items()}
-        sealed = list(_sealed(folder))
+        sealed = list(_sealed(folder, header.settings["data"].get("class_aliases") or {}))
         photographs |= {row.path: row for row in sealed}
         labels |= {row.path: (row.true_class, "test") for row in sealed}
     parameters = sum(value.numel() for value in state.values())
