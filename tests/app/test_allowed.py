@@ -509,7 +509,7 @@ print("no command connected to anything")
 def test_no_command_connects_to_anything(run: Path, leaves: Path, tmp_path: Path) -> None:
     """But prefetch, and a fit whose ImageNet weights are not there yet."""
     shutil.copytree(run, tmp_path / "again")
-    given, cpu = ["--ckpt_path", str(run / "checkpoints" / "best.ckpt")], "--trainer.accelerator=cpu"
+    given, cpu = ["--ckpt_path", str(tmp_path / "again" / "checkpoints" / "best.ckpt")], "--trainer.accelerator=cpu"
     commands = [
         ["demo", "drawn", "--images_per_class=2", "--size=96"],
         ["split", str(leaves), "--output", "splits.csv"],
