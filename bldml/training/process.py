@@ -66,7 +66,7 @@ def wait_briefly() -> None:
 def loading_libraries() -> Iterator[None]:
     """Search for no garbage while libraries are loaded, and later not among their objects; for a process of its own.
 
-    Torch and Lightning come with a million objects that stay. Visiting them again and again takes a quarter of the time
+    Torch and Lightning come with a million objects that stay. Visiting them again and again takes much of the time
     that loading takes.
     """
     gc.disable()
