@@ -183,19 +183,44 @@ def survey(
         raise KeyboardInterrupt("interrupted; run the same command again to resume") from None
 
 
-def review(confirmed: Path, run: Path, photographs: Path, output: Path = Path("review"), test: float = 0.2) -> None:
-    """Turn the saved review of a survey into a manifest for the next training.
+def review(inputs: list[Path], output: Path | None = None, test: float | None = None, sheet: int = 200) -> None:
+    """Turn a saved review into a manifest for the next training, or make the page for a review of labels.
+
+    `review CONFIRMED.csv RUN PHOTOGRAPHS` takes what the page triage.html of a survey of PHOTOGRAPHS saved, and adds it
+    to the photographs of RUN. `review sweeps/NAME/CONFIGURATION` makes labels.html: photographs whose labels contradict
+    the out-of-fold predictions, to be looked at again. `review CONFIRMED.csv sweeps/NAME/CONFIGURATION` takes what that
+    page saved, and writes the photographs of the experiment with the corrected labels, in the same folds.
 
     Args:
-        confirmed: CSV file that the page triage.html of a survey saved.
-        run: Run folder whose photographs the next training uses too.
-        photographs: Folder of the photographs that were surveyed.
-        output: Output folder for manifest.csv and test.csv.
-        test: Fraction of the reviewed photographs that is kept out of the training, for testing; units stay together.
+        inputs: CONFIRMED.csv RUN PHOTOGRAPHS, or sweeps/NAME/CONFIGURATION, or CONFIRMED.csv sweeps/NAME/CONFIGURATION.
+        output: Output folder; null for review, and for review/CONFIGURATION in the folder of an experiment.
+        test: Fraction of a survey's reviewed photographs that is kept out of the training, for testing; units stay
+            together. null for 0.2.
+        sheet: Most photographs on the page for labels.
     """
     from bldml.survey.review import review_survey
 
-    review_survey(confirmed, run, photographs, output, test)
+    if len(inputs) == 3:
+        confirmed, run, photographs = inputs
+        review_survey(confirmed, run, photographs, output or Path("review"), 0.2 if test is None else test)
+        return
+    from bldml.sweep.review.command import correct_labels, make_label_sheet
+
+    if len(inputs) > 3:
+        message = f"review takes at most three paths: CONFIRMED.csv RUN PHOTOGRAPHS; found {len(inputs)}."
+        raise UsageError(message, "review-inputs-too-many", found=len(inputs))
+    if test is not None:
+        message = "--test is for the review of a survey. The photographs of an experiment keep their folds."
+        raise UsageError(message, "review-test-of-experiment", found=test)
+    try:
+        if len(inputs) == 1:
+            make_label_sheet(inputs[0], output, sheet, version=__version__)
+        else:
+            correct_labels(*inputs, output=output)
+    except UsageError as error:
+        if error.code == "experiment-missing":
+            error.add_note("The review of a survey is: python -m bldml review CONFIRMED.csv RUN PHOTOGRAPHS")
+        raise
 
 
 def split(

@@ -58,16 +58,14 @@ def review_survey(confirmed: Path, run_folder: Path, photographs: Path, output: 
         raise UsageError(message, "review-fraction-wrong", found=test)
     require_folder(photographs)
     data = read_run(RunFolder(run_folder))
-    root = _root_of(data)
-    found, left_out = _read(confirmed, photographs, data.classes.names)
+    root = photographs_root(data)
+    found, left_out = read_reviewed(confirmed, photographs, data.classes.names)
     own = list(_own_rows(data, root))
     found, known = _without_known(found, [Path(str(row[0])) for row in own], root, data)
     if not found:
-        message = (
-            f"{show_path(confirmed)} has no photograph that is new to the run: {left_out} are not a leaf, and {known} "
-        )
-        message += f"are photographs of {show_path(run_folder)} already."
-        raise DatasetError(message, "review-empty", path=confirmed, found=left_out)
+        message = f"{show_path(confirmed)} has no photograph that is new to the run: {len(left_out)} are not a leaf, "
+        message += f"and {known} are photographs of {show_path(run_folder)} already."
+        raise DatasetError(message, "review-empty", path=confirmed, found=len(left_out))
     source = f"{SOURCE}{confirmed.name}"
     kept = {split: [one for one in found if one.is_held_out(test) == (split == "test")] for split in ("train", "test")}
     rows = {
@@ -83,7 +81,7 @@ def review_survey(confirmed: Path, run_folder: Path, photographs: Path, output: 
             write_atomically(output / name, text)
         if "test.csv" not in written:
             _remove_earlier(output / "test.csv")
-    _say(data, root, output, kept, left_out, known)
+    _say(data, root, output, kept, len(left_out), known)
 
 
 def _remove_earlier(table: Path) -> None:
@@ -115,11 +113,14 @@ def _say(data: RunData, root: Path, output: Path, kept: dict[str, list[Reviewed]
     say("".join(f"{line}\n" for line in lines))
 
 
-def _root_of(data: RunData) -> Path:
-    """Return the folder of the run's photographs, as it recorded it."""
-    folders = [
-        read_json(one.folder / "provenance.json").get("root") for one in data.evaluations if one.role == "validation"
-    ]
+def photographs_root(data: RunData) -> Path:
+    """Return the folder of the run's photographs, as it recorded it.
+
+    Raises:
+        RunError: It is not recorded, or not there.
+    """
+    own = [one for role in ("validation", "test") for one in data.evaluations if one.role == role]
+    folders = [read_json(one.folder / "provenance.json").get("root") for one in own]
     root = next((Path(text) for text in folders if isinstance(text, str) and text), None)
     if root is None or not root.is_dir():
         where = "records no folder of its photographs" if root is None else f"had its photographs in {show_path(root)}"
@@ -143,12 +144,16 @@ def _without_known(found: list[Reviewed], own: list[Path], root: Path, data: Run
     return new, len(found) - len(new)
 
 
-def _read(confirmed: Path, photographs: Path, classes: tuple[str, str]) -> tuple[list[Reviewed], int]:
-    """Return the reviewed photographs, and how many were left out because they show no leaf."""
+def read_reviewed(confirmed: Path, photographs: Path, classes: tuple[str, str]) -> tuple[list[Reviewed], list[str]]:
+    """Return the reviewed photographs, and the names of those that are left out because they show no leaf.
+
+    Raises:
+        DatasetError: The table has errors; all of them are listed.
+    """
     found: list[Reviewed] = []
     rows_of: dict[str, int] = {}
     problems: list[tuple[int, str, str]] = []
-    left_out = 0
+    left_out: list[str] = []
     needed = ("path", "verdict", "label")
     for number, cells, is_too_wide in read_rows(confirmed, needed, ("predicted", "unit"), noun="table of the review"):
         row: dict[str, Any] = {key: without_apostrophe(cell.strip()) for key, cell in cells.items()}
@@ -163,7 +168,7 @@ def _read(confirmed: Path, photographs: Path, classes: tuple[str, str]) -> tuple
         elif rows_of.setdefault(os.path.realpath(path), number) != number:
             problems.append((number, "file-twice", f"same file as row {rows_of[os.path.realpath(path)]}"))
         elif verdict == VERDICTS[2]:
-            left_out += 1
+            left_out.append(name)
         elif label not in classes:
             problems.append((number, "class-unknown", f"unknown class {label!r} (use {' or '.join(classes)})"))
         else:

@@ -3,27 +3,24 @@
 import base64
 import hashlib
 import heapq
-import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from PIL import Image
 from tqdm import tqdm
 
 from bldml.dataset.files import show_path, unescape_path
-from bldml.dataset.images import load_rgb
 from bldml.errors import DatasetError
 from bldml.inference.classifier import Classifier
 from bldml.inference.pictures import overlay
 from bldml.io.text import with_apostrophe
 from bldml.report.html import TEMPLATES, page_template
 from bldml.survey.rows import SurveyRow
+from bldml.survey.thumbnails import data_url, thumbnail
 from bldml.training.checkpoint import Header
 
-SIDE, QUALITY = 256, 80  # of thumbnails: pixels of the longer side, JPEG quality
 MOST_UNREADABLE = 100
 NEAR = 1.0  # distance of the logit from that of the threshold within which a prediction is called near it
 
@@ -106,16 +103,9 @@ def _cards(chosen: Sequence[tuple[SurveyRow, str]], root: Path, classifier: Clas
         path, predicted = root / unescape_path(row.path), with_apostrophe(row.label)
         try:
             _, cam = classifier.verdict_with_map(path)
-            picture = load_rgb(path, SIDE)
+            picture = thumbnail(path)
         except DatasetError:  # changed since it was judged
             continue
-        picture.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
         (other,) = names - {predicted}
         unit = with_apostrophe(row.unit)
-        yield SheetCard(row, predicted, other, unit, why, _data_url(picture), _data_url(overlay(picture, cam)))
-
-
-def _data_url(picture: Image.Image) -> str:
-    file = io.BytesIO()
-    picture.save(file, format="JPEG", quality=QUALITY)  # load_rgb drops the photograph's metadata
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+        yield SheetCard(row, predicted, other, unit, why, data_url(picture), data_url(overlay(picture, cam)))

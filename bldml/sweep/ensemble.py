@@ -36,7 +36,7 @@ from bldml.run.photographs import PhotographRow, photographs_text
 from bldml.run.predictions import Prediction, digest_of_predictions, write_metrics, write_predictions
 from bldml.run.provenance import DIGEST_DIGITS, Provenance
 from bldml.run.reader import RunData, read_run
-from bldml.sweep.plan import Plan, PlannedRun, SweepFolder, read_plan
+from bldml.sweep.plan import Plan, PlannedRun, SweepFolder, find_experiment, read_plan
 from bldml.training.backbones import row_of
 from bldml.training.checkpoint import KEY, Checkpoint, Header, read_checkpoint, software_versions
 from bldml.training.networks.ensemble import MOST_MEMBERS, Member, ensemble_name, join_weights
@@ -77,7 +77,7 @@ def make_ensemble(source: Path, output: Path | None) -> None:
         RunError: A run is not finished, or the runs do not fit together; nothing was written.
         CheckpointError: A checkpoint cannot be read.
     """
-    folder, name = _found(source)
+    folder, name = find_experiment(source, "ensemble")
     plan = read_plan(folder)
     ingredients = _ingredients(folder, plan, name)
     _check_same(ingredients)
@@ -95,25 +95,6 @@ def make_ensemble(source: Path, output: Path | None) -> None:
 def _existing(output: Path) -> RunError:
     message = f"{show_path(output)} exists already and is left as it is. Give another --output."
     return RunError(message, "ensemble-exists", path=output)
-
-
-def _found(source: Path) -> tuple[SweepFolder, str | None]:
-    """Return the experiment that a path names, and its configuration; None for all of them."""
-    if SweepFolder(source).plan.is_file():
-        return SweepFolder(source), None
-    folder = SweepFolder(source.parent)
-    if not folder.plan.is_file():
-        message = (
-            f"There is no experiment in {show_path(source)} (no plan.json). Give the folder of a sweep, or the name "
-        )
-        message += "of one of its configurations in it: python -m bldml ensemble sweeps/backbones/NAME."
-        raise UsageError(message, "ensemble-no-sweep", path=source)
-    names = [one.name for one in read_plan(folder).configurations]
-    if source.name not in names:
-        message = f"The experiment in {show_path(folder.path)} has no configuration {source.name}. It has "
-        message += f"{first_few(names, 20, ', ', ' and ')}."
-        raise UsageError(message, "ensemble-configuration-unknown", found=source.name, expected=names)
-    return folder, source.name
 
 
 def _ingredients(folder: SweepFolder, plan: Plan, name: str | None) -> list[Ingredient]:

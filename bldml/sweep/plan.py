@@ -6,9 +6,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bldml.errors import RunError
+from bldml.dataset.files import show_path
+from bldml.errors import RunError, UsageError
 from bldml.io.atomic import write_atomically
 from bldml.io.documents import read_mapping
+from bldml.io.text import first_few
 from bldml.run.folder import RunFolder
 
 SCHEMA = 1
@@ -160,3 +162,31 @@ def read_plan(folder: SweepFolder) -> Plan:
     except (KeyError, TypeError, ValueError) as error:
         message = f"{folder.plan} is not the plan of an experiment ({error}). Repeat the sweep with another --output."
         raise RunError(message, "plan-damaged", path=folder.plan, reason=str(error)) from error
+
+
+def find_experiment(source: Path, command: str) -> tuple[SweepFolder, str | None]:
+    """Return the experiment that a path names, and its configuration; None for all of them.
+
+    Args:
+        source: Folder of an experiment, or the name of one of its configurations in that folder, such as
+            `sweeps/backbones/resnet50`.
+        command: The command that asks, for the message.
+
+    Raises:
+        UsageError: There is no such experiment or configuration.
+    """
+    if SweepFolder(source).plan.is_file():
+        return SweepFolder(source), None
+    folder = SweepFolder(source.parent)
+    if not folder.plan.is_file():
+        message = (
+            f"There is no experiment in {show_path(source)} (no plan.json). Give the folder of a sweep, or the name "
+        )
+        message += f"of one of its configurations in it: python -m bldml {command} sweeps/backbones/NAME."
+        raise UsageError(message, "experiment-missing", path=source)
+    names = [one.name for one in read_plan(folder).configurations]
+    if source.name not in names:
+        message = f"The experiment in {show_path(folder.path)} has no configuration {source.name}. It has "
+        message += f"{first_few(names, 20, ', ', ' and ')}."
+        raise UsageError(message, "configuration-unknown", found=source.name, expected=names)
+    return folder, source.name

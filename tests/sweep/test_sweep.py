@@ -19,6 +19,8 @@ import torch
 from bldml.dataset.manifest import read_manifest
 from bldml.inference.classifier import load
 from bldml.run.predictions import read_predictions
+from bldml.sweep.experiment import Division
+from bldml.sweep.folds import Photographs, make_folds
 from bldml.sweep.plan import Plan, SweepFolder, read_plan, write_plan
 from bldml.sweep.states import RunState, read_states
 from tests.prepared import Prepared
@@ -361,3 +363,60 @@ def test_what_is_no_ensemble_is_refused_and_leaves_nothing(done: Bench, ensemble
     assert not (part / "ensembles").exists()
     code, said = run_here("fit", "--config=base.yaml", "--model.backbone=ensemble:three_layers*2", folder=done.folder)
     assert (code, "is not trained" in said) == (1, True), said
+
+
+def rows_in(table: Path) -> list[dict[str, str]]:
+    with table.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, strict=True))
+
+
+def test_labels_are_looked_at_again_and_the_next_experiment_has_the_corrected_ones(
+    done: Bench, bldml: Bldml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the page of labels to the manifest, in the same folds; what the runs learned from stays as it was."""
+    monkeypatch.chdir(done.folder)
+    output = done.sweep.path / "review" / "a"
+    for named in (done.sweep.path / "a", done.sweep.path, done.sweep.path / "out_of_fold" / "a.csv"):
+        shutil.rmtree(output, ignore_errors=True)
+        outcome = bldml("review", named)
+        assert (outcome.code, "not a sign that it is wrong" in outcome.out) == (0, True), outcome.err
+        assert (output / "labels.html").is_file()
+    page, table = (output / "labels.html").read_text(), rows_in(output / "labels.csv")
+    assert str(done.folder) not in page
+    assert len(table) == len(rows_in(done.sweep.path / "out_of_fold" / "a.csv"))
+    shown = [row for row in table if row["reason"]]
+    assert [line.split('data-path="')[1].split('"')[0] for line in page.split("<li ")[1:]] == [
+        row["path"] for row in shown
+    ]
+    first, second, third = (row["path"] for row in table[:3])
+    other = {"BLD": "No_BLD", "No_BLD": "BLD"}
+    (done.folder / "confirmed.csv").write_text(
+        f"path,verdict,label\n{first},reject,{other[table[0]['label']]}\n{second},not a leaf,\n"
+        f"{third},confirm,{table[2]['label']}\n"
+    )
+    outcome = bldml("review", "confirmed.csv", done.sweep.path / "a")
+    assert outcome.code == 0, outcome.err
+    assert "3 photographs reviewed: 1 label confirmed, 1 changed" in outcome.out
+    rows = {row["path"]: row for row in rows_in(output / "manifest.csv")}
+    before = {row["path"]: row for row in rows_in(done.sweep.final)}
+    assert rows.keys() == before.keys() - {second}
+    changed = {path for path, row in rows.items() if row["label"] != before[path]["label"]}
+    assert changed == {first}
+    assert {path: row["split"] for path, row in rows.items()} == {p: before[p]["split"] for p in rows}
+    for fold in (0, 1):
+        tested = {row["path"] for row in rows_in(done.sweep.manifest(fold)) if row["split"] == "test"}
+        assert {path for path, row in rows.items() if row["fold"] == str(fold)} == tested - {second}
+    photographs = Photographs(done.folder / "leaves", output / "manifest.csv", None, 0.2, "BLD", "error")
+    folds = make_folds(photographs, Division())
+    assert {sample.name for sample in folds.sealed} == {p for p, row in rows.items() if row["split"] == "test"}
+
+    sealed = next(path for path, row in before.items() if row["split"] == "test")
+    (done.folder / "confirmed.csv").write_text(f"path,verdict,label\n{sealed},confirm,BLD\n")
+    for words, expected in (
+        (("confirmed.csv", done.sweep.path / "a"), "review-of-other-photographs"),
+        (("confirmed.csv",), "experiment-missing"),
+        ((done.sweep.path / "a", "--test=0.1"), "review-test-of-experiment"),
+        ((done.sweep.path / "a", "--sheet=5000"), "label-sheet-wrong"),
+        (("a", "b", "c", "d"), "review-inputs-too-many"),
+    ):
+        assert bldml("review", *words).mistake == expected

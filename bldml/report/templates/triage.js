@@ -44,10 +44,10 @@ const cell = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"
 const table = () => {
   const lines = ["path,verdict,label,predicted,probability,unit,model"];
   for (const card of cards) {
-    const {path, predicted, other, probability, unit} = card.dataset;
+    const {path, asked, other, predicted, probability, unit} = card.dataset;
     const verdict = verdicts[path];
     if (!verdict) continue;
-    const label = {confirm: predicted, reject: other}[verdict] ?? "";
+    const label = {confirm: asked, reject: other}[verdict] ?? "";
     lines.push([path, verdict, label, predicted, probability, unit, main.dataset.model].map(cell).join(","));
   }
   return `${lines.join("\n")}\n`;
