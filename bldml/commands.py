@@ -216,7 +216,8 @@ def review(inputs: list[Path], output: Path | None = None, test: float | None = 
         if len(inputs) == 1:
             make_label_sheet(inputs[0], output, sheet, version=__version__)
         else:
-            correct_labels(*inputs, output=output)
+            confirmed, source = inputs
+            correct_labels(confirmed, source, output)
     except UsageError as error:
         if error.code == "experiment-missing":
             error.add_note("The review of a survey is: python -m bldml review CONFIRMED.csv RUN PHOTOGRAPHS")

@@ -30,7 +30,7 @@ FLATTERS = (
 
 
 @dataclass(frozen=True)
-class Source:
+class LabelSource:
     """A configuration of an experiment whose photographs were predicted out of fold.
 
     Attributes:
@@ -51,7 +51,7 @@ class Source:
         return self.run.classes
 
     @classmethod
-    def of(cls, source: Path) -> "Source":
+    def of(cls, source: Path) -> "LabelSource":
         """Find what a path names: a configuration, the table of its predictions, or an experiment that has one only.
 
         Raises:
@@ -98,7 +98,7 @@ def make_label_sheet(source: Path, output: Path | None, count: int, *, version: 
     if not 0 <= count <= 2000:
         message = f"--sheet must be a number of photographs from 0 to 2000, not {count}."
         raise UsageError(message, "label-sheet-wrong", found=count)
-    found = Source.of(source)
+    found = LabelSource.of(source)
     output = output or _folder(found)
     assert found.contender.result is not None
     doubts = rank(found.contender.result, found.classes.negative)
@@ -128,7 +128,7 @@ def make_label_sheet(source: Path, output: Path | None, count: int, *, version: 
     say("".join(f"{line}\n" for line in lines))
 
 
-def _folder(found: Source) -> Path:
+def _folder(found: LabelSource) -> Path:
     return found.folder.path / "review" / found.contender.candidate.name
 
 
@@ -160,7 +160,7 @@ def correct_labels(confirmed: Path, source: Path, output: Path | None) -> None:
         UsageError, RunError: There is no such configuration.
         DatasetError: The table has errors.
     """
-    found = Source.of(source)
+    found = LabelSource.of(source)
     output = output or _folder(found)
     reviewed, not_leaves = read_reviewed(confirmed, found.root, found.classes.names)
     rows = _manifest_rows(found.folder)
@@ -222,7 +222,9 @@ def _rows_of(manifest: Path) -> list[dict[str, str]]:
     ]
 
 
-def _say(found: Source, manifest: Path, reviewed: int, changed: Mapping[tuple[str, str], int], left_out: int) -> None:
+def _say(
+    found: LabelSource, manifest: Path, reviewed: int, changed: Mapping[tuple[str, str], int], left_out: int
+) -> None:
     kinds = ", ".join(f"{n} from {show_path(old)} to {show_path(new)}" for (old, new), n in sorted(changed.items()))
     total = sum(changed.values())
     lines = [
