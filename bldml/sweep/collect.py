@@ -9,6 +9,7 @@ from bldml.sweep.plan import SweepFolder, read_plan
 from bldml.sweep.results import claims
 from bldml.sweep.results.assessment import Findings, assess_experiment
 from bldml.sweep.results.gathering import gather
+from bldml.sweep.results.opened import read_opened
 from bldml.sweep.results.page import write_sweep
 from bldml.sweep.results.tables import extent
 
@@ -26,7 +27,8 @@ def collect(folder: SweepFolder, reasons: Mapping[str, str] | None = None) -> st
     Raises:
         RunError: There is no plan, or the files cannot be written.
     """
-    findings = assess_experiment(gather(folder, read_plan(folder), reasons or {}))
+    plan = read_plan(folder)
+    findings = assess_experiment(gather(folder, plan, reasons or {}), read_opened(folder, plan))
     write_sweep(findings, folder.path, version=__version__)
     lines = [*_figures(findings), *claims.sweep_verdict(findings)]
     return "\n".join([*lines, f"Written: {show_path(folder.path / 'sweep.html')}", ""])

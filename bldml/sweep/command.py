@@ -111,7 +111,9 @@ def open_sealed(experiment: Path, output: Path | None, jobs: int) -> None:
 
     _check_jobs(jobs)
     folder = SweepFolder(output or default_folder(experiment))
-    open_test_set(folder, planned(folder), jobs)
+    plan = planned(folder)
+    open_test_set(folder, plan, jobs)
+    finish(folder, plan, read_states(folder, plan))
 
 
 def planned(folder: SweepFolder) -> Plan:

@@ -3,7 +3,7 @@
 import json
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ from bldml.io.text import counted, number, plain
 from bldml.run.folder import RunFolder
 from bldml.run.reader import read_run
 from bldml.sweep.local import LocalRuns, own_environment, program
-from bldml.sweep.plan import Plan, PlannedRun, SweepFolder
+from bldml.sweep.plan import Plan, PlannedRun, SweepFolder, final_runs
 from bldml.sweep.states import is_finished, read_states
 
 
@@ -133,16 +133,13 @@ def _note(folder: SweepFolder, choice: Choice) -> None:
 
 def _trained_again(folder: SweepFolder, plan: Plan, choice: Choice, jobs: int) -> list[PlannedRun]:
     """Train the configuration on the photographs of all folds, once for each seed, and test it."""
-    runs: list[PlannedRun] = []
-    for run in plan.of(choice.configuration):
-        name = f"{run.configuration}{'' if run.seed is None else f'_seed{run.seed}'}_final"
-        if name in [one.name for one in runs]:
-            continue
-        runs.append(replace(run, name=name, fold=None))
-        settings: dict[str, Any] = load_yaml(read_text(folder.task(run.name), LARGEST_CONFIGURATION))
-        settings["data"]["manifest"], settings["run_name"] = str(folder.final.absolute()), name
+    runs = final_runs(plan, choice.configuration)
+    for run in runs:
+        of_fold = next(one for one in plan.of(choice.configuration) if one.seed == run.seed)
+        settings: dict[str, Any] = load_yaml(read_text(folder.task(of_fold.name), LARGEST_CONFIGURATION))
+        settings["data"]["manifest"], settings["run_name"] = str(folder.final.absolute()), run.name
         settings["trainer"]["default_root_dir"] = str(folder.path.absolute())
-        write_atomically(folder.task(name), dump_yaml(settings))
+        write_atomically(folder.task(run.name), dump_yaml(settings))
     LocalRuns(folder, jobs).do(runs, {})
     failed = [run.name for run in runs if not is_finished(folder.run(run.name))]
     if failed:
@@ -153,7 +150,7 @@ def _trained_again(folder: SweepFolder, plan: Plan, choice: Choice, jobs: int) -
 
 def _tested(folder: SweepFolder, plan: Plan, choice: Choice) -> list[PlannedRun]:
     """Test the runs of the configuration, unless that is done."""
-    runs = list(plan.of(choice.configuration))
+    runs = final_runs(plan, choice.configuration)
     for run in runs:
         safe_point()
         place = folder.run(run.name)

@@ -164,6 +164,19 @@ def read_plan(folder: SweepFolder) -> Plan:
         raise RunError(message, "plan-damaged", path=folder.plan, reason=str(error)) from error
 
 
+def final_runs(plan: Plan, configuration: str) -> list[PlannedRun]:
+    """Return the runs of a configuration that are tested on the sealed test set, one for each seed.
+
+    With folds they are trained for that, on the photographs of all folds; without, they are its runs.
+    """
+    runs = plan.of(configuration)
+    if plan.folds is None:
+        return list(runs)
+    seeds = dict.fromkeys(run.seed for run in runs)
+    names = {seed: f"{configuration}{'' if seed is None else f'_seed{seed}'}_final" for seed in seeds}
+    return [PlannedRun(name, configuration, seed) for seed, name in names.items()]
+
+
 def find_experiment(source: Path, command: str) -> tuple[SweepFolder, str | None]:
     """Return the experiment that a path names, and its configuration; None for all of them.
 

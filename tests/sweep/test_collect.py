@@ -16,10 +16,10 @@ from bldml.errors import RunError
 from bldml.metrics.registry import METRICS, shown_in
 from bldml.sweep.collect import collect
 from bldml.sweep.opening import open_test_set
-from bldml.sweep.plan import SweepFolder, read_plan
+from bldml.sweep.plan import PlannedRun, SweepFolder, read_plan
 from tests.oracles import second_opinion
 from tests.report.pages import Page, read
-from tests.sweep.experiments import N, write_experiment
+from tests.sweep.experiments import N, write_experiment, write_run
 
 SKILLS = {"resnet50": 1.0, "mobilenet": 1.5, "logistic": 0.6}
 
@@ -185,10 +185,50 @@ def test_named_beforehand_and_another_metric(tmp_path: Path) -> None:
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "opened.json").write_text('{"configuration": "a", "time": "2026-01-02T03:04:05"}')
     said, page = collect_of(tmp_path, metric="f1", chosen="a", grouped=False)
-    assert "The test set was opened for a on 2026-01-02; nothing on this page is of it." in said
+    assert "The test set was opened for a, on 2026-01-02. Not tested: a_seed1_final (not begun)" in said
+    assert "No other figure of this page is of the test set." in said
+    assert not (tmp_path / "sweep" / "test.csv").exists()
     assert "a was named beforehand for the test set: F1" in said
     assert "It was chosen" not in said
     assert "so each photograph counts as one sampling unit" in page.words
+
+
+@pytest.mark.parametrize("folds", [3, None])
+def test_the_opened_test_set_a_second_time(tmp_path: Path, folds: int | None) -> None:
+    """Its figures are those of the tested runs, and all others are as before it was opened."""
+    sweep = write_experiment(tmp_path / "sweep", {"a": 1.0, "b": 1.5}, folds=folds)
+    collect(sweep)
+    others = ("sweep.csv", "pairs.csv", "spread.csv", "runs.csv")
+    before = {name: (sweep.path / name).read_bytes() for name in others}
+    names = [f"b_seed{seed}_final" if folds else f"b-seed{seed}" for seed in (1, 2)]
+    for seed, name in zip((1, 2), names, strict=True):
+        shutil.rmtree(tmp_path / "x", ignore_errors=True)
+        write_run(SweepFolder(tmp_path / "x"), PlannedRun("tested", "test", seed, 1), 3, 1.2)
+        tested = SweepFolder(tmp_path / "x").run("tested")
+        if folds:
+            shutil.copytree(tested.path, sweep.run(name).path)
+        else:
+            shutil.copytree(tested.evaluation("test"), sweep.run(name).evaluation("test"))
+    opened = {"configuration": "b", "how": "metric", "time": "2026-01-02T03:04:05"}
+    sweep.opened.write_text(json.dumps(opened))
+    said = " ".join(collect(sweep).split())
+    assert {name: (sweep.path / name).read_bytes() for name in others} == before
+    assert "The test set was opened for b, the best by the metric, on 2026-01-02. On its 24 photographs: AUROC" in said
+    assert "are not used here" not in said
+    table = pd.read_csv(sweep.path / "test.csv", keep_default_na=False)
+    rows = [pd.read_csv(sweep.run(name).evaluation("test") / "predictions.csv") for name in names]
+    by_title = {row["seed"]: row for _, row in table[table["metric"] == "auroc"].iterrows()}
+    values = [value_of("auroc", part) for part in rows]
+    assert [float(by_title[f"seed {seed}"]["value"]) for seed in (1, 2)] == pytest.approx(values)
+    mean = by_title["mean of 2 seeds"]
+    assert float(mean["value"]) == pytest.approx(np.mean(values))
+    assert float(mean["low"]) < float(mean["value"]) < float(mean["high"])
+    page = Page(sweep.path / "sweep.html")
+    assert "Test set, opened once" in page.words
+    # A test of one seed that is not whole is named, and the other seed is shown alone.
+    shutil.rmtree(sweep.run(names[1]).evaluation("test"))
+    said = " ".join(collect(sweep).split())
+    assert f"(seed 1). Not tested: {names[1]} (it has no evaluation of its test split)" in said
 
 
 def test_a_damaged_run_and_one_of_other_photographs(tmp_path: Path) -> None:

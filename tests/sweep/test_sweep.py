@@ -214,6 +214,7 @@ def test_the_test_set_is_opened_once_for_one_configuration(done: Bench) -> None:
         path.relative_to(done.folder / "leaves").as_posix() for path in (done.folder / "leaves").rglob("*.jpg")
     }
     assert names == everything - folds
+    assert "Test set, opened once" in (done.sweep.path / "sweep.html").read_text()
     assert done.complete("--open_test")[0] == 0
     assert done.starts("a_seed1_final") == 1
 

@@ -17,6 +17,7 @@ from bldml.metrics.replicates.pooled import estimate_pooled
 from bldml.metrics.replicates.rivals import Best, best_of, compare_pooled, corrected_t
 from bldml.metrics.replicates.spread import Decomposition, Spread, decompose, spread_of
 from bldml.sweep.results.gathering import Contender, Experiment
+from bldml.sweep.results.opened import OpenedTest
 
 ALPHA = 0.05  # two-sided significance level of the family
 
@@ -78,6 +79,7 @@ class Findings:
         figures: By name of the configuration and of the metric, of every configuration with a result.
         pairs: All pairs of the compared configurations; empty without common seeds.
         best: The best of the compared configurations; None if there is none.
+        opened: The opened test set, which nothing else here is of.
     """
 
     experiment: Experiment
@@ -86,6 +88,7 @@ class Findings:
     figures: Mapping[str, Mapping[str, Figures]]
     pairs: tuple[Pair, ...]
     best: Best | None
+    opened: OpenedTest
 
     def of(self, configuration: Contender, metric: Metric) -> Figures | None:
         """Return what a metric says of a configuration; None without a complete seed."""
@@ -107,8 +110,8 @@ class Findings:
         return self.experiment.compared[self.best.which] if self.best else None
 
 
-def assess_experiment(experiment: Experiment) -> Findings:
-    """Return estimates, spread and comparisons of an experiment."""
+def assess_experiment(experiment: Experiment, opened: OpenedTest | None = None) -> Findings:
+    """Return estimates, spread and comparisons of an experiment; `opened`, its test set, is in none of them."""
     metric = METRICS[canonical(experiment.plan.metric)]
     metrics = shown_in("evaluation")
     figures = {
@@ -120,7 +123,8 @@ def assess_experiment(experiment: Experiment) -> Findings:
     compared = experiment.compared if experiment.common_seeds else []
     pairs = _adjusted([_pair(metric, experiment, *two) for two in combinations(compared, 2)])
     pooled = [one.result.of_seeds(experiment.common_seeds) for one in compared if one.result]
-    return Findings(experiment, metric, shown, figures, tuple(pairs), best_of(metric, pooled) if pooled else None)
+    best = best_of(metric, pooled) if pooled else None
+    return Findings(experiment, metric, shown, figures, tuple(pairs), best, opened or OpenedTest())
 
 
 def _figures(one: Contender, metric: Metric, experiment: Experiment) -> Figures:

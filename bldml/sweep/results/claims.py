@@ -14,21 +14,23 @@ def sweep_verdict(findings: Findings) -> list[str]:
     """Return the first paragraph: what limits the figures, the best configuration, and what the tests found."""
     experiment = findings.experiment
     return [
-        *filter(None, (validation_only(experiment), missing(experiment), not_pooled(experiment))),
+        *filter(None, (validation_only(findings), missing(experiment), not_pooled(experiment))),
         *filter(None, (not_compared(findings), chosen(findings), best(findings), significant_differences(findings))),
-        *filter(None, (opened(experiment),)),
+        *filter(None, (opened(findings),)),
     ]
 
 
-def validation_only(experiment: Experiment) -> str:
+def validation_only(findings: Findings) -> str:
     """Say what figures without folds are worth; empty with folds."""
+    experiment, shown = findings.experiment, [run.planned.name for run in findings.opened.runs]
     if experiment.plan.folds:
         return ""
-    opened = [plain(run.planned.name) for run in experiment.runs if run.data and run.data.of_role("test")]
-    tested = f" Evaluations of a test split are recorded in {first_few(opened, 5)}; they are not used here."
+    tested = [run for run in experiment.runs if run.data and run.data.of_role("test")]
+    opened = [plain(run.planned.name) for run in tested if run.planned.name not in shown]
+    also = f" Evaluations of a test split are recorded in {first_few(opened, 5)}; they are not used here."
     return (
         "There are no folds, so these figures are of the validation split, which also chose epoch, temperature and "
-        f"threshold of each run. They are optimistic.{tested if opened else ''}"
+        f"threshold of each run. They are optimistic.{also if opened else ''}"
     )
 
 
@@ -45,12 +47,24 @@ def missing(experiment: Experiment) -> str:
     )
 
 
-def opened(experiment: Experiment) -> str:
-    """Say for which configuration the sealed test set was opened; empty if it was not."""
-    name, time = (experiment.opened.get(key) for key in ("configuration", "time"))
-    if name is None:
+def opened(findings: Findings) -> str:
+    """Say for which configuration the sealed test set was opened, and its figure; empty if it was not."""
+    test = findings.opened
+    if test.configuration is None:
         return ""
-    return f"The test set was opened for {plain(str(name))} on {plain(str(time))[:10]}; nothing on this page is of it."
+    name, time = plain(test.configuration), plain(str(test.note.get("time", "")))[:10]
+    how = {"beforehand": ", which was named beforehand", "metric": ", the best by the metric"}
+    text = f"The test set was opened for {name}{how.get(str(test.note.get('how')), '')}{time and f', on {time}'}."
+    if test.result is not None:
+        title, estimate = test.estimates(findings.metric)[0]
+        n = counted(test.result.pooled.labels.size, "photograph")
+        text += f" On its {n}: {_figure(findings, estimate)} ({title})."
+    if test.missing:
+        reasons = [f"{plain(run.planned.name)} ({run.reason})" for run in test.missing]
+        text += f" Not tested: {first_few(reasons, 5, ', ', ' and ')}."
+    if test.left_out:
+        text += f" Not in this figure: {'; '.join(test.left_out)}."
+    return f"{text} No other figure of this page is of the test set."
 
 
 def not_pooled(experiment: Experiment) -> str:

@@ -2,17 +2,16 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from bldml.errors import BldmlError
-from bldml.io.documents import mapping_or_nothing
 from bldml.io.text import first_few, plain
 from bldml.metrics.replicates.pooled import Pooled
 from bldml.run.predictions import Prediction
+from bldml.run.provenance import ROLES
 from bldml.run.reader import Evaluation, RunData, read_run
 from bldml.sweep.plan import Candidate, Plan, PlannedRun, SweepFolder
 
@@ -99,13 +98,11 @@ class Experiment:
         plan: Its plan.
         configurations: Its configurations, in the order of the plan.
         other_photographs: Names of the configurations that have a result, but of other photographs than the first.
-        opened: For which configuration the test set was opened, and when, as recorded; empty if it was not.
     """
 
     plan: Plan
     configurations: tuple[Contender, ...]
     other_photographs: tuple[str, ...] = ()
-    opened: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def runs(self) -> list[CollectedRun]:
@@ -139,11 +136,22 @@ def gather(folder: SweepFolder, plan: Plan, reasons: Mapping[str, str]) -> Exper
         for one in found
         if one.result and first and (one.result.photographs, one.result.positive) != (first.photographs, first.positive)
     ]
-    return Experiment(plan, found, tuple(others), mapping_or_nothing(folder.opened))
+    return Experiment(plan, found, tuple(others))
 
 
 def _configuration(folder: SweepFolder, plan: Plan, candidate: Candidate, reasons: Mapping[str, str]) -> Contender:
-    runs = tuple(_run(folder, plan, planned, reasons) for planned in plan.of(candidate.name))
+    split = "val" if plan.folds is None else "test"
+    runs = tuple(read_planned(folder, one, split, reasons.get(one.name, "")) for one in plan.of(candidate.name))
+    return Contender(candidate, runs, *pool_seeds(runs, has_folds=bool(plan.folds)))
+
+
+def pool_seeds(runs: Sequence[CollectedRun], *, has_folds: bool) -> tuple[PooledRows | None, tuple[str, ...]]:
+    """Return the pooled predictions of the complete seeds of runs, and sentences on the other seeds.
+
+    Args:
+        runs: Of one configuration.
+        has_folds: Whether the runs of one seed are its folds.
+    """
     seeds: dict[Seed, list[CollectedRun]] = {}
     for run in runs:
         seeds.setdefault(run.planned.seed, []).append(run)
@@ -152,26 +160,25 @@ def _configuration(folder: SweepFolder, plan: Plan, candidate: Candidate, reason
     for seed, of_seed in seeds.items():
         lacking = [run.planned.name for run in of_seed if run.evaluation is None]
         if lacking:
-            if plan.folds and len(lacking) < len(of_seed):
-                left_out.append(f"{_seed(seed)}: {len(of_seed) - len(lacking)} of {len(of_seed)} folds are there")
+            if has_folds and len(lacking) < len(of_seed):
+                left_out.append(f"{seed_name(seed)}: {len(of_seed) - len(lacking)} of {len(of_seed)} folds are there")
             continue
         rows, problem = _pool(of_seed)
         names = {run.data.classes.positive for run in of_seed if run.data}
         if problem or len(names) > 1 or positive not in ("", *names):
-            left_out.append(f"{_seed(seed)}: {problem or 'its positive class is another one'}")
+            left_out.append(f"{seed_name(seed)}: {problem or 'its positive class is another one'}")
         elif whole and _identity(rows) != _identity(next(iter(whole.values()))):
-            left_out.append(f"{_seed(seed)}: its photographs, classes or units differ from those of the first seed")
+            left_out.append(f"{seed_name(seed)}: its photographs, classes or units differ from those of the first seed")
         else:
             whole[seed], positive = rows, names.pop()
-    result = None
     try:
-        result = _result(whole, positive) if whole else None
+        return _result(whole, positive) if whole else None, tuple(left_out)
     except ValueError as error:  # such as a probability that is no number
-        left_out.append(f"nothing can be pooled: {plain(str(error))}")
-    return Contender(candidate, runs, result, tuple(left_out))
+        return None, (*left_out, f"nothing can be pooled: {plain(str(error))}")
 
 
-def _seed(seed: Seed) -> str:
+def seed_name(seed: Seed) -> str:
+    """Return how a sentence names a seed."""
     return "the seed of the configuration" if seed is None else f"seed {seed}"
 
 
@@ -206,17 +213,15 @@ def _result(whole: Mapping[Seed, Sequence[tuple[Prediction, float, int]]], posit
     )
 
 
-def _run(folder: SweepFolder, plan: Plan, planned: PlannedRun, reasons: Mapping[str, str]) -> CollectedRun:
-    """Read one run; with folds its test split is pooled, else its validation split."""
-    run, wanted = folder.run(planned.name), "validation" if plan.folds is None else "test"
-    reason = reasons.get(planned.name, "")
+def read_planned(folder: SweepFolder, planned: PlannedRun, split: str, reason: str) -> CollectedRun:
+    """Read one run and its evaluation of its val or test split; `reason` is why it has not finished, if known."""
+    run, wanted = folder.run(planned.name), ROLES[split]
     if not run.path.is_dir():
         return CollectedRun(planned, reason=reason or "not begun")
     try:
         data = read_run(run)
     except BldmlError as error:
         return CollectedRun(planned, reason=reason or plain(str(error)))
-    split = "val" if plan.folds is None else "test"
     evaluation = next((one for one in data.evaluations if one.name == split), None)
     if evaluation is None:
         return CollectedRun(planned, data, reason=reason or f"it has no evaluation of its {wanted} split")

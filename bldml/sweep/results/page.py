@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 OUT_OF_FOLD = "out_of_fold"
+ALONE = ("pairs", "runs", "spread", "test")  # tables that have a CSV file of their own
 CURVES = (
     "Validation loss and AUROC of each configuration by epoch: the mean of its runs, and the band from the lowest to "
     "the highest. Runs end at different epochs, so a step may be due to a run that ended."
@@ -38,7 +39,8 @@ def write_sweep(findings: Findings, folder: Path, *, version: str) -> list[Path]
         table.name: table
         for make in (
             *(tables.configurations_table, tables.spread_table, tables.pairs_table, tables.metrics_table),
-            *(tables.planned_runs_table, tables.training_costs_table, tables.options_table, tables.conditions_table),
+            *(tables.planned_runs_table, tables.opened_table, tables.training_costs_table),
+            *(tables.options_table, tables.conditions_table),
         )
         if (table := make(findings))
     }
@@ -63,7 +65,7 @@ def write_sweep(findings: Findings, folder: Path, *, version: str) -> list[Path]
     )  # fmt: skip
     contents = {
         "sweep.csv": table_csv(shown["configurations"]),
-        **{f"{name}.csv": table_csv(table) for name, table in shown.items() if name in ("pairs", "runs", "spread")},
+        **{f"{name}.csv": table_csv(table) for name, table in shown.items() if name in ALONE},
         "sweep.tex": "\n".join(table_tex(table) for name, table in shown.items() if name not in ("runs", "conditions"))
         + "".join(f"% {plain(note)}\n" for note in (*said, *explained)),
         "sweep.html": page,

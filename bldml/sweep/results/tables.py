@@ -194,6 +194,33 @@ def planned_runs_table(findings: Findings) -> Table:
     return Table("runs", caption, found.header, found.rows, (names, raw))
 
 
+def opened_table(findings: Findings) -> Table | None:
+    """Return the figures on the opened test set: the mean of the seeds and each seed; None without a result."""
+    test, notes = findings.opened, Footnotes()
+    if test.result is None:
+        return None
+    columns = [test.estimates(metric) for metric in findings.shown]
+    rows = [
+        (Entry(plain(test.configuration or ""), title), *(estimate_entry(column[i][1], notes) for column in columns))
+        for i, (title, _) in enumerate(columns[0])
+    ]
+    raw: list[list[Cell]] = [
+        [test.configuration, metric.name, title, len(test.result.photographs), *estimate_cells(estimate)]
+        for metric in shown_in("evaluation")
+        for title, estimate in test.estimates(metric)
+    ]
+    trained = (
+        "trained on the photographs of all folds" if findings.experiment.plan.folds else "the runs of this experiment"
+    )
+    caption = (
+        f"Test set, opened for this configuration alone ({trained}): estimates at the threshold of each run, with 95 % "
+        "intervals by sampling unit."
+    )
+    header = ("Configuration", *(metric.label for metric in findings.shown))
+    names = ("configuration", "metric", "seed", "n", *ESTIMATE_COLUMNS)
+    return Table("test", caption, header, tuple(rows), (names, raw), notes.all)
+
+
 def training_costs_table(findings: Findings) -> Table:
     """Return what the runs of each configuration cost; a dash where that was not recorded."""
     rows: list[list[Shown]] = []

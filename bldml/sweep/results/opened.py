@@ -1,0 +1,60 @@
+"""The opened test set of an experiment: what the runs of the one configuration did on it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bldml.io.documents import mapping_or_nothing
+from bldml.metrics.estimates import Estimate
+from bldml.metrics.metric import Metric
+from bldml.metrics.replicates.pooled import estimate_pooled
+from bldml.sweep.plan import Plan, SweepFolder, final_runs
+from bldml.sweep.results.gathering import CollectedRun, PooledRows, pool_seeds, read_planned, seed_name
+
+
+@dataclass(frozen=True)
+class OpenedTest:
+    """For which configuration the sealed test set was opened, and what is recorded of its runs.
+
+    Attributes:
+        note: What opened.json says; empty while the test set is sealed.
+        runs: The runs that are tested, one for each seed.
+        result: Their predictions; None if none is there, or they cannot be pooled.
+        left_out: Sentences on seeds that are not in it.
+    """
+
+    note: Mapping[str, Any] = field(default_factory=dict)
+    runs: tuple[CollectedRun, ...] = ()
+    result: PooledRows | None = None
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def configuration(self) -> str | None:
+        """Name of the configuration; None while the test set is sealed."""
+        name = self.note.get("configuration")
+        return None if name is None else str(name)
+
+    @property
+    def missing(self) -> list[CollectedRun]:
+        """The runs without an evaluation of the test set that can be used."""
+        return [run for run in self.runs if run.evaluation is None]
+
+    def estimates(self, metric: Metric) -> list[tuple[str, Estimate]]:
+        """Return titles and estimates: the mean of the seeds, if there are several, and each seed alone."""
+        if self.result is None:
+            return []
+        seeds, result = self.result.seeds, self.result
+        each = [(seed_name(seed), estimate_pooled(metric, result.of_seeds([seed]))) for seed in seeds]
+        mean = [(f"mean of {len(seeds)} seeds", estimate_pooled(metric, result.pooled))] if len(seeds) > 1 else []
+        return [*mean, *each]
+
+
+def read_opened(folder: SweepFolder, plan: Plan) -> OpenedTest:
+    """Read what is recorded of the opened test set; what cannot be used is named."""
+    note = mapping_or_nothing(folder.opened)
+    name = note.get("configuration")
+    if name is None:
+        return OpenedTest()
+    runs = tuple(read_planned(folder, planned, "test", "") for planned in final_runs(plan, str(name)))
+    result, left_out = pool_seeds([run for run in runs if run.evaluation], has_folds=False)
+    return OpenedTest(note, runs, result, left_out)
