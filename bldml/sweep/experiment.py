@@ -18,9 +18,12 @@ from bldml.io.documents import LARGEST_CONFIGURATION, load_yaml, read_text
 from bldml.metrics.registry import METRICS
 from bldml.sweep.plan import Candidate
 
-KEYS = ("base", "options", "grid", "configurations", "seeds", "folds", "metric", "chosen")
+KEYS = ("base", "options", "grid", "configurations", "seeds", "folds", "metric", "chosen", "baseline")
 GROUPS = ("model", "data", "trainer", "unfreezing", "early_stopping", "plateau", "operating_point", "card")
 MOST_RUNS = 10_000
+# What a baseline takes over from the configuration whose backbone it has, if that sets it; the rest changes nothing.
+OF_BASELINE = ("model.backbone", "model.weights", "model.image_size", "data.", "operating_point.")
+OF_TRAINING = ("data.augmentation", "data.batch_size", "data.num_workers", "data.cache")
 # What the sweep sets itself, and what to write instead.
 OWN = {
     "run_name": "the sweep names its runs",
@@ -118,7 +121,7 @@ def _experiment(path: Path, content: Any) -> ExperimentFile:
     _check_keys("", content, KEYS)
     base = _texts("base", content.get("base"))
     options = _settings("options", content.get("options"))
-    candidates = _candidates(content, options)
+    candidates = _with_baselines(content, base, options, _candidates(content, options))
     for key in _reserved(options, OWN | OF_RIVALS):
         raise _Wrong("options", f"options cannot set {key}: {(OWN | OF_RIVALS)[key]}.")
     seeds, division = _seeds(content), _division(content)
@@ -201,6 +204,39 @@ def _candidates(content: Mapping[str, Any], options: Mapping[str, Any]) -> tuple
             why = (OWN | OF_RIVALS)[key]
             raise _Wrong("configurations", f"the configuration {candidate.name} cannot set {key}: {why}.")
     return tuple(found)
+
+
+def _with_baselines(
+    content: Mapping[str, Any], base: Sequence[str], options: Mapping[str, Any], candidates: tuple[Candidate, ...]
+) -> tuple[Candidate, ...]:
+    """Return the configurations, and with `baseline: true` a logistic head for each backbone that has none yet."""
+    wanted = content.get("baseline", False)
+    if not isinstance(wanted, bool):
+        raise _Wrong("baseline", f"baseline must be true or false, not {wanted!r}.")
+    if not wanted:
+        return candidates
+    common = {**_of_files(base, {}), **options}
+
+    def setting(candidate: Candidate, key: str) -> Any:
+        return candidate.options.get(key, common.get(key))
+
+    have = {str(setting(one, "model.backbone")) for one in candidates if setting(one, "model.head") == "logistic"}
+    added: dict[str, Candidate] = {}
+    for one in candidates:
+        backbone = setting(one, "model.backbone")
+        if str(backbone) in have or str(backbone) in added:
+            continue
+        name = "logistic" if backbone is None else f"logistic_{_title('model.backbone', backbone)}"
+        check_name(name, "configuration")
+        kept = {
+            key: value
+            for key, value in one.options.items()
+            if key.startswith(OF_BASELINE) and not key.startswith(OF_TRAINING)
+        }
+        added[str(backbone)] = Candidate(name, {**kept, "model.head": "logistic"})
+    if taken := {one.name for one in candidates} & {one.name for one in added.values()}:
+        raise _Wrong("baseline", f"baseline: true adds the configuration {min(taken)}; call yours otherwise.")
+    return (*candidates, *added.values())
 
 
 def _listed(value: Any, options: Mapping[str, Any]) -> list[Candidate]:

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from bldml.errors import RunError
 from bldml.metrics.registry import METRICS, shown_in
 from bldml.sweep.collect import collect
 from bldml.sweep.opening import open_test_set
-from bldml.sweep.plan import PlannedRun, SweepFolder, read_plan
+from bldml.sweep.plan import Candidate, PlannedRun, SweepFolder, read_plan, write_plan
 from tests.oracles import second_opinion
 from tests.report.pages import Page, read
 from tests.sweep.experiments import N, write_experiment, write_run
@@ -229,6 +230,36 @@ def test_the_opened_test_set_a_second_time(tmp_path: Path, folds: int | None) ->
     shutil.rmtree(sweep.run(names[1]).evaluation("test"))
     said = " ".join(collect(sweep).split())
     assert f"(seed 1). Not tested: {names[1]} (it has no evaluation of its test split)" in said
+
+
+def test_each_configuration_against_the_baseline_of_its_backbone(tmp_path: Path) -> None:
+    """The figures are those of the pairs, with the sign of the configuration that is no baseline."""
+    skills = {"logistic_a": 0.6, "better": 3.0, "worse": 0.1, "other": 0.6, "logistic_b": 0.7}
+    sweep = write_experiment(tmp_path / "sweep", skills)
+    backbones = {"logistic_a": "a", "better": "a", "worse": "a", "other": "c", "logistic_b": "b"}
+    heads = {name: {"model.head": "logistic"} if "logistic" in name else {} for name in skills}
+    plan = read_plan(sweep)
+    candidates = tuple(Candidate(name, {"model.backbone": backbones[name], **heads[name]}) for name in skills)
+    write_plan(sweep, replace(plan, configurations=candidates, settings={"model.head": "last_layer"}))
+    said = " ".join(collect(sweep).split())
+    assert "The baselines are logistic_a, logistic_b: a logistic regression" in said
+    assert "Significantly better (Holm): better (than logistic_a)." in said
+    page = Page(sweep.path / "sweep.html")
+    rows = read(sweep.path / "baseline.csv")
+    assert [(row["configuration"], row["baseline"]) for row in rows] == [
+        ("better", "logistic_a"), ("worse", "logistic_a"), ("other", "logistic_a"), ("other", "logistic_b"),
+    ]  # fmt: skip
+    assert (rows[0]["finding"], "minus logistic_a" in page.words) == ("better", True)
+    pairs = {(pair["first"], pair["second"]): pair for pair in read(sweep.path / "pairs.csv")}
+    for row in rows:
+        turned = (row["baseline"], row["configuration"]) in pairs
+        pair = pairs[(row["baseline"], row["configuration"]) if turned else (row["configuration"], row["baseline"])]
+        signs = {"difference": "difference", "low": "high", "high": "low"} if turned else {"low": "low", "high": "high"}
+        for ours, theirs in signs.items():
+            assert float(row[ours]) == pytest.approx((-1 if turned else 1) * float(pair[theirs]))
+        assert row["p_holm"] == pair["p_holm"]
+        expected = ("better" if float(row["difference"]) > 0 else "worse") if float(row["p_holm"]) < 0.05 else None
+        assert row["finding"] == (expected or "not significant")
 
 
 def test_a_damaged_run_and_one_of_other_photographs(tmp_path: Path) -> None:

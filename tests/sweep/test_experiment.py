@@ -108,3 +108,29 @@ def test_a_run_that_somebody_else_interrupted_is_named(
     with pytest.raises(BldmlError, match=r"1 run is not finished: plain \(missing\)") as error:
         run_sweep(tmp_path / "one.yaml", tmp_path / "out", 1)
     assert error.value.exit_code == 1
+
+
+def test_a_baseline_for_each_backbone_is_added(tmp_path: Path) -> None:
+    """It has what its features depend on, and not what only a training uses; one that is written already stays."""
+    (tmp_path / "base.yaml").write_text("model: {backbone: a, weights: none}\ndata: {augmentation: null}\n")
+    listed = """
+base: {base}
+baseline: true
+chosen: logistic_timm-b.c
+configurations:
+  - {{name: one, model.lr: 0.1, model.image_size: 96, data.batch_size: 4, unfreezing.stages: 2}}
+  - {{name: two, model.backbone: timm:b.c, data.class_aliases: {{x: y}}, trainer.max_epochs: 3}}
+  - {{name: three, model.backbone: d}}
+  - {{name: own, model.backbone: d, model.head: logistic}}
+  - {{name: four, model.backbone: a, model.image_size: 128}}
+"""
+    found = read(tmp_path, listed.format(base=tmp_path / "base.yaml")).candidates
+    assert [one.name for one in found[5:]] == ["logistic_a", "logistic_timm-b.c"]
+    assert found[5].options == {"model.image_size": 96, "model.head": "logistic"}
+    assert found[6].options == {
+        "model.backbone": "timm:b.c", "data.class_aliases": {"x": "y"}, "model.head": "logistic",
+    }  # fmt: skip
+    assert [one.name for one in read(tmp_path, "baseline: true").candidates] == ["plain", "logistic"]
+    for wrong in ("baseline: logistic", "baseline: true\nconfigurations: [{name: logistic}]"):
+        with pytest.raises(ConfigError, match="baseline"):
+            read(tmp_path, wrong)

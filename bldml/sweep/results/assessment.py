@@ -67,6 +67,18 @@ class Pair:
         """Whether the configurations differ significantly."""
         return self.adjusted is not None and self.adjusted < ALPHA
 
+    @property
+    def reversed(self) -> "Pair":
+        """The same pair, second minus first."""
+        turned = [_reversed(one) for one in (self.difference, self.over_runs)]
+        return replace(self, first=self.second, second=self.first, difference=turned[0], over_runs=turned[1])
+
+
+def _reversed(difference: Estimate) -> Estimate:
+    interval, value = difference.interval, difference.value
+    turned = None if interval is None else replace(interval, low=-interval.high, high=-interval.low)
+    return replace(difference, value=None if value is None else -value, interval=turned)
+
 
 @dataclass(frozen=True)
 class Findings:

@@ -7,7 +7,16 @@ from bldml.report import claims
 from bldml.report.tables import interval_text, precise_number
 from bldml.run.evidence import Evidence
 from bldml.sweep.results.assessment import ALPHA, Findings
+from bldml.sweep.results.baseline import Finding, against_baseline, baselines
 from bldml.sweep.results.gathering import Experiment
+
+AGAINST: dict[Finding, str] = {
+    "better": "Significantly better (Holm)",
+    "worse": "Significantly worse",
+    "different": "Significantly different",
+    "not significant": "Not significantly better or worse",
+    "not tested": "Not tested",
+}
 
 
 def sweep_verdict(findings: Findings) -> list[str]:
@@ -15,7 +24,16 @@ def sweep_verdict(findings: Findings) -> list[str]:
     experiment = findings.experiment
     return [
         *filter(None, (validation_only(findings), missing(experiment), not_pooled(experiment))),
-        *filter(None, (not_compared(findings), chosen(findings), best(findings), significant_differences(findings))),
+        *filter(
+            None,
+            (
+                not_compared(findings),
+                chosen(findings),
+                best(findings),
+                against(findings),
+                significant_differences(findings),
+            ),
+        ),
         *filter(None, (opened(findings),)),
     ]
 
@@ -137,6 +155,27 @@ def _figure(findings: Findings, estimate: Estimate) -> str:
     interval = interval_text(estimate)
     value = "not estimable" if estimate.value is None else precise_number(estimate.value)
     return f"{findings.metric.label} {value}{f', 95 % interval {interval}' if interval else ''}"
+
+
+def against(findings: Findings) -> str:
+    """Name the baseline, and say which configurations are significantly better than it; empty without a baseline."""
+    known, pairs = baselines(findings), against_baseline(findings)
+    if not known:
+        return ""
+    names = first_few([one.name for one in known], 6, ", ", " and ")
+    what = "The baseline is" if len(known) == 1 else "The baselines are"
+    text = f"{what} {names}: a logistic regression on features of the frozen backbone."
+    if not pairs:
+        return f"{text} No other configuration is compared with it."
+    beside = {one.name for one in known if len(known) > 1}
+    for finding, words in AGAINST.items():
+        found = [
+            f"{one.configuration}{f' (than {one.baseline})' if one.baseline in beside else ''}"
+            for one in pairs
+            if one.finding == finding
+        ]
+        text += f" {words}: {first_few(found, 6, ', ', ' and ')}." if found else ""
+    return text
 
 
 def significant_differences(findings: Findings) -> str:

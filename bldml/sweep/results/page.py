@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 OUT_OF_FOLD = "out_of_fold"
-ALONE = ("pairs", "runs", "spread", "test")  # tables that have a CSV file of their own
+ALONE = ("baseline", "pairs", "runs", "spread", "test")  # tables that have a CSV file of their own
 CURVES = (
     "Validation loss and AUROC of each configuration by epoch: the mean of its runs, and the band from the lowest to "
     "the highest. Runs end at different epochs, so a step may be due to a run that ended."
@@ -38,9 +38,9 @@ def write_sweep(findings: Findings, folder: Path, *, version: str) -> list[Path]
     shown = {
         table.name: table
         for make in (
-            *(tables.configurations_table, tables.spread_table, tables.pairs_table, tables.metrics_table),
-            *(tables.planned_runs_table, tables.opened_table, tables.training_costs_table),
-            *(tables.options_table, tables.conditions_table),
+            *(tables.configurations_table, tables.spread_table, tables.baseline_table, tables.pairs_table),
+            *(tables.metrics_table, tables.planned_runs_table, tables.opened_table),
+            *(tables.training_costs_table, tables.options_table, tables.conditions_table),
         )
         if (table := make(findings))
     }

@@ -24,6 +24,7 @@ from bldml.report.tables import (
 )
 from bldml.run.evidence import stretches_of
 from bldml.sweep.results.assessment import Findings
+from bldml.sweep.results.baseline import against_baseline
 from bldml.sweep.results.gathering import Contender
 
 
@@ -192,6 +193,31 @@ def planned_runs_table(findings: Findings) -> Table:
     found = text_table("runs", caption, header, rows)
     names = ("run", "configuration", "seed", "fold", "state", metric.name, "best_epoch", "training_seconds")
     return Table("runs", caption, found.header, found.rows, (names, raw))
+
+
+def baseline_table(findings: Findings) -> Table | None:
+    """Return each configuration against the baseline, from the pairs; None without any."""
+    notes, label = Footnotes(), findings.metric.label
+    rows = [
+        (
+            Entry(one.configuration, f"minus {one.baseline}"),
+            _difference(one.difference, notes),
+            Entry(p_value(one.p), look="significant" if one.finding in ("better", "worse", "different") else ""),
+            Entry(one.finding),
+        )
+        for one in against_baseline(findings)
+    ]
+    raw: list[list[Cell]] = [
+        [one.configuration, one.baseline, findings.metric.name, *estimate_cells(one.difference), one.p, one.finding]
+        for one in against_baseline(findings)
+    ]
+    caption = (
+        f"Differences in {label} from the baseline, a logistic regression on features of the frozen backbone: the one "
+        "with the same backbone, if there is one. They are pairs of the next table; p is adjusted over all pairs."
+    )
+    header = ("Configuration", f"{label}, pooled", "Holm p", "Against the baseline")
+    names = ("configuration", "baseline", "metric", "difference", "low", "high", "method", "p_holm", "finding")
+    return Table("baseline", caption, header, tuple(rows), (names, raw), notes.all) if rows else None
 
 
 def opened_table(findings: Findings) -> Table | None:
