@@ -133,6 +133,7 @@ import bldml.io.platform as system  # noqa: E402  # its part for that system
 sys.platform = true_system
 warnings.filterwarnings("error", category=EncodingWarning, module=r"bldml\b")
 NEW, COPY = "lightning_logs/new", "lightning_logs/copy"
+TWO_EPOCHS = ("--trainer.max_epochs=2", "--test_after_fit=false")
 
 
 def check_files() -> None:
@@ -172,9 +173,9 @@ def main() -> None:
         ("demo", "drawn", "--images_per_class=64", "--size=48"),
         ("split", "drawn"),
         ("audit", "drawn", "--workers=2", "--power=off"),
-        ("fit", "drawn", *SMALL, "--data.num_workers=1", "--trainer.max_epochs=2", "--run_name=new"),
-        ("validate", NEW),
-        # A process that is spawned loads torch anew.
+        # Each process that is spawned loads torch anew: for training, validation, and the evaluation of both.
+        ("fit", "drawn", *SMALL, *TWO_EPOCHS, "--data.num_workers=1", "--run_name=new"),
+        ("validate", NEW, "--data.num_workers=0"),
         ("test", NEW, "--data.num_workers=0"),
         ("predict", NEW, "drawn/BLD", "--data.num_workers=0"),
         ("explain", NEW, "drawn/BLD/leaf_0001.jpg"),

@@ -61,7 +61,9 @@ class Prepared(subprocess.Popen[str]):
 
 @cache
 def _zygote() -> socket.socket:
-    """Start the process that is forked; it ends when this one has ended."""
+    """Start the process that is forked, unless it is there; it ends when this one has ended."""
+    if _FROM_HERE:
+        return _FROM_HERE[0]
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         command = [sys.executable, "-m", "tests.prepared", str(theirs.fileno())]
@@ -77,6 +79,24 @@ def _zygote() -> socket.socket:
 _STARTED: list[subprocess.Popen[bytes]] = []
 
 
+def fork_from_here() -> None:
+    """Let what this process starts as `Prepared` be forked from how it is now; for one that was itself forked so.
+
+    To be called before the process has changed anything, such as signals, locks or modules that a test is about.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if os.fork():
+        theirs.close()
+        _FROM_HERE.append(ours)
+    else:
+        ours.close()
+        _become(_serve(theirs))
+        sys.exit()
+
+
+_FROM_HERE: list[socket.socket] = []
+
+
 def close() -> None:
     """End the process that is forked, where one was started."""
     if _STARTED:
@@ -90,7 +110,7 @@ def _serve(channel: socket.socket) -> dict[str, Any]:
     while True:
         message, streams, _, _ = socket.recv_fds(channel, _LONGEST, 3)
         if not message:
-            sys.exit()
+            os._exit(0)  # Python's own end would first visit all that is loaded
         read, write = os.pipe()
         between = os.fork()
         if not between:
