@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, get_args
@@ -371,10 +372,12 @@ def rename_monitors(checkpoint: dict[str, Any]) -> None:
 
 def software_versions() -> dict[str, str]:
     """Return the versions of bldml, its dependencies and Python."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    return {"python": platform.python_version(), **{package: _version_of(package) for package in PACKAGES}}
+
+
+@cache  # a fit asks for all of them at each checkpoint that it writes
+def _version_of(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -17,5 +17,5 @@ if __name__ == "__main__":
     from bldml.sweep import local
 
     streams = {name: getattr(subprocess, name) for name in ("DEVNULL", "STDOUT")}
-    local.subprocess = SimpleNamespace(Popen=prepared.Prepared, **streams)  # type: ignore[assignment]
+    vars(local)["subprocess"] = SimpleNamespace(Popen=prepared.Prepared, **streams)
     sys.exit(main())

@@ -10,15 +10,17 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 from torchvision.utils import make_grid
 
 from bldml.app.messages import describe_failure, say_warning
 from bldml.app.options import flat, load_configuration
+from bldml.metrics.assessment import EvaluationMetrics
 from bldml.metrics.checked import Classes
 from bldml.run.folder import RunFolder
-from bldml.run.predictions import read_metrics, read_predictions
+from bldml.run.predictions import Prediction, read_metrics, read_predictions
 from bldml.training.checkpoint import Checkpoint
 from bldml.training.recording import EpochTable
 
@@ -128,25 +130,33 @@ def log_results(trainer: Trainer, run: RunFolder, checkpoint: Checkpoint, splits
         say_warning(f"TensorBoard does not show the final results: {describe_failure(error)}")
 
 
-def _log_results(writer: Any, run: RunFolder, checkpoint: Checkpoint, splits: Sequence[str], step: int) -> None:
+def pictures_of(
+    split: str, metrics: EvaluationMetrics, rows: Sequence[Prediction], classes: Classes
+) -> dict[str, NDArray[np.uint8]]:
+    """Return confusion matrix and ROC curve of a split by name, each of shape (height, width, 3)."""
     # Here because only figures need Matplotlib.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     from bldml.figures import plots
 
+    labels = [int(row.true_class == classes.positive) for row in rows]
+    counts = {name: int(metrics.at_threshold[name] or 0) for name in ("tp", "fp", "fn", "tn")}
+    roc = plots.roc([(split, labels, [row.probability for row in rows])])
+    pictures = {}
+    for name, figure in {"confusion": plots.confusion(counts, classes), "roc": roc}.items():
+        canvas: Any = FigureCanvasAgg(figure)  # untyped
+        canvas.draw()
+        pictures[name] = np.asarray(canvas.buffer_rgba())[..., :3]
+    return pictures
+
+
+def _log_results(writer: Any, run: RunFolder, checkpoint: Checkpoint, splits: Sequence[str], step: int) -> None:
     header = checkpoint.header
     final: dict[str, float] = {}
     classes = Classes(header.negative_class, header.positive_class)
     for split in splits:
         metrics, rows = read_metrics(run.evaluation(split)), read_predictions(run.evaluation(split) / "predictions.csv")
-        labels = [int(row.true_class == classes.positive) for row in rows]
-        counts = {name: int(metrics.at_threshold[name] or 0) for name in ("tp", "fp", "fn", "tn")}
-        figures = {"confusion": plots.confusion(counts, classes)}
-        figures["roc"] = plots.roc([(split, labels, [row.probability for row in rows])])
-        for name, figure in figures.items():
-            canvas: Any = FigureCanvasAgg(figure)  # untyped
-            canvas.draw()
-            image = np.asarray(canvas.buffer_rgba())[..., :3]
+        for name, image in pictures_of(split, metrics, rows, classes).items():
             writer.add_image(f"{name}/{split}", image, step, dataformats="HWC")
         known = {name: metrics.overall[name] for name in OVERALL}
         known |= {name: metrics.at_threshold[name] for name in AT_THRESHOLD}
