@@ -253,6 +253,8 @@ def test_the_best_by_a_plain_loop(name: str) -> None:
     assert best_found.value == pytest.approx(sign * max(values))
     # The mean over 12 of 400 draws, within four standard errors.
     assert sign * best_found.corrected == pytest.approx(np.mean(chosen), abs=4 * np.std(chosen) / math.sqrt(draws))
+    assert best_found.interval is not None
+    assert best_found.interval.low < best_found.corrected < best_found.interval.high
 
 
 @pytest.mark.parametrize("name", ["accuracy", "brier"])
@@ -262,17 +264,45 @@ def test_the_gain_of_the_best_is_that_of_means_over_seeds(name: str) -> None:
         [one.is_correct if name == "accuracy" else -((one.probabilities - one.labels) ** 2) for one in configurations],
         dtype=float,
     ).mean(axis=1)  # (configurations, photographs)
-    gain = selection_gain(lambda weights: weights @ values.T / weights.sum(axis=1)[:, None], configurations[0].units)
+    units = configurations[0].units
+    gain = selection_gain(lambda weights: weights @ values.T / weights.sum(axis=1)[:, None], units)
     found = best_of(METRICS[name], configurations)
     assert gain is not None
     assert found is not None
     assert found.corrected == pytest.approx(abs(values.mean(axis=1).max() - gain))
+    # The interval: the same draws one by one, and percentiles by sorting.
+    chosen = []
+    for counts in np.random.default_rng(0).multinomial(UNITS, np.full(UNITS, 1 / UNITS), REPLICATES):
+        inside = [i for i, unit in enumerate(units) for _ in range(counts[unit])]
+        outside = [i for i, unit in enumerate(units) if not counts[unit]]
+        drawn, others = values[:, inside].mean(axis=1), values[:, outside].mean(axis=1)
+        chosen.append(abs(others[np.isclose(drawn, drawn.max())].mean()))
+    assert found.corrected is not None
+    place, moved = 0.025 * (REPLICATES - 1), found.corrected - found.value
+    own = estimate_pooled(METRICS[name], configurations[found.which]).interval
+    assert found.interval is not None
+    assert own is not None
+    for sign, ours, at_least in ((1, found.interval.low, own.low), (-1, found.interval.high, own.high)):
+        ordered = sorted(sign * value for value in chosen)
+        below, above = ordered[int(place)], ordered[int(place) + 1]
+        percentile = below + (place - int(place)) * (above - below)
+        assert sign * ours == pytest.approx(min(percentile, sign * (at_least + moved)))
+
+
+def test_the_interval_of_a_faultless_best_is_not_a_point() -> None:
+    labels = np.arange(40) % 2
+    good, poor = (Pooled.checked(labels, np.where(labels, high, 1 - high), 0.5) for high in (0.9, 0.4))
+    found = best_of(METRICS["accuracy"], [poor, good])
+    assert found is not None
+    assert found.interval is not None
+    assert (found.corrected, found.interval.high) == (1, 1)
+    assert found.interval.low < 0.95
 
 
 def test_there_is_no_best_of_one_or_of_what_has_no_direction() -> None:
     found = best_of(METRICS["accuracy"], [pooled_of(1)])
     assert found is not None
-    assert found.corrected is None
+    assert (found.corrected, found.interval) == (None, None)
     assert best_of(METRICS["calibration_slope"], [pooled_of(1), pooled_of(2)]) is None
 
 

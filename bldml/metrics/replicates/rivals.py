@@ -13,9 +13,9 @@ from bldml.metrics.checked import units_in_words
 from bldml.metrics.estimates import NO_VARIANCE, Estimate, Interval, student, undefined
 from bldml.metrics.metric import CELLS, Metric
 from bldml.metrics.paired import TINY, clustered_difference, paired_accuracy
-from bldml.metrics.replicates.pooled import Pooled
+from bldml.metrics.replicates.pooled import Pooled, estimate_pooled
 from bldml.metrics.replicates.spread import pseudo_values
-from bldml.metrics.selection import Measure, accuracies, areas, selection_gain
+from bldml.metrics.selection import Measure, accuracies, areas, out_of_bag
 
 Floats = NDArray[np.float64]
 
@@ -111,19 +111,22 @@ def corrected_t(differences: ArrayLike, test_over_train: float) -> tuple[Estimat
 class Best(NamedTuple):
     """The configuration with the best value, its value, and this value without what it gains by being the best.
 
-    `corrected` is None for one configuration, or where the gain cannot be estimated.
+    `corrected` is None for one configuration, or where the gain cannot be estimated. `interval` is that of `corrected`:
+    the 2.5 and 97.5 percentiles over the draws of its bootstrap, by sampling unit, and at least the interval of the
+    best configuration, moved by the gain: near 1 the percentiles alone are too narrow, as most draws have no error.
     """
 
     which: int
     value: float
     corrected: float | None
+    interval: Interval | None = None
 
 
 def best_of(metric: Metric, configurations: Sequence[Pooled]) -> Best | None:
     """Return the best of k configurations on the same photographs, corrected by a bootstrap of the pooled predictions.
 
     BBC-CV (Tsamardinos, Greasidou and Borboudakis 2018): units of the pooled predictions are drawn, and the best
-    configuration on the drawn ones is assessed on the others; see `selection_gain`. Nothing is trained again. With
+    configuration on the drawn ones is assessed on the others; see `out_of_bag`. Nothing is trained again. With
     several seeds, the value of a configuration is the mean over seeds in every draw.
 
     Returns:
@@ -132,8 +135,8 @@ def best_of(metric: Metric, configurations: Sequence[Pooled]) -> Best | None:
     >>> from bldml.metrics.registry import METRICS
     >>> labels = np.arange(8) % 2
     >>> good, poor = (Pooled.checked(labels, np.where(labels, high, 1 - high), 0.5) for high in (0.9, 0.4))
-    >>> best_of(METRICS["accuracy"], [poor, good])
-    Best(which=1, value=1.0, corrected=1.0)
+    >>> best_of(METRICS["accuracy"], [poor, good])[:3]
+    (1, 1.0, 1.0)
     """
     if metric.better not in ("higher", "lower"):
         return None
@@ -143,9 +146,17 @@ def best_of(metric: Metric, configurations: Sequence[Pooled]) -> Best | None:
     sign = 1.0 if metric.better == "higher" else -1.0
     found = sign * np.array(values, dtype=np.float64)
     best = int(found.argmax())
-    gain = selection_gain(_measure(metric, sign, configurations), configurations[0].units)
-    corrected = None if gain is None else sign * (float(found[best]) - gain)
-    return Best(best, sign * float(found[best]), corrected)
+    chosen = out_of_bag(_measure(metric, sign, configurations), configurations[0].units)
+    if chosen is None:
+        return Best(best, sign * float(found[best]), None)
+    low, high = sorted(sign * np.quantile(chosen, [0.025, 0.975]))
+    value, corrected = sign * float(found[best]), sign * float(chosen.mean())
+    own = estimate_pooled(metric, configurations[best]).interval
+    if own is not None:
+        least, most = metric.limits
+        low = min(low, max(own.low + corrected - value, least))
+        high = max(high, min(own.high + corrected - value, most))
+    return Best(best, value, corrected, Interval(float(low), float(high), "percentiles, BBC-CV"))
 
 
 def _measure(metric: Metric, sign: float, configurations: Sequence[Pooled]) -> Measure:

@@ -148,7 +148,9 @@ def best(findings: Findings) -> str:
     if found.corrected is None:
         return f"{text}; what it gains by that cannot be estimated."
     corrected = precise_number(found.corrected)
-    return f"{text}; corrected for what the best of {len(compared)} gains by that, its {label} is {corrected} (BBC-CV)."
+    interval = interval_text(Estimate(found.corrected, found.interval))
+    text += f"; corrected for what the best of {len(compared)} gains by that, its {label} is {corrected} (BBC-CV"
+    return f"{text}; 95 % interval {interval})."
 
 
 def _figure(findings: Findings, estimate: Estimate) -> str:
