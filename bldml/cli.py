@@ -38,7 +38,7 @@ MANY_PROCESSES = {"fit", "survey"}
 RESUMING = {"audit", "explain", "survey", "prefetch", "sweep"}
 # doctor accepts the options of fit beside its own, so it parses its arguments itself.
 DOCTOR = "check before submitting a job that a fit with these options would run"
-
+MODEL_CLASS = "model_class"  # of a plain command that trains: it comes from Python, not from the command line
 _WIDEST = 2000  # characters of a line of an error message
 
 
@@ -92,7 +92,7 @@ def _run(arguments: list[str], model_class: "type[LeafClassifier] | None", sessi
     if name in VERBS and asks_help:
         say(verb_help(name))
     elif name in COMMANDS:
-        _run_command(COMMANDS[name], arguments, session)
+        _run_command(COMMANDS[name], arguments, session, model_class)
     elif name == "doctor":
         from bldml.doctor.command import main as doctor
 
@@ -136,7 +136,12 @@ def overview() -> str:
     )
 
 
-def _run_command(function: Callable[..., None], arguments: list[str], session: Session | None) -> None:
+def _run_command(
+    function: Callable[..., None],
+    arguments: list[str],
+    session: Session | None,
+    model_class: "type[LeafClassifier] | None",
+) -> None:
     import jsonargparse
 
     from bldml.io.arguments import explain_mistake
@@ -147,7 +152,7 @@ def _run_command(function: Callable[..., None], arguments: list[str], session: S
         prog=program, description=_first_line(function), formatter_class=plain_help(), exit_on_error=False
     )
     lists = [name for name, kind in get_type_hints(function).items() if kind == list[Path]]
-    parser.add_function_arguments(function, as_positional=True, skip=set(lists))
+    parser.add_function_arguments(function, as_positional=True, skip={*lists, MODEL_CLASS})
     for name in lists:  # jsonargparse would expect a list in JSON
         parser.add_argument(name, nargs="+", type=Path, help=_help_of(function, name))
     switches = {f"--{name}" for name, kind in get_type_hints(function).items() if kind is bool}
@@ -167,11 +172,12 @@ def _run_command(function: Callable[..., None], arguments: list[str], session: S
             if isinstance(path, Path) and is_address(str(path)):
                 message = f"{name} is a URL, {path}: bldml reads and writes only files of this machine."
                 raise UsageError(message, "path-is-address", key=name, found=str(path))
+    given = {MODEL_CLASS: model_class} if MODEL_CLASS in get_type_hints(function) else {}
     signals = InterruptSignals()
     if session is not None:
         session.callback(signals.restore)
     with _machine_errors():
-        run_interruptible(partial(function, **options), signals, resumes=arguments[0] in RESUMING)
+        run_interruptible(partial(function, **options, **given), signals, resumes=arguments[0] in RESUMING)
 
 
 # What gloo and NCCL say in a process when another one has ended.

@@ -323,6 +323,8 @@ def sweep(
     status: bool = False,
     collect: bool = False,
     open_test: bool = False,
+    trust_config: bool = False,
+    model_class: type | None = None,
 ) -> None:
     """Train all configurations, seeds and folds of an experiment; the same command resumes and extends it.
 
@@ -338,20 +340,25 @@ def sweep(
         status: Only show the state of each run, also in Slurm's queue.
         collect: Only write sweep.html and its tables, from the runs that are finished; done after all runs anyway.
         open_test: When all runs are finished, test the configuration chosen beforehand, or else the best, on the sealed
-            test set; for one configuration only.
+            test set; for one configuration only. With slurm, the trainings for that are submitted as jobs.
+        trust_config: The configurations may name classes that bldml does not know. Such a configuration can run any
+            program with your rights, so write it each time.
+        model_class: A classifier class of your own; set by `bldml.cli.main`.
     """
     from bldml.sweep.command import collect_runs, open_sealed, run_sweep, show_status, submit_sweep
+    from bldml.sweep.plan import Own
 
+    own = Own(trust_config, model_class)
     if status:
         show_status(experiment, output)
     elif collect:
         collect_runs(experiment, output)
     elif open_test:
-        open_sealed(experiment, output, 1 if jobs is None else jobs)
+        open_sealed(experiment, output, jobs, slurm, own)
     elif slurm is not None:
-        submit_sweep(experiment, output, slurm, jobs)
+        submit_sweep(experiment, output, slurm, jobs, own)
     else:
-        run_sweep(experiment, output, 1 if jobs is None else jobs)
+        run_sweep(experiment, output, 1 if jobs is None else jobs, own)
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

@@ -50,8 +50,13 @@ class Configuration:
     findings: tuple[Finding, ...] = ()
 
 
-def read_configuration(arguments: list[str]) -> Configuration:
-    """Parse the options of a fit and create its model, data module and trainer; mistakes are among the findings."""
+def read_configuration(arguments: list[str], model_class: "type[LeafClassifier] | None" = None) -> Configuration:
+    """Parse the options of a fit and create its model, data module and trainer; mistakes are among the findings.
+
+    Args:
+        arguments: Options of fit.
+        model_class: The class of the classifier; None for LeafClassifier.
+    """
     if not arguments:
         return Configuration(findings=(skip(NAME),))
     from bldml.app.options import config_files
@@ -60,13 +65,13 @@ def read_configuration(arguments: list[str]) -> Configuration:
     files = tuple(config_files(arguments))
     try:
         with Session(), _quiet():
-            return _read(arguments, files)
+            return _read(arguments, files, model_class)
     # SystemExit: an option such as --print_config, which prints and exits while it is parsed.
     except (Exception, SystemExit) as error:
         return Configuration(files=files, findings=(_refused(NAME, error),))
 
 
-def _read(arguments: list[str], files: tuple[Path, ...]) -> Configuration:
+def _read(arguments: list[str], files: tuple[Path, ...], model_class: "type[LeafClassifier] | None") -> Configuration:
     from bldml.app.lightning_cli import LeafCLI
     from bldml.run.folder import RunFolder
     from bldml.training.finetuning import check_depth
@@ -88,7 +93,7 @@ def _read(arguments: list[str], files: tuple[Path, ...]) -> Configuration:
             super().instantiate_classes()
 
     # Without its `with` block, InterruptSignals handles no signal.
-    options = FitOptions(["fit", *arguments], InterruptSignals())
+    options = FitOptions(["fit", *arguments], InterruptSignals(), model_class)
     config = options.config["fit"]
     trusted = "; trusted (--trust_config): it can run any program with your rights" if options.trusted else ""
     findings = [ok(NAME, (", ".join(map(str, files)) or "options only, no file") + trusted)]

@@ -55,7 +55,7 @@ rm -f "$sweep/logs/$run.code"
 trap 'echo $? >"$sweep/logs/$run.code"' EXIT
 # The name of the run is its whole name, not followed by the number of the task.
 export BLDML_TASK=$run
-set -- "${{arguments[@]}}"
+set -- "${{arguments[@]}}"{options}
 source {script}
 """
 
@@ -92,7 +92,9 @@ def was_submitted(folder: SweepFolder) -> bool:
     return bool(_arrays(folder))
 
 
-def submit_runs(folder: SweepFolder, runs: Sequence[PlannedRun], script: Path, at_once: int | None) -> str:
+def submit_runs(
+    folder: SweepFolder, runs: Sequence[PlannedRun], script: Path, at_once: int | None, options: Sequence[str] = ()
+) -> str:
     """Submit an array of these runs and return its number.
 
     Args:
@@ -100,6 +102,7 @@ def submit_runs(folder: SweepFolder, runs: Sequence[PlannedRun], script: Path, a
         runs: Runs that are neither finished nor queued nor running.
         script: The sbatch script of one fit, which takes a configuration and options of fit.
         at_once: Largest number of tasks that run at a time; None for no limit.
+        options: Options of fit for every run, after its own.
 
     Raises:
         RunError, UsageError, MachineError: It was not submitted.
@@ -108,7 +111,7 @@ def submit_runs(folder: SweepFolder, runs: Sequence[PlannedRun], script: Path, a
     make_folder(folder.path / "slurm")
     number = len(_arrays(folder)) + 1
     file = folder.path / "slurm" / f"array-{number}.sh"
-    write_atomically(file, array_script(folder, runs, script, text))
+    write_atomically(file, array_script(folder, runs, script, text, options))
     limit = "" if at_once is None else f"%{at_once}"
     answer = ask("sbatch", "--parsable", f"--array=0-{len(runs) - 1}{limit}", str(file))
     job = answer.text.strip().partition(";")[0]
@@ -120,7 +123,9 @@ def submit_runs(folder: SweepFolder, runs: Sequence[PlannedRun], script: Path, a
     return job
 
 
-def array_script(folder: SweepFolder, runs: Sequence[PlannedRun], script: Path, text: str) -> str:
+def array_script(
+    folder: SweepFolder, runs: Sequence[PlannedRun], script: Path, text: str, options: Sequence[str] = ()
+) -> str:
     """Return the sbatch script of an array, with the #SBATCH lines of the script that each of its tasks runs."""
     lines = [line for line in text.splitlines() if line.startswith("#SBATCH") and not _OWN.match(line)]
     base = [str(path.absolute()) for path in sorted(folder.base.iterdir())]
@@ -134,6 +139,7 @@ def array_script(folder: SweepFolder, runs: Sequence[PlannedRun], script: Path, 
         runs="\n".join(f"    {shlex.quote(run.name)}" for run in runs),
         sweep=shlex.quote(str(folder.path.absolute())),
         base=f"{' '.join(words)} --config " if words else "",
+        options="".join(f" {shlex.quote(word)}" for word in options),
     )
 
 

@@ -12,8 +12,8 @@ from bldml.io.screen import say
 from bldml.io.text import counted, first_few
 from bldml.sweep.array import check_script, queued_runs, submit_runs
 from bldml.sweep.experiment import read_experiment
-from bldml.sweep.plan import Plan, SweepFolder, read_plan
-from bldml.sweep.states import RunState, read_states, table_of
+from bldml.sweep.plan import NOTHING, Own, Plan, SweepFolder, opened_runs, read_plan
+from bldml.sweep.states import RunState, read_states, state_of, table_of
 
 
 def default_folder(experiment: Path) -> Path:
@@ -25,7 +25,7 @@ def default_folder(experiment: Path) -> Path:
     return Path("sweeps") / experiment.stem
 
 
-def run_sweep(experiment: Path, output: Path | None, jobs: int) -> None:
+def run_sweep(experiment: Path, output: Path | None, jobs: int, own: Own = NOTHING) -> None:
     """Do the runs of an experiment that are missing, on this machine.
 
     Raises:
@@ -38,11 +38,11 @@ def run_sweep(experiment: Path, output: Path | None, jobs: int) -> None:
 
     _check_jobs(jobs)
     folder = SweepFolder(output or default_folder(experiment))
-    plan = plan_experiment(read_experiment(experiment), folder)
+    plan = plan_experiment(read_experiment(experiment), folder, own)
     queued = queued_runs(folder)
     if queued:
         say(f"{counted(len(queued), 'run is', 'runs are')} in Slurm's queue and not done here.\n")
-    LocalRuns(folder, jobs).do(plan.runs, queued)
+    LocalRuns(folder, jobs, own.options).do(plan.runs, queued)
     states = read_states(folder, plan, queued)
     say(table_of(states))
     finish(folder, plan, states)
@@ -56,7 +56,7 @@ def run_sweep(experiment: Path, output: Path | None, jobs: int) -> None:
         raise RunError(message, "sweep-runs-left", found=[one.run.name for one in left], path=folder.path)
 
 
-def submit_sweep(experiment: Path, output: Path | None, script: Path, at_once: int | None) -> None:
+def submit_sweep(experiment: Path, output: Path | None, script: Path, at_once: int | None, own: Own = NOTHING) -> None:
     """Submit the runs of an experiment that are missing as a Slurm job array; those in the queue are left there.
 
     Raises:
@@ -67,13 +67,14 @@ def submit_sweep(experiment: Path, output: Path | None, script: Path, at_once: i
 
     _check_jobs(at_once)
     folder = SweepFolder(output or default_folder(experiment))
-    plan = plan_experiment(read_experiment(experiment), folder)
+    plan = plan_experiment(read_experiment(experiment), folder, own)
     with Lock(folder.lock, wait=None, waiting=safe_point):  # two at once would submit the same runs
         states = read_states(folder, plan, queued_runs(folder))
         missing = [one.run for one in states if one.state not in ("finished", "running", "queued")]
         if missing:
-            check_script(script, read_configuration(arguments_of(folder, missing[0])).settings)
-            job = submit_runs(folder, missing, script, at_once)
+            first = [*arguments_of(folder, missing[0]), *own.options]
+            check_script(script, read_configuration(first, own.model_class).settings)
+            job = submit_runs(folder, missing, script, at_once, own.options)
             say(f"Submitted {counted(len(missing), 'run')} as job array {job}.\n")
     say(table_of(read_states(folder, plan, queued_runs(folder))))
     if all(one.state == "finished" for one in states):
@@ -90,8 +91,9 @@ def _check_jobs(jobs: int | None) -> None:
 def show_status(experiment: Path, output: Path | None) -> None:
     """Print the state of each run of an experiment; nothing is changed."""
     folder = SweepFolder(output or default_folder(experiment))
-    plan = planned(folder)
-    say(table_of(read_states(folder, plan, queued_runs(folder))))
+    plan, queued = planned(folder), queued_runs(folder)
+    final = [state_of(folder, run, queued.get(run.name, "")) for run in opened_runs(folder, plan)]
+    say(table_of([*read_states(folder, plan, queued), *final]))
 
 
 def collect_runs(experiment: Path, output: Path | None) -> None:
@@ -105,14 +107,16 @@ def collect_runs(experiment: Path, output: Path | None) -> None:
     finish(folder, plan, states)
 
 
-def open_sealed(experiment: Path, output: Path | None, jobs: int) -> None:
+def open_sealed(
+    experiment: Path, output: Path | None, jobs: int | None, script: Path | None = None, own: Own = NOTHING
+) -> None:
     """Open the test set of an experiment for the one configuration; see `bldml.sweep.opening`."""
     from bldml.sweep.opening import open_test_set
 
     _check_jobs(jobs)
     folder = SweepFolder(output or default_folder(experiment))
     plan = planned(folder)
-    open_test_set(folder, plan, jobs)
+    open_test_set(folder, plan, jobs, script, own)
     finish(folder, plan, read_states(folder, plan))
 
 

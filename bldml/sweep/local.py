@@ -5,17 +5,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import takewhile
 
 from bldml.dataset.files import show_path
 from bldml.io.atomic import write_atomically
 from bldml.io.locks import Lock, Taken, is_taken
 from bldml.io.safe_points import note_kept, safe_point
 from bldml.io.screen import say
-from bldml.sweep.plan import PlannedRun, SweepFolder
+from bldml.sweep.plan import PlannedRun, SweepFolder, read_plan
 from bldml.sweep.planning import arguments_of
 from bldml.sweep.states import INTERRUPTS, is_finished, last_code, reason_of
 from bldml.training.resume.signals import Interrupted, blocked
@@ -48,6 +50,18 @@ def own_environment() -> dict[str, str]:
     return {**kept, "PYTHONUNBUFFERED": "1"}
 
 
+def visible_gpus() -> list[str]:
+    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; empty without any."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is None:
+        import torch
+
+        return [str(number) for number in range(torch.cuda.device_count())]
+    names = [name.strip() for name in listed.split(",")]
+    # As CUDA reads it: what follows a name that is none is not there.
+    return list(takewhile(lambda name: name and name != "-1", names))
+
+
 @dataclass
 class _Started:
     """A run that this process has started."""
@@ -55,13 +69,15 @@ class _Started:
     run: PlannedRun
     process: "subprocess.Popen[bytes]"
     claim: Lock
+    gpu: str | None = None  # the only one that it sees; None for all
 
 
 class LocalRuns:
     """Does the runs of an experiment that are missing, one after the other or several at a time.
 
     Another process may do the same in the same folder: each run is claimed by a lock, and this process does the others
-    first, then waits.
+    first, then waits. Of several GPUs, each of several runs at a time sees one, that with the fewest runs; a run that
+    asks for several devices sees all.
 
     Args:
         folder: Folder of the experiment.
@@ -71,6 +87,7 @@ class LocalRuns:
 
     def __init__(self, folder: SweepFolder, jobs: int, options: Sequence[str] = ()) -> None:
         self.folder, self.jobs, self.options = folder, jobs, list(options)
+        self._gpus = visible_gpus() if jobs > 1 else []
         self._began = time.time()
         self._active: list[_Started] = []
         self._waiting: list[PlannedRun] = []
@@ -112,7 +129,8 @@ class LocalRuns:
                     self._done += is_over == "finished"
                     continue
                 self._waiting.remove(run)
-                self._active.append(_Started(run, self._start(run), claim))
+                gpu = self._gpu_for(run)
+                self._active.append(_Started(run, self._start(run, gpu), claim, gpu))
                 stack.pop_all()
         if self._waiting and not self._active and time.monotonic() - self._said > SAY_AGAIN_S:
             self._said = time.monotonic()
@@ -128,7 +146,18 @@ class LocalRuns:
                 return "failed"
         return ""
 
-    def _start(self, run: PlannedRun) -> "subprocess.Popen[bytes]":
+    def _gpu_for(self, run: PlannedRun) -> str | None:
+        """Return the GPU that a run gets for itself; None where there is no choice, or the run is to choose."""
+        if len(self._gpus) < 2:
+            return None
+        plan = read_plan(self.folder)
+        options = next(one.options for one in plan.configurations if one.name == run.configuration)
+        if {**plan.settings, **options}.get("trainer.devices", 1) not in (1, "1", "auto"):
+            return None
+        used = Counter(one.gpu for one in self._active)
+        return min(self._gpus, key=lambda gpu: used[gpu])
+
+    def _start(self, run: PlannedRun, gpu: str | None) -> "subprocess.Popen[bytes]":
         self.folder.code(run.name).unlink(missing_ok=True)
         arguments = arguments_of(self.folder, run)
         verb = "resumed" if arguments[0] == "--resume" else "started"
@@ -136,10 +165,12 @@ class LocalRuns:
         with self.folder.log(run.name).open("ab") as log, blocked():
             process = subprocess.Popen(
                 [*program(), "fit", *arguments, *self.options],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=own_environment(),
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                env=own_environment() | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}),
                 start_new_session=True,
             )  # fmt: skip
-        say(f"{_clock()} {run.name}: {verb} ({self._done + len(self._active) + 1} of {self._total})\n")
+        on = "" if gpu is None else f", GPU {gpu}"
+        say(f"{_clock()} {run.name}: {verb} ({self._done + len(self._active) + 1} of {self._total}{on})\n")
         sys.stdout.flush()
         return process
 

@@ -5,10 +5,11 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from bldml.dataset.files import shell_word, show_path
-from bldml.errors import RunError
+from bldml.errors import RunError, UsageError
 from bldml.io.atomic import write_atomically
 from bldml.io.documents import LARGEST_CONFIGURATION, dump_yaml, load_yaml, read_mapping, read_text
 from bldml.io.locks import Lock
@@ -17,9 +18,11 @@ from bldml.io.screen import say
 from bldml.io.text import counted, number, plain
 from bldml.run.folder import RunFolder
 from bldml.run.reader import read_run
+from bldml.sweep.array import check_script, queued_runs, submit_runs
 from bldml.sweep.local import LocalRuns, own_environment, program
-from bldml.sweep.plan import Plan, PlannedRun, SweepFolder, final_runs
-from bldml.sweep.states import is_finished, read_states
+from bldml.sweep.plan import NOTHING, Own, Plan, PlannedRun, SweepFolder, final_runs
+from bldml.sweep.planning import arguments_of
+from bldml.sweep.states import is_finished, read_states, state_of, table_of
 
 
 @dataclass(frozen=True)
@@ -38,15 +41,25 @@ class Choice:
     values: dict[str, float | None]
 
 
-def open_test_set(folder: SweepFolder, plan: Plan, jobs: int) -> None:
+def open_test_set(
+    folder: SweepFolder, plan: Plan, jobs: int | None, script: Path | None = None, own: Own = NOTHING
+) -> None:
     """Test the chosen configuration on the sealed test set; started again for the same one, do what is left.
 
-    With folds, the configuration is trained once more with each seed, on the photographs of all folds, and tested.
-    Without, its runs are tested.
+    With folds, the configuration is trained once more with each seed, on the photographs of all folds, and tested:
+    here, or as jobs. Without, its runs are tested.
+
+    Args:
+        folder: Folder of the experiment.
+        plan: Its plan.
+        jobs: Number of runs at a time; None for one here, and for no limit in Slurm.
+        script: The sbatch script of one fit, to train as jobs; None to train here.
+        own: What the user brings: trust in classes that bldml does not know, a classifier class.
 
     Raises:
         RunError: Runs are missing, no test set is sealed, or it was opened for another configuration; nothing was
             recorded.
+        UsageError, MachineError: Jobs cannot be submitted; what was recorded stays, and the command may be repeated.
     """
     missing = [one.run.name for one in read_states(folder, plan) if one.state != "finished"]
     if missing:
@@ -58,6 +71,10 @@ def open_test_set(folder: SweepFolder, plan: Plan, jobs: int) -> None:
     if plan.folds is not None and not folder.final.is_file():
         message = f"No test set of {show_path(folder.path)} is sealed: all photographs are in its folds."
         raise RunError(message, "sweep-no-test-set", path=folder.path)
+    if plan.folds is None and script is not None:
+        message = "Without folds nothing is trained for the test set: its runs are tested, which takes one command. "
+        message += "Repeat it without --slurm, in a job or session if a login node is too small."
+        raise UsageError(message, "sweep-test-not-in-slurm", found=str(script))
     choice = choose(folder, plan)
     if plan.folds is None:
         _check_sealed(folder, plan.of(choice.configuration))
@@ -65,7 +82,14 @@ def open_test_set(folder: SweepFolder, plan: Plan, jobs: int) -> None:
         _note(folder, choice)
     why = "which was named beforehand" if choice.how == "beforehand" else f"the best by {plan.metric}"
     say(f"The test set is opened for {choice.configuration}, {why}. This is recorded in {show_path(folder.opened)}.\n")
-    runs = _trained_again(folder, plan, choice, jobs) if plan.folds is not None else _tested(folder, plan, choice)
+    if plan.folds is None:
+        say(_results(folder, plan, _tested(folder, plan, choice)))
+        return
+    runs = _final_tasks(folder, plan, choice)
+    if script is None:
+        _train_here(folder, runs, jobs or 1, own)
+    elif not _submitted(folder, runs, script, jobs, own):
+        return
     say(_results(folder, plan, runs))
 
 
@@ -131,8 +155,8 @@ def _note(folder: SweepFolder, choice: Choice) -> None:
     write_atomically(folder.opened, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def _trained_again(folder: SweepFolder, plan: Plan, choice: Choice, jobs: int) -> list[PlannedRun]:
-    """Train the configuration on the photographs of all folds, once for each seed, and test it."""
+def _final_tasks(folder: SweepFolder, plan: Plan, choice: Choice) -> list[PlannedRun]:
+    """Return the trainings on the photographs of all folds, one for each seed, and write what they are started with."""
     runs = final_runs(plan, choice.configuration)
     for run in runs:
         of_fold = next(one for one in plan.of(choice.configuration) if one.seed == run.seed)
@@ -140,12 +164,40 @@ def _trained_again(folder: SweepFolder, plan: Plan, choice: Choice, jobs: int) -
         settings["data"]["manifest"], settings["run_name"] = str(folder.final.absolute()), run.name
         settings["trainer"]["default_root_dir"] = str(folder.path.absolute())
         write_atomically(folder.task(run.name), dump_yaml(settings))
-    LocalRuns(folder, jobs).do(runs, {})
-    failed = [run.name for run in runs if not is_finished(folder.run(run.name))]
+    return runs
+
+
+def _train_here(folder: SweepFolder, runs: Sequence[PlannedRun], jobs: int, own: Own) -> None:
+    queued = queued_runs(folder)
+    if waiting := [run.name for run in runs if run.name in queued]:
+        say(f"In Slurm's queue and not trained here: {', '.join(waiting)}.\n")
+    LocalRuns(folder, jobs, own.options).do(runs, queued)
+    left = [run.name for run in runs if not is_finished(folder.run(run.name))]
+    failed = [name for name in left if name not in queued]
     if failed:
         message = f"{', '.join(failed)} failed; see {show_path(folder.log(failed[0]))}. The same command tries again."
         raise RunError(message, "sweep-final-failed", path=folder.path, found=failed)
-    return runs
+
+
+def _submitted(folder: SweepFolder, runs: Sequence[PlannedRun], script: Path, at_once: int | None, own: Own) -> bool:
+    """Submit the trainings that are missing, and return whether none is left: neither missing nor in the queue."""
+    from bldml.doctor.configuration import read_configuration
+
+    with Lock(folder.lock, wait=None, waiting=safe_point):  # two at once would submit the same runs
+        queued = queued_runs(folder)
+        states = [state_of(folder, run, queued.get(run.name, "")) for run in runs]
+        missing = [one.run for one in states if one.state not in ("finished", "running", "queued")]
+        if missing:
+            first = [*arguments_of(folder, missing[0]), *own.options]
+            check_script(script, read_configuration(first, own.model_class).settings)
+            job = submit_runs(folder, missing, script, at_once, own.options)
+            say(f"Submitted {counted(len(missing), 'training')} for the test set as job array {job}.\n")
+    queued = queued_runs(folder)
+    say(table_of([state_of(folder, run, queued.get(run.name, "")) for run in runs]))
+    if all(one.state == "finished" for one in states):
+        return True
+    say("When they are finished, the same command shows their results, and writes them to sweep.html.\n")
+    return False
 
 
 def _tested(folder: SweepFolder, plan: Plan, choice: Choice) -> list[PlannedRun]:

@@ -4,14 +4,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bldml.dataset.files import show_path
 from bldml.errors import RunError, UsageError
 from bldml.io.atomic import write_atomically
-from bldml.io.documents import read_mapping
+from bldml.io.documents import mapping_or_nothing, read_mapping
 from bldml.io.text import first_few
 from bldml.run.folder import RunFolder
+
+if TYPE_CHECKING:
+    from bldml.training.module import LeafClassifier
 
 SCHEMA = 1
 
@@ -45,6 +48,27 @@ class PlannedRun:
     configuration: str
     seed: int | None = None
     fold: int | None = None
+
+
+@dataclass(frozen=True)
+class Own:
+    """What a user brings that is not of bldml. It is said with each command: no file of an experiment can say it.
+
+    Args:
+        trusted: Whether configurations may name classes that bldml does not know.
+        model_class: A subclass of LeafClassifier; None for that itself.
+    """
+
+    trusted: bool = False
+    model_class: "type[LeafClassifier] | None" = None
+
+    @property
+    def options(self) -> list[str]:
+        """Options of fit by which a run is told; the class comes from the program that starts it."""
+        return ["--trust_config"] if self.trusted else []
+
+
+NOTHING = Own()
 
 
 @dataclass(frozen=True)
@@ -175,6 +199,12 @@ def final_runs(plan: Plan, configuration: str) -> list[PlannedRun]:
     seeds = dict.fromkeys(run.seed for run in runs)
     names = {seed: f"{configuration}{'' if seed is None else f'_seed{seed}'}_final" for seed in seeds}
     return [PlannedRun(name, configuration, seed) for seed, name in names.items()]
+
+
+def opened_runs(folder: SweepFolder, plan: Plan) -> list[PlannedRun]:
+    """Return the runs that are trained for the opened test set; none while it is sealed, or without folds."""
+    name = mapping_or_nothing(folder.opened).get("configuration")
+    return [] if name is None or plan.folds is None else final_runs(plan, str(name))
 
 
 def find_experiment(source: Path, command: str) -> tuple[SweepFolder, str | None]:

@@ -23,25 +23,25 @@ from bldml.io.text import counted
 from bldml.sweep.array import was_submitted
 from bldml.sweep.experiment import ExperimentFile, check_size, nested
 from bldml.sweep.folds import Photographs, describe_folds, make_folds
-from bldml.sweep.plan import Candidate, Plan, PlannedRun, SweepFolder, read_plan, write_plan
+from bldml.sweep.plan import NOTHING, Candidate, Own, Plan, PlannedRun, SweepFolder, read_plan, write_plan
 from bldml.sweep.states import has_begun
 
 _FILES = ("plan.json", "base", "folds", "tasks", "logs", "lightning_logs", ".lock", "slurm")
 
 
-def plan_experiment(experiment: ExperimentFile, folder: SweepFolder, *, trusted: bool = False) -> Plan:
+def plan_experiment(experiment: ExperimentFile, folder: SweepFolder, own: Own = NOTHING) -> Plan:
     """Check an experiment and write its plan, or extend the plan that the folder has by what is new.
 
     Args:
         experiment: The experiment.
         folder: Its folder, which need not exist.
-        trusted: Whether its configurations may name classes that bldml does not know.
+        own: What the user brings: trust in classes that bldml does not know, a classifier class.
 
     Raises:
         ConfigError, DatasetError, TrainingError, RunError: Something cannot be as it is asked for. Nothing was written.
     """
     settings = _common_settings(experiment)
-    photographs = _check_configurations(experiment, trusted=trusted)
+    photographs = _check_configurations(experiment, own)
     is_new = not folder.path.exists()
     _check_folder(folder)
     make_folder(folder.path)
@@ -106,7 +106,7 @@ def _arguments(base: Iterable[Path], task: Path) -> list[str]:
     return [word for path in (*base, task) for word in ("--config", str(path))]
 
 
-def _check_configurations(experiment: ExperimentFile, *, trusted: bool) -> dict[str, Photographs]:
+def _check_configurations(experiment: ExperimentFile, own: Own) -> dict[str, Photographs]:
     """Check each configuration by the parser of fit; return its photographs by its name."""
     from bldml.doctor.configuration import read_configuration
     from bldml.doctor.inputs import check_weights
@@ -118,8 +118,7 @@ def _check_configurations(experiment: ExperimentFile, *, trusted: bool) -> dict[
             safe_point()
             file = Path(temporary) / "configuration.yaml"
             file.write_text(dump_yaml(nested({**experiment.options, **candidate.options})), encoding="utf-8")
-            words = _arguments(experiment.base, file) + (["--trust_config"] if trusted else [])
-            read = read_configuration(words)
+            read = read_configuration([*_arguments(experiment.base, file), *own.options], own.model_class)
             problems = [one for one in read.findings if one.status == "FAIL"]
             settings = read.settings
             if not problems and settings and (settings.backbone, settings.weights) not in checked:

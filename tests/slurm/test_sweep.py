@@ -2,17 +2,21 @@
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import yaml
 
+from bldml.sweep.experiment import read_experiment
 from bldml.sweep.plan import SweepFolder, read_plan
+from bldml.sweep.planning import plan_experiment
 from bldml.sweep.states import is_finished
 from tests.sameness import checkpoint, flat
 from tests.slurm.cluster import LARGE, Cluster, Job
 from tests.slurm.fits import BACKBONE, SCRIPTS, Bench
 from tests.support import REPOSITORY
+from tests.sweep.experiments import write_run
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
@@ -28,6 +32,45 @@ def sweep(cluster: Cluster, bench: Bench, *options: str) -> str:
     return done.stdout
 
 
+def own_script(bench: Bench, here: Mapping[str, str]) -> None:
+    """Write the script of a fit with lines for this cluster; an array takes the lines of the script that it is of."""
+    text = (SCRIPTS / "fit.sbatch").read_text().splitlines()
+    own = [line for line in text if not line.startswith(("#SBATCH --account", "#SBATCH --gres", "#SBATCH --mail"))]
+    own = [line for line in own if not any(line.startswith(f"#SBATCH --{name}=") for name in here)]
+    own[1:1] = [f"#SBATCH --{name}={value}" for name, value in here.items()]
+    (bench.folder / "own.sbatch").write_text("\n".join(own) + "\n")
+
+
+def test_the_trainings_for_the_test_set_are_jobs_that_are_submitted_once(cluster: Cluster, tmp_path: Path) -> None:
+    """The runs of the folds are drawn; the one training for the test set is real."""
+    bench = Bench(cluster, tmp_path / "bench")
+    settings = {
+        "model.backbone": BACKBONE, "model.weights": "none", "model.image_size": 64, "data.root": str(bench.leaves),
+        "data.positive_class": "BLD", "data.num_workers": 0, "trainer.max_epochs": 1, "trainer.accelerator": "cpu",
+        "trainer.precision": "32-true", "report": False,
+    }  # fmt: skip
+    experiment = {"options": settings, "configurations": [{"name": "a"}], "seeds": [1], "folds": 2, "chosen": "a"}
+    (bench.folder / "tiny.yaml").write_text(yaml.safe_dump(experiment))
+    own_script(bench, {"partition": "normal", "cpus-per-task": "1", "mem": "0", "time": "60"})
+    folder = SweepFolder(bench.folder / "sweeps" / "tiny")
+    plan = plan_experiment(read_experiment(bench.folder / "tiny.yaml"), folder)
+    for run in plan.runs:
+        write_run(folder, run, 2, 1.0)
+        (folder.run(run.name).path / "stretches.json").write_text('{"stretches": [{"phase": "finished"}]}')
+    said = sweep(cluster, bench, "--open_test", "--slurm=own.sbatch")
+    assert "Submitted 1 training for the test set as job array" in said
+    assert "Submitted" not in sweep(cluster, bench, "--open_test", "--slurm=own.sbatch"), "it is in the queue"
+    assert "a_seed1_final" in sweep(cluster, bench, "--status")
+    number = said.partition("job array ")[2].partition(".")[0]
+    final = folder.run("a_seed1_final")
+    Job(cluster, f"{number}_0").wait_until(lambda: is_finished(final), "the training ended")
+    said = sweep(cluster, bench, "--open_test", "--slurm=own.sbatch")
+    assert ("Submitted" in said, "On the test set, balanced_accuracy:" in said) == (False, True)
+    assert (folder.path / "test.csv").is_file()
+    looks = (final.path / "ledger.csv").read_text().count(",test,")
+    assert looks == 1, "the test set was opened once"
+
+
 def test_an_array_that_is_preempted_does_what_the_command_does_here(cluster: Cluster, tmp_path: Path) -> None:
     bench = Bench(cluster, tmp_path / "bench")
     base = {
@@ -39,13 +82,7 @@ def test_an_array_that_is_preempted_does_what_the_command_does_here(cluster: Clu
     }
     (bench.folder / "base.yaml").write_text(yaml.safe_dump(base))
     (bench.folder / "tiny.yaml").write_text("base: base.yaml\nconfigurations: [{name: a}]\nseeds: [1, 2]\n")
-    # The array takes the lines of the script that it is submitted with.
-    here = {"partition": "low", "cpus-per-task": str(LARGE), "mem": "0", "time": "60"}
-    text = (SCRIPTS / "fit.sbatch").read_text().splitlines()
-    own = [line for line in text if not line.startswith(("#SBATCH --account", "#SBATCH --gres", "#SBATCH --mail"))]
-    own = [line for line in own if not any(line.startswith(f"#SBATCH --{name}=") for name in here)]
-    own[1:1] = [f"#SBATCH --{name}={value}" for name, value in here.items()]
-    (bench.folder / "own.sbatch").write_text("\n".join(own) + "\n")
+    own_script(bench, {"partition": "low", "cpus-per-task": str(LARGE), "mem": "0", "time": "60"})
 
     said = sweep(cluster, bench, "--slurm=own.sbatch")
     assert "Submitted 2 runs as job array" in said
