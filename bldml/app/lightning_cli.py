@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from jsonargparse import Namespace
+from jsonargparse import ArgumentParser, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -45,7 +45,7 @@ from bldml.run.folder import RunFolder
 from bldml.training.checkpoint import Checkpoint, read_checkpoint
 from bldml.training.data.datamodule import LeafDataModule
 from bldml.training.finetuning import TrainingConditions
-from bldml.training.lightning_internals import disarm, forget_hyper_parameters, is_started_by_fork
+from bldml.training.lightning_internals import actions_of, disarm, forget_hyper_parameters, is_started_by_fork
 from bldml.training.module import LeafClassifier
 from bldml.training.process import keep_freed_memory
 from bldml.training.resume.holding import await_holder, hold_run
@@ -55,6 +55,8 @@ from bldml.training.resume.slurm import RequeueEnvironment, check_ranks, leave
 from bldml.training.resume.state import restoring
 from bldml.training.resume.stopping import check_progress
 from bldml.usage import VERB_HELP
+
+STRATEGIES = ("auto", "ddp")
 
 
 @forget_hyper_parameters
@@ -133,6 +135,9 @@ class LeafCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the command line; for an evaluation a second time, with the checkpoint's settings as defaults."""
         assert isinstance(args, list)
+        if self.verb.startswith("--print_completion"):
+            for own in self.parsers.values():
+                _offer_strategies(own)
         self.config = self._parsed(parser, args)
         verb = self.config.subcommand
         if verb == "fit":
@@ -244,7 +249,8 @@ class LeafCLI(LightningCLI):
             keep_freed_memory()
         # Other strategies shard weights over processes, or start processes that signals do not reach.
         if is_started_by_fork(trainer) or type(trainer.strategy) not in (SingleDeviceStrategy, DDPStrategy):
-            raise ConfigError("trainer.strategy must be auto or ddp.", "strategy-unsupported", expected=["auto", "ddp"])
+            message = f"trainer.strategy must be {' or '.join(STRATEGIES)}."
+            raise ConfigError(message, "strategy-unsupported", expected=list(STRATEGIES))
         return trainer
 
     def fit(self, model: LightningModule, datamodule: LightningDataModule) -> None:
@@ -325,6 +331,17 @@ class LeafCLI(LightningCLI):
         except (MachineError, OSError, MemoryError, RuntimeError) as error:
             error.add_note("Then run the same command again.")
             raise
+
+
+def _offer_strategies(parser: ArgumentParser) -> None:
+    """Let tab completion offer the strategies that a fit takes.
+
+    For the settings of all others jsonargparse would add four thousand options to each command: 70 MB of a script that
+    a shell reads at the first Tab.
+    """
+    for action in actions_of(parser):
+        if action.dest == "trainer.strategy":
+            action.choices = STRATEGIES
 
 
 def _how_to_resume(run: RunFolder) -> str:
