@@ -21,18 +21,26 @@ from bldml.errors import BldmlError
 from tests import prepared
 from tests.support import SHARED, SMALL, Bldml, Outcome
 
-# These take minutes, those of Slurm mostly by waiting: begun first, none is left for the end.
+# These take longest, those of Slurm mostly by waiting: begun first, none is left for the end.
 LONGEST = (
     "slurm/test_interruptions.py",
     "app/test_interruption.py",
+    "slurm/test_sweep.py",
+    "test_every_system.py",
+    "sweep/test_sweep.py",
+    "app/test_allowed.py",
     "test_real_photographs.py",
     "test_main_backbones.py",
     "slurm/test_ranks.py",
+    "slurm/test_steps.py",
     "slurm/test_same_directory.py",
-    "app/test_allowed.py",
+    "slurm/test_lost_node.py",
+    "faults/test_faults.py",
+    "app/test_evaluation.py",
     "app/test_fit.py",
-    "report/test_compare.py",
+    "browser/test_export_page.py",
     "report/test_page.py",
+    "report/test_compare.py",
     "test_cli.py",
     "training/test_threads.py",
 )
@@ -41,6 +49,7 @@ SLOW_PLACES = (
     "app",
     "audit",
     "browser",
+    "faults",
     "fuzz",
     "inference",
     "slurm",

@@ -9,12 +9,21 @@ import yaml
 
 from bldml.cli import VERBS
 from bldml.commands import COMMANDS
+from tests.prepared import Prepared
 from tests.support import REPOSITORY, SMALL, Bldml
 
 
 def python(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *(str(argument) for argument in arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+
+
+def prepared(*arguments: str | Path, cwd: Path) -> tuple[int, str]:
+    """Run a command in a process of its own that has torch loaded; return its exit code and its errors."""
+    command = [sys.executable, "-m", "bldml", *map(str, arguments)]
+    process = Prepared(command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    said = process.communicate(timeout=300)[1]
+    return process.returncode, said
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
@@ -111,8 +120,8 @@ def test_trust_config_lets_a_configuration_import(leaves: Path, bldml: Bldml, mo
     assert refused.code == 2
     assert "--trust_config" in refused.err
     assert "mine" not in sys.modules
-    trusted = python("-m", "bldml", *command, "--trust_config", cwd=folder)
-    assert trusted.returncode == 0, trusted.stderr
+    code, said = prepared(*command, "--trust_config", cwd=folder)
+    assert code == 0, said
     assert (folder / "marker_was_here").exists()
 
 
@@ -125,6 +134,6 @@ def test_command_line_works_in_a_process_of_its_own(run: Path, leaves: Path, tmp
     assert done.returncode == 0, done.stderr
     assert len((tmp_path / "out" / "predictions.csv").read_text().splitlines()) == 31
     assert not {"Traceback", "leaked"} & set(done.stderr.split())
-    failed = python("-m", "bldml", "test", "--ckpt_path=gone.ckpt", cwd=tmp_path)
-    assert failed.returncode == 1
-    assert failed.stderr.startswith("bldml: error: ")
+    code, said = prepared("test", "--ckpt_path=gone.ckpt", cwd=tmp_path)
+    assert code == 1
+    assert said.startswith("bldml: error: ")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.prepared import Prepared
 from tests.support import Bldml
 
 resource = pytest.importorskip("resource")  # Windows has none, and no such kill
@@ -34,7 +35,7 @@ def lines(file: Path) -> int:
 
 def start_and_kill(arguments: list[str], file: Path, least: int) -> None:
     """Start the command, and kill it as soon as the file of its progress has so many lines."""
-    process = subprocess.Popen([sys.executable, "-m", "bldml", *arguments], stdout=subprocess.DEVNULL)
+    process = Prepared([sys.executable, "-m", "bldml", *arguments], stdout=subprocess.DEVNULL)
     try:
         while lines(file) < least:
             assert process.poll() is None
