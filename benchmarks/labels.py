@@ -21,6 +21,8 @@ from typing import Any
 
 from bldml.io.documents import dump_yaml
 
+BACKBONE = "mobilenet_v2_x0_35"
+
 
 def plant(photographs: Path, folder: Path, fraction: float, seed: int) -> set[str]:
     """Copy the two class folders, with a fraction of each in the other one; return the names of these."""
@@ -42,7 +44,7 @@ def plant(photographs: Path, folder: Path, fraction: float, seed: int) -> set[st
 def ranking(folder: Path, positive_class: str, weights: Path, size: int, seed: int) -> list[dict[str, str]]:
     """Return the rows of labels.csv after a sweep over the photographs in `leaves` of a folder."""
     options = {
-        "model.backbone": "mobilenet_v2_x0_35", "model.weights": str(weights), "model.image_size": size,
+        "model.backbone": BACKBONE, "model.weights": str(weights), "model.image_size": size,
         "model.head": "logistic", "data.root": "leaves", "data.positive_class": positive_class,
         "data.num_workers": 0, "data.test_fraction": 0.0, "trainer.accelerator": "cpu", "report": False,
     }  # fmt: skip
@@ -94,6 +96,7 @@ def main() -> None:
             found.append({"seed": seed, **counts(rows, planted)})
             print(json.dumps(found[-1]), flush=True)
     settings = {"image_size": options.image_size, "fraction": options.fraction, "folds": 5, "head": "logistic"}
+    settings |= {"backbone": BACKBONE, "weights": options.weights.name, "positive_class": options.positive_class}
     result = {"settings": settings, "machine": platform.machine(), "cpus": os.cpu_count(), "plants": found}
     if options.output:
         options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -183,7 +183,7 @@ def survey(
         raise KeyboardInterrupt("interrupted; run the same command again to resume") from None
 
 
-def review(inputs: list[Path], output: Path | None = None, test: float | None = None, sheet: int = 200) -> None:
+def review(inputs: list[Path], output: Path | None = None, test: float | None = None, sheet: int | None = None) -> None:
     """Turn a saved review into a manifest for the next training, or make the page for a review of labels.
 
     `review CONFIRMED.csv RUN PHOTOGRAPHS` takes what the page triage.html of a survey of PHOTOGRAPHS saved, and adds it
@@ -196,7 +196,7 @@ def review(inputs: list[Path], output: Path | None = None, test: float | None = 
         output: Output folder; null for review, and for review/CONFIGURATION in the folder of an experiment.
         test: Fraction of a survey's reviewed photographs that is kept out of the training, for testing; units stay
             together. null for 0.2.
-        sheet: Most photographs on the page for labels.
+        sheet: Most photographs on the page for labels; null for 200.
     """
     from bldml.survey.review import review_survey
 
@@ -209,12 +209,15 @@ def review(inputs: list[Path], output: Path | None = None, test: float | None = 
     if len(inputs) > 3:
         message = f"review takes at most three paths: CONFIRMED.csv RUN PHOTOGRAPHS; found {len(inputs)}."
         raise UsageError(message, "review-inputs-too-many", found=len(inputs))
+    if len(inputs) == 2 and sheet is not None:
+        message = "--sheet is for the page of labels, not for what was saved from it."
+        raise UsageError(message, "review-sheet-not-made", found=sheet)
     if test is not None:
         message = "--test is for the review of a survey. The photographs of an experiment keep their folds."
         raise UsageError(message, "review-test-of-experiment", found=test)
     try:
         if len(inputs) == 1:
-            make_label_sheet(inputs[0], output, sheet, version=__version__)
+            make_label_sheet(inputs[0], output, 200 if sheet is None else sheet, version=__version__)
         else:
             confirmed, source = inputs
             correct_labels(confirmed, source, output)

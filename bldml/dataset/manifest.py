@@ -223,18 +223,28 @@ def unlisted(collection: Collection) -> list[Path]:
 
 
 def to_manifest(collection: Collection) -> str:
-    """Return a collection's manifest as text; paths start from the collection's root.
+    """Return a collection's manifest as text; paths start from the collection's root."""
+    extra = {"fold": collection.folds, "sha256": collection.digests}
+    extra = {column: cells for column, cells in extra.items() if cells}
+    rows = (
+        (s.name, s.class_name, split, s.group, *(column.get(s.name, "") for column in extra.values()))
+        for split, samples in collection.splits.items()
+        for s in samples
+    )
+    return manifest_text((*COLUMNS, "group", *extra), rows)
 
-    Labels and groups that a spreadsheet would run as a formula get a leading apostrophe (OWASP, "CSV injection"), which
-    `read_manifest` removes.
+
+def manifest_text(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    r"""Return a manifest whose first column is the path.
+
+    A path is written as it is, see `files.escape_path`. Other cells that a spreadsheet would run as a formula get a
+    leading apostrophe (OWASP, "CSV injection"), which `read_manifest` removes from labels and groups.
+
+    >>> manifest_text(("path", "label"), [("-1.jpg", "=1")])
+    "path,label\n-1.jpg,'=1\n"
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    extra = {"fold": collection.folds, "sha256": collection.digests}
-    extra = {column: cells for column, cells in extra.items() if cells}
-    writer.writerow((*COLUMNS, "group", *extra))
-    for split, samples in collection.splits.items():
-        for s in samples:
-            cells = (column.get(s.name, "") for column in extra.values())
-            writer.writerow((s.name, with_apostrophe(s.class_name), split, with_apostrophe(s.group), *cells))
+    writer.writerow(header)
+    writer.writerows([path, *map(with_apostrophe, others)] for path, *others in rows)
     return text.getvalue()

@@ -10,14 +10,14 @@ from typing import Any
 
 from bldml.dataset.files import escape_path, shell_word, show_path, unescape_path
 from bldml.dataset.folders import require_folder
-from bldml.dataset.manifest import list_rows
+from bldml.dataset.manifest import list_rows, manifest_text
 from bldml.dataset.tables import read_rows, remove_table
 from bldml.errors import DatasetError, RunError, UsageError
 from bldml.io.atomic import make_folder, write_atomically
 from bldml.io.locks import SHORTLY_S, hold_output
 from bldml.io.screen import say
 from bldml.io.system import sha256_of
-from bldml.io.text import Cell, counted, csv_text, without_apostrophe
+from bldml.io.text import counted, without_apostrophe
 from bldml.run.files import read_json
 from bldml.run.folder import RunFolder
 from bldml.run.reader import RunData, read_run
@@ -61,7 +61,7 @@ def review_survey(confirmed: Path, run_folder: Path, photographs: Path, output: 
     root = photographs_root(data)
     found, left_out = read_reviewed(confirmed, photographs, data.classes.names)
     own = list(_own_rows(data, root))
-    found, known = _without_known(found, [Path(str(row[0])) for row in own], root, data)
+    found, known = _without_known(found, [Path(row[0]) for row in own], root, data)
     if not found:
         message = f"{show_path(confirmed)} has no photograph that is new to the run: {len(left_out)} are not a leaf, "
         message += f"and {known} are photographs of {show_path(run_folder)} already."
@@ -73,9 +73,9 @@ def review_survey(confirmed: Path, run_folder: Path, photographs: Path, output: 
         for split, of_split in kept.items()
     }
     make_folder(output)
-    written = {"manifest.csv": csv_text(COLUMNS, [*own, *rows["train"]])}
+    written = {"manifest.csv": manifest_text(COLUMNS, [*own, *rows["train"]])}
     if rows["test"]:
-        written["test.csv"] = csv_text(COLUMNS, rows["test"])
+        written["test.csv"] = manifest_text(COLUMNS, rows["test"])
     with hold_output(output, wait=SHORTLY_S):
         for name, text in written.items():
             write_atomically(output / name, text)
@@ -129,7 +129,7 @@ def photographs_root(data: RunData) -> Path:
     return root
 
 
-def _own_rows(data: RunData, root: Path) -> Iterator[list[Cell]]:
+def _own_rows(data: RunData, root: Path) -> Iterator[list[str]]:
     for row in data.splits:
         if row["split"] in ("train", "val", "test"):
             label, group = (without_apostrophe(row.get(key) or "") for key in ("label", "group"))

@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bldml.errors import RunError
 from bldml.sweep.plan import read_plan
 from bldml.sweep.results.gathering import gather
+from bldml.sweep.review.command import LabelSource
 from bldml.sweep.review.ranking import Doubt, rank
 from tests.sweep.experiments import N, write_experiment
 from tests.sweep.test_collect import predictions_of
@@ -66,3 +68,20 @@ def test_a_probability_of_one_is_no_infinity(tmp_path: Path) -> None:
     assert result is not None
     assert {0.0, 1.0} & set(result.pooled.probabilities.ravel().tolist())
     assert all(np.isfinite(one.margin) and not one.reason for one in rank(result, "No_BLD"))
+
+
+def test_photographs_that_moved_are_found_and_a_seed_that_is_not_pooled_is_not_asked(tmp_path: Path) -> None:
+    sweep = write_experiment(tmp_path / "sweep", {"a": 0.5})
+    plan = read_plan(sweep)
+    first = [run for run in plan.runs if run.seed == plan.runs[0].seed]
+    sweep.run(first[-1].name).path.rename(tmp_path / "lost")  # the first seed lacks a fold now
+    pooled = next(run for run in plan.runs if run.seed != plan.runs[0].seed)
+    with pytest.raises(RunError) as caught:
+        LabelSource.of(sweep.path / "a")
+    assert caught.value.code == "review-photographs-gone"
+    leaves = tmp_path / "elsewhere"
+    leaves.mkdir()
+    sweep.task(pooled.name).parent.mkdir(exist_ok=True)
+    sweep.task(pooled.name).write_text(f"data: {{root: {leaves}}}\n")
+    found = LabelSource.of(sweep.path / "a")
+    assert (found.root, found.run.run.path) == (leaves, sweep.run(pooled.name).path)

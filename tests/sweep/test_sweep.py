@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ import torch
 
 from bldml.dataset.manifest import read_manifest
 from bldml.inference.classifier import load
+from bldml.io.documents import load_yaml
 from bldml.run.predictions import read_predictions
 from bldml.sweep.experiment import Division
 from bldml.sweep.folds import Photographs, make_folds
@@ -413,6 +415,15 @@ def test_labels_are_looked_at_again_and_the_next_experiment_has_the_corrected_on
     folds = make_folds(photographs, Division())
     assert {sample.name for sample in folds.sealed} == {p for p, row in rows.items() if row["split"] == "test"}
 
+    (done.folder / "confirmed.csv").write_text(f"path,verdict,label\n{third},confirm,{table[2]['label']}\n")
+    outcome = bldml("review", "confirmed.csv", done.sweep.path / "a")
+    assert f"1 photograph that the manifest before this one had as reviewed, such as {first}, is not" in outcome.out
+    said = outcome.out.split("another --output:\n")[1].split("1 photograph")[0]
+    keys = {"data.root": str(done.folder / "leaves"), "data.manifest": str(output / "manifest.csv")}
+    assert load_yaml(textwrap.dedent(said)) == {"options": keys, "folds": "manifest"}
+
+    assert bldml("review", done.sweep.path / "a", "--sheet=0").code == 0
+    assert "No label is contradicted" not in (output / "labels.html").read_text()
     sealed = next(path for path, row in before.items() if row["split"] == "test")
     (done.folder / "confirmed.csv").write_text(f"path,verdict,label\n{sealed},confirm,BLD\n")
     for words, expected in (
@@ -420,6 +431,7 @@ def test_labels_are_looked_at_again_and_the_next_experiment_has_the_corrected_on
         (("confirmed.csv",), "experiment-missing"),
         ((done.sweep.path / "a", "--test=0.1"), "review-test-of-experiment"),
         ((done.sweep.path / "a", "--sheet=5000"), "label-sheet-wrong"),
+        (("confirmed.csv", done.sweep.path / "a", "--sheet=9"), "review-sheet-not-made"),
         (("a", "b", "c", "d"), "review-inputs-too-many"),
     ):
         assert bldml("review", *words).mistake == expected

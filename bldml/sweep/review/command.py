@@ -2,27 +2,30 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from bldml.dataset.files import shell_word, show_path
-from bldml.dataset.manifest import COLUMNS, OPTIONAL
+from bldml.dataset.manifest import COLUMNS, OPTIONAL, manifest_text
 from bldml.dataset.samples import class_name
 from bldml.dataset.tables import read_rows
 from bldml.errors import DatasetError, RunError, UsageError
 from bldml.io.atomic import make_folder, write_atomically
+from bldml.io.documents import dump_yaml, load_yaml, read_text
 from bldml.io.locks import SHORTLY_S, hold_output
 from bldml.io.screen import say
 from bldml.io.text import Cell, counted, csv_text, first_few, without_apostrophe
 from bldml.metrics.checked import Classes
 from bldml.run.reader import RunData
 from bldml.survey.review import photographs_root, read_reviewed
-from bldml.sweep.plan import SweepFolder, find_experiment, read_plan
+from bldml.sweep.plan import PlannedRun, SweepFolder, find_experiment, read_plan
 from bldml.sweep.results.gathering import Contender, gather
 from bldml.sweep.results.page import OUT_OF_FOLD
 from bldml.sweep.review.page import label_page
 from bldml.sweep.review.ranking import REASONS, Doubt, rank
 
+REVIEW = "review"  # column of the manifest: which table confirmed or changed a label
 FLATTERS = (
     "Only labels that these classifiers doubt were looked at. Errors in labels that they share stay, so figures on "
     "corrected labels flatter them."
@@ -36,7 +39,7 @@ class LabelSource:
     Attributes:
         folder: The folder of the experiment.
         contender: The configuration, with its pooled predictions.
-        run: One of its runs, which has recorded all photographs of the folds.
+        run: One of the runs that are pooled, which has recorded all photographs of the folds.
         root: Folder of the photographs.
     """
 
@@ -79,8 +82,20 @@ class LabelSource:
             why = "; ".join(contender.left_out) or "no fold is finished"
             message = f"{name} has no seed with all folds: {why}. Do the missing runs first: python -m bldml sweep."
             raise RunError(message, "review-seed-incomplete", path=folder.path, found=name)
-        run = contender.read[0]
-        return cls(folder, contender, run, photographs_root(run))
+        run, planned = next(
+            (one.data, one.planned)
+            for one in contender.runs
+            if one.data and one.evaluation and one.planned.seed in contender.result.seeds
+        )
+        return cls(folder, contender, run, _planned_root(folder, planned) or photographs_root(run))
+
+
+def _planned_root(folder: SweepFolder, planned: PlannedRun) -> Path | None:
+    """Return where the photographs of an experiment are now, which may have moved since a run; None if not recorded."""
+    with suppress(Exception):  # written by the sweep, but anybody may have changed it
+        root = Path(load_yaml(read_text(folder.task(planned.name)))["data"]["root"])
+        return root if root.is_dir() else None
+    return None
 
 
 def make_label_sheet(source: Path, output: Path | None, count: int, *, version: str) -> None:
@@ -176,7 +191,7 @@ def correct_labels(confirmed: Path, source: Path, output: Path | None) -> None:
     seen = {one.name: one.label for one in reviewed}
     own_names = {class_name(row["label"], aliases): row["label"] for row in rows}  # of a class, before aliases
     changed: Counter[tuple[str, str]] = Counter()
-    written: list[list[Cell]] = []
+    written: list[list[str]] = []
     for row in rows:
         if row["path"] in not_leaves:
             continue
@@ -189,9 +204,24 @@ def correct_labels(confirmed: Path, source: Path, output: Path | None) -> None:
             note = f"{confirmed.name}, confirmed"
         written.append([*(row.get(column, "") for column in (*COLUMNS, *OPTIONAL)), note])
     make_folder(output)
+    manifest, left_out = output / "manifest.csv", len(rows) - len(written)
     with hold_output(output, wait=SHORTLY_S):
-        write_atomically(output / "manifest.csv", csv_text((*COLUMNS, *OPTIONAL, "review"), written))
-    _say(found, output / "manifest.csv", len(reviewed), changed, len(not_leaves))
+        earlier = _reviewed_before(manifest) - {*seen, *not_leaves}
+        write_atomically(manifest, manifest_text((*COLUMNS, *OPTIONAL, REVIEW), written))
+    _say(found, manifest, len(reviewed), changed, left_out)
+    if earlier:
+        say(
+            f"{counted(len(earlier), 'photograph')} that the manifest before this one had as reviewed, such as "
+            f"{show_path(min(earlier))}, {'is' if len(earlier) == 1 else 'are'} not in {show_path(confirmed)} and "
+            "labelled as at first again. Save the table from the page with all verdicts to keep them.\n"
+        )
+
+
+def _reviewed_before(manifest: Path) -> set[str]:
+    """Return the photographs that an earlier manifest has as reviewed; those left out of it are not known."""
+    if not manifest.is_file():
+        return set()
+    return {cells["path"] for _, cells, _ in read_rows(manifest, COLUMNS, (REVIEW,)) if cells.get(REVIEW)}
 
 
 def _manifest_rows(folder: SweepFolder) -> list[dict[str, str]]:
@@ -227,13 +257,15 @@ def _say(
 ) -> None:
     kinds = ", ".join(f"{n} from {show_path(old)} to {show_path(new)}" for (old, new), n in sorted(changed.items()))
     total = sum(changed.values())
+    keys = {"options": {"data.root": str(found.root), "data.manifest": str(manifest)}, "folds": "manifest"}
     lines = [
         f"{counted(reviewed + left_out, 'photograph')} reviewed: {counted(reviewed - total, 'label')} confirmed, "
         f"{total} changed{f' ({kinds})' if kinds else ''}, {left_out} left out as not a leaf.",
-        f"Wrote {show_path(manifest)}: all photographs of the experiment, in the same folds.",
+        f"Wrote {show_path(manifest)}: the other photographs of the experiment, in the same folds."
+        if left_out
+        else f"Wrote {show_path(manifest)}: the photographs of the experiment, in the same folds.",
         FLATTERS,
-        "Train with them in a new experiment, a copy of the file with these lines, and with another --output:",
-        f"  options: {{data.root: {shell_word(found.root)}, data.manifest: {shell_word(manifest)}, …}}",
-        "  folds: manifest",
+        "Train with them in a new experiment, a copy of the file with these keys, and with another --output:",
+        *(f"  {line}" for line in dump_yaml(keys).splitlines()),
     ]
     say("".join(f"{line}\n" for line in lines))
