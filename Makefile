@@ -107,7 +107,7 @@ data/demo: | $(ONLY_BLDML)
 	$(BIN)/python -m bldml demo data/demo
 
 $(STAMP): pyproject.toml $(CONSTRAINTS) | $(BIN)/pip
-	$(BIN)/python -m pip install -e '.[dev,heif,onnx,completion,timm]' -c $(CONSTRAINTS)
+	$(BIN)/python -m pip install -e '.[dev,heif,onnx,completion,timm,search]' -c $(CONSTRAINTS)
 	@touch $@ $(ONLY_BLDML)
 
 # Without the tools of developers.

@@ -337,7 +337,8 @@ def sweep(
     Args:
         experiment: YAML file of the experiment; see docs/howto/sweep.md.
         output: Folder of the sweep, with a run folder for each run; null for sweeps/<name of the file>.
-        jobs: Number of runs at a time; null for one here, and for no limit in Slurm.
+        jobs: Number of runs at a time; null for one here, and for no limit in Slurm. Of a search: number of trials at a
+            time, and in Slurm of workers; null for one, and for up to four.
         slurm: Submit the missing runs as a job array; each task runs this sbatch script of a single fit, such as
             scripts/slurm/fit.sbatch.
         status: Only show the state of each run, also in Slurm's queue.

@@ -58,6 +58,18 @@ export BLDML_TASK=$run
 set -- "${{arguments[@]}}"{options}
 source {script}
 """
+SCRIPT_VARIABLE = "BLDML_SWEEP_SCRIPT"
+"""In the job of a worker: the script by which it does its runs."""
+WORKERS = """\
+#!/bin/bash
+# Written by `python -m bldml sweep … --slurm {script}`: workers of the search {name}.
+{lines}
+#SBATCH --job-name={job}
+#SBATCH --output="{logs}/slurm-%A_%a.out"
+export {variable}={script}
+# In place of the shell, which a signal would end while a run is saving.
+exec {command}
+"""
 
 
 def queued_runs(folder: SweepFolder) -> dict[str, str]:
@@ -107,18 +119,40 @@ def submit_runs(
     Raises:
         RunError, UsageError, MachineError: It was not submitted.
     """
-    text = _read(script)
+    names = [run.name for run in runs]
+    return submit_array(folder, names, array_script(folder, runs, script, _read(script), options), at_once)
+
+
+def submit_workers(folder: SweepFolder, script: Path, command: Sequence[str], workers: int) -> str:
+    """Submit an array of workers of a search and return its number.
+
+    Args:
+        folder: Folder of the experiment.
+        script: The sbatch script of one fit, by which each worker does its runs.
+        command: The command of a worker.
+        workers: Their number.
+
+    Raises:
+        RunError, UsageError, MachineError: It was not submitted.
+    """
+    number, text = len(_arrays(folder)) + 1, _read(script)
+    content = WORKERS.format(**_header(folder, script, text), command=shlex.join(command), variable=SCRIPT_VARIABLE)
+    return submit_array(folder, [f"worker-{number}-{worker}" for worker in range(workers)], content, None)
+
+
+def submit_array(folder: SweepFolder, names: Sequence[str], content: str, at_once: int | None) -> str:
+    """Submit an array with a task for each name, record it, and return its number; MachineError if Slurm refuses it."""
     make_folder(folder.path / "slurm")
     number = len(_arrays(folder)) + 1
     file = folder.path / "slurm" / f"array-{number}.sh"
-    write_atomically(file, array_script(folder, runs, script, text, options))
+    write_atomically(file, content)
     limit = "" if at_once is None else f"%{at_once}"
-    answer = ask("sbatch", "--parsable", f"--array=0-{len(runs) - 1}{limit}", str(file))
+    answer = ask("sbatch", "--parsable", f"--array=0-{len(names) - 1}{limit}", str(file))
     job = answer.text.strip().partition(";")[0]
     if answer.code != 0 or not job.isdigit():
         message = f"sbatch refused {show_path(file)}: {answer.problem or answer.text.strip()}"
         raise MachineError(message, "sweep-not-submitted", path=file, reason=answer.problem)
-    arrays = {**_arrays(folder), job: [run.name for run in runs]}
+    arrays = {**_arrays(folder), job: [*names]}
     write_atomically(_record(folder), json.dumps({"schema": 1, "arrays": arrays}, indent=1) + "\n")
     return job
 
@@ -127,20 +161,27 @@ def array_script(
     folder: SweepFolder, runs: Sequence[PlannedRun], script: Path, text: str, options: Sequence[str] = ()
 ) -> str:
     """Return the sbatch script of an array, with the #SBATCH lines of the script that each of its tasks runs."""
-    lines = [line for line in text.splitlines() if line.startswith("#SBATCH") and not _OWN.match(line)]
     base = [str(path.absolute()) for path in sorted(folder.base.iterdir())]
     words = [shlex.quote(word) for path in base for word in ("--config", path)][1:]  # the first is the script's own
     return SCRIPT.format(
-        script=shlex.quote(str(script) if len(script.parts) > 1 else f"./{script}"),  # not looked for on the PATH
-        name=folder.path.name,
-        lines="\n".join(lines),
-        job=_job_name(folder),
-        logs=folder.log("a").parent.absolute(),
+        **_header(folder, script, text),
         runs="\n".join(f"    {shlex.quote(run.name)}" for run in runs),
         sweep=shlex.quote(str(folder.path.absolute())),
         base=f"{' '.join(words)} --config " if words else "",
         options="".join(f" {shlex.quote(word)}" for word in options),
     )
+
+
+def _header(folder: SweepFolder, script: Path, text: str) -> dict[str, str]:
+    """Return the fields that every array script has."""
+    lines = [line for line in text.splitlines() if line.startswith("#SBATCH") and not _OWN.match(line)]
+    return {
+        "script": shlex.quote(str(script) if len(script.parts) > 1 else f"./{script}"),  # not looked for on the PATH
+        "name": folder.path.name,
+        "lines": "\n".join(lines),
+        "job": _job_name(folder),
+        "logs": str(folder.log("a").parent.absolute()),
+    }
 
 
 def check_script(script: Path, settings: Settings | None) -> None:

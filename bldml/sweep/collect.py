@@ -6,12 +6,12 @@ from bldml import __version__
 from bldml.dataset.files import show_path
 from bldml.report.tables import interval_text, precise_number
 from bldml.sweep.plan import SweepFolder, read_plan
-from bldml.sweep.results import claims
 from bldml.sweep.results.assessment import Findings, assess_experiment
 from bldml.sweep.results.gathering import gather
 from bldml.sweep.results.opened import read_opened
 from bldml.sweep.results.page import write_sweep
 from bldml.sweep.results.tables import extent
+from bldml.sweep.results.trials import experiment_verdict
 
 
 def collect(folder: SweepFolder, reasons: Mapping[str, str] | None = None) -> str:
@@ -30,14 +30,14 @@ def collect(folder: SweepFolder, reasons: Mapping[str, str] | None = None) -> st
     plan = read_plan(folder)
     findings = assess_experiment(gather(folder, plan, reasons or {}), read_opened(folder, plan))
     write_sweep(findings, folder.path, version=__version__)
-    lines = [*_figures(findings), *claims.sweep_verdict(findings)]
+    lines = [*_figures(findings), *experiment_verdict(findings)]
     return "\n".join([*lines, f"Written: {show_path(folder.path / 'sweep.html')}", ""])
 
 
 def _figures(findings: Findings) -> list[str]:
     """Return one line for each configuration with a result."""
     found = []
-    for one in findings.experiment.configurations:
+    for one in findings.displayed:
         figures = findings.of(one, findings.metric)
         if figures is not None:
             estimate = figures.estimate

@@ -37,8 +37,13 @@ def run_sweep(experiment: Path, output: Path | None, jobs: int, own: Own = NOTHI
     from bldml.sweep.planning import plan_experiment
 
     _check_jobs(jobs)
-    folder = SweepFolder(output or default_folder(experiment))
-    plan = plan_experiment(read_experiment(experiment), folder, own)
+    folder, content = SweepFolder(output or default_folder(experiment)), read_experiment(experiment)
+    if content.search:
+        from bldml.sweep.search.command import run_search
+
+        run_search(content, folder, jobs, own)
+        return
+    plan = plan_experiment(content, folder, own)
     queued = queued_runs(folder)
     if queued:
         say(f"{counted(len(queued), 'run is', 'runs are')} in Slurm's queue and not done here.\n")
@@ -66,8 +71,13 @@ def submit_sweep(experiment: Path, output: Path | None, script: Path, at_once: i
     from bldml.sweep.planning import arguments_of, plan_experiment
 
     _check_jobs(at_once)
-    folder = SweepFolder(output or default_folder(experiment))
-    plan = plan_experiment(read_experiment(experiment), folder, own)
+    folder, content = SweepFolder(output or default_folder(experiment)), read_experiment(experiment)
+    if content.search:
+        from bldml.sweep.search.command import submit_search
+
+        submit_search(content, folder, script, at_once, own)
+        return
+    plan = plan_experiment(content, folder, own)
     with Lock(folder.lock, wait=None, waiting=safe_point):  # two at once would submit the same runs
         states = read_states(folder, plan, queued_runs(folder))
         missing = [one.run for one in states if one.state not in ("finished", "running", "queued")]
@@ -93,7 +103,12 @@ def show_status(experiment: Path, output: Path | None) -> None:
     folder = SweepFolder(output or default_folder(experiment))
     plan, queued = planned(folder), queued_runs(folder)
     final = [state_of(folder, run, queued.get(run.name, "")) for run in opened_runs(folder, plan)]
-    say(table_of([*read_states(folder, plan, queued), *final]))
+    if plan.search:
+        from bldml.sweep.search.command import table_of_trials
+
+        say(table_of_trials(folder, plan, queued) + (table_of(final) if final else ""))
+    else:
+        say(table_of([*read_states(folder, plan, queued), *final]))
 
 
 def collect_runs(experiment: Path, output: Path | None) -> None:
@@ -104,7 +119,10 @@ def collect_runs(experiment: Path, output: Path | None) -> None:
     if not any(one.state == "finished" for one in states):
         message = f"No run of {show_path(folder.path)} is finished yet; --status shows how far they are."
         raise RunError(message, "sweep-nothing-finished", path=folder.path)
-    finish(folder, plan, states)
+    if plan.search:
+        say(collect_page(folder, states))
+    else:
+        finish(folder, plan, states)
 
 
 def open_sealed(
@@ -130,11 +148,9 @@ def planned(folder: SweepFolder) -> Plan:
 
 def finish(folder: SweepFolder, plan: Plan, states: Sequence[RunState]) -> None:
     """Collect what is finished, say what is next, and raise RunError if runs failed."""
-    from bldml.sweep.collect import collect
-
     failed = [one for one in states if one.state == "failed"]
     if any(one.state == "finished" for one in states):
-        say(collect(folder, {one.run.name: one.reason or one.state for one in states if one.state != "finished"}))
+        say(collect_page(folder, states))
     if failed:
         sys.stdout.flush()
         names = ", ".join(one.run.name for one in failed[:10]) + (", …" if len(failed) > 10 else "")
@@ -143,3 +159,10 @@ def finish(folder: SweepFolder, plan: Plan, states: Sequence[RunState]) -> None:
             f"The logs are in {show_path(folder.log('a').parent)}. The same command tries them again."
         )
         raise RunError(message, "sweep-runs-failed", found=[one.run.name for one in failed], path=folder.path)
+
+
+def collect_page(folder: SweepFolder, states: Sequence[RunState]) -> str:
+    """Write the page of an experiment, with the reasons why runs are not finished; return what to say."""
+    from bldml.sweep.collect import collect
+
+    return collect(folder, {one.run.name: one.reason or one.state for one in states if one.state != "finished"})

@@ -17,8 +17,10 @@ from bldml.io.atomic import check_name
 from bldml.io.documents import LARGEST_CONFIGURATION, load_yaml, read_text
 from bldml.metrics.registry import METRICS
 from bldml.sweep.plan import Candidate
+from bldml.sweep.search.space import KEYS as SEARCH_KEYS
+from bldml.sweep.search.space import Search, WrongSpace, read_search
 
-KEYS = ("base", "options", "grid", "configurations", "seeds", "folds", "metric", "chosen", "baseline")
+KEYS = ("base", "options", "grid", "configurations", "search", "seeds", "folds", "metric", "chosen", "baseline")
 GROUPS = ("model", "data", "trainer", "unfreezing", "early_stopping", "plateau", "operating_point", "card")
 MOST_RUNS = 10_000
 # What a baseline takes over from the configuration whose backbone it has, if that sets it; the rest changes nothing.
@@ -67,11 +69,12 @@ class ExperimentFile:
         path: The file.
         base: Configuration files of all runs, in their order.
         options: What else all runs have in common, by dotted key.
-        candidates: The configurations.
+        candidates: The configurations; none yet with a search, whose trials they are.
         seeds: Seeds of the replicates; None alone for the seed of the configuration.
         division: How folds are made; None for no folds.
         metric: Name of the metric by which configurations are compared.
         chosen: Name of the configuration chosen beforehand for the test set, if any.
+        search: The search that proposes the configurations; None without.
     """
 
     path: Path
@@ -82,6 +85,7 @@ class ExperimentFile:
     division: Division | None = None
     metric: str = "balanced_accuracy"
     chosen: str | None = None
+    search: Search | None = None
 
 
 def read_experiment(path: Path) -> ExperimentFile:
@@ -121,11 +125,14 @@ def _experiment(path: Path, content: Any) -> ExperimentFile:
     _check_keys("", content, KEYS)
     base = _texts("base", content.get("base"))
     options = _settings("options", content.get("options"))
-    candidates = _with_baselines(content, base, options, _candidates(content, options))
+    search = _search(content, options)
+    candidates = () if search else _with_baselines(content, base, options, _candidates(content, options))
     for key in _reserved(options, OWN | OF_RIVALS):
         raise _Wrong("options", f"options cannot set {key}: {(OWN | OF_RIVALS)[key]}.")
     seeds, division = _seeds(content), _division(content)
     _check_run_names(candidates, seeds, division)
+    if search:
+        check_size(search.trials, len(seeds), (division.number or 1) if division else 1)
     chosen = content.get("chosen")
     names = [candidate.name for candidate in candidates]
     if chosen is not None and chosen not in names:
@@ -133,7 +140,7 @@ def _experiment(path: Path, content: Any) -> ExperimentFile:
     metric = content.get("metric", ExperimentFile.metric)
     if not isinstance(metric, str) or metric not in METRICS:
         raise _Wrong("metric", f"metric is {metric!r}, which is not a metric.{_nearest(str(metric), METRICS)}")
-    return ExperimentFile(path, tuple(map(Path, base)), options, candidates, seeds, division, metric, chosen)
+    return ExperimentFile(path, tuple(map(Path, base)), options, candidates, seeds, division, metric, chosen, search)
 
 
 def _check_run_names(candidates: Iterable[Candidate], seeds: Sequence[int | None], division: Division | None) -> None:
@@ -237,6 +244,28 @@ def _with_baselines(
     if taken := {one.name for one in candidates} & {one.name for one in added.values()}:
         raise _Wrong("baseline", f"baseline: true adds the configuration {min(taken)}; call yours otherwise.")
     return (*candidates, *added.values())
+
+
+def _search(content: Mapping[str, Any], options: Mapping[str, Any]) -> Search | None:
+    if "search" not in content:
+        return None
+    value = content["search"]
+    for other in ("grid", "configurations", "baseline"):
+        if content.get(other, False) is not False:
+            raise _Wrong("search", f"an experiment has search or {other}, not both: a search proposes configurations.")
+    if "chosen" in content:
+        message = "chosen cannot be set with search: no trial is known beforehand. The best one by inner validation is "
+        raise _Wrong("chosen", f"{message}taken for the test set.")
+    if not isinstance(value, dict):
+        raise _Wrong("search", f"search must hold at least trials, such as search: {{trials: 40}}, not {value!r}.")
+    _check_keys("search", value, SEARCH_KEYS)
+    ranges = _settings("search.ranges", value["ranges"] or {}) if "ranges" in value else None
+    for key in _reserved(ranges or {}, OWN | OF_RIVALS):
+        raise _Wrong(f"search.ranges.{key}", f"{key} cannot be in search.ranges: {(OWN | OF_RIVALS)[key]}.")
+    try:
+        return read_search(value, ranges, options)
+    except WrongSpace as error:
+        raise _Wrong(f"search.{error.key}", str(error)) from error
 
 
 def _listed(value: Any, options: Mapping[str, Any]) -> list[Candidate]:
@@ -355,9 +384,10 @@ def nested(options: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def check_size(candidates: Sequence[Candidate], seeds: int, folds: int) -> None:
+def check_size(configurations: int, seeds: int, folds: int) -> None:
     """Raise ConfigError for more runs than anybody means."""
-    runs = len(candidates) * seeds * folds
+    runs = configurations * seeds * folds
     if runs > MOST_RUNS:
-        message = f"This experiment has {runs:,} runs; at most {MOST_RUNS:,} are possible. Make the grid smaller."
+        message = f"This experiment has {runs:,} runs; at most {MOST_RUNS:,} are possible. Make "
+        message += "fewer configurations, trials, seeds or folds."
         raise ConfigError(message, "experiment-too-large", found=runs, expected=MOST_RUNS)

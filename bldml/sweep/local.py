@@ -11,6 +11,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import takewhile
+from typing import Literal
 
 from bldml.dataset.files import show_path
 from bldml.io.atomic import write_atomically
@@ -91,7 +92,32 @@ class LocalRuns:
         self._began = time.time()
         self._active: list[_Started] = []
         self._waiting: list[PlannedRun] = []
+        self._ended: set[str] = set()
         self._said = 0.0
+        self.total, self.done = 0, 0  # a total of 0: not known
+
+    def command(self, arguments: Sequence[str]) -> list[str]:
+        """Return the command of a run with these options of fit."""
+        return [*program(), "fit", *arguments]
+
+    def environment(self, run: PlannedRun) -> dict[str, str]:
+        """Return the environment of a run."""
+        return own_environment()
+
+    def interrupt(self, name: str) -> None:
+        """Let a run that this process has started save and end."""
+        if process := self.process_of(name):
+            self.note_ended(name)
+            with suppress(OSError, ValueError):  # it has ended; on Windows it is killed
+                process.terminate()
+
+    def note_ended(self, name: str) -> None:
+        """Note that this process ends a run early."""
+        self._ended.add(name)
+
+    def process_of(self, name: str) -> "subprocess.Popen[bytes] | None":
+        """Return the process of a run that this one has started and that is not recorded as ended; None if none is."""
+        return next((one.process for one in self._active if one.run.name == name), None)
 
     def do(self, runs: Sequence[PlannedRun], queued: Mapping[str, str]) -> None:
         """Do these runs, except those that are finished and those in Slurm's queue; return when all have ended.
@@ -101,15 +127,15 @@ class LocalRuns:
         """
         finished = [run for run in runs if is_finished(self.folder.run(run.name))]
         self._waiting = [run for run in runs if run not in finished and run.name not in queued]
-        self._total, self._done = len(runs), len(finished)
+        self.total, self.done = len(runs), len(finished)
         try:
             while self._waiting or self._active:
                 safe_point()
-                self._reap()
+                self.reap()
                 self._start_some()
                 time.sleep(PAUSE_S)
         except (Interrupted, KeyboardInterrupt) as stop:
-            self._end(stop.signum if isinstance(stop, Interrupted) else signal.SIGINT)
+            self.end(stop.signum if isinstance(stop, Interrupted) else signal.SIGINT)
             raise
 
     def _start_some(self) -> None:
@@ -117,26 +143,31 @@ class LocalRuns:
         for run in list(self._waiting):
             if len(self._active) >= self.jobs:
                 return
-            with ExitStack() as stack:
-                try:
-                    claim = stack.enter_context(Lock(self.folder.claim(run.name)))
-                except Taken:
-                    continue
-                if is_taken(self.folder.run(run.name).lock):  # a fit that somebody else has started
-                    continue
-                if is_over := self._is_over(run):
-                    self._waiting.remove(run)
-                    self._done += is_over == "finished"
-                    continue
+            found = self.try_to_start(run)
+            if found != "taken":
                 self._waiting.remove(run)
-                gpu = self._gpu_for(run)
-                self._active.append(_Started(run, self._start(run, gpu), claim, gpu))
-                stack.pop_all()
+                self.done += found == "finished"
         if self._waiting and not self._active and time.monotonic() - self._said > SAY_AGAIN_S:
             self._said = time.monotonic()
-            say(f"{_clock()} waiting for {len(self._waiting)} that another process does: {self._waiting[0].name}, …\n")
+            say(f"{clock()} waiting for {len(self._waiting)} that another process does: {self._waiting[0].name}, …\n")
 
-    def _is_over(self, run: PlannedRun) -> str:
+    def try_to_start(self, run: PlannedRun) -> Literal["started", "taken", "finished", "failed"]:
+        """Start a run, unless another process does it, or has ended it since this process began."""
+        with ExitStack() as stack:
+            try:
+                claim = stack.enter_context(Lock(self.folder.claim(run.name)))
+            except Taken:
+                return "taken"
+            if is_taken(self.folder.run(run.name).lock):  # a fit that somebody else has started
+                return "taken"
+            if is_over := self._is_over(run):
+                return is_over
+            gpu = self._gpu_for(run)
+            self._active.append(_Started(run, self._start(run, gpu), claim, gpu))
+            stack.pop_all()
+        return "started"
+
+    def _is_over(self, run: PlannedRun) -> Literal["finished", "failed", ""]:
         """Return how a run ended since this process began, by another one; empty if it is still to be done."""
         if is_finished(self.folder.run(run.name)):
             return "finished"
@@ -159,22 +190,22 @@ class LocalRuns:
 
     def _start(self, run: PlannedRun, gpu: str | None) -> "subprocess.Popen[bytes]":
         self.folder.code(run.name).unlink(missing_ok=True)
-        arguments = arguments_of(self.folder, run)
+        arguments = [*arguments_of(self.folder, run), *self.options]
         verb = "resumed" if arguments[0] == "--resume" else "started"
         # A session of its own, so that Ctrl-C in the terminal reaches it once, through this process.
         with self.folder.log(run.name).open("ab") as log, blocked():
             process = subprocess.Popen(
-                [*program(), "fit", *arguments, *self.options],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                env=own_environment() | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}),
+                self.command(arguments), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                env=self.environment(run) | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}),
                 start_new_session=True,
             )  # fmt: skip
-        on = "" if gpu is None else f", GPU {gpu}"
-        say(f"{_clock()} {run.name}: {verb} ({self._done + len(self._active) + 1} of {self._total}{on})\n")
+        which = f"{self.done + len(self._active) + 1} of {self.total}" if self.total else ""
+        details = ", ".join(filter(None, (which, "" if gpu is None else f"GPU {gpu}")))
+        say(f"{clock()} {run.name}: {verb}{f' ({details})' if details else ''}\n")
         sys.stdout.flush()
         return process
 
-    def _reap(self) -> None:
+    def reap(self) -> None:
         """Record how those that have ended did."""
         for started in [one for one in self._active if one.process.poll() is not None]:
             self._active.remove(started)
@@ -184,24 +215,24 @@ class LocalRuns:
             else:
                 write_atomically(self.folder.code(name), f"{code}\n")
                 if code and code not in INTERRUPTS:
-                    say(f"{_clock()} {name}: failed: {reason_of(self.folder, name, code)}\n")
+                    say(f"{clock()} {name}: failed: {reason_of(self.folder, name, code)}\n")
                     say(f"  Log: {show_path(self.folder.log(name))}\n")
-                elif code:
-                    say(f"{_clock()} {name}: interrupted by a signal that was not of this command\n")
-                else:
-                    self._done += 1
+                elif code and name not in self._ended:
+                    say(f"{clock()} {name}: interrupted by a signal that was not of this command\n")
+                elif not code:
+                    self.done += 1
                     note_kept()
-                    say(f"{_clock()} {name}: finished\n")
+                    say(f"{clock()} {name}: finished\n")
             sys.stdout.flush()
             started.claim.close()
 
-    def _end(self, signum: int) -> None:
-        """Pass a signal on to the runs, and wait until they have saved; a second Ctrl-C kills them."""
+    def end(self, signum: int) -> None:
+        """Pass a signal on to the runs, none if it is 0, and wait until they have saved; a second Ctrl-C kills them."""
         for started in self._active:
             with suppress(OSError, ValueError):  # on Windows there is no such signal
                 started.process.send_signal(signum)
         if self._active:
-            say(f"{_clock()} {len(self._active)} running: saving at the next safe point.\n")
+            say(f"{clock()} {len(self._active)} running: saving at the next safe point.\n")
             sys.stdout.flush()
         try:
             for started in self._active:
@@ -217,5 +248,6 @@ class LocalRuns:
         self._active.clear()
 
 
-def _clock() -> str:
+def clock() -> str:
+    """Return the time of day, at the beginning of a line about a run."""
     return f"{datetime.now():%H:%M:%S}"

@@ -31,9 +31,9 @@ class Choice:
 
     Attributes:
         configuration: Its name.
-        how: "beforehand" if the experiment names it, otherwise "metric".
-        values: Metric of the pooled predictions of each compared configuration, by its name; empty if it was named
-            beforehand.
+        how: "beforehand" if the experiment names it, "search" if it is the best trial of one, otherwise "metric".
+        values: Metric of the pooled predictions of each compared configuration, by its name; of a search, the objective
+            of each complete trial. Empty if it was named beforehand.
     """
 
     configuration: str
@@ -61,7 +61,12 @@ def open_test_set(
             recorded.
         UsageError, MachineError: Jobs cannot be submitted; what was recorded stays, and the command may be repeated.
     """
-    missing = [one.run.name for one in read_states(folder, plan) if one.state != "finished"]
+    ended = {trial.name for trial in plan.trials if trial.state in ("pruned", "failed")}
+    missing = [
+        one.run.name
+        for one in read_states(folder, plan)
+        if one.state != "finished" and one.run.configuration not in ended
+    ]
     if missing:
         message = (
             f"{counted(len(missing), 'run')} of {show_path(folder.path)} must finish first, such as {missing[0]}: the "
@@ -80,7 +85,8 @@ def open_test_set(
         _check_sealed(folder, plan.of(choice.configuration))
     with Lock(folder.lock, wait=None, waiting=safe_point):
         _note(folder, choice)
-    why = "which was named beforehand" if choice.how == "beforehand" else f"the best by {plan.metric}"
+    whys = {"beforehand": "which was named beforehand", "search": "the best trial by inner validation"}
+    why = whys.get(choice.how, f"the best by {plan.metric}")
     say(f"The test set is opened for {choice.configuration}, {why}. This is recorded in {show_path(folder.opened)}.\n")
     if plan.folds is None:
         say(_results(folder, plan, _tested(folder, plan, choice)))
@@ -96,16 +102,24 @@ def open_test_set(
 def choose(folder: SweepFolder, plan: Plan) -> Choice:
     """Return the configuration named beforehand, or the one that the page of the experiment calls the best.
 
-    That is the best by the metric of the pooled predictions, over the seeds that are complete in all configurations.
+    That is the best by the metric of the pooled predictions, over the seeds that are complete in all of them; of a
+    search, the complete trial with the best objective.
 
     Raises:
         RunError: No configuration is the best: the metric is not defined for all, or has no better direction.
     """
     from bldml.sweep.results.assessment import assess_experiment
     from bldml.sweep.results.gathering import gather
+    from bldml.sweep.search.study import rank_trials
 
     if plan.chosen is not None:
         return Choice(plan.chosen, "beforehand", {})
+    if plan.search:
+        ranked = rank_trials(plan)
+        if not ranked:
+            message = f"No trial of {show_path(folder.path)} is complete, so there is none to test."
+            raise RunError(message, "search-no-best", path=folder.path)
+        return Choice(ranked[0].name, "search", {one.name: one.value for one in ranked})
     findings = assess_experiment(gather(folder, plan, {}))
     best = findings.best_configuration
     if best is None:

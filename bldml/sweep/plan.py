@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from bldml.dataset.files import show_path
 from bldml.errors import RunError, UsageError
@@ -50,6 +50,34 @@ class PlannedRun:
     fold: int | None = None
 
 
+TrialState = Literal["running", "complete", "pruned", "failed"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial of a search: a configuration of the experiment, with the name `trial-0007`.
+
+    Args:
+        number: Its number in the study, counted from 0.
+        params: What it sets within the search space, by key of fit.
+        state: As the study has it; a running one may be interrupted.
+        value: Its objective, the mean over its runs of the best validation value of the monitored metric; of a pruned
+            one, the same over what it had done. None while it runs, or if it failed.
+        reason: Why it failed or was pruned, in a sentence.
+    """
+
+    number: int
+    params: Mapping[str, Any]
+    state: TrialState = "running"
+    value: float | None = None
+    reason: str = ""
+
+    @property
+    def name(self) -> str:
+        """Name of its configuration."""
+        return f"trial-{self.number:04}"
+
+
 @dataclass(frozen=True)
 class Own:
     """What a user brings that is not of bldml. It is said with each command: no file of an experiment can say it.
@@ -85,6 +113,9 @@ class Plan:
         settings: What all configurations have in common: what the base files and the experiment's `options` set, by
             dotted key. A configuration's own `options` replace these.
         division: How the folds were made, by key of the experiment's `folds`; empty without folds.
+        search: The search that proposes the configurations: its `ranges`, `pruning`, `seed`, `monitor`, `seeds`,
+            `folds`, `trials` and `hours`; empty without a search.
+        trials: The trials of the search, in their order; each is a configuration.
     """
 
     name: str
@@ -95,6 +126,8 @@ class Plan:
     chosen: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     division: Mapping[str, Any] = field(default_factory=dict)
+    search: Mapping[str, Any] = field(default_factory=dict)
+    trials: tuple[Trial, ...] = ()
 
     def of(self, configuration: str) -> tuple[PlannedRun, ...]:
         """Return the runs of one configuration."""
@@ -135,8 +168,13 @@ class SweepFolder:
         return self.path / "opened.json"
 
     @property
+    def study(self) -> Path:
+        """The journal of the study of a search."""
+        return self.path / "study.journal"
+
+    @property
     def lock(self) -> Path:
-        """Held by a process that makes or changes the plan."""
+        """Held by a process that makes or changes the plan, or reads or changes the study of a search."""
         return self.path / ".lock"
 
     @property
@@ -160,6 +198,10 @@ class SweepFolder:
         """Return the lock file of a run, held by the sweep that does it."""
         return self.path / "logs" / f"{name}.lock"
 
+    def trial_claim(self, name: str) -> Path:
+        """Return the lock file of a trial, held by the worker that does it."""
+        return self.path / "logs" / f"{name}.trial"
+
     def run(self, name: str) -> RunFolder:
         """Return the folder of a run, an ordinary one, where a fit with `--output <this folder>` puts it."""
         return RunFolder(self.path / "lightning_logs" / name)
@@ -182,7 +224,8 @@ def read_plan(folder: SweepFolder) -> Plan:
             raise ValueError("it was written by another version")
         configurations = tuple(Candidate(**one) for one in content.pop("configurations"))
         runs = tuple(PlannedRun(**one) for one in content.pop("runs"))
-        return Plan(configurations=configurations, runs=runs, **content)
+        trials = tuple(Trial(**one) for one in content.pop("trials", ()))
+        return Plan(configurations=configurations, runs=runs, trials=trials, **content)
     except (KeyError, TypeError, ValueError) as error:
         message = f"{folder.plan} is not the plan of an experiment ({error}). Repeat the sweep with another --output."
         raise RunError(message, "plan-damaged", path=folder.plan, reason=str(error)) from error

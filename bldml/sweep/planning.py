@@ -20,13 +20,15 @@ from bldml.io.locks import Lock
 from bldml.io.safe_points import safe_point
 from bldml.io.screen import say
 from bldml.io.text import counted
+from bldml.metrics.registry import canonical
 from bldml.sweep.array import was_submitted
 from bldml.sweep.experiment import ExperimentFile, check_size, nested
 from bldml.sweep.folds import Photographs, describe_folds, make_folds
-from bldml.sweep.plan import NOTHING, Candidate, Own, Plan, PlannedRun, SweepFolder, read_plan, write_plan
+from bldml.sweep.plan import NOTHING, Candidate, Own, Plan, PlannedRun, SweepFolder, Trial, read_plan, write_plan
+from bldml.sweep.search.space import WrongSpace, check_comparable
 from bldml.sweep.states import has_begun
 
-_FILES = ("plan.json", "base", "folds", "tasks", "logs", "lightning_logs", ".lock", "slurm")
+_FILES = ("plan.json", "base", "folds", "tasks", "logs", "lightning_logs", ".lock", "slurm", "study.journal")
 
 
 def plan_experiment(experiment: ExperimentFile, folder: SweepFolder, own: Own = NOTHING) -> Plan:
@@ -40,14 +42,27 @@ def plan_experiment(experiment: ExperimentFile, folder: SweepFolder, own: Own = 
     Raises:
         ConfigError, DatasetError, TrainingError, RunError: Something cannot be as it is asked for. Nothing was written.
     """
+    return plan_with_photographs(experiment, folder, own)[0]
+
+
+def plan_with_photographs(
+    experiment: ExperimentFile, folder: SweepFolder, own: Own = NOTHING
+) -> tuple[Plan, Photographs]:
+    """Do what `plan_experiment` does; return the photographs of the first configuration too.
+
+    All trials of a search have these.
+    """
     settings = _common_settings(experiment)
+    if experiment.search:
+        _check_search(experiment, settings)
     photographs = _check_configurations(experiment, own)
     is_new = not folder.path.exists()
     _check_folder(folder)
     make_folder(folder.path)
     try:
         with Lock(folder.lock, wait=None, waiting=_Waiting(folder)):
-            return _plan_in(folder, experiment, settings, photographs)
+            plan = _plan_in(folder, experiment, settings, photographs)
+            return plan, next(iter(photographs.values()))
     except BaseException:
         if is_new and not folder.plan.exists():
             folder.lock.unlink(missing_ok=True)
@@ -102,6 +117,24 @@ def _common_settings(experiment: ExperimentFile) -> dict[str, Any]:
     return settings
 
 
+def _check_search(experiment: ExperimentFile, settings: Mapping[str, Any]) -> None:
+    """Raise ConfigError unless trials can be proposed, and compared by the monitored metric."""
+    from bldml.sweep.search.study import load_optuna
+
+    assert experiment.search is not None
+    load_optuna()
+    try:
+        check_comparable(experiment.search.ranges, monitor_of(settings))
+    except WrongSpace as error:
+        message = f"{show_path(experiment.path)}: {error}"
+        raise ConfigError(message, "search-not-comparable", path=experiment.path, key=f"search.{error.key}") from error
+
+
+def monitor_of(settings: Mapping[str, Any]) -> str:
+    """Return the metric that all runs of these settings monitor."""
+    return canonical(str(settings.get("monitor", "val_loss")))
+
+
 def _arguments(base: Iterable[Path], task: Path) -> list[str]:
     return [word for path in (*base, task) for word in ("--config", str(path))]
 
@@ -114,7 +147,8 @@ def _check_configurations(experiment: ExperimentFile, own: Own) -> dict[str, Pho
     checked: set[tuple[str, str]] = set()
     found: dict[str, Photographs] = {}
     with TemporaryDirectory() as temporary:
-        for candidate in experiment.candidates:
+        corners = experiment.search.corners() if experiment.search else ()
+        for candidate in experiment.candidates or [Candidate(*corner) for corner in corners]:
             safe_point()
             file = Path(temporary) / "configuration.yaml"
             file.write_text(dump_yaml(nested({**experiment.options, **candidate.options})), encoding="utf-8")
@@ -127,7 +161,8 @@ def _check_configurations(experiment: ExperimentFile, own: Own) -> dict[str, Pho
             if problems:
                 said, remedy = problems[0].found.removeprefix(f"{file}: "), problems[0].remedy or ""
                 stop = "" if said.endswith((".", "?", "!")) else "."
-                message = f"The configuration {candidate.name} of {show_path(experiment.path)} cannot be used: "
+                name = f"with {candidate.name}" if experiment.search else candidate.name
+                message = f"The configuration {name} of {show_path(experiment.path)} cannot be used: "
                 message += f"{said}{stop}\n{remedy}".rstrip()
                 raise ConfigError(
                     message.replace("..", ".").rstrip(), "sweep-configuration-wrong",
@@ -165,8 +200,11 @@ def _plan_in(
 ) -> Plan:
     """Return the plan in a folder that this process has locked; it is written if it is new or extended."""
     before = read_plan(folder) if folder.plan.exists() else None
-    if before is not None and not was_submitted(folder) and not any(has_begun(folder, run.name) for run in before.runs):
+    is_begun = folder.study.exists() or was_submitted(folder)
+    if before is not None and not is_begun and not any(has_begun(folder, run.name) for run in before.runs):
         before = None  # nothing depends on it
+    if experiment.search and before:
+        experiment = replace(experiment, candidates=before.configurations if before.search else ())
     if before is None and experiment.division is not None:
         folds = make_folds(next(iter(photographs.values())), experiment.division)
         numbers: Sequence[int | None] = list(folds.collections)
@@ -179,14 +217,39 @@ def _plan_in(
             write_atomically(folder.final, _original(folds.final))
         say("".join(f"{line}\n" for line in describe_folds(folds)))
     else:
-        known = {run.fold for run in before.runs} if before else {None}
+        known = {*(before.search.get("folds") or (run.fold for run in before.runs))} if before else {None}
         numbers = sorted(known, key=lambda fold: -1 if fold is None else fold)
-    check_size(experiment.candidates, len(experiment.seeds), len(numbers))
+    trials = experiment.search.trials if experiment.search else 0
+    check_size(trials or len(experiment.candidates), len(experiment.seeds), len(numbers))
     plan = _plan_of(folder.path.name, experiment, settings, numbers)
     if before is not None:
+        plan = replace(plan, trials=before.trials)
         _check_extends(folder, before, plan)
+    if experiment.search:
+        photographs = dict.fromkeys((one.name for one in plan.configurations), next(iter(photographs.values())))
     _write_files(folder, experiment, plan, photographs)
     return plan
+
+
+def with_trials(
+    folder: SweepFolder, experiment: ExperimentFile, plan: Plan, trials: Sequence[Trial], photographs: Photographs
+) -> Plan:
+    """Return the plan with the trials of a study as its configurations; it is written if they are new or changed.
+
+    The caller has the lock of the experiment.
+    """
+    if tuple(trials) == plan.trials:
+        return plan
+    known = {one.name for one in plan.configurations}
+    candidates = tuple(Candidate(trial.name, trial.params) for trial in trials)
+    whole = _plan_of(plan.name, replace(experiment, candidates=candidates), plan.settings, plan.search["folds"])
+    whole = replace(whole, trials=tuple(trials), division=plan.division)
+    new = [run for run in whole.runs if run.configuration not in known]
+    options = {one.name: {**experiment.options, **one.options} for one in candidates}
+    for run in new:
+        _write_task(folder, run, options[run.configuration], photographs)
+    write_plan(folder, whole)
+    return whole
 
 
 def _original(collection: Collection) -> str:
@@ -209,9 +272,14 @@ def _plan_of(name: str, experiment: ExperimentFile, settings: Mapping[str, Any],
     plain = tuple(
         replace(one, options=json.loads(json.dumps(dict(one.options), default=str))) for one in experiment.candidates
     )
+    search: dict[str, Any] = {}
+    if experiment.search:
+        one = experiment.search
+        search = {**one.identity, "monitor": monitor_of(settings), "seeds": experiment.seeds, "folds": folds}
+        search = json.loads(json.dumps({**search, "trials": one.trials, "hours": one.hours}))
     number = None if folds == [None] else len(folds)
     division = {} if experiment.division is None else asdict(experiment.division)
-    return Plan(name, plain, runs, experiment.metric, number, experiment.chosen, settings, division)
+    return Plan(name, plain, runs, experiment.metric, number, experiment.chosen, settings, division, search)
 
 
 def _name_of(candidate: Candidate, seed: int | None, fold: int | None) -> str:
@@ -244,12 +312,16 @@ def _check_extends(folder: SweepFolder, before: Plan, now: Plan) -> None:
         ("metric", before.metric, now.metric),
         ("chosen", before.chosen, now.chosen),
         *(
-            (f"folds.{key}", before.division.get(key), now.division.get(key))
-            for key in {**before.division, **now.division}
+            (f"{group}{key}", old.get(key), new.get(key))
+            for group, old, new in (("folds.", before.division, now.division), ("search.", before.search, now.search))
+            for key in {**old, **new}
+            if (group, key) not in {("search.", "trials"), ("search.", "hours")}
         ),
     ):
         if old_value != new_value:
             different.append(f"{key}: {old_value} before, {new_value} now")
+    if before.search and not now.search:
+        different = ["it was a search before"]
     missing = {run.name for run in before.runs} - {run.name for run in now.runs}
     if missing and not different:
         different.append(f"{counted(len(missing), 'run is', 'runs are')} missing now, such as {min(missing)}")
@@ -257,7 +329,12 @@ def _check_extends(folder: SweepFolder, before: Plan, now: Plan) -> None:
         raise ConfigError(
             f"{show_path(folder.path)} holds runs of another experiment:\n"
             + "".join(f"  {line}\n" for line in different[:20])
-            + "Configurations and seeds may be added. For anything else, set a new folder as --output.",
+            + (
+                "trials and hours of a search may be changed."
+                if now.search
+                else "Configurations and seeds may be added."
+            )
+            + " For anything else, set a new folder as --output.",
             "sweep-differs",
             path=folder.path,
             found=different,
@@ -281,18 +358,22 @@ def _write_files(
         old.unlink()
     options = {one.name: {**experiment.options, **one.options} for one in experiment.candidates}
     for run in plan.runs:
-        own: dict[str, Any] = {} if run.seed is None else {"seed_everything": run.seed}
-        own["test_after_fit"] = run.fold is not None
-        of = photographs[run.configuration]
-        root, manifest = of.root, of.manifest
-        if run.fold is not None:
-            root, manifest = of.folder, folder.manifest(run.fold)
-            own["data.fold"] = None
-        paths = {"data.root": root, "data.manifest": manifest, "trainer.default_root_dir": folder.path}
-        own |= {key: str(path.absolute()) for key, path in paths.items() if path is not None}
-        own["run_name"] = run.name
-        _write_if_other(folder.task(run.name), dump_yaml(nested({**options[run.configuration], **own})))
+        _write_task(folder, run, options[run.configuration], photographs[run.configuration])
     write_plan(folder, plan)
+
+
+def _write_task(folder: SweepFolder, run: PlannedRun, options: Mapping[str, Any], of: Photographs) -> None:
+    """Write the configuration file of a run, unless it is there already."""
+    own: dict[str, Any] = {} if run.seed is None else {"seed_everything": run.seed}
+    own["test_after_fit"] = run.fold is not None
+    root, manifest = of.root, of.manifest
+    if run.fold is not None:
+        root, manifest = of.folder, folder.manifest(run.fold)
+        own["data.fold"] = None
+    paths = {"data.root": root, "data.manifest": manifest, "trainer.default_root_dir": folder.path}
+    own |= {key: str(path.absolute()) for key, path in paths.items() if path is not None}
+    own["run_name"] = run.name
+    _write_if_other(folder.task(run.name), dump_yaml(nested({**options, **own})))
 
 
 def _write_if_other(path: Path, text: str) -> None:

@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from bldml.io.documents import load_yaml, mapping_or_nothing, read_text
@@ -15,7 +15,7 @@ from bldml.run.folder import RunFolder
 from bldml.sweep.plan import Plan, PlannedRun, SweepFolder
 from bldml.training.resume.stretches import read_starts, shown
 
-State = Literal["missing", "queued", "running", "interrupted", "failed", "finished"]
+State = Literal["missing", "queued", "running", "interrupted", "failed", "finished", "pruned", "left out"]
 FINISHED = "finished"  # the phase in which a fit has written everything
 # With 128 and their number, or as subprocess returns it: somebody interrupted the run.
 INTERRUPTS = {sign * (128 * (sign > 0) + number) for sign in (1, -1) for number in (1, 2, 10, 12, 15)}
@@ -31,7 +31,8 @@ class RunState:
     Attributes:
         run: The run.
         state: missing: not begun. queued: Slurm will start it. running: a process trains in it. interrupted: begun,
-            to be resumed. failed: its last process ended with an error. finished: everything is written.
+            to be resumed. failed: its last process ended with an error. finished: everything is written. pruned: its
+            trial was ended early. left out: its trial has failed in another run.
         epochs: Number of epochs that are recorded.
         of: Largest number of epochs; None if it is not known.
         best: Best value of its monitored metric so far; None before the first.
@@ -68,7 +69,15 @@ def read_states(folder: SweepFolder, plan: Plan, queued: Mapping[str, str] | Non
         plan: Its plan.
         queued: Slurm's state of the runs that are in its queue, by name; None where there is no Slurm.
     """
-    return [state_of(folder, run, (queued or {}).get(run.name, "")) for run in plan.runs]
+    ended: dict[str, State] = {"pruned": "pruned", "failed": "left out"}
+    of_trials = {trial.name: ended[trial.state] for trial in plan.trials if trial.state in ended}
+    found = [state_of(folder, run, (queued or {}).get(run.name, "")) for run in plan.runs]
+    return [
+        replace(one, state=of_trials[one.run.configuration])
+        if one.run.configuration in of_trials and one.state in ("missing", "interrupted")
+        else one
+        for one in found
+    ]
 
 
 def state_of(folder: SweepFolder, run: PlannedRun, queued: str = "") -> RunState:
@@ -116,19 +125,25 @@ def reason_of(folder: SweepFolder, name: str, code: int) -> str:
 def _progress(run: RunFolder) -> tuple[int, float | None, str, int | None]:
     """Return epochs, best monitored value, its metric and the largest number of epochs, as far as they are recorded."""
     monitor, of, best = "", None, None
-    rows: list[dict[str, str]] = []
     with suppress(Exception):  # an incomplete or foreign file says nothing
         config: Any = load_yaml(read_text(run.config))
         monitor, of = str(config.get("monitor", "")), config.get("trainer", {}).get("max_epochs")
+    rows, values = read_values(run, monitor)
+    if values and (metric := METRICS.get(monitor.removeprefix("val_"))):
+        best = min(values) if metric.better == "lower" else max(values)
+    return rows, best, monitor, of if isinstance(of, int) and of > 0 else None
+
+
+def read_values(run: RunFolder, monitor: str) -> tuple[int, list[float]]:
+    """Return the number of epochs that are recorded, and the values of a column of history.csv that are numbers."""
+    rows: list[dict[str, str]] = []
     with suppress(OSError, ValueError, csv.Error):
         rows = list(csv.DictReader(read_text(run.history).splitlines()))
     values = []
     for row in rows:
         with suppress(ValueError, TypeError):
             values.append(float(row.get(monitor) or ""))
-    if values and (metric := METRICS.get(monitor.removeprefix("val_"))):
-        best = min(values) if metric.better == "lower" else max(values)
-    return len(rows), best, monitor, of if isinstance(of, int) and of > 0 else None
+    return len(rows), values
 
 
 def _left(run: RunFolder, epochs: int, of: int | None) -> float | None:
@@ -150,9 +165,18 @@ def table_of(states: Sequence[RunState]) -> str:
         epoch = f"{one.epochs}/{one.of}" if one.of else str(one.epochs or "")
         left = "" if one.left is None else f"at most {shown(one.left)}"
         rows.append((one.run.name, one.state, epoch, best, left))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = aligned(rows)
     counts = {state: sum(one.state == state for one in states) for state in State.__args__}  # type: ignore[attr-defined]
     total = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     failed = [f"{one.run.name} failed: {one.reason}" for one in states if one.state == "failed"]
     return "\n".join([*lines, f"{counted(len(states), 'run')}: {total}.", *failed]) + "\n"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the rows of a table as lines with aligned columns.
+
+    >>> aligned([("run", "state"), ("a_seed1", "missing")])
+    ['run      state', 'a_seed1  missing']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import cv2
@@ -58,6 +58,8 @@ class Augmentation:
         saturation: Largest relative change, in [0, 1].
         hue: Largest change as a fraction of the colour circle, in [0, 0.5].
         grayscale: Probability of conversion to grey, in [0, 1].
+        strength: Factor on all of these but the flips, from 0 (no change) over 1 (as they are) to stronger; one number
+            that a search can vary. Brightness, contrast, saturation, hue, rotation and grayscale end at their limits.
     """
 
     crop_area: tuple[float, float] = (0.8, 1.0)
@@ -74,6 +76,7 @@ class Augmentation:
     saturation: float = 0.2
     hue: float = 0.02
     grayscale: float = 0.0
+    strength: float = 1.0
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -92,6 +95,35 @@ class Augmentation:
             raise _out_of_range("translate", "lie in [0, 1)", self.translate)
         if not all(0 <= value <= 255 for value in self.fill):
             raise _out_of_range("fill", "hold three numbers from 0 to 255", self.fill)
+        if not 0 <= self.strength < math.inf:
+            raise _out_of_range("strength", "be at least 0", self.strength)
+        if self.crop_area[0] <= 1 - 1 / max(self.strength, 1):
+            limit = f"be below {1 / (1 - self.crop_area[0]):g} with crop_area {self.crop_area}"
+            raise _out_of_range("strength", limit, self.strength)
+        _ = self.drawn
+
+    @property  # not cached: what holds itself cannot be copied into a configuration
+    def drawn(self) -> "Augmentation":
+        """The ranges that are drawn from: these, by their strength; its own strength is 1.
+
+        >>> drawn = Augmentation(strength=0.5).drawn
+        >>> [round(area, 3) for area in drawn.crop_area], drawn.rotation, drawn.strength
+        ([0.9, 1.0], 7.5, 1.0)
+        """
+        if self.strength == 1:
+            return self
+        by = self.strength
+        area, aspect, scale = self.crop_area, self.crop_aspect, self.scale
+        most = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.5, "rotation": 180.0, "grayscale": 1.0}
+        return replace(
+            self,
+            strength=1.0,
+            crop_area=(1 - (1 - area[0]) * by, 1 - (1 - area[1]) * by),
+            crop_aspect=(aspect[0] ** by, aspect[1] ** by),
+            scale=(scale[0] ** by, scale[1] ** by),
+            translate=self.translate * by,
+            **{name: min(largest, getattr(self, name) * by) for name, largest in most.items()},
+        )
 
 
 def _out_of_range(name: str, expected: str, found: object) -> ConfigError:
@@ -126,7 +158,8 @@ def resized_side(size: int, augmentation: Augmentation | None) -> int:
     """Return the side, in pixels, of the resized image that is made first from a photograph and is cached.
 
     For training it is larger, so that the smallest crop need not be enlarged, but at most twice as large, because a
-    JPEG may have been decoded at no more than that. Without augmentation it is the size of the input image.
+    JPEG may have been decoded at no more than that. Without augmentation it is the size of the input image. It does not
+    depend on the strength of the augmentation, so that runs with different ones share the cached images.
 
     >>> resized_side(384, None), resized_side(384, Augmentation())
     (384, 453)
@@ -162,8 +195,7 @@ def training_image(
         generator: Source of every draw.
         aspect: Aspect ratio (width to height) of the photograph; used without `crop_aspect_relative`.
     """
-    a = augmentation
-    resized = resize_to_square(image, resized_side(size, a))
+    resized, a = resize_to_square(image, resized_side(size, augmentation)), augmentation.drawn
     box = random_box(a, generator, aspect)
     # All draws are made whatever the settings, so that changing one setting does not change the others' values.
     mirror_x, mirror_y = (bool(draw < 0.5) for draw in generator.random(2))

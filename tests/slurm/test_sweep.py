@@ -71,19 +71,23 @@ def test_the_trainings_for_the_test_set_are_jobs_that_are_submitted_once(cluster
     assert looks == 1, "the test set was opened once"
 
 
-def test_an_array_that_is_preempted_does_what_the_command_does_here(cluster: Cluster, tmp_path: Path) -> None:
-    bench = Bench(cluster, tmp_path / "bench")
+def prepare(bench: Bench, experiment: str, epochs: int) -> None:
+    """Write an experiment of small runs, and a script for one of them that fits this cluster."""
     base = {
         "model": {"backbone": BACKBONE, "weights": "none", "image_size": 64},
         "data": {"root": str(bench.leaves), "positive_class": "BLD", "batch_size": 8, "num_workers": 0},
         "early_stopping": {"patience": 100},
-        "trainer": {"max_epochs": 15, "accelerator": "cpu", "precision": "32-true"},
+        "trainer": {"max_epochs": epochs, "accelerator": "cpu", "precision": "32-true"},
         "report": False,
     }
     (bench.folder / "base.yaml").write_text(yaml.safe_dump(base))
-    (bench.folder / "tiny.yaml").write_text("base: base.yaml\nconfigurations: [{name: a}]\nseeds: [1, 2]\n")
+    (bench.folder / "tiny.yaml").write_text(f"base: base.yaml\n{experiment}\n")
     own_script(bench, {"partition": "low", "cpus-per-task": str(LARGE), "mem": "0", "time": "60"})
 
+
+def test_an_array_that_is_preempted_does_what_the_command_does_here(cluster: Cluster, tmp_path: Path) -> None:
+    bench = Bench(cluster, tmp_path / "bench")
+    prepare(bench, "configurations: [{name: a}]\nseeds: [1, 2]", 15)
     said = sweep(cluster, bench, "--slurm=own.sbatch")
     assert "Submitted 2 runs as job array" in said
     assert "Submitted" not in sweep(cluster, bench, "--slurm=own.sbatch"), "both are in the queue"
@@ -109,3 +113,26 @@ def test_an_array_that_is_preempted_does_what_the_command_does_here(cluster: Clu
         assert not ours.evaluation("test").exists(), "the test set is sealed"
         weights = [checkpoint(one.best_checkpoint)["state_dict"] for one in (ours, theirs)]
         assert flat(weights[0], ours.path) == flat(weights[1], theirs.path)
+
+
+def test_two_workers_of_a_search_of_which_one_is_preempted(cluster: Cluster, tmp_path: Path) -> None:
+    bench = Bench(cluster, tmp_path / "bench")
+    ranges = "{model.lr: {low: 1.0e-4, high: 1.0e-2, log: true}}"
+    prepare(bench, f"seeds: [1]\nsearch: {{trials: 3, ranges: {ranges}}}", 12)
+    said = sweep(cluster, bench, "--slurm=own.sbatch", "--jobs=2")
+    assert "Submitted 2 workers as job array" in said
+    number = said.partition("job array ")[2].partition(".")[0]
+    folder = SweepFolder(bench.folder / "sweeps" / "tiny")
+    jobs = [Job(cluster, f"{number}_{task}") for task in (0, 1)]
+    first = folder.run("trial-0000_seed1")
+    jobs[0].wait_until(lambda: first.history.is_file(), "its first epoch was recorded")
+    cluster.preempt().wait_for("COMPLETED")
+
+    def is_over() -> bool:
+        trials = read_plan(folder).trials
+        return len(trials) == 3 and all(trial.state == "complete" for trial in trials)
+
+    jobs[0].wait_until(is_over, "all trials are complete")
+    assert jobs[0].restarts + jobs[1].restarts > 0, "one was preempted"
+    assert all(is_finished(folder.run(run.name)) for run in read_plan(folder).runs)
+    assert "3 of 3 trials: 3 complete." in sweep(cluster, bench, "--slurm=own.sbatch")

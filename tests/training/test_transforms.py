@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from bldml.dataset.images import resize_to_square
+from bldml.errors import ConfigError
 from bldml.training.transforms import (
     Augmentation,
     Normalization,
@@ -378,3 +379,27 @@ def test_crops_of_a_ratio_are_those_of_random_resized_crop(width: int) -> None:
         np.mean([abs(x + w / 2 - 0.5) + abs(y + h / 2 - 0.5) < 2e-3 for x, y, w, h in theirs]), abs=0.03
     )
     assert in_the_middle > {150: 0.999, 133: 0.85, 100: -1, 75: 0.8, 56: 0.999}[width]
+
+
+def test_strength_is_a_factor_on_every_range() -> None:
+    pixels = np.random.default_rng(5).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    whole: dict[str, Any] = {"crop_area": (1.0, 1.0), "crop_aspect": (1.0, 1.0)}
+    strong = Augmentation(
+        **whole, rotation=30.0, translate=0.2, scale=(0.25, 4.0), brightness=0.4, contrast=0.4, saturation=0.8, hue=0.1,
+        grayscale=0.5, strength=0.5,
+    )  # fmt: skip
+    plain = Augmentation(
+        **whole, rotation=15.0, translate=0.1, scale=(0.5, 2.0), brightness=0.2, contrast=0.2, saturation=0.4, hue=0.05,
+        grayscale=0.25,
+    )  # fmt: skip
+    for seed in range(8):
+        images = [
+            training_image(Image.fromarray(pixels), 32, one, np.random.default_rng(seed)) for one in (strong, plain)
+        ]
+        assert torch.equal(*images)
+    assert Augmentation(crop_area=(0.8, 0.9), strength=2.0).drawn.crop_area == pytest.approx((0.6, 0.8))
+    assert Augmentation(brightness=0.8, strength=2.0).drawn.brightness == 1.0
+    assert resized_side(384, Augmentation(strength=3.0)) == resized_side(384, Augmentation()), "they share the cache"
+    for strength in (-0.1, 5.0, float("inf"), float("nan")):
+        with pytest.raises(ConfigError, match="strength must be"):
+            Augmentation(strength=strength)

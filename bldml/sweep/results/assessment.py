@@ -18,6 +18,7 @@ from bldml.metrics.replicates.rivals import Best, best_of, compare_pooled, corre
 from bldml.metrics.replicates.spread import Decomposition, Spread, decompose, spread_of
 from bldml.sweep.results.gathering import Contender, Experiment
 from bldml.sweep.results.opened import OpenedTest
+from bldml.sweep.results.search import SearchFindings, assess_search
 
 ALPHA = 0.05  # two-sided significance level of the family
 
@@ -89,9 +90,10 @@ class Findings:
         metric: That by which configurations are compared.
         shown: Metrics of the first table: those of a comparison, and this one.
         figures: By name of the configuration and of the metric, of every configuration with a result.
-        pairs: All pairs of the compared configurations; empty without common seeds.
-        best: The best of the compared configurations; None if there is none.
+        pairs: All pairs of the compared configurations; empty without common seeds, and in a search.
+        best: The best of the compared configurations by the metric; None if there is none.
         opened: The opened test set, which nothing else here is of.
+        search: What the search found; None without a search.
     """
 
     experiment: Experiment
@@ -101,6 +103,13 @@ class Findings:
     pairs: tuple[Pair, ...]
     best: Best | None
     opened: OpenedTest
+    search: SearchFindings | None = None
+
+    @property
+    def displayed(self) -> list[Contender]:
+        """What has a column or a line of its own: all configurations; the best trials of a search, in their order."""
+        found = {one.candidate.name: one for one in self.experiment.configurations}
+        return [found[name] for name in self.search.shown] if self.search else list(found.values())
 
     def of(self, configuration: Contender, metric: Metric) -> Figures | None:
         """Return what a metric says of a configuration; None without a complete seed."""
@@ -126,17 +135,26 @@ def assess_experiment(experiment: Experiment, opened: OpenedTest | None = None) 
     """Return estimates, spread and comparisons of an experiment; `opened`, its test set, is in none of them."""
     metric = METRICS[canonical(experiment.plan.metric)]
     metrics = shown_in("evaluation")
+    search = assess_search(experiment)
+    configurations = list(experiment.configurations)
+    few: set[str] = set()
+    if search:
+        few = {one.candidate.name for one in configurations} - {*search.shown}
+        configurations += [search.procedure] if search.procedure else []
     figures = {
-        one.candidate.name: {each.name: _figures(one, each, experiment) for each in metrics}
-        for one in experiment.configurations
+        one.candidate.name: {
+            each.name: _figures(one, each, experiment) for each in ([metric] if one.candidate.name in few else metrics)
+        }
+        for one in configurations
         if one.result
     }
     shown = tuple(dict.fromkeys((metric, *shown_in("comparison"))))
     compared = experiment.compared if experiment.common_seeds else []
-    pairs = _adjusted([_pair(metric, experiment, *two) for two in combinations(compared, 2)])
+    rivals = [] if search else compared  # hundreds of pairs of trials are no hypotheses
+    pairs = _adjusted([_pair(metric, experiment, *two) for two in combinations(rivals, 2)])
     pooled = [one.result.of_seeds(experiment.common_seeds) for one in compared if one.result]
     best = best_of(metric, pooled) if pooled else None
-    return Findings(experiment, metric, shown, figures, tuple(pairs), best, opened or OpenedTest())
+    return Findings(experiment, metric, shown, figures, tuple(pairs), best, opened or OpenedTest(), search)
 
 
 def _figures(one: Contender, metric: Metric, experiment: Experiment) -> Figures:

@@ -71,12 +71,16 @@ def opened(findings: Findings) -> str:
     if test.configuration is None:
         return ""
     name, time = plain(test.configuration), plain(str(test.note.get("time", "")))[:10]
-    how = {"beforehand": ", which was named beforehand", "metric": ", the best by the metric"}
+    how = {
+        "beforehand": ", which was named beforehand",
+        "metric": ", the best by the metric",
+        "search": ", the trial with the best objective",
+    }
     text = f"The test set was opened for {name}{how.get(str(test.note.get('how')), '')}{time and f', on {time}'}."
     if test.result is not None:
         title, estimate = test.estimates(findings.metric)[0]
         n = counted(test.result.pooled.labels.size, "photograph")
-        text += f" On its {n}: {_figure(findings, estimate)} ({title})."
+        text += f" On its {n}: {figure_of(findings, estimate)} ({title})."
     if test.missing:
         reasons = [f"{plain(run.planned.name)} ({run.reason})" for run in test.missing]
         text += f" Not tested: {first_few(reasons, 5, ', ', ' and ')}."
@@ -120,7 +124,7 @@ def chosen(findings: Findings) -> str:
     if name is None or one is None:
         return ""
     found = findings.of(one, findings.metric)
-    figure = _figure(findings, found.estimate) if found else "it has no complete seed"
+    figure = figure_of(findings, found.estimate) if found else "it has no complete seed"
     return f"{one.name} was named beforehand for the test set: {figure}."
 
 
@@ -135,7 +139,7 @@ def best(findings: Findings) -> str:
     if len(compared) == 1:
         figures = findings.of(one, findings.metric)
         is_named = experiment.plan.chosen == one.candidate.name
-        return "" if is_named or figures is None else f"{one.name}: {_figure(findings, figures.estimate)}."
+        return "" if is_named or figures is None else f"{one.name}: {figure_of(findings, figures.estimate)}."
     text = f"{one.name} has the best {label} of {len(compared)} configurations, {value}."
     values = findings.values
     equal = [other.name for other in compared if other is not one and values[other.candidate.name] == found.value]
@@ -153,7 +157,8 @@ def best(findings: Findings) -> str:
     return f"{text}; 95 % interval {interval})."
 
 
-def _figure(findings: Findings, estimate: Estimate) -> str:
+def figure_of(findings: Findings, estimate: Estimate) -> str:
+    """Return the metric of an experiment with its value and interval, in words."""
     interval = interval_text(estimate)
     value = "not estimable" if estimate.value is None else precise_number(estimate.value)
     return f"{findings.metric.label} {value}{f', 95 % interval {interval}' if interval else ''}"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bldml.io.text import Cell, number, p_value, plain
+from bldml.io.text import Cell, counted, number, p_value, plain
 from bldml.metrics.estimates import Estimate
 from bldml.metrics.registry import shown_in
 from bldml.metrics.replicates.spread import Spread
@@ -27,6 +27,8 @@ from bldml.sweep.results.assessment import Findings
 from bldml.sweep.results.baseline import against_baseline
 from bldml.sweep.results.gathering import Contender
 
+PROCEDURE = "search, by fold"
+
 
 def pooled_of(findings: Findings) -> str:
     """Return what a pooled prediction is, as captions say it."""
@@ -44,8 +46,9 @@ def configurations_table(findings: Findings) -> Table:
     """Return the pooled estimates of each configuration; the CSV file has every metric, a row each."""
     notes, folds = Footnotes(), findings.experiment.plan.folds
     rows = []
-    for one in findings.experiment.configurations:
-        cells = [Entry(one.name, extent(one, folds))]
+    procedure = findings.search.procedure if findings.search else None
+    for one in [*findings.displayed, *([procedure] if procedure else [])]:
+        cells = [Entry(PROCEDURE if one is procedure else one.name, extent(one, folds))]
         for metric in findings.shown:
             found = findings.of(one, metric)
             cells.append(estimate_entry(found.estimate, notes) if found else Entry("–"))
@@ -54,6 +57,11 @@ def configurations_table(findings: Findings) -> Table:
         f"Estimates from the pooled {pooled_of(findings)} predictions of complete seeds, each photograph once per "
         "seed, at the threshold of the run that predicted it: the mean over seeds, with 95 % intervals by unit."
     )
+    if findings.search:
+        caption += f" The {counted(len(findings.displayed), 'trial')} with the best objectives, the best first"
+        if procedure:
+            caption += "; then the search as a procedure, the trial of each fold chosen by its own inner validation"
+        caption += "."
     header = ("Configuration", *(metric.label for metric in findings.shown))
     return Table("configurations", caption, header, tuple(rows), _tidy(findings), notes.all)
 
@@ -64,7 +72,8 @@ def _tidy(findings: Findings) -> tuple[Sequence[str], Sequence[Sequence[Cell]]]:
               *ESTIMATE_COLUMNS, "folds_mean", "folds_sd", "seeds_mean", "seeds_sd",
               "sd_training", "sd_units", "sd_both")  # fmt: skip
     raw: list[list[Cell]] = []
-    for one in findings.experiment.configurations:
+    procedure = findings.search.procedure if findings.search else None
+    for one in [*findings.experiment.configurations, *([procedure] if procedure else [])]:
         for metric in shown_in("evaluation"):
             found = findings.of(one, metric)
             if one.result is None or found is None:
@@ -90,7 +99,7 @@ def _mean_and_sd(spread: Spread | None) -> tuple[Cell, Cell]:
 def spread_table(findings: Findings) -> Table:
     """Return mean and standard deviation over folds and seeds, and what training and photographs contribute."""
     rows: list[list[Shown]] = []
-    for one in findings.experiment.configurations:
+    for one in findings.displayed:
         for metric in findings.shown:
             if found := findings.of(one, metric):
                 parts = [None] * 3 if found.parts is None else [precise_number(part) for part in found.parts]
@@ -152,7 +161,7 @@ def _difference(estimate: Estimate, notes: Footnotes) -> Entry:
 
 def metrics_table(findings: Findings) -> Table | None:
     """Return every metric, a row each, by configuration; None without a result."""
-    notes, configurations = Footnotes(), [one for one in findings.experiment.configurations if one.result]
+    notes, configurations = Footnotes(), [one for one in findings.displayed if one.result]
     rows, raw = [], []
     for metric in shown_in("evaluation"):
         found = [figures.estimate for one in configurations if (figures := findings.of(one, metric))]
@@ -250,7 +259,7 @@ def opened_table(findings: Findings) -> Table | None:
 def training_costs_table(findings: Findings) -> Table:
     """Return what the runs of each configuration cost; a dash where that was not recorded."""
     rows: list[list[Shown]] = []
-    for one in findings.experiment.configurations:
+    for one in findings.displayed:
         parameters = sorted({data.parameters for data in one.read if data.parameters})
         sizes = [size for data in one.read if (size := data.checkpoint_bytes)]
         seconds = [data.training_seconds for data in one.read if data.training_seconds]
@@ -273,7 +282,9 @@ def training_costs_table(findings: Findings) -> Table:
 
 
 def options_table(findings: Findings) -> Table | None:
-    """Return what each configuration sets, a row for each key; None if none sets anything."""
+    """Return what each configuration sets, a row for each key; None if none sets anything, or they are trials."""
+    if findings.search:
+        return None
     candidates = findings.experiment.plan.configurations
     keys = dict.fromkeys(key for one in candidates for key in one.options)
     settings = findings.experiment.plan.settings
