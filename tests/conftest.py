@@ -28,6 +28,7 @@ LONGEST = (
     "slurm/test_sweep.py",
     "test_every_system.py",
     "sweep/test_sweep.py",
+    "sweep/test_search.py",
     "app/test_allowed.py",
     "test_real_photographs.py",
     "test_main_backbones.py",
