@@ -304,3 +304,12 @@ def test_conditions_in_which_runs_differ(tmp_path: Path) -> None:
     collect(sweep)
     words = Page(sweep.path / "sweep.html").words
     assert "2.10.0 (2 of 3 runs); 2.11.0 (1 of 3 runs)" in words
+
+
+def test_better_than_the_baseline_is_lower_where_lower_is_better(tmp_path: Path) -> None:
+    sweep = write_experiment(tmp_path / "sweep", {"a": 3.0, "logistic": 0.2}, metric="brier")
+    heads = (Candidate("a"), Candidate("logistic", {"model.head": "logistic"}))
+    write_plan(sweep, replace(read_plan(sweep), configurations=heads))
+    collect(sweep)
+    (row,) = read(sweep.path / "baseline.csv")
+    assert (row["finding"], float(row["difference"]) < 0) == ("better", True)
