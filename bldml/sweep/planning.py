@@ -124,7 +124,7 @@ def _check_search(experiment: ExperimentFile, settings: Mapping[str, Any]) -> No
     assert experiment.search is not None
     load_optuna()
     try:
-        check_comparable(experiment.search.ranges, monitor_of(settings))
+        check_comparable(experiment.search.ranges, monitor_of(settings), settings)
     except WrongSpace as error:
         message = f"{show_path(experiment.path)}: {error}"
         raise ConfigError(message, "search-not-comparable", path=experiment.path, key=f"search.{error.key}") from error

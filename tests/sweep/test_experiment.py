@@ -11,6 +11,8 @@ from bldml.sweep.command import run_sweep
 from bldml.sweep.experiment import ExperimentFile, read_experiment
 from bldml.sweep.plan import SweepFolder, read_plan
 from bldml.sweep.planning import arguments_of, plan_experiment
+from bldml.sweep.search.space import DEFAULTS
+from tests.support import REPOSITORY
 
 GRID = "grid: {data.positive_class: [%s]}"
 
@@ -134,3 +136,12 @@ configurations:
     for wrong in ("baseline: logistic", "baseline: true\nconfigurations: [{name: logistic}]"):
         with pytest.raises(ConfigError, match="baseline"):
             read(tmp_path, wrong)
+
+
+def test_the_search_that_is_shipped_has_the_default_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    for path in sorted(Path("experiments").glob("*.yaml")):
+        found = read_experiment(path)
+        assert all(base.is_file() for base in found.base)
+        assert (found.search is not None) == (path.stem == "search")
+        assert found.search is None or found.search.ranges == DEFAULTS

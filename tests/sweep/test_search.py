@@ -220,6 +220,8 @@ def test_a_trial_that_is_worse_than_the_median_is_ended(bench: Bench, monkeypatc
         ("{trials: 3, ranges: {model.pos_weight: {low: 1.0, high: 9.0}}}", "val_loss is the training criterion"),
         ("{trials: 3, ranges: {seed_everything: {low: 1, high: 9}}}", "seeds are replicates"),
         ("{trials: 3, trails: 4}", "Did you mean trials?"),
+        ("{trials: 3}\nfolds: 2\nbaseline: true", "search or baseline, not both"),
+        ("{trials: 3}\nbase: [base.yaml, plain.yaml]", "data.augmentation is null, so data.augmentation.strength"),
         ("40", "search must hold at least trials"),
     ],
 )
@@ -229,7 +231,9 @@ def test_what_cannot_be_searched_is_refused_before_anything_runs(
     monkeypatch.chdir(done.folder)
     value = text if text.startswith(("{", "4")) else f"{{{text}}}"
     options = "{model.image_size: 32, trainer.max_epochs: 4}"
-    Path("wrong.yaml").write_text(f"base: base.yaml\noptions: {options}\nsearch: {value}\n")
+    Path("plain.yaml").write_text("data: {augmentation: null}\n")
+    base = "" if "base: [" in value else "base: base.yaml\n"
+    Path("wrong.yaml").write_text(f"{base}options: {options}\nsearch: {value}\n")
     assert main(["sweep", "wrong.yaml"]) == 2
     said = capsys.readouterr().err
     assert found in said

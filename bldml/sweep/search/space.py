@@ -179,8 +179,15 @@ def read_search(content: Mapping[str, Any], given: Mapping[str, Any] | None, opt
     return Search(trials, ranges, None if hours is None else float(hours), pruning, content.get("seed", 0))
 
 
-def check_comparable(ranges: Ranges, monitor: str) -> None:
-    """Raise WrongSpace if trials of this space could not be compared by the best validation value of `monitor`."""
+def check_comparable(ranges: Ranges, monitor: str, settings: Mapping[str, Any]) -> None:
+    """Raise WrongSpace if trials of this space could not be compared by the best validation value of `monitor`.
+
+    `settings` are those that all trials have in common; what they turn off cannot vary.
+    """
+    for key in ranges:
+        if key.startswith("data.augmentation.") and settings.get("data.augmentation", key) is None:
+            message = f"data.augmentation is null, so {key} cannot vary. Write other ranges as search.ranges, or "
+            raise WrongSpace(f"ranges.{key}", f"{message}remove the null.")
     refused = _REFUSED | (_OF_LOSS if monitor == "val_loss" else {})
     for key in ranges:
         if not any(_is_within(key, one) for one in _OF_TRAINING):
