@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from bldml.sweep.experiment import read_experiment
 from bldml.sweep.plan import SweepFolder, read_plan
 from bldml.sweep.planning import plan_experiment
 from bldml.sweep.states import is_finished
+from tests.prepared import Prepared
 from tests.sameness import checkpoint, flat
 from tests.slurm.cluster import LARGE, Cluster, Job
 from tests.slurm.fits import BACKBONE, SCRIPTS, Bench
@@ -21,15 +22,18 @@ from tests.sweep.experiments import write_run
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 
-def sweep(cluster: Cluster, bench: Bench, *options: str) -> str:
+def sweep(
+    cluster: Cluster, bench: Bench, *options: str, start: Callable[..., "subprocess.Popen[str]"] = Prepared
+) -> str:
     """Type the command where the cluster's own commands are found."""
-    done = subprocess.run(
+    process = start(
         [sys.executable, "-m", "bldml", "sweep", "tiny.yaml", *options],
         cwd=bench.folder, env={**cluster.environment, "PYTHONPATH": str(REPOSITORY), "BLDML_ENV": sys.prefix},
-        capture_output=True, text=True, check=False, timeout=900,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    return done.stdout
+    out, err = process.communicate(timeout=900)
+    assert process.returncode == 0, f"{out}\n{err}"
+    return out
 
 
 def own_script(bench: Bench, here: Mapping[str, str]) -> None:
@@ -103,7 +107,7 @@ def test_an_array_that_is_preempted_does_what_the_command_does_here(cluster: Clu
     assert "Submitted" not in said
     assert "2 finished" in said
 
-    said = sweep(cluster, bench, "--output=here")
+    said = sweep(cluster, bench, "--output=here", start=subprocess.Popen)
     reference = SweepFolder(bench.folder / "here")
     for name in (first, second):
         ours, theirs = folder.run(name), reference.run(name)
