@@ -58,6 +58,8 @@ export BLDML_TASK=$run
 set -- "${{arguments[@]}}"{options}
 source {script}
 """
+WORKER = "worker-"
+"""How the name of a task that is a worker of a search begins."""
 SCRIPT_VARIABLE = "BLDML_SWEEP_SCRIPT"
 """In the job of a worker: the script by which it does its runs."""
 WORKERS = """\
@@ -66,6 +68,7 @@ WORKERS = """\
 {lines}
 #SBATCH --job-name={job}
 #SBATCH --output="{logs}/slurm-%A_%a.out"
+umask 007
 export {variable}={script}
 # In place of the shell, which a signal would end while a run is saving.
 exec {command}
@@ -137,7 +140,7 @@ def submit_workers(folder: SweepFolder, script: Path, command: Sequence[str], wo
     """
     number, text = len(_arrays(folder)) + 1, _read(script)
     content = WORKERS.format(**_header(folder, script, text), command=shlex.join(command), variable=SCRIPT_VARIABLE)
-    return submit_array(folder, [f"worker-{number}-{worker}" for worker in range(workers)], content, None)
+    return submit_array(folder, [f"{WORKER}{number}-{worker}" for worker in range(workers)], content, None)
 
 
 def submit_array(folder: SweepFolder, names: Sequence[str], content: str, at_once: int | None) -> str:

@@ -28,7 +28,7 @@ def collect(folder: SweepFolder, reasons: Mapping[str, str] | None = None) -> st
         RunError: There is no plan, or the files cannot be written.
     """
     plan = read_plan(folder)
-    findings = assess_experiment(gather(folder, plan, reasons or {}), read_opened(folder, plan))
+    findings = assess_experiment(gather(folder, plan, reasons or {}), read_opened(folder, plan, reasons or {}))
     write_sweep(findings, folder.path, version=__version__)
     lines = [*_figures(findings), *experiment_verdict(findings)]
     return "\n".join([*lines, f"Written: {show_path(folder.path / 'sweep.html')}", ""])

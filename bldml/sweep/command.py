@@ -1,7 +1,7 @@
 """The command `sweep`: the plan of an experiment, its runs, and what they say together."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bldml.dataset.files import show_path
@@ -102,7 +102,7 @@ def show_status(experiment: Path, output: Path | None) -> None:
     """Print the state of each run of an experiment; nothing is changed."""
     folder = SweepFolder(output or default_folder(experiment))
     plan, queued = planned(folder), queued_runs(folder)
-    final = [state_of(folder, run, queued.get(run.name, "")) for run in opened_runs(folder, plan)]
+    final = final_states(folder, plan, queued)
     if plan.search:
         from bldml.sweep.search.command import table_of_trials
 
@@ -135,7 +135,7 @@ def open_sealed(
     folder = SweepFolder(output or default_folder(experiment))
     plan = planned(folder)
     open_test_set(folder, plan, jobs, script, own)
-    finish(folder, plan, read_states(folder, plan))
+    say(collect_page(folder, read_states(folder, plan)))
 
 
 def planned(folder: SweepFolder) -> Plan:
@@ -165,4 +165,12 @@ def collect_page(folder: SweepFolder, states: Sequence[RunState]) -> str:
     """Write the page of an experiment, with the reasons why runs are not finished; return what to say."""
     from bldml.sweep.collect import collect
 
-    return collect(folder, {one.run.name: one.reason or one.state for one in states if one.state != "finished"})
+    final = final_states(folder, read_plan(folder), queued_runs(folder))
+    return collect(
+        folder, {one.run.name: one.reason or one.state for one in (*states, *final) if one.state != "finished"}
+    )
+
+
+def final_states(folder: SweepFolder, plan: Plan, queued: Mapping[str, str]) -> list[RunState]:
+    """Return the states of the runs that are trained for the opened test set."""
+    return [state_of(folder, run, queued.get(run.name, "")) for run in opened_runs(folder, plan)]

@@ -23,8 +23,9 @@ from bldml.sweep.search.space import Search, WrongSpace, read_search
 KEYS = ("base", "options", "grid", "configurations", "search", "seeds", "folds", "metric", "chosen", "baseline")
 GROUPS = ("model", "data", "trainer", "unfreezing", "early_stopping", "plateau", "operating_point", "card")
 MOST_RUNS = 10_000
-# What a baseline takes over from the configuration whose backbone it has, if that sets it; the rest changes nothing.
-OF_BASELINE = ("model.backbone", "model.weights", "model.image_size", "data.", "operating_point.")
+# What makes a baseline, and what else it takes over from the first configuration with the same, if that sets it.
+FEATURES = ("model.backbone", "model.weights", "model.image_size")
+OF_BASELINE = (*FEATURES, "model.pos_weight", "data.", "operating_point.", "trainer.precision", "trainer.accelerator")
 OF_TRAINING = ("data.augmentation", "data.batch_size", "data.num_workers", "data.cache")
 # What the sweep sets itself, and what to write instead.
 OWN = {
@@ -179,6 +180,8 @@ def _settings(key: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise _Wrong(key, f"{key} must hold options of fit, such as model.lr: 1e-3, not {value!r}.")
     found: list[tuple[str, Any]] = []
+    if odd := [name for name in value if not isinstance(name, str)]:
+        raise _Wrong(key, f"{key} has {odd[0]!r} where the name of an option belongs.")
     for name, item in value.items():
         is_group = name in GROUPS and isinstance(item, dict)
         found += [(f"{name}.{below}", inner) for below, inner in item.items()] if is_group else [(name, item)]
@@ -216,7 +219,7 @@ def _candidates(content: Mapping[str, Any], options: Mapping[str, Any]) -> tuple
 def _with_baselines(
     content: Mapping[str, Any], base: Sequence[str], options: Mapping[str, Any], candidates: tuple[Candidate, ...]
 ) -> tuple[Candidate, ...]:
-    """Return the configurations, and with `baseline: true` a logistic head for each backbone that has none yet."""
+    """Return the configurations, and with `baseline: true` a logistic head for each kind of features without one."""
     wanted = content.get("baseline", False)
     if not isinstance(wanted, bool):
         raise _Wrong("baseline", f"baseline must be true or false, not {wanted!r}.")
@@ -224,26 +227,30 @@ def _with_baselines(
         return candidates
     common = {**_of_files(base, {}), **options}
 
-    def setting(candidate: Candidate, key: str) -> Any:
-        return candidate.options.get(key, common.get(key))
+    def settings(candidate: Candidate, *keys: str) -> list[Any]:
+        return [candidate.options.get(key, common.get(key)) for key in keys]
 
-    have = {str(setting(one, "model.backbone")) for one in candidates if setting(one, "model.head") == "logistic"}
-    added: dict[str, Candidate] = {}
+    have = [settings(one, *FEATURES) for one in candidates if settings(one, "model.head") == ["logistic"]]
+    added: list[Candidate] = []
     for one in candidates:
-        backbone = setting(one, "model.backbone")
-        if str(backbone) in have or str(backbone) in added:
+        features = settings(one, *FEATURES)
+        if features in have:
             continue
-        name = "logistic" if backbone is None else f"logistic_{_title('model.backbone', backbone)}"
+        have.append(features)
+        title = "logistic" if features[0] is None else f"logistic_{_title('model.backbone', features[0])}"
+        same = sum(other.name.startswith(title) for other in added)
+        name = f"{title}-{same + 1}" if same else title
         check_name(name, "configuration")
         kept = {
             key: value
             for key, value in one.options.items()
             if key.startswith(OF_BASELINE) and not key.startswith(OF_TRAINING)
         }
-        added[str(backbone)] = Candidate(name, {**kept, "model.head": "logistic"})
-    if taken := {one.name for one in candidates} & {one.name for one in added.values()}:
+        one_device = {} if settings(one, "trainer.devices") == [None] else {"trainer.devices": 1}
+        added.append(Candidate(name, {**kept, **one_device, "model.head": "logistic"}))
+    if taken := {one.name.casefold(): one.name for one in added}.keys() & {one.name.casefold() for one in candidates}:
         raise _Wrong("baseline", f"baseline: true adds the configuration {min(taken)}; call yours otherwise.")
-    return (*candidates, *added.values())
+    return (*candidates, *added)
 
 
 def _search(content: Mapping[str, Any], options: Mapping[str, Any]) -> Search | None:

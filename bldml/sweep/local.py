@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import takewhile
 from typing import Literal
 
 from bldml.dataset.files import show_path
@@ -53,14 +52,12 @@ def own_environment() -> dict[str, str]:
 
 def visible_gpus() -> list[str]:
     """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; empty without any."""
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if listed is None:
-        import torch
+    import torch
 
-        return [str(number) for number in range(torch.cuda.device_count())]
-    names = [name.strip() for name in listed.split(",")]
-    # As CUDA reads it: what follows a name that is none is not there.
-    return list(takewhile(lambda name: name and name != "-1", names))
+    there = torch.cuda.device_count()  # of those that the variable names; those after one that is not there are none
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = map(str, range(there)) if listed is None else map(str.strip, listed.split(","))
+    return list(names)[:there]
 
 
 @dataclass
@@ -77,8 +74,8 @@ class LocalRuns:
     """Does the runs of an experiment that are missing, one after the other or several at a time.
 
     Another process may do the same in the same folder: each run is claimed by a lock, and this process does the others
-    first, then waits. Of several GPUs, each of several runs at a time sees one, that with the fewest runs; a run that
-    asks for several devices sees all.
+    first, then waits. Of several GPUs each run sees one, that with the fewest runs, so that it does not matter for a
+    run that is resumed how many are done at a time; a run that asks for several devices sees all.
 
     Args:
         folder: Folder of the experiment.
@@ -88,7 +85,7 @@ class LocalRuns:
 
     def __init__(self, folder: SweepFolder, jobs: int, options: Sequence[str] = ()) -> None:
         self.folder, self.jobs, self.options = folder, jobs, list(options)
-        self._gpus = visible_gpus() if jobs > 1 else []
+        self._gpus = visible_gpus()
         self._began = time.time()
         self._active: list[_Started] = []
         self._waiting: list[PlannedRun] = []
@@ -183,7 +180,9 @@ class LocalRuns:
             return None
         plan = read_plan(self.folder)
         options = next(one.options for one in plan.configurations if one.name == run.configuration)
-        if {**plan.settings, **options}.get("trainer.devices", 1) not in (1, "1", "auto"):
+        settings = {**plan.settings, **options}
+        is_cpu = settings.get("trainer.accelerator") == "cpu"
+        if is_cpu or settings.get("trainer.devices", 1) not in (1, "1", "auto"):
             return None
         used = Counter(one.gpu for one in self._active)
         return min(self._gpus, key=lambda gpu: used[gpu])
@@ -234,16 +233,20 @@ class LocalRuns:
         if self._active:
             say(f"{clock()} {len(self._active)} running: saving at the next safe point.\n")
             sys.stdout.flush()
+        killed: set[str] = set()
         try:
             for started in self._active:
                 started.process.wait()
         except KeyboardInterrupt:
             for started in self._active:
-                started.process.kill()
-                started.process.wait()
+                if started.process.poll() is None:
+                    started.process.kill()
+                    started.process.wait()
+                    killed.add(started.run.name)  # by us, so it has not failed
         for started in self._active:
-            with suppress(OSError):
-                write_atomically(self.folder.code(started.run.name), f"{started.process.returncode}\n")
+            if started.run.name not in killed:
+                with suppress(OSError):
+                    write_atomically(self.folder.code(started.run.name), f"{started.process.returncode}\n")
             started.claim.close()
         self._active.clear()
 

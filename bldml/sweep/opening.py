@@ -22,6 +22,7 @@ from bldml.sweep.array import check_script, queued_runs, submit_runs
 from bldml.sweep.local import LocalRuns, own_environment, program
 from bldml.sweep.plan import NOTHING, Own, Plan, PlannedRun, SweepFolder, final_runs
 from bldml.sweep.planning import arguments_of
+from bldml.sweep.search.worker import has_trials_left
 from bldml.sweep.states import is_finished, read_states, state_of, table_of
 
 
@@ -73,6 +74,13 @@ def open_test_set(
         )
         message += "test set is opened once, when everything is compared. Repeat the command without --open_test."
         raise RunError(message, "sweep-unfinished", path=folder.path, found=missing)
+    if plan.search and has_trials_left(folder, plan):
+        message = (
+            f"{len(plan.trials)} of {counted(plan.search['trials'], 'trial')} of {show_path(folder.path)} have begun: "
+            "the test set is opened once, for the best of all. Do the others first, by the same command without "
+            "--open_test, or set search.trials to the number that there are."
+        )
+        raise RunError(message, "search-unfinished", path=folder.path, found=len(plan.trials))
     if plan.folds is not None and not folder.final.is_file():
         message = f"No test set of {show_path(folder.path)} is sealed: all photographs are in its folds."
         raise RunError(message, "sweep-no-test-set", path=folder.path)
@@ -83,6 +91,8 @@ def open_test_set(
     choice = choose(folder, plan)
     if plan.folds is None:
         _check_sealed(folder, plan.of(choice.configuration))
+    if script is not None and not folder.opened.is_file():
+        _check_script(folder, plan.of(choice.configuration)[0], script, own)
     with Lock(folder.lock, wait=None, waiting=safe_point):
         _note(folder, choice)
     whys = {"beforehand": "which was named beforehand", "search": "the best trial by inner validation"}
@@ -93,10 +103,13 @@ def open_test_set(
         return
     runs = _final_tasks(folder, plan, choice)
     if script is None:
-        _train_here(folder, runs, jobs or 1, own)
-    elif not _submitted(folder, runs, script, jobs, own):
-        return
-    say(_results(folder, plan, runs))
+        is_done = _train_here(folder, runs, jobs or 1, own)
+    else:
+        is_done = _submitted(folder, runs, script, jobs, own)
+    if is_done:
+        say(_results(folder, plan, runs))
+    else:
+        say("When all are finished, the same command shows their results, and writes them to sweep.html.\n")
 
 
 def choose(folder: SweepFolder, plan: Plan) -> Choice:
@@ -181,7 +194,8 @@ def _final_tasks(folder: SweepFolder, plan: Plan, choice: Choice) -> list[Planne
     return runs
 
 
-def _train_here(folder: SweepFolder, runs: Sequence[PlannedRun], jobs: int, own: Own) -> None:
+def _train_here(folder: SweepFolder, runs: Sequence[PlannedRun], jobs: int, own: Own) -> bool:
+    """Do the trainings that are missing, and return whether none is left, in the queue of Slurm."""
     queued = queued_runs(folder)
     if waiting := [run.name for run in runs if run.name in queued]:
         say(f"In Slurm's queue and not trained here: {', '.join(waiting)}.\n")
@@ -191,27 +205,28 @@ def _train_here(folder: SweepFolder, runs: Sequence[PlannedRun], jobs: int, own:
     if failed:
         message = f"{', '.join(failed)} failed; see {show_path(folder.log(failed[0]))}. The same command tries again."
         raise RunError(message, "sweep-final-failed", path=folder.path, found=failed)
+    return not left
 
 
 def _submitted(folder: SweepFolder, runs: Sequence[PlannedRun], script: Path, at_once: int | None, own: Own) -> bool:
     """Submit the trainings that are missing, and return whether none is left: neither missing nor in the queue."""
-    from bldml.doctor.configuration import read_configuration
-
     with Lock(folder.lock, wait=None, waiting=safe_point):  # two at once would submit the same runs
         queued = queued_runs(folder)
         states = [state_of(folder, run, queued.get(run.name, "")) for run in runs]
         missing = [one.run for one in states if one.state not in ("finished", "running", "queued")]
         if missing:
-            first = [*arguments_of(folder, missing[0]), *own.options]
-            check_script(script, read_configuration(first, own.model_class).settings)
+            _check_script(folder, missing[0], script, own)
             job = submit_runs(folder, missing, script, at_once, own.options)
             say(f"Submitted {counted(len(missing), 'training')} for the test set as job array {job}.\n")
     queued = queued_runs(folder)
     say(table_of([state_of(folder, run, queued.get(run.name, "")) for run in runs]))
-    if all(one.state == "finished" for one in states):
-        return True
-    say("When they are finished, the same command shows their results, and writes them to sweep.html.\n")
-    return False
+    return all(one.state == "finished" for one in states)
+
+
+def _check_script(folder: SweepFolder, run: PlannedRun, script: Path, own: Own) -> None:
+    from bldml.doctor.configuration import read_configuration
+
+    check_script(script, read_configuration([*arguments_of(folder, run), *own.options], own.model_class).settings)
 
 
 def _tested(folder: SweepFolder, plan: Plan, choice: Choice) -> list[PlannedRun]:

@@ -260,6 +260,7 @@ def find_experiment(source: Path, command: str) -> tuple[SweepFolder, str | None
 
     Raises:
         UsageError: There is no such experiment or configuration.
+        RunError: It is a trial that was pruned or failed.
     """
     if SweepFolder(source).plan.is_file():
         return SweepFolder(source), None
@@ -270,9 +271,15 @@ def find_experiment(source: Path, command: str) -> tuple[SweepFolder, str | None
         )
         message += f"of one of its configurations in it: python -m bldml {command} sweeps/backbones/NAME."
         raise UsageError(message, "experiment-missing", path=source)
-    names = [one.name for one in read_plan(folder).configurations]
+    plan = read_plan(folder)
+    names = [one.name for one in plan.configurations]
     if source.name not in names:
         message = f"The experiment in {show_path(folder.path)} has no configuration {source.name}. It has "
         message += f"{first_few(names, 20, ', ', ' and ')}."
         raise UsageError(message, "configuration-unknown", found=source.name, expected=names)
+    ended = {one.name: one for one in plan.trials if one.state in ("pruned", "failed")}
+    if trial := ended.get(source.name):
+        message = f"{source.name} was {trial.state}, so it does not have all its runs ({trial.reason}). Take a trial "
+        message += f"that is complete; sweep.html in {show_path(folder.path)} names the best."
+        raise RunError(message, "trial-not-complete", path=folder.path, found=source.name)
     return folder, source.name

@@ -201,6 +201,9 @@ def _plan_in(
     """Return the plan in a folder that this process has locked; it is written if it is new or extended."""
     before = read_plan(folder) if folder.plan.exists() else None
     is_begun = folder.study.exists() or was_submitted(folder)
+    if before is None and folder.study.exists():
+        message = f"{show_path(folder.path)} has a study, but plan.json is missing. Restore it, or set a new --output."
+        raise RunError(message, "search-plan-lost", path=folder.plan)
     if before is not None and not is_begun and not any(has_begun(folder, run.name) for run in before.runs):
         before = None  # nothing depends on it
     if experiment.search and before:
@@ -243,7 +246,8 @@ def with_trials(
     known = {one.name for one in plan.configurations}
     candidates = tuple(Candidate(trial.name, trial.params) for trial in trials)
     whole = _plan_of(plan.name, replace(experiment, candidates=candidates), plan.settings, plan.search["folds"])
-    whole = replace(whole, trials=tuple(trials), division=plan.division)
+    # trials and hours may have been changed since this process read its experiment.
+    whole = replace(whole, trials=tuple(trials), division=plan.division, search=plan.search)
     new = [run for run in whole.runs if run.configuration not in known]
     options = {one.name: {**experiment.options, **one.options} for one in candidates}
     for run in new:

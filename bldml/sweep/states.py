@@ -1,6 +1,7 @@
 """The state of each run of an experiment, as its files tell it: nothing else is recorded."""
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -128,21 +129,22 @@ def _progress(run: RunFolder) -> tuple[int, float | None, str, int | None]:
     with suppress(Exception):  # an incomplete or foreign file says nothing
         config: Any = load_yaml(read_text(run.config))
         monitor, of = str(config.get("monitor", "")), config.get("trainer", {}).get("max_epochs")
-    rows, values = read_values(run, monitor)
+    rows, column = read_values(run, monitor)
+    values = [value for value in column if math.isfinite(value)]
     if values and (metric := METRICS.get(monitor.removeprefix("val_"))):
         best = min(values) if metric.better == "lower" else max(values)
     return rows, best, monitor, of if isinstance(of, int) and of > 0 else None
 
 
 def read_values(run: RunFolder, monitor: str) -> tuple[int, list[float]]:
-    """Return the number of epochs that are recorded, and the values of a column of history.csv that are numbers."""
+    """Return the number of epochs that are recorded, and the value of a metric in each; nan where it has none."""
     rows: list[dict[str, str]] = []
     with suppress(OSError, ValueError, csv.Error):
         rows = list(csv.DictReader(read_text(run.history).splitlines()))
-    values = []
-    for row in rows:
+    values = [math.nan] * len(rows)
+    for epoch, row in enumerate(rows):
         with suppress(ValueError, TypeError):
-            values.append(float(row.get(monitor) or ""))
+            values[epoch] = float(row.get(monitor) or "")
     return len(rows), values
 
 

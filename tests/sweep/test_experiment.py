@@ -127,7 +127,8 @@ configurations:
   - {{name: four, model.backbone: a, model.image_size: 128}}
 """
     found = read(tmp_path, listed.format(base=tmp_path / "base.yaml")).candidates
-    assert [one.name for one in found[5:]] == ["logistic_a", "logistic_timm-b.c"]
+    assert [one.name for one in found[5:]] == ["logistic_a", "logistic_timm-b.c", "logistic_a-2"]
+    assert found[7].options == {"model.backbone": "a", "model.image_size": 128, "model.head": "logistic"}
     assert found[5].options == {"model.image_size": 96, "model.head": "logistic"}
     assert found[6].options == {
         "model.backbone": "timm:b.c", "data.class_aliases": {"x": "y"}, "model.head": "logistic",

@@ -9,7 +9,7 @@ import pytest
 
 from bldml.sweep import local
 from bldml.sweep.array import array_script
-from bldml.sweep.local import LocalRuns, visible_gpus
+from bldml.sweep.local import LocalRuns
 from bldml.sweep.plan import Candidate, Plan, PlannedRun, SweepFolder, write_plan
 from tests.prepared import Prepared
 
@@ -64,18 +64,23 @@ def planned(folder: Path, **settings: object) -> tuple[SweepFolder, list[Planned
 
 
 @pytest.mark.parametrize(
-    ("visible", "jobs", "settings", "expected"),
+    ("visible", "there", "jobs", "settings", "expected"),
     [
-        ("4, GPU-8f", 2, {}, ["4", "GPU-8f"]),
-        ("4,7,9", 2, {"trainer.devices": 1}, ["4", "7"]),
-        ("4,7", 2, {"trainer.devices": 2}, ["4,7", "4,7"]),
-        ("4", 2, {}, ["4", "4"]),
-        ("4,-1,7", 2, {}, ["4,-1,7", "4,-1,7"]),
-        ("", 2, {}, ["", ""]),
+        ("4, GPU-8f", 2, 2, {}, ["4", "GPU-8f"]),
+        ("4,7,9", 3, 2, {"trainer.devices": 1}, ["4", "7"]),
+        ("4,7", 2, 2, {"trainer.devices": 2}, ["4,7", "4,7"]),
+        ("4,7", 2, 2, {"trainer.accelerator": "cpu"}, ["4,7", "4,7"]),
+        ("4", 1, 2, {}, ["4", "4"]),
+        ("4,-1,7", 1, 2, {}, ["4,-1,7", "4,-1,7"]),
+        ("0,1,2,3", 2, 2, {}, ["0", "1"]),  # only two are there
+        ("0,1", 0, 2, {}, ["0,1", "0,1"]),
+        ("", 0, 2, {}, ["", ""]),
+        ("4,7", 2, 1, {}, ["4", "4"]),  # as a run that is resumed with more jobs
     ],
 )
-def test_each_of_several_runs_at_a_time_gets_a_gpu(
+def test_each_run_gets_a_gpu(
     visible: str,
+    there: int,
     jobs: int,
     settings: dict[str, object],
     expected: list[str],
@@ -83,23 +88,14 @@ def test_each_of_several_runs_at_a_time_gets_a_gpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sweep, runs = planned(tmp_path, **settings)
-    (tmp_path / "stands_in.py").write_text(STANDS_IN)
+    (tmp_path / "stands_in.py").write_text(STANDS_IN.replace("< 2", f"< {jobs}"))
     monkeypatch.setattr(local, "program", lambda: [sys.executable, str(tmp_path / "stands_in.py")])
+    monkeypatch.setattr("torch.cuda.device_count", lambda: there)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     LocalRuns(sweep, jobs, ["--trust_config"]).do(runs, {})
     found = [json.loads(path.read_text()) for path in tmp_path.glob("seen-*")]
     assert sorted(gpus for gpus, _ in found) == expected
     assert all(words[0] == "fit" and words[-1] == "--trust_config" for _, words in found)
-
-
-def test_one_run_at_a_time_sees_all_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    assert visible_gpus() == ["4", "7"]
-    sweep, runs = planned(tmp_path)
-    (tmp_path / "stands_in.py").write_text(STANDS_IN.replace("< 2", "< 1"))
-    monkeypatch.setattr(local, "program", lambda: [sys.executable, str(tmp_path / "stands_in.py")])
-    LocalRuns(sweep, 1).do(runs, {})
-    assert [json.loads(path.read_text())[0] for path in tmp_path.glob("seen-*")] == ["4,7"] * 2
 
 
 def test_classes_of_ones_own_need_trust_and_reach_every_run(leaves: Path, tmp_path: Path) -> None:

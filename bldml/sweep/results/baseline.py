@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bldml.metrics.estimates import Estimate
+from bldml.sweep.experiment import FEATURES
 from bldml.sweep.plan import Candidate
 from bldml.sweep.results.assessment import Findings, Pair
 from bldml.sweep.results.gathering import Contender
@@ -37,19 +38,22 @@ def baselines(findings: Findings) -> list[Contender]:
 
 
 def against_baseline(findings: Findings) -> list[Against]:
-    """Return each other configuration against the baseline of its backbone, or against all if that has none."""
+    """Return each other configuration against the baseline of its features, or against all if it has none."""
     known, found = baselines(findings), []
     for one in findings.experiment.compared:
         if one in known:
             continue
-        backbone = _setting(findings, one.candidate, "model.backbone")
-        own = [each for each in known if _setting(findings, each.candidate, "model.backbone") == backbone]
+        own = [each for each in known if all(_is_same(findings, one, each, key) for key in FEATURES)]
         found += [_against(findings, pair) for each in own or known for pair in _pairs(findings, one, each)]
     return found
 
 
 def _setting(findings: Findings, candidate: Candidate, key: str) -> object:
     return candidate.options.get(key, findings.experiment.plan.settings.get(key))
+
+
+def _is_same(findings: Findings, one: Contender, other: Contender, key: str) -> bool:
+    return _setting(findings, one.candidate, key) == _setting(findings, other.candidate, key)
 
 
 def _pairs(findings: Findings, one: Contender, baseline: Contender) -> Iterator[Pair]:

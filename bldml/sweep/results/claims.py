@@ -73,8 +73,8 @@ def opened(findings: Findings) -> str:
     name, time = plain(test.configuration), plain(str(test.note.get("time", "")))[:10]
     how = {
         "beforehand": ", which was named beforehand",
-        "metric": ", the best by the metric",
-        "search": ", the trial with the best objective",
+        "metric": ", then the best by the metric",
+        "search": ", then the trial with the best objective",
     }
     text = f"The test set was opened for {name}{how.get(str(test.note.get('how')), '')}{time and f', on {time}'}."
     if test.result is not None:

@@ -117,8 +117,9 @@ class Experiment:
 
     @property
     def compared(self) -> list[Contender]:
-        """The configurations with a result of the same photographs as the first one that has any."""
-        return [one for one in self.configurations if one.result and one.candidate.name not in self.other_photographs]
+        """The configurations with a result of the same photographs as the first one that has any; complete trials."""
+        left_out = {*self.other_photographs, *(one.name for one in self.plan.trials if one.state != "complete")}
+        return [one for one in self.configurations if one.result and one.candidate.name not in left_out]
 
 
 def gather(folder: SweepFolder, plan: Plan, reasons: Mapping[str, str]) -> Experiment:

@@ -49,12 +49,14 @@ class OpenedTest:
         return [*mean, *each]
 
 
-def read_opened(folder: SweepFolder, plan: Plan) -> OpenedTest:
-    """Read what is recorded of the opened test set; what cannot be used is named."""
+def read_opened(folder: SweepFolder, plan: Plan, reasons: Mapping[str, str]) -> OpenedTest:
+    """Read what is recorded of the opened test set; what cannot be used is named, with its reason if one is given."""
     note = mapping_or_nothing(folder.opened)
     name = note.get("configuration")
     if name is None:
         return OpenedTest()
-    runs = tuple(read_planned(folder, planned, "test", "") for planned in final_runs(plan, str(name)))
+    runs = tuple(
+        read_planned(folder, planned, "test", reasons.get(planned.name, "")) for planned in final_runs(plan, str(name))
+    )
     result, left_out = pool_seeds([run for run in runs if run.evaluation], has_folds=False)
     return OpenedTest(note, runs, result, left_out)

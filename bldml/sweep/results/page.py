@@ -106,7 +106,7 @@ def _search(findings: Findings) -> "dict[str, Figure]":
 def _search_figures(figures: "dict[str, Figure]") -> dict[str, str]:
     titles = {
         "search_history": ("Objective of each trial", "Complete and pruned trials, and the best objective so far."),
-        "option_importance": ("Importance of options", "By fANOVA, scaled to a sum of 1."),
+        "option_importance": ("Importance of options", "Part of the variance that each explains by itself, by fANOVA."),
     }
     return {
         name: style.to_svg(figure, title=titles[name][0], description=titles[name][1])

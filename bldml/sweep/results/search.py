@@ -25,7 +25,7 @@ class SearchFindings:
         procedure: The search as a procedure, as if it were a configuration: in each fold, the trial that is the best by
             the inner validation of this fold. None without folds.
         of_folds: The trial of each fold of it, by number of the fold.
-        importance: Importance of each key, the largest first, with a sum of 1; empty if it was not computed.
+        importance: Importance of each key, the largest first; empty if it was not computed.
         why_not: Why it was not computed, a sentence.
     """
 

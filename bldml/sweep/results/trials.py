@@ -21,9 +21,9 @@ PRUNING_NOTE = (
 )
 PAIRS_NOTE = "Pairs of trials are not tested: they are proposals and no hypotheses, and there are too many of them."
 IMPORTANCE_NOTE = (
-    "The importance of an option is the variance of the objective over the search space that it explains by itself, "
-    "as a random forest on the complete trials estimates it (fANOVA), scaled so that all options have a sum of 1. With "
-    "few trials it is rough, and it says nothing of values outside the space."
+    "The importance of an option is the part of the variance of the objective over the search space that it explains "
+    "by itself, as a random forest on the complete trials estimates it (fANOVA). What options explain only together "
+    "is the rest to 1. With few trials it is rough, and it says nothing of values outside the space."
 )
 
 
@@ -153,6 +153,6 @@ def importance_table(findings: Findings) -> Table | None:
         return None
     rows: list[list[Shown]] = [[plain(key), number(value)] for key, value in search.importance.items()]
     raw: list[list[Cell]] = [[key, value] for key, value in search.importance.items()]
-    caption = "Variance of the objective that each option explains by itself (fANOVA), scaled to a sum of 1."
+    caption = "Part of the variance of the objective that each option explains by itself (fANOVA)."
     shown = text_table("importance", caption, ("Option", "Importance"), rows)
     return Table("importance", caption, shown.header, shown.rows, (("option", "importance"), raw))

@@ -7,6 +7,7 @@ from bldml.doctor.tools import ask
 from bldml.sweep.array import SCRIPT_VARIABLE
 from bldml.sweep.local import LocalRuns
 from bldml.sweep.plan import PlannedRun, SweepFolder
+from bldml.training.resume.job import SlurmJob
 
 
 class JobRuns(LocalRuns):
@@ -38,7 +39,8 @@ class JobRuns(LocalRuns):
         """Let a run save and end: by Slurm, because srun would kill it at a SIGTERM of its own."""
         if self.process_of(name):
             self.note_ended(name)
-            ask("scancel", "--signal=TERM", os.environ.get("SLURM_JOB_ID", ""))
+            job = SlurmJob.current()  # the plain number of one task of an array is that of all of them
+            ask("scancel", "--signal=TERM", job.id if job else "")
 
     def end(self, signum: int) -> None:
         """Wait until the run has ended, which Slurm has signalled."""

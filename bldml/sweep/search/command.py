@@ -8,19 +8,19 @@ from pathlib import Path
 from bldml.dataset.files import show_path
 from bldml.errors import RunError
 from bldml.io.atomic import make_folder, write_atomically
-from bldml.io.documents import LARGEST_CONFIGURATION, read_text
+from bldml.io.documents import LARGEST_CONFIGURATION, dump_yaml, load_yaml, read_text
 from bldml.io.locks import Lock, is_taken
 from bldml.io.safe_points import safe_point
 from bldml.io.screen import printable, say
 from bldml.io.text import counted, first_few
-from bldml.sweep.array import SCRIPT_VARIABLE, check_script, queued_runs, submit_workers
+from bldml.sweep.array import SCRIPT_VARIABLE, WORKER, check_script, queued_runs, submit_workers
 from bldml.sweep.collect import collect
 from bldml.sweep.experiment import ExperimentFile
 from bldml.sweep.local import LocalRuns, program
 from bldml.sweep.plan import Own, Plan, SweepFolder, Trial
 from bldml.sweep.planning import arguments_of, plan_with_photographs
 from bldml.sweep.search.array import JobRuns
-from bldml.sweep.search.worker import Worker, training_hours
+from bldml.sweep.search.worker import Worker, has_trials_left, training_hours
 from bldml.sweep.states import aligned, read_states, table_of
 
 WORKERS = 4  # in Slurm, where no number is set: the more work at once, the less each proposal knows
@@ -52,14 +52,13 @@ def submit_search(experiment: ExperimentFile, folder: SweepFolder, script: Path,
     with Lock(folder.lock, wait=None, waiting=safe_point):  # two at once would submit the same workers
         queued = queued_runs(folder)
         running = sum(trial.state == "running" for trial in plan.trials)
-        left = max(0, plan.search["trials"] - len(plan.trials)) + running
-        missing = min(left, workers or WORKERS) - len(queued)
+        left = running + (plan.search["trials"] - len(plan.trials) if has_trials_left(folder, plan) else 0)
+        missing = min(left, workers or WORKERS) - sum(name.startswith(WORKER) for name in queued)
+        if queued or missing > 0:
+            copy = _copied(experiment, folder)
         if missing > 0:
             first = [*arguments_of(folder, plan.runs[0]), *own.options] if plan.runs else []
             check_script(script, read_configuration(first, own.model_class).settings)
-            copy = folder.path / "slurm" / "experiment.yaml"  # the file may be edited while they wait in the queue
-            make_folder(copy.parent)
-            write_atomically(copy, read_text(experiment.path, LARGEST_CONFIGURATION))
             command = [*program(), "sweep", str(copy.absolute()), "--output", str(folder.path.absolute()), *own.options]
             job = submit_workers(folder, script, command, missing)
             say(f"Submitted {counted(missing, 'worker')} as job array {job}.\n")
@@ -70,6 +69,20 @@ def submit_search(experiment: ExperimentFile, folder: SweepFolder, script: Path,
         say("To see how far they are: the same command with --status.\n")
     else:
         finish_search(folder, plan)
+
+
+def _copied(experiment: ExperimentFile, folder: SweepFolder) -> Path:
+    """Write the experiment and its base files for the workers: what they were made of may be edited while they wait."""
+    copy, bases = folder.path / "slurm" / "experiment.yaml", []
+    for number, path in enumerate(experiment.base, 1):
+        base = copy.parent / "base" / str(number) / path.name  # the name that it has in the plan
+        make_folder(base.parent)
+        write_atomically(base, read_text(path, LARGEST_CONFIGURATION))
+        bases.append(str(base.absolute()))
+    content = load_yaml(read_text(experiment.path, LARGEST_CONFIGURATION))
+    make_folder(copy.parent)
+    write_atomically(copy, dump_yaml({**content, "base": bases} if bases else content))
+    return copy
 
 
 def finish_search(folder: SweepFolder, plan: Plan) -> None:

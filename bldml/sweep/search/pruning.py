@@ -87,8 +87,9 @@ def find_pruning(
     """Return where a trial was first worse than the median of the complete ones; None if nowhere so far.
 
     This is the median rule (Golovin et al. 2017) on the best values so far. A run is judged after each epoch from
-    `warm_up` on, and after its last one. Runs before it count with their best values. A run that ended keeps its best
-    value in the epochs that it does not have. The result depends on the values alone, not on when somebody looks.
+    `warm_up` on, once the next epoch is there, and at its end. Runs before it count with their best values. A run that
+    ended keeps its best value in the epochs that it does not have. So what is found in a trial depends on its values
+    and those of the others, and not on how far the trial is when somebody looks.
 
     Args:
         trial: Curves of the runs of the trial, as far as they are there, in the order of the plan.
@@ -98,7 +99,7 @@ def find_pruning(
         is_lower_better: Direction of the metric.
 
     >>> good = [[0.5, 0.4], [0.6, 0.4]]
-    >>> find_pruning([[0.9, 0.8]], [good] * 5, finished=0, warm_up=1, is_lower_better=True)
+    >>> find_pruning([[0.9, 0.8, 0.7]], [good] * 5, finished=0, warm_up=1, is_lower_better=True)
     Pruned(run=0, epoch=1, value=0.8, median=0.4, others=5)
     """
     if len(others) < STARTUP:
@@ -106,8 +107,8 @@ def find_pruning(
     for run, curve in enumerate(trial):
         is_last = run + 1 == len(others[0])
         for epoch in range(len(curve)):
-            is_end = run < finished and epoch + 1 == len(curve)
-            if (epoch < warm_up and not is_end) or (is_end and is_last):
+            is_end = epoch + 1 == len(curve)  # or it goes on, and whether it does is not known yet
+            if (is_end and (is_last or run >= finished)) or (epoch < warm_up and not is_end):
                 continue
             value = _value(trial, run, epoch, is_end, is_lower_better)
             median = float(np.median([_value(other, run, epoch, is_end, is_lower_better) for other in others]))

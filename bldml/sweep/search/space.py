@@ -78,6 +78,8 @@ DEFAULTS: Ranges = {
     "unfreezing.start_epoch": Range(0, 6),
     "data.augmentation.strength": Range(0.0, 2.0),
 }
+# Whole numbers as ends, such as 0 and 2, would else mean 0, 1 and 2 alone.
+_REAL = {*(key for key, one in DEFAULTS.items() if isinstance(one, Range) and not one.is_whole), "model.weight_decay"}
 # Of `data`, only this changes nothing but the training.
 _OF_TRAINING = ("data.batch_size", "data.augmentation")
 _REFUSED = {
@@ -88,6 +90,15 @@ _REFUSED = {
     "operating_point": "the threshold is chosen after training, so no objective depends on it",
     "card": "it changes no result",
     "report": "it changes no result",
+    "run_name": "the sweep names its runs",
+    "resume": "the sweep resumes its runs itself",
+    **dict.fromkeys(
+        ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.logger",
+         "trainer.callbacks", "trainer.profiler", "trainer.default_root_dir", "trainer.log_every_n_steps",
+         "trainer.enable_checkpointing", "trainer.enable_progress_bar", "trainer.enable_model_summary",
+         "trainer.detect_anomaly", "trainer.benchmark"),
+        "it is of the machine or of what is recorded, and is to change no result; set it under options",
+    ),
     "trust_config": "it changes no result",
     "checkpoint_minutes": "it changes no result",
     "model.feature_cache": "it changes no result",
@@ -210,7 +221,12 @@ def _overlap(key: str, others: Mapping[str, Any]) -> str:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float can be
+        return False
 
 
 def _range(key: str, value: Any) -> Range | Choices:
@@ -231,4 +247,6 @@ def _range(key: str, value: Any) -> Range | Choices:
         raise WrongSpace(f"ranges.{key}", f"{where}: low must be below high, not {low} and {high}.")
     if log and low <= 0:
         raise WrongSpace(f"ranges.{key}", f"{where}: with log, low must be above 0, not {low}.")
+    if key in _REAL:
+        low, high = float(low), float(high)
     return Range(low, high, log)

@@ -5,6 +5,7 @@ Optuna's own lock of the journal, a file that a killed process leaves, is never 
 """
 
 import json
+import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -219,7 +220,7 @@ class Study:
             reason = error.strerror or str(error)
             message = f"The study {show_path(self.path)} cannot be used: {reason}."
             raise RunError(message, "study-unusable", path=self.path, reason=reason) from error
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError, AssertionError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, AssertionError, RuntimeError) as error:
             reason = str(error) or type(error).__name__
             message = (
                 f"The study {show_path(self.path)} is damaged ({reason}); it was not changed. Restore the file from a "
@@ -246,9 +247,11 @@ def rank_trials(plan: Plan) -> list[Trial]:
 
 
 def importances(plan: Plan) -> dict[str, float]:
-    """Return the variance of the objective over the space that each key explains by itself, scaled to a sum of 1.
+    """Return the fraction of the variance of the objective that each key alone explains over the space, by fANOVA.
 
-    That is Optuna's fANOVA (a random forest on the complete trials; Hutter, Hoos and Leyton-Brown 2014), seeded.
+    That is Optuna's evaluator (a random forest on the complete trials; Hutter, Hoos and Leyton-Brown 2014), seeded.
+    What several keys explain only together is in none of them, so the sum is at most 1. Logarithmic ranges are weighted
+    on their scale.
 
     Raises:
         ConfigError: Optuna is missing.
@@ -257,17 +260,22 @@ def importances(plan: Plan) -> dict[str, float]:
     optuna, space = load_optuna(), space_of(plan)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        study = optuna.create_study(direction=space.direction)
+        study, distributions = optuna.create_study(direction=space.direction), space.distributions()
+        logarithmic = [key for key, one in space.ranges.items() if not isinstance(one, Choices) and one.log]
+        for key in logarithmic:  # the evaluator would weight them on a linear scale
+            low, high = (math.log10(getattr(space.ranges[key], end)) for end in ("low", "high"))
+            distributions[key] = optuna.distributions.FloatDistribution(low, high)
         for trial in plan.trials:
             if trial.state == "complete":
                 params = space.encoded(trial.params)
+                params |= {key: math.log10(params[key]) for key in logarithmic}
                 make = optuna.trial.create_trial
-                study.add_trial(make(value=trial.value, params=params, distributions=space.distributions()))
+                study.add_trial(make(value=trial.value, params=params, distributions=distributions))
         try:
             evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-            found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+            found = optuna.importance.get_param_importances(study, evaluator=evaluator, normalize=False)
         except (RuntimeError, ZeroDivisionError) as error:
-            raise ValueError(str(error)) from error
+            raise ValueError(str(error).rstrip(".")) from error
     return {key: float(value) for key, value in found.items()}
 
 

@@ -67,9 +67,8 @@ class Worker:
         *,
         is_patient: bool = True,
     ) -> None:
-        assert experiment.search is not None
         self.folder, self.experiment, self.photographs, self.runs = folder, experiment, photographs, runs
-        self.search, self.is_patient = experiment.search, is_patient
+        self.is_patient = is_patient
         self.monitor = str(plan.search["monitor"])
         self._space = space_of(plan)
         self._warm_up = warm_up(plan.settings, plan.search["ranges"])
@@ -144,7 +143,7 @@ class Worker:
             for trial in running:
                 if trial.name not in self._set_aside and not self._is_held(trial):
                     return self._hold(trial), True
-            if len(self._plan.trials) < self.search.trials and self._has_time():
+            if has_trials_left(self.folder, self._plan):
                 trial = study.ask()
                 self._sync(study)
                 return self._hold(trial), True
@@ -152,15 +151,11 @@ class Worker:
         return None, any(trial.name not in mine and self._is_held(trial) for trial in running)
 
     def _is_held(self, trial: Trial) -> bool:
-        return is_taken(self.folder.trial_claim(trial.name))
+        is_mine = any(held.trial.name == trial.name for held in self._held)  # where the file system has no locks
+        return is_mine or is_taken(self.folder.trial_claim(trial.name))
 
     def _hold(self, trial: Trial) -> _Held:
         return _Held(trial, Lock(self.folder.trial_claim(trial.name)), self._plan.of(trial.name))
-
-    def _has_time(self) -> bool:
-        if self.search.hours is None:
-            return True
-        return training_hours(self.folder, self._plan) < self.search.hours
 
     def _advance(self, held: _Held) -> None:
         """Do what is next for a trial: judge it, start its next run, or tell the study that it has ended."""
@@ -185,7 +180,7 @@ class Worker:
             value = objective_of(curves, is_lower_better=self._space.is_lower_better)
             why = "" if value is not None else f"a run has no {self.monitor} that is a number"
             self._tell(held, "failed" if value is None else "complete", value, why)
-        elif code and code not in INTERRUPTS:
+        elif code and code not in INTERRUPTS and current.name in held.started:  # of an earlier worker: tried once more
             self._tell(held, "failed", None, f"{current.name}: {reason_of(self.folder, current.name, code)}")
         elif current.name in held.started and code is not None:
             self._set_aside.add(held.trial.name)  # by somebody who means it
@@ -199,7 +194,7 @@ class Worker:
 
     def _judge(self, held: _Held) -> Pruned | None:
         """Return where the trial is to be pruned, if its histories have changed since it was judged last."""
-        if not self.search.pruning:
+        if not self._plan.search["pruning"]:
             return None
         runs = held.runs[: held.finished + 1]
         files = [file.stat() for run in runs if (file := self.folder.run(run.name).history).is_file()]
@@ -241,14 +236,20 @@ class Worker:
         if self._failures == FAILURES:
             message = (
                 f"{FAILURES} trials failed one after the other, the last with: {reason}\nThe logs are in "
-                f"{show_path(self.folder.log('a').parent)}. When that is put right, the same command goes on with the "
-                "trials that are left."
+                f"{show_path(self.folder.log('a').parent)}. When that is put right, the same command does the "
+                "trials that are left. These have failed for good; a higher search.trials replaces them."
             )
             raise TrainingError(message, "search-trials-fail", path=self.folder.path, reason=reason)
 
     def _release(self, held: _Held) -> None:
         held.claim.close()
         self._held.remove(held)
+
+
+def has_trials_left(folder: SweepFolder, plan: Plan) -> bool:
+    """Return whether a search may begin another trial, by the number and the hours that it has."""
+    hours = plan.search["hours"]
+    return len(plan.trials) < plan.search["trials"] and (hours is None or training_hours(folder, plan) < hours)
 
 
 def training_hours(folder: SweepFolder, plan: Plan) -> float:
