@@ -50,6 +50,8 @@ SLOW_PLACES = (
     "app",
     "audit",
     "browser",
+    "dataset/test_lookalikes.py",
+    "export",
     "faults",
     "fuzz",
     "inference",
@@ -57,6 +59,8 @@ SLOW_PLACES = (
     "sweep",
     "test_prefetch.py",
     "test_real_photographs.py",
+    "training/test_allocator.py",
+    "training/test_signals.py",
 )
 # They use signals, links, modes, pipes, names of any bytes or a shell. What of them other systems have was not tried.
 ONLY_LINUX = (

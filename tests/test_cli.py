@@ -105,6 +105,7 @@ def test_demo_draws_leaves(bldml: Bldml) -> None:
     assert len(list(Path("leaves").rglob("*.jpg"))) == 4
 
 
+@pytest.mark.slow
 def test_trust_config_lets_a_configuration_import(leaves: Path, bldml: Bldml, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path.cwd()
     monkeypatch.syspath_prepend(folder)  # as of `python -m bldml`

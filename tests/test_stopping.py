@@ -125,6 +125,7 @@ def test_a_job_that_keeps_nothing_is_not_requeued_for_ever(
     assert ("Job 12 is not requeued: start 3 has reached the wall time" in outcome.err) == (code == 1)
 
 
+@pytest.mark.slow
 def test_audit_of_several_processes_is_signalled_as_a_whole(leaves: Path, tmp_path: Path, bldml: Bldml) -> None:
     """Slurm signals all processes of a step; a worker that a signal ends would end the audit with a false reason."""
     root = tmp_path / "photographs"
