@@ -180,8 +180,6 @@ def _settings(key: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise _Wrong(key, f"{key} must hold options of fit, such as model.lr: 1e-3, not {value!r}.")
     found: list[tuple[str, Any]] = []
-    if odd := [name for name in value if not isinstance(name, str)]:
-        raise _Wrong(key, f"{key} has {odd[0]!r} where the name of an option belongs.")
     for name, item in value.items():
         is_group = name in GROUPS and isinstance(item, dict)
         found += [(f"{name}.{below}", inner) for below, inner in item.items()] if is_group else [(name, item)]

@@ -2,22 +2,28 @@
 
 import csv
 import json
+import math
 import os
 import shutil
 import signal
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bldml.cli import main
 from bldml.io.locks import Lock
+from bldml.run.folder import RunFolder
 from bldml.sweep.experiment import read_experiment
-from bldml.sweep.plan import Trial, TrialState
+from bldml.sweep.plan import Trial, TrialState, find_experiment, write_plan
 from bldml.sweep.planning import plan_with_photographs
+from bldml.sweep.search.pruning import Pruned, find_pruning
 from bldml.sweep.search.study import Study, space_of
-from bldml.sweep.states import is_finished
+from bldml.sweep.states import is_finished, read_values
+from tests.support import mistake
 from tests.sweep.bench import Bench
 
 RANGES = """
@@ -197,6 +203,46 @@ def test_a_trial_that_is_worse_than_the_median_is_ended(bench: Bench, monkeypatc
     assert bench.states()["trial-0005_seed1"].state == "pruned"
     code, said = bench.complete()
     assert (code, "started" in said or "resumed" in said) == (0, False), said
+    for command in ("ensemble", "review"):
+        with mistake("trial-not-complete", found="trial-0005"):
+            find_experiment(bench.sweep.path / "trial-0005", command)
+
+
+def test_a_prune_does_not_depend_on_when_somebody_looks() -> None:
+    """Whenever a trial is judged while it grows: nothing yet, or what is found at its end."""
+    numbers = np.random.default_rng(0)
+    found = []
+    for _ in range(200):
+        trials = [[numbers.uniform(0, 1, numbers.integers(2, 8)).tolist() for _ in range(2)] for _ in range(6)]
+        trial, others = trials[0], trials[1:]
+
+        def judge(curves: list[list[float]], finished: int, others: list[list[list[float]]] = others) -> Pruned | None:
+            return find_pruning(curves, others, finished=finished, warm_up=1, is_lower_better=True)
+
+        at_end = judge(trial, 2)
+        found.append(at_end)
+        for run, curve in enumerate(trial):
+            seen = [judge([*trial[:run], curve[:epochs]], run) for epochs in range(1, len(curve) + 1)]
+            assert {*seen, judge(trial[: run + 1], run + 1)} <= {None, at_end}
+        assert judge(trial, 2) == at_end
+    assert {None, *(one.run for one in found if one)} >= {0, 1}
+
+
+def test_the_test_set_stays_sealed_while_trials_are_left(
+    again: Bench, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(again.folder)
+    again.write(search(2))
+    write_plan(again.sweep, replace(again.plan, search={**again.plan.search, "trials": 9}))
+    assert main(["sweep", "tiny.yaml", "--open_test"]) == 1
+    assert "2 of 9 trials of sweeps/tiny have begun" in capsys.readouterr().err
+    assert not again.sweep.opened.exists()
+
+
+def test_an_epoch_without_a_value_keeps_its_place(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.history.write_text("epoch,val_loss\n0,\n1,0.5\n2,0.9\n")
+    assert read_values(run, "val_loss") == (3, [pytest.approx(math.nan, nan_ok=True), 0.5, 0.9])
 
 
 @pytest.mark.parametrize(
@@ -220,6 +266,9 @@ def test_a_trial_that_is_worse_than_the_median_is_ended(bench: Bench, monkeypatc
         ("{trials: 3, ranges: {model.pos_weight: {low: 1.0, high: 9.0}}}", "val_loss is the training criterion"),
         ("{trials: 3, ranges: {seed_everything: {low: 1, high: 9}}}", "seeds are replicates"),
         ("{trials: 3, trails: 4}", "Did you mean trials?"),
+        ("{trials: 3, ranges: {1: [2, 3], model.lr: [1, 2]}}", "cannot be used: "),
+        (f"{{trials: 3, ranges: {{model.lr: {{low: 1, high: 1{'0' * 400}}}}}}}", "needs numbers as low and high"),
+        ("{trials: 3, ranges: {trainer.logger: [true, false], model.lr: [1, 2]}}", "is to change no result"),
         ("{trials: 3}\nfolds: 2\nbaseline: true", "search or baseline, not both"),
         ("{trials: 3}\nbase: [base.yaml, plain.yaml]", "data.augmentation is null, so data.augmentation.strength"),
         ("40", "search must hold at least trials"),
