@@ -62,6 +62,33 @@ def open_test_set(
             recorded.
         UsageError, MachineError: Jobs cannot be submitted; what was recorded stays, and the command may be repeated.
     """
+    _check_ready(folder, plan, script)
+    choice = choose(folder, plan)
+    if plan.folds is None:
+        _check_sealed(folder, plan.of(choice.configuration))
+    if script is not None and not folder.opened.is_file():
+        _check_script(folder, plan.of(choice.configuration)[0], script, own)
+    with Lock(folder.lock, wait=None, waiting=safe_point):
+        _note(folder, choice)
+    whys = {"beforehand": "which was named beforehand", "search": "the best trial by inner validation"}
+    why = whys.get(choice.how, f"the best by {plan.metric}")
+    say(f"The test set is opened for {choice.configuration}, {why}. This is recorded in {show_path(folder.opened)}.\n")
+    if plan.folds is None:
+        say(_results(folder, plan, _tested(folder, plan, choice)))
+        return
+    runs = _final_tasks(folder, plan, choice)
+    if script is None:
+        is_done = _train_here(folder, runs, jobs or 1, own)
+    else:
+        is_done = _submitted(folder, runs, script, jobs, own)
+    if is_done:
+        say(_results(folder, plan, runs))
+    else:
+        say("When all are finished, the same command shows their results, and writes them to sweep.html.\n")
+
+
+def _check_ready(folder: SweepFolder, plan: Plan, script: Path | None) -> None:
+    """Raise RunError or UsageError unless everything that is compared is done, and a test set is sealed."""
     ended = {trial.name for trial in plan.trials if trial.state in ("pruned", "failed")}
     missing = [
         one.run.name
@@ -88,28 +115,6 @@ def open_test_set(
         message = "Without folds nothing is trained for the test set: its runs are tested, which takes one command. "
         message += "Repeat it without --slurm, in a job or session if a login node is too small."
         raise UsageError(message, "sweep-test-not-in-slurm", found=str(script))
-    choice = choose(folder, plan)
-    if plan.folds is None:
-        _check_sealed(folder, plan.of(choice.configuration))
-    if script is not None and not folder.opened.is_file():
-        _check_script(folder, plan.of(choice.configuration)[0], script, own)
-    with Lock(folder.lock, wait=None, waiting=safe_point):
-        _note(folder, choice)
-    whys = {"beforehand": "which was named beforehand", "search": "the best trial by inner validation"}
-    why = whys.get(choice.how, f"the best by {plan.metric}")
-    say(f"The test set is opened for {choice.configuration}, {why}. This is recorded in {show_path(folder.opened)}.\n")
-    if plan.folds is None:
-        say(_results(folder, plan, _tested(folder, plan, choice)))
-        return
-    runs = _final_tasks(folder, plan, choice)
-    if script is None:
-        is_done = _train_here(folder, runs, jobs or 1, own)
-    else:
-        is_done = _submitted(folder, runs, script, jobs, own)
-    if is_done:
-        say(_results(folder, plan, runs))
-    else:
-        say("When all are finished, the same command shows their results, and writes them to sweep.html.\n")
 
 
 def choose(folder: SweepFolder, plan: Plan) -> Choice:

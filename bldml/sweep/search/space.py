@@ -221,12 +221,7 @@ def _overlap(key: str, others: Mapping[str, Any]) -> str:
 
 
 def _is_number(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number that no float can be
-        return False
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _range(key: str, value: Any) -> Range | Choices:
