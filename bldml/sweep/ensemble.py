@@ -37,6 +37,7 @@ from bldml.run.predictions import Prediction, digest_of_predictions, write_metri
 from bldml.run.provenance import DIGEST_DIGITS, Provenance
 from bldml.run.reader import RunData, read_run
 from bldml.sweep.plan import Plan, PlannedRun, SweepFolder, find_experiment, read_plan
+from bldml.sweep.search.study import rank_trials
 from bldml.training.backbones import row_of
 from bldml.training.checkpoint import KEY, Checkpoint, Header, read_checkpoint, software_versions
 from bldml.training.networks.ensemble import MOST_MEMBERS, Member, ensemble_name, join_weights
@@ -79,6 +80,12 @@ def make_ensemble(source: Path, output: Path | None) -> None:
     """
     folder, name = find_experiment(source, "ensemble")
     plan = read_plan(folder)
+    if plan.search and name is None:
+        best = next((one.name for one in rank_trials(plan)), "")
+        message = f"{show_path(folder.path)} is a search; name one of its trials."
+        if best:
+            message += f" That with the best objective: {shell_word(folder.path / best)}"
+        raise UsageError(message, "ensemble-trial-missing", path=folder.path, expected=best)
     ingredients = _ingredients(folder, plan, name)
     _check_same(ingredients)
     output = output or folder.path / "ensembles" / (name or "all")

@@ -58,8 +58,9 @@ class Augmentation:
         saturation: Largest relative change, in [0, 1].
         hue: Largest change as a fraction of the colour circle, in [0, 0.5].
         grayscale: Probability of conversion to grey, in [0, 1].
-        strength: Factor on all of these but the flips, from 0 (no change) over 1 (as they are) to stronger; one number
-            that a search can vary. Brightness, contrast, saturation, hue, rotation and grayscale end at their limits.
+        strength: Factor on all of these but flips and fill, from 0 (no change) over 1 (as they are) to stronger; one
+            number that a search can vary. Brightness, contrast, saturation, hue, rotation and grayscale end at their
+            limits.
     """
 
     crop_area: tuple[float, float] = (0.8, 1.0)

@@ -17,6 +17,7 @@ from tests.sameness import checkpoint, flat
 from tests.slurm.cluster import LARGE, Cluster, Job
 from tests.slurm.fits import BACKBONE, SCRIPTS, Bench
 from tests.support import REPOSITORY
+from tests.sweep.bench import write_good_trials
 from tests.sweep.experiments import write_run
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
@@ -140,3 +141,22 @@ def test_two_workers_of_a_search_of_which_one_is_preempted(cluster: Cluster, tmp
     assert jobs[0].restarts + jobs[1].restarts > 0, "one was preempted"
     assert all(is_finished(folder.run(run.name)) for run in read_plan(folder).runs)
     assert "3 of 3 trials: 3 complete." in sweep(cluster, bench, "--slurm=own.sbatch")
+
+
+def test_trials_that_are_pruned_in_a_job_end_and_the_worker_goes_on(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(cluster, tmp_path / "bench")
+    ranges = "{model.lr: {low: 1.0e-4, high: 1.0e-2, log: true}}"
+    prepare(bench, f"options: {{unfreezing.start_epoch: 0}}\nseeds: [1]\nsearch: {{trials: 7, ranges: {ranges}}}", 2000)
+    folder = SweepFolder(bench.folder / "sweeps" / "tiny")
+    monkeypatch.chdir(bench.folder)
+    write_good_trials(Path("tiny.yaml"), folder)
+    said = sweep(cluster, bench, "--slurm=own.sbatch", "--jobs=1")
+    job = Job(cluster, f"{said.partition('job array ')[2].partition('.')[0]}_0")
+    job.wait_for("COMPLETED")
+    assert [trial.state for trial in read_plan(folder).trials[5:]] == ["pruned", "pruned"]
+    for number in (5, 6):
+        epochs = folder.run(f"trial-{number:04}_seed1").history.read_text().count("\n") - 1
+        assert 2 < epochs < 2000, "it was ended"
+    assert job.restarts == 0

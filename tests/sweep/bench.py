@@ -9,7 +9,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bldml.io.locks import Lock
+from bldml.sweep.experiment import read_experiment
 from bldml.sweep.plan import Plan, SweepFolder, read_plan
+from bldml.sweep.planning import plan_with_photographs
+from bldml.sweep.search.study import Study, space_of
 from bldml.sweep.states import RunState, read_states
 from tests.prepared import Prepared
 from tests.support import REPOSITORY
@@ -84,3 +88,16 @@ class Bench:
 
     def runs(self) -> list[str]:
         return [run.name for run in self.plan.runs]
+
+
+def write_good_trials(experiment: Path, sweep: SweepFolder) -> None:
+    """Begin a search with five complete trials: of their runs only histories are there, which no training reaches."""
+    plan, _ = plan_with_photographs(read_experiment(experiment), sweep)
+    with Lock(sweep.lock) as lock:
+        study = Study(sweep.study, space_of(plan), lock)
+        for number in range(5):
+            study.ask()
+            study.tell(number, "complete", 0.01)
+            history = sweep.run(f"trial-{number:04}_seed1").history
+            history.parent.mkdir(parents=True)
+            history.write_text("epoch,val_loss\n" + "".join(f"{epoch},0.01\n" for epoch in range(4)))

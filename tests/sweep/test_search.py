@@ -17,14 +17,13 @@ import pytest
 from bldml.cli import main
 from bldml.io.locks import Lock
 from bldml.run.folder import RunFolder
-from bldml.sweep.experiment import read_experiment
+from bldml.sweep.ensemble import make_ensemble
 from bldml.sweep.plan import Trial, TrialState, find_experiment, write_plan
-from bldml.sweep.planning import plan_with_photographs
 from bldml.sweep.search.pruning import Pruned, find_pruning
 from bldml.sweep.search.study import Study, space_of
 from bldml.sweep.states import is_finished, read_values
 from tests.support import mistake
-from tests.sweep.bench import Bench
+from tests.sweep.bench import Bench, write_good_trials
 
 RANGES = """
     model.lr: {low: 1.0e-4, high: 1.0e-2, log: true}
@@ -184,15 +183,7 @@ def test_a_trial_that_is_worse_than_the_median_is_ended(bench: Bench, monkeypatc
     monkeypatch.chdir(bench.folder)
     text = search(6).replace("trainer.max_epochs: 4", "trainer.max_epochs: 400, early_stopping.patience: 400")
     bench.write(text)
-    plan, _ = plan_with_photographs(read_experiment(Path("tiny.yaml")), bench.sweep)
-    with Lock(bench.sweep.lock) as lock:
-        study = Study(bench.sweep.study, space_of(plan), lock)
-        for number in range(5):
-            study.ask()
-            study.tell(number, "complete", 0.01)
-            history = bench.sweep.run(f"trial-{number:04}_seed1").history
-            history.parent.mkdir(parents=True)
-            history.write_text("epoch,val_loss\n" + "".join(f"{epoch},0.01\n" for epoch in range(4)))
+    write_good_trials(Path("tiny.yaml"), bench.sweep)
     code, said = bench.complete()
     assert code == 0, said
     last = bench.plan.trials[5]
@@ -206,6 +197,8 @@ def test_a_trial_that_is_worse_than_the_median_is_ended(bench: Bench, monkeypatc
     for command in ("ensemble", "review"):
         with mistake("trial-not-complete", found="trial-0005"):
             find_experiment(bench.sweep.path / "trial-0005", command)
+    with mistake("ensemble-trial-missing", expected="trial-0000"):
+        make_ensemble(bench.sweep.path, None)
 
 
 def test_a_prune_does_not_depend_on_when_somebody_looks() -> None:

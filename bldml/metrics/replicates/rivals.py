@@ -156,7 +156,7 @@ def best_of(metric: Metric, configurations: Sequence[Pooled]) -> Best | None:
         least, most = metric.limits
         low = min(low, max(own.low + corrected - value, least))
         high = max(high, min(own.high + corrected - value, most))
-    return Best(best, value, corrected, Interval(float(low), float(high), "percentiles, BBC-CV"))
+    return Best(best, value, corrected, Interval(float(low), float(high), "BBC-CV, at least that of the best, moved"))
 
 
 def _measure(metric: Metric, sign: float, configurations: Sequence[Pooled]) -> Measure:
