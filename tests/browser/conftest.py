@@ -8,9 +8,9 @@ import pytest
 from tests.browser.pages import Browser, missing
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """Headless Chromium, started once for these tests."""
+    """Headless Chromium, one for each file: after the tests of an export, pictures of other pages hang in it."""
     reason = missing()
     if reason is not None:
         # Continuous integration says that it has one, so that a test which cannot run is noticed.

@@ -214,7 +214,10 @@ def test_the_opened_test_set_a_second_time(tmp_path: Path, folds: int | None) ->
     sweep.opened.write_text(json.dumps(opened))
     said = " ".join(collect(sweep).split())
     assert {name: (sweep.path / name).read_bytes() for name in others} == before
-    assert "The test set was opened for b, the best by the metric, on 2026-01-02. On its 24 photographs: AUROC" in said
+    assert (
+        "The test set was opened for b, then the best by the metric, on 2026-01-02. On its 24 photographs: AUROC"
+        in said
+    )
     assert "are not used here" not in said
     table = pd.read_csv(sweep.path / "test.csv", keep_default_na=False)
     rows = [pd.read_csv(sweep.run(name).evaluation("test") / "predictions.csv") for name in names]

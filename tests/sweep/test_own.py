@@ -1,6 +1,7 @@
 """What a user brings to an experiment: classes of their own, GPUs for runs at a time, a job array."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from bldml.sweep.array import array_script
 from bldml.sweep.local import LocalRuns
 from bldml.sweep.plan import Candidate, Plan, PlannedRun, SweepFolder, write_plan
 from tests.prepared import Prepared
+from tests.support import REPOSITORY
 
 # Says what it was started with, and waits until so many have been.
 STANDS_IN = """
@@ -107,7 +109,10 @@ def test_classes_of_ones_own_need_trust_and_reach_every_run(leaves: Path, tmp_pa
 
     def sweep(*options: str) -> tuple[int, str]:
         command = [sys.executable, "-m", "own", "sweep", "tiny.yaml", *options]
-        process = Prepared(command, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        process = Prepared(
+            command, cwd=tmp_path, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
         said = process.communicate(timeout=300)[0]
         return process.returncode, said
 

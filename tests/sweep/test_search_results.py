@@ -156,7 +156,8 @@ def test_runs_before_count_with_their_best_and_the_last_end_is_no_pruning() -> N
         ([[0.3, 0.2]], 0, None),  # still before the warm-up
         ([[0.3, 0.2]], 1, (0, 1, 0.2)),  # the end of a run is judged whatever the warm-up
         ([[0.3, 0.1], [0.9]], 1, None),
-        ([[0.3, 0.1], [0.9, 0.8, 0.7, 0.6]], 1, (1, 3, 0.35)),
+        ([[0.3, 0.1], [0.9, 0.8, 0.7, 0.6]], 1, None),  # this may be its last epoch
+        ([[0.3, 0.1], [0.9, 0.8, 0.7, 0.6, 0.9]], 1, (1, 3, 0.35)),
     ):
         pruned = find_pruning(trial, [good] * 5, finished=finished, warm_up=3, is_lower_better=True)
         assert (None if pruned is None else (pruned.run, pruned.epoch, round(pruned.value, 9))) == found
