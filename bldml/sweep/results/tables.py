@@ -222,7 +222,8 @@ def baseline_table(findings: Findings) -> Table | None:
     ]
     caption = (
         f"Differences in {label} from the baseline, a logistic regression on features of the frozen backbone: the one "
-        "with the same backbone, if there is one. They are pairs of the next table; p is adjusted over all pairs."
+        "with the same backbone, weights and image size, if there is one. They are pairs of the next table; p is "
+        "adjusted over all pairs."
     )
     header = ("Configuration", f"{label}, pooled", "Holm p", "Against the baseline")
     names = ("configuration", "baseline", "metric", "difference", "low", "high", "method", "p_holm", "finding")

@@ -128,11 +128,12 @@ def make_label_sheet(source: Path, output: Path | None, count: int, *, version: 
     numbers = Counter(one.reason for one in doubts)
     confident = sum(one.is_confident for one in doubts)
     hard = sum(one.is_hard_negative for one in doubts)
+    disagree = f"Seeds disagree on {numbers[REASONS[1]]} more, and " if doubts[0].seeds > 1 else ""
     lines = [
         f"{counted(len(doubts), 'photograph')}, each predicted by runs that did not learn from it.",
         f"The label is contradicted for {numbers[REASONS[0]]}, confidently for {confident} of them; {hard} of them are "
-        f"hard negatives (labelled {show_path(found.classes.negative)}). Seeds disagree on {numbers[REASONS[1]]} more, "
-        f"and {numbers[REASONS[2]]} more are near the threshold.",
+        f"hard negatives (labelled {show_path(found.classes.negative)}). {disagree}{numbers[REASONS[2]]} more are near "
+        "the threshold.",
         "A contradicted label is a reason to look at it, not a sign that it is wrong.",
         *([f"Not shown, because they are gone or changed: {counted(not_shown, 'photograph')}."] if not_shown else []),
         f"Wrote {show_path(output / 'labels.html')}",
