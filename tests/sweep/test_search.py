@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,13 +48,6 @@ def done(tmp_path_factory: pytest.TempPathFactory, leaves: Path) -> Bench:
     assert code == 0, said
     assert "2 of 2 trials: 2 complete." in said
     return bench
-
-
-@pytest.fixture
-def bench(tmp_path: Path, leaves: Path) -> Iterator[Bench]:
-    bench = Bench(tmp_path / "work", leaves)
-    yield bench
-    bench.end()
 
 
 @pytest.fixture

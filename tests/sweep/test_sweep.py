@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,13 +34,6 @@ def done(tmp_path_factory: pytest.TempPathFactory, leaves: Path) -> Bench:
     code, said = bench.complete("--jobs=2")
     assert code == 0, said
     return bench
-
-
-@pytest.fixture
-def bench(tmp_path: Path, leaves: Path) -> Iterator[Bench]:
-    bench = Bench(tmp_path / "work", leaves)
-    yield bench
-    bench.end()
 
 
 def assert_same_results(run: Path, reference: Path) -> None:
