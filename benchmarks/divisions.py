@@ -39,7 +39,7 @@ CONFIGURATIONS: list[dict[str, Any]] = [
 JOINED = ("four stages", "logistic head")
 DIVISIONS, MEMBERS = 5, 3
 FIGURES = ("auroc", "loss", "accuracy", "balanced_accuracy", "sensitivity", "specificity")
-PAIRS = (  # the questions, asked before anything was trained
+PAIRS = (  # the questions
     ("four stages", "two stages"),
     ("four stages", "logistic head"),
     ("ensemble of four stages", "four stages"),

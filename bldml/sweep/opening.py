@@ -105,7 +105,7 @@ def _check_ready(folder: SweepFolder, plan: Plan, script: Path | None) -> None:
         message = (
             f"{len(plan.trials)} of {counted(plan.search['trials'], 'trial')} of {show_path(folder.path)} have begun: "
             "the test set is opened once, for the best of all. Do the others first, by the same command without "
-            "--open_test, or set search.trials to the number that there are."
+            "--open_test. To stop here, set search.trials to the number that there are before that."
         )
         raise RunError(message, "search-unfinished", path=folder.path, found=len(plan.trials))
     if plan.folds is not None and not folder.final.is_file():

@@ -16,7 +16,8 @@ SEARCH_NOTES = (
 )
 PRUNING_NOTE = (
     "A trial was ended early (pruned) when the mean of the best values of its runs so far was worse than the median of "
-    "the complete trials at the same run and epoch, from five complete trials on and not before the last unfreezing. "
+    "the complete trials at the same run and epoch, from five complete trials on: at the end of a run, and within it "
+    "after the last unfreezing. "
     "The objective of a pruned trial is of the runs and epochs that it had done."
 )
 PAIRS_NOTE = "Pairs of trials are not tested: they are proposals and no hypotheses, and there are too many of them."
