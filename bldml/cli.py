@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from difflib import get_close_matches
 from functools import partial
+from inspect import getdoc
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, get_type_hints
@@ -162,8 +163,10 @@ def _run_command(
     except ArgumentError as error:
         known = [action.dest for action in actions_of(parser) if action.option_strings]
         text = explain_mistake(str(error), known + list(POSITIONS.get(arguments[0], ())), words)
-        if arguments[0] in POSITIONS and text.startswith("Missing argument"):
-            text += f" The command is: {pattern(arguments[0])}"
+        if missing := re.match("Missing argument: (.+)[.]", text):
+            text += f" The command is: {pattern(arguments[0])}" if arguments[0] in POSITIONS else ""
+            names = missing[1].split(", ")
+            text += "".join(f"\n  {name}: {said}" for name in names if (said := _help_of(function, name)))
         raise UsageError(f"{text}\nAll options: {program} --help", "option-wrong", reason=str(error)) from error
     if options.get("positive_class", "") is None:
         options["positive_class"] = typed_class(words)
@@ -249,9 +252,9 @@ def _switched(arguments: list[str], switches: set[str]) -> list[str]:
 
 
 def _help_of(function: Callable[..., None], name: str) -> str:
-    """Return the description of an argument in the docstring, if it is on one line."""
-    lines = (line.strip() for line in (function.__doc__ or "").splitlines())
-    return next((line.removeprefix(f"{name}:").strip() for line in lines if line.startswith(f"{name}:")), "")
+    """Return the description of an argument in the docstring; empty if it has none."""
+    found = re.search(rf"^    {name}: (.+(?:\n {{8}}.+)*)", getdoc(function) or "", re.MULTILINE)
+    return " ".join(found[1].split()) if found else ""
 
 
 def _first_line(function: Callable[..., None]) -> str:

@@ -192,7 +192,8 @@ def review(inputs: list[Path], output: Path | None = None, test: float | None = 
     page saved, and writes the photographs of the experiment with the corrected labels, in the same folds.
 
     Args:
-        inputs: CONFIRMED.csv RUN PHOTOGRAPHS, or sweeps/NAME/CONFIGURATION, or CONFIRMED.csv sweeps/NAME/CONFIGURATION.
+        inputs: For labels, sweeps/NAME/CONFIGURATION makes the page, and CONFIRMED.csv sweeps/NAME/CONFIGURATION the
+            manifest. Of a survey, CONFIRMED.csv RUN PHOTOGRAPHS makes the manifest.
         output: Output folder; null for review, and for review/CONFIGURATION in the folder of an experiment.
         test: Fraction of a survey's reviewed photographs that is kept out of the training, for testing; units stay
             together. null for 0.2.

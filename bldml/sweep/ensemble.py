@@ -23,7 +23,9 @@ from bldml.dataset.samples import class_name
 from bldml.dataset.tables import read_rows
 from bldml.errors import RunError, UsageError
 from bldml.io.atomic import make_folder, write_atomically
-from bldml.io.documents import dump_yaml
+from bldml.io.documents import dump_yaml, mapping_or_nothing
+from bldml.io.locks import Lock
+from bldml.io.safe_points import safe_point
 from bldml.io.screen import say
 from bldml.io.system import sha256_of
 from bldml.io.text import counted, csv_text, first_few, without_apostrophe
@@ -88,7 +90,7 @@ def make_ensemble(source: Path, output: Path | None) -> None:
         raise UsageError(message, "ensemble-trial-missing", path=folder.path, expected=best)
     ingredients = _ingredients(folder, plan, name)
     _check_same(ingredients)
-    output = output or folder.path / "ensembles" / (name or "all")
+    output = output or folder.ensembles / (name or "all")
     if os.path.lexists(output) and not (output.is_dir() and not list_folder(output)):
         raise _existing(output)
     has_folds = ingredients[0].planned.fold is not None
@@ -96,12 +98,30 @@ def make_ensemble(source: Path, output: Path | None) -> None:
     judged = _Judged.of(folder, plan, ingredients, rows, logits)
     with _new_run(output) as run:
         _write(folder, run, output, ingredients, judged, has_folds=has_folds)
+        _note_place(folder, output)
     say(_said(output, ingredients, judged, has_folds=has_folds, has_test=folder.final.is_file()))
 
 
 def _existing(output: Path) -> RunError:
     message = f"{show_path(output)} exists already and is left as it is. Give another --output."
     return RunError(message, "ensemble-exists", path=output)
+
+
+def _note_place(folder: SweepFolder, output: Path) -> None:
+    """Note in the folder of the experiment where an ensemble is, so that its looks at the test set are found."""
+    path = output.resolve()
+    if path.parent == folder.ensembles.resolve():
+        return
+    try:
+        with Lock(folder.lock, wait=None, waiting=safe_point):
+            known = mapping_or_nothing(folder.ensembles_elsewhere).get("paths")
+            paths = sorted({*(known if isinstance(known, list) else []), str(path)})
+            write_atomically(folder.ensembles_elsewhere, json.dumps({"schema": 1, "paths": paths}, indent=2) + "\n")
+    except (OSError, RunError):  # an experiment of somebody else
+        say(
+            f"{show_path(folder.path)} is not writable, so its page will not know of this ensemble, nor of its looks "
+            "at the test set.\n"
+        )
 
 
 def _ingredients(folder: SweepFolder, plan: Plan, name: str | None) -> list[Ingredient]:

@@ -3,7 +3,7 @@
 import json
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from bldml.sweep.array import check_script, queued_runs, submit_runs
 from bldml.sweep.local import LocalRuns, own_environment, program
 from bldml.sweep.plan import NOTHING, Own, Plan, PlannedRun, SweepFolder, final_runs
 from bldml.sweep.planning import arguments_of
+from bldml.sweep.results.claims import ensembles_tested
+from bldml.sweep.results.opened import looks_of_ensembles
 from bldml.sweep.search.worker import has_trials_left
 from bldml.sweep.states import is_finished, read_states, state_of, table_of
 
@@ -73,6 +75,8 @@ def open_test_set(
     whys = {"beforehand": "which was named beforehand", "search": "the best trial by inner validation"}
     why = whys.get(choice.how, f"the best by {plan.metric}")
     say(f"The test set is opened for {choice.configuration}, {why}. This is recorded in {show_path(folder.opened)}.\n")
+    if said := ensembles_tested(looks_of_ensembles(folder)):
+        say(f"{said}\n")
     if plan.folds is None:
         say(_results(folder, plan, _tested(folder, plan, choice)))
         return
@@ -183,6 +187,7 @@ def _note(folder: SweepFolder, choice: Choice) -> None:
         "how": choice.how,
         "values": choice.values,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "ensembles_before": [asdict(look) for look in looks_of_ensembles(folder)],
     }
     write_atomically(folder.opened, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 

@@ -168,6 +168,16 @@ class SweepFolder:
         return self.path / "opened.json"
 
     @property
+    def ensembles(self) -> Path:
+        """The run folders of its ensembles, apart from those with an --output of their own."""
+        return self.path / "ensembles"
+
+    @property
+    def ensembles_elsewhere(self) -> Path:
+        """Paths of the run folders of the others, as JSON; missing without any."""
+        return self.path / "ensembles.json"
+
+    @property
     def study(self) -> Path:
         """The journal of the study of a search."""
         return self.path / "study.journal"

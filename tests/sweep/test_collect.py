@@ -15,6 +15,8 @@ from statsmodels.stats.multitest import multipletests
 
 from bldml.errors import RunError
 from bldml.metrics.registry import METRICS, shown_in
+from bldml.run.folder import RunFolder
+from bldml.run.ledger import LedgerEntry, append_entry
 from bldml.sweep.collect import collect
 from bldml.sweep.opening import open_test_set
 from bldml.sweep.plan import Candidate, PlannedRun, SweepFolder, read_plan, write_plan
@@ -229,6 +231,14 @@ def test_the_opened_test_set_a_second_time(tmp_path: Path, folds: int | None) ->
     assert float(mean["low"]) < float(mean["value"]) < float(mean["high"])
     page = Page(sweep.path / "sweep.html")
     assert "Test set, opened once" in page.words
+    assert "ensemble" not in said
+    (sweep.path / "ensembles" / "b").mkdir(parents=True)
+    for day, name in ((2, "other_site"), (3, "test"), (4, "test")):
+        entry = LedgerEntry(f"2026-01-0{day}T00:00:00+00:00", name, "test", name, 24, "checkpoints/best.ckpt")
+        append_entry(RunFolder(sweep.path / "ensembles" / "b"), entry)
+    said = " ".join(collect(sweep).split())
+    assert "An ensemble of this experiment evaluated the sealed test set: " in said
+    assert "/b (2 times, first on 2026-01-03). Each" in said
     # A test of one seed that is not whole is named, and the other seed is shown alone.
     shutil.rmtree(sweep.run(names[1]).evaluation("test"))
     said = " ".join(collect(sweep).split())

@@ -21,6 +21,7 @@ from bldml.run.predictions import read_predictions
 from bldml.sweep.experiment import Division
 from bldml.sweep.folds import Photographs, make_folds
 from bldml.sweep.plan import SweepFolder, write_plan
+from bldml.sweep.results.opened import looks_of_ensembles
 from tests.prepared import Prepared
 from tests.sameness import checkpoint, flat
 from tests.support import Bldml
@@ -225,12 +226,16 @@ def test_an_ensemble_gives_the_mean_by_hand(done: Bench, ensemble: Path) -> None
     code, said = run_here("test", ensemble, folder=done.folder)
     assert (code, "test: 12 photographs" in said) == (0, True), said
     assert role_of(ensemble, "test") == "test"
+    assert done.complete("--collect")[0] == 0
+    page = " ".join((done.sweep.path / "sweep.html").read_text().split())
+    assert "An ensemble of this experiment evaluated the sealed test set: " in page
     for row in pooled[:1] + pooled[-1:]:
         other = done.folder / "other" / row.path
         other.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(done.folder / "leaves" / row.path, other)
     code, said = run_here("test", ensemble, "other", folder=done.folder)
     assert (code, "2 of 2 photographs are those of the training or validation split" in said) == (1, True), said
+    assert len(looks_of_ensembles(done.sweep)) == 1
 
 
 def role_of(run: Path, evaluation: str) -> str:
@@ -248,11 +253,14 @@ def test_an_ensemble_of_seeds_has_their_split(done: Bench, tmp_path: Path) -> No
     write_plan(sweep, replace(done.plan, runs=runs, folds=None, settings={}))
     for run in runs:
         shutil.copytree(done.sweep.run(name).path, sweep.run(run.name).path)
-    code, said = run_here("ensemble", sweep.path, folder=done.folder)
+    here = tmp_path / "elsewhere"
+    code, said = run_here("ensemble", sweep.path, "--output", here, folder=done.folder)
     assert (code, "these figures are too good" in said) == (0, True), said
-    code, said = run_here("test", sweep.path / "ensembles" / "all", folder=done.folder)
+    assert looks_of_ensembles(sweep) == []
+    code, said = run_here("test", here, folder=done.folder)
     assert code == 0, said
-    here, there = sweep.path / "ensembles" / "all", done.sweep.run(name).path
+    assert [Path(look.ensemble).name for look in looks_of_ensembles(sweep)] == ["elsewhere"]
+    there = done.sweep.run(name).path
     assert [role_of(here, one) for one in ("val", "test")] == ["validation", "test"]
     for split in ("val", "test"):
         tables = [

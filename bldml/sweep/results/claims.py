@@ -1,5 +1,8 @@
 """Sentences about an experiment, which follow from what its runs recorded."""
 
+from collections import Counter
+from collections.abc import Sequence
+
 from bldml.io.text import counted, first_few, plain
 from bldml.metrics.checked import FEW_UNITS, unit_kind
 from bldml.metrics.estimates import Estimate
@@ -9,6 +12,7 @@ from bldml.run.evidence import Evidence
 from bldml.sweep.results.assessment import ALPHA, Findings
 from bldml.sweep.results.baseline import Finding, against_baseline, baselines
 from bldml.sweep.results.gathering import Experiment
+from bldml.sweep.results.opened import Look
 
 AGAINST: dict[Finding, str] = {
     "better": "Significantly better (Holm)",
@@ -34,7 +38,7 @@ def sweep_verdict(findings: Findings) -> list[str]:
                 significant_differences(findings),
             ),
         ),
-        *filter(None, (opened(findings),)),
+        *filter(None, (opened(findings), ensembles_tested(findings.opened.looks))),
     ]
 
 
@@ -87,6 +91,20 @@ def opened(findings: Findings) -> str:
     if test.left_out:
         text += f" Not in this figure: {'; '.join(test.left_out)}."
     return f"{text} No other figure of this page is of the test set."
+
+
+def ensembles_tested(looks: Sequence[Look]) -> str:
+    """Say which ensembles of the experiment evaluated the sealed test set; empty if none did."""
+    if not looks:
+        return ""
+    times = Counter(look.ensemble for look in looks)
+    first = {look.ensemble: look.time[:10] for look in reversed(looks)}
+    names = [f"{plain(name)} ({'' if n == 1 else f'{n} times, first '}on {first[name]})" for name, n in times.items()]
+    are = "An ensemble" if len(names) == 1 else f"{len(names)} ensembles"
+    return (
+        f"{are} of this experiment evaluated the sealed test set: {first_few(names, 5, ', ', ' and ')}. Each figure on "
+        "it is of a classifier that was fixed before, but the best of several would flatter."
+    )
 
 
 def not_pooled(experiment: Experiment) -> str:

@@ -1,15 +1,34 @@
 """The opened test set of an experiment: what the runs of the one configuration did on it."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from bldml.dataset.files import show_path
+from bldml.errors import RunError
 from bldml.io.documents import mapping_or_nothing
 from bldml.metrics.estimates import Estimate
 from bldml.metrics.metric import Metric
 from bldml.metrics.replicates.pooled import estimate_pooled
+from bldml.run.folder import RunFolder
+from bldml.run.ledger import read_ledger
 from bldml.sweep.plan import Plan, SweepFolder, final_runs
 from bldml.sweep.results.gathering import CollectedRun, PooledRows, pool_seeds, read_planned, seed_name
+
+
+@dataclass(frozen=True)
+class Look:
+    """One evaluation of the sealed test set by an ensemble.
+
+    Attributes:
+        ensemble: Its run folder, as it is shown.
+        time: When the evaluation began, ISO 8601 in UTC.
+    """
+
+    ensemble: str
+    time: str
 
 
 @dataclass(frozen=True)
@@ -21,12 +40,14 @@ class OpenedTest:
         runs: The runs that are tested, one for each seed.
         result: Their predictions; None if none is there, or they cannot be pooled.
         left_out: Sentences on seeds that are not in it.
+        looks: What ensembles of the experiment have seen of the test set, oldest first.
     """
 
     note: Mapping[str, Any] = field(default_factory=dict)
     runs: tuple[CollectedRun, ...] = ()
     result: PooledRows | None = None
     left_out: tuple[str, ...] = ()
+    looks: tuple[Look, ...] = ()
 
     @property
     def configuration(self) -> str | None:
@@ -51,12 +72,39 @@ class OpenedTest:
 
 def read_opened(folder: SweepFolder, plan: Plan, reasons: Mapping[str, str]) -> OpenedTest:
     """Read what is recorded of the opened test set; what cannot be used is named, with its reason if one is given."""
-    note = mapping_or_nothing(folder.opened)
+    note, looks = mapping_or_nothing(folder.opened), tuple(looks_of_ensembles(folder))
     name = note.get("configuration")
     if name is None:
-        return OpenedTest()
+        return OpenedTest(looks=looks)
     runs = tuple(
         read_planned(folder, planned, "test", reasons.get(planned.name, "")) for planned in final_runs(plan, str(name))
     )
     result, left_out = pool_seeds([run for run in runs if run.evaluation], has_folds=False)
-    return OpenedTest(note, runs, result, left_out)
+    return OpenedTest(note, runs, result, left_out, looks)
+
+
+def looks_of_ensembles(folder: SweepFolder) -> list[Look]:
+    """Return the evaluations of the sealed test set by ensembles of an experiment, oldest first.
+
+    They are in the ledgers of the ensembles' run folders: those in the folder of the experiment, and those elsewhere
+    that are still where they were made.
+    """
+    found: set[tuple[str, Path]] = set()
+    for path in _ensembles(folder):
+        run = RunFolder(path)
+        with suppress(RunError, OSError):
+            for entry in read_ledger(run):
+                provenance = mapping_or_nothing(run.evaluation(entry.evaluation) / "provenance.json")
+                # Only the run's own test split may be called test.
+                if entry.evaluation == "test" or (entry.split == "test" and provenance.get("role") == "test"):
+                    found.add((entry.time, path))
+    return [Look(show_path(path), time) for time, path in sorted(found)]
+
+
+def _ensembles(folder: SweepFolder) -> set[Path]:
+    """Return the run folders of ensembles, each once."""
+    there: set[Path] = set()
+    with suppress(OSError):
+        there = {path.resolve() for path in folder.ensembles.iterdir() if path.is_dir()}
+    elsewhere = mapping_or_nothing(folder.ensembles_elsewhere).get("paths")
+    return there | {Path(str(path)).resolve() for path in (elsewhere if isinstance(elsewhere, list) else [])}

@@ -60,6 +60,7 @@ def write_sweep(findings: Findings, folder: Path, *, version: str) -> list[Path]
         verdict=said,
         extent=_extent(findings),
         has_folds=bool(experiment.plan.folds),
+        also_tested=bool(findings.opened.looks),
         result=result and {"n": result.pooled.labels.size, "n_positive": int(result.pooled.labels.sum()),
                            "positive": plain(result.positive)},
         tables=shown,

@@ -248,9 +248,10 @@ def opened_table(findings: Findings) -> Table | None:
     trained = (
         "trained on the photographs of all folds" if findings.experiment.plan.folds else "the runs of this experiment"
     )
+    also = ", and evaluated by ensembles too" if test.looks else ""
     caption = (
-        f"Test set, opened for this configuration alone ({trained}): estimates at the threshold of each run, with 95 % "
-        "intervals by sampling unit."
+        f"Test set, opened for this configuration alone{also} ({trained}): estimates at the threshold of each run, "
+        "with 95 % intervals by sampling unit."
     )
     header = ("Configuration", *(metric.label for metric in findings.shown))
     names = ("configuration", "metric", "seed", "n", *ESTIMATE_COLUMNS)

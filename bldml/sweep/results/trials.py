@@ -39,6 +39,7 @@ def experiment_verdict(findings: Findings) -> list[str]:
         by_fold(findings),
         best_by_metric(findings),
         claims.opened(findings),
+        claims.ensembles_tested(findings.opened.looks),
     ]
     return [text for text in found if text]
 
