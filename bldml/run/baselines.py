@@ -193,6 +193,7 @@ def regression_scores(
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
 
     varies = np.ptp(features, axis=0) > 0
     if not varies.any():
@@ -201,7 +202,9 @@ def regression_scores(
     centre, spread = features.mean(axis=0), features.std(axis=0).astype(features.dtype)
     spread[spread == 0] = 1
     model = LogisticRegression(C=strength, class_weight="balanced", max_iter=300)
-    with warnings.catch_warnings():
+    # One thread: each of hundreds of steps is so small that several threads mostly wait for each other, and they wait
+    # busily. With two of them, on a machine that does other work too, a fit took twice the processor time or more.
+    with warnings.catch_warnings(), threadpool_limits(1, user_api="blas"):
         warnings.simplefilter("ignore", ConvergenceWarning)  # stopping just before convergence predicts as well
         model.fit((features - centre) / spread, labels)
     logits: Features = model.decision_function((others - centre) / spread)

@@ -27,7 +27,7 @@ from bldml.report.tables import Entry, Shown, Table, text_table
 PLANTED = 60  # photographs that copies are made of, at most
 FEWEST, ONE_IN = 8, 5  # of a small set, this many, or this part of it
 PLANTED_LOOK_ALIKES = 20  # those of them for which look-alikes are searched, which takes longer
-TOGETHER = 4  # kinds of copies in one search for look-alikes: more would crowd each other out of the candidates
+TOGETHER = 4  # kinds of copies in one search: more would crowd each other out of the candidates
 COMPARED = 1_000  # photographs that the copies are compared with, at most
 SIDE = 512  # pixels of the longer side of the image that copies are made of
 LEAST_SIDE = 32  # pixels of the shorter side; copies of a smaller image would show nothing
@@ -233,7 +233,7 @@ def measure_power(rows: Sequence[Row], units: Sequence[int], described: Sequence
         [units[i] for i in others] + own,
         len(others),
     )
-    near = [known.near(copies, own) for copies in planted]
+    near = known.near(planted, own)
     alike = known.alike(planted, own) if described is not None else [(set[int](), set[int]())] * len(planted)
     kinds, mistaken = [], 0
     for copies, (found, wrong), (look, wrong_look) in zip(planted, near, alike, strict=True):
@@ -263,10 +263,16 @@ class _Known:
     units: Sequence[int]
     photographs: int
 
-    def near(self, copies: _Copies, own: Sequence[int]) -> tuple[set[int], set[int]]:
-        """Return the numbers of copies found as near duplicates, and of those taken for copies of others."""
-        pairs = find_near_duplicates_between(self.hashes, copies.hashes)
-        return self._judged(copies.kind, ((pair.a, pair.b) for pair in pairs), own)
+    def near(self, planted: Sequence[_Copies], own: Sequence[int]) -> list[tuple[set[int], set[int]]]:
+        """Return for each kind the numbers of copies found as near duplicates, and of those taken for others'."""
+        results = []
+        for start in range(0, len(planted), TOGETHER):
+            together = planted[start : start + TOGETHER]
+            pairs = find_near_duplicates_between(self.hashes, np.concatenate([copies.hashes for copies in together]))
+            for number, copies in enumerate(together):
+                of_kind = [(pair.a, pair.b % len(own)) for pair in pairs if pair.b // len(own) == number]
+                results.append(self._judged(copies.kind, of_kind, own))
+        return results
 
     def alike(self, planted: Sequence[_Copies], own: Sequence[int]) -> list[tuple[set[int], set[int]]]:
         """Return the same for look-alikes, for each kind."""
