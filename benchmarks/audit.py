@@ -4,6 +4,8 @@ Draws the files (random clouds, so that no two are alike; one in a hundred is a 
 again), audits them in a process of its own, and audits them again from what was kept.
 
     python benchmarks/audit.py --files 5000 50000
+
+With `--against FOLDER`, a checkout of an earlier version, that version audits the same files too, in turn.
 """
 
 import argparse
@@ -24,6 +26,7 @@ from PIL import Image
 
 RESULT = Path(__file__).parent / "results" / "audit.json"
 PORTION = 500
+NO_LOOK_ALIKES = ["--look_alikes=off"]
 PLANTED = 100  # one file in so many is a near duplicate
 
 
@@ -65,11 +68,17 @@ def processor_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def audit(root: Path, output: Path) -> dict[str, float | int]:
-    """Audit in a process of its own, watched: seconds, most memory of the process itself and of all together."""
-    command = [sys.executable, "-m", "bldml", "audit", str(root), "--output", str(output), "--look_alikes=off"]
+def audit(root: Path, output: Path, *options: str, version: Path | None = None) -> dict[str, float | int]:
+    """Audit in a process of its own, watched: seconds, most memory of the process itself and of all together.
+
+    Another version than this one is taken from its checkout.
+    """
+    command = [sys.executable, "-m", "bldml", "audit", str(root), "--output", str(output), *options]
+    environment = {**os.environ, "PYTHONPATH": str(version.resolve())} if version else None
     begun, before = time.perf_counter(), processor_seconds()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment, cwd=output.parent
+    )
     itself, together = [0], [0]
     done = threading.Event()
 
@@ -94,8 +103,8 @@ def audit(root: Path, output: Path) -> dict[str, float | int]:
     }
 
 
-def measure(count: int) -> dict[str, object]:
-    """Draw so many files and audit them twice."""
+def measure(count: int, against: Path | None) -> dict[str, object]:
+    """Draw so many files and audit them twice, and without planted copies; the earlier version audits them before."""
     with tempfile.TemporaryDirectory() as folder:
         root, output = Path(folder) / "data", Path(folder) / "audit"
         for label in ("BLD", "healthy"):
@@ -103,7 +112,12 @@ def measure(count: int) -> dict[str, object]:
         portions = [(root, start, min(start + PORTION, count)) for start in range(0, count, PORTION)]
         with ProcessPoolExecutor() as pool:
             list(pool.map(draw, portions))
-        first, again = audit(root, output), audit(root, output)
+        before: list[dict[str, float | int]] = []
+        audits = []
+        for options in (NO_LOOK_ALIKES, NO_LOOK_ALIKES, [*NO_LOOK_ALIKES, "--power=off"]):
+            if against is not None and len(before) < 2:
+                before.append(audit(root, Path(folder) / "before", version=against))
+            audits.append(audit(root, output, *options))
         content = json.loads((output / "audit.json").read_text(encoding="utf-8"))
         with (output / "pairs.csv").open(encoding="utf-8") as file:
             near = {frozenset(line.split(",")[1:3]) for line in file if line.startswith("near,")}
@@ -113,8 +127,10 @@ def measure(count: int) -> dict[str, object]:
         }
         return {
             "files": count,
-            "first": first,
-            "again": again,
+            "first": audits[0],
+            "again": audits[1],
+            "again_without_planted_copies": audits[2],
+            **({"earlier_version_first": before[0], "earlier_version_again": before[1]} if before else {}),
             "planted_near_duplicates": len(planted),
             "found": len(planted & near),
             "false": len(near - planted),
@@ -128,12 +144,13 @@ def main() -> None:
     """Measure each size and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, nargs="+", default=[5000, 50000])
+    parser.add_argument("--against", type=Path, help="checkout of an earlier version, without look-alikes")
     parser.add_argument("--hardware", default="AMD EPYC, 2 cores")
     parser.add_argument("--output", type=Path, default=RESULT)
     arguments = parser.parse_args()
     results = []
     for count in arguments.files:
-        results.append(measure(count))
+        results.append(measure(count, arguments.against))
         sys.stdout.write(f"{json.dumps(results[-1])}\n")
         sys.stdout.flush()
     load = round(os.getloadavg()[2], 1)

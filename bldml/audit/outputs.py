@@ -8,6 +8,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 
 from bldml.audit.checks.power import power_json
+from bldml.audit.examine import Row
 from bldml.audit.findings import DEFAULT_SPLIT_NOTE
 from bldml.audit.result import AuditResult
 from bldml.dataset.files import show_path
@@ -33,21 +34,20 @@ def photographs_csv(result: AuditResult) -> str:
     for what, found in result.odd.items():
         for row in found:
             odd[row.name].append(what)
-    lines: list[list[Cell]] = []
-    for row in result.rows:
+
+    def cells(row: Row) -> list[Cell]:
         file, metadata = row.file, row.metadata
         measured: list[Cell] = [file.sharpness, file.brightness] if not file.reason else [None, None]
-        lines.append(
-            [
-                row.name, file.digest, file.size, metadata.format, metadata.mode, metadata.width or None,
-                metadata.height or None, metadata.orientation or None, metadata.frames, metadata.icc,
-                metadata.quantization or None, metadata.camera, metadata.taken, metadata.subsec,
-                "yes" if metadata.has_gps else "no", "unreadable" if file.reason else "ok",
-                file.reason, row.sample.class_name, row.split, row.sample.group, burst.get(row.name, ""),
-                same_as.get(row.name, ""), *measured, " ".join(odd[row.name]),
-            ]
-        )  # fmt: skip
-    return csv_text(PHOTOGRAPHS, lines)
+        return [
+            row.name, file.digest, file.size, metadata.format, metadata.mode, metadata.width or None,
+            metadata.height or None, metadata.orientation or None, metadata.frames, metadata.icc,
+            metadata.quantization or None, metadata.camera, metadata.taken, metadata.subsec,
+            "yes" if metadata.has_gps else "no", "unreadable" if file.reason else "ok",
+            file.reason, row.sample.class_name, row.split, row.sample.group, burst.get(row.name, ""),
+            same_as.get(row.name, ""), *measured, " ".join(odd.get(row.name, ())),
+        ]  # fmt: skip
+
+    return csv_text(PHOTOGRAPHS, map(cells, result.rows))
 
 
 def pairs_csv(result: AuditResult) -> str:

@@ -6,6 +6,7 @@ moved or its time changed, by its content.
 
 import base64
 import json
+import sys
 import zlib
 from contextlib import suppress
 from dataclasses import asdict, fields
@@ -30,6 +31,7 @@ from bldml.io.system import hash_of_path, sha256_of
 NAME = "examined.jsonl"
 _HEADER = json.dumps({"examined_by": [VERSION, PHASH_VERSION, BORDER_VERSION, PIL.__version__]})
 _METADATA = {field.name for field in fields(Metadata)}
+_SHARED = ("camera", "format", "mode", "icc")  # texts that many photographs have in common: one object in memory
 
 Key = tuple[str, int, int]  # hash of the real path, size in bytes, modification time in ns
 
@@ -162,6 +164,8 @@ def _parse(line: bytes) -> tuple[Key, FileRecord] | None:
     metadata = content["metadata"]
     if metadata is not None and set(metadata) != _METADATA:
         return None  # written before a field was added
+    for name in _SHARED if metadata is not None else ():
+        metadata[name] = sys.intern(metadata[name])
     pictures = np.frombuffer(base64.b64decode(content["pictures"]), dtype=np.uint8)
     path_hash, size, modified = content["key"]
     outside = content["surroundings"]

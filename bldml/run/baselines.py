@@ -43,7 +43,7 @@ _MESSENGER = re.compile(
 _MESSENGER_SIDES = (1280, 1600)  # longer side in pixels of Telegram and WhatsApp; other messengers have no typical size
 
 Photographs = Sequence[PhotographRow]
-Features = NDArray[np.floating]  # (n, columns)
+Features = NDArray[np.floating | np.uint8]  # (n, columns)
 
 
 class Source(NamedTuple):
@@ -198,16 +198,22 @@ def regression_scores(
     varies = np.ptp(features, axis=0) > 0
     if not varies.any():
         return np.zeros(len(others))
-    features, others = features[:, varies], others[:, varies]
-    centre, spread = features.mean(axis=0), features.std(axis=0).astype(features.dtype)
+    kind = np.result_type(features, np.float32)  # pixels come as bytes, and are enlarged here alone
+    # Copies, since columns are chosen.
+    fitted: NDArray[np.floating] = features[:, varies].astype(kind, copy=False)
+    predicted: NDArray[np.floating] = others[:, varies].astype(kind, copy=False)
+    centre, spread = fitted.mean(axis=0), fitted.std(axis=0).astype(kind)
     spread[spread == 0] = 1
+    for values in (fitted, predicted):
+        values -= centre
+        values /= spread
     model = LogisticRegression(C=strength, class_weight="balanced", max_iter=300)
     # One thread: each of hundreds of steps is so small that several threads mostly wait for each other, and they wait
     # busily. With two of them, on a machine that does other work too, a fit took twice the processor time or more.
     with warnings.catch_warnings(), threadpool_limits(1, user_api="blas"):
         warnings.simplefilter("ignore", ConvergenceWarning)  # stopping just before convergence predicts as well
-        model.fit((features - centre) / spread, labels)
-    logits: Features = model.decision_function((others - centre) / spread)
+        model.fit(fitted, labels)
+    logits: Features = model.decision_function(predicted)
     return logits
 
 

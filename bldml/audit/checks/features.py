@@ -62,7 +62,7 @@ def compression(rows: Sequence[Row]) -> Features:
 
 def thumbnail_pixels(rows: Sequence[Row]) -> Features:
     """Return the photographs resized to 16 × 16 pixels, (n, 768)."""
-    return np.stack([row.file.thumbnail.ravel() for row in rows if row.file.thumbnail is not None]).astype(np.float32)
+    return np.stack([row.file.thumbnail.ravel() for row in rows if row.file.thumbnail is not None])
 
 
 def _of_photographs(source: Source) -> AuditSource:
