@@ -139,7 +139,7 @@ def ensemble(sweep: Path, output: Path | None = None) -> None:
         sweep: Folder of an experiment, or one of its configurations, such as sweeps/backbones/resnet50.
         output: Run folder to make; null for ensembles/<configuration> in the folder of the experiment.
     """
-    from bldml.sweep.ensemble import make_ensemble
+    from bldml.sweep.ensemble.command import make_ensemble
 
     make_ensemble(sweep, output)
 

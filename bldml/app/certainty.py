@@ -10,8 +10,9 @@ from bldml.metrics.certainty.conformal import choose_bands
 from bldml.metrics.certainty.novelty import fit_novelty
 from bldml.metrics.checked import units_of
 from bldml.run.folder import RunFolder
-from bldml.training.checkpoint import KEY, NOVELTY, Checkpoint, plain_novelty, read_checkpoint
+from bldml.training.checkpoint import KEY, NOVELTY, Checkpoint, read_checkpoint
 from bldml.training.data.reading import PreparedData
+from bldml.training.networks.distribution import plain_novelty
 from bldml.training.recording import PredictionRecorder
 from bldml.training.resume.state import AtomicCheckpointIO
 

@@ -14,7 +14,7 @@ from bldml.io.screen import say
 from bldml.io.text import counted, first_few, plain
 from bldml.metrics.assessment import EvaluationMetrics
 from bldml.metrics.certainty.conformal import BandName
-from bldml.metrics.certainty.novelty import Novelty
+from bldml.metrics.certainty.novelty import AnyNovelty
 from bldml.metrics.registry import shown_in
 from bldml.run.folder import RunFolder
 from bldml.run.gallery import certainty
@@ -136,7 +136,7 @@ def format_predictions(
     rows: Sequence[Prediction],
     header: Header,
     unreadable: Sequence[tuple[str, str]] = (),
-    novelty: Novelty | None = None,
+    novelty: AnyNovelty | None = None,
 ) -> str:
     """Return the verdict on one photograph, or how many of each class were predicted, as lines for the terminal.
 
@@ -166,7 +166,7 @@ def format_predictions(
     return "\n".join(lines) + "\n"
 
 
-def _doubts(rows: Sequence[Prediction], header: Header, novelty: Novelty | None) -> Iterator[str]:
+def _doubts(rows: Sequence[Prediction], header: Header, novelty: AnyNovelty | None) -> Iterator[str]:
     """Yield how certain the predictions are, and which photographs are unlike the training photographs."""
     missing = ["bands of certainty"] if header.bands is None else []
     if header.bands is not None and header.bands.low is not None and header.bands.high is not None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bldml.inference.exported import DISTANCE, MAP, PROBABILITY
 from bldml.inference.gradcam import added_maps
-from bldml.metrics.certainty.novelty import Novelty
+from bldml.metrics.certainty.novelty import AnyNovelty, JointNovelty, Novelty
 from bldml.training.backbones import steps_of
 from bldml.training.checkpoint import Header
 from bldml.training.module import LeafClassifier
@@ -45,6 +45,20 @@ class Distance(nn.Module):
         beside = centred - along @ self.basis
         squared = (along**2 / self.variances).sum(1) + (beside**2).sum(1) / self.rest
         return torch.sqrt(squared) / self.limit
+
+
+class JointDistance(nn.Module):
+    """`JointNovelty.distances` in float32: the mean over the networks, in multiples of the limit."""
+
+    def __init__(self, novelty: JointNovelty) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(map(Distance, novelty.parts))
+        self.widths, self.limit = [part.width for part in novelty.parts], novelty.limit
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the distances (n,) of features (n, d1 + d2 + …)."""
+        pairs = zip(self.parts, torch.split(features, self.widths, 1), strict=True)
+        return torch.stack([part(own) for part, own in pairs]).mean(0) / self.limit
 
 
 class ActivationMap(nn.Module):
@@ -157,14 +171,16 @@ class ExportedGraph(nn.Module):
         novelty: The distribution of its training photographs; None if not recorded.
     """
 
-    def __init__(self, model: LeafClassifier, header: Header, novelty: Novelty | None) -> None:
+    def __init__(self, model: LeafClassifier, header: Header, novelty: AnyNovelty | None) -> None:
         super().__init__()
         model.eval()
         # In lists, because they are in the network already.
         self.maps = nn.ModuleList(map(ActivationMap, heads_of(model)) if has_map(model) else ())
         layers = model.row.gradcam_layers() if self.maps else []
         self._last_layer, self._layers = [model.last_layer], [model.network.get_submodule(path) for path, _ in layers]
-        self.distance = None if novelty is None else Distance(novelty)
+        self.distance: nn.Module | None = None
+        if novelty is not None:
+            self.distance = JointDistance(novelty) if isinstance(novelty, JointNovelty) else Distance(novelty)
         self.normalization = model.normalization
         self.network = model.network
         self.point = header.operating_point

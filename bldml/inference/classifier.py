@@ -26,7 +26,7 @@ from bldml.inference.gradcam import Map, grad_cam
 from bldml.inference.pictures import overlay
 from bldml.io.frames import data_frame
 from bldml.io.system import processors
-from bldml.metrics.certainty.novelty import Novelty
+from bldml.metrics.certainty.novelty import AnyNovelty
 from bldml.training.checkpoint import Checkpoint, Header, check_numbers, read_checkpoint
 from bldml.training.module import LeafClassifier
 from bldml.training.transforms import evaluation_image
@@ -70,7 +70,9 @@ class Classifier:
         novelty: The same.
     """
 
-    def __init__(self, header: Header, model: LeafClassifier | ExportedModel, novelty: Novelty | None = None) -> None:
+    def __init__(
+        self, header: Header, model: LeafClassifier | ExportedModel, novelty: AnyNovelty | None = None
+    ) -> None:
         self.header, self.model, self.novelty = header, model, novelty
         if isinstance(model, LeafClassifier):
             model.eval()

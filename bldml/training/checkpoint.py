@@ -13,17 +13,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from bldml.dataset.images import Decode
 from bldml.errors import CheckpointError
 from bldml.metrics.certainty.conformal import Bands
-from bldml.metrics.certainty.novelty import Novelty
+from bldml.metrics.certainty.novelty import AnyNovelty
 from bldml.metrics.operating_point import OperatingPoint
 from bldml.metrics.registry import canonical
 from bldml.training.backbones import BackboneName, TimmName, check_shapes, is_backbone, is_in_table, row_of
+from bldml.training.networks.distribution import novelty_of
 from bldml.training.networks.timm_rows import is_timm
 from bldml.training.transforms import MEAN, STD
 
@@ -116,7 +116,7 @@ class Checkpoint:
     header: Header
     state_dict: Mapping[str, Tensor]  # parameters and buffers of the module, on the CPU
     epoch: int  # counted from 0, after which it was written
-    novelty: Novelty | None = None  # added to the best checkpoint after a fit; None if not recorded
+    novelty: AnyNovelty | None = None  # added to the best checkpoint after a fit; None if not recorded
 
 
 class DamagedCheckpoint(CheckpointError):
@@ -161,7 +161,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"The checkpoint {path} contains no weights.", "checkpoint-without-weights", path=path)
     try:
         header = header_of(content[KEY])
-        novelty = novelty_of(content[NOVELTY], header, state_dict) if NOVELTY in content else None
+        novelty = _novelty_of(content[NOVELTY], header, state_dict) if NOVELTY in content else None
         if type(epoch := content.get("epoch", -1)) is not int or not -1 <= epoch < 2**31:
             raise ValueError("epoch invalid")
     # A RuntimeError is torch's for a tensor that is no array.
@@ -173,7 +173,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(path, header, state_dict, epoch, novelty)
 
 
-def _check_architecture(path: Path, header: Header, state_dict: Mapping[str, Tensor], novelty: Novelty | None) -> None:
+def _check_architecture(
+    path: Path, header: Header, state_dict: Mapping[str, Tensor], novelty: AnyNovelty | None
+) -> None:
     """Check that the weights are those of the architecture in the header, before anything of it is allocated.
 
     Raises:
@@ -182,7 +184,7 @@ def _check_architecture(path: Path, header: Header, state_dict: Mapping[str, Ten
     """
     wrong = check_shapes(header.backbone, header.image_size, state_dict)
     weight = state_dict.get(f"network.{row_of(header.backbone).head}.weight")
-    if not wrong and novelty is not None and weight is not None and weight.shape[-1:] != novelty.mean.shape:
+    if not wrong and novelty is not None and weight is not None and weight.shape[-1:] != (novelty.width,):
         wrong = "the distribution of its training photographs has another number of features"
     if wrong:
         versions = header.versions.get("timm", "not recorded"), software_versions()["timm"]
@@ -328,36 +330,12 @@ def header_of(plain: Any) -> Header:
     return Header(**known)
 
 
-def plain_novelty(novelty: Novelty) -> dict[str, Any]:
-    """Return the fields in types that load with `weights_only=True`: tensors and numbers."""
-    values = {field.name: getattr(novelty, field.name) for field in fields(Novelty)}
-    return {name: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for name, v in values.items()}
-
-
-def novelty_of(plain: Any, header: Header, state_dict: Mapping[str, Tensor]) -> Novelty:
+def _novelty_of(plain: Any, header: Header, state_dict: Mapping[str, Tensor]) -> AnyNovelty:
     """Return what `plain_novelty` made, or raise a TypeError, ValueError or KeyError if it does not fit the network."""
-    if not isinstance(plain, dict):
-        raise TypeError("the distribution of the training photographs invalid: not a table")
-    values: dict[str, Any] = {field.name: plain[field.name] for field in fields(Novelty)}
-    values = {name: value.detach().numpy() if isinstance(value, Tensor) else value for name, value in values.items()}
-    novelty = Novelty(**values)
-    arrays, d = (novelty.mean, novelty.basis, novelty.variances), np.size(novelty.mean)
-    # For one of timm, `read_checkpoint` asks timm for the head.
+    # For one of timm and an ensemble, `read_checkpoint` asks the architecture for the head.
     head = row_of(header.backbone).head if is_in_table(header.backbone) else None
     weight = state_dict.get(f"network.{head}.weight")
-    numbers, counts = (novelty.rest, novelty.limit, novelty.rate), (novelty.n_train, novelty.n_val)
-    good = (
-        all(isinstance(one, np.ndarray) and one.dtype == np.float32 and np.isfinite(one).all() for one in arrays)
-        and (novelty.mean.shape, novelty.basis.shape) == ((d,), (len(novelty.variances), d))
-        and (weight is None or weight.shape[-1:] == (d,))
-        and all(isinstance(number, float) and 0 < number < math.inf for number in numbers)
-        and (novelty.variances > 0).all()
-        and novelty.rate < 1
-        and all(type(count) is int and 0 <= count < 2**63 for count in counts)
-    )
-    if not good:
-        raise ValueError("the distribution of the training photographs invalid")
-    return novelty
+    return novelty_of(plain, None if weight is None else tuple(weight.shape[-1:]))
 
 
 def rename_monitors(checkpoint: dict[str, Any]) -> None:

@@ -29,7 +29,7 @@ from bldml.io.documents import mapping_or_nothing
 from bldml.io.platform import cpu_model
 from bldml.io.text import csv_text
 from bldml.metrics.assessment import EvaluationMetrics, evaluate
-from bldml.metrics.certainty.novelty import Novelty
+from bldml.metrics.certainty.novelty import AnyNovelty
 from bldml.metrics.registry import canonical
 from bldml.run.folder import RunFolder
 from bldml.run.predictions import Prediction, write_predictions
@@ -140,7 +140,12 @@ class PredictionRecorder(Callback):
     """
 
     def __init__(
-        self, folder: Path, header: Header, novelty: Novelty | None = None, *, keep_features: bool = False
+        self,
+        folder: Path,
+        header: Header,
+        novelty: AnyNovelty | None = None,
+        *,
+        keep_features: bool = False,
     ) -> None:
         super().__init__()
         self.folder, self.header, self.novelty, self.keep_features = folder, header, novelty, keep_features
@@ -234,7 +239,7 @@ class PredictionRecorder(Callback):
         self._distances = [state["distances"].numpy()] if "distances" in state else []
         return len(self._names)
 
-    def complete(self, header: Header, novelty: Novelty | None) -> None:
+    def complete(self, header: Header, novelty: AnyNovelty | None) -> None:
         """Judge the photographs by the bands and the distribution that were made from them."""
         self.header, self.novelty = header, novelty
         if novelty is not None and self._features:

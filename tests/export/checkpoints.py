@@ -10,8 +10,9 @@ import torch
 
 from bldml.dataset.images import load_rgb
 from bldml.metrics.certainty.novelty import fit_novelty
-from bldml.training.checkpoint import KEY, NOVELTY, plain_novelty
+from bldml.training.checkpoint import KEY, NOVELTY
 from bldml.training.module import LeafClassifier
+from bldml.training.networks.distribution import plain_novelty
 from bldml.training.transforms import MEAN, STD, evaluation_image
 
 SIZE = 64

@@ -15,7 +15,8 @@ from bldml.audit.keypoints import KeypointStore
 from bldml.io.documents import load_json, load_yaml
 from bldml.run.folder import RunFolder
 from bldml.survey.progress import HEAD, SurveyProgress
-from bldml.training.checkpoint import KEY, NOVELTY, plain_novelty, read_checkpoint
+from bldml.training.checkpoint import KEY, NOVELTY, read_checkpoint
+from bldml.training.networks.distribution import plain_novelty
 from tests.support import Bldml, mistake
 from tests.training.test_checkpoint import FAMILIAR, HEADER
 

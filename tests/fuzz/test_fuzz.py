@@ -35,8 +35,9 @@ from bldml.dataset.splitting.previous import read_previous
 from bldml.run.folder import RunFolder
 from bldml.run.ledger import LedgerEntry, append_entry
 from bldml.survey.progress import HEAD, SurveyProgress
-from bldml.training.checkpoint import KEY, NOVELTY, Checkpoint, plain_novelty, read_checkpoint
+from bldml.training.checkpoint import KEY, NOVELTY, Checkpoint, read_checkpoint
 from bldml.training.module import LeafClassifier
+from bldml.training.networks.distribution import plain_novelty
 from tests.fuzz.inputs import bent, changed, numbers, plain, repr_of, table, texts
 from tests.fuzz.rule import examples, obey, obey_command
 from tests.report.test_page import CONFIG, rows_of, write_photographs, write_run

@@ -5,7 +5,7 @@ import pytest
 from sklearn.covariance import LedoitWolf
 
 from bldml.metrics.certainty import novelty
-from bldml.metrics.certainty.novelty import Novelty, fit_novelty
+from bldml.metrics.certainty.novelty import Novelty, fit_novelty, join_novelties
 
 
 def features(n: int, d: int, seed: int) -> np.ndarray:
@@ -48,6 +48,29 @@ def test_two_in_a_hundred_new_photographs_are_flagged() -> None:
         assert found is not None
         flagged.append(np.mean(found.distances(features(300, 16, 3 * seed + 3)) > 1))
     assert 0.01 < np.mean(flagged) < 0.025
+
+
+def test_several_networks_have_the_mean_of_their_distances() -> None:
+    """Three networks with features of their own; the limit is chosen on photographs that one of them has judged."""
+    widths, flagged = (16, 30, 7), []
+    for seed in range(20):
+        sets = [[features(n, d, 10 * seed + i) for i, n in enumerate((60, 60, 100, 400))] for d in widths]
+        parts = [fit_novelty(train, val, np.arange(60)) for train, val, _, _ in sets]
+        known = [part for part in parts if part is not None]
+        unseen = np.concatenate(
+            [part.distances(own[2])[i::3] for i, (part, own) in enumerate(zip(known, sets, strict=True))]
+        )
+        joint = join_novelties(known, unseen, np.arange(100), 90)
+        assert joint is not None
+        assert (joint.rate, joint.n_train, joint.n_val, joint.width) == (0.02, 90, 100, 53)
+        assert joint.limit == np.sort(unseen)[98]
+        new = joint.distances(np.hstack([own[3] for own in sets]))
+        by_hand = sum(part.distances(own[3]) for part, own in zip(known, sets, strict=True)) / 3 / np.sort(unseen)[98]
+        assert new == pytest.approx(by_hand)
+        flagged.append(np.mean(new > 1))
+    assert 0 < np.mean(flagged) < 0.02, "the mean of three varies less than a single one"
+    assert join_novelties(known, np.zeros(0), np.zeros(0, int), 9) is None
+    assert join_novelties(known, np.zeros(5), np.arange(5), 9) is None
 
 
 def test_few_components_still_tell_what_lies_beside_them(monkeypatch: pytest.MonkeyPatch) -> None:

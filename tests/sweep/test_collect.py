@@ -238,7 +238,7 @@ def test_the_opened_test_set_a_second_time(tmp_path: Path, folds: int | None) ->
         append_entry(RunFolder(sweep.path / "ensembles" / "b"), entry)
     said = " ".join(collect(sweep).split())
     assert "An ensemble of this experiment evaluated the sealed test set: " in said
-    assert "/b (2 times, first on 2026-01-03). Each" in said
+    assert ": ensembles/b (2 times, first on 2026-01-03). Each" in said
     # A test of one seed that is not whole is named, and the other seed is shown alone.
     shutil.rmtree(sweep.run(names[1]).evaluation("test"))
     said = " ".join(collect(sweep).split())

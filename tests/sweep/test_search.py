@@ -17,7 +17,7 @@ import pytest
 from bldml.cli import main
 from bldml.io.locks import Lock
 from bldml.run.folder import RunFolder
-from bldml.sweep.ensemble import make_ensemble
+from bldml.sweep.ensemble.command import make_ensemble
 from bldml.sweep.plan import Trial, TrialState, find_experiment, write_plan
 from bldml.sweep.search.pruning import Pruned, find_pruning
 from bldml.sweep.search.study import Study, space_of

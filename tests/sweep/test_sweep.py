@@ -11,6 +11,7 @@ import textwrap
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,6 +23,8 @@ from bldml.sweep.experiment import Division
 from bldml.sweep.folds import Photographs, make_folds
 from bldml.sweep.plan import SweepFolder, write_plan
 from bldml.sweep.results.opened import looks_of_ensembles
+from bldml.sweep.review.command import LabelSource
+from bldml.sweep.review.maps import unseen_maps
 from tests.prepared import Prepared
 from tests.sameness import checkpoint, flat
 from tests.support import Bldml
@@ -216,6 +219,14 @@ def test_an_ensemble_gives_the_mean_by_hand(done: Bench, ensemble: Path) -> None
     assert len(rows) == len(pooled)
     for row in pooled:
         assert logit(rows[row.path].probability) * temperature == pytest.approx(logit(row.probability), abs=1e-9)
+    # Its distance is the mean of theirs, and the largest one out of fold is the limit: there are few units.
+    limit = max(row.distance or 0 for row in pooled)
+    assert limit > 0
+    for row in pooled:
+        assert (rows[row.path].distance or 0) * limit == pytest.approx(row.distance, rel=1e-9)
+    for at, one in enumerate(classifier.predict(photographs)):
+        both = [member.predict(photographs[at]).distance or 0 for member in members]
+        assert (one.distance or 0) * limit == pytest.approx(sum(both) / 2, rel=1e-4)
     for command in (("predict", "leaves"), ("explain", "leaves", "--output=maps"), ("report",)):
         outcome = run_here(command[0], ensemble, *command[1:], folder=done.folder)
         assert outcome[0] == 0, outcome
@@ -315,6 +326,7 @@ def test_labels_are_looked_at_again_and_the_next_experiment_has_the_corrected_on
         assert (output / "labels.html").is_file()
     page, table = (output / "labels.html").read_text(), rows_in(output / "labels.csv")
     assert str(done.folder) not in page
+    assert page.count('alt="Heat map"') == page.count('alt="Photograph ') > 0
     assert len(table) == len(rows_in(done.sweep.path / "out_of_fold" / "a.csv"))
     shown = [row for row in table if row["reason"]]
     assert [line.split('data-path="')[1].split('"')[0] for line in page.split("<li ")[1:]] == [
@@ -349,6 +361,22 @@ def test_labels_are_looked_at_again_and_the_next_experiment_has_the_corrected_on
     keys = {"data.root": str(done.folder / "leaves"), "data.manifest": str(output / "manifest.csv")}
     assert load_yaml(textwrap.dedent(said)) == {"options": keys, "folds": "manifest"}
 
+    # The maps of a fold are of its own run, which has not learned from its photographs.
+    name, other_name = done.runs()
+    source = LabelSource.of(done.sweep.path / "a")
+    of_fold = {row.path for row in read_predictions(done.sweep.run(name).evaluation("test") / "predictions.csv")}
+    path = min(of_fold)
+    maps, why = unseen_maps(source.contender, [path], source.root)
+    both = [load(done.sweep.run(one).path).verdict_with_map(source.root / path)[1] for one in (name, other_name)]
+    assert (why, np.array_equal(maps[path], both[0])) == ("", True)
+    assert not np.array_equal(both[0], both[1])
+    checkpoint_of = done.sweep.run(other_name).best_checkpoint
+    checkpoint_of.rename(checkpoint_of.with_suffix(".gone"))
+    outcome = bldml("review", done.sweep.path / "a")
+    checkpoint_of.with_suffix(".gone").rename(checkpoint_of)
+    assert (outcome.code, f"of {len(shown)} photographs have a heat map: " in outcome.out) == (0, True), outcome.err
+    page = (output / "labels.html").read_text()
+    assert page.count('alt="Heat map"') == sum(row["path"] in of_fold for row in shown) < page.count('alt="Photograph ')
     assert bldml("review", done.sweep.path / "a", "--sheet=0").code == 0
     assert "No label is contradicted" not in (output / "labels.html").read_text()
     sealed = next(path for path, row in before.items() if row["split"] == "test")

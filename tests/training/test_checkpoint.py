@@ -3,7 +3,7 @@
 import math
 import zipfile
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ import torch
 
 from bldml.errors import CheckpointError
 from bldml.metrics.certainty.conformal import Bands
-from bldml.metrics.certainty.novelty import Novelty
+from bldml.metrics.certainty.novelty import JointNovelty, Novelty
 from bldml.metrics.operating_point import OperatingPoint
-from bldml.training.checkpoint import FORMAT, KEY, NOVELTY, Header, check_numbers, plain_novelty, read_checkpoint
+from bldml.training.checkpoint import FORMAT, KEY, NOVELTY, Header, check_numbers, read_checkpoint
+from bldml.training.networks.distribution import plain_novelty
 from tests.support import Hostile, mistake
 
 HEADER = Header(
@@ -316,6 +317,24 @@ def test_a_wrong_distribution_is_refused(change: dict[str, Any], tmp_path: Path)
     path = saved(tmp_path, content() | {NOVELTY: plain_novelty(FAMILIAR) | change})
     with mistake("checkpoint-header-wrong", path=path):
         read_checkpoint(path)
+
+
+def test_the_distributions_of_an_ensemble_are_read_back(tmp_path: Path) -> None:
+    part = replace(FAMILIAR, mean=np.ones(2, np.float32), basis=np.ones((2, 2), np.float32))
+    joint = JointNovelty((part, part), limit=0.9, rate=0.02, n_train=30, n_val=60)
+    plain = plain_novelty(joint)
+    found = read_checkpoint(saved(tmp_path, content() | {NOVELTY: plain})).novelty
+    assert isinstance(found, JointNovelty)
+    assert (found.limit, found.rate, found.n_train, found.n_val) == (0.9, 0.02, 30, 60)
+    for one in found.parts:
+        for name, value in vars(part).items():
+            assert np.array_equal(getattr(one, name), value), name
+    parts = plain["parts"]
+    for wrong in ([], parts[:1], parts * 2, [*parts[:1], plain], [*parts[:1], 5], 5, [parts[0] | {"rest": -1.0}] * 2):
+        with mistake("checkpoint-header-wrong"):
+            read_checkpoint(saved(tmp_path, content() | {NOVELTY: plain | {"parts": wrong}}))
+    with mistake("checkpoint-header-wrong"):
+        read_checkpoint(saved(tmp_path, content() | {NOVELTY: plain | {"limit": 0.0}}))
 
 
 def test_a_distribution_of_another_network_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ Lee et al. (2018), A Simple Unified Framework for Detecting Out-of-Distribution 
 covariance by Ledoit and Wolf (2004), of which the largest principal components are kept (Tipping and Bishop 1999).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +48,11 @@ class Novelty:
     n_train: int = 0
     n_val: int = 0
 
+    @property
+    def width(self) -> int:
+        """Number of features, d."""
+        return int(self.mean.size)
+
     def distances(self, features: Floats) -> NDArray[np.float64]:
         """Return the distance of each photograph in multiples of the limit, (n,), from features (n, d).
 
@@ -62,6 +68,73 @@ class Novelty:
         beside = np.maximum(np.sum(centred**2, axis=1) - np.sum(along**2, axis=1), 0)
         distance: NDArray[np.float64] = np.sqrt(np.sum(along**2 / self.variances, axis=1) + beside / self.rest)
         return distance
+
+
+@dataclass(frozen=True)
+class JointNovelty:
+    """Distances of several networks as one: the mean of those in multiples of their limits.
+
+    Args:
+        parts: What each network has recorded, in the order in which their features stand side by side.
+        limit: Mean beyond which a photograph counts as unlike the training photographs.
+        rate: Expected proportion of leaves like those that the limit was chosen on beyond it, judged by as many
+            networks as these were.
+        n_train: Number of photographs that any of the networks learned from.
+        n_val: Number of sampling units of the photographs that the limit was chosen on.
+    """
+
+    parts: tuple[Novelty, ...]
+    limit: float
+    rate: float
+    n_train: int
+    n_val: int
+
+    @property
+    def width(self) -> int:
+        """Number of features of all networks together."""
+        return sum(part.width for part in self.parts)
+
+    def distances(self, features: Floats) -> NDArray[np.float64]:
+        """Return the distance of each photograph in multiples of the limit, (n,), from features (n, d1 + d2 + …)."""
+        ends = np.cumsum([part.width for part in self.parts])[:-1]
+        pairs = zip(self.parts, np.split(features, ends, axis=1), strict=True)
+        mean: NDArray[np.float64] = np.mean([part.distances(own) for part, own in pairs], axis=0)
+        return mean / self.limit
+
+
+AnyNovelty = Novelty | JointNovelty
+
+
+def join_novelties(
+    parts: Sequence[Novelty], distances: NDArray[np.float64], units: Units, n_train: int
+) -> JointNovelty | None:
+    """Return the distances of several networks as one, with a limit by photographs that were judged unseen.
+
+    The limit is chosen as that of `fit_novelty`. Where fewer networks have judged these photographs than there are,
+    their means vary more than those of all networks, so that rather fewer than `rate` of new leaves are flagged.
+
+    Args:
+        parts: What each network has recorded.
+        distances: Mean distance of each photograph by the networks that did not learn from it, (m,).
+        units: Sampling units of these photographs, (m,).
+        n_train: Number of photographs that any of the networks learned from.
+
+    Returns:
+        None without photographs, or if the limit is not above 0.
+    """
+    if not len(distances) or not np.isfinite(distances).all():
+        return None
+    limit, rate, n_units = _limit_of(distances, units)
+    return JointNovelty(tuple(parts), limit, rate, n_train, n_units) if limit > 0 else None
+
+
+def _limit_of(distances: NDArray[np.float64], units: Units) -> tuple[float, float, int]:
+    """Return the limit, the proportion of new leaves that is expected beyond it, and the number of units."""
+    n_units = int(np.unique(units).size)
+    rate = RATE if n_units >= units_needed(RATE) else 1 / (n_units + 1)
+    limit = conformal_limit(distances, units, rate)
+    assert limit is not None
+    return float(limit), rate, n_units
 
 
 def fit_novelty(train: Floats, validation: Floats, units: Units) -> Novelty | None:
@@ -102,11 +175,7 @@ def fit_novelty(train: Floats, validation: Floats, units: Units) -> Novelty | No
     rest = (1 - shrinkage) * max(trace - float(values.sum()), 0) / (d - k) + floor
     variances = (1 - shrinkage) * values + floor
     found = Novelty(mean.astype(np.float32), basis.astype(np.float32), variances.astype(np.float32), rest)
-    distances = found.distances(validation)
-    n_units = int(np.unique(units).size)
-    rate = RATE if n_units >= units_needed(RATE) else 1 / (n_units + 1)
-    limit = conformal_limit(distances, units, rate)
-    assert limit is not None
+    limit, rate, n_units = _limit_of(found.distances(validation), units)
     if not limit > 0:
         return None
     return Novelty(found.mean, found.basis, found.variances, rest, limit, rate, n, n_units)

@@ -23,7 +23,7 @@ class Look:
     """One evaluation of the sealed test set by an ensemble.
 
     Attributes:
-        ensemble: Its run folder, as it is shown.
+        ensemble: Its run folder as it is shown: relative to the folder of the experiment, or of one elsewhere its name.
         time: When the evaluation began, ISO 8601 in UTC.
     """
 
@@ -98,7 +98,11 @@ def looks_of_ensembles(folder: SweepFolder) -> list[Look]:
                 # Only the run's own test split may be called test.
                 if entry.evaluation == "test" or (entry.split == "test" and provenance.get("role") == "test"):
                     found.add((entry.time, path))
-    return [Look(show_path(path), time) for time, path in sorted(found)]
+    here = folder.path.resolve()
+    return [  # a page names no path of this machine
+        Look(show_path(path.relative_to(here) if path.is_relative_to(here) else path.name), time)
+        for time, path in sorted(found)
+    ]
 
 
 def _ensembles(folder: SweepFolder) -> set[Path]:

@@ -22,6 +22,7 @@ from bldml.survey.review import photographs_root, read_reviewed
 from bldml.sweep.plan import PlannedRun, SweepFolder, find_experiment, read_plan
 from bldml.sweep.results.gathering import Contender, gather
 from bldml.sweep.results.page import OUT_OF_FOLD
+from bldml.sweep.review.maps import unseen_maps
 from bldml.sweep.review.page import label_page
 from bldml.sweep.review.ranking import REASONS, Doubt, rank
 
@@ -118,8 +119,10 @@ def make_label_sheet(source: Path, output: Path | None, count: int, *, version: 
     assert found.contender.result is not None
     doubts = rank(found.contender.result, found.classes.negative)
     digests = {row.path: row.sha256 for row in found.run.photographs}
+    chosen = [one for one in doubts if one.reason][:count]
+    maps, why = unseen_maps(found.contender, [one.path for one in chosen], found.root)
     page, not_shown = label_page(
-        doubts, digests, found.root, found.classes, found.contender.name, count, version=version
+        doubts, chosen, maps, digests, found.root, found.classes, found.contender.name, version=version
     )
     make_folder(output)
     with hold_output(output, wait=SHORTLY_S):
@@ -136,6 +139,7 @@ def make_label_sheet(source: Path, output: Path | None, count: int, *, version: 
         "the threshold.",
         "A contradicted label is a reason to look at it, not a sign that it is wrong.",
         *([f"Not shown, because they are gone or changed: {counted(not_shown, 'photograph')}."] if not_shown else []),
+        *([f"{len(maps)} of {counted(len(chosen), 'photograph')} have a heat map: {why}"] if why else []),
         f"Wrote {show_path(output / 'labels.html')}",
         f"Wrote {show_path(output / 'labels.csv')}",
         "Look at them, save confirmed.csv from the page, and make the manifest of it:",

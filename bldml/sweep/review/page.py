@@ -10,6 +10,8 @@ from pathlib import Path
 
 from bldml.dataset.files import unescape_path
 from bldml.dataset.images import UnreadableImage
+from bldml.inference.gradcam import Map
+from bldml.inference.pictures import overlay
 from bldml.io.safe_points import safe_point
 from bldml.io.system import sha256_of
 from bldml.io.text import with_apostrophe
@@ -34,6 +36,7 @@ class LabelCard:
         number: Of the card, from 1.
         label, predicted, other, unit: Names as in a CSV cell.
         photograph: Data URL of pixels alone, without metadata.
+        heat: The same under its Grad-CAM map; empty if it has none.
     """
 
     doubt: Doubt
@@ -43,15 +46,17 @@ class LabelCard:
     other: str
     unit: str
     photograph: str
+    heat: str
 
 
 def label_page(
     doubts: Sequence[Doubt],
+    chosen: Sequence[Doubt],
+    maps: Mapping[str, Map],
     digests: Mapping[str, str],
     root: Path,
     classes: Classes,
     name: str,
-    count: int,
     *,
     version: str,
 ) -> tuple[str, int]:
@@ -59,16 +64,16 @@ def label_page(
 
     Args:
         doubts: All photographs in the order in which to look at them.
+        chosen: Those to be shown, the first of them that have a reason.
+        maps: Grad-CAM maps of these, (rows, columns) in [0, 1], by path.
         digests: SHA-256 of the photographs when they were predicted, as far as recorded, by path.
         root: Folder of the photographs.
         classes: Names of the classes.
         name: Of the configuration.
-        count: Largest number of photographs.
         version: Of bldml.
     """
     script = (TEMPLATES / "triage.js").read_text(encoding="utf-8").strip()
-    chosen = [one for one in doubts if one.reason][:count]
-    cards = list(_cards(chosen, digests, root))
+    cards = list(_cards(chosen, maps, digests, root))
     predictions = hashlib.sha256(repr([(one.path, one.label, one.margin) for one in doubts]).encode()).hexdigest()
     page = page_template("labels.html").render(
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -83,6 +88,7 @@ def label_page(
         positive=classes.positive,
         negative=classes.negative,
         n_cards=len(cards),
+        n_maps=sum(bool(card.heat) for card in cards),
         sections=[
             (title, reason, [card for card in cards if card.doubt.reason == reason]) for reason, title in TITLES.items()
         ],
@@ -92,7 +98,9 @@ def label_page(
     return page, len(chosen) - len(cards)
 
 
-def _cards(chosen: Sequence[Doubt], digests: Mapping[str, str], root: Path) -> Iterator[LabelCard]:
+def _cards(
+    chosen: Sequence[Doubt], maps: Mapping[str, Map], digests: Mapping[str, str], root: Path
+) -> Iterator[LabelCard]:
     number = 0
     for one in chosen:
         safe_point()
@@ -100,7 +108,8 @@ def _cards(chosen: Sequence[Doubt], digests: Mapping[str, str], root: Path) -> I
         with suppress(OSError, UnreadableImage):  # gone, or changed since it was predicted
             if digest and sha256_of(path) != digest:
                 continue
-            picture = data_url(thumbnail(path))
+            picture = thumbnail(path)
+            heat = data_url(overlay(picture, maps[one.path])) if one.path in maps else ""
             number += 1
             label, predicted, other, unit = map(with_apostrophe, (one.label, one.predicted, one.other, one.unit))
-            yield LabelCard(one, number, label, predicted, other, unit, picture)
+            yield LabelCard(one, number, label, predicted, other, unit, data_url(picture), heat)

@@ -12,6 +12,7 @@ import bldml
 from bldml.errors import CheckpointError
 from bldml.export.graph import ExportedGraph, has_map
 from bldml.inference.gradcam import grad_cam
+from bldml.metrics.certainty.novelty import JointNovelty, Novelty
 from bldml.metrics.operating_point import OperatingPoint
 from bldml.training.backbones import is_backbone, row_of
 from bldml.training.checkpoint import KEY
@@ -20,6 +21,7 @@ from bldml.training.networks.ensemble import MOST_MEMBERS, Member, architectures
 from bldml.training.transforms import MEAN, STD
 
 SIZE = 96
+VARIANCES = np.array([0.5, 2.0], np.float32)
 POINTS = (OperatingPoint(0.5, 1.7, 0.4), OperatingPoint(0.2, 0.6), OperatingPoint(0.9, 1.0, -1.0))
 # Two of one architecture, and one with another number of features and, at 96 px, another grid (12 × 12, not 3 × 3).
 NAMES = ["mobilenet_v3_large", "mobilenet_v3_large", "three_layers"]
@@ -99,10 +101,16 @@ def test_its_map_is_that_of_its_logit(
     np.testing.assert_allclose(cam, expected / expected.max(), atol=1e-4)
     assert has_map(joined)
     header: Any = type("Header", (), {"operating_point": OperatingPoint(0.5, 1.0)})
-    graph = ExportedGraph(joined, header, None)
     with torch.inference_mode():
-        *_, exported = graph(images[:1].permute(0, 2, 3, 1))
+        features = joined.evaluate_with_features(images)[1].numpy()
+        widths = [one.evaluate_with_features(images)[1].shape[1] for one in members]
+        means = np.split(features[:1], np.cumsum(widths)[:-1], axis=1)
+        parts = [Novelty(mean[0] + 0.1, np.eye(2, mean.size, dtype=np.float32), VARIANCES, 0.3, 2.0) for mean in means]
+        joint = JointNovelty(tuple(parts), 1.5, 0.02, 9, 60)
+        _, distance, exported = ExportedGraph(joined, header, joint)(images.permute(0, 2, 3, 1))
     np.testing.assert_allclose(exported[0].numpy(), cam, atol=1e-4)
+    np.testing.assert_allclose(distance.numpy(), joint.distances(features), rtol=1e-4)
+    assert len(set(distance.tolist())) == 3
 
 
 def test_another_normalisation_is_kept(members: list[LeafClassifier], tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ import json
 import os
 import secrets
 import shutil
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -28,44 +27,26 @@ from bldml.io.locks import Lock
 from bldml.io.safe_points import safe_point
 from bldml.io.screen import say
 from bldml.io.system import sha256_of
-from bldml.io.text import counted, csv_text, first_few, without_apostrophe
+from bldml.io.text import counted, csv_text, without_apostrophe
 from bldml.metrics.assessment import EvaluationMetrics, evaluate
 from bldml.metrics.certainty.conformal import choose_bands
+from bldml.metrics.certainty.novelty import JointNovelty
 from bldml.metrics.checked import units_of
 from bldml.metrics.operating_point import OperatingPoint, ThresholdCriterion, assurance_of, choose_operating_point
 from bldml.run.folder import RunFolder
 from bldml.run.photographs import PhotographRow, photographs_text
 from bldml.run.predictions import Prediction, digest_of_predictions, write_metrics, write_predictions
 from bldml.run.provenance import DIGEST_DIGITS, Provenance
-from bldml.run.reader import RunData, read_run
-from bldml.sweep.plan import Plan, PlannedRun, SweepFolder, find_experiment, read_plan
+from bldml.sweep.ensemble.members import Ingredient, check_same, joint_novelty, pooled_logits, read_ingredients
+from bldml.sweep.plan import Plan, SweepFolder, find_experiment, read_plan
 from bldml.sweep.search.study import rank_trials
 from bldml.training.backbones import row_of
-from bldml.training.checkpoint import KEY, Checkpoint, Header, read_checkpoint, software_versions
-from bldml.training.networks.ensemble import MOST_MEMBERS, Member, ensemble_name, join_weights
+from bldml.training.checkpoint import KEY, NOVELTY, Header, software_versions
+from bldml.training.networks.distribution import plain_novelty
+from bldml.training.networks.ensemble import Member, ensemble_name, join_weights
 from bldml.training.recording import record_conditions, record_environment
 from bldml.training.resume.state import AtomicCheckpointIO
 from bldml.training.transforms import MEAN, STD
-
-UNSHARED = ("image_size", "decode", "class_names", "positive_class")
-_AS_GIVEN = OperatingPoint(threshold=0.5, temperature=1.0)
-
-
-@dataclass(frozen=True)
-class Ingredient:
-    """A finished run of an experiment.
-
-    Attributes:
-        planned: What the plan says of it.
-        data: Its folder, read.
-        checkpoint: Its best checkpoint.
-        unseen: The predictions of the photographs that are its test fold; without folds, of its validation split.
-    """
-
-    planned: PlannedRun
-    data: RunData
-    checkpoint: Checkpoint
-    unseen: Sequence[Prediction]
 
 
 def make_ensemble(source: Path, output: Path | None) -> None:
@@ -88,13 +69,13 @@ def make_ensemble(source: Path, output: Path | None) -> None:
         if best:
             message += f" That with the best objective: {shell_word(folder.path / best)}"
         raise UsageError(message, "ensemble-trial-missing", path=folder.path, expected=best)
-    ingredients = _ingredients(folder, plan, name)
-    _check_same(ingredients)
+    ingredients = read_ingredients(folder, plan, name)
+    check_same(ingredients)
     output = output or folder.ensembles / (name or "all")
     if os.path.lexists(output) and not (output.is_dir() and not list_folder(output)):
         raise _existing(output)
     has_folds = ingredients[0].planned.fold is not None
-    rows, logits = _pooled(ingredients)
+    rows, logits = pooled_logits(ingredients)
     judged = _Judged.of(folder, plan, ingredients, rows, logits)
     with _new_run(output) as run:
         _write(folder, run, output, ingredients, judged, has_folds=has_folds)
@@ -124,74 +105,6 @@ def _note_place(folder: SweepFolder, output: Path) -> None:
         )
 
 
-def _ingredients(folder: SweepFolder, plan: Plan, name: str | None) -> list[Ingredient]:
-    runs = plan.runs if name is None else plan.of(name)
-    if not 2 <= len(runs) <= MOST_MEMBERS:
-        message = f"An ensemble has 2 to {MOST_MEMBERS} runs; {name or show_path(folder.path)} has {len(runs)}."
-        raise UsageError(message, "ensemble-size-wrong", found=len(runs), expected=2)
-    found, missing = [], []
-    for planned in runs:
-        run, role = folder.run(planned.name), "validation" if planned.fold is None else "test"
-        data = read_run(run) if run.best_checkpoint.is_file() else None
-        unseen = data.of_role("validation" if planned.fold is None else "test") if data else None
-        if data is None or unseen is None:
-            missing.append(f"{planned.name} ({'no best checkpoint' if data is None else f'no {role} evaluation'})")
-        else:
-            found.append(Ingredient(planned, data, read_checkpoint(run.best_checkpoint), unseen.rows))
-    if missing:
-        shown = first_few(missing, 5, ", ", " and ")
-        message = f"{len(missing)} of {counted(len(runs), 'run')} are not finished: {shown}. Run the sweep to its end."
-        raise RunError(message, "ensemble-runs-unfinished", path=folder.path, found=missing)
-    return found
-
-
-def _check_same(ingredients: Sequence[Ingredient]) -> None:
-    """Raise a RunError unless all networks answer the same question about the same picture."""
-    first = ingredients[0]
-    for one in ingredients:
-        for key in UNSHARED:
-            here, there = (getattr(i.checkpoint.header, key) for i in (first, one))
-            if here != there:
-                message = f"{first.planned.name} has {key} {here}, {one.planned.name} has {there}. The networks of an "
-                message += "ensemble look at the same picture: set it for all of them in the experiment."
-                raise RunError(message, "ensemble-members-differ", key=key, found=there, expected=here)
-        header, row = one.checkpoint.header, row_of(one.checkpoint.header.backbone)
-        if (header.mean, header.std) != (row.mean, row.std):
-            message = (
-                f"{one.planned.name} normalises its images by {header.mean} and {header.std}, but {header.backbone} of "
-            )
-            message += f"the timm that is installed by {row.mean} and {row.std}. Install the timm that trained it."
-            raise RunError(message, "ensemble-normalization-differs", path=one.checkpoint.path)
-        if one.data.criterion != first.data.criterion:
-            message = f"{first.planned.name} and {one.planned.name} choose their thresholds by different criteria "
-            message += f"({first.data.criterion}; {one.data.criterion})."
-            raise RunError(message, "ensemble-criteria-differ", found=one.planned.name)
-
-
-def _pooled(ingredients: Sequence[Ingredient]) -> tuple[list[Prediction], NDArray[np.float64]]:
-    """Return each photograph once, sorted, with the mean of its calibrated logits by the runs that judged it unseen.
-
-    Raises:
-        RunError: Runs contradict each other about a photograph, or one was not judged as often as the others.
-    """
-    logits, rows = defaultdict[str, list[float]](list), dict[str, Prediction]()
-    for one in ingredients:
-        found = _AS_GIVEN.uncalibrated([row.probability for row in one.unseen])
-        for row, logit in zip(one.unseen, found.tolist(), strict=True):
-            logits[row.path].append(logit)
-            known = rows.setdefault(row.path, row)
-            if (known.true_class, known.unit) != (row.true_class, row.unit):
-                message = f"{row.path} has not the same class or group in all runs. Repeat the sweep."
-                raise RunError(message, "ensemble-rows-differ", path=row.path)
-    often = {len(values) for values in logits.values()}
-    if len(often) > 1:
-        message = f"Some photographs were judged {min(often)} times, others {max(often)} times by runs that did not "
-        message += "learn from them. An ensemble needs every fold of a configuration with the same seeds."
-        raise RunError(message, "ensemble-folds-incomplete", found=sorted(often))
-    paths = sorted(rows)
-    return [rows[path] for path in paths], np.array([np.mean(logits[path]) for path in paths])
-
-
 @dataclass(frozen=True)
 class _Judged:
     """The photographs as the ensemble judges them.
@@ -200,11 +113,13 @@ class _Judged:
         header: Of its checkpoint.
         rows: Their predictions.
         metrics: Of these.
+        novelty: The distances of its networks as one; None if they are not recorded.
     """
 
     header: Header
     rows: list[Prediction]
     metrics: EvaluationMetrics
+    novelty: JointNovelty | None
 
     @classmethod
     def of(
@@ -215,7 +130,7 @@ class _Judged:
         rows: list[Prediction],
         logits: NDArray[np.float64],
     ) -> "_Judged":
-        """Choose temperature, threshold and bands on these logits."""
+        """Choose temperature, threshold, bands and the limit of novelty on these logits and distances."""
         first = ingredients[0]
         criterion, classes = first.data.criterion or ThresholdCriterion(), first.data.classes
         labels = np.array([row.true_class == classes.positive for row in rows], dtype=np.int64)
@@ -231,18 +146,21 @@ class _Judged:
         if criterion.band_error is not None:
             bands = choose_bands(labels, probabilities, units, point.threshold, criterion.band_error)
         header = replace(_header(folder, plan, ingredients, point), bands=bands)
+        novelty, distances = joint_novelty(ingredients, rows)
+        described = {key: getattr(novelty, key) for key in ("rate", "n_train", "n_val")} if novelty else {}
         judged = [
             replace(
                 row,
                 probability=float(p),
                 predicted_class=header.label_of(p),
                 band=(bands and bands.band(p)) or "",
-                distance=None,
+                distance=distance,
             )
-            for row, p in zip(rows, probabilities.tolist(), strict=True)
+            for row, p, distance in zip(rows, probabilities.tolist(), distances, strict=True)
         ]
         metrics = evaluate(labels, probabilities, point, [row.unit for row in rows])
-        return cls(header, judged, replace(metrics, bands=asdict(bands) if bands else {}))
+        metrics = replace(metrics, bands=asdict(bands) if bands else {}, novelty=described)
+        return cls(header, judged, metrics, novelty)
 
 
 def _header(folder: SweepFolder, plan: Plan, ingredients: Sequence[Ingredient], point: OperatingPoint) -> Header:
@@ -322,6 +240,7 @@ def _write(
     hyper_parameters = {"backbone": header.backbone, "weights": "none", "image_size": header.image_size}
     content = {"epoch": -1, "global_step": 0, "state_dict": state, KEY: asdict(header)}
     content |= {"hyper_parameters": hyper_parameters, "pytorch-lightning_version": software_versions()["lightning"]}
+    content |= {NOVELTY: plain_novelty(judged.novelty)} if judged.novelty else {}
     AtomicCheckpointIO().save_checkpoint(content, run.best_checkpoint)
     config = {
         "model": {"backbone": header.backbone, "image_size": header.image_size},

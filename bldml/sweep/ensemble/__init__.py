@@ -1,0 +1,1 @@
+"""The command `ensemble`: the runs of an experiment as one classifier."""
