@@ -32,7 +32,7 @@ def marked(base: str, marks: str, suffix: str = ".jpg") -> list[str]:
 WORDS = (
     "|_aug1|_augmented_3|-rot90|_rotated|_flip|_mirror|_bright|_noise|_crop|_resized|_640x480|_rotated_90|_flip_h|_rot-15"
     "|_hflip|_bright1.2|_flip_horizontal|_horizontal_flip|_gaussian_noise|_brightness_0.8|_zoom_in|_center_crop|.aug.3"
-    "|_ShiftScaleRotate|_RandomBrightnessContrast|_MotionBlur|.transformed|_solarized"
+    "|_vflip_r30|_hflip_r270|_bounding_box_2|_ShiftScaleRotate|_RandomBrightnessContrast|_MotionBlur|.transformed|_solarized"
     "|_random_crop_2|_flippedHorizontally|_rot90_flip|_low_light|_rotated_by_15|_crop_3|aug_*|flip_*|rot90_*|aug_3_*"
 )
 SCHEMES: dict[str, Callable[[str], list[str]]] = {

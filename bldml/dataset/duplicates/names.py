@@ -56,8 +56,8 @@ _DIRECTION = (
 )
 _DETAIL = rf"(?:[-_. ]?(?:[-+]?\d{{1,4}}(?:[.,]\d+)?|deg(?:rees)?|lr|tb|ud|{_DIRECTION}|(?<=[-_. ])[hvxy](?![a-z])))"
 _WORDS = (
-    r"(?:aug(?:ment(?:ed|ation)?)?s?|rot(?:at(?:ed?|ion))?|turned|[hv]?flip(?:ped)?|mirror(?:ed)?|transposed?"
-    r"|bright(?:ness|en(?:ed)?|er)?|dark(?:en(?:ed)?|er)?|light|contrast|nois[ey]|blur(?:red|ry)?|sharp(?:en(?:ed)?)?"
+    r"(?:aug(?:ment(?:ed|ation)?)?s?|rot(?:at(?:ed?|ion))?|turned|[hv]?flip(?:ped)?(?:[-_]r\d{1,3}(?!\d))?|mirror(?:ed)?"
+    r"|transposed?|bright(?:ness|en(?:ed)?|er)?|dark(?:en(?:ed)?|er)?|light|contrast|nois[ey]|blur(?:red|ry)?|sharp(?:en(?:ed)?)?"
     r"|crop(?:ped)?|zoom(?:ed)?|shift(?:ed)?|shear(?:ed)?|translat(?:ed?|ion)|skew(?:ed)?|scaled?|resized?|upscaled?"
     r"|downscaled?|enhanced?|hue|sat(?:uration)?|gamma|clahe|equali[sz]ed?|gr[ae]y(?:scale)?|jitter(?:ed)?|elastic"
     r"|distort(?:ed|ion)?|warp(?:ed)?|perspective|affine|cutout|cutmix|mixup|eras(?:ed?|ing)|dropout|normali[sz]ed"
@@ -66,7 +66,10 @@ _WORDS = (
     r"|compressed|small|medium|large|lowres|hires|transform(?:ed)?|solari[sz]ed?|posteri[sz]ed?|invert(?:ed)?"
     r"|gedreht|gespiegelt|zugeschnitten|recadr[ée]e?|tourn[ée]e?|recortad[oa]|girad[oa]|ruotat[oa]|ritagliat[oa])"
 )
-_PIECES = r"(?:(?:tile|patch|part|piece|chip|slice|quad(?:rant)?|window|roi|crop|bbox|obj(?:ect)?|det(?:ection)?)s?)"
+_PIECES = (
+    r"(?:(?:tile|patch|part|piece|chip|slice|quad(?:rant)?|window|roi|crop|bbox|bounding[-_ ]?box|obj(?:ect)?"
+    r"|det(?:ection)?)s?)"
+)
 _SYNTAX = re.compile(
     rf"^{_COPY}(?: ?\(\d{{1,3}}\))? {_OF} "  # Copy of x, Copy (2) of x, Kopie von x
     rf"|(?: ?[-–—_] ?| ){_COPY}(?: ?\(?\d{{1,3}}\)?)?$"  # x - Copy (2), x copy 2, x_copy
