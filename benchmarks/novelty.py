@@ -173,8 +173,8 @@ def main() -> None:
         **changed(paths["test"]),
     }
     train, val, (logits, test) = leaves["train"][1], leaves["val"][1], leaves["test"]
-    stored: Novelty | None = checkpoint.novelty
-    assert stored is not None
+    stored = checkpoint.novelty
+    assert isinstance(stored, Novelty)
     ways = {"as stored in the checkpoint": stored.distances, **measures(train, val)}
     flagged = stored.distances(test) > 1
     result: dict[str, Any] = {

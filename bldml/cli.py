@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, get_type_hints
 from bldml import __version__
 from bldml.commands import COMMANDS
 from bldml.errors import BldmlError, MachineError, TrainingError, UsageError
-from bldml.io.grammar import POSITIONS, check_words, is_address, pattern, typed_class, written_out
+from bldml.io.grammar import (
+    POSITIONS,
+    WRITING_A_FILE,
+    check_output_folder,
+    check_words,
+    is_address,
+    pattern,
+    typed_class,
+    written_out,
+)
 from bldml.io.platform import write_any_text
 from bldml.io.screen import complain, say
 from bldml.training.process import Session, loading_libraries, wait_briefly
@@ -175,6 +184,8 @@ def _run_command(
             if isinstance(path, Path) and is_address(str(path)):
                 message = f"{name} is a URL, {path}: bldml reads and writes only files of this machine."
                 raise UsageError(message, "path-is-address", key=name, found=str(path))
+    if isinstance(folder := options.get("output"), Path) and arguments[0] not in WRITING_A_FILE:
+        check_output_folder(folder)
     given = {MODEL_CLASS: model_class} if MODEL_CLASS in get_type_hints(function) else {}
     signals = InterruptSignals()
     if session is not None:

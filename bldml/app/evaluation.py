@@ -24,7 +24,7 @@ from bldml.app.messages import (
 )
 from bldml.app.photographs import (
     check_external,
-    check_outside,
+    check_results_folder,
     check_unseen,
     compare_with_training,
     write_excluded,
@@ -188,7 +188,7 @@ def evaluate_checkpoint(
     run = RunFolder.of_checkpoint(checkpoint.path)
     home = run or RunFolder(checkpoint.path.absolute().parent)
     folder = output or home.evaluation(name or _default_name(datamodule, split, external=external))
-    check_outside(output, "--output", datamodule)
+    check_results_folder(output, "--output", datamodule)
     _check_same(folder, split, datamodule)
     load_weights(model, checkpoint)
     datamodule.decode = header.decode

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from bldml.app.messages import device_name, report_data, say_warning
 from bldml.app.options import mode_of
 from bldml.app.photographs import (
-    check_outside,
+    check_results_folder,
     check_splits,
     excluded_table,
     leaks_table,
@@ -132,7 +132,7 @@ class Start:
                 )
                 message += f"task to task, such as --run_name {self.config.run_name}_$SLURM_ARRAY_TASK_ID."
             raise RunError(message, "run-exists", path=path)
-        check_outside(self.config.trainer.default_root_dir, "--output", self.datamodule)
+        check_results_folder(self.config.trainer.default_root_dir, "--output", self.datamodule)
         check_depth(self.model, self.config.unfreezing)
         if self.model.kept is not None:
             check_logistic(self.trainer)

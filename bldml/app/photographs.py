@@ -29,6 +29,7 @@ from bldml.dataset.files import escape_path, show_path
 from bldml.errors import ConfigError, DatasetError, RunError
 from bldml.io.atomic import write_atomically
 from bldml.io.documents import LARGEST_TABLE
+from bldml.io.grammar import check_output_folder
 from bldml.io.text import counted, first_few
 from bldml.run.folder import RunFolder
 from bldml.run.photographs import PhotographRow, described, differences, photographs_text, read_photograph_table
@@ -284,16 +285,21 @@ def read_phashes(run: RunFolder) -> tuple[list[str], PHashes] | None:
     return (names, phashes) if phashes.shape == (len(names), PHASH_BYTES) else None
 
 
-def check_outside(place: Path | None, option: str, datamodule: LeafDataModule) -> None:
-    """Refuse a folder for results that lies among photographs in folders: it would be read as photographs, or a class.
+def check_results_folder(place: Path | None, option: str, datamodule: LeafDataModule) -> None:
+    """Refuse a folder for results that has the name of a file, or lies among photographs in folders.
 
-    A folder that the user has not named is not checked; nor is one beside a manifest, which says what is read.
+    There it would be read as photographs, or a class. A folder that the user has not named is not checked; nor is one
+    beside a manifest, which says what is read.
 
     Raises:
+        UsageError: It has the name of a file.
         ConfigError: It lies there; links are followed.
     """
+    if place is None:
+        return
+    check_output_folder(Path(place))  # the trainer's is a str
     root = datamodule.root
-    if place is None or root is None or datamodule.manifest is not None or not root.is_dir():
+    if root is None or datamodule.manifest is not None or not root.is_dir():
         return
     if Path(os.path.realpath(place)).is_relative_to(os.path.realpath(root)):
         message = f"{option} {show_path(place)} lies in the folder of the photographs, {show_path(root)}. Choose one "

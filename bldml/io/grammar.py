@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 
 from bldml.errors import UsageError
 
@@ -15,6 +16,9 @@ POSITIONS: dict[str, tuple[str, ...]] = {
     "split": ("data.root",),
 }
 VERBS = ("fit", "validate", "test", "predict")
+WRITING_A_FILE = ("split",)
+"""Commands whose --output is a file, and not a folder."""
+
 _NAMES = {"ckpt_path": "CHECKPOINT", "data.root": "PHOTOGRAPHS"}
 _OPTIONAL = {("fit", "data.root"), ("validate", "data.root"), ("test", "data.root")}
 # Short names that all commands share, and the keys of the configuration that they set.
@@ -28,6 +32,12 @@ _NUMBER = re.compile(rf"[0-9][0-9a-fA-FxX_.]{{{_LONGEST_NUMBER},}}")
 # `data:…`) is fsspec's syntax; Lightning opens the paths of its trainer with fsspec.
 _ADDRESS = re.compile(r"://|^\s*[A-Za-z][\w+.-]+:/|^\s*[A-Za-z][\w+.-]*::|^\s*data:", re.ASCII)
 
+# Names of what commands write, and of what one may expect them to write.
+_FILE = re.compile(
+    r"[.](ckpt|csv|docx|geojson|gif|html|jpe?g|json|md|onnx|parquet|pdf|png|pth?|svg|tex|tiff?|tsv|txt|xlsx?|ya?ml|zip)",
+    re.IGNORECASE,
+)
+
 NULLS = ("null", "Null", "NULL", "~")
 """How YAML writes that there is nothing; a class may be called so."""
 
@@ -39,6 +49,17 @@ def is_address(text: str) -> bool:
     (True, True, False, False)
     """
     return _ADDRESS.search(text) is not None
+
+
+def check_output_folder(folder: Path) -> None:
+    """Raise a UsageError if a name for a new folder is that of a file, as of a table that one expects to be written.
+
+    >>> check_output_folder(Path("results.v2"))
+    """
+    if _FILE.fullmatch(folder.suffix) and not folder.is_dir():
+        inside = folder.with_suffix("")
+        message = f"--output is a folder for several files, and {folder} is named as one file. Type --output {inside}."
+        raise UsageError(message, "output-is-file-name", found=str(folder), expected=str(inside))
 
 
 def check_words(words: Sequence[str]) -> None:

@@ -137,6 +137,28 @@ def test_an_address_is_no_folder_of_this_machine(words: tuple[str, ...], bldml: 
     assert not list(Path.cwd().iterdir())
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("predict", "{run}", "{leaves}", "--output=x.csv"),
+        ("test", "{run}", "--output=out/metrics.JSON"),
+        ("fit", "{leaves}", "--output=x.csv"),
+        ("explain", "{run}", "{leaves}", "--output=x.png"),
+        ("export", "{run}", "--output=x.onnx"),
+        ("survey", "{run}", "{leaves}", "--output=x.geojson"),
+        ("audit", "{leaves}", "--output=x.html"),
+        ("compare", "{run}", "{run}", "--output=x.tex"),
+        ("review", "{leaves}", "{run}", "{leaves}", "--output=x.csv"),
+        ("ensemble", "{leaves}", "--output=x.ckpt"),
+        ("sweep", "{leaves}", "--output=x.yaml"),
+    ],
+)
+def test_the_name_of_a_file_is_no_folder(words: tuple[str, ...], run: Path, leaves: Path, bldml: Bldml) -> None:
+    outcome = bldml(*(word.format(run=run, leaves=leaves) for word in words))
+    assert (outcome.code, outcome.mistake) == (2, "output-is-file-name")
+    assert not list(Path.cwd().iterdir())
+
+
 def test_a_checkpoint_that_asks_for_more_memory_than_there_is(
     run: Path, leaves: Path, tmp_path: Path, bldml: Bldml, monkeypatch: pytest.MonkeyPatch
 ) -> None:
