@@ -56,7 +56,7 @@ def check_output_folder(folder: Path) -> None:
 
     >>> check_output_folder(Path("results.v2"))
     """
-    if _FILE.fullmatch(folder.suffix) and not folder.is_dir():
+    if _FILE.fullmatch(folder.suffix) and not folder.exists():
         inside = folder.with_suffix("")
         message = f"--output is a folder for several files, and {folder} is named as one file. Type --output {inside}."
         raise UsageError(message, "output-is-file-name", found=str(folder), expected=str(inside))
