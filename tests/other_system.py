@@ -72,11 +72,15 @@ def lack_names() -> None:
 
 
 def lack_proc() -> None:
-    """Hide /proc and /sys, which macOS has not, from everything that is written in Python."""
+    """Hide /proc and /sys, which macOS has not, from everything that is written in Python.
+
+    Not from threadpoolctl: it asks sys.platform how libraries are found, and reads /proc on Linux alone.
+    """
     really_open = io.open
 
     def open_(file: Any, *rest: Any, **options: Any) -> Any:
-        if isinstance(file, str | os.PathLike) and str(os.fspath(file)).startswith(("/proc/", "/sys/")):
+        hidden = isinstance(file, str | os.PathLike) and str(os.fspath(file)).startswith(("/proc/", "/sys/"))
+        if hidden and sys._getframe(1).f_globals.get("__name__") != "threadpoolctl":
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
         return really_open(file, *rest, **options)
 
