@@ -149,6 +149,9 @@ def main() -> None:
             }
         )
     results["search"] = times
+    from bldml.training.recording import git_commit  # it imports torch, whose memory is not that of the search
+
+    results["commit"] = git_commit()
     options.output.write_text(json.dumps(results, indent=1) + "\n")
 
 

@@ -325,6 +325,9 @@ def main() -> None:
     for kind, sources in kinds.items():
         result[kind] = measure(sources, plants, arguments.photographs, arguments.labelings, arguments.workers)
         sys.stdout.write(f"{kind}: {result[kind]['without a plant']}\n{kind}: {result[kind]['true classes']}\n")
+    from bldml.training.recording import git_commit  # it imports torch, which the processes above do without
+
+    result["commit"] = git_commit()
     arguments.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
