@@ -35,6 +35,15 @@ WORDS = (
     "|_vflip_r30|_hflip_r270|_bounding_box_2|_ShiftScaleRotate|_RandomBrightnessContrast|_MotionBlur|.transformed|_solarized"
     "|_random_crop_2|_flippedHorizontally|_rot90_flip|_low_light|_rotated_by_15|_crop_3|aug_*|flip_*|rot90_*|aug_3_*"
 )
+LIBRARIES = (  # classes of Albumentations, imgaug and torchvision
+    "|_HorizontalFlip|_RandomRotate90|_HueSaturationValue|_RGBShift|_CoarseDropout|_GridDistortion|_ISONoise|_ToGray"
+    "|_RandomSunFlare|_PiecewiseAffine|_SafeRotate|_MultiplicativeNoise|_Fliplr|_AdditiveGaussianNoise|_SaltAndPepper"
+    "|_AddToHueAndSaturation|_LinearContrast|_ShearX|_TrivialAugmentWide|_AugMix|_ColorJitter|_RandomErasing"
+)
+OTHERS = (  # words that no rule knows: the original is there
+    "|_sam|_viz|_json|_web|-min|_4x|_x2|_LI|-Pano| (Large)| (1 of 1)|-DESKTOP-AB12CD3|_h|_v|_r90|_r180|_b|_0f3a9c1d"
+    "|-COLLAGE|_fog|_any new word"
+)
 SCHEMES: dict[str, Callable[[str], list[str]]] = {
     "Roboflow": lambda leaf: [f"{leaf}_jpg.rf.{dice(n)}.jpg" for n in (20, 32, 40)],
     "Roboflow, newer": lambda leaf: [f"{leaf}_JPG_jpg.rf.{dice(20, string.ascii_letters)}.jpg" for _ in range(3)],
@@ -44,6 +53,12 @@ SCHEMES: dict[str, Callable[[str], list[str]]] = {
     "Keras": lambda leaf: [f"aug_{re.sub('[^0-9]', '', leaf)}_{DICE.randrange(10**7)}.jpeg" for _ in range(4)],
     "Keras, name as prefix": lambda leaf: [f"{leaf}.jpg"] + [f"{leaf}_0_{DICE.randrange(10**4)}.png" for _ in range(6)],
     "words": lambda leaf: marked(leaf, WORDS),
+    "libraries": lambda leaf: marked(leaf, LIBRARIES),
+    "originals and words of others": lambda leaf: marked(leaf, OTHERS),
+    "glued": lambda leaf: marked(leaf, "|Flip|Rotated|copy|Mirror"),
+    "before the name": lambda leaf: marked(leaf, "|h_flip_*|horizontal_flip_*|augmented_image_2_*|vertical_flip_*"),
+    "before the original": lambda leaf: marked(leaf, f"|0_*|1_*|new_*|{dice(6)}a1__*"),
+    "names drawn by programs": lambda leaf: [f"{leaf}.jpg", f"{leaf}_{dice(6)}a1.jpg", f"{leaf}_{a_uuid()}.jpg"],
     "sizes": lambda leaf: marked(leaf, "|-1024x768|-scaled|-150x150|_thumb|_small|@2x|640px-*"),
     "tiles": lambda leaf: [f"{leaf}_r{r}_c{c}.png" for r in (0, 128) for c in (64, 128)],
     "tiles from 0": lambda leaf: [f"{leaf}_{r}_{c}.png" for r in range(3) for c in range(3)],
@@ -53,11 +68,18 @@ SCHEMES: dict[str, Callable[[str], list[str]]] = {
     "SAHI": lambda leaf: [f"{leaf}_{x}_0_{x + 512}_512.png" for x in (0, 410)],
     "DOTA": lambda leaf: [f"{leaf}__1__{x}___0.png" for x in (0, 410)],
     "QuPath": lambda leaf: [f"{leaf} [d=1,x={x},y=0,w=512,h=512].png" for x in (0, 410)],
-    "copies": lambda leaf: marked(leaf, "| - Copy| copy 2|Copy of *| (Kopie)| - コピー| - Cópia|_copy1| (3rd copy)"),
+    "copies": lambda leaf: marked(
+        leaf, "| - Copy| copy 2|Copy of *| (Kopie)| - コピー| - Cópia|_copy1| (3rd copy)| - نسخة"
+    ),
     "conflicts": lambda leaf: marked(leaf, "| (Ana's conflicted copy 2024-06-01)|.sync-conflict-20240601-123000-AB"),
     "editors": lambda leaf: marked(leaf, "|-Edit|-Edit-2|-Enhanced-NR|_edited|-bearbeitet|~2|_DxO|-topaz-denoise"),
     "other languages": lambda leaf: marked(leaf, "| gedreht|_gespiegelt|-recadrée|_modified"),
     "SuperAnnotate": lambda leaf: marked(leaf, ".jpg___fuse|.jpg___lores|"),
+    "Edge Impulse": lambda leaf: [f"{leaf}.jpg.{dice(8, string.ascii_lowercase)}.jpg" for _ in range(3)],
+    "frames of players": lambda leaf: marked(
+        leaf, ".mp4#t=0.133333|.mp4#t=2.4|.MOV.0012|.mp4_snapshot_00.12|.mp4_20240601_123001.000|_mp4_frame3|_2.5s"
+    ),
+    "scenes": lambda leaf: marked(leaf, "-Scene-001-01|-Scene-001-02|-Scene-012-01|-out001"),
     "Label Studio": lambda leaf: [f"{leaf}.jpg", f"{dice(7)}a-{leaf}.jpg", f"{dice(7)}b-{leaf}.jpg"],
     "frames": lambda leaf: marked(leaf, "_frame_0001|_frame_0002|-frame12|.mp4_000123"),
     "numbers and originals": lambda leaf: marked(leaf, "|_1|_2|_3"),
@@ -99,7 +121,7 @@ def divided(sources: list[list[str]]) -> list[list[str]]:
 
 
 # A number alone after one of these marks would say nothing.
-NEED_LETTERS = ("Keras", "Label Studio", "words", "named tiles")
+NEED_LETTERS = ("Keras", "Label Studio", "words", "named tiles", "before the name", "before the original", "libraries")
 
 
 @pytest.mark.parametrize(
@@ -133,7 +155,7 @@ APART = {
     "numbers": [f"BLD/{style.format(i)}.jpg" for style in STYLES for i in range(1, 200)],
     "numbers in brackets": ["BLD/leaf.jpg", *numbered("BLD/leaf ({}).jpg", 500)],
     "frames of a camera": [f"BLD/{p}{i}.JPG" for p in ("IMG_", "DSC0", "P101", "100_") for i in range(3060, 3300)],
-    "leaves of trees": [*numbered("BLD/tree{}_{}.jpg", 19, 3)],
+    "numbers of trees": [*numbered("BLD/tree{}_{}.jpg", 19, 3)],
     "two leaves": ["BLD/tree1_1.jpg", "BLD/tree1_2.jpg", "BLD/tree2_1.jpg"],
     "trees, branches, leaves": [*numbered("BLD/tree{}_{}_{}.jpg", 8, 3, 3)],
     "plants in plots": [*numbered("BLD/plot{}_row{}_col{}.jpg", 4, 45, 4)],
@@ -146,6 +168,11 @@ APART = {
     )],
     "agriculture": [*numbered("BLD/crop_{}.jpg", 300), *numbered("BLD/healthy_crop_{}.jpg", 300)],
     "few of a crop": [*numbered("BLD/healthy_crop_{}.jpg", 5), *numbered("BLD/leaf{}.jpg", 40)],
+    "sun and shade": [f"BLD/tree{t}_{side}_{n}.jpg" for t in range(20) for side in ("sun", "shade") for n in range(3)],
+    "both sides": [f"BLD/leaf{i}_{side}.jpg" for i in range(60) for side in ("front", "back")],
+    "two phones": [f"BLD/IMG_{i}_tree{tree}.jpg" for i in range(1000, 1040) for tree in (1, 2)],
+    "two places": [f"BLD/{place}leaf{i}.jpg" for i in range(1, 40) for place in ("", "north_", "glass_", "small_")],
+    "leaves of trees": [f"BLD/{tree}leaf{i:03d}.jpg" for i in range(1, 20) for tree in ("", "tree1_", "tree2_")],
     "a word of each": [f"BLD/leaf{i}_{'dark' if i % 2 else 'light'}.jpg" for i in range(60)],
     "identifiers": [f"BLD/{a_uuid()}.jpg" for _ in range(99)] + [f"BLD/{dice(32)}.jpg" for _ in range(99)]
     + [f"BLD/{dice(8)}.jpg" for _ in range(99)]
@@ -171,7 +198,13 @@ def test_numbers_are_asked_about() -> None:
     found = find_sources([*numbered("BLD/leaf{}_{}.jpg", 48, 21)]).beginnings
     assert found is not None
     assert found.title() == "1,008 names share 48 beginnings, 21 each: parts of one photograph?"
-    for pattern in ("tree{}_{}.jpg", "tree {} ({}).jpg", "tree{}_{}_{}.jpg", "plot{}_row{}_col{}.jpg"):
+    for pattern in (
+        "tree{}_leaf{}.jpg",
+        "tree{}_{}.jpg",
+        "tree {} ({}).jpg",
+        "tree{}_{}_{}.jpg",
+        "plot{}_row{}_col{}.jpg",
+    ):
         names = [*numbered(pattern, *(9, 8, 7)[: pattern.count("{}")])]
         asked = find_sources(names).beginnings
         assert asked is not None

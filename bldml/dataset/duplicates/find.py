@@ -4,7 +4,8 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
-from bldml.dataset.duplicates.names import folder_without_split, plain_stem, source_name
+from bldml.dataset.duplicates.marks import plain_stem
+from bldml.dataset.duplicates.names import folder_without_split, source_name
 from bldml.dataset.duplicates.phash import NearDuplicate
 
 

@@ -9,23 +9,22 @@ A name proves nothing: what is found here is a heuristic. There are three kinds 
    or a time), or where the original of nearly all such names is there. Otherwise it may count photographs of one plant:
    names that only share their beginning are reported (`Sources.beginnings`) and not joined.
 
+No list has the words of all programs. Whatever stands behind the whole name of another file joins too (`leaf7` and
+`leaf7_web`, `IMG_3060-4x`), and so does what stands before it, if nearly all names that begin so have their original.
+
 Split folders are ignored. Between other folders, such as those of two classes, names are compared only if they are
 unique by themselves (a UUID, a long hash, a time), or if they count parts and no part is in two folders.
 """
 
 import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
 
 from bldml.dataset.duplicates.cameras import is_camera_name, is_time_of_another_kind
+from bldml.dataset.duplicates.marks import RANDOM, RANK, UNIQUE, NameEvidence, ParsedName, parse_name, plain_stem
 from bldml.dataset.samples import SPLITS
 from bldml.io.text import counted
-
-_Evidence = Literal["", "syntax", "operation", "grid", "number"]  # "" for a name without marks, then strongest first
-_RANK: tuple[_Evidence, ...] = get_args(_Evidence)
 
 _SMALLEST_TILE = 32  # pixels; lower numbers of rows and columns may be those of plants in a field
 _PIXELS = 200  # rows and columns above which they are those of pixels
@@ -35,94 +34,21 @@ _MOST_ORIGINALS = 0.9  # proportion of the numbered families of a folder whose o
 _FEWEST_BEGINNINGS = 3  # that are reported
 _SCATTER = 20  # mean distance above which the last numbers of names are random and not a count
 
-_IMAGE = r"(?:jpe?g|jfif|png|bmp|webp|tiff?|hei[cf]|avif|gif|dng|cr[23]|nef|arw|raw)"
-_VIDEO = r"(?:mp4|mov|avi|mkv|m4v|3gp|webm|m2?ts|mpe?g|wmv|insv|lrv)"
 _RAW = re.compile(r"\.(?:hei[cf]|dng|cr[23]|nef|arw|raw)$")
-_HEX = "[0-9a-f]"
-_UUID = rf"{_HEX}{{8}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{12}}"
-# "copy" and "edited" in the languages of Windows, macOS, Linux desktops and Google Photos.
-_COPY = (
-    r"(?:copy|copie|c[oó]pia|kopie|kopi[aoi]?|kopya|m[aá]solat|salinan|αντίγραφο"
-    r"|копи[яі]|копія|副本|拷[贝貝]|コピー|복사본)"
-)
-_OF = r"(?:of|von|de|di|van|af|av|z)"
-_EDITED = (
-    r"(?:edited|edit|bearbeitet|modifi(?:ed|[ée]e?)|editad[oa]|modificat[oa]|bewerkt|edytowane|redigeret|redigerad)"
-)
-
-_DIRECTION = (
-    r"(?:hor(?:iz(?:ontal(?:ly)?)?)?|vert(?:ical(?:ly)?)?|left|right|up|down|top|bottom|cent(?:er|re)|in|out|both|by"
-    r"|random|low|high|colou?r|motion|median|salt|pepper|and|sp|gauss(?:ian)?|cc?w|(?:counter)?clockwise)"
-)
-_DETAIL = rf"(?:[-_. ]?(?:[-+]?\d{{1,4}}(?:[.,]\d+)?|deg(?:rees)?|lr|tb|ud|{_DIRECTION}|(?<=[-_. ])[hvxy](?![a-z])))"
-_WORDS = (
-    r"(?:aug(?:ment(?:ed|ation)?)?s?|rot(?:at(?:ed?|ion))?|turned|[hv]?flip(?:ped)?(?:[-_]r\d{1,3}(?!\d))?|mirror(?:ed)?"
-    r"|transposed?|bright(?:ness|en(?:ed)?|er)?|dark(?:en(?:ed)?|er)?|light|contrast|nois[ey]|blur(?:red|ry)?|sharp(?:en(?:ed)?)?"
-    r"|crop(?:ped)?|zoom(?:ed)?|shift(?:ed)?|shear(?:ed)?|translat(?:ed?|ion)|skew(?:ed)?|scaled?|resized?|upscaled?"
-    r"|downscaled?|enhanced?|hue|sat(?:uration)?|gamma|clahe|equali[sz]ed?|gr[ae]y(?:scale)?|jitter(?:ed)?|elastic"
-    r"|distort(?:ed|ion)?|warp(?:ed)?|perspective|affine|cutout|cutmix|mixup|eras(?:ed?|ing)|dropout|normali[sz]ed"
-    r"|synth(?:etic)?|mask(?:ed)?|seg(?:mented|mentation)?|overlay|annotated|removebg(?:[-_]preview)?|no[-_]?bg"
-    r"|bg[-_]?removed|rembg|denoise[-\w]*|gigapixel\w*|topaz\w*|dxo\w*|hdr|orig(?:inal)?|thumb(?:nail)?|preview"
-    r"|compressed|small|medium|large|lowres|hires|transform(?:ed)?|solari[sz]ed?|posteri[sz]ed?|invert(?:ed)?"
-    r"|gedreht|gespiegelt|zugeschnitten|recadr[ée]e?|tourn[ée]e?|recortad[oa]|girad[oa]|ruotat[oa]|ritagliat[oa])"
-)
-_PIECES = (
-    r"(?:(?:tile|patch|part|piece|chip|slice|quad(?:rant)?|window|roi|crop|bbox|bounding[-_ ]?box|obj(?:ect)?"
-    r"|det(?:ection)?)s?)"
-)
-_SYNTAX = re.compile(
-    rf"^{_COPY}(?: ?\(\d{{1,3}}\))? {_OF} "  # Copy of x, Copy (2) of x, Kopie von x
-    rf"|(?: ?[-–—_] ?| ){_COPY}(?: ?\(?\d{{1,3}}\)?)?$"  # x - Copy (2), x copy 2, x_copy
-    rf"|(?: |の|의 |的){_COPY}(?: ?\d{{1,3}})?$"
-    rf"| ?\((?:another |\d+\w\w )?{_COPY}(?: \d{{1,3}})?\)$"  # x (copy), x (3rd copy): Linux desktops
-    r"| ?\([^()]*conflicted copy[^()]*\)$|\.sync-conflict-[-\w]+$"  # Dropbox, Nextcloud; Syncthing
-    rf"| ?\({_EDITED}\)$|[-_ ]{_EDITED}(?:[-_]\d{{1,15}})?$"  # x (Edited), x_edited; Samsung: x_edit_123456789
-    r"|-enhanced(?:-[a-z]{2})*(?:-\d{1,2})?$"  # Lightroom: x-Enhanced-NR
-    r"|(?<=.)~\d{1,2}$"  # Android: x~2
-    r"|(?<=^pxl_\d{8}_\d{9})[._~].*$"  # Pixel: x.MP, x.PORTRAIT-01.COVER, x_exported_1024
-    rf"|(?:[._]{_IMAGE})*\.rf\.[0-9a-z]{{6,64}}$"  # Roboflow: x_jpg.rf.<hash>
-    rf"|[._]{_VIDEO}[-_ ]?(?:frame)?[-_ ]?\d{{1,7}}$"  # frames of a video: x_mp4-12, and in the next line x_frame_12
-    r"|(?<=.)[-_. ](?:fra?me?[-_ ]?\d+(?:_t\d+(?:\.\d+)?)?|f\d{3,})$"
-    rf"|^.*?_original_(?=.)|\.{_IMAGE}_{_UUID}$"  # Augmentor: class_original_x.jpg_<uuid>
-    r"|(?<=.)_(?:\d{1,3}deg|flip(?:lr|tb)|new\d+deg\w*|newpixel\w*|final_masked)$"  # PlantVillage and its augmentation
-    rf"|(?:\.{_IMAGE})?___(?:fuse|save|pixel|objects|lores|thumb|huge)$"  # SuperAnnotate
-    rf"|^(?!(?:19|20)\d{{6}}-){_HEX}{{8}}-(?!{_HEX}{{4}}-)(?=.*[a-z])"  # Label Studio: 3f2a1b9c-x, but no face0012-flip
-    rf"(?!(?:{_COPY}|{_EDITED}|\d{{3,5}}x\d{{3,5}}|(?:{_WORDS})+\d*|{_PIECES}\d*)(?![a-z0-9]))"
-    r"|(?<=.)[-_ ]\(?\d{3,5}x\d{3,5}\)?$|^\d{2,4}px-|(?<=\d)-scaled$|@[23]x$"  # sizes: WordPress, Wikimedia
-    r"|(?<=\d)__\d(?:\.\d+)?__\d+___\d+$|(?<=\d)_\d+_\d+_\d{3,}_\d{3,}$| \[(?:[a-z]=[\d.]+,?)+\]$"  # DOTA, SAHI, QuPath
-    rf"|\.{_IMAGE}(?:\?[-\w=&]*)?$"  # x.jpg.png, x.jpg?1642.jpg
-)
-_OPERATION = re.compile(
-    rf"[-_. ]+(?:{_DIRECTION}[-_. ]?)*(?:{_WORDS})+{_DETAIL}*$|[-_. ]+{_PIECES}[-_ ]?\d+(?:[-_x,]\d+)*$"
-    rf"|^{_WORDS}(?:[-_ ]?\d{{1,3}})?[-_ ]+(?=[a-z])|^(?:tile|crop|roi)(?:[-_ ]?\d+)+[-_ ]+(?=[a-z])"  # rot90_x
-)
-_GRID = re.compile(
-    r"[-_. ]+(?:r(?:ow)?[-_=]?\d+[-_, ]*c(?:ol(?:umn)?)?[-_=]?\d+|c(?:ol(?:umn)?)?[-_=]?\d+[-_, ]*r(?:ow)?[-_=]?\d+"
-    r"|x[-_=]?\d+[-_, ]*y[-_=]?\d+(?:[-_, ]*w[-_=]?\d+[-_, ]*h[-_=]?\d+)?|y[-_=]?\d+[-_, ]*x[-_=]?\d+)$"
-)
 _BRACKETED = re.compile(r"(?<=.) ?\(\d{1,3}\)$")  # x (1); Windows also numbers all files of a selection like this
-_SEPARATOR = re.compile(r"[-–—_. ~@(\[の의的]")  # a mark begins with one, or is at the beginning of the name
-_MARKS: tuple[tuple[re.Pattern[str], _Evidence], ...] = (
-    (_SYNTAX, "syntax"),
-    (_OPERATION, "operation"),
-    (_GRID, "grid"),
-)
-_PLAIN = re.compile(r"[^\W_]*|[^\W\d_]+[-_ ]?\d*")  # most names: no mark fits, so none has to be tried
-_PHONE_EDITED = re.compile(r"^img_e(?=\d{4}$)")
 _VIDEO_NAME = re.compile(r"(?:.*[-_ ])?(?:video|vid|clip|movie|film)[-_ ]?\d+")
 _NUMBERED = re.compile(r"(.+?)(?:(?: - |[-_ ])(\d{1,4})| ?\((\d{1,3})\))")
+_BETWEEN = re.compile(r"[-–—_. ~@#+(\[]+")
+_COUNTED_WORD = re.compile(r"[-_. ]+[^\W\d_]+[-_ ]?\d{1,3}")  # _leaf3: may count leaves of a tree
+_WORDED = re.compile(rf"(.*\d)[-_. ]+[^\W\d_].*|(.+)[-_. ](?:{RANDOM})")
+_PREFIXED = re.compile(rf"([^\W\d_]+|\d{{1,3}}|{RANDOM})[-_. ]+(.*\d.*)")
+_LETTERED = re.compile(r".*\d_[a-z]")  # IMG_0012_b; without IMG_0012 it is a lens of a drone
+_LONG_NUMBER, _LONGEST_COUNT = re.compile(r"\d{3}"), re.compile(r"\d{6}")
 _TWO_NUMBERS = re.compile(r"(.+)_(\d{1,6})_(\d{1,7})")
 _YOLO_CROP = re.compile(r"((?:img_|_?dsc[_nf]|_mg_|dji_|gopr|imgp)\d{4})([2-9]|[1-9]\d)")  # IMG_0012, IMG_00122, …
-_UNIQUE = re.compile(rf"{_UUID}|(?<!{_HEX})(?=\d*[a-f])(?=[a-f]*\d){_HEX}{{16,}}|(?:19|20)\d{{6}}[-_]?\d{{6}}")
 
 
-class _Parsed(NamedTuple):
-    source: str  # name of the photograph that the file was made from
-    evidence: _Evidence  # the weakest of its marks
-    part: str  # which part of it the file is, as far as the name says
-
-
-_Family = list[tuple[int, _Parsed]]  # index and parsed name of each photograph with one source name
+_Family = list[tuple[int, ParsedName]]  # index and parsed name of each photograph with one source name
 
 
 @dataclass(frozen=True)
@@ -158,9 +84,9 @@ def source_name(name: str) -> str:
     >>> [source_name(s) for s in ("leaf7_jpg.rf.0a1b2c3d4e5f.jpg", "a - copie (2).jpg", "IMG_E0012.JPG", "leaf_1.jpg")]
     ['leaf7', 'a', 'img_0012', 'leaf_1']
     """
-    source = _parse(plain_stem(name)).source
+    source = parse_name(plain_stem(name)).source
     while (bare := _BRACKETED.sub("", source)) != source:
-        source = _parse(bare).source
+        source = parse_name(bare).source
     return source
 
 
@@ -173,7 +99,7 @@ def find_sources(names: Sequence[str]) -> Sources:
     parsed, loose = _parse_all(names)
     families: dict[tuple[str, str], _Family] = defaultdict(list)
     for i, (name, one) in enumerate(zip(names, parsed, strict=True)):
-        folder = "" if _UNIQUE.search(one.source) else folder_without_split(name)
+        folder = "" if UNIQUE.search(one.source) else folder_without_split(name)
         families[folder, one.source].append((i, one))
     families = {key: family for key, found in families.items() if (family := _with_raw(found, names))}
     sizes = Counter(map(_top_folder, names))
@@ -196,7 +122,9 @@ def _beginnings(loose: Sequence[_Family], count: int) -> Beginnings | None:
     sizes = [len(found) for found in loose]
     shapes = Counter(re.sub(r"\d+", "0", one.part).strip("-_ ") for found in loose for _, one in found)
     known = {"0": r"(.+)[-_ ]\d", "(0)": r"(.+?) ?\(\d", "0_0": r"(.+)[-_ ]\d+_\d"}
-    expression = known.get(shapes.most_common(1)[0][0], r"(.+?)[-_ ](?:row|col|[rcxy])[-_=]?\d")
+    is_grid = any(one.evidence == "grid" for found in loose for _, one in found)
+    other = r"(.+?)[-_ ](?:row|col|[rcxy])[-_=]?\d" if is_grid else r"(.*\d)[-_. ]+[^\W_].*\."
+    expression = known.get(shapes.most_common(1)[0][0], other)
     return Beginnings(tuple(photographs), len(loose), min(sizes), max(sizes), f"^{expression}")
 
 
@@ -208,7 +136,7 @@ def _accepted(source: str, family: _Family) -> list[int]:
     numbers = [int(n) for _, one in family for n in re.findall(r"\d+", one.part) if one.evidence == "grid"]
     # Programs count from 0, people count rows and columns of plants from 1.
     is_computed = 0 in numbers or max(numbers, default=0) >= _PIXELS or _are_pixels(numbers)
-    enough: dict[_Evidence, bool] = {
+    enough: dict[NameEvidence, bool] = {
         "": True,
         "syntax": True,
         "operation": has_digit or has_original,
@@ -249,78 +177,140 @@ def _with_raw(family: _Family, names: Sequence[str]) -> _Family:
     raw = [bool(_RAW.search(names[i].casefold())) for i, _ in family]
     if all(raw) or not any(raw) or not is_camera_name(family[0][1].source):
         return []
-    return [(i, _Parsed(one.source, "syntax", one.part) if r else one) for (i, one), r in zip(family, raw, strict=True)]
+    return [
+        (i, ParsedName(one.source, "syntax", one.part) if r else one) for (i, one), r in zip(family, raw, strict=True)
+    ]
 
 
-def _first_match(pattern: re.Pattern[str], stem: str) -> re.Match[str] | None:
-    """Return the first match of a pattern; a search would take three times as long, because it tries every position."""
-    found = pattern.match(stem)
-    starts = (separator.start() for separator in _SEPARATOR.finditer(stem))
-    return found or next((match for start in starts if (match := pattern.match(stem, start))), None)
-
-
-def _parse(stem: str) -> _Parsed:
-    evidence: _Evidence = ""
-    part, found = "", not _PLAIN.fullmatch(stem)
-    while found:
-        found = False
-        for pattern, kind in _MARKS:
-            match = _first_match(pattern, stem)
-            if match and match[0] and (bare := stem[: match.start()] + stem[match.end() :]):
-                stem, evidence, found = bare, max(evidence, kind, key=_RANK.index), True
-                part = f"{match[0]}{part}" if kind != "syntax" else part
-                break
-    bare = _PHONE_EDITED.sub("img_", stem)
-    return _Parsed(bare, evidence or ("syntax" if bare != stem else ""), part)
-
-
-def _parse_all(names: Sequence[str]) -> tuple[list[_Parsed], list[_Family]]:
+def _parse_all(names: Sequence[str]) -> tuple[list[ParsedName], list[_Family]]:
     """Parse each name with its last numbers, which only the other names explain.
 
     Returns:
         The parsed names; and families of numbered names that may be of one photograph.
     """
-    known = [(folder_without_split(name), _parse(plain_stem(name))) for name in names]
+    known = [(folder_without_split(name), parse_name(plain_stem(name))) for name in names]
     present = {(folder, one.source) for folder, one in known}
     kinds = _two_number_kinds(present)
-    parsed: list[_Parsed] = []
-    numbered: dict[tuple[str, str], dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    parsed: list[ParsedName] = []
+    numbered, worded = _Numbered(), _Numbered(each=True)
+    prefixed = _prefixed(known, present)
     for i, (folder, one) in enumerate(known):
         source, evidence, part = one
         counted_name, two = _NUMBERED.fullmatch(source), _TWO_NUMBERS.fullmatch(source)
         crop = _YOLO_CROP.fullmatch(source)
         if crop and (folder, crop[1]) in present:
-            one = _Parsed(crop[1], "number", f"{crop[2]}{part}")
+            one = ParsedName(crop[1], "number", f"{crop[2]}{part}")
+        elif (folder, source) in prefixed:
+            one = ParsedName(prefixed[folder, source], max(evidence, "operation", key=RANK.index), f"{source}{part}")
+        elif _LETTERED.fullmatch(source) and (folder, source[:-2]) in present:
+            one = ParsedName(source[:-2], max(evidence, "operation", key=RANK.index), f"{source[-2:]}{part}")
         elif is_camera_name(source) or is_time_of_another_kind(source):
             pass
         elif counted_name and (is_camera_name(counted_name[1]) or _VIDEO_NAME.fullmatch(counted_name[1])):
-            one = _Parsed(counted_name[1], "number", f"{source.removeprefix(counted_name[1])}{part}")
+            one = ParsedName(counted_name[1], "number", f"{source.removeprefix(counted_name[1])}{part}")
         elif two and (kind := kinds.get((folder, two[1]))):
             # What Keras writes last is random and says nothing about the part.
             bare = f"{two[1]}_{two[2]}" if kind == "operation" else two[1]
             rest = f"{two[2]}_{two[3]}{part}" if kind == "grid" else ""
-            one = _Parsed(bare, max(evidence, kind, key=_RANK.index), rest)
+            one = ParsedName(bare, max(evidence, kind, key=RANK.index), rest)
         elif counted_name and any(c.isdigit() for c in counted_name[1]):
-            numbered[folder, counted_name[1]][source].append(i)
+            numbered.add(folder, counted_name[1], source, i)
+        elif base := _beginning(source, folder, present):
+            rest = source.removeprefix(base)
+            if (folder, base) not in present or _COUNTED_WORD.fullmatch(rest):
+                worded.add(folder, base, source, i)
+            else:
+                one = ParsedName(base, max(evidence, "operation", key=RANK.index), f"{rest}{part}")
         parsed.append(one)
-    has_original: dict[str, list[bool]] = defaultdict(list)
-    for folder, bare in numbered:
-        has_original[folder].append((folder, bare) in present)
-    least, fewest = _MOST_ORIGINALS, _FEWEST_BEGINNINGS
-    with_originals = {f for f, has in has_original.items() if len(has) >= fewest and sum(has) >= least * len(has)}
-    loose: list[_Family] = []
-    for (folder, bare), sources in numbered.items():
-        members = [i for found in sources.values() for i in found]
-        family = [(i, _Parsed(bare, "number", known[i][1].source.removeprefix(bare))) for i in sorted(members)]
-        if folder in with_originals:
-            for i, one in family:
-                parsed[i] = one
-        elif len(sources) > 1:
-            loose.append(family)
+    loose = [*numbered.resolve(parsed, present), *worded.resolve(parsed, present)]
+    _follow(known, parsed)
     return parsed, loose
 
 
-def _two_number_kinds(present: Collection[tuple[str, str]]) -> dict[tuple[str, str], _Evidence]:
+class _Numbered:
+    """Names that count something, by what stands before the count; `each` original must be there, or nearly all."""
+
+    def __init__(self, each: bool = False) -> None:
+        self._each = each
+        self._sources: dict[tuple[str, str], dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+
+    def add(self, folder: str, base: str, source: str, index: int) -> None:
+        """Add a photograph."""
+        self._sources[folder, base][source].append(index)
+
+    def resolve(self, parsed: list[ParsedName], present: Collection[tuple[str, str]]) -> list[_Family]:
+        """Take the counts off where nearly all originals of a folder are there; return the other families."""
+        has_original: dict[str, list[bool]] = defaultdict(list)
+        for folder, base in self._sources:
+            has_original[folder].append((folder, base) in present)
+        least, fewest = _MOST_ORIGINALS, _FEWEST_BEGINNINGS
+        with_originals = {f for f, has in has_original.items() if len(has) >= fewest and sum(has) >= least * len(has)}
+        loose: list[_Family] = []
+        for (folder, base), sources in self._sources.items():
+            of_base = sorted((i, source) for source, found in sources.items() for i in found)
+            family = [(i, ParsedName(base, "number", source.removeprefix(base))) for i, source in of_base]
+            if folder in with_originals and ((folder, base) in present or not self._each):
+                for i, one in family:
+                    parsed[i] = one
+            elif len(sources) > 1:
+                loose.append(family)
+        return loose
+
+
+def _follow(known: Sequence[tuple[str, ParsedName]], parsed: list[ParsedName]) -> None:
+    """Lead each name to the original of its original."""
+    moved = {
+        (folder, before.source): after.source
+        for (folder, before), after in zip(known, parsed, strict=True)
+        if len(after.source) < len(before.source)
+    }
+    for i, ((folder, _), one) in enumerate(zip(known, parsed, strict=True)):
+        source = one.source
+        while (folder, source) in moved:  # each step is shorter
+            source = moved[folder, source]
+        parsed[i] = ParsedName(source, one.evidence, one.part)
+
+
+def _beginning(source: str, folder: str, present: Collection[tuple[str, str]]) -> str:
+    """Return the longest beginning that is the name of another file; else all before a last word; empty if neither."""
+    if not any(c.isdigit() for c in source):
+        return ""
+    ends = [match.start() for match in _BETWEEN.finditer(source)]
+    whole = (source[:end] for end in reversed(ends) if (folder, source[:end]) in present)
+    found = next((base for base in whole if any(c.isdigit() for c in base)), "")
+    rest = source.removeprefix(found)
+    if found and (any(c.isalpha() for c in rest) or _LONGEST_COUNT.search(rest)):
+        return found
+    match = _WORDED.fullmatch(source)
+    return (match[1] or match[2]) if match else ""
+
+
+def _prefixed(
+    known: Sequence[tuple[str, ParsedName]], present: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], str]:
+    """Return the originals of names that begin with something else, by folder and name.
+
+    What they begin with has no number of its own (`tree1_0012` is no version of `0012`), and nearly all names of a
+    folder that begin so have an original with a long number or of a camera.
+    """
+    found: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+    for folder, one in known:
+        match = _PREFIXED.fullmatch(one.source)
+        if match and not is_camera_name(one.source):
+            word, original = match.groups()
+            is_original = (folder, original) in present and (_LONG_NUMBER.search(original) or is_camera_name(original))
+            kind = "#" if word.isdecimal() else "0a" if any(c.isdigit() for c in word) else word
+            found[folder, kind][one.source] = original if is_original else ""
+    return {
+        (folder, source): original
+        for (folder, _), originals in found.items()
+        if sum(map(bool, originals.values())) >= max(_FEWEST_BEGINNINGS, _MOST_ORIGINALS * len(originals))
+        for source, original in originals.items()
+        if original
+    }
+
+
+def _two_number_kinds(present: Collection[tuple[str, str]]) -> dict[tuple[str, str], NameEvidence]:
     pairs: dict[tuple[str, str], set[tuple[int, int]]] = defaultdict(set)
     for folder, source in present:
         two = _TWO_NUMBERS.fullmatch(source)
@@ -328,11 +318,18 @@ def _two_number_kinds(present: Collection[tuple[str, str]]) -> dict[tuple[str, s
         if two and not is_shot:
             pairs[folder, two[1]].add((int(two[2]), int(two[3])))
     kinds = {key: _two_numbers(found) for key, found in pairs.items()}
+    # Few numbers of one beginning may be near each other by chance.
+    of_folders: dict[str, Counter[NameEvidence]] = defaultdict(Counter)
+    for (folder, _), kind in kinds.items():
+        of_folders[folder][kind] += 1
+    common = {folder: of_folder.most_common(1)[0] for folder, of_folder in of_folders.items()}
+    usual = {folder: kind for folder, (kind, count) in common.items() if 2 * count > of_folders[folder].total()}
+    kinds = {key: kind or usual.get(key[0], "") for key, kind in kinds.items()}
     # Without a number of its own, a beginning is that of all names.
     return {k: kind for k, kind in kinds.items() if kind and (kind != "grid" or any(c.isdigit() for c in k[1]))}
 
 
-def _two_numbers(pairs: Collection[tuple[int, int]]) -> _Evidence:
+def _two_numbers(pairs: Collection[tuple[int, int]]) -> NameEvidence:
     """Return what the two numbers at the end of names with one beginning are; empty if it is not known.
 
     A grid: they are pixels, or each of several rows has the same columns. An operation: the index of a photograph and a
@@ -355,12 +352,6 @@ def folder_without_split(name: str) -> str:
     """
     parts = name.removeprefix("./").split("/")[:-1]
     return "/".join(parts[1:] if parts and parts[0] in SPLITS else parts)
-
-
-def plain_stem(name: str) -> str:
-    """Return a file's name without folder and suffix, case-folded, in Unicode form NFC."""
-    file = unicodedata.normalize("NFC", name.rpartition("/")[2])
-    return (file.rpartition(".")[0] or file).casefold()
 
 
 def _top_folder(name: str) -> str:
