@@ -2,12 +2,12 @@
 
 import os
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bldml.errors import RunError, UsageError
 from bldml.io.documents import mapping_or_nothing
 from bldml.io.frames import data_frame
+from bldml.io.grammar import given_path
 from bldml.report.figures import figures_of, learning_figures
 from bldml.run.folder import RunFolder
 from bldml.run.reader import Evaluation, RunData, read_run
@@ -25,10 +25,11 @@ class Run:
 
     Raises:
         RunError: It is no run folder, or a file in it is damaged.
+        UsageError: It is no path.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.folder = RunFolder(Path(path).expanduser())
+        self.folder = RunFolder(given_path(path, "The run folder"))
         self.data: RunData = read_run(self.folder)
 
     def __repr__(self) -> str:

@@ -176,10 +176,12 @@ def to_upright_srgb(image: Image.Image) -> Image.Image:
     Damage of which a JPEG's decoder only warns is found by `load_rgb` alone.
 
     Raises:
-        UnreadableImage: It is damaged, or has an unknown white level.
+        UnreadableImage: It is damaged, has no pixels, or has an unknown white level.
     """
     silence_pil_warnings()
     try:
+        if 0 in image.size:
+            raise Refused("no pixels")
         with _strict_decoding:
             image.load()
             rgb = _to_srgb(image, image.info.get("icc_profile"))

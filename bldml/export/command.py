@@ -82,9 +82,10 @@ def export_checkpoint(
     listed = [(name, purpose) for name, purpose in purposes.items() if name in files]
     files["README.md"] = model_card(checkpoint, exported, parity, listed).encode()
     _write_folder(output, files)
+    written = [*(name for name, _ in listed), "README.md"]
     say(
         f"Compared on {counted(parity.n, 'photograph')}: largest difference {parity.largest:.1e}, no verdict changed.\n"
-        + "".join(f"Wrote {show_path(output / name)} ({len(files[name]) / 1e6:.1f} MB)\n" for name, _ in listed[::-1])
+        + "".join(f"Wrote {show_path(output / name)} ({_size(files[name])})\n" for name in written[::-1])
     )
 
 
@@ -103,6 +104,10 @@ def describe_export(classifier: Classifier, checkpoint: Checkpoint, weights: Wei
         "square by a triangle filter (PIL: BILINEAR)",
         "outputs": output_names(checkpoint.novelty is not None, has_map(classifier.network)),
     }
+
+
+def _size(content: bytes) -> str:
+    return f"{len(content) / 1e6:.1f} MB" if len(content) >= 1e6 else f"{len(content) / 1e3:.1f} kB"
 
 
 def _parity_json(exported: ExportedModel, content: bytes, parity: Parity) -> bytes:

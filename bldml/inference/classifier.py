@@ -5,9 +5,11 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import IOBase
 from itertools import islice
+from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
 import numpy as np
 import torch
@@ -25,6 +27,7 @@ from bldml.inference.exported import ExportedModel, read_exported
 from bldml.inference.gradcam import Map, grad_cam
 from bldml.inference.pictures import overlay
 from bldml.io.frames import data_frame
+from bldml.io.grammar import given_path
 from bldml.io.system import processors
 from bldml.metrics.certainty.novelty import AnyNovelty
 from bldml.training.checkpoint import Checkpoint, Header, check_numbers, read_checkpoint
@@ -88,19 +91,20 @@ class Classifier:
     @overload
     def predict(self, photographs: Photograph) -> Verdict: ...
     @overload
-    def predict(self, photographs: list[Any] | tuple[Any, ...]) -> list[Verdict]: ...
+    def predict(self, photographs: list[Any] | tuple[Any, ...] | Iterator[Any]) -> list[Verdict]: ...
     def predict(self, photographs: Any) -> Any:
-        """Return the verdict on one photograph, or a list of verdicts for a list of photographs.
+        """Return the verdict on one photograph, or a list of verdicts for a list, tuple or iterator of photographs.
 
         Raises:
             DatasetError: A photograph cannot be read, or is no image.
+            UsageError: It is something else.
             CheckpointError: The model's output is not finite.
         """
-        if not isinstance(photographs, list | tuple):
+        is_file = isinstance(photographs, IOBase)  # an iterator too, of its lines
+        if is_file or not isinstance(photographs, list | tuple | Iterator):
             return self._verdicts([photographs], [self.image(photographs)])[0]
-        verdicts: list[Verdict] = []
-        for start in range(0, len(photographs), BATCH_SIZE):
-            some = photographs[start : start + BATCH_SIZE]
+        verdicts, rest = list[Verdict](), iter(photographs)
+        while some := list(islice(rest, BATCH_SIZE)):
             verdicts += self._verdicts(some, [self.image(one) for one in some])
         return verdicts
 
@@ -139,8 +143,12 @@ class Classifier:
 
         Raises:
             DatasetError: There are no photographs, or one cannot be read.
+            UsageError: The folder is no path, or there is no such way to treat unreadable photographs.
         """
-        collection = read_unlabelled(Path(folder).expanduser())
+        if unreadable not in ("error", "exclude"):
+            message = f"unreadable must be 'error' or 'exclude', not {unreadable!r}."
+            raise UsageError(message, "unreadable-unknown", found=unreadable)
+        collection = read_unlabelled(given_path(folder, "The folder of photographs"))
         samples = collection.splits["predict"]
         if not samples:
             raise DatasetError(no_photographs(collection), "photographs-none", path=collection.root)
@@ -162,7 +170,11 @@ class Classifier:
         Raises:
             DatasetError: The photograph cannot be read, or is no image.
             CheckpointError: The model's output is not finite.
+            UsageError: The photograph is something else, or the size is no whole number of at least 1.
         """
+        if size is not None and (not isinstance(size, Integral) or size < 1):
+            message = f"The size must be a whole number of pixels, at least 1, or None, not {size!r}."
+            raise UsageError(message, "picture-size-wrong", found=size)
         _, cam = self.verdict_with_map(photograph)
         picture = _load(photograph, size)
         if size is not None:
@@ -262,10 +274,13 @@ def load(path: str | os.PathLike[str], device: Device = "auto") -> Classifier:
     Raises:
         CheckpointError: The file is missing, damaged, or not one of bldml.
         RunError: There is no CUDA device, and one was asked for.
-        UsageError: An ONNX file needs onnxruntime, which is not installed.
+        UsageError: An ONNX file needs onnxruntime, which is not installed; or the path is none, or the device unknown.
     """
-    path = Path(path).expanduser()
-    if path.suffix.lower() == ".onnx":
+    if device not in get_args(Device):
+        message = f"The device must be auto, cpu or cuda, not {device!r}."
+        raise UsageError(message, "device-unknown", found=device)
+    path = given_path(path, "The checkpoint")
+    if path.suffix.lower() == ".onnx" and not path.is_dir():
         exported = read_exported(path)
         return Classifier(exported.header, exported)
     return classifier_of(read_checkpoint(path), device)
@@ -318,10 +333,11 @@ def _load(photograph: Photograph, target_size: int | None) -> Image.Image:
             raise DatasetError(message, "array-wrong", found=found, expected="uint8 (height, width, 3)")
         return Image.fromarray(photograph)
     if not isinstance(photograph, str | os.PathLike):
-        message = f"A photograph is a path, a PIL image or an array, not {type(photograph).__name__}."
+        message = f"A photograph is a path, a PIL image or an array, not {type(photograph).__name__}. Several are a "
+        message += "list, for predict alone."
         raise UsageError(message, "photograph-of-other-type", found=type(photograph).__name__)
     try:
-        return load_rgb(Path(photograph).expanduser(), target_size)
+        return load_rgb(given_path(photograph, "The photograph"), target_size)
     except UnreadableImage as error:
         raise unreadable_photograph(error) from error
 

@@ -72,5 +72,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        message = f"Cannot create {folder}: {error.strerror}. Check your write permission."
+        found = next((one for one in (folder, *folder.parents) if os.path.lexists(one)), folder)
+        reason = error.strerror if found.is_dir() else f"{found} is not a folder"
+        message = f"Cannot create {folder}: {reason}. Check your write permission, and the path."
         raise MachineError(message, "folder-not-makable", path=folder, reason=error.strerror) from error

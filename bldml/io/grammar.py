@@ -1,5 +1,6 @@
 """One grammar for all commands: where checkpoint and photographs stand, and the short names of common options."""
 
+import os
 import re
 from collections.abc import Sequence
 from itertools import pairwise
@@ -27,6 +28,9 @@ _WITHOUT_VALUE = ("-h", "--help", "--help_all", "--trust_config", "--print_confi
 
 # More than any command needs; parsers of deep or long texts end in errors of their own, or not at all.
 _LONGEST_WORD, _DEEPEST, _LONGEST_NUMBER = 2**16, 50, 1000  # characters, levels of brackets, characters
+_TEXTS = ("--site", "--name", "--run_name")
+"""Options whose values are texts, not paths; what takes them says itself that an empty one is none."""
+_LONGEST_NAME = 255  # bytes of one part of a path, on every usual file system
 _NUMBER = re.compile(rf"[0-9][0-9a-fA-FxX_.]{{{_LONGEST_NUMBER},}}")
 # `https://…`, `s3://…`, and `https:/…`, which pathlib makes of the first. A scheme or a chained file system (`a::b`,
 # `data:…`) is fsspec's syntax; Lightning opens the paths of its trainer with fsspec.
@@ -51,6 +55,33 @@ def is_address(text: str) -> bool:
     return _ADDRESS.search(text) is not None
 
 
+def given_path(value: object, what: str) -> Path:
+    """Return a path that a Python program gives, with the home folder for `~`.
+
+    Args:
+        value: Text, or an object such as `pathlib.Path`.
+        what: What it is a path of, as the subject of a message.
+
+    Raises:
+        UsageError: It is no path, or none of a file of this machine.
+
+    >>> given_path("leaves/a.jpg", "The photograph").name
+    'a.jpg'
+    """
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else value
+    if not isinstance(text, str):
+        problem = f"must be a path as text or pathlib.Path, not {type(value).__name__}"
+    elif not text.strip():
+        problem = "is an empty path"
+    elif is_address(text):
+        problem = f"is a URL, {text}: bldml reads only files of this machine"
+    elif "\0" in text or any(len(os.fsencode(part)) > _LONGEST_NAME for part in Path(text).parts):
+        problem = "is a path that no file can have"
+    else:
+        return Path(os.path.expanduser(text))  # noqa: PTH111  # Path.expanduser raises where ~x is no user
+    raise UsageError(f"{what} {problem}.", "path-unusable", found=repr(value)[:200])
+
+
 def check_output_folder(folder: Path) -> None:
     """Raise a UsageError if a name for a new folder is that of a file, as of a table that one expects to be written.
 
@@ -67,12 +98,19 @@ def check_words(words: Sequence[str]) -> None:
 
     >>> check_words(["fit", "--data", "{root: leaves}"])
     """
+    before = ""
     for word in words:
         depth = deepest = 0
         for character in word if word.count("[") + word.count("{") > _DEEPEST else "":
             depth += (character in "[{") - (character in "]}")
             deepest = max(deepest, depth)
         number = _NUMBER.search(word)
+        option, equals, value = word.partition("=") if word.startswith("--") else (before, "", word)
+        if not (value if equals else word).strip() and option not in _TEXTS:
+            what = f"The value of {option}" if option.startswith("--") else "An argument"
+            message = f"{what} is empty, as of a shell variable that is not set."
+            raise UsageError(message, "argument-empty", found=word)
+        before = "" if equals else word
         if "\0" in word:  # from Python: no shell passes it
             problem = "a NUL character"
         elif len(word) > _LONGEST_WORD:

@@ -17,6 +17,7 @@ from bldml.dataset.files import show_path
 from bldml.dataset.folders import read_unlabelled
 from bldml.dataset.images import UnreadableImage
 from bldml.dataset.samples import Collection, Sample, no_photographs
+from bldml.dataset.tables import remove_table
 from bldml.errors import DatasetError, UsageError
 from bldml.inference.classifier import BATCH_SIZE, Classifier, Device, classifier_of
 from bldml.io.atomic import write_atomically
@@ -29,6 +30,7 @@ from bldml.survey.positions import Policy, read_origins
 from bldml.survey.progress import Record, SurveyProgress, WorkShard, open_progress, stamp_of, undone
 from bldml.survey.rows import SurveyRow, qgis_style, survey_csv, survey_geojson
 from bldml.survey.sheet import triage_page
+from bldml.survey.units import COLUMNS as UNIT_COLUMNS
 from bldml.survey.units import Grouping, describe_rule, rule_of, units_csv
 from bldml.training.checkpoint import Checkpoint, Header, read_checkpoint
 
@@ -204,6 +206,8 @@ class Results:
         for name, text in written.items():
             safe_point()
             write_atomically(output / name, text)
+        if "units.csv" not in written:  # of an earlier command, whose units these photographs have no longer
+            remove_table(output / "units.csv", UNIT_COLUMNS, lambda _: True)
         say("".join(f"{line}\n" for line in lines))
         say("".join(f"Wrote {show_path(output / name)}\n" for name in written))
 

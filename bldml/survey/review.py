@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bldml.dataset.files import escape_path, shell_word, show_path, unescape_path
+from bldml.dataset.files import escape_path, escape_text, shell_word, show_path, unescape_path
 from bldml.dataset.folders import require_folder
 from bldml.dataset.manifest import list_rows, manifest_text
+from bldml.dataset.metadata import read_metadata
+from bldml.dataset.paths import PathFinder, from_windows
 from bldml.dataset.tables import read_rows, remove_table
 from bldml.errors import DatasetError, RunError, UsageError
 from bldml.io.atomic import make_folder, write_atomically
@@ -35,7 +37,7 @@ class Reviewed:
     name: str  # below the folder of the survey
     label: str
     unit: str
-    predicted: str
+    verdict: str
 
     def is_held_out(self, fraction: float) -> bool:
         """Return whether it is for testing: a function of its unit, else of its name, so that units stay together."""
@@ -59,7 +61,7 @@ def review_survey(confirmed: Path, run_folder: Path, photographs: Path, output: 
     require_folder(photographs)
     data = read_run(RunFolder(run_folder))
     root = photographs_root(data)
-    found, left_out = read_reviewed(confirmed, photographs, data.classes.names)
+    found, left_out = read_reviewed(confirmed, photographs, data.classes.names, of_predictions=True)
     own = list(_own_rows(data, root))
     found, known = _without_known(found, [Path(row[0]) for row in own], root, data)
     if not found:
@@ -92,7 +94,7 @@ def _remove_earlier(table: Path) -> None:
 
 def _say(data: RunData, root: Path, output: Path, kept: dict[str, list[Reviewed]], left_out: int, known: int) -> None:
     counts = Counter(one.label for one in kept["train"])
-    wrong = sum(one.label != one.predicted for ones in kept.values() for one in ones)
+    wrong = sum(one.verdict == "reject" for ones in kept.values() for one in ones)
     total = sum(map(len, kept.values()))
     shown = ", ".join(f"{counts[name]} {name}" for name in data.classes.names)
     fold = " --data.fold null" if data.setting("data", "fold") else ""
@@ -144,8 +146,18 @@ def _without_known(found: list[Reviewed], own: list[Path], root: Path, data: Run
     return new, len(found) - len(new)
 
 
-def read_reviewed(confirmed: Path, photographs: Path, classes: tuple[str, str]) -> tuple[list[Reviewed], list[str]]:
+def read_reviewed(
+    confirmed: Path, photographs: Path, classes: tuple[str, str], *, of_predictions: bool = False
+) -> tuple[list[Reviewed], list[str]]:
     """Return the reviewed photographs, and the names of those that are left out because they show no leaf.
+
+    A path that is written otherwise than its file is read where only one file can be meant, and that is printed.
+
+    Args:
+        confirmed: The table, as a page or a spreadsheet saved it.
+        photographs: Folder that its paths start from.
+        classes: The classes that a label may have.
+        of_predictions: Whether predictions were confirmed or rejected, and not labels.
 
     Raises:
         DatasetError: The table has errors; all of them are listed.
@@ -154,32 +166,57 @@ def read_reviewed(confirmed: Path, photographs: Path, classes: tuple[str, str]) 
     rows_of: dict[str, int] = {}
     problems: list[tuple[int, str, str]] = []
     left_out: list[str] = []
-    needed = ("path", "verdict", "label")
-    for number, cells, is_too_wide in read_rows(confirmed, needed, ("predicted", "unit"), noun="table of the review"):
-        row: dict[str, Any] = {key: without_apostrophe(cell.strip()) for key, cell in cells.items()}
-        name, verdict, label = cells["path"].strip(), row["verdict"].lower(), row["label"]
-        path = (photographs / unescape_path(name)).absolute()
+    needed, optional, notes = ("path", "verdict", "label"), ("predicted", "unit"), list[str]()
+    rows = list(read_rows(confirmed, needed, optional, noun="table of the review", notes=notes))
+    if not rows:
+        raise DatasetError(f"{show_path(confirmed)} has no rows below its first one.", "review-no-rows", path=confirmed)
+    finder = PathFinder(photographs, lambda: (cells["path"] for _, cells, _ in rows))
+    for number, cells, is_too_wide in rows:
+        row: dict[str, Any] = {key: without_apostrophe(from_windows(cell.strip())) for key, cell in cells.items()}
+        verdict, path = row["verdict"].lower(), finder.find(cells["path"])
         if is_too_wide:
             problems.append((number, "too-many-cells", "more cells than row 1"))
         elif verdict not in VERDICTS:
             problems.append((number, "verdict-unknown", f"unknown verdict {verdict!r} (use {', '.join(VERDICTS)})"))
-        elif not os.path.isfile(path):  # noqa: PTH113  # Path.is_file raises for a name that is too long
-            problems.append((number, "file-missing", f"file {show_path(name) or '(empty path)'} does not exist"))
+        elif path is None:
+            shown = show_path(cells["path"].strip()) or "(empty path)"
+            problems.append((number, "file-missing", f"file {shown} does not exist{finder.hint(cells['path'])}"))
         elif rows_of.setdefault(os.path.realpath(path), number) != number:
             problems.append((number, "file-twice", f"same file as row {rows_of[os.path.realpath(path)]}"))
-        elif verdict == VERDICTS[2]:
-            left_out.append(name)
-        elif label not in classes:
-            problems.append((number, "class-unknown", f"unknown class {label!r} (use {' or '.join(classes)})"))
+        elif problem := _wrong_verdict(path, row, classes, of_predictions=of_predictions):
+            problems.append((number, *problem))
         else:
-            found.append(Reviewed(path, name, label, row.get("unit", ""), row.get("predicted", "")))
+            name = escape_path(path.relative_to(photographs) if path.is_relative_to(photographs) else path)
+            if verdict == VERDICTS[2]:
+                left_out.append(name)
+            else:
+                unit = escape_text(row.get("unit", ""))
+                found.append(Reviewed(path.absolute(), name, row["label"], unit, verdict))
     if problems:
-        rows = [f"row {number}: {text}" for number, _, text in problems]
+        lines = [f"row {number}: {text}" for number, _, text in problems]
         raise DatasetError(
             f"The table of the review {show_path(confirmed)} has {counted(len(problems), 'error')} (paths are relative "
-            f"to {show_path(photographs)}):\n  {list_rows(rows)}\nCorrect these rows.",
+            f"to {show_path(photographs)}):\n  {list_rows(lines)}\nCorrect these rows.",
             "review-rows-wrong",
             path=confirmed,
             found=[(number, kind) for number, kind, _ in problems],
         )
+    notes += [f"The table of the review {show_path(confirmed)}: {note}" for note in finder.notes()]
+    say("".join(f"{note}\n" for note in notes))
     return found, left_out
+
+
+def _wrong_verdict(
+    path: Path, row: dict[str, Any], classes: tuple[str, str], *, of_predictions: bool
+) -> tuple[str, str] | None:
+    """Return kind and text of the first problem of a row whose file exists and whose verdict is known."""
+    verdict, label, predicted = row["verdict"].lower(), row["label"], row.get("predicted", "")
+    if verdict == VERDICTS[2]:
+        return None
+    if label not in classes:
+        return "class-unknown", f"unknown class {label!r} (use {' or '.join(classes)})"
+    if of_predictions and predicted and (verdict == "confirm") != (label == predicted):
+        return "verdict-contradicted", f"{verdict} of the prediction {predicted}, but the label {label}"
+    if read_metadata(path) is None:
+        return "not-photograph", f"file {show_path(path.name)} is no photograph that can be read"
+    return None

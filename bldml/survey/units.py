@@ -90,7 +90,8 @@ class Grouping:
                 raise DatasetError(message, "survey-group-folders-none")
             return units
         if not any(positions):
-            message = "--group gps needs photographs with a position; none has one that can be used."
+            message = "--group gps needs photographs with a position; none has one that can be used. "
+            message += "All are judged, and that is kept: the same command without --group writes the results."
             raise DatasetError(message, "survey-group-positions-none")
         return units_by_distance(positions, self.metres)
 

@@ -209,9 +209,16 @@ def load_plain(path: Path) -> Any:
         # A position that a damaged file asks for is an invalid argument.
         if isinstance(error, ValueError) or (isinstance(error, OSError) and error.errno != errno.EINVAL):
             raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        message = f"it is damaged or contains more than tensors and plain values ({type(error).__name__}: {reason})"
+        message = f"it is damaged or contains more than tensors and plain values ({_reason(error)})"
         raise ValueError(message) from error
+
+
+def _reason(error: Exception) -> str:
+    """Return what an error of `torch.load` found, without its advice to load the file all the same."""
+    _, _, own = str(error).rpartition("WeightsUnpickler error:")
+    lines = [line.strip() for line in own.splitlines() if line.strip() and "weights_only" not in line]
+    name = "TorchScript" if "TorchScript" in own else type(error).__name__
+    return f"{name}: {lines[0].partition('. Please use')[0].rstrip('.')}" if lines else name
 
 
 def _check_archive(path: Path) -> None:
@@ -249,6 +256,9 @@ def _best_of(folder: Path) -> Path:
     if not best.is_file():
         state = "a run without a best checkpoint yet" if best.parent.is_dir() else "no run folder"
         message = f"{folder} is {state}: there is no {best}."
+        if (folder / "parity.json").is_file():
+            message = f"{folder} is an export. Commands need the checkpoint that it was exported from; in Python, "
+            message += "bldml.load reads the model.onnx of an export."
         raise CheckpointError(message, "checkpoint-folder-without-best", path=folder, expected=best)
     return best
 

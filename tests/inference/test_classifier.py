@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ def test_a_verdict(leaf: "package.Classifier", photograph: Path) -> None:
         )  # fmt: skip
         assert (again.probability, again.distance) == pytest.approx((one.probability, one.distance), abs=1e-6)
     assert leaf.predict([]) == []
+    assert leaf.predict(path for path in [photograph, photograph]) == leaf.predict((photograph, photograph))
     assert "BLD against No_BLD" in repr(leaf)
 
 
@@ -92,7 +94,12 @@ def test_an_image_opened_by_another_program(leaf: "package.Classifier", photogra
         (np.zeros((4, 4, 3), np.float32), "array-wrong"),
         (np.zeros((0, 4, 3), np.uint8), "array-wrong"),
         (Image.new("F", (4, 4)), "image-unusable"),
+        (Image.new("RGB", (0, 4)), "image-unusable"),
         (17, "photograph-of-other-type"),
+        (b"missing.jpg", "photograph-of-other-type"),
+        (BytesIO(b"missing.jpg\n"), "photograph-of-other-type"),
+        ("", "path-unusable"),
+        ("https://example.org/leaf.jpg", "path-unusable"),
         ("missing.jpg", "photograph-unreadable"),
         (__file__, "photograph-unreadable"),
     ],
@@ -111,6 +118,23 @@ def test_what_is_no_classifier(tmp_path: Path) -> None:
             package.load(path)
     with mistake("checkpoint-missing"):
         package.load("nowhere.ckpt")
+    (tmp_path / "parity.json").touch()
+    with mistake("checkpoint-folder-without-best") as caught:
+        package.load(tmp_path)
+    assert "is an export" in str(caught.value)
+
+
+@pytest.mark.parametrize("given", [None, 17, b"run", "", "~/a\0b", "a" * 300, "file:///run", ["run"]])
+def test_what_is_no_path(leaf: "package.Classifier", given: Any) -> None:
+    for read in (package.load, package.Run, leaf.predict_folder):
+        with mistake("path-unusable"):
+            read(given)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:0", "CPU", None, 0])
+def test_unknown_device_is_refused(device: Any, run: Path) -> None:
+    with mistake("device-unknown", found=device):
+        package.load(run, device)
 
 
 def test_a_folder(leaf: "package.Classifier", leaves: Path, tmp_path: Path) -> None:
@@ -125,6 +149,8 @@ def test_a_folder(leaf: "package.Classifier", leaves: Path, tmp_path: Path) -> N
         (folder / f"{number:02}.jpg").write_bytes(data[:300] if number in (0, 17, 39) else data)
     with mistake("photograph-unreadable"):
         leaf.predict_folder(folder)
+    with mistake("unreadable-unknown"):
+        leaf.predict_folder(folder, unreadable="raise")  # type: ignore[arg-type]
     kept = leaf.predict_folder(folder, unreadable="exclude")
     assert list(kept["path"]) == [f"{number:02}.jpg" for number in range(40) if number not in (0, 17, 39)]
     (tmp_path / "empty").mkdir()
@@ -133,6 +159,9 @@ def test_a_folder(leaf: "package.Classifier", leaves: Path, tmp_path: Path) -> N
 
 
 def test_an_explanation(leaf: "package.Classifier", photograph: Path) -> None:
+    for size in (0, -1, 2.5, "large"):
+        with mistake("picture-size-wrong"):
+            leaf.explain(photograph, size)  # type: ignore[arg-type]
     picture = leaf.explain(photograph)
     _, cam = leaf.verdict_with_map(photograph)
     with Image.open(photograph) as image:

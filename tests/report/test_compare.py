@@ -588,7 +588,9 @@ def test_comparison_and_report_show_the_same_numbers(
 
 def test_output_that_cannot_be_written_is_a_message(paper: list[Path], bldml: Bldml) -> None:
     Path("out").write_text("a file")
-    assert bldml("compare", *paper, "--output", "out").mistake == "folder-not-makable"
+    outcome = bldml("compare", *paper, "--output", "out")
+    assert outcome.mistake == "folder-not-makable"
+    assert "out is not a folder" in outcome.err
     assert Path("out").read_text() == "a file"
 
 

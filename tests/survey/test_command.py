@@ -161,6 +161,8 @@ def test_units_without_groups_in_validation_are_counts_only(run: Path, photograp
     assert all(row["verdict"] == "" for row in units.values())
     outcome = bldml("survey", run, photographs, "--sheet=0", "--group=folder")
     assert [row["unit"] for row in table(Path("survey/units.csv"))] == ["BLD", "No_BLD"]
+    assert bldml("survey", run, photographs, "--sheet=0").code == 0
+    assert not Path("survey/units.csv").exists()  # which says nothing of this survey any more
 
 
 def test_table_of_groups_with_gaps_is_refused_before_the_work(run: Path, photographs: Path, bldml: Bldml) -> None:

@@ -87,11 +87,33 @@ def test_wrong_rows_are_listed(run: Path, photographs: Path, bldml: Bldml) -> No
     kinds = [(2, "verdict-unknown"), (3, "class-unknown"), (4, "file-missing"), (6, "file-twice")]
     assert outcome.fields["found"] == kinds
     assert not Path("review").exists()
+    (photographs / "none.jpg").write_text("no photograph")
+    Path("confirmed.csv").write_text(
+        f"{HEAD}{names[0]},confirm,No_BLD,BLD\n{names[1]},reject,BLD,BLD\nnone.jpg,confirm,BLD,BLD\n"
+    )
+    kinds = [(2, "verdict-contradicted"), (3, "verdict-contradicted"), (4, "not-photograph")]
+    assert bldml("review", "confirmed.csv", run, photographs).fields["found"] == kinds
+    Path("confirmed.csv").write_text(HEAD)
+    assert bldml("review", "confirmed.csv", run, photographs).mistake == "review-no-rows"
     Path("confirmed.csv").write_text(f"{HEAD}{names[0]},not a leaf,\n")
     assert bldml("review", "confirmed.csv", run, photographs).mistake == "review-empty"
     assert bldml("review", "confirmed.csv", run, photographs, "--test=1").mistake == "review-fraction-wrong"
     Path("confirmed.csv").write_text("my,own\n")
     assert bldml("review", "confirmed.csv", run, photographs).mistake == "column-missing"
+
+
+def test_table_that_a_spreadsheet_saved_is_read(run: Path, photographs: Path, bldml: Bldml) -> None:
+    names = [path.name for path in sorted(photographs.iterdir())]
+    shutil.move(photographs / names[1], photographs / "Bäume.jpg")
+    lines = [(names[0].upper(), "Confirm", "BLD", "BLD", "Bäume"), ("Bäume.jpg", "reject", "BLD", "", "")]
+    text = "path;verdict;label;predicted;unit\r\n" + "".join(f"{';'.join(line)}\r\n" for line in lines)
+    Path("confirmed.csv").write_bytes(text.encode("cp1252"))
+    outcome = bldml("review", "confirmed.csv", run, photographs, "--test=0")
+    assert outcome.code == 0, outcome.err
+    assert "2 reviewed photographs, 1 of them predicted wrongly" in outcome.out  # as its verdict says
+    assert "1 path was read as Windows-1252" in outcome.out
+    new = [row for row in table(Path("review/manifest.csv")) if row["source"].startswith("survey")]
+    assert [(Path(row["path"]).name, row["group"]) for row in new] == [(names[0], "Bäume"), ("Bäume.jpg", "")]
 
 
 @pytest.mark.parametrize(
