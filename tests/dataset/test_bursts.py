@@ -188,6 +188,17 @@ SDIM0012.JPG SDIM0013.JPG SDIM0014.JPG
 YUN00012.jpg YUN00013.jpg YUN00014.jpg
 B01_0009.JPG B01_0010.JPG B01_0011.JPG
 scene00001.png scene00002.png scene00003.png
+IMG_0012_1.tif IMG_0012_2.tif IMG_0013_1.tif IMG_0014_5.tif
+FLIR0012.jpg FLIR0013.jpg
+IR_0012.jpg IR_0013.jpg
+RIMG0012.JPG RIMG0013.JPG
+EVO_0012.JPG EVO_0013.JPG
+1717245000123.jpg 1717245004123.jpg
+img_thermal_1717245000123.jpg img_thermal_1717245002123.jpg
+image_24-06-01_12-30-00-12.jpg image_24-06-01_12-30-02-34.jpg
+frame9.jpg frame10.jpg frame11.jpg
+mpv-shot0001.jpg mpv-shot0002.jpg mpv-shot0003.jpg
+timelapse_0001.jpg timelapse_0002.jpg timelapse_0003.jpg
 DSC_0012 - Copy.JPG|DSC_0013.JPG|DSC_0014-Edit.JPG
 """
 
@@ -218,6 +229,7 @@ EXPORTS = {
     "Telegram": [f"BLD/photo_2024-06-01_12-30-0{i}.jpg" for i in range(9)],
     "a script": [f"BLD/leaf_20240601_1230{i:02d}.jpg" for i in range(60)],
     "a scanner": [f"BLD/Scan_20240601_1230{i:02d}.jpg" for i in range(9)],
+    "no milliseconds": [f"BLD/{first}{i:03d}.jpg" for i in range(9) for first in (9876543210, 17172450001, 171724500)],
     "no time": [f"BLD/2024{month}01_12300{i}.jpg" for i in range(9) for month in ("13", "00")],
 }
 

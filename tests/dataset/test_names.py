@@ -101,7 +101,7 @@ CAMERAS: dict[str, Callable[[int], list[str]]] = {
         "|.MP|.PORTRAIT-01.COVER|.PORTRAIT-02.ORIGINAL|~2|_exported_1024|-edited|(1)",
     ),
     "Samsung": lambda n: marked(f"20240601_12{n // 60 % 60:02d}{n % 60:02d}", "|(0)|~2|_edit_123456789012|-01"),
-    "video": lambda n: [f"MVI_{n}_{i:04d}.png" for i in range(4)],
+    "video": lambda n: [f"MVI_{n}_{i:0{4 + n % 3}d}.png" for i in range(4)],
     "video by hand": lambda n: [f"video{n}_{i:04d}.png" for i in range(4)],
     "video of a phone": lambda n: [f"VID_20240601_12{n // 60 % 60:02d}{n % 60:02d}_{i:04d}.png" for i in range(4)],
 }

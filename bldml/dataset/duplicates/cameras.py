@@ -6,7 +6,7 @@ from an export, where neighbours are unrelated; so does the time of a screenshot
 """
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 _S = "[-_. ]"
@@ -18,21 +18,26 @@ _TIMES = tuple(
         rf"(?<!\d)(?P<year>(?:19|20)\d\d){_S}?(?P<month>\d\d){_S}?(?P<day>\d\d){_BETWEEN}{_CLOCK}",
         rf"(?<!\d)(?P<day>\d\d){_S}?(?P<month>\d\d){_S}?(?P<year>(?:19|20)\d\d){_BETWEEN}{_CLOCK}",
         r"(?<!\d)(?P<year>[0-3]\d)(?P<month>\d\d)(?P<day>\d\d)[-_]([0-2]\d)([0-5]\d)([0-5]\d)(?!\d)()",
+        r"(?<!\d)(?P<year>[0-3]\d)-(?P<month>\d\d)-(?P<day>\d\d)[-_t]([0-2]\d)[-.:]([0-5]\d)[-.:]([0-5]\d)(?!\d)()",
     )
 )
+_MILLISECONDS = re.compile(r"(?<!\d)(1[1-9]\d{8})\d{3}(?!\d)")  # since 1970, from 2004 to 2033: apps and cameras
 _NOT_TAKEN = re.compile(
     r"screen|scan|whatsapp|signal|telegram|mmexport|fb_img|received|download|export|saved|^photo_\d{4}-\d\d-\d\d_"
 )
 # A phone numbers the photographs of a burst with three digits, copies and parts with fewer; frames of a video with any.
 _COUNT, _COUNT_OF_FRAMES = re.compile(r"[-_ (]+\d{1,2}\)?"), re.compile(r"[-_ ]+\d+")
 _MAKERS = (
-    r"img_?|_?dsc[nfx_]?|_dsf|_mg_|imgp|_igp|pict|_?sam_?|gopr|g[hpx]\d\d|dji_|dcp_|cimg|hpim|sdc|sdim|_sdi|syer|imag|rcnx|mfdc|ptdc"
+    r"img_?|_?dsc[nfx_]?|_dsf|_mg_|imgp|_igp|pict|_?sam_?|gopr|g[hpx]\d\d|dji_|dcp_|cimg|rimg|hpim|flir|ir_|evo_|sdc|sdim|_sdi|syer|imag|rcnx|mfdc|ptdc"
     r"|ydxj|virb|stc_|cdy_|wgi_|max_|cam|yun|ek00|im00|mvi_|mov_|p[1-9a-c]\d\d|l1\d\d|1\d\d[-_]"
 )
 _FRAME = re.compile(
     rf"({_MAKERS})(\d{{4,5}})(?:_[a-z]|_burst\d+(?:_cover)?)?|(wp_(?:(?:19|20)\d{{6}}_)?)(\d{{3}}|\d{{6}})"
 )
-_VIDEO_FRAME = re.compile(r"((?:frame|scene|vlcsnap|mpv-shot|video|vid|clip|movie|film)[-_]?)(\d{3,})")
+_VIDEO_FRAME = re.compile(
+    r"((?:frame|scene|vlcsnap|mpv-shot)[-_]?(?=\d)|(?:timelapse|video|vid|clip|movie|film)[-_]?(?=\d{3}))(\d+)"
+)
+_OF_SHOT = re.compile(r"(.+)_\d{1,2}")  # IMG_0012_3: a band or a crop of it
 _DCF = re.compile(r"(?=\w{8}$)([a-z0-9_]{4})(\d{4})")
 _MONTH_AND_DAY = re.compile(r"(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")
 
@@ -66,6 +71,9 @@ def time_in_name(stem: str) -> NameTime | None:
         for match in pattern.finditer(stem):
             if (time := _time(match)) is not None:
                 return NameTime(re.sub(r"\d+", "0", stem[: match.start()]), time, match.end())
+    if count := _MILLISECONDS.search(stem):
+        time = datetime.fromtimestamp(int(count[1]), UTC).replace(tzinfo=None)
+        return NameTime(re.sub(r"\d+", "0", stem[: count.start()]), time, count.end())
     return None
 
 
@@ -98,7 +106,8 @@ def frame_in_name(stem: str, capitals: bool, folder: str) -> Frame | None:
     ... )
     (Frame(prefix='0c7a', number=12, least=3, may_be_long=True), None, None)
     """
-    if match := _FRAME.fullmatch(stem):
+    part = _OF_SHOT.fullmatch(stem)
+    if match := _FRAME.fullmatch(stem) or (part and _FRAME.fullmatch(part[1])):
         prefix, number = match[1] or match[3], match[2] or match[4]
         return Frame(prefix, int(number), 1, may_be_long=True)
     if match := _VIDEO_FRAME.fullmatch(stem):

@@ -80,7 +80,7 @@ _SYNTAX = re.compile(
 )
 _OPERATION = re.compile(
     rf"[-_. ]+(?:{_DIRECTION}[-_. ]?)*(?:{_WORDS})+{_DETAIL}*$|[-_. ]+{_PIECES}[-_ ]?\d+(?:[-_x,]\d+)*$"
-    rf"|[-_]{_IMAGE}$|[-_.]out\d{{0,4}}$|[-_](?:scene|shot)[-_]?\d+(?:-\d+)?$|[-_ ]\d+(?:\.\d+)?(?:ms|s(?:ec)?)$"
+    rf"|[-_]{_IMAGE}$|[-_.]out\d{{0,4}}$|[-_]scene[-_]?\d+(?:-\d+)?$|[-_ ]\d+(?:\.\d+)?(?:ms|s(?:ec)?)$"
     # "small_tree_3" may be another tree than "tree_3".
     r"|^(?!(?:small|medium|large|light|dark|bright)[-_ ])"
     rf"(?:(?:{_DIRECTION}|[hv]{{1,2}})[-_ ])?{_WORDS}(?:[-_ ](?:image|img|photo))?(?:[-_ ]?\d{{1,3}})?[-_ ]+(?=[a-z])"

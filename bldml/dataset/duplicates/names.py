@@ -37,7 +37,7 @@ _SCATTER = 20  # mean distance above which the last numbers of names are random 
 _RAW = re.compile(r"\.(?:hei[cf]|dng|cr[23]|nef|arw|raw)$")
 _BRACKETED = re.compile(r"(?<=.) ?\(\d{1,3}\)$")  # x (1); Windows also numbers all files of a selection like this
 _VIDEO_NAME = re.compile(r"(?:.*[-_ ])?(?:video|vid|clip|movie|film)[-_ ]?\d+")
-_NUMBERED = re.compile(r"(.+?)(?:(?: - |[-_ ])(\d{1,4})| ?\((\d{1,3})\))")
+_NUMBERED = re.compile(r"(.+?)(?:(?: - |[-_ ])(\d{1,4}|0\d{4,5})| ?\((\d{1,3})\))")
 _BETWEEN = re.compile(r"[-–—_. ~@#+(\[]+")
 _COUNTED_WORD = re.compile(r"[-_. ]+[^\W\d_]+[-_ ]?\d{1,3}")  # _leaf3: may count leaves of a tree
 _WORDED = re.compile(rf"(.*\d)[-_. ]+[^\W\d_].*|(.+)[-_. ](?:{RANDOM})")
