@@ -54,7 +54,7 @@ def read_manifest(
     root = manifest.parent if root is None else root
     splits: dict[str, Samples] = {}
     problems, rows_of = list[tuple[int, str, str]](), dict[str, int]()  # row, kind, text; rows by file
-    missing, notes = list[str](), list[str]()
+    missing, notes, twice = list[str](), list[str](), list[tuple[int, int, str]]()  # twice: row, row before, path
     names, digests, folds = Texts(), Texts(), Texts()
     finder, values = PathFinder(root, lambda: _column(manifest, "path")), CellValues(partial(_column, manifest))
     for number, cells, is_too_wide in read_rows(manifest, COLUMNS, OPTIONAL, notes=notes):
@@ -68,12 +68,12 @@ def read_manifest(
             problems.append((number, *TOO_MANY_CELLS))
         elif path is None:
             missing.append(text)
-            hint = finder.hint(text) if len(missing) <= MOST_ROWS_SHOWN else ""
-            problems.append((number, "file-missing", f"file {show_path(text) or '(empty path)'} does not exist{hint}"))
+            with_hint = finder if len(missing) <= MOST_ROWS_SHOWN else None
+            problems.append((number, "file-missing", _no_file(text, with_hint)))
         elif problem := _wrong_cell(row, label, split, digest):
             problems.append((number, *problem))
         elif (real := os.path.realpath(path)) in rows_of:
-            problems.append((number, "file-twice", f"same file as row {rows_of[real]} ({show_path(text)})"))
+            twice.append((number, rows_of[real], text))
         else:
             rows_of[real] = number
             name = escape_path(path.relative_to(root) if path.is_relative_to(root) else path)
@@ -82,10 +82,10 @@ def read_manifest(
             splits.setdefault(split, Samples(root)).append(sample)
             names.append(name)
             digests.append(digest)
-            folds.append(re.sub(r"^(\d+)\.0$", r"\1", row.get("fold", "")))
+            folds.append(re.sub(r"^(\d+)[.,]0$", r"\1", row.get("fold", "")))
     if len(missing) > 1 and len(missing) == len(problems) and not rows_of:
         raise _no_file_found(missing, manifest, root, finder.hint(missing[0]))
-    problems += values.problems()
+    problems += [*_repeated(twice, manifest, notes), *values.problems()]
     if problems:
         raise _wrong_rows(sorted(problems), manifest, root)
     rows_of.clear()  # first, to avoid fragmenting the memory
@@ -95,8 +95,34 @@ def read_manifest(
     return collection if fold is None else with_fold(collection, fold, manifest)
 
 
+def _repeated(twice: Sequence[tuple[int, int, str]], manifest: Path, notes: list[str]) -> list[tuple[int, str, str]]:
+    """Return row, kind and text of rows that say of a file something else than the row before.
+
+    If no row does, the repeated ones are mentioned in `notes`.
+    """
+    wanted = {number for row, before, _ in twice for number in (row, before)}
+    said = {}
+    for number, cells, _ in read_rows(manifest, COLUMNS, OPTIONAL) if wanted else ():
+        if number in wanted:
+            said[number] = {column: cells.get(column, "").strip() for column in (*COLUMNS[1:], *OPTIONAL)}
+    problems = []
+    for row, before, path in twice:
+        differ = [column for column, text in said[row].items() if text != said[before][column]]
+        if differ:
+            there = ", ".join(f"{column} {show_path(said[before][column]) or 'empty'}" for column in differ)
+            problems.append((row, "file-twice", f"same file as row {before} ({show_path(path)}), which has {there}"))
+    if twice and not problems:
+        left_out = counted(len(twice), "row was", "rows were")
+        notes.append(f"The manifest {show_path(manifest)}: {left_out} left out, the same as another row.")
+    return problems
+
+
 def _column(manifest: Path, column: str) -> Iterator[str]:
     return (cells[column] for _, cells, _ in read_rows(manifest, COLUMNS, OPTIONAL))
+
+
+def _no_file(text: str, finder: PathFinder | None) -> str:
+    return f"file {show_path(text) or '(empty path)'} does not exist{finder.hint(text) if finder else ''}"
 
 
 def _wrong_cell(row: Mapping[str, str], label: str, split: str, digest: str) -> tuple[str, str] | None:

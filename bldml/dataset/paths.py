@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 from bldml.dataset.files import search_folders, show_path, unescape_path
 from bldml.errors import DatasetError
@@ -23,8 +24,12 @@ _KINDS = {
     "case": "in other capitals than the file",
     "suffix": "without the suffix of the file",
     "decimal": "without “.0”, which a program had added",
+    "percent": "with the characters that % codes stand for",
+    "quotes": "without quotes around them",
     "folder": "without the folder of the file",
 }
+_THOUSANDS, _SEPARATED = re.compile(r"\d{1,3}(?:[.,'’ \u00a0\u202f]\d{3})+"), re.compile(r"\D")
+_REPLACED = re.compile(r"#+|#(?:REF|NAME|VALUE|N/A|NUM|DIV)\S*|\d(?:[.,]\d+)?E[+-]?\d+", re.IGNORECASE)
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 
 
@@ -74,6 +79,10 @@ class PathFinder:
         if not text or "\0" in text:
             return ""
         name, folder = PurePosixPath(text).name, _key(str(PurePosixPath(text).parent))
+        if _REPLACED.fullmatch(name):
+            return "; a spreadsheet wrote this for another text: restore it, and format the column as text"
+        if _THOUSANDS.fullmatch(name) and len(found := self._by_number.get(_SEPARATED.sub("", name), [])) == 1:
+            return f"; the file is called {self._shown(found[0])}"
         same = self._by_name.get(_key(name)) or self._by_stem.get(_key(PurePosixPath(name).stem)) or []
         tails = [path for path in same if _key(text).endswith(f"/{_key(self._shown(path))}")]
         if len(tails) == 1:
@@ -101,6 +110,10 @@ class PathFinder:
         if "\\" in text:
             text = _with_slashes(text)
             kinds = (*kinds, "slashes") if os.sep == "/" else kinds
+        if (bare := text.strip("'\"`“”«»\u200b\ufeff ")) != text:
+            kinds, text = (*kinds, "quotes"), bare
+        if "%" in text and (plain := unquote(text)) != text and "\0" not in plain:
+            kinds, text = (*kinds, "percent"), plain
         if kinds:
             yield kinds, text
         if self._prefix and text.startswith(self._prefix):
@@ -111,7 +124,7 @@ class PathFinder:
     def _similar(self, text: str) -> Path | None:
         """Return the only file whose path is like a text."""
         candidates: list[tuple[str, list[Path]]] = []
-        whole = re.sub(r"(?<=\d)\.0(?=$|\.[a-z]+$)", "", text)
+        whole = re.sub(r"(?<=\d)[.,]0(?=$|\.[a-z]+$)", "", text)
         for kind, spelling in (("", text), ("decimal", whole)):
             if kind and spelling == text:
                 continue

@@ -1,6 +1,7 @@
 """Read the labels, splits and groups of a table as they were meant, where only one reading is possible, and say so."""
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
@@ -11,9 +12,11 @@ from bldml.dataset.samples import SPLITS
 from bldml.dataset.tables import SPLIT_NAMES
 from bldml.io.text import counted, first_few
 
-_DECIMAL = re.compile(r"(\d+)\.0")  # a whole number that a program had as a decimal number
+_DECIMAL = re.compile(r"(\d+)[.,]0")  # a whole number that a program had as a decimal number
+_SET = re.compile(r"[-_ ]*(?:set|data|split|images|samples)$|/$")  # train_set, train/
 _SHOWN = 5
-_MISSING = ("nan", "<na>", "#n/a", "null")  # what programs write into empty cells
+_NO_LABEL = ("nan", "<na>", "#n/a")
+_MISSING = (*_NO_LABEL, "null")  # what programs write into empty cells; a class may be called null
 
 
 class CellValues:
@@ -33,14 +36,16 @@ class CellValues:
 
     def split(self, text: str, row: int) -> str:
         """Return the split that a cell means; empty if that is not known."""
-        split = text if text in SPLITS else SPLIT_NAMES.get(text.casefold(), "")
+        split = text if text in SPLITS else _split_named(text)
         if split:
             self._first_row.setdefault(text, row)
             self._note("split", text, split)
         return split
 
     def label(self, text: str, as_bytes: bool) -> str:
-        """Return the label that a cell means; bytes that are not UTF-8 stay if `as_bytes`."""
+        """Return the label that a cell means, empty for none; bytes that are not UTF-8 stay if `as_bytes`."""
+        if text.casefold() in _NO_LABEL:
+            return ""
         return self._whole("label", text if as_bytes else self._decoded(text))
 
     def group(self, text: str, as_bytes: bool) -> str:
@@ -53,7 +58,7 @@ class CellValues:
     def problems(self) -> Iterator[tuple[int, str, str]]:
         """Yield row, kind and text of each split that has two names, which may be two splits."""
         for split in SPLITS:
-            names = {text.casefold(): text for text in self._first_row if SPLIT_NAMES[text.casefold()] == split}
+            names = {text.casefold(): text for text in self._first_row if _split_named(text) == split}
             if len(names) > 1:
                 row = max(self._first_row[text] for text in names.values())
                 text = f"{' and '.join(map(show_path, names.values()))} would both be {split}; use one name"
@@ -99,12 +104,24 @@ class CellValues:
         return match[1]
 
 
+def _split_named(text: str) -> str:
+    """Return the split that others call so; empty if there is none.
+
+    >>> _split_named("Training"), _split_named("val_set"), _split_named("left")
+    ('train', 'val', '')
+    """
+    name = unicodedata.normalize("NFC", text).casefold()
+    return SPLIT_NAMES.get(name) or SPLIT_NAMES.get(_SET.sub("", name), "")
+
+
 def unknown_split(text: str) -> str:
     """Return what to say of a cell that names no split.
 
     >>> unknown_split("vall"), unknown_split("left")
     ("unknown split 'vall'; did you mean val?", "unknown split 'left' (use train, val, test)")
     """
+    if not text:
+        return f"no split (use {', '.join(SPLITS)})"
     close = get_close_matches(text.casefold(), SPLIT_NAMES, 1, 0.7)
     if close:
         return f"unknown split {text!r}; did you mean {SPLIT_NAMES[close[0]]}?"

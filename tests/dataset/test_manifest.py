@@ -120,6 +120,23 @@ def changed(*changes: tuple[str, str]) -> str:
         (changed((".jpg", "")), ["2 paths were read without the suffix of the file"]),
         (changed(("/1.jpg", "/1.0")), ["2 paths were read without “.0”"]),
         (changed(("/1.jpg", "/1.0.jpg")), ["2 paths were read without “.0”"]),
+        (TWO.encode("utf-16-le"), ["as UTF-16"]),
+        (TWO.encode("utf-32"), ["as UTF-32"]),
+        (b"\xef\xbb\xbf\xef\xbb\xbf" + TWO.encode() + b"\x1a", []),
+        ("Leaves of 2024,,\n\n" + TWO, ["was read from row 3 on"]),
+        ("# by Ana\r\n" + TWO.replace(",", ";"), ["from row 2 on, with semicolons between cells"]),
+        (changed(("BLD/1", "1,BLD/1"), ("No/1", "2,No/1")), ["with a first column that has no name"]),
+        (re.sub(r"[^,\n]+", r"'\g<0>'", TWO), ["with quotes around cells"]),
+        (changed(("path", "Image ID"), ("label", "Disease"), ("split", "Partition")), ["Image ID as path, Disease as"]),
+        (changed(("path", "Datei"), ("label", "Klasse"), ("split", "Aufteilung")), ["Datei as path, Klasse as label"]),
+        (changed(("path", "archivo"), ("label", "clase"), ("split", "conjunto")), ["archivo as path, clase as label"]),
+        (changed(("train", "entrenamiento"), ("val", "validacio\u0301n")), ["entrenamiento was read as train"]),
+        (changed(("train", "训练"), ("val", "验证集")), ["训练 was read as train in 1 row, 验证集 as val"]),
+        (changed(("train", "train_set"), ("val", "val/")), ["train_set was read as train in 1 row, val/ as val"]),
+        (changed(("BLD/1.jpg", "'BLD/1.jpg"), ("No/1.jpg", "“No/1.jpg”")), ["2 paths were read without quotes"]),
+        (changed(("BLD/", "BLD%2F"), ("No/", "No%2F")), ["2 paths were read with the characters that % codes"]),
+        (changed(("BLD/1.jpg", '"BLD/1,0"')), ["1 path was read without “.0”"]),
+        (TWO + "No/1.jpg,No,val,\n", ["1 row was left out, the same as another row"]),
         (changed(("tree 1", '"tree 1"'), (",val,", ",val,NaN")), ["NaN was read as no group in 1 row"]),
     ],
 )  # fmt: skip
@@ -184,12 +201,19 @@ def test_file_names_alone(root: Path) -> None:
         ("BLD/2024-06-01.jpg", "train", "the file is called BLD/6-1.jpg"),
         ("BLD/06. Jan", "train", "the file is called BLD/6-1.jpg"),
         ("BLD/laef.jpg", "train", "did you mean BLD/leaf.jpg?"),
+        ("BLD/1.000", "train", "file BLD/1.000 does not exist; the file is called BLD/1000.jpg"),
+        ("1.00E+03", "train", "file 1.00E+03 does not exist; a spreadsheet wrote this for another text: restore it, "
+         "and format the column as text"),
+        ("########", "train", "file ######## does not exist; a spreadsheet wrote this for another text: restore it, "
+         "and format the column as text"),
+        ("BLD/3.jpg", "", "no split (use train, val, test)"),
+        ("BLD/1.jpg", "val", "same file as row 2 (BLD/1.jpg), which has split train"),
         ("BLD/x y z.jpg", "train", "file BLD/x y z.jpg does not exist"),
         ("BLD/LEAF2.jpg", "train", "BLD/Leaf2.jpg, BLD/leaf2.jpg have this name"),
     ],
 )  # fmt: skip
 def test_the_next_step(path: str, split: str, text: str, root: Path) -> None:
-    for name in ("leaf", "0007", "6-1", "Leaf2", "leaf2"):
+    for name in ("leaf", "0007", "6-1", "Leaf2", "leaf2", "1000"):
         (root / "BLD" / f"{name}.jpg").write_bytes(b"")
     manifest = write(root, f"path,label,split\nBLD/1.jpg,BLD,train\n{path},BLD,{split}\n")
     message = str(error(manifest))
@@ -317,6 +341,12 @@ ROWS = "manifest-rows-wrong"
         ("BLD/1.jpg,BLD,left\n", "column-missing", ["BLD/1.jpg", "BLD", "left"]),
         ("BLD/1.jpg,BLD,train,1\n", "column-missing", ["BLD/1.jpg", "BLD", "train", "1"]),
         ("path,label,split,split\nBLD/1.jpg,BLD,train,val\n", "column-twice", ["split"]),
+        ("path label split\nBLD/1.jpg BLD train\n", "column-missing", ["path label split"]),
+        ("path,label,split\nBLD/1.jpg,NaN,train\n", ROWS, [(2, "label-empty")]),
+        (b"PK\x03\x04" + bytes(99), "table-no-text", "a workbook (xlsx or ods) or another archive"),
+        ('[{"path": "BLD/1.jpg"}]', "table-no-text", "JSON"),
+        ("<html><td>path</td></html>", "table-no-text", "a page or XML"),
+        (bytes(range(256)), "table-no-text", ""),
         ("path,label,split\nBLD/9.jpg,BLD,train\n", ROWS, [(2, "file-missing")]),
         ("path,label,split\nBLD,BLD,train\n", ROWS, [(2, "file-missing")]),
         ("path,label,split\n,BLD,train\n", ROWS, [(2, "file-missing")]),
