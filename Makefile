@@ -62,7 +62,7 @@ lint: $(STAMP) ## Lint, format, spelling and types
 	$(BIN)/ruff check --preview --select PLW1514 bldml  # text files name their encoding, which Windows would choose
 	$(BIN)/ruff format --check
 	$(BIN)/codespell bldml tests benchmarks configs docs experiments scripts Makefile pyproject.toml *.md
-	$(BIN)/mypy bldml tests $(wildcard benchmarks/*.py)
+	$(BIN)/mypy -n 2 bldml tests $(wildcard benchmarks/*.py)
 
 test-lowest: ## Tests with the lowest versions that pyproject.toml allows, in .venv-lowest (several GB)
 	$(MAKE) install VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt

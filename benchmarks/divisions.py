@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bldml.io.documents import dump_yaml
 from bldml.metrics.estimates import Estimate
 from bldml.metrics.paired import holm
+from bldml.metrics.proportions import proportion_by_unit
 from bldml.metrics.registry import METRICS
 from bldml.metrics.replicates.pooled import Pooled, estimate_pooled
 from bldml.metrics.replicates.rivals import compare_pooled
@@ -87,7 +89,7 @@ def members(options: argparse.Namespace, folds: Path, number: int) -> Path:
     """Train the members of both ensembles in one division, and return the folder of their sweep."""
     manifest = SweepFolder(folds).manifest(number)
     data = {"data.root": str(options.folder), "data.manifest": str(manifest.absolute())}
-    return sweep(options, f"division{number}", JOINED, MEMBERS, data)
+    return sweep(options, f"division{number}", (options.only,) if options.only else JOINED, MEMBERS, data)
 
 
 def joined(options: argparse.Namespace, folder: Path, name: str) -> tuple[list[Prediction], float]:
@@ -123,6 +125,14 @@ def shown(found: Estimate) -> dict[str, Any]:
     }
 
 
+def flagged(divisions: list[tuple[list[Prediction], float]], units: NDArray[np.int64]) -> dict[str, Any]:
+    """Return how many test photographs are farther than the limit, of those with a distance; the limit is for 2 %."""
+    rows = sorted((row for found, _ in divisions for row in found), key=lambda row: row.path)
+    far = np.array([row.is_familiar is False for row in rows])
+    known = np.array([row.is_familiar is not None for row in rows])
+    return {"flagged": int(far.sum()), "of": int(known.sum()), **shown(proportion_by_unit(far[known], units[known]))}
+
+
 def main() -> int:
     """Train, join, test and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -133,13 +143,15 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", choices=JOINED, help="this configuration and its ensemble alone")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    names = tuple(one["name"] for one in CONFIGURATIONS)
+    names = (options.only,) if options.only else tuple(one["name"] for one in CONFIGURATIONS)
+    ensembles = {name: ensemble for name, ensemble in ENSEMBLES.items() if name in names}
     folds = sweep(options, "divisions", names, DIVISIONS, {"data.root": str(options.folder)})
-    found: dict[str, list[tuple[list[Prediction], float]]] = {name: [] for name in (*names, *ENSEMBLES.values())}
+    found: dict[str, list[tuple[list[Prediction], float]]] = {name: [] for name in (*names, *ensembles.values())}
     plan = read_plan(SweepFolder(folds))
     numbers = sorted({run.fold for run in plan.runs if run.fold is not None})
     for number in numbers:
@@ -147,7 +159,7 @@ def main() -> int:
             (run,) = [one for one in plan.runs if one.fold == number and one.configuration == plain(name)]
             found[name].append(tested(SweepFolder(folds).run(run.name).path))
         folder = members(options, folds, number)
-        for name, ensemble in ENSEMBLES.items():
+        for name, ensemble in ensembles.items():
             found[ensemble].append(joined(options, folder, name))
         sys.stdout.write(f"division {number} of {len(numbers)}\n")
         sys.stdout.flush()
@@ -155,6 +167,7 @@ def main() -> int:
     compared = {
         pair: {figure: compare_pooled(METRICS[figure], pooled[pair[0]], pooled[pair[1]]) for figure in FIGURES}
         for pair in PAIRS
+        if {*pair} <= pooled.keys()
     }
     adjusted = {
         figure: dict(zip(compared, holm([one[figure][1] or 1.0 for one in compared.values()]), strict=True))
@@ -173,6 +186,7 @@ def main() -> int:
             name: {
                 **{figure: shown(estimate_pooled(METRICS[figure], one)) for figure in FIGURES},
                 "errors": int((~one.is_correct).sum()),
+                "flagged as unlike the training photographs": flagged(found[name], one.units),
                 "auroc of each division": one.fold_values(METRICS["auroc"])[0].tolist(),
                 "accuracy of each division": one.fold_values(METRICS["accuracy"])[0].tolist(),
             }

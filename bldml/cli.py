@@ -26,7 +26,7 @@ from bldml.io.grammar import (
     written_out,
 )
 from bldml.io.platform import write_any_text
-from bldml.io.screen import complain, say
+from bldml.io.screen import complain, say, show_all
 from bldml.training.process import Session, loading_libraries, wait_briefly
 from bldml.training.resume.job import check_single
 from bldml.training.resume.signals import InterruptSignals, ignore_to_the_end, let_through
@@ -81,6 +81,15 @@ def main(argv: Sequence[str] | None = None, model_class: "type[LeafClassifier] |
     finally:
         if argv is None:
             ignore_to_the_end()
+
+
+def close_output(code: int) -> int:
+    """Write what stdout still holds, before the process ends; return with what code it then ends."""
+    try:
+        show_all()
+    except MachineError as error:
+        return code or show_mistake(error, "")
+    return code
 
 
 def show_mistake(error: BldmlError, command: str) -> int:

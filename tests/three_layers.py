@@ -4,7 +4,6 @@ Importing this adds the row, which must come before whatever imports the names o
 first of all. A process of its own has it by `python -m tests.three_layers fit …` instead of `python -m bldml fit …`.
 """
 
-import sys
 from collections import OrderedDict
 from typing import Any, Literal
 
@@ -43,6 +42,6 @@ ROWS[NAME] = backbones.Backbone(
 backbones.BackboneName = Literal[tuple(ROWS)]
 
 if __name__ == "__main__":
-    from bldml.cli import main
+    from bldml.__main__ import run
 
-    sys.exit(main())
+    run()

@@ -4,8 +4,13 @@ A terminal obeys control characters: they can hide what was printed, rename its 
 """
 
 import logging
+import os
 import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TextIO
 
+from bldml.errors import MachineError
 from bldml.io.text import plain
 
 
@@ -19,13 +24,38 @@ def printable(text: str) -> str:
 
 
 def say(text: str) -> None:
-    """Print a text as it is, without a line end of its own, but for what a terminal would obey."""
-    sys.stdout.write(printable(text))
+    """Print a text as it is, without a line end of its own, but for what a terminal would obey.
+
+    Raises:
+        MachineError: The text cannot be written: the disk of a log is full.
+    """
+    _write(sys.stdout, printable(text))
 
 
 def complain(text: str) -> None:
-    """Print a text to stderr, as `say` does."""
-    sys.stderr.write(printable(text))
+    """Print a text to stderr, where that can be written: there is no other place to say that it cannot."""
+    with suppress(MachineError):
+        _write(sys.stderr, printable(text))
+
+
+def show_all() -> None:
+    """Write what stdout still holds; raises as `say` does."""
+    _write(sys.stdout, "", at_once=True)
+
+
+def _write(stream: TextIO | None, text: str, at_once: bool = False) -> None:
+    if stream is None or stream.closed:  # pythonw has none
+        return
+    try:
+        stream.write(text)
+        if at_once:
+            stream.flush()
+    except BrokenPipeError:  # `| head` has seen enough; the work goes on, and what Python still holds goes nowhere
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
+    except OSError as error:
+        message = f"Nothing more can be printed to {stream.name}: {error.strerror}."
+        raise MachineError(message, "output-not-printable", stream=stream.name, reason=error.strerror) from error
 
 
 def escape_message(record: logging.LogRecord) -> bool:

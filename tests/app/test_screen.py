@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import struct
+import subprocess
 import sys
 import termios
 from contextlib import suppress
@@ -253,3 +254,21 @@ def test_nothing_is_compared_with_a_clock_that_contradicts_slurm(hours: int) -> 
     now = datetime(2026, 11, 29, 18)
     wall_time = WallTime(now - timedelta(hours=1), now + timedelta(hours=7))
     assert compare_with_wall_time(60, wall_time, now + timedelta(hours=hours)) == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_reader_that_has_seen_enough_is_no_mistake_and_a_full_log_is_one() -> None:
+    """`bldml --help | head -0`, and a log on a full disk: what Python would say of both is a traceback."""
+    command = [sys.executable, "-m", "bldml"]
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as gone:
+        ended = subprocess.run([*command, "--help"], stdout=gone, stderr=subprocess.PIPE, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run([*command, "--help"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        assert ended.returncode == 1
+        said = "bldml: error: Nothing more can be printed to <stdout>: No space left on device.\n"
+        assert ended.stderr == said
+        # What cannot be said is no other mistake.
+        assert subprocess.run([*command, "nonsense"], stderr=full, check=False).returncode == 2
