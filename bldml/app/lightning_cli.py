@@ -4,6 +4,7 @@ import os
 import re
 from contextlib import ExitStack
 from pathlib import Path
+from traceback import extract_tb
 from typing import Any, NoReturn
 
 import torch
@@ -283,6 +284,11 @@ class LeafCLI(LightningCLI):
                 )  # fmt: skip
         except Interrupted as interrupted:
             self._leave(interrupted, start)
+        except ValueError as error:
+            if "lightning" not in Path(extract_tb(error.__traceback__)[-1].filename).parts:
+                raise
+            # Lightning sees only with the first batches that settings do not fit their number.
+            raise MisconfigurationException(str(error)) from error
         except (MachineError, OSError, MemoryError, RuntimeError) as error:
             if start.folder is not None:  # nothing is wrong with the run
                 error.add_note(_how_to_resume(start.folder))

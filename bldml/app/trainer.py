@@ -1,6 +1,7 @@
 """Settings of the Lightning trainer, the Lightning messages that are hidden, and one pass over a split."""
 
 import logging
+import os
 import sys
 import time
 import warnings
@@ -49,6 +50,8 @@ TRAINER_DEFAULTS = {
     "log_every_n_steps": 1,
     "enable_model_summary": False,
 }
+# Lightning divides by the first two; more processes than these would only fill the memory or wait for one another.
+LARGEST_COUNTS = {"accumulate_grad_batches": 2**31, "check_val_every_n_epoch": 2**31, "devices": 256, "num_nodes": 4096}
 NOISE = ("💡", "Restor", "GPU available", "TPU available", "`Trainer.fit` stopped", "Using bfloat16", "Using 16bit")
 
 
@@ -102,6 +105,13 @@ def trainer_settings(config: Namespace, verb: str) -> dict[str, Any]:
         # The configuration may be of a run with additional checkpoint callbacks.
         settings["callbacks"] = [c for c in callbacks if not isinstance(c, ModelCheckpoint)]
     _check_settings(config, callbacks)
+    alone = any(isinstance(plugin, LightningEnvironment) for plugin in settings["plugins"])
+    if verb == "fit" and alone and config["num_nodes"] > 1 and "MASTER_ADDR" not in os.environ:
+        message = f"trainer.num_nodes is {config['num_nodes']}, but nothing started this process on several nodes: it "
+        message += (
+            "would wait for the others forever. Use srun in a Slurm job, torchrun, or set MASTER_ADDR and NODE_RANK."
+        )
+        raise ConfigError(message, "nodes-not-started", found=config["num_nodes"])
     return settings
 
 
@@ -129,6 +139,13 @@ def _check_settings(config: Namespace, callbacks: list[Any]) -> None:
     ):  # fmt: skip
         if wrong:
             raise ConfigError(f"trainer.{key} {text}", "trainer-option-unsupported", key=key)
+    for key, largest in LARGEST_COUNTS.items():
+        found = config[key]
+        count = len(found) if isinstance(found, list) else int(found) if str(found).isdecimal() else found
+        # auto, null and, for devices, -1 and lists as text are Lightning's to judge.
+        if isinstance(count, int) and not (1 <= count <= largest or (key == "devices" and count < 1)):
+            message = f"trainer.{key} must be from 1 to {largest}, not {str(found)[:40]}."
+            raise ConfigError(message, "trainer-count-wrong", key=key, found=found)
 
 
 def as_list(configured: Any) -> list[Any]:

@@ -63,8 +63,9 @@ def check_files(arguments: list[str]) -> None:
         try:
             content = load_yaml(read_text(path, LARGEST_CONFIGURATION))
         except (OSError, ValueError) as error:
-            message = f"The configuration {path} cannot be read: {error}"
-            raise ConfigError(message, "config-unreadable", path=path, reason=str(error)) from error
+            reason = getattr(error, "strerror", None) or str(error)
+            message = f"The configuration {path} cannot be read: {reason}"
+            raise ConfigError(message, "config-unreadable", path=path, reason=reason) from error
         except yaml.YAMLError as error:
             problem = str(error).replace('in "<unicode string>", ', "")
             message = f"The configuration {path} cannot be used: {problem}"

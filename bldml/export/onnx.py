@@ -12,6 +12,7 @@ import torch
 from bldml.export.graph import INPUT, ExportedGraph, has_map, output_names
 from bldml.export.storage import Weights, store_weights
 from bldml.inference.classifier import Classifier
+from bldml.inference.exported import with_checksum
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -25,7 +26,8 @@ def onnx_bytes(classifier: Classifier, weights: Weights, description: dict[str, 
     Args:
         classifier: That of the checkpoint, on the CPU.
         weights: How kernels and matrices are stored, see `storage.store_weights`.
-        description: Stored as JSON in the metadata, under the key `bldml`; see `command.describe_export`.
+        description: Stored as JSON in the metadata, under the key `bldml`; see `command.describe_export`. The last
+            bytes are the checksum, see `exported.with_checksum`.
     """
     from onnx.helper import set_model_props
 
@@ -38,7 +40,7 @@ def onnx_bytes(classifier: Classifier, weights: Weights, description: dict[str, 
     proto.producer_name, proto.producer_version = "bldml", description["exported_with"]["bldml"]
     proto.graph.name = "bldml"
     content: bytes = proto.SerializeToString(deterministic=True)
-    return content
+    return with_checksum(content)
 
 
 def _converted(graph: ExportedGraph, size: int, outputs: list[str]) -> "ModelProto":

@@ -67,6 +67,15 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def is_leftover(name: str) -> bool:
+    """Return whether a file has the name of a temporary one, as a process leaves it that is killed while it writes.
+
+    >>> is_leftover(".bldml-0123456789abcdef.tmp"), is_leftover("notes.tmp")
+    (True, False)
+    """
+    return name.startswith(".bldml-") and name.endswith(".tmp")
+
+
 def make_folder(folder: Path) -> None:
     """Create a folder, and its parents if they are missing; MachineError if that is not possible."""
     try:

@@ -14,7 +14,7 @@ from bldml.dataset.files import show_path
 from bldml.dataset.manifest import to_manifest
 from bldml.dataset.samples import Collection
 from bldml.errors import ConfigError, RunError
-from bldml.io.atomic import make_folder, write_atomically
+from bldml.io.atomic import is_leftover, make_folder, write_atomically
 from bldml.io.documents import LARGEST_CONFIGURATION, dump_yaml, load_yaml, read_text
 from bldml.io.locks import Lock
 from bldml.io.safe_points import safe_point
@@ -93,11 +93,10 @@ def _check_folder(folder: SweepFolder) -> None:
         message = f"{show_path(folder.path)} is not a folder. Set another --output."
         raise RunError(message, "sweep-output-no-folder", path=folder.path)
     others = sorted(entry.name for entry in folder.path.iterdir()) if folder.path.is_dir() else []
-    if others and not folder.plan.exists() and (foreign := [name for name in others if name not in _FILES]):
-        message = (
-            f"{show_path(folder.path)} has files that are not of a sweep, such as {show_path(foreign[0])}. "
-            "Set a new folder as --output."
-        )
+    foreign = [name for name in others if name not in _FILES and not is_leftover(name)]
+    if foreign and not folder.plan.exists():
+        message = f"{show_path(folder.path)} has files that are not of a sweep, such as {show_path(foreign[0])}. "
+        message += "Set a new folder as --output."
         raise RunError(message, "sweep-output-not-empty", path=folder.path, found=foreign)
 
 

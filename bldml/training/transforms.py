@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import cv2
@@ -81,6 +81,8 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        if missing := [field.name for field in fields(self) if getattr(self, field.name) is None]:
+            raise _out_of_range(missing[0], "have a value", "null")
         low, high = self.crop_area
         if not 0 < low <= high <= 1:
             raise _out_of_range("crop_area", "hold 0 < smallest <= largest <= 1", self.crop_area)

@@ -76,6 +76,12 @@ def test_folder(
         (["--trainer.strategy=ddp_spawn"], "choice-unknown"),
         (["--data.num_workers=100000"], "workers-wrong"),
         (["--data.batch_size=10000000000"], "batch-size-wrong"),
+        (["--trainer.accumulate_grad_batches=0"], "trainer-count-wrong"),
+        (["--trainer.check_val_every_n_epoch=0"], "trainer-count-wrong"),
+        (["--trainer.num_nodes=2"], "nodes-not-started"),
+        (["--trainer.devices=2147483648"], "trainer-count-wrong"),
+        (["--trainer.num_nodes=9223372036854775808"], "trainer-count-wrong"),
+        (["--data.augmentation.strength=null"], "settings-refused"),
         (["--model.lr=0x" + "f" * 6000], "argument-too-much"),
         ([""], "argument-empty"),
         (["--data.root", " "], "argument-empty"),
@@ -91,6 +97,13 @@ def test_option(options: list[str], code: str, leaves: Path, bldml: Bldml) -> No
     outcome = bldml("fit", *SMALL, "--data.root", leaves, *options)
     assert outcome.mistake == code
     assert_clean(outcome.err)
+
+
+def test_a_setting_that_does_not_fit_the_number_of_batches(leaves: Path, bldml: Bldml) -> None:
+    """Lightning finds it when it sets up the first epoch, and raised a ValueError."""
+    outcome = bldml("fit", *THREE_LAYERS, "--data.root", leaves, "--run_name=r", "--trainer.val_check_interval=1000")
+    assert (outcome.code, outcome.mistake) == (1, "lightning-refused")
+    assert "val_check_interval" in outcome.err
 
 
 def doubled(levels: int, line: str) -> str:
@@ -364,6 +377,7 @@ def test_yaml_of_a_colleague(leaves: Path, bldml: Bldml) -> None:
 
 def assert_clean(err: str) -> None:
     """No traceback, and nothing written where the command was typed but what the test itself put there."""
+    assert "NoneType" not in err
     assert "Traceback" not in err
     assert not Path("lightning_logs").exists()
     assert not Path("checkpoints").exists()

@@ -3,6 +3,7 @@
 import csv
 import fcntl
 import hashlib
+import logging
 import os
 import pty
 import re
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from bldml.app.screen.bar import RunLog
 from bldml.app.screen.epochs import compare_with_wall_time
 from bldml.dataset.synthetic.leaves import write_leaves
 from bldml.run.predictions import read_predictions
@@ -272,3 +274,15 @@ def test_a_reader_that_has_seen_enough_is_no_mistake_and_a_full_log_is_one() -> 
         assert ended.stderr == said
         # What cannot be said is no other mistake.
         assert subprocess.run([*command, "nonsense"], stderr=full, check=False).returncode == 2
+
+
+def test_a_log_that_cannot_be_written_is_said_once(capfd: pytest.CaptureFixture[str]) -> None:
+    """The fault campaign found a traceback for each message, on a full disk."""
+    logger = logging.getLogger("lightning.pytorch")
+    with RunLog() as log:
+        logger.warning("first")
+        log.write_to(Path("/dev/full"))
+        logger.warning("second")
+    told = capfd.readouterr().err
+    assert "Traceback" not in told
+    assert told.count("/dev/full cannot be written: No space left on device") == 1

@@ -493,8 +493,10 @@ def test_photographs_that_cannot_be_read_are_named(data: Path, bldml: Bldml) -> 
     [
         (["--test=0.9"], "fractions-wrong"),
         (["--val=0"], "val-empty"),
-        (["--folds=1"], "folds-too-few"),
+        (["--folds=1"], "folds-out-of-range"),
+        (["--folds=1000000000"], "folds-out-of-range"),
         (["--gap_seconds=-1"], "gap-negative"),
+        (["--group=name:" + "(" * 5000], "group-expression-wrong"),
         (["--folds=31"], "class-in-too-few-groups"),
     ],
 )

@@ -273,7 +273,7 @@ def test_what_made_groups_large_is_said() -> None:
         ({"val": -0.1}, "fractions-wrong"),
         ({"test": 1.0}, "fractions-wrong"),
         ({"val": float("nan")}, "fractions-wrong"),
-        ({"folds": 1}, "folds-too-few"),
+        ({"folds": 1}, "folds-out-of-range"),
     ],
 )
 def test_no_such_fractions(arguments: dict[str, float], code: str) -> None:

@@ -109,9 +109,10 @@ def test_an_interruption_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
-        ({"images_per_class": 0}, "demo-option-too-small"),
-        ({"size": 15}, "demo-option-too-small"),
-        ({"seed": -1}, "demo-option-too-small"),
+        ({"images_per_class": 0}, "demo-option-out-of-range"),
+        ({"size": 15}, "demo-option-out-of-range"),
+        ({"size": 10**9}, "demo-option-out-of-range"),
+        ({"seed": -1}, "demo-option-out-of-range"),
         ({"class_names": ("BLD", "BLD")}, "demo-classes-equal"),
         ({"class_names": ("../BLD", "No_BLD")}, "demo-name-refused"),
         ({"class_names": ("", "No_BLD")}, "demo-name-refused"),

@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,12 @@ from PIL import ExifTags, Image
 from torch import nn
 
 import bldml
+from bldml.errors import CheckpointError
 from bldml.export.card import model_card
 from bldml.export.graph import ActivationMap, heads_of, scaled_map
 from bldml.export.parity import Parity
 from bldml.export.storage import rounded, store_weights
-from bldml.inference.exported import read_exported
+from bldml.inference.exported import read_exported, with_checksum
 from bldml.inference.gradcam import class_activation_map
 from bldml.training.checkpoint import read_checkpoint
 from bldml.training.module import LeafClassifier
@@ -95,6 +96,7 @@ def test_the_exported_file_has_the_checkpoints_maps(varied: tuple[Path, Path], l
     older = onnx.load(varied[1])
     (output,) = (one for one in older.graph.output if one.name == "map")
     older.graph.output.remove(output)
+    del older.metadata_props[1]  # the checksum
     onnx.save(older, tmp_path / "older.onnx")
     with mistake("onnx-without-layers"):
         bldml.load(tmp_path / "older.onnx").explain(photograph)
@@ -403,6 +405,81 @@ def test_the_example_of_the_guide_gives_the_same_verdicts(
     verdicts = bldml.load(varied[1]).predict(photographs)
     assert len({verdict.probability for verdict in verdicts}) == 3
     assert lines == [f"{v.path}\t{v.probability:.4f}\t{v.label}" for v in verdicts]
+
+
+def test_one_bit_of_an_exported_file(tmp_path: Path, varied: tuple[Path, Path], leaves: Path) -> None:
+    """Two of five changed probabilities without a word. Behind the checksum, and in older exports, is only the rest."""
+    content, path = varied[1].read_bytes(), tmp_path / "model.onnx"
+    photograph = next(leaves.rglob("*.jpg"))
+    expected = bldml.load(varied[1]).predict(photograph).probability
+    ends = [len(content) - back for back in (1, 40, 64, 65, 66, 70, 78, 79, 80, 81, 82)]
+    for position in (*range(3, len(content), len(content) // 40), *ends):
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        found: Any = None
+        try:
+            found = bldml.load(path).predict(photograph).probability
+        except CheckpointError as error:
+            found = error.code
+        refused = {"onnx-checksum-wrong"} if position < len(content) - 82 else {"onnx-damaged", expected}
+        assert found in refused | {"onnx-checksum-wrong"}
+    older = onnx.load_from_string(content)
+    del older.metadata_props[1]
+    path.write_bytes(older.SerializeToString())
+    assert bldml.load(path).predict(photograph).probability == expected
+
+
+def without_numbers(model: onnx.ModelProto, name: str) -> None:
+    tensor = next(one for one in model.graph.initializer if one.name.endswith(name))
+    array = np.full(tuple(tensor.dims), np.nan, np.float32)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+
+
+def with_huge_array(model: onnx.ModelProto) -> None:
+    (node,) = (one for one in model.graph.node if "probability" in one.output)
+    node.output[0] = "small"
+    shape = onnx.numpy_helper.from_array(np.array([2**20, 2**20]), "shape")
+    model.graph.initializer.append(shape)
+    for one in (
+        onnx.helper.make_node("ConstantOfShape", ["shape"], ["huge"]),
+        onnx.helper.make_node("ReduceSum", ["huge"], ["sum"], keepdims=0),
+        onnx.helper.make_node("Add", ["small", "sum"], ["probability"]),
+    ):
+        model.graph.node.append(one)
+
+
+def with_loop(model: onnx.ModelProto) -> None:
+    model.graph.node.append(onnx.helper.make_node("Loop", ["n", "go"], ["probability"], body=onnx.GraphProto()))
+
+
+def with_other_input(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 3
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (lambda model: without_numbers(model, "bias"), "onnx-not-computed"),
+        (lambda model: without_numbers(model, "normalization.std"), "onnx-not-computed"),
+        (with_huge_array, "onnx-not-computed"),
+        (with_loop, "onnx-with-loop"),
+        (with_other_input, "onnx-computes-other"),
+    ],
+)
+def test_a_stranger_may_write_any_checksum(
+    change: Callable[[onnx.ModelProto], None], code: str, varied: tuple[Path, Path], leaves: Path, tmp_path: Path
+) -> None:
+    model = onnx.load(varied[1])
+    change(model)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    with mistake("onnx-checksum-wrong"):
+        read_exported(path)
+    del model.metadata_props[1]
+    path.write_bytes(with_checksum(model.SerializeToString()))
+    with mistake(code):
+        bldml.load(path).predict(next(leaves.rglob("*.jpg")))
 
 
 def test_loading_what_is_no_exported_file(tmp_path: Path, exported: Path) -> None:

@@ -93,7 +93,7 @@ def test_yaml(content: bytes) -> None:
     obey("yaml", read)
 
 
-@examples(8)
+@examples(5)
 @given(content=changed(SETTINGS).map(dumped).flatmap(lambda text: st.just(text) | bent(text)))
 def test_configuration(content: bytes, bldml: Bldml) -> None:
     put(Path("c.yaml"), content)
@@ -112,7 +112,7 @@ OPTIONS = (
 )
 
 
-@examples(8)
+@examples(5)
 @given(
     options=st.lists(
         st.tuples(
@@ -299,7 +299,7 @@ def photographs(draw: st.DrawFn) -> tuple[str, bytes]:
     return kind.lower().replace("jpeg", "jpg"), draw(st.just(content) | bent(content))
 
 
-@examples(150)
+@examples(100)
 @given(photographs())
 def test_photograph(folder: Path, picture: tuple[str, bytes]) -> None:
     suffix, content = picture
@@ -336,7 +336,7 @@ FILES = (
 )
 
 
-@examples(8)
+@examples(5)
 @given(change=st.data(), name=st.sampled_from(FILES))
 def test_run_folder(change: st.DataObject, name: str, whole: RunFolder, without_figures: None, bldml: Bldml) -> None:
     path = whole.path / name
@@ -441,7 +441,7 @@ CONFIRMED = "path,verdict,label,predicted,unit\n" + "".join(
 )
 
 
-@examples(25)
+@examples(12)
 @given(content=table(CONFIRMED).flatmap(lambda text: st.just(text) | bent(text)))
 def test_review(folder: Path, few_leaves: Path, whole: RunFolder, content: bytes, bldml: Bldml) -> None:
     obey_command("review", bldml, "review", put(folder / "confirmed.csv", content), whole.path, few_leaves)

@@ -165,6 +165,8 @@ def test_one_photograph(best: Path, photographs: Path, bldml: Bldml) -> None:
 
 def test_an_interrupted_command_is_resumed(best: Path, photographs: Path, bldml: Bldml) -> None:
     command = ("explain", best, photographs, "--device=cpu")
+    Path("whole").mkdir()
+    Path("whole/.bldml-0123456789abcdef.tmp").touch()  # of a process that was killed while it wrote its first file
     fresh = bldml(*command, "--output=whole")
     assert "Explaining 6 photographs: about 1 MB in whole." in fresh.out
     whole = contents(Path("whole"))

@@ -18,7 +18,7 @@ from bldml.dataset.images import load_rgb
 from bldml.dataset.samples import Sample
 from bldml.errors import RunError, UsageError
 from bldml.inference.pictures import contact_sheet, thumbnail_side
-from bldml.io.atomic import write_atomically
+from bldml.io.atomic import is_leftover, write_atomically
 from bldml.io.documents import load_json, read_text
 from bldml.io.locks import OUTPUT_LOCK
 from bldml.io.screen import say
@@ -115,7 +115,8 @@ def open_output(output: Path, photographs: Path, masks: Path | None, settings: M
         if folder is not None and folder.is_dir() and output.resolve().is_relative_to(folder.resolve()):
             message = f"{show_path(output)} lies inside {show_path(folder)}. Give an --output outside."
             raise RunError(message, "output-inside-photographs", path=output, root=folder)
-    if not (output.is_dir() and any(entry.name != OUTPUT_LOCK for entry in list_folder(output))):
+    names = [entry.name for entry in list_folder(output)] if output.is_dir() else []
+    if all(name == OUTPUT_LOCK or is_leftover(name) for name in names):
         return FinishedImages(output, settings, {})
     lines = _lines(output / PROGRESS)
     before = lines[0].get("bldml_explain") if lines else None

@@ -4,7 +4,7 @@ import logging
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,9 @@ from typing import Any
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
+
+from bldml.dataset.files import show_path
+from bldml.io.screen import complain
 
 # Its children write all messages of bldml and Lightning.
 LOGGER = "lightning.pytorch"
@@ -100,6 +103,25 @@ def messages_above_bars(*, clock: bool = False) -> Iterator[None]:
         yield
 
 
+class LogFile(logging.FileHandler):
+    """A file of messages. Where it cannot be written, as on a full disk, they are only on the screen, which is said."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say it once, where logging would print a traceback for each message."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        self.addFilter(lambda _: False)
+        text = f"{show_path(self.baseFilename)} cannot be written: {error.strerror}. Messages are only on the screen."
+        complain(f"Warning: {text}\n")
+
+    def close(self) -> None:
+        """Close it, although the last messages may not have been written."""
+        with suppress(OSError):
+            super().close()
+
+
 class RunLog(MemoryHandler):
     """Keep messages until the folder of the run exists, and append them and all later ones to its log.txt."""
 
@@ -120,7 +142,7 @@ class RunLog(MemoryHandler):
 
     def write_to(self, path: Path) -> None:
         """Append what was said so far, and every message from now on."""
-        target = logging.FileHandler(path, "a", "utf-8")
+        target = LogFile(path, "a", "utf-8")
         target.setFormatter(ClockFormatter())
         self.setTarget(target)
         self.flush()

@@ -94,7 +94,7 @@ def name_groups(names: Sequence[str], expression: str) -> list[str]:
     example = r"Write one such as name:^(IMG_\d+): what its first brackets find in the file name is the group."
     try:
         compiled = re.compile(expression)
-    except re.error as error:
+    except (re.error, RecursionError, OverflowError) as error:
         message = f"--group name:{expression} is not a regular expression: {error}. {example}"
         raise UsageError(message, "group-expression-wrong", found=expression, reason=str(error)) from error
     if not compiled.groups:

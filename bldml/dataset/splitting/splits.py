@@ -17,6 +17,7 @@ from bldml.io.text import counted, first_few
 
 MOST_SHOWN = 5
 MOST_CONFLICTS = 3
+LARGEST_FOLDS = 1000
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class SplitRequest:
     Args:
         val: Fraction of the validation split, in [0, 1); 0 needs folds.
         test: Fraction of the test split, in [0, 1); 0 for none.
-        folds: Number of cross-validation folds of the non-test photographs, at least 2; None for no folds.
+        folds: Number of cross-validation folds of the non-test photographs, 2 to 1000; None for no folds.
         seed: Random seed for ties.
 
     Raises:
@@ -45,9 +46,9 @@ class SplitRequest:
                 "is for training."
             )
             raise UsageError(message, "fractions-wrong", val=self.val, test=self.test)
-        if self.folds is not None and self.folds < 2:
-            message = f"--folds must be at least 2, not {self.folds}."
-            raise UsageError(message, "folds-too-few", found=self.folds, expected=2)
+        if self.folds is not None and not 2 <= self.folds <= LARGEST_FOLDS:
+            message = f"--folds must be from 2 to {LARGEST_FOLDS}, not {str(self.folds)[:40]}."
+            raise UsageError(message, "folds-out-of-range", found=self.folds, expected=(2, LARGEST_FOLDS))
 
     @property
     def fractions(self) -> dict[str, float]:

@@ -28,7 +28,7 @@ def write_leaves(
     Args:
         root: Output folder (new or empty).
         images_per_class: Number of photographs per class, over all splits.
-        size: Longer side of a photograph in pixels, at least 16.
+        size: Longer side of a photograph in pixels, 16 to 8192.
         seed: Random seed, at least 0.
         class_names: Names of the healthy and of the diseased class.
         splits: Fraction of each split; the sum is 1. None: no split folders.
@@ -64,10 +64,14 @@ def write_leaves(
 def _check(
     images_per_class: int, size: int, seed: int, class_names: tuple[str, str], splits: dict[str, float] | None
 ) -> None:
-    for name, value, least in (("images_per_class", images_per_class, 1), ("size", size, 16), ("seed", seed, 0)):
-        if value < least:
-            message = f"--{name} must be at least {least}, not {value}."
-            raise UsageError(message, "demo-option-too-small", key=name, found=value, expected=least)
+    for name, value, least, most in (
+        ("images_per_class", images_per_class, 1, 1_000_000),
+        ("size", size, 16, 8192),
+        ("seed", seed, 0, 2**64 - 1),
+    ):
+        if not least <= value <= most:
+            message = f"--{name} must be from {least} to {most}, not {str(value)[:40]}."
+            raise UsageError(message, "demo-option-out-of-range", key=name, found=value, expected=(least, most))
     for name in (*class_names, *(splits or ())):
         if name in ("", "..") or Path(name).name != name:
             message = f"{name!r} cannot be the name of a folder. Choose another."
