@@ -66,6 +66,14 @@ PAIRS: dict[str, tuple[Words, Words]] = {
         ("compare", RUN, "lightning_logs/other", "--output=out"),
         ("compare", "lightning_logs/other", RUN, "--output=out"),
     ),
+    "compare and report": (("compare", RUN, "lightning_logs/other", "--output=out"), ("report", RUN)),
+    "resume and report": (("fit", "--resume", RUN), ("report", RUN)),
+    "resume and test": (("fit", "--resume", RUN), ("test", RUN, NO_WORKERS, "--report=false")),
+    "review and survey": (
+        ("review", "confirmed.csv", RUN, "more", "--output=out"),
+        ("survey", RUN, "LEAVES", "--output=surveyed", "--device=cpu"),
+    ),
+    "audit and fit": (("audit", "LEAVES", *AUDIT), FIT_LEAVES),
     "explain": (("explain", RUN, "LEAVES", "--output=out", "--device=cpu"),) * 2,
     "explain others": (
         ("explain", RUN, "LEAVES", "--output=out", "--device=cpu"),
@@ -94,10 +102,10 @@ class Together:
         if name.partition(" ")[0] not in UNTRAINED:
             made = run_forked([*FIT, f"--data.root={leaves['LEAVES']}", "--trainer.logger=false"], self.world, None)
             assert made.code == 0, made.said
-        if name == "compare":
+        if name in ("compare", "compare and report"):
             shutil.copytree(self.world / RUN, self.world / "lightning_logs/other")
             (self.world / "lightning_logs/other/evaluations/test/metrics.csv").unlink()  # so that they differ
-        if name == "review":
+        if name in ("review", "review and survey"):
             _write_review(self.world)
         if name == "prefetch":
             _serve_weights()
