@@ -84,10 +84,13 @@ def test_copies_same_names_and_leaks(data: Path, bldml: Bldml) -> None:
         some(data, f"{place}/BLD", number).rename(data / place / "BLD" / name)
     outcome = bldml("audit", *ALONE, data)
     assert outcome.code == 1
-    assert "3 errors. See audit/audit.html" in outcome.err
+    assert "2 errors. See audit/audit.html" in outcome.err
     findings, rows, pairs = read()
-    errors = {"two_classes", "leak_exact_train_test", "leak_source_train_test"}
-    assert set(severe(findings)) == errors | {"exact", "same_name", "copies", "sources"}
+    errors = {"two_classes", "leak_exact_train_test"}
+    by_name = findings["leak_source_train_test"]
+    assert by_name["severity"] == "warning"
+    assert by_name["title"].startswith("Possible leak from train to test (named as made from one photograph)")
+    assert set(severe(findings)) == errors | {"leak_source_train_test", "exact", "same_name", "copies", "sources"}
     assert findings["sources"]["count"] == 3
     assert findings["two_classes"]["severity"] == findings["leak_exact_train_test"]["severity"] == "error"
     assert findings["two_classes"]["count"] == 2
@@ -135,7 +138,7 @@ def test_near_duplicates(data: Path, bldml: Bldml) -> None:
 def test_a_burst_in_two_splits(data: Path, bldml: Bldml) -> None:
     for second, split in enumerate(("train", "test", "test")):
         shoot(data / split / "BLD" / f"IMG_{4000 + second}.JPG", second, "Canon", f"2024:06:01 12:00:{3 * second:02}")
-    assert bldml("audit", *ALONE, data).code == 1
+    assert bldml("audit", *ALONE, data).code == 0
     findings, rows, _ = read()
     assert findings["leak_burst_train_test"]["count"] == 2
     assert len({row["burst"] for path, row in rows.items() if "IMG_4" in path}) == 1

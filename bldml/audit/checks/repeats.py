@@ -205,7 +205,7 @@ def _report_leaks(rows: Sequence[Row], repeats: Repeats, root: Path) -> list[Aud
         what, text = _LEAKS[kind]
         of_kind = [leak for leak in repeats.leaks if (leak.kind, leak.split_a, leak.split_b) == (kind, early, late)]
         certain = len([leak for leak in of_kind if frozenset((leak.a, leak.b)) in equal])
-        possible = kind == "near" and not certain
+        possible = kind != "exact" and not certain  # names, times and details are hints
         text += f" Of {certain:,} of them, all pixels are equal." if certain else ""
         text += " If they show the same leaf, a" if possible else " A"
         text += f" classifier that has memorised {early} is correct in {late} without recognising the disease, "
