@@ -131,6 +131,20 @@ def _plain(text: str) -> str:
     return escape_text(unicodedata.normalize("NFC", text.strip() or text))
 
 
+def _same_but_for_spelling(names: Sequence[str]) -> str:
+    """Return aliases that merge classes whose names differ in capitals, spaces, - and _ alone, if two are left.
+
+    >>> _same_but_for_spelling(["BLD", "No_BLD", "bld", "no bld"]), _same_but_for_spelling(["BLD", "No_BLD", "spot"])
+    ('{bld: BLD, no bld: No_BLD}', '')
+    """
+    first: dict[str, str] = {}
+    for name in names:
+        first.setdefault("".join(c for c in name.casefold() if c not in " -_"), name)
+    same = {name: first["".join(c for c in name.casefold() if c not in " -_")] for name in names}
+    aliases = ", ".join(f"{name}: {other}" for name, other in same.items() if name != other)
+    return f"{{{aliases}}}" if len(first) == 2 and not any(c in "'\"{}[]#&*!|>%@`:," for n in names for c in n) else ""
+
+
 def check_trainable(collection: Collection) -> None:
     """Raise DatasetError unless a train and a val split exist, and every split contains exactly two classes."""
     names = collection.class_names
@@ -142,8 +156,10 @@ def check_trainable(collection: Collection) -> None:
         message += f"{_ignored(collection)}."
         raise DatasetError(message, "classes-not-two", path=collection.root, found=[*names])
     if len(names) > 2:
+        aliases = _same_but_for_spelling(names) or "{NAME: OTHER}"
         message = f"Found {len(names)} classes {where}: {', '.join(names)}. Two classes are required. Move the other "
-        message += "folders away, or merge classes: with --data.class_aliases '{NAME: OTHER}', NAME counts as OTHER."
+        message += f"folders away, or merge classes: with --data.class_aliases '{aliases}', "
+        message += f"{aliases[1:].partition(':')[0]} counts as {aliases[1:-1].partition(', ')[0].partition(': ')[2]}."
         raise DatasetError(message, "classes-not-two", path=collection.root, found=[*names])
     for split in ("train", "val"):
         if split not in collection.splits:
