@@ -1,5 +1,6 @@
 """The exported page in a real browser, opened from the disk without a network: Python's numbers, no connection."""
 
+import base64
 import csv
 import gzip
 import hashlib
@@ -50,7 +51,7 @@ def test_the_runtime_is_the_published_one() -> None:
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory, leaves: Path) -> Path:
-    """The page of an untrained network whose classes have hostile names."""
+    """The page of an untrained network in int8 whose classes have hostile names."""
     from bldml.cli import main
 
     folder = tmp_path_factory.mktemp("page")
@@ -67,7 +68,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory, leaves: Path) -> Path:
     }
     known = sorted(leaves.rglob("*.jpg"))[::2]
     write_run(folder / "run", leaves, names, known=known, **classes, bands=bands)
-    assert main(["export", str(folder / "run"), "--format=web", f"--output={folder / 'out'}"]) == 0
+    assert main(["export", str(folder / "run"), "--format=web", "--weights=int8", f"--output={folder / 'out'}"]) == 0
     return folder / "out"
 
 
@@ -454,10 +455,15 @@ def saved(browser: Browser, folder: Path, button: str, name: str) -> str:
 
 
 def test_positions_are_saved_only_if_asked_for(browser: Browser, drawn: Path, leaves: Path, tmp_path: Path) -> None:
-    verdicts = bldml.load(drawn.parent / "run", "cpu").predict(photographs := sorted(leaves.rglob("*.jpg"))[::6])
+    packed = (drawn / "model.js").read_text().split("ASSETS.model = ")[1].rstrip(";\n")
+    (tmp_path / "model.onnx").write_bytes(gzip.decompress(base64.b64decode(json.loads(packed))))
+    whole = bldml.load(drawn.parent / "run", "cpu").predict(photographs := sorted(leaves.rglob("*.jpg"))[::6])
+    verdicts = bldml.load(tmp_path / "model.onnx").predict(photographs)
+    assert max(abs(one.probability - other.probability) for one, other in zip(whole, verdicts, strict=True)) > 2 * SAME
     assert {verdict.band for verdict in verdicts} == {"negative", "uncertain", "positive"}
     ready(browser, drawn / "index.html")
-    classify(browser, photographs)
+    found = [row["probability"] for row in classify(browser, photographs)]
+    assert found == pytest.approx([verdict.probability for verdict in verdicts], abs=SAME)
     table = list(csv.DictReader(saved(browser, tmp_path, "csv", "verdicts.csv").splitlines()))
     assert [row["band"] for row in table] == [verdict.band for verdict in verdicts]
     assert [float(row["distance"]) for row in table] == pytest.approx([v.distance for v in verdicts], rel=1e-3)
