@@ -367,28 +367,34 @@ def test_nothing_can_leave_the_page(browser: Browser, drawn: Path, server: Any) 
         assert {"connect-src", "img-src", "script-src-elem", "frame-src", "form-action"} <= set(refused)
 
 
-def test_a_browser_keeps_a_page_that_was_served(browser: Browser, server: Any) -> None:
+def test_a_browser_keeps_a_page_that_was_served(browser: Browser, drawn: Path, server: Any) -> None:
     running, asked = server
     address = f"http://127.0.0.1:{running.server_port}/"
-    browser.driver.get(address)
-    wait(browser, "document.getElementById('state').textContent == 'Ready.'")
-    browser.driver.execute_async_script("navigator.serviceWorker.ready.then(() => arguments[0]())")
-    assert browser.run("return document.querySelector('link[rel=manifest]') !== null")
+    # Another page of the same server, of which it keeps the files too.
+    shutil.copytree(drawn, drawn / "other", ignore=shutil.ignore_patterns("other"))
+    (drawn / "other" / "sw.js").write_text((drawn / "sw.js").read_text().replace("${OWN}", "${OWN}0"))
+    for page in (address, f"{address}other/"):
+        browser.driver.get(page)
+        wait(browser, "document.getElementById('state').textContent == 'Ready.'")
+        browser.driver.execute_async_script("navigator.serviceWorker.ready.then(() => arguments[0]())")
+        assert browser.run("return document.querySelector('link[rel=manifest]') !== null")
     running.shutdown()
     running.server_close()
     before = len(asked)
     browser.driver.get(address)
     wait(browser, "document.getElementById('state').textContent == 'Ready.'")
     assert len(asked) == before
+    shutil.rmtree(drawn / "other")
 
 
-@pytest.mark.parametrize("name", ["model.js", "runtime.js", "settings.js"])
-def test_a_folder_that_is_not_complete_says_so(browser: Browser, drawn: Path, tmp_path: Path, name: str) -> None:
-    shutil.copytree(drawn, tmp_path / "page")
-    (tmp_path / "page" / name).unlink()
-    ready(browser, tmp_path / "page" / "index.html")
-    assert state(browser) == "Files of this page are missing. Keep all files of its folder together."
-    assert browser.run("return document.getElementById('files').disabled")
+def test_a_folder_that_is_not_complete_says_so(browser: Browser, drawn: Path, tmp_path: Path) -> None:
+    shutil.copytree(drawn, page := tmp_path / "page")
+    for name in ("model.js", "runtime.js", "settings.js", "image.js", "exif.js", "colour.js"):
+        (page / name).rename(tmp_path / name)
+        ready(browser, page / "index.html")
+        assert state(browser) == "Files of this page are missing. Keep all files of its folder together.", name
+        assert browser.run("return document.getElementById('files').disabled")
+        (tmp_path / name).rename(page / name)
 
 
 def test_a_browser_that_computes_other_numbers_is_refused(browser: Browser, drawn: Path, tmp_path: Path) -> None:

@@ -23,8 +23,9 @@ async function unpacked(text) {
 
 async function start() {
   const needed = ["settings", "model", "library", "wasm", "notices"];
-  const missing = needed.filter((name) => globalThis.ASSETS?.[name] === undefined);
-  if (missing.length) throw new Error("Files of this page are missing. Keep all files of its folder together.");
+  const functions = ["readPhotograph", "readTimeAndPlace", "keepsRawColours"]; // one of each of the other scripts
+  const hasAll = needed.every((name) => globalThis.ASSETS?.[name] !== undefined);
+  if (!hasAll || !functions.every((name) => name in globalThis)) throw new Error("Files of this page are missing. Keep all files of its folder together.");
   for (const name of ["DecompressionStream", "WebAssembly", "createImageBitmap"]) {
     if (!(name in globalThis)) throw new Error(`This browser is too old: it has no ${name}. Update it.`);
   }
