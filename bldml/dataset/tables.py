@@ -78,6 +78,10 @@ SYNONYMS = {
         ),
         *("划分", "数据集"),
     ),
+    "group": (
+        *("groups", "group_id", "groupid", "group_name", "tree", "trees", "tree_id", "treeid", "tree_name"),
+        *("tree_no", "plant", "plants", "plant_id", "plantid", "unit", "units", "unit_id", "plot", "plot_id", "site"),
+    ),
 }
 _SPLITS_OF_OTHERS = {
     "train": (

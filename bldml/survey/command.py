@@ -78,7 +78,8 @@ def survey_photographs(
     settings = {"checkpoint": model, "folder of photographs": hash_of_path(collection.root)}
     progress = open_progress(output, photographs, settings)
     if wanted.grouping and wanted.grouping.kind != "gps":  # a wrong table is found before the work, not after it
-        wanted.grouping.units([sample.name for sample in samples], [])
+        wanted.grouping.units([sample.name for sample in samples], [], notes := list[str]())
+        say("".join(f"{note}\n" for note in notes))
     classifier = classifier_of(checkpoint, device)
     with ExitStack() as locks:
         progress.begin(shard, locks)

@@ -70,14 +70,16 @@ class Grouping:
         message = f"--group must be folder, a distance such as gps:15m, or a table such as trees.csv, not {text}."
         raise UsageError(message, "survey-group-unknown", found=text)
 
-    def units(self, names: Sequence[str], positions: Sequence[Position | None]) -> list[str]:
-        """Return the unit of each photograph; empty for none.
+    def units(
+        self, names: Sequence[str], positions: Sequence[Position | None], notes: list[str] | None = None
+    ) -> list[str]:
+        """Return the unit of each photograph; empty for none. What a table has otherwise than usual is added to notes.
 
         Raises:
             DatasetError: The table has errors, or there is nothing to make units of.
         """
         if self.kind == "table":
-            units, unknown = table_groups(self.table, names)
+            units, unknown = table_groups(self.table, names, notes)
             if unknown:
                 message = f"{show_path(self.table)} names files that are not among the photographs: "
                 message += f"{first_few(unknown, 5, ', ', ' and ')}. Correct the table, or the folder."
@@ -210,7 +212,6 @@ def describe_rule(rule: UnitAssessment | str, verdicts: Counter[str], units: int
         f"{' and '.join(rates)} among those decided; {sum(rule.undecided)} were not decided."
     )
     least, median, most = rule.sizes
-    lines.append(
-        f"Those groups have {least} to {most} photographs (median {median}). The numbers hold for units of that kind."
-    )
+    sizes = f"{least} to {most} photographs (median {median})" if least != most else f"{least} photographs each"
+    lines.append(f"Those groups have {sizes}. The numbers hold for units of that kind.")
     return lines

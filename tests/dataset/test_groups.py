@@ -102,7 +102,7 @@ def test_photographs_without_a_row(tmp_path: Path) -> None:
             [(3, "group-twice"), (4, "group-twice")],
         ),
         ("path,group\nBLD/1.jpg,a,b\n", "group-table-wrong", [(2, "too-many-cells")]),
-        ("path,tree\nBLD/1.jpg,a\n", "column-missing", ["path", "tree"]),
+        ("path,colour\nBLD/1.jpg,a\n", "column-missing", ["path", "colour"]),
         ("path,group,group\nBLD/1.jpg,a,b\n", "column-twice", ["group"]),
         ("", "column-missing", []),
         ('path,group\n"BLD/1.jpg,a\n', "csv-damaged", None),

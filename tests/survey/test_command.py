@@ -174,6 +174,10 @@ def test_table_of_groups_with_gaps_is_refused_before_the_work(run: Path, photogr
     assert not Path("survey").exists()
     Path("trees.csv").write_text("path,group\n" + "".join(f"{name},tree\n" for name in [*names, "gone.jpg"]))
     assert bldml("survey", run, photographs, "--group=trees.csv").mistake == "survey-group-files-unknown"
+    Path("trees.csv").write_text("Photo;Tree ID\n" + "".join(f"{name};{i // 3}\n" for i, name in enumerate(names)))
+    outcome = bldml("survey", run, photographs, "--group=trees.csv", "--sheet=0")
+    assert "Tree ID as group" in outcome.out
+    assert [row["unit"] for row in table(Path("survey/units.csv"))] == [str(i) for i in range(-(-len(names) // 3))]
 
 
 def test_sheet_shows_first_what_is_nearest_to_the_threshold(run: Path, photographs: Path, bldml: Bldml) -> None:
