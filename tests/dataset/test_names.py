@@ -194,6 +194,12 @@ def test_one_photograph_of_nearly_all_is_none() -> None:
     assert find_sources([f"BLD/leaf1_aug{i}.jpg" for i in range(300)]).groups == ()
 
 
+def test_the_original_of_one_name_is_enough() -> None:
+    names = [f"BLD/leaf{i}.jpg" for i in range(100, 140)] + ["BLD/leaf107_web.jpg"]
+    names += [f"BLD/tree{i}_{side}.jpg" for i in range(9) for side in ("north", "south")]
+    assert find_sources(names).groups == ((7, 40),)
+
+
 def test_numbers_are_asked_about() -> None:
     found = find_sources([*numbered("BLD/leaf{}_{}.jpg", 48, 21)]).beginnings
     assert found is not None
