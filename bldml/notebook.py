@@ -8,7 +8,10 @@ from bldml.errors import RunError, UsageError
 from bldml.io.documents import mapping_or_nothing
 from bldml.io.frames import data_frame
 from bldml.io.grammar import given_path
+from bldml.io.screen import complain
 from bldml.report.figures import figures_of, learning_figures
+from bldml.report.run_claims import changed_files
+from bldml.run.evidence import evidence_of_run
 from bldml.run.folder import RunFolder
 from bldml.run.reader import Evaluation, RunData, read_run
 
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """A run folder.
+    """A run folder. Files that were changed since an evaluation was written are named on stderr.
 
     Args:
         path: The folder.
@@ -31,6 +34,8 @@ class Run:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.folder = RunFolder(given_path(path, "The run folder"))
         self.data: RunData = read_run(self.folder)
+        for text in changed_files(evidence_of_run(self.data)):
+            complain(f"Warning: {self.data.name}: {text}\n")
 
     def __repr__(self) -> str:
         """Name the run and its evaluations."""

@@ -1,10 +1,9 @@
 """What is recorded of an evaluation: its provenance, its line in the ledger, what is reached without the leaf."""
 
-import json
 import sys
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from bldml.app.messages import format_metrics, format_predictions, say_warning, 
 from bldml.app.photographs import bursts_of, rows_of, seen_by
 from bldml.dataset.files import escape_path
 from bldml.errors import RunError
-from bldml.io.atomic import write_atomically
 from bldml.io.locks import SHORTLY_S, hold_output
 from bldml.io.screen import say
 from bldml.io.system import sha256_of
@@ -26,7 +24,7 @@ from bldml.run.folder import RunFolder
 from bldml.run.ledger import LedgerEntry, append_entry, read_ledger
 from bldml.run.photographs import PhotographRow, read_photograph_table
 from bldml.run.predictions import digest_of_predictions, read_predictions, write_metrics
-from bldml.run.provenance import DIGEST_DIGITS, ROLES, Provenance, count_known, role_of
+from bldml.run.provenance import DIGEST_DIGITS, ROLES, Provenance, count_known, role_of, write_provenance
 from bldml.run.subgroups import find_subgroups
 from bldml.training.checkpoint import Checkpoint, software_versions
 from bldml.training.data.datamodule import LeafDataModule
@@ -59,7 +57,7 @@ def record_evaluation(
     provenance = replace(
         origin, created=now, seconds=recorder.seconds, device=recorder.device, **digests_of(recorder, checkpoint)
     )
-    write_atomically(folder / "provenance.json", json.dumps(asdict(provenance), indent=2) + "\n")
+    write_provenance(folder, provenance)
     with suppress(RunError):  # images of a previous evaluation that remain do not match and are not shown
         remove_pictures(folder)
     if recorder.metrics is not None:

@@ -71,8 +71,11 @@ def shared_groups(run: RunEvidence) -> str:
 def changed_files(run: RunEvidence) -> list[str]:
     """Say which files are not what they were when an evaluation was written; empty where none is known to differ."""
     sentences = {
+        "provenance": "provenance.json does not have the values that were written: it was changed since, so it does "
+        "not tell whether the other files were",
         "checkpoint": "best.ckpt is not the file that was evaluated: it was changed, replaced or trained further since",
         "predictions": "the rows of predictions.csv are not those that were written: the table was changed since",
+        "metrics": "metrics.json does not have the values that were written: it was changed since",
         "history": "history.csv has other values for the epochs before this evaluation than it had then",
     }
     return [

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from bldml.io.documents import read_mapping
 from bldml.io.system import sha256_of
 from bldml.io.text import plain
 from bldml.metrics.certainty.conformal import Bands
@@ -16,17 +17,17 @@ from bldml.metrics.certainty.novelty import Flagged
 from bldml.metrics.checked import UnitKind, unit_kind
 from bldml.metrics.operating_point import ThresholdCriterion, assurance_of, choose_threshold
 from bldml.metrics.proportions import Assurance, design_effect
-from bldml.run.files import digest_of_epochs, text_at
+from bldml.run.files import digest_of_document, digest_of_epochs, read_json, text_at
 from bldml.run.ledger import looks_at
 from bldml.run.photographs import Description, describe
 from bldml.run.predictions import digest_of_predictions
-from bldml.run.provenance import ROLES, Role, Stretch, read_stretches
+from bldml.run.provenance import ROLES, Role, Stretch, digest_of_provenance, read_stretches
 from bldml.run.reader import Evaluation, RunData
 
 Kind = Literal["exact", "near", "source", "burst", "group"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """How two photographs can be related, the closest first."""
-Changed = Literal["checkpoint", "predictions", "history"]
+Changed = Literal["provenance", "checkpoint", "predictions", "metrics", "history"]
 SEEN = ("train", "val")  # the splits that trained the classifier and chose epoch, threshold and temperature
 
 
@@ -182,7 +183,13 @@ def _changes(data: RunData) -> dict[Changed, tuple[str, ...]]:
     best = sha256_of(data.run.best_checkpoint) if data.run.best_checkpoint.is_file() else ""
     for one in (*data.evaluations, *data.unlabelled):
         origin = one.provenance
-        now: dict[Changed, str] = {"predictions": digest_of_predictions(one.rows)}
+        now: dict[Changed, str] = {"provenance": digest_of_provenance(read_json(one.folder / "provenance.json"))}
+        if origin.sha256.get("provenance", now["provenance"]) != now["provenance"]:
+            found.setdefault("provenance", []).append(one.name)
+            continue  # its other digests prove nothing
+        now["predictions"] = digest_of_predictions(one.rows)
+        if one.metrics is not None:
+            now["metrics"] = digest_of_document(read_mapping(one.folder / "metrics.json"))
         # The run may have been moved or renamed since.
         if best and Path(origin.checkpoint).parts[-2:] == data.run.best_checkpoint.parts[-2:]:
             now["checkpoint"] = best

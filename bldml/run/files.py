@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -40,6 +41,20 @@ def digest_of(rows: Iterable[Iterable[object]]) -> str:
     """
     cells = ([f"{cell:.12g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows)
     return hashlib.sha256("".join(f"{row!r}\n" for row in cells).encode(errors="backslashreplace")).hexdigest()
+
+
+def digest_of_document(document: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the content of a JSON document, whatever its layout and the order of its keys.
+
+    It is empty for one that is nested more deeply than any that bldml writes.
+
+    >>> digest_of_document({"a": 1, "b": [0.5]}) == digest_of_document({"b": (0.5,), "a": 1})
+    True
+    """
+    try:
+        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    except RecursionError:
+        return ""
 
 
 def to_csv(rows: Iterable[Sequence[object]]) -> str:

@@ -3,17 +3,22 @@
 import csv
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from bldml.notebook import Run
 from bldml.run.folder import RunFolder
 from tests.support import Bldml
 
 CPU = "--trainer.accelerator=cpu"
 CHECKPOINT = "best.ckpt is not the file that was evaluated"
 PREDICTIONS = "test: the rows of predictions.csv are not those that were written"
+METRICS = "test: metrics.json does not have the values that were written"
+PROVENANCE = "test: provenance.json does not have the values that were written"
 HISTORY = "history.csv has other values for the epochs"
 
 
@@ -30,9 +35,9 @@ def page_of(own: RunFolder, bldml: Bldml) -> str:
 
 def test_nothing_is_said_of_a_run_that_was_only_moved(own: RunFolder, bldml: Bldml) -> None:
     page = page_of(own, bldml)
-    assert not [text for text in (CHECKPOINT, PREDICTIONS, HISTORY) if text in page]
+    assert not [text for text in (CHECKPOINT, PREDICTIONS, METRICS, PROVENANCE, HISTORY) if text in page]
     recorded = json.loads((own.evaluation("test") / "provenance.json").read_text())
-    assert recorded["sha256"].keys() == {"checkpoint", "predictions", "history"}
+    assert recorded["sha256"].keys() == {"checkpoint", "predictions", "metrics", "history", "provenance"}
     assert recorded["epochs"] == 4
 
 
@@ -63,6 +68,53 @@ def test_an_edited_table_is_said_where_no_metric_shows_it(own: RunFolder, bldml:
         writer.writeheader()
         writer.writerows(rows)
     assert PREDICTIONS not in page_of(own, bldml)
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], object], indent: int | None = None) -> None:
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(dict(reversed(document.items())), indent=indent))
+
+
+def test_an_edited_interval_is_said_wherever_the_metrics_are_shown(
+    own: RunFolder, bldml: Bldml, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = own.evaluation("test") / "metrics.json"
+    edit(path, lambda metrics: metrics["intervals"]["auroc"].update(low=0.99))
+    assert METRICS in page_of(own, bldml)
+    other = Path(shutil.copytree(own.path, own.path.parent / "other"))
+    assert bldml("compare", own.path, other, f"--output={tmp_path / 'both'}").code == 0
+    page = (tmp_path / "both" / "comparison.html").read_text()
+    assert f"copy: {METRICS}" in page
+    assert f"other: {METRICS}" in page
+    Run(own.path)
+    assert f"Warning: copy: {METRICS}" in capsys.readouterr().err
+
+
+def test_another_layout_of_the_same_metrics_is_no_change(own: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("metrics.json", "provenance.json"):
+        edit(own.evaluation("test") / name, lambda _: None, indent=7)
+    Run(own.path)
+    assert not capsys.readouterr().err
+
+
+def test_an_edited_provenance_is_said_and_proves_nothing_of_other_files(
+    own: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = own.evaluation("test") / "provenance.json"
+    edit(path, lambda origin: origin["sha256"].update(checkpoint="ab" * 32))
+    Run(own.path)
+    said = capsys.readouterr().err
+    assert PROVENANCE in said
+    assert CHECKPOINT not in said
+
+
+def test_an_older_run_records_no_digest_of_these(own: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = own.evaluation("test")
+    edit(folder / "metrics.json", lambda metrics: metrics["intervals"]["auroc"].update(low=0.99))
+    edit(folder / "provenance.json", lambda origin: [origin["sha256"].pop(key) for key in ("metrics", "provenance")])
+    Run(own.path)
+    assert not capsys.readouterr().err
 
 
 def test_a_cut_table_is_refused(own: RunFolder, bldml: Bldml) -> None:

@@ -20,9 +20,10 @@ from bldml.report.comparison.tables import (
     sensitivity_table,
 )
 from bldml.report.html import page_template
+from bldml.report.run_claims import changed_files
 from bldml.report.tables import table_csv, table_tex
 from bldml.run.baselines import baselines_of
-from bldml.run.evidence import evidence_of
+from bldml.run.evidence import evidence_of, evidence_of_run
 
 CURVES = "Validation loss and AUROC of each run by epoch; a point marks the best epoch of the loss."
 LEAST_GAIN = 0.001  # that is printed
@@ -91,7 +92,7 @@ def write_comparison(comparison: Comparison, folder: Path, *, version: str) -> l
 def verdict(comparison: Comparison) -> str:
     """Return what the tests of each family found, after what makes the comparison itself doubtful."""
     tests = [_verdict(comparison, family) for family in FAMILIES]
-    found = [_caution(comparison), _replicates(comparison), *tests, _leaf_not_shown(comparison)]
+    found = [_caution(comparison), _changed(comparison), _replicates(comparison), *tests, _leaf_not_shown(comparison)]
     if not any(pair.tests[family].is_significant for pair in comparison.differences for family in FAMILIES):
         found.append("A higher value alone is no evidence that a run is better.")
     found.append(selection(comparison))
@@ -127,6 +128,12 @@ def _caution(comparison: Comparison) -> str:
     if related:
         parts.append(f"photographs of this set have relatives among those that trained or chose {', '.join(related)}")
     return f"Caution: {'; '.join(parts)}. The comparison is no evidence for new photographs." if parts else ""
+
+
+def _changed(comparison: Comparison) -> str:
+    """Say which files of the runs are not what they were when their evaluations were written; empty if none is."""
+    found = ((run.name, changed_files(evidence_of_run(run.data))) for run in comparison.runs)
+    return " ".join(f"{name}: {text}" for name, texts in found for text in texts)
 
 
 def _replicates(comparison: Comparison) -> str:

@@ -36,7 +36,7 @@ from bldml.metrics.operating_point import OperatingPoint, ThresholdCriterion, as
 from bldml.run.folder import RunFolder
 from bldml.run.photographs import PhotographRow, photographs_text
 from bldml.run.predictions import Prediction, digest_of_predictions, write_metrics, write_predictions
-from bldml.run.provenance import DIGEST_DIGITS, Provenance
+from bldml.run.provenance import DIGEST_DIGITS, Provenance, write_provenance
 from bldml.sweep.ensemble.members import Ingredient, check_same, joint_novelty, pooled_logits, read_ingredients
 from bldml.sweep.plan import Plan, SweepFolder, find_experiment, read_plan
 from bldml.sweep.search.study import rank_trials
@@ -281,7 +281,7 @@ def _write(
             "predictions": digest_of_predictions(judged.rows),
         },
     )
-    write_atomically(evaluation / "provenance.json", json.dumps(asdict(origin), indent=2) + "\n")
+    write_provenance(evaluation, origin)
 
 
 def _described(one: Ingredient) -> dict[str, Any]:
