@@ -35,7 +35,8 @@ def program() -> list[str]:
     classifier class of its own.
     """
     main = sys.modules["__main__"]
-    is_own = any(getattr(value, "__module__", None) == "bldml.cli" for value in vars(main).values())
+    starts = ("bldml.cli", "bldml.__main__")
+    is_own = any(getattr(value, "__module__", None) in starts for value in vars(main).values())
     spec = getattr(main, "__spec__", None)
     if is_own and spec is not None:
         return [sys.executable, "-m", spec.name.removesuffix(".__main__")]
