@@ -93,7 +93,8 @@ class EvaluationMetrics:
                 raise ValueError(f"{name} must be a {'mapping' if kinds[name] is dict else 'list'}")
         if optional["bands"]:
             Bands.from_plain(optional["bands"])
-        if optional["novelty"] and not 0 < float(optional["novelty"].get("rate", 0)) < 1:
+        rate = optional["novelty"].get("rate", 0)
+        if optional["novelty"] and not (isinstance(rate, float) and 0 < rate < 1):
             raise ValueError("novelty must have a rate in (0, 1)")
         overall = {key: plain[key] for key in plain if key not in (*_OWN, *_NESTED, *_OPTIONAL, "schema")}
         if schema < SCHEMA:

@@ -1,7 +1,7 @@
 """The origin of an evaluation, `provenance.json`, and its role; the starts of a training and their conditions."""
 
 import json
-import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -282,10 +282,14 @@ def role_of(
 
 
 def positive_number(value: object) -> float | None:
-    """Return a finite number above 0; None for any other value, also for True."""
+    """Return a finite number above 0; None for any other value, also for True.
+
+    >>> positive_number(2), positive_number(10**400), positive_number(float("nan"))
+    (2.0, None, None)
+    """
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if math.isfinite(value) and value > 0 else None
+    return float(value) if 0 < value <= sys.float_info.max else None
 
 
 def _count(value: object) -> int | None:

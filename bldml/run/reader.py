@@ -388,7 +388,7 @@ def _differing(computed: dict[str, Any], stored: dict[str, Any], within: str = "
             else:
                 yield within + name, "scores", there
         elif isinstance(here, float) and isinstance(there, int | float):
-            if not math.isclose(here, there, rel_tol=1e-6, abs_tol=1e-6):
+            if abs(there) > sys.float_info.max or not math.isclose(here, there, rel_tol=1e-6, abs_tol=1e-6):
                 yield within + name, here, there
         elif here != there:
             yield within + name, here, there

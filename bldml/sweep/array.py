@@ -1,7 +1,6 @@
 """Runs of an experiment as a Slurm job array: submitted once, resumed by requeueing as any other fit."""
 
 import getpass
-import json
 import os
 import re
 import shlex
@@ -18,9 +17,10 @@ from bldml.doctor.submission.script import parse_script
 from bldml.doctor.tools import ask
 from bldml.errors import MachineError, RunError, UsageError
 from bldml.io.atomic import make_folder, write_atomically
-from bldml.io.documents import mapping_or_nothing, read_text
+from bldml.io.documents import read_text
 from bldml.io.screen import say
 from bldml.sweep.plan import PlannedRun, SweepFolder
+from bldml.sweep.records import read_record, write_record
 
 # What an array has of its own: the rest of the lines is taken from the script of a single fit.
 _OWN = re.compile(r"^#SBATCH\s+(--(array|output|error|job-name)\b|-[aoeJ])")
@@ -156,7 +156,7 @@ def submit_array(folder: SweepFolder, names: Sequence[str], content: str, at_onc
         message = f"sbatch refused {show_path(file)}: {answer.problem or answer.text.strip()}"
         raise MachineError(message, "sweep-not-submitted", path=file, reason=answer.problem)
     arrays = {**_arrays(folder), job: [*names]}
-    write_atomically(_record(folder), json.dumps({"schema": 1, "arrays": arrays}, indent=1) + "\n")
+    write_record(_record(folder), {"schema": 1, "arrays": arrays})
     return job
 
 
@@ -229,7 +229,5 @@ def _record(folder: SweepFolder) -> Path:
 
 def _arrays(folder: SweepFolder) -> Mapping[str, list[str]]:
     """Return the names of the runs of each array that was submitted, by its number; the order is that of its tasks."""
-    found = mapping_or_nothing(_record(folder)).get("arrays")
-    if not isinstance(found, dict):
-        return {}
+    found = read_record(_record(folder), "which runs were submitted to Slurm", arrays=dict).get("arrays", {})
     return {str(number): [str(name) for name in names] for number, names in found.items() if isinstance(names, list)}

@@ -1,6 +1,5 @@
 """The test set of an experiment: sealed while configurations are compared, and opened once, for one of them."""
 
-import json
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,8 +19,9 @@ from bldml.run.folder import RunFolder
 from bldml.run.reader import read_run
 from bldml.sweep.array import check_script, queued_runs, submit_runs
 from bldml.sweep.local import LocalRuns, own_environment, program
-from bldml.sweep.plan import NOTHING, Own, Plan, PlannedRun, SweepFolder, final_runs
+from bldml.sweep.plan import NOTHING, Own, Plan, PlannedRun, SweepFolder, final_runs, opened_note
 from bldml.sweep.planning import arguments_of
+from bldml.sweep.records import write_record
 from bldml.sweep.results.claims import ensembles_tested
 from bldml.sweep.results.opened import looks_of_ensembles
 from bldml.sweep.search.worker import has_trials_left
@@ -68,10 +68,10 @@ def open_test_set(
     choice = choose(folder, plan)
     if plan.folds is None:
         _check_sealed(folder, plan.of(choice.configuration))
-    if script is not None and not folder.opened.is_file():
+    if script is not None and not opened_note(folder, plan):
         _check_script(folder, plan.of(choice.configuration)[0], script, own)
     with Lock(folder.lock, wait=None, waiting=safe_point):
-        _note(folder, choice)
+        _note(folder, plan, choice)
     whys = {"beforehand": "which was named beforehand", "search": "the best trial by inner validation"}
     why = whys.get(choice.how, f"the best by {plan.metric}")
     say(f"The test set is opened for {choice.configuration}, {why}. This is recorded in {show_path(folder.opened)}.\n")
@@ -165,21 +165,21 @@ def _check_sealed(folder: SweepFolder, runs: Sequence[PlannedRun]) -> None:
 def value_of(run: RunFolder, split: str, metric: str) -> float | None:
     """Return a metric of an evaluation, at its threshold where it depends on one; None if it is not estimable."""
     metrics = read_mapping(run.evaluation(split) / "metrics.json")
-    value = metrics.get(metric, (metrics.get("at_threshold") or {}).get(metric))
+    at_threshold = metrics.get("at_threshold")
+    value = metrics.get(metric, at_threshold.get(metric) if isinstance(at_threshold, dict) else None)
     return float(value) if isinstance(value, int | float) else None
 
 
-def _note(folder: SweepFolder, choice: Choice) -> None:
+def _note(folder: SweepFolder, plan: Plan, choice: Choice) -> None:
     """Record for which configuration the test set is opened, before anything sees it."""
-    if folder.opened.is_file():
-        before = read_mapping(folder.opened)
-        if before.get("configuration") != choice.configuration:
+    if before := opened_note(folder, plan):
+        if before["configuration"] != choice.configuration:
             message = (
-                f"The test set of {show_path(folder.path)} was opened for {before.get('configuration')} on "
+                f"The test set of {show_path(folder.path)} was opened for {before['configuration']} on "
                 f"{before.get('time')}. Opened for {choice.configuration} too, it would choose between them, and its "
                 "figures would flatter. Test another configuration on new photographs."
             )
-            raise RunError(message, "sweep-test-opened", path=folder.opened, found=before.get("configuration"))
+            raise RunError(message, "sweep-test-opened", path=folder.opened, found=before["configuration"])
         return
     content = {
         "schema": 1,
@@ -189,7 +189,7 @@ def _note(folder: SweepFolder, choice: Choice) -> None:
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "ensembles_before": [asdict(look) for look in looks_of_ensembles(folder)],
     }
-    write_atomically(folder.opened, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_record(folder.opened, content)
 
 
 def _final_tasks(folder: SweepFolder, plan: Plan, choice: Choice) -> list[PlannedRun]:

@@ -1,6 +1,5 @@
 """The plan of an experiment: its configurations, seeds and folds, and the run of each combination."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -8,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bldml.dataset.files import show_path
 from bldml.errors import RunError, UsageError
-from bldml.io.atomic import write_atomically
-from bldml.io.documents import mapping_or_nothing, read_mapping
 from bldml.io.text import first_few
+from bldml.metrics.registry import METRICS, canonical
 from bldml.run.folder import RunFolder
+from bldml.sweep.records import read_record, write_record
 
 if TYPE_CHECKING:
     from bldml.training.module import LeafClassifier
@@ -133,10 +132,6 @@ class Plan:
         """Return the runs of one configuration."""
         return tuple(run for run in self.runs if run.configuration == configuration)
 
-    def to_json(self) -> str:
-        """Return the plan as a JSON document that `read_plan` reads."""
-        return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=2, ensure_ascii=False) + "\n"
-
 
 @dataclass(frozen=True)
 class SweepFolder:
@@ -219,7 +214,7 @@ class SweepFolder:
 
 def write_plan(folder: SweepFolder, plan: Plan) -> None:
     """Write the plan into the folder of an experiment, which exists."""
-    write_atomically(folder.plan, plan.to_json())
+    write_record(folder.plan, {"schema": SCHEMA, **asdict(plan)})
 
 
 def read_plan(folder: SweepFolder) -> Plan:
@@ -228,10 +223,12 @@ def read_plan(folder: SweepFolder) -> Plan:
     Raises:
         RunError: The file is missing or is no plan.
     """
-    content = read_mapping(folder.plan)
+    content = read_record(folder.plan, "the configurations, seeds and folds of the experiment", schema=int)
     try:
         if content.pop("schema") != SCHEMA:
             raise ValueError("it was written by another version")
+        if canonical(str(content["metric"])) not in METRICS:
+            raise ValueError(f"its metric is {content['metric']!r}")
         configurations = tuple(Candidate(**one) for one in content.pop("configurations"))
         runs = tuple(PlannedRun(**one) for one in content.pop("runs"))
         trials = tuple(Trial(**one) for one in content.pop("trials", ()))
@@ -256,8 +253,39 @@ def final_runs(plan: Plan, configuration: str) -> list[PlannedRun]:
 
 def opened_runs(folder: SweepFolder, plan: Plan) -> list[PlannedRun]:
     """Return the runs that are trained for the opened test set; none while it is sealed, or without folds."""
-    name = mapping_or_nothing(folder.opened).get("configuration")
-    return [] if name is None or plan.folds is None else final_runs(plan, str(name))
+    note = opened_note(folder, plan)
+    return final_runs(plan, note["configuration"]) if note and plan.folds is not None else []
+
+
+def opened_note(folder: SweepFolder, plan: Plan) -> dict[str, Any]:
+    """Return what opened.json says; empty while the test set is sealed.
+
+    Raises:
+        RunError: It is damaged, or names no configuration of the plan: the test set is not taken for sealed.
+    """
+    what = "that the test set was opened, when and for which configuration"
+    note = read_record(folder.opened, what, configuration=str)
+    names = [one.name for one in plan.configurations]
+    if note and note["configuration"] not in names:
+        message = f"According to {show_path(folder.opened)}, the test set was opened for {note['configuration']} on "
+        message += (
+            f"{note.get('time')}, but the experiment has only {first_few(names, 20, ', ', ' and ')}. Restore the "
+        )
+        raise RunError(
+            f"{message}file from a copy.", "opened-configuration-unknown", path=folder.opened, expected=names
+        )
+    return note
+
+
+def ensembles_elsewhere(folder: SweepFolder) -> list[str]:
+    """Return the paths of the ensembles with an --output of their own.
+
+    Raises:
+        RunError: ensembles.json is damaged: the looks of these ensembles at the test set are not taken for none.
+    """
+    what = "where other ensembles of this experiment are, whose looks at the test set count"
+    found = read_record(folder.ensembles_elsewhere, what, paths=list).get("paths", [])
+    return [path for path in found if isinstance(path, str) and "\0" not in path]
 
 
 def find_experiment(source: Path, command: str) -> tuple[SweepFolder, str | None]:

@@ -13,6 +13,7 @@ from bldml.io.screen import printable
 from bldml.io.text import counted
 from bldml.metrics.registry import METRICS
 from bldml.run.folder import RunFolder
+from bldml.run.provenance import positive_number
 from bldml.sweep.plan import Plan, PlannedRun, SweepFolder
 from bldml.training.resume.stretches import read_starts, shown
 
@@ -150,10 +151,10 @@ def read_values(run: RunFolder, monitor: str) -> tuple[int, list[float]]:
 
 def _left(run: RunFolder, epochs: int, of: int | None) -> float | None:
     """Return the seconds for the epochs that are left, from the recorded time of those that are done."""
-    seconds = mapping_or_nothing(run.training_time).get("training_seconds")
-    if not epochs or of is None or not isinstance(seconds, int | float):
+    seconds = positive_number(mapping_or_nothing(run.training_time).get("training_seconds"))
+    if not epochs or of is None or seconds is None:
         return None
-    return max(0.0, float(seconds) / epochs * (of - epochs))
+    return max(0.0, seconds / epochs * (of - epochs))
 
 
 def table_of(states: Sequence[RunState]) -> str:

@@ -33,6 +33,7 @@ from bldml.metrics.certainty.novelty import AnyNovelty
 from bldml.metrics.registry import canonical
 from bldml.run.folder import RunFolder
 from bldml.run.predictions import Prediction, write_predictions
+from bldml.run.provenance import positive_number
 from bldml.training.checkpoint import Header, software_versions
 from bldml.training.data.loading import UNLABELLED
 from bldml.training.module import LeafClassifier
@@ -117,10 +118,7 @@ class Stopwatch(Callback):
 
 def measured(run: RunFolder) -> float | None:
     """Return the seconds of training so far; None if the file is missing or damaged."""
-    try:
-        return max(0.0, float(mapping_or_nothing(run.training_time)["training_seconds"]))
-    except (ValueError, TypeError, KeyError):
-        return None
+    return positive_number(mapping_or_nothing(run.training_time).get("training_seconds"))
 
 
 class PredictionRecorder(Callback):

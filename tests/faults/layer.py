@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 python_io: Any = import_module("_pyio")  # `io`, written in Python
-TIMES = re.compile(rb"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?|seconds\": [\d.]+")
+TIMES = re.compile(rb"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?|seconds\": [\d.]+|provenance\": \"[0-9a-f]{64}")
 How = Literal["ENOSPC", "EIO", "kill"]
 # Of these the first argument is an open file; of the others a path, of the last three also the second.
 BY_FILE = ("write", "pwrite", "fsync", "fdatasync", "ftruncate", "sendfile", "close")

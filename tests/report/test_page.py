@@ -708,6 +708,8 @@ CONTRADICTION = "metrics-contradict-predictions"
         ("metrics.json", swap('"threshold": 0.4', '"threshold": "x"'), "metrics-value-wrong", {}),
         ("metrics.json", swap('"threshold": 0.4', '"threshold": 7'), "metrics-value-wrong", {"found": 7}),
         ("metrics.json", lambda t: re.sub('"auroc": [^,]*', '"auroc": 1.0', t), CONTRADICTION, {"key": "auroc"}),
+        ("metrics.json", lambda t: re.sub('"auroc": [^,]*', f'"auroc": 1{"0" * 400}', t), CONTRADICTION, {}),
+        ("metrics.json", lambda t: t.replace("{", '{"novelty": {"rate": [1]},', 1), "metrics-foreign", {}),
         ("provenance.json", lambda t: t[:-5], "json-damaged", {}),
         ("../../environment.json", lambda t: t[:-5], "json-damaged", {}),
         ("../../environment.json", lambda _: "[1]", "json-no-mapping", {}),

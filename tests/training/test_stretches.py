@@ -92,10 +92,24 @@ def test_the_time_that_is_needed_follows_from_what_was_measured() -> None:
     assert as_time(needed([IDLE])) == "00:11:00"
 
 
-DAMAGED = ["", "[]", '{"stretches": 3}', '{"stretches": [1, {"step": "x"}, {"seconds": []}]}']
+DAMAGED = [
+    "",
+    "[]",
+    '{"stretches": 3}',
+    '{"stretches": [1, {"step": "x"}, {"seconds": []}]}',
+    '{"stretches": [{"step": 1e999}, {"step": 3, "elapsed": 1e999}, {"step": 3, "in_phase": NaN}]}',
+    '{"stretches": [{"seconds": {"": 3}}, {"seconds": {"training": -3}}, {"seconds": {"training": 1e300}}]}',
+    '{"stretches": [{"step": 1, "elapsed": 1%s}]}' % ("0" * 400),
+]
 
 
 @pytest.mark.parametrize("content", DAMAGED)
 def test_damaged_records_count_as_missing(content: str, tmp_path: Path) -> None:
     (tmp_path / NAME).write_text(content)
     assert [one for one in read_starts(RunFolder(tmp_path)) if one.seconds or one.step] == []
+
+
+def test_what_is_said_of_a_record_without_a_phase(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text('{"stretches": [{"step": 1}, {"phase": ""}]}')
+    said = describe_starts(read_starts(RunFolder(tmp_path)))
+    assert said == "Start-up was not finished after 1 s."

@@ -22,7 +22,7 @@ from bldml.dataset.samples import class_name
 from bldml.dataset.tables import read_rows
 from bldml.errors import RunError, UsageError
 from bldml.io.atomic import make_folder, write_atomically
-from bldml.io.documents import dump_yaml, mapping_or_nothing
+from bldml.io.documents import dump_yaml
 from bldml.io.locks import Lock
 from bldml.io.safe_points import safe_point
 from bldml.io.screen import say
@@ -38,7 +38,8 @@ from bldml.run.photographs import PhotographRow, photographs_text
 from bldml.run.predictions import Prediction, digest_of_predictions, write_metrics, write_predictions
 from bldml.run.provenance import DIGEST_DIGITS, Provenance, write_provenance
 from bldml.sweep.ensemble.members import Ingredient, check_same, joint_novelty, pooled_logits, read_ingredients
-from bldml.sweep.plan import Plan, SweepFolder, find_experiment, read_plan
+from bldml.sweep.plan import Plan, SweepFolder, ensembles_elsewhere, find_experiment, read_plan
+from bldml.sweep.records import write_record
 from bldml.sweep.search.study import rank_trials
 from bldml.training.backbones import row_of
 from bldml.training.checkpoint import KEY, NOVELTY, Header, software_versions
@@ -69,6 +70,7 @@ def make_ensemble(source: Path, output: Path | None) -> None:
         if best:
             message += f" That with the best objective: {shell_word(folder.path / best)}"
         raise UsageError(message, "ensemble-trial-missing", path=folder.path, expected=best)
+    ensembles_elsewhere(folder)  # damaged, it cannot be written again; said before anything is made
     ingredients = read_ingredients(folder, plan, name)
     check_same(ingredients)
     output = output or folder.ensembles / (name or "all")
@@ -95,9 +97,8 @@ def _note_place(folder: SweepFolder, output: Path) -> None:
         return
     try:
         with Lock(folder.lock, wait=None, waiting=safe_point):
-            known = mapping_or_nothing(folder.ensembles_elsewhere).get("paths")
-            paths = sorted({*(known if isinstance(known, list) else []), str(path)})
-            write_atomically(folder.ensembles_elsewhere, json.dumps({"schema": 1, "paths": paths}, indent=2) + "\n")
+            paths = sorted({*ensembles_elsewhere(folder), str(path)})
+            write_record(folder.ensembles_elsewhere, {"schema": 1, "paths": paths})
     except (OSError, RunError):  # an experiment of somebody else
         say(
             f"{show_path(folder.path)} is not writable, so its page will not know of this ensemble, nor of its looks "

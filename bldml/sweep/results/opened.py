@@ -14,7 +14,7 @@ from bldml.metrics.metric import Metric
 from bldml.metrics.replicates.pooled import estimate_pooled
 from bldml.run.folder import RunFolder
 from bldml.run.ledger import read_ledger
-from bldml.sweep.plan import Plan, SweepFolder, final_runs
+from bldml.sweep.plan import Plan, SweepFolder, ensembles_elsewhere, final_runs, opened_note
 from bldml.sweep.results.gathering import CollectedRun, PooledRows, pool_seeds, read_planned, seed_name
 
 
@@ -72,12 +72,12 @@ class OpenedTest:
 
 def read_opened(folder: SweepFolder, plan: Plan, reasons: Mapping[str, str]) -> OpenedTest:
     """Read what is recorded of the opened test set; what cannot be used is named, with its reason if one is given."""
-    note, looks = mapping_or_nothing(folder.opened), tuple(looks_of_ensembles(folder))
-    name = note.get("configuration")
-    if name is None:
+    note, looks = opened_note(folder, plan), tuple(looks_of_ensembles(folder))
+    if not note:
         return OpenedTest(looks=looks)
     runs = tuple(
-        read_planned(folder, planned, "test", reasons.get(planned.name, "")) for planned in final_runs(plan, str(name))
+        read_planned(folder, planned, "test", reasons.get(planned.name, ""))
+        for planned in final_runs(plan, note["configuration"])
     )
     result, left_out = pool_seeds([run for run in runs if run.evaluation], has_folds=False)
     return OpenedTest(note, runs, result, left_out, looks)
@@ -110,5 +110,4 @@ def _ensembles(folder: SweepFolder) -> set[Path]:
     there: set[Path] = set()
     with suppress(OSError):
         there = {path.resolve() for path in folder.ensembles.iterdir() if path.is_dir()}
-    elsewhere = mapping_or_nothing(folder.ensembles_elsewhere).get("paths")
-    return there | {Path(str(path)).resolve() for path in (elsewhere if isinstance(elsewhere, list) else [])}
+    return there | {Path(path).resolve() for path in ensembles_elsewhere(folder)}

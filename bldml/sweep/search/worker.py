@@ -3,7 +3,6 @@
 import signal
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bldml.dataset.files import show_path
@@ -13,6 +12,7 @@ from bldml.io.locks import Lock, is_taken
 from bldml.io.safe_points import note_kept, safe_point
 from bldml.io.screen import say
 from bldml.io.text import number
+from bldml.run.provenance import positive_number
 from bldml.sweep.experiment import ExperimentFile
 from bldml.sweep.folds import Photographs
 from bldml.sweep.local import PAUSE_S, LocalRuns, clock
@@ -254,7 +254,5 @@ def has_trials_left(folder: SweepFolder, plan: Plan) -> bool:
 
 def training_hours(folder: SweepFolder, plan: Plan) -> float:
     """Return for how many hours the runs of all trials have trained together, as they have recorded it."""
-    found: Sequence[object] = [
-        mapping_or_nothing(folder.run(run.name).training_time).get("training_seconds") for run in plan.runs
-    ]
-    return sum(float(one) for one in found if isinstance(one, int | float)) / 3600
+    found = (mapping_or_nothing(folder.run(run.name).training_time).get("training_seconds") for run in plan.runs)
+    return sum(positive_number(one) or 0.0 for one in found) / 3600

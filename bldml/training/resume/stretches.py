@@ -29,6 +29,7 @@ from bldml.training.resume.stopping import STARTED, STARTS
 NAME = "stretches.json"
 LEAD_S = 180.0  # `#SBATCH --signal=…@120` arrives 120 to 180 s before the wall time
 MARGIN = 1.5
+LONGEST_S = 1e9  # that any phase takes
 MOST = 20  # starts that only add photographs to the cache: it may be erased after each
 
 
@@ -234,15 +235,17 @@ def _stretch(item: Any) -> StartRecord | None:
     if not isinstance(item, dict):
         return None
     known = {name: value for name, value in item.items() if name in names}
-    with suppress(TypeError, ValueError, AttributeError):
+    with suppress(TypeError, ValueError, AttributeError, OverflowError):
         counts = ("first_step", "step", "validations", "kept", "done", "of")
         numbers: dict[str, Any] = {name: int(known.get(name, 0)) for name in counts}
         times: dict[str, Any] = {name: float(known.get(name, 0)) for name in ("in_phase", "elapsed")}
-        texts: dict[str, Any] = {name: str(known.get(name, "")) for name in ("started", "phase", "signal")}
+        texts: dict[str, Any] = {name: str(known.get(name, "")) for name in ("started", "signal")}
+        phase = str(known.get("phase") or "start-up")
         seconds = {str(name): float(value) for name, value in dict(known.get("seconds", {})).items()}
         job = known.get("job")
         evaluated = tuple(map(str, known.get("evaluated", ())))
-        return StartRecord(
-            **texts, **times, **numbers, seconds=seconds, evaluated=evaluated, job=None if job is None else str(job)
-        )
+        if "" in seconds or not all(0 <= took < LONGEST_S for took in (*seconds.values(), *times.values())):
+            return None
+        job = None if job is None else str(job)
+        return StartRecord(**texts, **times, **numbers, phase=phase, seconds=seconds, evaluated=evaluated, job=job)
     return None
