@@ -281,7 +281,9 @@ def test_a_log_that_cannot_be_written_is_said_once(
 ) -> None:
     """The fault campaign found a traceback for each message, on a full disk."""
     logger = logging.getLogger("lightning.pytorch")
-    monkeypatch.setattr(logger, "handlers", [])  # Lightning's own may write to the stderr of an earlier test
+    # Lightning's own handlers, here and above, may write to the stderr of an earlier test.
+    monkeypatch.setattr(logger, "handlers", [])
+    monkeypatch.setattr(logger, "propagate", False)
     with RunLog() as log:
         logger.warning("first")
         log.write_to(Path("/dev/full"))
