@@ -11,6 +11,7 @@ import argparse
 import io
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -160,13 +161,13 @@ def herbarium(image: Image.Image) -> Image.Image:
     return sheet
 
 
-def squared_paper(image: Image.Image) -> Image.Image:
-    """Leaves on the same squared paper, about a third of the image."""
-    paper = Image.new("RGB", (320, 320), (240, 240, 235))
+def on_paper(image: Image.Image, step: int, ink: tuple[int, int, int], ground: tuple[int, int, int]) -> Image.Image:
+    """Leaves on the same squared paper, about a third of the image; the lines are `step` pixels apart."""
+    paper = Image.new("RGB", (320, 320), ground)
     draw = ImageDraw.Draw(paper)
-    for x in range(0, 320, 16):
-        draw.line((x, 0, x, 320), fill=(60, 90, 160), width=2)
-        draw.line((0, x, 320, x), fill=(60, 90, 160), width=2)
+    for x in range(0, 320, step):
+        draw.line((x, 0, x, 320), fill=ink, width=max(1, min(2, step // 8)))
+        draw.line((0, x, 320, x), fill=ink, width=max(1, min(2, step // 8)))
     mask = Image.new("L", (180, 180), 0)
     ImageDraw.Draw(mask).ellipse((10, 30, 170, 150), fill=255)
     paper.paste(fitted(image, 180, 180), (70, 70), mask)
@@ -205,7 +206,10 @@ KINDS: dict[str, Furnish] = {
     "ruler and colour card": ruler,
     "watermark and logo": watermark,
     "herbarium sheet": herbarium,
-    "squared paper": squared_paper,
+    "squared paper": partial(on_paper, step=16, ink=(60, 90, 160), ground=(240, 240, 235)),
+    "squared paper, wide": partial(on_paper, step=40, ink=(60, 90, 160), ground=(240, 240, 235)),
+    "millimetre paper": partial(on_paper, step=8, ink=(200, 120, 90), ground=(240, 240, 235)),
+    "cutting mat": partial(on_paper, step=32, ink=(230, 230, 120), ground=(20, 90, 60)),
     "lens vignette": lens,
     "plain tile, dark corner": vignette_tile,
 }

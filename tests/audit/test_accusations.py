@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.accusations import KINDS
+from benchmarks.accusations import KINDS, recompress_well
+from bldml.dataset.duplicates.phash import find_near_duplicates, find_near_duplicates_between, perceptual_hash
 from bldml.dataset.synthetic.drawing import draw_leaf
 from tests.support import Bldml
 
@@ -46,6 +47,21 @@ def test_different_leaves_in_one_frame(kind: str, tmp_path: Path, bldml: Bldml) 
     assert "near duplicates" not in outcome.out
     rows = Path("splits.csv").read_text(encoding="utf-8")
     assert [rows.count(f",{split},") for split in ("train", "val", "test")] == [20, 10, 10]
+
+
+@pytest.mark.parametrize("kind", ["millimetre paper", "squared paper, wide"])
+def test_different_leaves_on_one_paper(kind: str) -> None:
+    """The lines outweigh the leaves, so pairs of these were near duplicates (10 and 1). Copies are found all the same."""
+    pictures = [recompress_well(KINDS[kind](leaf(number))) for number in range(40)]
+    hashes = np.stack([perceptual_hash(picture) for picture in pictures])
+    assert find_near_duplicates(hashes) == []
+    halves = [picture.resize((picture.width // 2, picture.height // 2)) for picture in pictures]
+    turned = [half.transpose(Image.Transpose.ROTATE_90) for half in halves]
+    copies = np.stack([perceptual_hash(picture) for picture in (*halves[:20], *turned[20:])])
+    found = {(pair.a, pair.b) for pair in find_near_duplicates(np.concatenate([hashes, copies]))}
+    assert found >= {(number, number + 40) for number in range(40)}
+    between = {(pair.a, pair.b) for pair in find_near_duplicates_between(hashes, copies)}
+    assert between == {(number, number) for number in range(40)}
 
 
 def test_a_near_duplicate_with_another_label_is_something_to_look_at(tmp_path: Path, bldml: Bldml) -> None:

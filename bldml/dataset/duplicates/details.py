@@ -5,6 +5,7 @@ details of each region are also stored with the same weight, divided by the loca
 duplicates only if nearly all regions agree.
 """
 
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -22,7 +23,7 @@ _NOISE = 6.0  # grey levels added to the local contrast: plain ground has no det
 _LARGEST = 1.6  # local standard deviations that the largest step stands for
 _REGION, _SHIFT = 8, 4  # side of a region, and distance to the next, in cells of the grid
 _PLAIN = 0.05  # mean square of the details of a region below which it shows nothing
-_DISAGREEING = 0.1  # fraction of the details that may differ: a date stamp, a caption
+DISAGREEING = 0.1  # fraction of the details that may differ: a date stamp, a caption
 _LEAST_INSIDE = 0.3  # fraction of the inner regions that must show something: the corner of a lens is no evidence
 # Least correlation of regions that agree. Equal frames lie exactly on each other, where a copy agrees nearly perfectly.
 # A cropped copy lies between the cells, so its regions agree less, but all of them about as well.
@@ -108,24 +109,44 @@ def unpack_details(packed: npt.NDArray[np.uint8]) -> Grid:
     return _steps()[np.stack([packed >> 4, packed & 15], -1)].reshape(-1, DETAIL_SIDE, DETAIL_SIDE)
 
 
-def details_agree(first: Grid, second: Grid, steps: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
-    """Return whether the details agree in nearly all regions that show something, pair by pair, (n,).
+@dataclass(frozen=True)
+class Compared:
+    """How the details of n pairs agree, region by region; arrays are (n, regions a side, regions a side)."""
 
-    Both have the same orientation and crop; `steps`, (n,), is the deepest crop at one side that this needed.
+    weight: Grid  # how much a region shows; 0 for plain ground
+    correlation: Grid
+    differs: npt.NDArray[np.bool_]  # regions that show something and do not agree
+
+    def agree(
+        self, regions: npt.NDArray[np.bool_] | bool = True, disagreeing: float = DISAGREEING
+    ) -> npt.NDArray[np.bool_]:
+        """Return whether the details agree in nearly all regions that show something, pair by pair, (n,).
+
+        Args:
+            regions: Which regions are asked, (regions a side, regions a side); True for all.
+            disagreeing: Fraction of their details that may differ.
+        """
+        agree = (self.weight[:, 1:-1, 1:-1] > 0).mean((1, 2)) >= _LEAST_INSIDE
+        weight = self.weight * regions
+        for part in (slice(None), slice(1, -1)):
+            differing = (weight * self.differs)[:, part, part].sum((1, 2))
+            agree &= differing <= disagreeing * weight[:, part, part].sum((1, 2))
+        return np.asarray(agree)
+
+
+def compare_details(first: Grid, second: Grid, steps: npt.NDArray[np.intp]) -> Compared:
+    """Compare the details of pairs of photographs, which have the same orientation and crop.
+
+    `steps`, (n,), is the deepest crop at one side that this needed.
     """
     products, one, other = (_regions(values) for values in (first * second, first**2, second**2))
     shown = np.maximum(one, other) / _REGION**2
     weight = np.where(shown < _PLAIN, 0, np.minimum(shown, 10 * _PLAIN))
-    inside = (weight[:, 1:-1, 1:-1] > 0).mean((1, 2))
     correlation = products / np.sqrt(np.maximum(one * other, 1e-9))
     best = np.quantile(np.where(weight > 0, correlation, -1).reshape(len(first), -1), 0.75, axis=1)
     after_slight = np.clip(best - _BELOW_BEST, _AGREE_CROPPED, _AGREE_UNCROPPED)
     least = np.select([steps <= 1, steps <= _SLIGHT], [_AGREE_UNCROPPED, after_slight], _AGREE_CROPPED)
-    differing = weight * (correlation < least[:, None, None])
-    agree = inside >= _LEAST_INSIDE
-    for part in (slice(None), slice(1, -1)):
-        agree &= differing[:, part, part].sum((1, 2)) <= _DISAGREEING * weight[:, part, part].sum((1, 2))
-    return np.asarray(agree)
+    return Compared(weight, correlation, (weight > 0) & (correlation < least[:, None, None]))
 
 
 def _regions(values: Grid) -> Grid:

@@ -18,24 +18,19 @@ import numpy.typing as npt
 from PIL import Image
 
 from bldml.dataset.duplicates.alignment import (
-    DEEPEST,
     POINTS,
     SIDE,
-    STEP,
     Alignment,
     Coefficients,
     align,
     better_alignment,
     cosines,
     crops,
-    oriented,
 )
+from bldml.dataset.duplicates.confirmation import Confirmation
 from bldml.dataset.duplicates.details import (
     DETAIL_BYTES,
-    detail_crops,
-    details_agree,
     measure_details,
-    unpack_details,
     without_padding,
 )
 from bldml.io.system import processors
@@ -117,10 +112,13 @@ def find_near_duplicates(phashes: PHashes, threshold: float = NEAR_SIMILARITY) -
     rows, pairs = _distinct(phashes)
     group = np.arange(len(phashes))
     refused = np.empty(0, np.intp)  # pairs, as numbers, that only a frame or an interface makes alike
+    confirmation: Confirmation | None = None
+    details = phashes[:, COEFFICIENT_BYTES:]
     for cut, candidates in _neighbours(phashes, phashes, rows):
+        confirmation = confirmation or Confirmation(details, details, candidates)
         candidates = candidates[group[candidates[:, 0]] != group[candidates[:, 1]]]
         candidates = candidates[~np.isin(_numbered(candidates, len(phashes)), refused)]
-        near, scores, others = _nearest(phashes, phashes, candidates, cut, threshold)
+        near, scores, others = _nearest(phashes, phashes, candidates, cut, threshold, confirmation)
         refused = np.concatenate([refused, _numbered(others, len(phashes))])
         group = _join(group, near)
         for (a, b), value in zip(np.sort(near, 1).tolist(), scores, strict=True):
@@ -135,8 +133,11 @@ def find_near_duplicates_between(known: PHashes, new: PHashes) -> list[NearDupli
     """
     pairs: dict[tuple[int, int], float] = {}
     for whole, part, swapped in ((known, new, False), (new, known, True)):
+        confirmation: Confirmation | None = None
         for cut, candidates in _neighbours(whole, part):
-            near, scores, _ = _nearest(whole, part, candidates, cut, NEAR_SIMILARITY)
+            details = whole[:, COEFFICIENT_BYTES:], part[:, COEFFICIENT_BYTES:]
+            confirmation = confirmation or Confirmation(details[0], details[1], candidates)
+            near, scores, _ = _nearest(whole, part, candidates, cut, NEAR_SIMILARITY, confirmation)
             for (i, j), value in zip(near.tolist(), scores, strict=True):
                 key = (j, i) if swapped else (i, j)
                 pairs[key] = max(value, pairs.get(key, 0.0))
@@ -242,7 +243,12 @@ def _keys(coefficients: Coefficients, cut: npt.NDArray[np.intp]) -> npt.NDArray[
 
 
 def _nearest(
-    whole: PHashes, part: PHashes, pairs: npt.NDArray[np.intp], cut: npt.NDArray[np.intp], threshold: float
+    whole: PHashes,
+    part: PHashes,
+    pairs: npt.NDArray[np.intp],
+    cut: npt.NDArray[np.intp],
+    threshold: float,
+    confirmation: Confirmation,
 ) -> tuple[npt.NDArray[np.intp], list[float], npt.NDArray[np.intp]]:
     """Return the pairs that are near duplicates, and their similarity, searched from one crop of their first image.
 
@@ -259,7 +265,7 @@ def _nearest(
         aligned = Alignment(aligned.similarity[near], aligned.orientation[near], aligned.cut[near])
         if cut.any():  # equal frames agree better without a crop, and then details must agree better too
             aligned = better_alignment(aligned, _aligned(whole, part, chunk, np.zeros_like(cut)))
-        agree = _agree(whole[chunk[:, 0]], part[chunk[:, 1]], aligned)
+        agree = confirmation.agree(chunk, aligned)
         refused.append(chunk[~agree & (aligned.cut.max(1) <= 1)])
         found.append(chunk[agree])
         scores.append(aligned.similarity[agree])
@@ -269,17 +275,3 @@ def _nearest(
 def _aligned(whole: PHashes, part: PHashes, pairs: npt.NDArray[np.intp], cut: npt.NDArray[np.intp]) -> Alignment:
     cuts = np.tile(cut, (len(pairs), 1))
     return align(_coefficients(whole, pairs[:, 0]), _coefficients(part, pairs[:, 1]), cuts)
-
-
-def _agree(whole: PHashes, part: PHashes, aligned: Alignment) -> npt.NDArray[np.bool_]:
-    """Return whether the details of aligned pairs agree; where one has none (version 1), they are not asked."""
-    one, other = whole[:, COEFFICIENT_BYTES:], part[:, COEFFICIENT_BYTES:]
-    grids = unpack_details(other)
-    for orientation in range(8):
-        turned = aligned.orientation == orientation
-        grids[turned] = oriented(grids[turned], orientation)
-    unknown = ~(one.any(1) & other.any(1))
-    matrices, cut = detail_crops(DEEPEST, STEP), aligned.cut
-    rows, columns = matrices[cut[:, 0], cut[:, 1]], matrices[cut[:, 2], cut[:, 3]]
-    cropped = np.asarray(rows @ unpack_details(one) @ columns.swapaxes(-1, -2), np.float32)
-    return np.asarray(details_agree(cropped, grids, cut.max(1)) | unknown)
