@@ -51,7 +51,7 @@ def test_different_leaves_in_one_frame(kind: str, tmp_path: Path, bldml: Bldml) 
 
 @pytest.mark.parametrize("kind", ["millimetre paper", "squared paper, wide"])
 def test_different_leaves_on_one_paper(kind: str) -> None:
-    """The lines outweigh the leaves, so pairs of these were near duplicates (10 and 1). Copies are found all the same."""
+    """The lines outweigh the leaves, so pairs of these were near duplicates (10 and 1). Copies are found as before."""
     pictures = [recompress_well(KINDS[kind](leaf(number))) for number in range(40)]
     hashes = np.stack([perceptual_hash(picture) for picture in pictures])
     assert find_near_duplicates(hashes) == []
