@@ -36,6 +36,8 @@ OTHERS: dict[str, dict[str, Any]] = {
     "PNG": {"format": "PNG"},
     "TIFF, not compressed": {"format": "TIFF"},
     "TIFF, LZW": {"format": "TIFF", "compression": "tiff_lzw"},
+    "TIFF, deflate": {"format": "TIFF", "compression": "tiff_adobe_deflate"},
+    "TIFF, JPEG": {"format": "TIFF", "compression": "jpeg", "quality": 90},
     "WebP": {"format": "WEBP", "quality": 90},
     "BMP": {"format": "BMP"},
     "AVIF": {"format": "AVIF", "quality": 80},

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,7 @@ from bldml.dataset.formats.depth import check_colours, declared_bits, to_eight_b
 from bldml.dataset.formats.jpeg import decode_strictly
 from bldml.dataset.formats.png import check_chunks
 from bldml.dataset.formats.refusal import Refused
-from bldml.dataset.formats.tiff import parse_tiff
+from bldml.dataset.formats.tiff import check_strips, parse_tiff
 from bldml.errors import DatasetError
 from bldml.io.platform import after_fork_in_child
 
@@ -57,7 +57,12 @@ _NOT_READ = {
     (b"%PDF",): "PDF",
     (b"II*\0\x10\0\0\0CR", b"IIU\0", b"IIRO", b"IIRS", b"MMOR", b"FUJIFILMCCD-RAW", b"FOVb"): "RAW",
 }
-_CHECKS = {"PNG": check_chunks, "HEIF": check_boxes, "AVIF": check_boxes}
+_CHECKS: dict[str, Callable[[Any, bytes], None]] = {
+    "PNG": lambda _, data: check_chunks(data),
+    "HEIF": lambda _, data: check_boxes(data),
+    "AVIF": lambda _, data: check_boxes(data),
+    "TIFF": check_strips,
+}
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -224,7 +229,7 @@ def _decode(file: BinaryIO, target_size: int | None) -> Image.Image:
         else:
             if check := _CHECKS.get(file_format):
                 file.seek(0)
-                check(file.read())
+                check(image, file.read())
                 file.seek(data_start)
             image.load()
         declared = declared_bits(image, file)

@@ -27,9 +27,9 @@ from bldml.dataset.duplicates.alignment import (
     cosines,
     crops,
 )
-from bldml.dataset.duplicates.confirmation import Confirmation
 from bldml.dataset.duplicates.details import (
     DETAIL_BYTES,
+    Confirmation,
     measure_details,
     without_padding,
 )

@@ -28,6 +28,8 @@ _DAMAGE = {
     "premature end of data segment": "damaged: picture data are missing or were overwritten",
     "bad Huffman code": "damaged: picture data were overwritten",
     "bad arithmetic code": "damaged: picture data were overwritten",
+    "Unsupported marker type": "damaged: picture data were overwritten",
+    "Bogus marker length": "damaged: picture data were overwritten",
     "instead of RST": "damaged: picture data are missing or were overwritten",
     "Inconsistent progression": "damaged: the scans of this progressive JPEG contradict each other",
     "Premature end of JPEG file": "truncated: the end of the file is missing",
@@ -35,6 +37,7 @@ _DAMAGE = {
 _LEFT_OVER = "damaged: more picture data than the picture needs; some were overwritten, or belong to another file"
 _EXTRANEOUS = "extraneous bytes before marker"
 _BEFORE_END = f"{_EXTRANEOUS} 0xd9"
+_OTHER_KIND = "Unsupported JPEG process"  # also a frame in the middle of overwritten data
 _ODD_SCAN = "Invalid SOS parameters"  # a wrong number that sequential decoding does not use
 
 _SOS, _EOI, _DHT = 0xDA, 0xD9, 0xC4
@@ -69,6 +72,16 @@ def decode_strictly(image: JpegImageFile, data: bytes, full_size: tuple[int, int
     return image
 
 
+def check_stream(data: bytes, mode: str) -> None:
+    """Check a JPEG inside another file; what simplejpeg cannot decode, such as 12 bits, is not checked.
+
+    Raises:
+        Refused: The data are damaged or incomplete.
+    """
+    _check_scans(data)
+    _decode(_without_application_data(data), "CMYK" if mode == "CMYK" else "RGB", (1, 1), is_check=True)
+
+
 def _decode(
     data: bytes, colours: str, size: tuple[int, int], *, is_check: bool = False
 ) -> npt.NDArray[np.uint8] | None:
@@ -94,6 +107,8 @@ def _decode(
         if end > 0 and data[end - 1] == 0:
             return _decode(data[:end].rstrip(b"\0") + data[end:], colours, size, is_check=is_check)
         raise Refused(_LEFT_OVER)
+    if _OTHER_KIND in message and is_check:
+        raise Refused("damaged, or a kind of JPEG that is not read")
     if _EXTRANEOUS in message and is_check:  # at first it may be a part of the header, which PIL skips as well
         raise Refused(_LEFT_OVER)
     if _ODD_SCAN in message:
