@@ -30,8 +30,8 @@ PREDICT, AUDIT = ("predict", RUN), ("--power=off", "--look_alikes=off", "--worke
 FIT_LEAVES = (*FIT, "--data.root=LEAVES", "--trainer.logger=false")
 DEMO = ("demo", "drawn", "--images_per_class=5", "--size=48")
 NO_WORKERS = "--data.num_workers=0"
-# Files that say when and how something was done.
-TOLD = (*COUNTING, "log.txt", "said.txt")
+# Files that say when and how something was done; files.csv has the SHA-256 of environment.json, which says it too.
+TOLD = (*COUNTING, "log.txt", "said.txt", "tables/run/files.csv")
 # Two commands each; LEAVES and MORE are two folders of photographs.
 PAIRS: dict[str, tuple[Words, Words]] = {
     "split": (("split", "LEAVES", "--output=splits.csv"), ("split", "MORE", "--output=splits.csv", "--seed=1")),
