@@ -372,7 +372,7 @@ def test_folder_that_cannot_be_found_is_a_row(
     ("arguments", "mistake", "key"),
     [
         (["--sbatch"], "doctor-option-empty", "--sbatch"),
-        (["--json="], "doctor-option-empty", "--json"),
+        (["--json"], "doctor-option-empty", "--json"),
         (["--sbatch", "--json", "a"], "doctor-option-empty", "--sbatch"),
         (["--sbatch=a", "--sbatch=b"], "doctor-option-twice", "--sbatch"),
     ],
