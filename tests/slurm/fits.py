@@ -45,6 +45,15 @@ def settings(leaves: Path, seed: int = 42) -> dict[str, Any]:
     }
 
 
+def own_script(folder: Path, here: Mapping[str, str]) -> None:
+    """Write the script of a fit with lines for this cluster; an array takes the lines of the script that it is of."""
+    text = (SCRIPTS / "fit.sbatch").read_text().splitlines()
+    own = [line for line in text if not line.startswith(("#SBATCH --account", "#SBATCH --gres", "#SBATCH --mail"))]
+    own = [line for line in own if not any(line.startswith(f"#SBATCH --{name}=") for name in here)]
+    own[1:1] = [f"#SBATCH --{name}={value}" for name, value in here.items()]
+    (folder / "own.sbatch").write_text("\n".join(own) + "\n")
+
+
 @dataclass(frozen=True)
 class Fit:
     """A fit in the queue."""

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from bldml.sweep.states import is_finished
 from tests.prepared import Prepared
 from tests.sameness import checkpoint, flat
 from tests.slurm.cluster import LARGE, Cluster, Job
-from tests.slurm.fits import BACKBONE, SCRIPTS, Bench
+from tests.slurm.fits import BACKBONE, Bench, own_script
 from tests.support import REPOSITORY
 from tests.sweep.bench import write_good_trials
 from tests.sweep.experiments import write_run
@@ -37,15 +37,6 @@ def sweep(
     return out
 
 
-def own_script(bench: Bench, here: Mapping[str, str]) -> None:
-    """Write the script of a fit with lines for this cluster; an array takes the lines of the script that it is of."""
-    text = (SCRIPTS / "fit.sbatch").read_text().splitlines()
-    own = [line for line in text if not line.startswith(("#SBATCH --account", "#SBATCH --gres", "#SBATCH --mail"))]
-    own = [line for line in own if not any(line.startswith(f"#SBATCH --{name}=") for name in here)]
-    own[1:1] = [f"#SBATCH --{name}={value}" for name, value in here.items()]
-    (bench.folder / "own.sbatch").write_text("\n".join(own) + "\n")
-
-
 def test_the_trainings_for_the_test_set_are_jobs_that_are_submitted_once(cluster: Cluster, tmp_path: Path) -> None:
     """The runs of the folds are drawn; the one training for the test set is real."""
     bench = Bench(cluster, tmp_path / "bench")
@@ -56,7 +47,7 @@ def test_the_trainings_for_the_test_set_are_jobs_that_are_submitted_once(cluster
     }  # fmt: skip
     experiment = {"options": settings, "configurations": [{"name": "a"}], "seeds": [1], "folds": 2, "chosen": "a"}
     (bench.folder / "tiny.yaml").write_text(yaml.safe_dump(experiment))
-    own_script(bench, {"partition": "normal", "cpus-per-task": "1", "mem": "0", "time": "60"})
+    own_script(bench.folder, {"partition": "normal", "cpus-per-task": "1", "mem": "0", "time": "60"})
     folder = SweepFolder(bench.folder / "sweeps" / "tiny")
     plan = plan_experiment(read_experiment(bench.folder / "tiny.yaml"), folder)
     for run in plan.runs:
@@ -87,7 +78,7 @@ def prepare(bench: Bench, experiment: str, epochs: int) -> None:
     }
     (bench.folder / "base.yaml").write_text(yaml.safe_dump(base))
     (bench.folder / "tiny.yaml").write_text(f"base: base.yaml\n{experiment}\n")
-    own_script(bench, {"partition": "low", "cpus-per-task": str(LARGE), "mem": "0", "time": "60"})
+    own_script(bench.folder, {"partition": "low", "cpus-per-task": str(LARGE), "mem": "0", "time": "60"})
 
 
 def test_an_array_that_is_preempted_does_what_the_command_does_here(cluster: Cluster, tmp_path: Path) -> None:
