@@ -238,6 +238,27 @@ def phases_hit(sweep: SweepFolder) -> dict[str, int]:
     return dict(sorted(found.items()))
 
 
+def result_of(
+    content: dict[str, Any], done: SweepFolder, whole: SweepFolder, own: dict[str, Any], began: float
+) -> dict[str, Any]:
+    """Return what is written: the experiment, what was `own` to this sweep, and what differs from the whole one."""
+    compared, starts = Comparison(done, whole), counted_starts(done)
+    weights = [one["model.weights"] for one in content["configurations"]]
+    return {
+        "photographs": photographs_in(whole),
+        "backbones": [one["model.backbone"] for one in content["configurations"]],
+        "weights": [Path(one).name for one in weights],
+        "seeds": len(SEEDS), "folds": FOLDS, "runs": len(starts), "image_size": 96,
+        "epochs": content["options"]["trainer.max_epochs"],
+        **own,
+        "runs_started_more_than_once": sum(number > 1 for number in starts.values()),
+        "starts_that_ended_in_phase": phases_hit(done),
+        "files_compared": compared.files, "tensors_compared": compared.tensors, "differences": compared.found,
+        "minutes": round((time.monotonic() - began) / 60, 1), "torch": torch.__version__,
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
+    }  # fmt: skip
+
+
 def main() -> int:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -262,24 +283,13 @@ def main() -> int:
         kills = do_with_kills(folder, "killed", options.jobs, aims, options.longest, rng)
         do_with_kills(folder, "whole", options.jobs, (), options.longest, rng)
         killed, whole = SweepFolder(folder / "killed"), SweepFolder(folder / "whole")
-        compared, starts = Comparison(killed, whole), counted_starts(killed)
-        result = {
-            "photographs": photographs_in(whole),
-            "backbones": [one["model.backbone"] for one in content["configurations"]],
-            "weights": ["none" if weights == "none" else Path(weights).name, "none"],
-            "seeds": len(SEEDS), "folds": FOLDS, "runs": len(starts), "image_size": 96, "epochs": options.epochs,
-            "jobs": options.jobs, "seed_of_kills": options.seed, "kills": kills,
-            "runs_started_more_than_once": sum(number > 1 for number in starts.values()),
-            "starts_that_ended_in_phase": phases_hit(killed),
-            "files_compared": compared.files, "tensors_compared": compared.tensors, "differences": compared.found,
-            "minutes": round((time.monotonic() - began) / 60, 1), "torch": torch.__version__,
-            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
-        }  # fmt: skip
+        own = {"jobs": options.jobs, "seed_of_kills": options.seed, "kills": kills}
+        result = result_of(content, killed, whole, own, began)
     text = json.dumps(result, indent=2) + "\n"
     print(text)
     if options.output:
         options.output.write_text(text)
-    return int(bool(compared.found) or len(kills) < len(PHASES) or not all(one["runs"] for one in kills))
+    return int(bool(result["differences"]) or len(kills) < len(PHASES) or not all(one["runs"] for one in kills))
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ runs of the array run at a time; at random moments a job of higher priority take
 
 import argparse
 import json
-import os
-import platform
 import random
 import subprocess
 import sys
@@ -18,9 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from benchmarks.sweep import Comparison, counted_starts, experiment, phases_hit, photographs_in, start
+from benchmarks.sweep import experiment, result_of, start
 from bldml.io.documents import dump_yaml
 from bldml.sweep.plan import SweepFolder, read_plan
 from bldml.sweep.states import is_finished, read_states
@@ -102,24 +98,13 @@ def main() -> int:
         if start(folder, "whole", 2).wait():
             sys.exit((folder / "whole.txt").read_text())
         array, whole = SweepFolder(folder / "array"), SweepFolder(folder / "whole")
-        compared, starts = Comparison(array, whole), counted_starts(array)
-        result = {
-            "photographs": photographs_in(whole),
-            "backbones": [one["model.backbone"] for one in content["configurations"]],
-            "weights": ["none" if weights == "none" else Path(weights).name, "none"],
-            "runs": len(starts), "image_size": 96, "epochs": options.epochs, "seed": options.seed,
-            "preemptions": preemptions,
-            "runs_started_more_than_once": sum(number > 1 for number in starts.values()),
-            "starts_that_ended_in_phase": phases_hit(array),
-            "files_compared": compared.files, "tensors_compared": compared.tensors, "differences": compared.found,
-            "minutes": round((time.monotonic() - began) / 60, 1), "torch": torch.__version__,
-            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
-        }  # fmt: skip
+        own = {"seed": options.seed, "preemptions": preemptions}
+        result = result_of(content, array, whole, own, began)
     text = json.dumps(result, indent=2) + "\n"
     print(text)
     if options.output:
         options.output.write_text(text)
-    return int(bool(compared.found) or not any(one["running"] for one in preemptions))
+    return int(bool(result["differences"]) or not any(one["running"] for one in preemptions))
 
 
 if __name__ == "__main__":
