@@ -5,7 +5,8 @@ again), audits them in a process of its own, and audits them again from what was
 
     python benchmarks/audit.py --files 5000 50000
 
-With `--against FOLDER`, a checkout of an earlier version, that version audits the same files too, in turn.
+With `--against FOLDER …`, checkouts of earlier versions, each audits the same files too, in turn. No version searches
+look-alikes.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import contextlib
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,7 +28,8 @@ from PIL import Image
 
 RESULT = Path(__file__).parent / "results" / "audit.json"
 PORTION = 500
-NO_LOOK_ALIKES = ["--look_alikes=off"]
+HERE = Path(__file__).parents[1]
+NO_LOOK_ALIKES = "--look_alikes=off"
 PLANTED = 100  # one file in so many is a near duplicate
 
 
@@ -68,17 +71,30 @@ def processor_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def audit(root: Path, output: Path, *options: str, version: Path | None = None) -> dict[str, float | int]:
-    """Audit in a process of its own, watched: seconds, most memory of the process itself and of all together.
+def commit(version: Path) -> str:
+    """The commit of a checkout."""
+    command = ["git", "-C", str(version), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
-    Another version than this one is taken from its checkout.
-    """
-    command = [sys.executable, "-m", "bldml", "audit", str(root), "--output", str(output), *options]
-    environment = {**os.environ, "PYTHONPATH": str(version.resolve())} if version else None
+
+def draw_all(root: Path, count: int) -> list[str]:
+    """Draw so many files, by all processors; returns their paths below the root, by number."""
+    for label in ("BLD", "healthy"):
+        (root / label).mkdir(parents=True)
+    portions = [(root, start, min(start + PORTION, count)) for start in range(0, count, PORTION)]
+    with ProcessPoolExecutor() as pool:
+        list(pool.map(draw, portions))
+    return [f"{'BLD' if number // 2 % 2 else 'healthy'}/leaf_{number:06}.jpg" for number in range(count)]
+
+
+def watched(
+    command: list[str], version: Path, folder: Path, variables: dict[str, str] | None = None
+) -> dict[str, float | int]:
+    """Run a command of a version in a folder: exit code, seconds, most memory of it alone and of all that it starts."""
+    environment = {**os.environ, **(variables or {}), "PYTHONPATH": str(version.resolve())}
     begun, before = time.perf_counter(), processor_seconds()
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment, cwd=output.parent
-    )
+    with (folder / "log.txt").open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder, start_new_session=True)
     itself, together = [0], [0]
     done = threading.Event()
 
@@ -94,6 +110,8 @@ def audit(root: Path, output: Path, *options: str, version: Path | None = None) 
     seconds = time.perf_counter() - begun
     done.set()
     thread.join()
+    with contextlib.suppress(ProcessLookupError):  # loader processes of a fit that was stopped
+        os.killpg(process.pid, signal.SIGKILL)
     return {
         "exit_code": code,
         "seconds": round(seconds, 1),
@@ -103,34 +121,35 @@ def audit(root: Path, output: Path, *options: str, version: Path | None = None) 
     }
 
 
-def measure(count: int, against: Path | None) -> dict[str, object]:
-    """Draw so many files and audit them twice, and without planted copies; the earlier version audits them before."""
+def audit(root: Path, output: Path, *options: str, version: Path = HERE) -> dict[str, float | int]:
+    """Audit by a version, with those of the options that it has."""
+    source = (version / "bldml" / "audit" / "command.py").read_text(encoding="utf-8")
+    known = [one for one in options if one.partition("=")[0].strip("-") in source]
+    return watched(
+        [sys.executable, "-m", "bldml", "audit", str(root), "--output", str(output), *known], version, output.parent
+    )
+
+
+def measure(count: int, against: list[Path]) -> dict[str, object]:
+    """Draw so many files; each version audits them twice, in turn, and this one without planted copies too."""
     with tempfile.TemporaryDirectory() as folder:
         root, output = Path(folder) / "data", Path(folder) / "audit"
-        for label in ("BLD", "healthy"):
-            (root / label).mkdir(parents=True)
-        portions = [(root, start, min(start + PORTION, count)) for start in range(0, count, PORTION)]
-        with ProcessPoolExecutor() as pool:
-            list(pool.map(draw, portions))
-        before: list[dict[str, float | int]] = []
-        audits = []
-        for options in (NO_LOOK_ALIKES, NO_LOOK_ALIKES, [*NO_LOOK_ALIKES, "--power=off"]):
-            if against is not None and len(before) < 2:
-                before.append(audit(root, Path(folder) / "before", version=against))
-            audits.append(audit(root, output, *options))
+        paths = draw_all(root, count)
+        earlier: dict[str, dict[str, object]] = {commit(version): {} for version in against}
+        result: dict[str, object] = {"files": count}
+        for when in ("first", "again"):
+            for version in against:
+                output_of = Path(folder) / commit(version)
+                earlier[commit(version)][when] = audit(root, output_of, NO_LOOK_ALIKES, version=version)
+            result[when] = audit(root, output, NO_LOOK_ALIKES)
+        result["again_without_planted_copies"] = audit(root, output, NO_LOOK_ALIKES, "--power=off")
         content = json.loads((output / "audit.json").read_text(encoding="utf-8"))
         with (output / "pairs.csv").open(encoding="utf-8") as file:
             near = {frozenset(line.split(",")[1:3]) for line in file if line.startswith("near,")}
-        planted = {
-            frozenset(f"{'BLD' if n // 2 % 2 else 'healthy'}/leaf_{n:06}.jpg" for n in (number - 1, number))
-            for number in range(1, count, PLANTED)
-        }
+        planted = {frozenset(paths[number - 1 : number + 1]) for number in range(1, count, PLANTED)}
         return {
-            "files": count,
-            "first": audits[0],
-            "again": audits[1],
-            "again_without_planted_copies": audits[2],
-            **({"earlier_version_first": before[0], "earlier_version_again": before[1]} if before else {}),
+            **result,
+            "earlier_versions": earlier,
             "planted_near_duplicates": len(planted),
             "found": len(planted & near),
             "false": len(near - planted),
@@ -144,7 +163,7 @@ def main() -> None:
     """Measure each size and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, nargs="+", default=[5000, 50000])
-    parser.add_argument("--against", type=Path, help="checkout of an earlier version, without look-alikes")
+    parser.add_argument("--against", type=Path, nargs="+", default=[], help="checkouts of earlier versions")
     parser.add_argument("--hardware", default="AMD EPYC, 2 cores")
     parser.add_argument("--output", type=Path, default=RESULT)
     arguments = parser.parse_args()
@@ -154,7 +173,7 @@ def main() -> None:
         sys.stdout.write(f"{json.dumps(results[-1])}\n")
         sys.stdout.flush()
     load = round(os.getloadavg()[2], 1)
-    content = {"hardware": arguments.hardware, "load_average_15_min": load, "results": results}
+    content = {"hardware": arguments.hardware, "now": commit(HERE), "load_average_15_min": load, "results": results}
     arguments.output.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 

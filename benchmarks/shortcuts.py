@@ -26,6 +26,7 @@ from bldml.audit.checks.shortcuts import find_shortcuts, report_shortcuts
 from bldml.audit.examine import FileRecord, Row, examine_file
 from bldml.dataset.samples import Sample
 from bldml.dataset.synthetic.drawing import draw_leaf
+from bldml.metrics.proportions import proportion
 
 RESULT = Path(__file__).parent / "results" / "shortcuts.json"
 QUALITY = 92
@@ -265,7 +266,12 @@ def set_of(records: Sequence[FileRecord], planted: Sequence[FileRecord], labels:
 
 
 def measure(
-    sources: Sequence[Source], plants: Sequence[str], count: int, labelings: int, workers: int
+    sources: Sequence[Source],
+    plants: Sequence[str],
+    count: int,
+    labelings: int,
+    workers: int,
+    sizes: Sequence[int] = SIZES,
 ) -> dict[str, Any]:
     """Measure plants, sets without a plant and true classes on photographs of one kind."""
     with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(workers) as pool:
@@ -283,26 +289,31 @@ def measure(
             found["plants"][plant] = judged(set_of([plain[index] for index in some], planted, labels), labels)
             sys.stdout.write(f"{plant}: {found['plants'][plant]['severity']} {found['plants'][plant]['found']}\n")
             sys.stdout.flush()
-    found["without a plant"] = clean_sets(plain, labelings)
+    found["without a plant"] = clean_sets(plain, labelings, sizes)
     found["true classes"] = judged(plain, [is_diseased(source) for source in sources])
     return found
 
 
-def clean_sets(records: Sequence[FileRecord], labelings: int) -> dict[str, Any]:
+def clean_sets(records: Sequence[FileRecord], labelings: int, sizes: Sequence[int]) -> dict[str, Any]:
     """Return how many random labelings of the same photographs have a warning or an error, by size of the set."""
-    sizes: dict[str, Any] = {}
-    for size in sorted({min(size, len(records)) for size in SIZES}):
+    result: dict[str, Any] = {}
+    for size in sorted({min(size, len(records)) for size in sizes}):
         warned = 0
         sources: Counter[str] = Counter()
-        for seed in range(labelings // len(SIZES)):
+        for seed in range(labelings // len(sizes)):
             generator = np.random.default_rng([size, seed])
             chosen = generator.permutation(len(records))[:size]
             labels = [bool(label) for label in generator.random(size) < generator.uniform(0.25, 0.5)]
             found = judged([records[index] for index in chosen], labels)
             warned += found["severity"] in ("warning", "error")
             sources.update(name for name, severity in found["found"].items() if severity != "info")
-        sizes[str(size)] = {"labelings": labelings // len(SIZES), "with a warning": warned, "of": dict(sources)}
-    return sizes
+        count = labelings // len(sizes)
+        result[str(size)] = {"labelings": count, "with a warning": warned, "of": dict(sources)}
+        if interval := proportion(warned, count).interval:
+            result[str(size)]["95 % interval"] = [round(interval.low, 4), round(interval.high, 4)]
+        sys.stdout.write(f"{size}: {result[str(size)]}\n")
+        sys.stdout.flush()
+    return result
 
 
 def main() -> None:
@@ -311,6 +322,7 @@ def main() -> None:
     parser.add_argument("--coffee", type=Path, help="folder with a folder of photographs for each class")
     parser.add_argument("--photographs", type=int, default=120, help="of a set with a plant")
     parser.add_argument("--labelings", type=int, default=100, help="of sets without a plant")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="of sets without a plant")
     parser.add_argument("--plants", nargs="*", default=[""], help="only those whose names contain one of these")
     parser.add_argument("--no-drawn", action="store_true")
     parser.add_argument("--workers", type=int, default=1)
@@ -323,7 +335,9 @@ def main() -> None:
     plants = [plant for plant in PLANTS if any(word in plant for word in arguments.plants)]
     result: dict[str, Any] = {"photographs": arguments.photographs}
     for kind, sources in kinds.items():
-        result[kind] = measure(sources, plants, arguments.photographs, arguments.labelings, arguments.workers)
+        result[kind] = measure(
+            sources, plants, arguments.photographs, arguments.labelings, arguments.workers, arguments.sizes
+        )
         sys.stdout.write(f"{kind}: {result[kind]['without a plant']}\n{kind}: {result[kind]['true classes']}\n")
     from bldml.training.recording import git_commit  # it imports torch, which the processes above do without
 

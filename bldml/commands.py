@@ -230,6 +230,7 @@ def review(inputs: list[Path], output: Path | None = None, test: float | None = 
 
 def split(
     photographs: Path,
+    manifest: Path | None = None,
     output: Path = Path("splits.csv"),
     group: str = "burst",
     test: float = 0.2,
@@ -243,7 +244,9 @@ def split(
     r"""Split photographs into train, val and test; groups, bursts and duplicates are never divided.
 
     Args:
-        photographs: Folder with class folders, or with split folders, whose assignment is ignored.
+        photographs: Folder with class folders, or with split folders, whose assignment is ignored; or the folder that
+            the manifest's paths are relative to.
+        manifest: CSV with the columns path and label, and optionally group; a column split is ignored.
         output: Manifest to write; existing assignments in this file are kept.
         group: burst, folder (below the class folder; folders with the same name form one group; folder:1 uses only
             the first level), name:EXPRESSION (what the first group of a regular expression finds in the file name, such
@@ -263,7 +266,7 @@ def split(
 
     text = split_photographs(
         photographs, output, SplitRequest(val, test, folds, seed),
-        group=group, gap_seconds=gap_seconds, class_aliases=class_aliases, fresh=fresh,
+        group=group, gap_seconds=gap_seconds, class_aliases=class_aliases, fresh=fresh, manifest=manifest,
     )  # fmt: skip
     say(text)
 

@@ -17,7 +17,7 @@ from bldml.dataset.files import show_path
 from bldml.dataset.folders import read_folders, require_folder
 from bldml.dataset.manifest import read_manifest
 from bldml.dataset.samples import check_positive_class, no_photographs
-from bldml.dataset.tables import remove_table
+from bldml.dataset.tables.reading import remove_table
 from bldml.errors import DatasetError, UsageError
 from bldml.io.atomic import make_folder, write_atomically
 from bldml.io.documents import LARGEST_DOCUMENT, load_json

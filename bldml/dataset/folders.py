@@ -17,7 +17,7 @@ from bldml.dataset.files import (
     show_path,
     subfolders,
 )
-from bldml.dataset.samples import SPLITS, Collection, Sample, Samples, class_name
+from bldml.dataset.samples import LOOSE, SPLITS, Collection, Sample, Samples, class_name
 from bldml.errors import DatasetError
 
 
@@ -129,7 +129,7 @@ def _loose_files(folder: Path) -> Counter[str]:
         if is_ignored_name(entry.name):
             counts[HIDDEN] += 1
         elif not is_folder(folder / entry.name):
-            counts["file outside the class folders"] += 1
+            counts[LOOSE] += 1
     return counts
 
 

@@ -20,10 +20,10 @@ from bldml.dataset.files import (
     show_path,
     subfolders,
 )
-from bldml.dataset.paths import PathFinder, exact_file, is_utf8
 from bldml.dataset.samples import SPLITS, Collection, Sample, Samples, class_name
-from bldml.dataset.tables import read_rows
-from bldml.dataset.values import CellValues, unknown_split
+from bldml.dataset.tables.paths import PathFinder, exact_file, is_utf8
+from bldml.dataset.tables.reading import read_rows
+from bldml.dataset.tables.values import CellValues, unknown_split
 from bldml.errors import DatasetError
 from bldml.io.text import counted, first_few, with_apostrophe, without_apostrophe
 
@@ -34,7 +34,12 @@ TOO_MANY_CELLS = ("too-many-cells", "more cells than row 1; put quotes around a 
 
 
 def read_manifest(
-    manifest: Path, root: Path | None, aliases: Mapping[str, str] | None = None, fold: int | None = None
+    manifest: Path,
+    root: Path | None,
+    aliases: Mapping[str, str] | None = None,
+    fold: int | None = None,
+    *,
+    only_labels: bool = False,
 ) -> Collection:
     """Read a manifest.
 
@@ -45,22 +50,27 @@ def read_manifest(
         root: Folder that relative paths start from; the manifest's own folder if None.
         aliases: Class name for a label, where they differ.
         fold: Fold to use as val; see `with_fold`. None uses the column split unchanged.
+        only_labels: The columns split and fold are not read, and may be missing; all photographs are in a split that
+            is named `unassigned`.
 
     Raises:
-        DatasetError: A column is missing; or rows contain a missing file, an unknown split, no label, or a file twice
-            (row numbers are those of a spreadsheet: the header is row 1, empty rows count); or no file at all exists,
-            which is one error; or the fold does not exist.
+        DatasetError: A column is missing, or there are no rows; or no cell is a split; or rows contain a missing file,
+            an unknown split, no label, or a file twice (row numbers are those of a spreadsheet: the header is row 1,
+            empty rows count); or no file at all exists, which is one error; or the fold does not exist.
     """
     root = manifest.parent if root is None else root
+    needed, optional = (COLUMNS[:2], OPTIONAL[:1]) if only_labels else (COLUMNS, OPTIONAL)
     splits: dict[str, Samples] = {}
     problems, rows_of = list[tuple[int, str, str]](), dict[str, int]()  # row, kind, text; rows by file
     missing, notes, twice = list[str](), list[str](), list[tuple[int, int, str]]()  # twice: row, row before, path
     names, digests, folds = Texts(), Texts(), Texts()
-    finder, values = PathFinder(root, lambda: _column(manifest, "path")), CellValues(partial(_column, manifest))
-    for number, cells, is_too_wide in read_rows(manifest, COLUMNS, OPTIONAL, notes=notes):
-        row = {column: cell.strip() for column, cell in cells.items()}
+    column = partial(_column, manifest, needed)
+    finder, values = PathFinder(root, lambda: column("path")), CellValues(column)
+    number = 0
+    for number, cells, is_too_wide in read_rows(manifest, needed, optional, notes=notes):
+        row = {name: cell.strip() for name, cell in cells.items() if not only_labels or name in (*needed, *optional)}
         text, digest = row["path"], row.get("sha256", "").lower()
-        path, split = finder.find(cells["path"]), values.split(row["split"], number)
+        path, split = finder.find(cells["path"]), "unassigned" if only_labels else values.split(row["split"], number)
         # Where the file's name has bytes that are not UTF-8, so may the label.
         as_bytes = path is not None and not is_utf8(str(path))
         label, group = values.label(row["label"], as_bytes), values.group(row.get("group", ""), as_bytes)
@@ -70,7 +80,7 @@ def read_manifest(
             missing.append(text)
             with_hint = finder if len(missing) <= MOST_ROWS_SHOWN else None
             problems.append((number, "file-missing", _no_file(text, with_hint)))
-        elif problem := _wrong_cell(row, label, split, digest):
+        elif problem := _wrong_cell(label, split, row.get("split", ""), digest):
             problems.append((number, *problem))
         elif (real := os.path.realpath(path)) in rows_of:
             twice.append((number, rows_of[real], text))
@@ -83,28 +93,35 @@ def read_manifest(
             names.append(name)
             digests.append(digest)
             folds.append(re.sub(r"^(\d+)[.,]0$", r"\1", row.get("fold", "")))
+    if number == 0:
+        message = f"The manifest {show_path(manifest)} has no rows below the names of its columns."
+        raise DatasetError(message, "manifest-empty", path=manifest)
     if len(missing) > 1 and len(missing) == len(problems) and not rows_of:
         raise _no_file_found(missing, manifest, root, finder.hint(missing[0]))
-    problems += [*_repeated(twice, manifest, notes), *values.problems()]
+    if len(problems) > 1 and not rows_of and {kind for _, kind, _ in problems} == {"split-unknown"}:
+        raise _no_split_known(manifest, values.unknown_splits)
+    problems += [*_repeated(twice, manifest, needed, notes), *values.problems()]
     if problems:
         raise _wrong_rows(sorted(problems), manifest, root)
     rows_of.clear()  # first, to avoid fragmenting the memory
-    ordered = {split: splits[split] for split in SPLITS if split in splits}
+    ordered = {split: splits[split] for split in (*SPLITS, "unassigned") if split in splits}
     notes += [f"The manifest {show_path(manifest)}: {note}" for note in (*finder.notes(), *values.notes())]
     collection = Collection(root, ordered, {}, (), _given(names, digests), _given(names, folds), tuple(notes))
     return collection if fold is None else with_fold(collection, fold, manifest)
 
 
-def _repeated(twice: Sequence[tuple[int, int, str]], manifest: Path, notes: list[str]) -> list[tuple[int, str, str]]:
+def _repeated(
+    twice: Sequence[tuple[int, int, str]], manifest: Path, needed: Sequence[str], notes: list[str]
+) -> list[tuple[int, str, str]]:
     """Return row, kind and text of rows that say of a file something else than the row before.
 
     If no row does, the repeated ones are mentioned in `notes`.
     """
     wanted = {number for row, before, _ in twice for number in (row, before)}
     said = {}
-    for number, cells, _ in read_rows(manifest, COLUMNS, OPTIONAL) if wanted else ():
+    for number, cells, _ in read_rows(manifest, needed, OPTIONAL) if wanted else ():
         if number in wanted:
-            said[number] = {column: cells.get(column, "").strip() for column in (*COLUMNS[1:], *OPTIONAL)}
+            said[number] = {column: cells.get(column, "").strip() for column in (*needed[1:], *OPTIONAL)}
     problems = []
     for row, before, path in twice:
         differ = [column for column, text in said[row].items() if text != said[before][column]]
@@ -117,20 +134,20 @@ def _repeated(twice: Sequence[tuple[int, int, str]], manifest: Path, notes: list
     return problems
 
 
-def _column(manifest: Path, column: str) -> Iterator[str]:
-    return (cells[column] for _, cells, _ in read_rows(manifest, COLUMNS, OPTIONAL))
+def _column(manifest: Path, needed: Sequence[str], column: str) -> Iterator[str]:
+    return (cells[column] for _, cells, _ in read_rows(manifest, needed, OPTIONAL))
 
 
 def _no_file(text: str, finder: PathFinder | None) -> str:
     return f"file {show_path(text) or '(empty path)'} does not exist{finder.hint(text) if finder else ''}"
 
 
-def _wrong_cell(row: Mapping[str, str], label: str, split: str, digest: str) -> tuple[str, str] | None:
+def _wrong_cell(label: str, split: str, split_cell: str, digest: str) -> tuple[str, str] | None:
     """Return kind and text of the first problem of a row whose file exists."""
     if not label:
         return "label-empty", "empty label"
     if not split:
-        return "split-unknown", unknown_split(row["split"])
+        return "split-unknown", unknown_split(split_cell)
     if digest and not re.fullmatch(r"[0-9a-f]{64}", digest):
         return "sha256-wrong", "sha256 is not 64 hexadecimal digits"
     return None
@@ -146,6 +163,20 @@ def _wrong_rows(problems: Sequence[tuple[int, str, str]], manifest: Path, root: 
         root=root,
         found=[(number, kind) for number, kind, _ in problems],
     )
+
+
+def _no_split_known(manifest: Path, found: Mapping[str, int]) -> DatasetError:
+    """One message instead of one for each row: the column has other names of splits, or something else."""
+    cells = first_few(
+        [f"{show_path(text) or 'nothing'} in {counted(n, 'row')}" for text, n in found.items()], 5, ", ", ", and "
+    )
+    folds = all(re.fullmatch(r"(?:fold[ _-]?)?\d+", text, re.IGNORECASE) for text in found)
+    message = (
+        f"The column split of the manifest {show_path(manifest)} has {cells}. Which of them is which split is not "
+        "guessed: write train, val and test."
+    )
+    message += " If they are the folds of a cross-validation, the column's name is fold." if folds else ""
+    return DatasetError(message, "manifest-splits-unknown", path=manifest, found=dict(found))
 
 
 def _no_file_found(missing: Sequence[str], manifest: Path, root: Path, hint: str) -> DatasetError:

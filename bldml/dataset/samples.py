@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import overload
 
 from bldml.dataset.contents import Texts
-from bldml.dataset.files import escape_text, show_path, unescape_path
+from bldml.dataset.files import escape_text, list_folder, shell_word, show_path, subfolders, unescape_path
 from bldml.errors import DatasetError
 
 SPLITS = ("train", "val", "test")
+LOOSE = "file outside the class folders"  # why it is ignored
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +185,21 @@ def check_trainable(collection: Collection) -> None:
 
 
 def no_photographs(collection: Collection) -> str:
-    """Return the message that no photograph was found, with the files that were ignored."""
-    return f"There are no photographs in {show_path(collection.root)}. Ignored: {_ignored(collection)}."
+    """Return the message that no photograph was found, with the files that were ignored.
+
+    Photographs without class folders may have their labels in a table beside them, which is then named.
+    """
+    message = f"There are no photographs in {show_path(collection.root)}. Ignored: {_ignored(collection)}."
+    if not collection.ignored.get(LOOSE):
+        return message
+    folders = [collection.root, *subfolders(collection.root)]
+    tables = (
+        folder / one.name for folder in folders for one in list_folder(folder) if one.name.lower().endswith(".csv")
+    )
+    if table := next(tables, None):
+        options = f"{shell_word(table.parent)} --manifest {shell_word(table)}"
+        message += f" If {show_path(table)} has the labels of photographs: python -m bldml split {options}."
+    return message
 
 
 def _ignored(collection: Collection) -> str:

@@ -17,7 +17,7 @@ from bldml.dataset.files import show_path
 from bldml.dataset.folders import read_unlabelled
 from bldml.dataset.images import UnreadableImage
 from bldml.dataset.samples import Collection, Sample, no_photographs
-from bldml.dataset.tables import remove_table
+from bldml.dataset.tables.reading import remove_table
 from bldml.errors import DatasetError, UsageError
 from bldml.inference.classifier import BATCH_SIZE, Classifier, Device, classifier_of
 from bldml.io.atomic import write_atomically

@@ -12,8 +12,8 @@ from bldml.dataset.files import escape_path, escape_text, shell_word, show_path,
 from bldml.dataset.folders import require_folder
 from bldml.dataset.manifest import list_rows, manifest_text
 from bldml.dataset.metadata import read_metadata
-from bldml.dataset.paths import PathFinder, from_windows
-from bldml.dataset.tables import read_rows, remove_table
+from bldml.dataset.tables.paths import PathFinder, from_windows
+from bldml.dataset.tables.reading import read_rows, remove_table
 from bldml.errors import DatasetError, RunError, UsageError
 from bldml.io.atomic import make_folder, write_atomically
 from bldml.io.locks import SHORTLY_S, hold_output

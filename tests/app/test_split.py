@@ -286,6 +286,35 @@ def test_a_manifest_as_a_spreadsheet_writes_it(data: Path, bldml: Bldml) -> None
     assert "60 paths were read in other capitals, or without folders" in outcome.out
 
 
+def test_labels_in_a_table_of_another_program(data: Path, bldml: Bldml) -> None:
+    """One folder of photographs, and a table of names and classes as Kaggle, Roboflow and others write it."""
+    flat = data.parent / "my leaves"
+    flat.mkdir()
+    lines = ["id, BLD, No_BLD,group"]
+    for path in sorted(data.rglob("*.jpg"))[10:50]:
+        name = f"{path.parent.name}_{path.stem}x"
+        path.rename(flat / f"{name}.jpg")
+        is_bld = path.parent.name == "BLD"
+        lines.append(f"{name}, {int(is_bld)}, {int(not is_bld)},tree {len(lines) // 4}")
+    (flat / "train.csv").write_text("\n".join(lines[:-1]) + "\n", encoding="utf-8")
+    outcome = bldml("split", flat)
+    assert outcome.code == 1
+    command = outcome.err.partition("of photographs: ")[2].strip().rstrip(".")
+    outcome = bldml(*shlex.split(command)[3:], "--group=none")
+    assert outcome.code == 0
+    assert "the label from the columns BLD, No_BLD: the one that has 1" in outcome.out
+    assert "1 photograph is not in the manifest" in outcome.out
+    assert "Groups of the manifest: 10." in outcome.out
+    found = rows(Path("splits.csv"))
+    assert len(found) == 39
+    assert all(name.startswith(row["label"]) for name, row in found.items())
+    groups_are_whole(Path("splits.csv"))
+    assert len({row["group"] for row in found.values()}) == 10
+    # The table is not overwritten.
+    outcome = bldml("split", flat, f"--manifest={flat / 'train.csv'}", f"--output={flat / 'train.csv'}")
+    assert (outcome.code, (flat / "train.csv").read_text(encoding="utf-8")) == (1, "\n".join(lines[:-1]) + "\n")
+
+
 def test_groups_from_folders(data: Path, bldml: Bldml) -> None:
     """Two sites with four trees each, below split folders that are not followed."""
     root = data.parent / "sites"

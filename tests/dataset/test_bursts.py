@@ -145,6 +145,10 @@ def test_evidence() -> None:
 
 
 BURSTS = """
+12.30.00[R][0@0][0].jpg 12.30.02[R][0@0][0].jpg 12.30.09[M][0@0][0].jpg
+EP-01-12345_0012.JPG EP-01-12345_0013.JPG EP-01-12345_0014.JPG
+IMG_1717245000.jpg IMG_1717245002.jpg IMG_1717245011.jpg
+snapshot-1717245000.png snapshot-1717245004.png
 IMG20240601123000.jpg IMG20240601123002.jpg IMG20240601123000_BURST001.jpg
 00000IMG_00000_BURST20240601123000123_COVER.jpg 00001IMG_00001_BURST20240601123000123.jpg
 DSC_0001_BURST20240601123000123.JPG DSC_0002_BURST20240601123000123_COVER.JPG
@@ -223,6 +227,11 @@ EXPORTS = {
     "the class": [f"BLD/{word}{i:04d}.JPG" for i in range(1, 12) for word in ("BLD_", "BLD")],
     "letters, all numbers": [f"x/CTRL{i:04d}.JPG" for i in range(1, 200)],
     "two of no known maker": ["x/0C7A0001.JPG", "x/0C7A0002.JPG", "x/CTRL0001.JPG", "x/CTRL0002.JPG"],
+    "numbers of ten digits": [f"BLD/17172450{i:02d}.jpg" for i in range(1, 30)],
+    "ten digits of other words": [f"BLD/{word}17172450{i:02d}.jpg" for i in range(1, 30) for word in ("leaf_", "BLD_")],
+    "days and numbers": [f"BLD/2024-06-01-{i:04d}.jpg" for i in range(1, 30)],
+    "clocks of unknown days": [f"BLD/Argus-01-1230{i:02d}-1231{i:02d}.jpg" for i in range(0, 30, 2)],
+    "numbered by ffmpeg": [f"x/{word}{i:03d}.jpg" for i in range(1, 30) for word in ("img", "out")],
     "numbers": [f"BLD/{i:0{digits}d}.jpg" for digits in (4, 8, 12) for i in range(1, 30)],
     "identifiers": [f"BLD/{i}.jpg" for i in (*range(23456700, 23456730), *range(12120045, 12120075))],
     "WhatsApp": [f"BLD/WhatsApp Image 2024-06-01 at 12.30.0{i}{mark}.jpeg" for i in range(9) for mark in ("", " (1)")],

@@ -137,6 +137,15 @@ def changed(*changes: tuple[str, str]) -> str:
         (changed(("BLD/", "BLD%2F"), ("No/", "No%2F")), ["2 paths were read with the characters that % codes"]),
         (changed(("BLD/1.jpg", '"BLD/1,0"')), ["1 path was read without “.0”"]),
         (TWO + "No/1.jpg,No,val,\n", ["1 row was left out, the same as another row"]),
+        ("path,BLD,No,split\nBLD/1.jpg,1,0,train\nNo/1.jpg,0,1,val\n", ["the label from the columns BLD, No: the one"]),
+        ("path,No,BLD,rust,tree,split\nBLD/1.jpg,,x,,4,train\nNo/1.jpg,X,,,5,val\n", ["No, BLD, rust: the one"]),
+        ("id;BLD;No;set\nBLD/1;True;False;train\nNo/1;False;True;val\n",
+         ["with semicolons between cells, with the column id as path, set as split", "without the suffix"]),
+        (changed(("BLD/", "gs://leaves/BLD/"), ("No/", "gs://leaves/No/")), ["without “gs://leaves/” at the"]),
+        (changed(("BLD/", "https://x.org/BLD/"), ("No/", "https://x.org/No/"), (".jpg", ".jpg?raw=1")),
+         ["without what an address has behind the file", "without “https://x.org/” at the beginning"]),
+        (changed(("BLD/", "/data/local-files/?d=BLD/"), ("No/", "/data/local-files/?d=No/"), ("label", "choice")),
+         ["choice as label", "without what an address has behind the file"]),
         (changed(("tree 1", '"tree 1"'), (",val,", ",val,NaN")), ["NaN was read as no group in 1 row"]),
     ],
 )  # fmt: skip
@@ -186,6 +195,24 @@ def test_file_names_alone(root: Path) -> None:
     collection = read_manifest(write(root, text), None)
     assert [row[0] for row in rows(collection)] == ["BLD/1.jpg", "BLD/2.jpg", "No/no1.jpg"]
     assert "3 paths were read without the folder of the file" in collection.notes[-1]
+
+
+def test_a_table_of_labels_without_splits(root: Path) -> None:
+    (root / "BLD/2.jpg").rename(root / "BLD/IMG_2.jpg")
+    (root / "No/2.jpg").rename(root / "No/IMG_3.jpg")
+    text = "id,image,choice,group,fold\n0,/data/upload/1/8f3c2a1b-IMG_2.jpg,BLD,tree 1,a\n"
+    table = write(root, text + "1,/data/upload/1/0a1b2c3d-IMG_3.jpg,No,,b\n")
+    found = read_manifest(table, None, only_labels=True)
+    assert rows(found) == [("BLD/IMG_2.jpg", "BLD", "unassigned", "tree 1"), ("No/IMG_3.jpg", "No", "unassigned", "")]
+    assert "without the mark that Label Studio writes" in " ".join(found.notes)
+    assert found.folds == {}
+    message = str(error(table))
+    assert "has no column split" in message
+    assert "python -m bldml split PHOTOGRAPHS --manifest " in message
+    # A date is no such mark: it may be another photograph.
+    table.write_text(text.replace("8f3c2a1b", "20240601"), encoding="utf-8")
+    with mistake("manifest-rows-wrong"):
+        read_manifest(table, None, only_labels=True)
 
 
 @pytest.mark.parametrize(
@@ -333,8 +360,16 @@ ROWS = "manifest-rows-wrong"
 @pytest.mark.parametrize(
     ("text", "code", "found"),
     [
-        ("", "column-missing", []),
-        ("\n\n", "column-missing", []),
+        ("", "table-empty", None),
+        ("\n\n", "table-empty", None),
+        ("path,label,split\n", "manifest-empty", None),
+        ("path,label,split\n\n,,\n", "manifest-empty", None),
+        ("path,label,split\nBLD/1.jpg,BLD,0\nNo/1.jpg,No,1\n", "manifest-splits-unknown", {"0": 1, "1": 1}),
+        ("path,label,split\nBLD/1.jpg,BLD,T\nNo/1.jpg,No,V\n", "manifest-splits-unknown", {"T": 1, "V": 1}),
+        ("path,label,split\nBLD/1.jpg,BLD,T\nNo/1.jpg,No,val\n", ROWS, [(2, "split-unknown")]),
+        ("path,BLD,split\nBLD/1.jpg,1,train\nNo/1.jpg,0,val\n", "column-missing", ["path", "BLD", "split"]),
+        ("path,BLD,No\nBLD/1.jpg,1,1\nNo/1.jpg,0,1\n", "column-missing", ["path", "BLD", "No"]),
+        ("path,label,is_train,is_test\nBLD/1.jpg,1,1,0\n", "column-missing", ["path", "label", "is_train", "is_test"]),
         ("path,label\nBLD/1.jpg,BLD\n", "column-missing", ["path", "label"]),
         ("Path;Label;Place\n", "column-missing", ["Path", "Label", "Place"]),
         ("image,file,label,split\nBLD/1.jpg,1,BLD,train\n", "column-twice", ["path"]),
@@ -373,7 +408,7 @@ ROWS = "manifest-rows-wrong"
 def test_bad_manifest(text: str | bytes, code: str, found: Any, root: Path) -> None:
     mistaken = error(write(root, text))
     assert mistaken.code == code
-    assert found in (None, mistaken.fields["row" if code == "csv-damaged" else "found"])
+    assert found is None or found == mistaken.fields["row" if code == "csv-damaged" else "found"]
     message = str(mistaken)
     assert "manifest.csv" in message
     message.encode()
@@ -458,8 +493,18 @@ def test_photograph_in_a_forbidden_folder() -> None:
             (folder / "secret").chmod(0o755)
 
 
-def test_header_alone_is_a_manifest_of_nothing(root: Path) -> None:
-    assert read_manifest(write(root, "path,label,split\n"), None).splits == {}
+@pytest.mark.parametrize(
+    ("table", "text"),
+    [
+        ("path,BLD,split\nBLD/1.jpg,1,train\nNo/1.jpg,0,val\n", "BLD has only 0 and 1, or no and yes. If it says the"),
+        ("path,BLD,No,split\nBLD/1.jpg,1,1,train\nNo/1.jpg,0,0,val\n\nNo/2.jpg,0,1,val\n",
+         "2 rows have none or several of them: row 2 (BLD and No), row 3 (none). Correct them, or"),
+        ("path,label,split\nBLD/1.jpg,BLD,0\nNo/1.jpg,No,1\n", "If they are the folds of a cross-validation"),
+        ("BLD/1.jpg 0\nNo/1.jpg 1\n", "Put commas between them."),
+    ],
+)  # fmt: skip
+def test_what_to_do_with_a_table_of_another_kind(table: str, text: str, root: Path) -> None:
+    assert text in str(error(write(root, table)))
 
 
 # Contents and folds

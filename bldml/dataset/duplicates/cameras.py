@@ -22,6 +22,11 @@ _TIMES = tuple(
     )
 )
 _MILLISECONDS = re.compile(r"(?<!\d)(1[1-9]\d{8})\d{3}(?!\d)")  # since 1970, from 2004 to 2033: apps and cameras
+# Seconds since 1970, if a word says that it is a photograph: a bare number of ten digits may count anything.
+_SECONDS = re.compile(
+    r"(?:img|image|photo|pic|picture|capture|snap|snapshot|cam|camera|frame)[-_ ]?(1[2-9]\d{8})(?!\d)"
+)
+_CLOCK_ALONE = re.compile(r"([0-2]\d)\.([0-5]\d)\.([0-5]\d)\[[a-z]\]")  # Dahua: the folder has the date
 _NOT_TAKEN = re.compile(
     r"screen|scan|whatsapp|signal|telegram|mmexport|fb_img|received|download|export|saved|^photo_\d{4}-\d\d-\d\d_"
 )
@@ -29,7 +34,7 @@ _NOT_TAKEN = re.compile(
 _COUNT, _COUNT_OF_FRAMES = re.compile(r"[-_ (]+\d{1,2}\)?"), re.compile(r"[-_ ]+\d+")
 _MAKERS = (
     r"img_?|_?dsc[nfx_]?|_dsf|_mg_|imgp|_igp|pict|_?sam_?|gopr|g[hpx]\d\d|dji_|dcp_|cimg|rimg|hpim|flir|ir_|evo_|sdc|sdim|_sdi|syer|imag|rcnx|mfdc|ptdc"
-    r"|ydxj|virb|stc_|cdy_|wgi_|max_|cam|yun|ek00|im00|mvi_|mov_|p[1-9a-c]\d\d|l1\d\d|1\d\d[-_]"
+    r"|ydxj|virb|stc_|cdy_|wgi_|max_|cam|yun|ek00|im00|mvi_|mov_|p[1-9a-c]\d\d|l1\d\d|1\d\d[-_]|ep-\d\d-\d+_"
 )
 _FRAME = re.compile(
     rf"({_MAKERS})(\d{{4,5}})(?:_[a-z]|_burst\d+(?:_cover)?)?|(wp_(?:(?:19|20)\d{{6}}_)?)(\d{{3}}|\d{{6}})"
@@ -71,9 +76,12 @@ def time_in_name(stem: str) -> NameTime | None:
         for match in pattern.finditer(stem):
             if (time := _time(match)) is not None:
                 return NameTime(re.sub(r"\d+", "0", stem[: match.start()]), time, match.end())
-    if count := _MILLISECONDS.search(stem):
+    if clock := _CLOCK_ALONE.match(stem):
+        hour, minute, second = map(int, clock.groups())
+        return NameTime("", datetime(1970, 1, 1, hour, minute, second), clock.end()) if hour < 24 else None
+    if count := _MILLISECONDS.search(stem) or _SECONDS.match(stem):
         time = datetime.fromtimestamp(int(count[1]), UTC).replace(tzinfo=None)
-        return NameTime(re.sub(r"\d+", "0", stem[: count.start()]), time, count.end())
+        return NameTime(re.sub(r"\d+", "0", stem[: count.start(1)]), time, count.end())
     return None
 
 

@@ -2,15 +2,16 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bldml.dataset.duplicates.find import Duplicates
 from bldml.dataset.duplicates.names import Beginnings
 from bldml.dataset.files import shell_word, show_path, subfolders
-from bldml.dataset.folders import read_folders
+from bldml.dataset.folders import read_folders, require_folder
 from bldml.dataset.formats.interruption import describe_interruption
-from bldml.dataset.manifest import to_manifest
+from bldml.dataset.manifest import read_manifest, to_manifest, unlisted
 from bldml.dataset.samples import SPLITS, Collection, Sample, no_photographs
 from bldml.dataset.splitting.groups import (
     Join,
@@ -65,15 +66,20 @@ def _split(
     gap_seconds: float = 10.0,
     class_aliases: Mapping[str, str] | None = None,
     fresh: bool = False,
+    manifest: Path | None = None,
 ) -> str:
     previous = read_previous(output, fresh)
     requested_folds, request = request.folds, request.following(previous)
-    found = read_folders(root, aliases=class_aliases)
+    found = _labelled(root, manifest, class_aliases)
     samples = sorted(found.samples(), key=lambda s: s.name)
     if not samples:
         raise DatasetError(no_photographs(found), "photographs-none", path=root)
     names = [sample.name for sample in samples]
     own, notes = own_groups(group, names, root, gap_seconds)
+    if group in ("burst", "none"):
+        own = [sample.group for sample in samples]  # of the manifest
+        notes += [f"Groups of the manifest: {len(set(own) - {''})}."] if any(own) else []
+    notes = [*found.notes, *notes]
     if request.folds != requested_folds:
         notes.append(f"The {request.folds} folds in {show_path(output)} are kept (--fresh starts over).")
     together = find_together(root, samples, own, 0.0 if group == "none" else gap_seconds)
@@ -90,6 +96,20 @@ def _split(
     lines += _describe_together(together.links, together.joins)
     lines += ([] if kept is None else _describe_kept(kept, len(samples))) + _describe_splits(splits, request)
     return "\n".join(lines + _describe_next(splits, output, request, bool(unreadable))) + "\n"
+
+
+def _labelled(root: Path, manifest: Path | None, aliases: Mapping[str, str] | None) -> Collection:
+    """Return the photographs with their labels, from folders or from a manifest, whose splits are not used."""
+    if manifest is None:
+        return read_folders(root, aliases=aliases)
+    require_folder(root)
+    found = read_manifest(manifest.expanduser(), root, aliases, only_labels=True)
+    others = unlisted(found)
+    if not others:
+        return found
+    note = f"{counted(len(others), 'photograph is', 'photographs are')} not in the manifest: "
+    note += f"{_some([show_path(path.relative_to(found.root)) for path in others])}."
+    return replace(found, notes=(*found.notes, note))
 
 
 def own_groups(group: str, names: Sequence[str], root: Path, gap_seconds: float) -> tuple[list[str], list[str]]:

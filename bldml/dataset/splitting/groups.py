@@ -10,9 +10,9 @@ from typing import Literal, NamedTuple
 from bldml.dataset.duplicates.find import Duplicates, UnionFind, exact_groups, pairs_with_first
 from bldml.dataset.files import escape_text, show_path, unescape_path
 from bldml.dataset.manifest import TOO_MANY_CELLS, list_rows
-from bldml.dataset.paths import from_windows
-from bldml.dataset.tables import read_rows
-from bldml.dataset.values import CellValues
+from bldml.dataset.tables.paths import from_windows
+from bldml.dataset.tables.reading import read_rows
+from bldml.dataset.tables.values import CellValues
 from bldml.errors import DatasetError, UsageError
 from bldml.io.text import counted, first_few, without_apostrophe
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bldml.dataset.files import show_path
 from bldml.dataset.samples import SPLITS, Sample, class_name
-from bldml.dataset.tables import read_rows
+from bldml.dataset.tables.reading import read_rows
 from bldml.errors import DatasetError
 from bldml.io.text import counted, without_apostrophe
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from bldml.dataset.files import list_folder, shell_word, show_path
 from bldml.dataset.manifest import COLUMNS, OPTIONAL
 from bldml.dataset.samples import class_name
-from bldml.dataset.tables import read_rows
+from bldml.dataset.tables.reading import read_rows
 from bldml.errors import RunError, UsageError
 from bldml.io.atomic import make_folder, write_atomically
 from bldml.io.documents import dump_yaml

@@ -9,7 +9,7 @@ from pathlib import Path
 from bldml.dataset.files import shell_word, show_path
 from bldml.dataset.manifest import COLUMNS, OPTIONAL, manifest_text
 from bldml.dataset.samples import class_name
-from bldml.dataset.tables import read_rows
+from bldml.dataset.tables.reading import read_rows
 from bldml.errors import DatasetError, RunError, UsageError
 from bldml.io.atomic import make_folder, write_atomically
 from bldml.io.documents import dump_yaml, load_yaml, read_text

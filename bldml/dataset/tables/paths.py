@@ -27,8 +27,13 @@ _KINDS = {
     "percent": "with the characters that % codes stand for",
     "quotes": "without quotes around them",
     "folder": "without the folder of the file",
+    "address": "without what an address has behind the file",
+    "export": "without the mark that Label Studio writes before the name",
 }
 _THOUSANDS, _SEPARATED = re.compile(r"\d{1,3}(?:[.,'’ \u00a0\u202f]\d{3})+"), re.compile(r"\D")
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)  # https://, gs://, s3://
+_LABEL_STUDIO = re.compile(r"(^|/)(?!(?:19|20)\d{6}-)[0-9a-f]{8}-(?=[^/]+$)")  # but no date
+_UPLOADED = re.compile(r"/?(?:.+/)?upload/\d+/")
 _REPLACED = re.compile(r"#+|#(?:REF|NAME|VALUE|N/A|NUM|DIV)\S*|\d(?:[.,]\d+)?E[+-]?\d+", re.IGNORECASE)
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 
@@ -110,6 +115,8 @@ class PathFinder:
         if "\\" in text:
             text = _with_slashes(text)
             kinds = (*kinds, "slashes") if os.sep == "/" else kinds
+        if (file := _of_address(text)) != text:
+            kinds, text = (*kinds, "address"), file
         if (bare := text.strip("'\"`“”«»\u200b\ufeff ")) != text:
             kinds, text = (*kinds, "quotes"), bare
         if "%" in text and (plain := unquote(text)) != text and "\0" not in plain:
@@ -117,9 +124,10 @@ class PathFinder:
         if kinds:
             yield kinds, text
         if self._prefix and text.startswith(self._prefix):
-            yield (*kinds, "prefix"), text.removeprefix(self._prefix)
-        elif not kinds:
-            yield (), text
+            kinds, text = (*kinds, "prefix"), text.removeprefix(self._prefix)
+        yield kinds, text
+        if (original := _LABEL_STUDIO.sub(r"\1", text)) != text:
+            yield (*kinds, "export"), PurePosixPath(original).name
 
     def _similar(self, text: str) -> Path | None:
         """Return the only file whose path is like a text."""
@@ -149,18 +157,24 @@ class PathFinder:
         An absolute path may come from another computer. A relative one must end with the name of the root: otherwise
         it may be of other photographs.
         """
-        cells = [_with_slashes(cell.strip()) for cell in self._all_cells() if cell.strip()]
+        cells = [_of_address(_with_slashes(cell.strip())) for cell in self._all_cells() if cell.strip()]
         folders = [cell.split("/")[:-1] for cell in cells]
         first, last = (min(folders), max(folders)) if folders else ([], [])
         common = [one for one, other in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))]
         sampled = cells[:: max(1, len(cells) // _SAMPLED)]
         if any(exact_file(self.root, cell) for cell in sampled):
             return ""
-        is_absolute = bool(cells) and (cells[0].startswith("/") or re.match("[a-zA-Z]:/", cells[0]) is not None)
+        is_absolute = bool(cells) and (
+            cells[0].startswith("/")
+            or re.match("[a-zA-Z]:/", cells[0]) is not None
+            or _ADDRESS.match(cells[0]) is not None
+        )
         for count in range(1, len(common) + 1):
             prefix = "/".join(common[:count]) + "/"
             below = [cell.removeprefix(prefix) for cell in sampled]
             found = sum(bool(exact_file(self.root, cell) or self._by_path.get(_key(cell))) for cell in below)
+            if _UPLOADED.fullmatch(prefix):
+                found = sum(len(self._by_name.get(_key(_LABEL_STUDIO.sub("", cell)), [])) == 1 for cell in below)
             if 2 * found > len(below) and (is_absolute or common[count - 1] in self._own_names):
                 return prefix
         return ""
@@ -244,6 +258,17 @@ def numbers_of_date(text: str) -> list[str]:
 
 def _with_slashes(text: str) -> str:
     return text.replace("\\", "/")
+
+
+def _of_address(text: str) -> str:
+    """Return an address without what stands behind the file, or the file that Label Studio serves.
+
+    >>> _of_address("https://x.org/a/1.jpg?raw=1#x"), _of_address("/data/local-files/?d=a/1.jpg"), _of_address("a?.jpg")
+    ('https://x.org/a/1.jpg', 'a/1.jpg', 'a?.jpg')
+    """
+    if "/local-files/?d=" in text:
+        return text.partition("?d=")[2]
+    return re.split("[?#]", text)[0] if _ADDRESS.match(text) else text
 
 
 def _key(text: str) -> str:

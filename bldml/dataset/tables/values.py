@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 
 from bldml.dataset.files import show_path
-from bldml.dataset.paths import from_windows, is_utf8, numbers_of_date
 from bldml.dataset.samples import SPLITS
-from bldml.dataset.tables import SPLIT_NAMES
+from bldml.dataset.tables.columns import SPLIT_NAMES
+from bldml.dataset.tables.paths import from_windows, is_utf8, numbers_of_date
 from bldml.io.text import counted, first_few
 
 _DECIMAL = re.compile(r"(\d+)[.,]0")  # a whole number that a program had as a decimal number
 _SET = re.compile(r"[-_ ]*(?:set|data|split|images|samples)$|/$")  # train_set, train/
 _SHOWN = 5
+_SHORTEST, _YES_NO = 2, ("true", "false", "yes", "no")  # like several splits, or like none
 _NO_LABEL = ("nan", "<na>", "#n/a")
 _MISSING = (*_NO_LABEL, "null")  # what programs write into empty cells; a class may be called null
 
@@ -30,6 +31,7 @@ class CellValues:
         self._column = column
         self._all_decimal: dict[str, bool] = {}
         self._read: Counter[tuple[str, str, str]] = Counter()  # column, text, what it was read as
+        self.unknown_splits: Counter[str] = Counter()  # rows by the text of a cell that names no split
         self._first_row: dict[str, int] = {}  # of each spelling of a split
         self._not_utf8 = 0  # cells
         self._dates: dict[str, str] = {}  # one text that looks like a date, by column
@@ -40,6 +42,8 @@ class CellValues:
         if split:
             self._first_row.setdefault(text, row)
             self._note("split", text, split)
+        else:
+            self.unknown_splits[text] += 1
         return split
 
     def label(self, text: str, as_bytes: bool) -> str:
@@ -122,6 +126,8 @@ def unknown_split(text: str) -> str:
     """
     if not text:
         return f"no split (use {', '.join(SPLITS)})"
+    if len(text) < _SHORTEST or text.casefold() in _YES_NO:
+        return f"unknown split {text!r} (use {', '.join(SPLITS)})"
     close = get_close_matches(text.casefold(), SPLIT_NAMES, 1, 0.7)
     if close:
         return f"unknown split {text!r}; did you mean {SPLIT_NAMES[close[0]]}?"
