@@ -174,6 +174,53 @@ def on_paper(image: Image.Image, step: int, ink: tuple[int, int, int], ground: t
     return paper
 
 
+def fabric(image: Image.Image, thread: int = 5) -> Image.Image:
+    """Leaves on one piece of woven cloth, whose threads are up and down in turn, with a fold."""
+    rows, columns = np.mgrid[0:320, 0:320]
+    over = ((rows // thread + columns // thread) % 2).astype(np.float32)
+    waves = np.where(over, np.sin(np.pi * (columns % thread) / thread), np.sin(np.pi * (rows % thread) / thread))
+    grain = np.random.default_rng(3).normal(0, 6, (320, 320)).astype(np.float32)
+    fold = 30 * np.exp(-(((rows - columns / 3 - 190) / 14) ** 2))
+    level = 110 + 45 * waves + 12 * over + grain - fold
+    cloth = Image.fromarray(np.uint8(np.clip(level[..., None] * np.array([0.9, 0.95, 1.1]), 0, 255)))
+    return _laid(image, cloth)
+
+
+def on_turned_paper(image: Image.Image, step: int, degrees: float) -> Image.Image:
+    """Leaves on printed paper that lies askew, in the same way in all photographs."""
+    paper = Image.new("RGB", (480, 480), (245, 243, 236))
+    draw = ImageDraw.Draw(paper)
+    for x in range(0, 480, step):
+        draw.line((x, 0, x, 480), fill=(120, 120, 130), width=1 if x % (5 * step) else 3)
+        draw.line((0, x, 480, x), fill=(120, 120, 130), width=1 if x % (5 * step) else 3)
+    return _laid(image, paper.rotate(degrees, Image.Resampling.BICUBIC).crop((80, 80, 400, 400)))
+
+
+def colour_checker(image: Image.Image) -> Image.Image:
+    """A leaf on grey card between a colour chart of 24 fields and an L-shaped ruler."""
+    card = Image.new("RGB", (320, 320), (150, 150, 148))
+    draw = ImageDraw.Draw(card)
+    fields = np.random.default_rng(24).integers(20, 236, (24, 3))
+    draw.rectangle((60, 4, 316, 66), fill=(15, 15, 15))
+    for number, colour in enumerate(fields.tolist()):
+        x, y = 66 + 31 * (number % 8), 8 + 19 * (number // 8)
+        draw.rectangle((x, y, x + 26, y + 15), fill=tuple(colour))
+    draw.rectangle((0, 0, 40, 320), fill=(240, 240, 240))
+    draw.rectangle((0, 284, 320, 320), fill=(240, 240, 240))
+    for x in range(0, 320, 6):
+        draw.line((40 - (16 if x % 30 else 26), x, 40, x), fill=0, width=1)
+        draw.line((x, 284, x, 284 + (16 if x % 30 else 26)), fill=0, width=1)
+    return _laid(image, card)
+
+
+def _laid(image: Image.Image, ground: Image.Image) -> Image.Image:
+    """A leaf of about a third of the image in the middle of a ground of 320 x 320 pixels."""
+    mask = Image.new("L", (180, 180), 0)
+    ImageDraw.Draw(mask).ellipse((10, 30, 170, 150), fill=255)
+    ground.paste(fitted(image, 180, 180), (70, 80), mask)
+    return ground
+
+
 def vignette_tile(image: Image.Image) -> Image.Image:
     """A tile of plain ground with the dark corner of a lens; of the leaf only the noise is left."""
     plain = np.asarray(fitted(image, 256, 256), np.float32)
@@ -210,6 +257,13 @@ KINDS: dict[str, Furnish] = {
     "squared paper, wide": partial(on_paper, step=40, ink=(60, 90, 160), ground=(240, 240, 235)),
     "millimetre paper": partial(on_paper, step=8, ink=(200, 120, 90), ground=(240, 240, 235)),
     "cutting mat": partial(on_paper, step=32, ink=(230, 230, 120), ground=(20, 90, 60)),
+    "printed grid, 12 px": partial(on_paper, step=12, ink=(60, 60, 60), ground=(250, 250, 250)),
+    "printed grid, 24 px": partial(on_paper, step=24, ink=(60, 60, 60), ground=(250, 250, 250)),
+    "printed grid, 10 px, askew": partial(on_turned_paper, step=10, degrees=7),
+    "printed grid, 20 px, askew": partial(on_turned_paper, step=20, degrees=-12),
+    "woven cloth": fabric,
+    "woven cloth, coarse": partial(fabric, thread=11),
+    "colour checker and rulers": colour_checker,
     "lens vignette": lens,
     "plain tile, dark corner": vignette_tile,
 }
@@ -278,8 +332,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--coffee", type=Path, help="folder of real photographs")
     parser.add_argument("--leaves", type=int, default=60, help="photographs in each set")
+    parser.add_argument("--kinds", nargs="*", default=[""], help="only those whose names contain one of these")
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
+    chosen_kinds = {kind: furnish for kind, furnish in KINDS.items() if any(word in kind for word in options.kinds)}
     sets = {"drawn": [draw_leaf(bool(i % 2), SIDE, np.random.default_rng([11, i])) for i in range(options.leaves)]}
     if options.coffee:
         paths = sorted(options.coffee.rglob("*.jpg"))
@@ -287,7 +343,7 @@ def main() -> None:
         sets["coffee"] = [load_rgb(paths[i], 256) for i in chosen]
     results: dict[str, object] = {"threshold": NEAR_SIMILARITY}
     for name, pictures in sets.items():
-        kinds = {kind: measured([furnish(picture) for picture in pictures]) for kind, furnish in KINDS.items()}
+        kinds = {kind: measured([furnish(picture) for picture in pictures]) for kind, furnish in chosen_kinds.items()}
         # Half the photographs are wide, so those are padded above and below.
         wide = [picture for picture in pictures if max(picture.size) > 1.1 * min(picture.size)]
         results[name] = {"photographs": len(pictures), "sets": kinds, "padded_copies_found": padded_copies(wide)}

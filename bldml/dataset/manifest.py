@@ -29,17 +29,13 @@ from bldml.io.text import counted, first_few, with_apostrophe, without_apostroph
 
 COLUMNS = ("path", "label", "split")
 OPTIONAL = ("group", "fold", "sha256")
+UNASSIGNED = "unassigned"  # instead of a split
 MOST_ROWS_SHOWN = 20
 TOO_MANY_CELLS = ("too-many-cells", "more cells than row 1; put quotes around a cell that contains a comma")
 
 
 def read_manifest(
-    manifest: Path,
-    root: Path | None,
-    aliases: Mapping[str, str] | None = None,
-    fold: int | None = None,
-    *,
-    only_labels: bool = False,
+    manifest: Path, root: Path | None, aliases: Mapping[str, str] | None = None, fold: int | None = None
 ) -> Collection:
     """Read a manifest.
 
@@ -50,16 +46,27 @@ def read_manifest(
         root: Folder that relative paths start from; the manifest's own folder if None.
         aliases: Class name for a label, where they differ.
         fold: Fold to use as val; see `with_fold`. None uses the column split unchanged.
-        only_labels: The columns split and fold are not read, and may be missing; all photographs are in a split that
-            is named `unassigned`.
 
     Raises:
         DatasetError: A column is missing, or there are no rows; or no cell is a split; or rows contain a missing file,
             an unknown split, no label, or a file twice (row numbers are those of a spreadsheet: the header is row 1,
             empty rows count); or no file at all exists, which is one error; or the fold does not exist.
     """
-    root = manifest.parent if root is None else root
-    needed, optional = (COLUMNS[:2], OPTIONAL[:1]) if only_labels else (COLUMNS, OPTIONAL)
+    collection = _read(manifest, manifest.parent if root is None else root, aliases, COLUMNS, OPTIONAL)
+    return collection if fold is None else with_fold(collection, fold, manifest)
+
+
+def read_labels(manifest: Path, root: Path, aliases: Mapping[str, str] | None = None) -> Collection:
+    """Read a manifest that needs no split: all photographs are in a split that is named `unassigned`.
+
+    The columns split, fold and sha256 are not read; everything else is as in `read_manifest`.
+    """
+    return _read(manifest, root, aliases, COLUMNS[:2], OPTIONAL[:1])
+
+
+def _read(
+    manifest: Path, root: Path, aliases: Mapping[str, str] | None, needed: Sequence[str], optional: Sequence[str]
+) -> Collection:
     splits: dict[str, Samples] = {}
     problems, rows_of = list[tuple[int, str, str]](), dict[str, int]()  # row, kind, text; rows by file
     missing, notes, twice = list[str](), list[str](), list[tuple[int, int, str]]()  # twice: row, row before, path
@@ -68,46 +75,63 @@ def read_manifest(
     finder, values = PathFinder(root, lambda: column("path")), CellValues(column)
     number = 0
     for number, cells, is_too_wide in read_rows(manifest, needed, optional, notes=notes):
-        row = {name: cell.strip() for name, cell in cells.items() if not only_labels or name in (*needed, *optional)}
+        row = {name: cells.get(name, "").strip() for name in (*needed, *optional)}
         text, digest = row["path"], row.get("sha256", "").lower()
-        path, split = finder.find(cells["path"]), "unassigned" if only_labels else values.split(row["split"], number)
+        path, split = finder.find(cells["path"]), values.split(row["split"], number) if "split" in row else UNASSIGNED
         # Where the file's name has bytes that are not UTF-8, so may the label.
         as_bytes = path is not None and not is_utf8(str(path))
-        label, group = values.label(row["label"], as_bytes), values.group(row.get("group", ""), as_bytes)
+        label, group = values.label(row["label"], as_bytes), values.group(row["group"], as_bytes)
         if is_too_wide:
             problems.append((number, *TOO_MANY_CELLS))
         elif path is None:
             missing.append(text)
-            with_hint = finder if len(missing) <= MOST_ROWS_SHOWN else None
-            problems.append((number, "file-missing", _no_file(text, with_hint)))
+            problems.append(
+                (number, "file-missing", _no_file(text, finder if len(missing) <= MOST_ROWS_SHOWN else None))
+            )
         elif problem := _wrong_cell(label, split, row.get("split", ""), digest):
             problems.append((number, *problem))
         elif (real := os.path.realpath(path)) in rows_of:
             twice.append((number, rows_of[real], text))
         else:
             rows_of[real] = number
-            name = escape_path(path.relative_to(root) if path.is_relative_to(root) else path)
-            group, label = escape_text(without_apostrophe(group)), without_apostrophe(label)
-            sample = Sample(path, name, class_name(label, aliases), group, class_name(label))
+            sample = _sample(path, root, without_apostrophe(label), group, aliases)
             splits.setdefault(split, Samples(root)).append(sample)
-            names.append(name)
+            names.append(sample.name)
             digests.append(digest)
             folds.append(re.sub(r"^(\d+)[.,]0$", r"\1", row.get("fold", "")))
-    if number == 0:
-        message = f"The manifest {show_path(manifest)} has no rows below the names of its columns."
-        raise DatasetError(message, "manifest-empty", path=manifest)
-    if len(missing) > 1 and len(missing) == len(problems) and not rows_of:
-        raise _no_file_found(missing, manifest, root, finder.hint(missing[0]))
-    if len(problems) > 1 and not rows_of and {kind for _, kind, _ in problems} == {"split-unknown"}:
-        raise _no_split_known(manifest, values.unknown_splits)
+    if not rows_of:
+        _raise_one_error(manifest, root, number, problems, missing, finder, values)
     problems += [*_repeated(twice, manifest, needed, notes), *values.problems()]
     if problems:
         raise _wrong_rows(sorted(problems), manifest, root)
     rows_of.clear()  # first, to avoid fragmenting the memory
-    ordered = {split: splits[split] for split in (*SPLITS, "unassigned") if split in splits}
+    ordered = {split: splits[split] for split in (*SPLITS, UNASSIGNED) if split in splits}
     notes += [f"The manifest {show_path(manifest)}: {note}" for note in (*finder.notes(), *values.notes())]
-    collection = Collection(root, ordered, {}, (), _given(names, digests), _given(names, folds), tuple(notes))
-    return collection if fold is None else with_fold(collection, fold, manifest)
+    return Collection(root, ordered, {}, (), _given(names, digests), _given(names, folds), tuple(notes))
+
+
+def _sample(path: Path, root: Path, label: str, group: str, aliases: Mapping[str, str] | None) -> Sample:
+    name = escape_path(path.relative_to(root) if path.is_relative_to(root) else path)
+    return Sample(path, name, class_name(label, aliases), escape_text(without_apostrophe(group)), class_name(label))
+
+
+def _raise_one_error(
+    manifest: Path,
+    root: Path,
+    number: int,
+    problems: Sequence[tuple[int, str, str]],
+    missing: Sequence[str],
+    finder: PathFinder,
+    values: CellValues,
+) -> None:
+    """Raise one error for a table of which no row can be read for one reason; `number` is that of its last row."""
+    if number == 0:
+        message = f"The manifest {show_path(manifest)} has no rows below the names of its columns."
+        raise DatasetError(message, "manifest-empty", path=manifest)
+    if len(missing) > 1 and len(missing) == len(problems):
+        raise _no_file_found(missing, manifest, root, finder.hint(missing[0]))
+    if len(problems) > 1 and all(kind == "split-unknown" for _, kind, _ in problems):
+        raise _no_split_known(manifest, values.unknown_splits)
 
 
 def _repeated(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from bldml.dataset.manifest import MOST_ROWS_SHOWN, check_unchanged, read_manifest, to_manifest
+from bldml.dataset.manifest import MOST_ROWS_SHOWN, check_unchanged, read_labels, read_manifest, to_manifest
 from bldml.dataset.samples import Collection, Sample
 from bldml.errors import DatasetError
 from tests.support import mistake
@@ -202,7 +202,7 @@ def test_a_table_of_labels_without_splits(root: Path) -> None:
     (root / "No/2.jpg").rename(root / "No/IMG_3.jpg")
     text = "id,image,choice,group,fold\n0,/data/upload/1/8f3c2a1b-IMG_2.jpg,BLD,tree 1,a\n"
     table = write(root, text + "1,/data/upload/1/0a1b2c3d-IMG_3.jpg,No,,b\n")
-    found = read_manifest(table, None, only_labels=True)
+    found = read_labels(table, root)
     assert rows(found) == [("BLD/IMG_2.jpg", "BLD", "unassigned", "tree 1"), ("No/IMG_3.jpg", "No", "unassigned", "")]
     assert "without the mark that Label Studio writes" in " ".join(found.notes)
     assert found.folds == {}
@@ -212,7 +212,7 @@ def test_a_table_of_labels_without_splits(root: Path) -> None:
     # A date is no such mark: it may be another photograph.
     table.write_text(text.replace("8f3c2a1b", "20240601"), encoding="utf-8")
     with mistake("manifest-rows-wrong"):
-        read_manifest(table, None, only_labels=True)
+        read_labels(table, root)
 
 
 @pytest.mark.parametrize(

@@ -200,6 +200,15 @@ def test_the_original_of_one_name_is_enough() -> None:
     assert find_sources(names).groups == ((7, 40),)
 
 
+@pytest.mark.parametrize("copy", ["{} (2)", "{}-01", "{}_2", "{} - Copy (2)", "{}_aug_1"])
+@pytest.mark.parametrize("style", ["tree 3 leaf {}", "plot_2_plant_{}"])
+def test_numbers_of_originals_are_no_counts(style: str, copy: str) -> None:
+    """`tree 3 leaf 12 (2)` is of `tree 3 leaf 12`, which is no part of `tree 3 leaf`."""
+    originals = [style.format(3011 + 37 * number) for number in range(24)]
+    names = [f"BLD/{name}.jpg" for one in originals for name in (one, copy.format(one))]
+    assert find_sources(names).groups == tuple((2 * number, 2 * number + 1) for number in range(24))
+
+
 def test_numbers_are_asked_about() -> None:
     found = find_sources([*numbered("BLD/leaf{}_{}.jpg", 48, 21)]).beginnings
     assert found is not None

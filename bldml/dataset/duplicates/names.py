@@ -241,15 +241,22 @@ class _Numbered:
     def resolve(self, parsed: list[ParsedName], present: Collection[tuple[str, str]]) -> list[_Family]:
         """Take the counts off where nearly all originals of a folder are there; return the other families."""
         has_original: dict[str, list[bool]] = defaultdict(list)
+        # What the names of others begin with is a photograph: the count in its own name is not that of a part.
+        counts = {
+            key: not any((key[0], source) in self._sources for source in sources)
+            for key, sources in self._sources.items()
+        }
         for folder, base in self._sources:
-            has_original[folder].append((folder, base) in present)
+            if (folder, base) in present or counts[folder, base]:
+                has_original[folder].append((folder, base) in present)
         least, fewest = _MOST_ORIGINALS, _FEWEST_BEGINNINGS
         with_originals = {f for f, has in has_original.items() if len(has) >= fewest and sum(has) >= least * len(has)}
         loose: list[_Family] = []
         for (folder, base), sources in self._sources.items():
             of_base = sorted((i, source) for source, found in sources.items() for i in found)
             family = [(i, ParsedName(base, "number", source.removeprefix(base))) for i, source in of_base]
-            if folder in with_originals and ((folder, base) in present or not self._each):
+            is_counted = counts[folder, base] and not self._each
+            if folder in with_originals and ((folder, base) in present or is_counted):
                 for i, one in family:
                     parsed[i] = one
             elif len(sources) > 1:

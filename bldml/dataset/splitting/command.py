@@ -11,7 +11,7 @@ from bldml.dataset.duplicates.names import Beginnings
 from bldml.dataset.files import shell_word, show_path, subfolders
 from bldml.dataset.folders import read_folders, require_folder
 from bldml.dataset.formats.interruption import describe_interruption
-from bldml.dataset.manifest import read_manifest, to_manifest, unlisted
+from bldml.dataset.manifest import read_labels, to_manifest, unlisted
 from bldml.dataset.samples import SPLITS, Collection, Sample, no_photographs
 from bldml.dataset.splitting.groups import (
     Join,
@@ -103,7 +103,7 @@ def _labelled(root: Path, manifest: Path | None, aliases: Mapping[str, str] | No
     if manifest is None:
         return read_folders(root, aliases=aliases)
     require_folder(root)
-    found = read_manifest(manifest.expanduser(), root, aliases, only_labels=True)
+    found = read_labels(manifest.expanduser(), root, aliases)
     others = unlisted(found)
     if not others:
         return found
