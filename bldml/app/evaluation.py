@@ -27,7 +27,7 @@ from bldml.app.photographs import (
     check_results_folder,
     check_unseen,
     compare_with_training,
-    write_excluded,
+    write_set_tables,
 )
 from bldml.app.screen.tensorboard import log_results
 from bldml.app.trainer import run_pass, single_trainer
@@ -198,13 +198,12 @@ def evaluate_checkpoint(
     settings = {"split": split, "site": site, "external": external}
     trainer.callbacks.append(interrupt_evaluation(signals))  # type: ignore[attr-defined]  # set by a connector
     with UnfinishedEvaluation(folder, checkpoint.path, settings, trainer.strategy.root_device) as unfinished:
-        run_evaluation(trainer, model, datamodule, checkpoint, origin, folder, unfinished)
+        run_evaluation(trainer, model, datamodule, checkpoint, origin, folder, unfinished, is_external=external)
         signals.check()
         if external and split == "test":
-            compare_with_training(data, folder, run)
+            compare_with_training(data, run)
         if run and split != "predict" and folder.resolve().parent == (run.path / "evaluations").resolve():
             say_cautions(run, [folder.name])
-        write_excluded(folder / "excluded.csv", data)
         report_excluded(data, folder / "excluded.csv")
         if report and split != "predict":
             evaluated = {} if has_pictures(folder) else {folder: data.samples(split)}
@@ -239,11 +238,12 @@ def run_evaluation(
     origin: Provenance,
     folder: Path,
     unfinished: UnfinishedEvaluation,
+    *,
+    is_external: bool,
 ) -> None:
     """Run the model on a split, or on `predict`; write predictions, metrics and provenance.json; print the metrics.
 
-    `origin` is the provenance as far as it is known before. What an earlier start of the same command has done is not
-    done again.
+    `origin` is the provenance as far as it is known before. What an earlier start has done is not done again.
     """
     split = origin.split
     if unfinished.is_written(split, pass_key(datamodule.photographs, split), folder):
@@ -259,6 +259,7 @@ def run_evaluation(
             except RunError:
                 unfinished.end()
                 raise
+            write_set_tables(folder, datamodule.photographs, is_external=is_external and split == "test")
             record_evaluation(recorder, datamodule, checkpoint, origin, unfinished)
     except UNUSABLE:
         unfinished.end()

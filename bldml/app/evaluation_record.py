@@ -19,12 +19,12 @@ from bldml.io.system import sha256_of
 from bldml.metrics.assessment import EvaluationMetrics
 from bldml.metrics.checked import units_of
 from bldml.run.baselines import compute_baselines
-from bldml.run.files import digest_of_epochs, read_epochs
+from bldml.run.digests.record import digests_of_run, write_provenance
 from bldml.run.folder import RunFolder
 from bldml.run.ledger import LedgerEntry, append_entry, read_ledger
 from bldml.run.photographs import PhotographRow, read_photograph_table
 from bldml.run.predictions import digest_of_predictions, read_predictions, write_metrics
-from bldml.run.provenance import DIGEST_DIGITS, ROLES, Provenance, count_known, role_of, write_provenance
+from bldml.run.provenance import DIGEST_DIGITS, ROLES, Provenance, count_known, role_of
 from bldml.run.subgroups import find_subgroups
 from bldml.training.checkpoint import Checkpoint, software_versions
 from bldml.training.data.datamodule import LeafDataModule
@@ -55,7 +55,12 @@ def record_evaluation(
         write_metrics(folder, recorder.metrics)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     provenance = replace(
-        origin, created=now, seconds=recorder.seconds, device=recorder.device, **digests_of(recorder, checkpoint)
+        origin,
+        created=now,
+        begun=unfinished.time,
+        seconds=recorder.seconds,
+        device=recorder.device,
+        **digests_of(recorder, checkpoint),
     )
     write_provenance(folder, provenance)
     with suppress(RunError):  # images of a previous evaluation that remain do not match and are not shown
@@ -73,13 +78,13 @@ def record_evaluation(
 
 def digests_of(recorder: PredictionRecorder, checkpoint: Checkpoint) -> dict[str, Any]:
     """Return the digests of `Provenance`, by which a later report sees whether these files were changed."""
-    digests, epochs = {"checkpoint": sha256_of(checkpoint.path)}, None
+    run, of_run = RunFolder.of_checkpoint(checkpoint.path), dict[str, Any]()
+    if run is not None:
+        with suppress(RunError):  # a damaged history or ledger, which the report names
+            of_run = digests_of_run(run)
+    digests = {"checkpoint": sha256_of(checkpoint.path)}
     digests["predictions"] = digest_of_predictions(read_predictions(recorder.folder / "predictions.csv"))
-    run = RunFolder.of_checkpoint(checkpoint.path)
-    with suppress(RunError):  # a damaged history, which the report names
-        if run is not None and (rows := read_epochs(run.history)):
-            digests["history"], epochs = digest_of_epochs(rows), len(rows)
-    return {"sha256": digests, "epochs": epochs}
+    return {**of_run, "sha256": digests | of_run.get("sha256", {})}
 
 
 def complete_metrics(

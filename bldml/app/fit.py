@@ -1,6 +1,5 @@
 """The start of a run: weights, photographs, run folder, loggers, checkpoints, in the order in which they can fail."""
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -40,6 +39,8 @@ from bldml.dataset.manifest import to_manifest
 from bldml.errors import RunError
 from bldml.io.atomic import check_name
 from bldml.report.claims import shortfall
+from bldml.report.run_claims import changed_since_start
+from bldml.run.digests.record import changed_of_start, environment_text
 from bldml.run.folder import RunFolder
 from bldml.training.data.datamodule import LeafDataModule
 from bldml.training.data.reading import PreparedData
@@ -154,6 +155,8 @@ class Start:
         if plan.progress is None:
             self.model.load_pretrained()
         data = read_same_photographs(plan, self.datamodule, self._check)
+        for changed in changed_of_start(plan.run) if self.trainer.is_global_zero else ():
+            say_warning(changed_since_start(changed))
         if self.trainer.is_global_zero and (found := record_resume(plan, self.job, self._conditions())):
             say_warning(
                 f"This run is resumed under other conditions: {'; '.join(found)}. Resuming is exact only on the same "
@@ -188,13 +191,12 @@ class Start:
             "config.yaml": config_text,
             "splits.csv": to_manifest(data.collection),
             "photographs.csv": photographs_table(data),
-            "environment.json": json.dumps(record, indent=2) + "\n",
         }
         if excluded := excluded_table(data):
             files["excluded.csv"] = excluded
         if leaks is not None:
             files["leaks.csv"] = leaks_table(leaks)
-        return files
+        return {**files, "environment.json": environment_text(record, files)}
 
     def _conditions(self) -> dict[str, Any]:
         """Return what this start runs on; device and precision are those in use, which `auto` does not tell."""

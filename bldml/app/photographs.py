@@ -94,12 +94,18 @@ def excluded_table(data: PreparedData) -> str:
     return _csv([("path", "reason"), *rows]) if rows else ""
 
 
-def write_excluded(path: Path, data: PreparedData) -> None:
-    """Write excluded.csv; removes the file if there are none."""
+def write_set_tables(folder: Path, data: PreparedData, *, is_external: bool) -> None:
+    """Write excluded.csv of an evaluation and, of an external set, photographs.csv.
+
+    Raises:
+        RunError: A table cannot be written.
+    """
     if text := excluded_table(data):
-        write_atomically(path, text)
+        write_atomically(folder / "excluded.csv", text)
     else:
-        path.unlink(missing_ok=True)  # of an earlier evaluation
+        (folder / "excluded.csv").unlink(missing_ok=True)  # of an earlier evaluation
+    if is_external:
+        write_atomically(folder / "photographs.csv", photographs_table(data))
 
 
 def leaks_table(leaks: Iterable[Leak]) -> str:
@@ -116,13 +122,8 @@ def _csv(rows: Iterable[Sequence[str]]) -> str:
     return text.getvalue()
 
 
-def compare_with_training(data: PreparedData, folder: Path, run: RunFolder | None) -> None:
-    """Write photographs.csv of an external set, and print how the set differs from the run's training photographs.
-
-    Raises:
-        RunError: The table cannot be written.
-    """
-    write_atomically(folder / "photographs.csv", photographs_table(data))
+def compare_with_training(data: PreparedData, run: RunFolder | None) -> None:
+    """Print how an external set differs from the run's training photographs."""
     if run is None or not run.photographs.is_file():
         return
     assert data.positive_class is not None

@@ -1,6 +1,5 @@
 """ResumePlan: which run a fit resumes, from which checkpoint, and whether it is still the same run."""
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from bldml.io.atomic import check_name, write_atomically
 from bldml.io.documents import LARGEST_CONFIGURATION, mapping_or_nothing, read_text
 from bldml.io.text import counted
 from bldml.metrics.registry import canonical
+from bldml.run.digests.record import environment_again
 from bldml.run.files import read_table
 from bldml.run.folder import RunFolder
 from bldml.run.provenance import changes, conditions_of, read_stretches
@@ -321,6 +321,6 @@ def record_resume(plan: ResumePlan, job: SlurmJob | None, conditions: Mapping[st
         "changed": plan.changed,
         **conditions,
     }
-    record["continued"] = [*record.get("continued", []), note]
-    write_atomically(run.environment, json.dumps(record, indent=2) + "\n")
+    again = environment_again(record, continued=[*record.get("continued", []), note])
+    write_atomically(run.environment, again)
     return changes(before[-1].conditions, conditions_of(note)) if before else []

@@ -68,20 +68,44 @@ def shared_groups(run: RunEvidence) -> str:
     return f"{n:,} of {have} photographs in more than one split, so the splits are not independent" if n else ""
 
 
+CHANGED = {
+    "provenance": "provenance.json does not have the values that were written: it was changed since, so it does not "
+    "tell whether the other files were",
+    "checkpoint": "best.ckpt is not the file that was evaluated: it was changed, replaced or trained further since",
+    "predictions": "the rows of predictions.csv are not those that were written: the table was changed since",
+    "metrics": "metrics.json does not have the values that were written: it was changed since",
+    "table": "metrics.csv does not have the values that were written: it was changed since",
+    "photographs": "photographs.csv of the evaluation does not have the values that were written: it was changed since",
+    "excluded": "excluded.csv of the evaluation does not have the values that were written: it was changed since",
+    "history": "history.csv has other values for the epochs before this evaluation than it had then",
+    "environment": "environment.json has other values for the training before this evaluation than it had then",
+    "training_time": "training_time.json has another value than when this evaluation was written",
+    "ledger": "ledger.csv lacks this evaluation, or has others before it than it had then, so the number of "
+    "evaluations may be wrong",
+}
+
+
 def changed_files(run: RunEvidence) -> list[str]:
-    """Say which files are not what they were when an evaluation was written; empty where none is known to differ."""
-    sentences = {
-        "provenance": "provenance.json does not have the values that were written: it was changed since, so it does "
-        "not tell whether the other files were",
-        "checkpoint": "best.ckpt is not the file that was evaluated: it was changed, replaced or trained further since",
-        "predictions": "the rows of predictions.csv are not those that were written: the table was changed since",
-        "metrics": "metrics.json does not have the values that were written: it was changed since",
-        "history": "history.csv has other values for the epochs before this evaluation than it had then",
-    }
-    return [
-        f"{', '.join(map(plain, names))}: {sentences[what]} (by the SHA-256 in provenance.json)."
-        for what, names in run.changes.items()
-    ]
+    """Say which files are not what they were when their digests were recorded; empty where none is known to differ."""
+    found = []
+    for what, names in run.changes.items():
+        of = f"{', '.join(map(plain, names))}: "
+        if what in CHANGED:
+            found.append(f"{of}{CHANGED[what]} (by the SHA-256 in provenance.json).")
+        elif names:
+            found.append(
+                f"{of}provenance.json records no SHA-256, as every evaluation of this run did: it was replaced or "
+                "removed since, so it does not tell whether other files were changed."
+            )
+        else:
+            found.append(changed_since_start(what))
+    return found
+
+
+def changed_since_start(name: str) -> str:
+    """Say that a file of a run is not what it was when the run was started."""
+    text = f"{name} does not have the values that were written when the run was started: it was changed since"
+    return f"{text} (by the SHA-256 in environment.json)."
 
 
 def leaks(run: RunEvidence) -> str:

@@ -3,31 +3,27 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bldml.io.documents import read_mapping
-from bldml.io.system import sha256_of
 from bldml.io.text import plain
 from bldml.metrics.certainty.conformal import Bands
 from bldml.metrics.certainty.novelty import Flagged
 from bldml.metrics.checked import UnitKind, unit_kind
 from bldml.metrics.operating_point import ThresholdCriterion, assurance_of, choose_threshold
 from bldml.metrics.proportions import Assurance, design_effect
-from bldml.run.files import digest_of_document, digest_of_epochs, read_json, text_at
+from bldml.run.digests.record import changed_since
+from bldml.run.files import text_at
 from bldml.run.ledger import looks_at
 from bldml.run.photographs import Description, describe
-from bldml.run.predictions import digest_of_predictions
-from bldml.run.provenance import ROLES, Role, Stretch, digest_of_provenance, read_stretches
+from bldml.run.provenance import ROLES, Role, Stretch, read_stretches
 from bldml.run.reader import Evaluation, RunData
 
 Kind = Literal["exact", "near", "source", "burst", "group"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """How two photographs can be related, the closest first."""
-Changed = Literal["provenance", "checkpoint", "predictions", "metrics", "history"]
 SEEN = ("train", "val")  # the splits that trained the classifier and chose epoch, threshold and temperature
 
 
@@ -132,8 +128,7 @@ class RunEvidence:
         leaks: Number of photographs by kind of relative, split and split of the relative; None if not searched.
         splits: Description of the photographs of each split.
         test_looks: How often each run of the log folder evaluated the test split; None if not recorded.
-        changes: The files that are not what they were when an evaluation recorded their SHA-256, with the names of the
-            evaluations that did.
+        changes: The files that are not what they were when their SHA-256 was recorded; see `changed_since`.
         same_validation: Number of other runs of the log folder that have the same validation photographs; None if not
             known.
     """
@@ -147,7 +142,7 @@ class RunEvidence:
     leaks: Mapping[tuple[str, str, str], int] | None = None
     splits: Mapping[str, Description] = field(default_factory=dict)
     test_looks: Mapping[str, int] | None = None
-    changes: Mapping[Changed, tuple[str, ...]] = field(default_factory=dict)
+    changes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     same_validation: int | None = None
 
 
@@ -172,33 +167,9 @@ def evidence_of_run(data: RunData) -> RunEvidence:
         else Counter((row["kind"], row["split"], row["partner_split"]) for row in data.leaks),
         splits={split: describe(rows, data.classes.positive) for split, rows in described.items() if rows},
         test_looks=looks_at(test, data.log_folder) if test and own.entries is not None else None,
-        changes=_changes(data),
+        changes=changed_since(data),
         same_validation=sum(other.digests.get("val") == val for other in others) if val else None,
     )
-
-
-def _changes(data: RunData) -> dict[Changed, tuple[str, ...]]:
-    """Return which files differ from what evaluations recorded of them, with the names of these evaluations."""
-    found: dict[Changed, list[str]] = {}
-    best = sha256_of(data.run.best_checkpoint) if data.run.best_checkpoint.is_file() else ""
-    for one in (*data.evaluations, *data.unlabelled):
-        origin = one.provenance
-        now: dict[Changed, str] = {"provenance": digest_of_provenance(read_json(one.folder / "provenance.json"))}
-        if origin.sha256.get("provenance", now["provenance"]) != now["provenance"]:
-            found.setdefault("provenance", []).append(one.name)
-            continue  # its other digests prove nothing
-        now["predictions"] = digest_of_predictions(one.rows)
-        if one.metrics is not None:
-            now["metrics"] = digest_of_document(read_mapping(one.folder / "metrics.json"))
-        # The run may have been moved or renamed since.
-        if best and Path(origin.checkpoint).parts[-2:] == data.run.best_checkpoint.parts[-2:]:
-            now["checkpoint"] = best
-        if origin.epochs is not None:
-            now["history"] = digest_of_epochs(data.epochs[: origin.epochs])
-        for what, digest in now.items():
-            if origin.sha256.get(what, digest) != digest:
-                found.setdefault(what, []).append(one.name)
-    return {what: tuple(names) for what, names in found.items()}
 
 
 def _division(data: RunData) -> tuple[Literal["fold", "manifest", "folders"], str]:

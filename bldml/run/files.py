@@ -1,11 +1,9 @@
 """CSV, JSON and YAML of a run folder: a file is read completely, or refused with a message that names it."""
 
 import csv
-import hashlib
 import io
-import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,30 +29,6 @@ def text_at(values: object, *keys: str) -> str:
     for key in keys:
         values = values.get(key) if isinstance(values, dict) else None
     return "" if values is None or isinstance(values, dict | list) else plain(str(values))
-
-
-def digest_of(rows: Iterable[Iterable[object]]) -> str:
-    """Return the SHA-256 of a table's content; a table that a spreadsheet has saved unchanged has the same.
-
-    >>> digest_of([["a", 0.1]]) == digest_of([["a", 0.1000000000000001]]), digest_of([["a", 0.1]]) == digest_of([])
-    (True, False)
-    """
-    cells = ([f"{cell:.12g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows)
-    return hashlib.sha256("".join(f"{row!r}\n" for row in cells).encode(errors="backslashreplace")).hexdigest()
-
-
-def digest_of_document(document: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of the content of a JSON document, whatever its layout and the order of its keys.
-
-    It is empty for one that is nested more deeply than any that bldml writes.
-
-    >>> digest_of_document({"a": 1, "b": [0.5]}) == digest_of_document({"b": (0.5,), "a": 1})
-    True
-    """
-    try:
-        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
-    except RecursionError:
-        return ""
 
 
 def to_csv(rows: Iterable[Sequence[object]]) -> str:
@@ -149,8 +123,3 @@ def read_epochs(path: Path) -> tuple[dict[str, float | None], ...]:
             )
         epochs.append(values)
     return tuple(epochs)
-
-
-def digest_of_epochs(epochs: Iterable[Mapping[str, float | None]]) -> str:
-    """Return the SHA-256 of the rows of a history, whatever the order of their columns."""
-    return digest_of([cell for one in sorted(row.items()) if one[1] is not None for cell in one] for row in epochs)

@@ -14,7 +14,8 @@ from bldml.io.documents import LARGEST_DOCUMENT, load_json, read_text
 from bldml.io.text import with_apostrophe, without_apostrophe
 from bldml.metrics.assessment import EvaluationMetrics
 from bldml.metrics.checked import SamplingUnit, sampling_unit
-from bldml.run.files import digest_of, to_csv
+from bldml.run.digests.content import digest_of
+from bldml.run.files import to_csv
 
 
 @dataclass(frozen=True)

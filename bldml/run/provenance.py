@@ -1,17 +1,13 @@
 """The origin of an evaluation, `provenance.json`, and its role; the starts of a training and their conditions."""
 
-import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Literal, get_args
 
-from bldml.io.atomic import write_atomically
-from bldml.io.documents import read_mapping
 from bldml.io.text import plain
-from bldml.run.files import digest_of_document
+from bldml.run.digests.content import digests_in
 from bldml.run.photographs import PhotographRow
 
 Role = Literal["training", "validation", "test", "external", "mixed", "unlabelled", "unknown"]
@@ -139,8 +135,11 @@ class Provenance:
         ignored: Number of files that are not photographs, by suffix.
         excluded: Number of photographs that could not be used.
         site: Where the photographs come from, as stated with `--site`.
-        sha256: Digests of the `checkpoint`'s file, of the content of `predictions`, `metrics` and `provenance` itself,
-            and of the first `epochs` rows of `history`, as they were when the evaluation was written.
+        sha256: Digests of the `checkpoint`'s file and of the content of other files, as they were when the evaluation
+            was written: of the evaluation `predictions`, `metrics`, `table` (metrics.csv), `photographs`, `excluded`
+            and `provenance` itself; of the run `environment` and `training_time` after so many `starts`, the first
+            `epochs` rows of `history`, and the first `looks` lines of `ledger`.
+        begun: When the evaluation began, as its line in the ledger says.
         schema: Version of the document; 0 for a document written before 0.2.
     """
 
@@ -164,34 +163,10 @@ class Provenance:
     versions: Mapping[str, str] = field(default_factory=dict)
     sha256: Mapping[str, str] = field(default_factory=dict)
     epochs: int | None = None
+    starts: int | None = None
+    looks: int | None = None
+    begun: str = ""
     schema: int = 1
-
-
-def write_provenance(folder: Path, origin: Provenance) -> None:
-    """Write provenance.json of an evaluation, with the digests of its metrics.json and of its own content.
-
-    Raises:
-        RunError: metrics.json is damaged, or the file cannot be written.
-    """
-    digests, metrics = dict(origin.sha256), folder / "metrics.json"
-    if metrics.is_file():
-        digests["metrics"] = digest_of_document(read_mapping(metrics))
-    document = {**asdict(origin), "sha256": digests}
-    digests["provenance"] = digest_of_provenance(document)
-    write_atomically(folder / "provenance.json", json.dumps(document, indent=2) + "\n")
-
-
-def digest_of_provenance(document: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a provenance.json without the one that it records of itself.
-
-    >>> whole = {"role": "test", "sha256": {"provenance": "ab", "history": "cd"}}
-    >>> digest_of_provenance(whole) == digest_of_provenance({"role": "test", "sha256": {"history": "cd"}})
-    True
-    """
-    digests = document.get("sha256")
-    if isinstance(digests, dict):
-        document = {**document, "sha256": {key: value for key, value in digests.items() if key != "provenance"}}
-    return digest_of_document(document)
 
 
 def to_provenance(document: Mapping[str, Any]) -> Provenance:
@@ -203,13 +178,14 @@ def to_provenance(document: Mapping[str, Any]) -> Provenance:
     role, known, command = (document.get(name) for name in ("role", "known", "command"))
     texts: dict[str, Any] = {
         name: document[name]
-        for name in ("split", "dataset_fingerprint", "created", "checkpoint", "device", "site")
+        for name in ("split", "dataset_fingerprint", "created", "checkpoint", "device", "site", "begun")
         if isinstance(document.get(name), str)
     }
-    digests = document.get("sha256")
     return Provenance(
-        sha256={name: str(one) for name, one in digests.items()} if isinstance(digests, dict) else {},
+        sha256=digests_in(document),
         epochs=_count(document.get("epochs")),
+        starts=_count(document.get("starts")),
+        looks=_count(document.get("looks")),
         role=next((one for one in get_args(Role) if one == role), "unknown"),
         known={name: n for name, n in known.items() if _count(n) is not None} if isinstance(known, dict) else None,
         command=tuple(map(str, command)) if isinstance(command, list) else (),

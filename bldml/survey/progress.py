@@ -21,6 +21,7 @@ from bldml.io.locks import Lock, Taken
 
 Stamp = tuple[int, int]  # size and time of change of a file, by which a changed photograph is noticed
 HEAD = "bldml_survey"
+CHECK = "crc32"  # of the rest of a line, by which a damaged one is done again
 BANDS = ("", "positive", "uncertain", "negative")
 _FILES = "progress*.jsonl"
 
@@ -116,7 +117,7 @@ class SurveyProgress:
                 raise RunError(message, "survey-in-use", path=self.folder / name) from error
         path = self.folder / shard.file
         lines = [{HEAD: self.settings}, *(line for line in _lines(path) if _record(line) is not None)]
-        write_atomically(path, "".join(f"{json.dumps(line)}\n" for line in lines))
+        write_atomically(path, "".join(map(_text, lines)))
         # Without a buffer, so that a killed process loses no finished photograph.
         self._file = locks.enter_context(path.open("ab", buffering=0))
 
@@ -129,7 +130,7 @@ class SurveyProgress:
         assert self._file is not None
         fields = zip(Record.__annotations__, record, strict=True)
         line = {"path": name} | {key: value for key, value in fields if value not in (None, "")}
-        data = f"{json.dumps(line)}\n".encode()
+        data = _text(line).encode()
         try:
             if self._file.write(data) < len(data):  # a full disk may take a part
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -188,6 +189,14 @@ def undone(samples: Sequence[Sample], records: Mapping[str, Record], shard: Work
                 yield index
 
 
+def _text(line: Mapping[str, Any]) -> str:
+    return f"{json.dumps({**line, CHECK: _check_of(line)})}\n"
+
+
+def _check_of(line: Mapping[str, Any]) -> str:
+    return f"{zlib.crc32(json.dumps(line).encode()):08x}"
+
+
 def _record(line: Mapping[str, Any]) -> Record | None:
     """Return the record of a line; None if it has none."""
     stamp, probability = line.get("stamp"), line.get("probability")
@@ -214,7 +223,8 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
                     value = load_json(line)
                 except ValueError:
                     continue
-                if isinstance(value, dict):
+                check = value.pop(CHECK, None) if isinstance(value, dict) else None
+                if isinstance(value, dict) and check in (None, _check_of(value)):  # older versions wrote none
                     yield value
     except FileNotFoundError:
         return

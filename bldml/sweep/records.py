@@ -10,7 +10,7 @@ from bldml.dataset.files import show_path
 from bldml.errors import RunError
 from bldml.io.atomic import write_atomically
 from bldml.io.documents import read_mapping
-from bldml.run.files import digest_of_document
+from bldml.run.digests.content import digest_of_document
 
 _CHECKSUM = "sha256"
 

@@ -35,10 +35,14 @@ def page_of(own: RunFolder, bldml: Bldml) -> str:
 
 def test_nothing_is_said_of_a_run_that_was_only_moved(own: RunFolder, bldml: Bldml) -> None:
     page = page_of(own, bldml)
-    assert not [text for text in (CHECKPOINT, PREDICTIONS, METRICS, PROVENANCE, HISTORY) if text in page]
+    assert "changed since" not in page
+    assert "by the SHA-256" not in page
     recorded = json.loads((own.evaluation("test") / "provenance.json").read_text())
-    assert recorded["sha256"].keys() == {"checkpoint", "predictions", "metrics", "history", "provenance"}
-    assert recorded["epochs"] == 4
+    of_run = {"checkpoint", "history", "environment", "training_time", "ledger"}
+    assert recorded["sha256"].keys() == of_run | {"predictions", "metrics", "table", "provenance"}
+    assert (recorded["epochs"], recorded["starts"], recorded["looks"]) == (4, 0, 2)
+    recorded = json.loads(own.environment.read_text())
+    assert recorded["sha256"].keys() == {"config", "splits", "photographs", "leaks", "environment"}
 
 
 def test_another_checkpoint_is_said_by_the_report_and_the_next_evaluation(own: RunFolder, bldml: Bldml) -> None:
@@ -112,7 +116,9 @@ def test_an_edited_provenance_is_said_and_proves_nothing_of_other_files(
 def test_an_older_run_records_no_digest_of_these(own: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     folder = own.evaluation("test")
     edit(folder / "metrics.json", lambda metrics: metrics["intervals"]["auroc"].update(low=0.99))
-    edit(folder / "provenance.json", lambda origin: [origin["sha256"].pop(key) for key in ("metrics", "provenance")])
+    edit(own.environment, lambda record: record.pop("sha256"))
+    for name in ("train", "val", "test"):
+        edit(own.evaluation(name) / "provenance.json", lambda origin: origin.pop("sha256"))
     Run(own.path)
     assert not capsys.readouterr().err
 
@@ -130,3 +136,100 @@ def test_an_edited_history_is_said(own: RunFolder, bldml: Bldml) -> None:
     cells[column] = "0.001"
     own.history.write_text("\n".join([*lines[:2], ",".join(cells), *lines[3:]]) + "\n")
     assert HISTORY in page_of(own, bldml)
+
+
+def said_of(own: RunFolder, capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    Run(own.path)
+    return capsys.readouterr().err
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("config.yaml", "max_epochs: 4", "max_epochs: 5"),
+        ("splits.csv", ",val", ",train"),
+        ("photographs.csv", "train", "test"),
+        ("leaks.csv", "photograph", "photographs"),
+    ],
+)
+def test_an_edited_file_of_the_start_is_said(
+    own: RunFolder, capsys: pytest.CaptureFixture[str], name: str, old: str, new: str
+) -> None:
+    path = own.path / name
+    text = path.read_text()
+    if name == "leaks.csv":
+        path.unlink()  # leaks would count as not searched
+    else:
+        replace(path, old, new)
+    told = f"Warning: copy: {name} does not have the values that were written when the run was started"
+    assert told in said_of(own, capsys)
+    path.write_text(text.replace("\n", "\r\n"))
+    assert not said_of(own, capsys)
+
+
+def test_a_fact_in_the_card_may_be_corrected(own: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    with own.config.open("a") as file:
+        file.write("card:\n  site: Turrialba\n" if "\ncard:" not in own.config.read_text() else "")
+    assert not said_of(own, capsys)
+
+
+def test_an_edited_environment_is_said_also_where_its_own_digest_fits(
+    own: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(own.environment, lambda record: record.update(seed=99))
+    said = said_of(own, capsys)
+    assert "environment.json does not have the values that were written when the run was started" in said
+    assert "train, val, test: environment.json has other values" in said or "environment.json has other" in said
+    own.environment.write_text(json.dumps({"seed": 99}))
+    assert "environment.json has other values for the training before this evaluation" in said_of(own, capsys)
+
+
+def test_an_edited_time_or_csv_of_metrics_is_said(own: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    own.training_time.write_text('{"training_seconds": 12.5}')
+    assert "training_time.json has another value than when" in said_of(own, capsys)
+    table = own.evaluation("test") / "metrics.csv"
+    replace(table, "chosen,0.", "chosen,0.9")
+    assert "test: metrics.csv does not have the values that were written" in said_of(own, capsys)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_an_evaluation_that_is_removed_from_the_ledger_is_said(
+    own: RunFolder, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    lines = own.ledger.read_text().splitlines(keepends=True)
+    assert len(lines) == 4
+    own.ledger.write_text("".join(lines[:number] + lines[number + 1 :]))
+    assert "ledger.csv lacks this evaluation, or has others before it" in said_of(own, capsys)
+
+
+def test_a_provenance_that_is_replaced_or_removed_is_said(own: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    path = own.evaluation("test") / "provenance.json"
+    text = path.read_text()
+    for content in ('{"role": "test"}', "{}", ""):
+        if content:
+            path.write_text(content)
+        else:
+            path.unlink()
+        assert "test: provenance.json records no SHA-256, as every evaluation of this run did" in said_of(own, capsys)
+    path.write_text((own.evaluation("val") / "provenance.json").read_text())  # whole, but of others
+    assert PREDICTIONS in said_of(own, capsys)
+    path.write_text(text)
+    assert not said_of(own, capsys)
+
+
+def test_a_resumed_run_says_what_was_changed_and_keeps_it(own: RunFolder, bldml: Bldml) -> None:
+    replace(own.path / "photographs.csv", "train", "test")
+    before = json.loads(own.environment.read_text())["sha256"]
+    outcome = bldml("fit", f"--resume={own.path}", "--report=false", CPU)
+    assert "photographs.csv does not have the values that were written when the run was started" in outcome.err
+    record = json.loads(own.environment.read_text())
+    assert len(record["continued"]) == 1
+    assert record["sha256"]["photographs"] == before["photographs"]
+    assert record["sha256"]["environment"] != before["environment"]

@@ -1,7 +1,6 @@
 """The command `ensemble`: the runs of an experiment as one classifier, in a run folder of its own."""
 
 import errno
-import json
 import os
 import secrets
 import shutil
@@ -33,10 +32,11 @@ from bldml.metrics.certainty.conformal import choose_bands
 from bldml.metrics.certainty.novelty import JointNovelty
 from bldml.metrics.checked import units_of
 from bldml.metrics.operating_point import OperatingPoint, ThresholdCriterion, assurance_of, choose_operating_point
+from bldml.run.digests.record import digests_of_run, environment_text, write_provenance
 from bldml.run.folder import RunFolder
 from bldml.run.photographs import PhotographRow, photographs_text
 from bldml.run.predictions import Prediction, digest_of_predictions, write_metrics, write_predictions
-from bldml.run.provenance import DIGEST_DIGITS, Provenance, write_provenance
+from bldml.run.provenance import DIGEST_DIGITS, Provenance
 from bldml.sweep.ensemble.members import Ingredient, check_same, joint_novelty, pooled_logits, read_ingredients
 from bldml.sweep.plan import Plan, SweepFolder, ensembles_elsewhere, find_experiment, read_plan
 from bldml.sweep.records import write_record
@@ -232,7 +232,7 @@ def _write(
     *,
     has_folds: bool,
 ) -> None:
-    header, first = judged.header, ingredients[0]
+    header = judged.header
     members = [
         Member(row_of(one.checkpoint.header.backbone), one.checkpoint.state_dict, one.checkpoint.header.operating_point)
         for one in ingredients
@@ -243,12 +243,6 @@ def _write(
     content |= {"hyper_parameters": hyper_parameters, "pytorch-lightning_version": software_versions()["lightning"]}
     content |= {NOVELTY: plain_novelty(judged.novelty)} if judged.novelty else {}
     AtomicCheckpointIO().save_checkpoint(content, run.best_checkpoint)
-    config = {
-        "model": {"backbone": header.backbone, "image_size": header.image_size},
-        "data": {key: first.data.config.get("data", {}).get(key) for key in ("root", "class_aliases")}
-        | {"positive_class": header.positive_class},
-        "operating_point": first.data.config.get("operating_point"),
-    }
     photographs = {row.path: row for one in ingredients for row in one.data.photographs}
     labels = {row["path"]: (row["label"], row["split"]) for one in ingredients for row in one.data.splits}
     if has_folds:  # every network has seen others; the operating point was chosen on all of them
@@ -261,16 +255,17 @@ def _write(
     environment = record_environment(0, record_conditions(torch.device("cpu")), {}, parameters)
     environment |= {"seed": None, "slurm_job": None, "members": [_described(one) for one in ingredients]}
     texts = {
-        run.config: dump_yaml(config),
-        run.environment: json.dumps(environment, indent=2) + "\n",
+        run.config: dump_yaml(_configuration(header, ingredients[0])),
         run.splits: csv_text(("path", "label", "split"), ([path, *labels[path]] for path in sorted(labels))),
         run.photographs: photographs_text(photographs[path] for path in sorted(photographs)),
     }
+    texts[run.environment] = environment_text(environment, {path.name: text for path, text in texts.items()})
     for path, text in texts.items():
         write_atomically(path, text)
     evaluation = run.evaluation("out_of_fold" if has_folds else "val")
     write_predictions(evaluation / "predictions.csv", judged.rows)
     write_metrics(evaluation, judged.metrics)
+    recorded = digests_of_run(run)
     origin = Provenance(
         role="validation",
         split="out_of_fold" if has_folds else "val",
@@ -280,9 +275,21 @@ def _write(
         sha256={
             "checkpoint": sha256_of(run.best_checkpoint),
             "predictions": digest_of_predictions(judged.rows),
+            **recorded["sha256"],
         },
+        starts=recorded["starts"],
     )
     write_provenance(evaluation, origin)
+
+
+def _configuration(header: Header, first: Ingredient) -> dict[str, Any]:
+    of_data = first.data.config.get("data", {})
+    return {
+        "model": {"backbone": header.backbone, "image_size": header.image_size},
+        "data": {key: of_data.get(key) for key in ("root", "class_aliases")}
+        | {"positive_class": header.positive_class},
+        "operating_point": first.data.config.get("operating_point"),
+    }
 
 
 def _described(one: Ingredient) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from bldml.io.documents import mapping_or_nothing
 from bldml.io.locks import Lock, Taken
 from bldml.io.safe_points import note_kept
 from bldml.io.system import sha256_of
+from bldml.run.digests.content import is_sealed, with_digests
 from bldml.training.checkpoint import software_versions
 from bldml.training.data.reading import PreparedData
 from bldml.training.recording import PredictionRecorder
@@ -159,7 +160,7 @@ class UnfinishedEvaluation(AbstractContextManager["UnfinishedEvaluation"]):
         if not self._hold():
             return
         found = mapping_or_nothing(self.folder / DOCUMENT)
-        if found.get("of") != self._of:
+        if found.get("of") != self._of or is_sealed("unfinished", found) is False:
             return
         try:
             datetime.fromisoformat(found["time"])
@@ -178,7 +179,7 @@ class UnfinishedEvaluation(AbstractContextManager["UnfinishedEvaluation"]):
             "passes": self._passes,
             "written": self._written,
         }
-        write_atomically(self.folder / DOCUMENT, json.dumps(content, indent=2) + "\n")
+        write_atomically(self.folder / DOCUMENT, json.dumps(with_digests("unfinished", content), indent=2) + "\n")
 
 
 def _mappings(value: Any) -> dict[str, Any]:
