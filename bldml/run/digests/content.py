@@ -81,7 +81,7 @@ def with_digests(name: str, document: Mapping[str, Any], **digests: str) -> dict
 
 
 def is_sealed(name: str, document: Mapping[str, Any]) -> bool | None:
-    """Return whether a JSON document has the content that it had when it was made by `with_digests`; None if that is not recorded.
+    """Return whether a JSON document has the content that `with_digests` gave it; None if that is not recorded.
 
     >>> is_sealed("environment", {"seed": 1}) is None
     True
