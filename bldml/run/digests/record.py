@@ -58,9 +58,8 @@ def environment_text(document: Mapping[str, Any], files: Mapping[str, str]) -> s
 def environment_again(document: Mapping[str, Any], **added: object) -> str:
     """Return environment.json with other entries; one that was changed by others, or has no digest, keeps that."""
     whole = {**document, **added}
-    return (
-        json.dumps(with_digests("environment", whole) if is_sealed("environment", document) else whole, indent=2) + "\n"
-    )
+    content = with_digests("environment", whole) if is_sealed("environment", document) else whole
+    return json.dumps(content, indent=2) + "\n"
 
 
 def digests_of_run(run: RunFolder) -> dict[str, Any]:
