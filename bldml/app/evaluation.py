@@ -43,7 +43,7 @@ from bldml.report.claims import caution_with_rest, minimum, repetition, without_
 from bldml.report.run_claims import changed_files
 from bldml.run.baselines import baselines_of
 from bldml.run.evidence import evidence_of, evidence_of_run
-from bldml.run.folder import RunFolder
+from bldml.run.folder import RunFolder, leave_last_checkpoint
 from bldml.run.predictions import read_metrics
 from bldml.run.provenance import ROLES, Provenance
 from bldml.run.reader import read_run
@@ -90,7 +90,7 @@ def evaluate_after_fit(
         unfinished.end()
     stretch.end()
     report_excluded(datamodule.photographs, run.excluded)
-    run.previous_checkpoint.unlink(missing_ok=True)  # the run has ended
+    leave_last_checkpoint(run)
     _say_results(run, splits)
 
 

@@ -136,6 +136,18 @@ class RunFolder:
         return None
 
 
+def leave_last_checkpoint(run: RunFolder) -> None:
+    """Leave last.ckpt, beside best.ckpt, of the checkpoints of a run that has ended, also where a save was killed.
+
+    Between two renames of its last save there is next.ckpt in its place; during a save there is a part beside it.
+    """
+    with suppress(OSError):
+        if run.next_checkpoint.is_file() and not run.last_checkpoint.exists():
+            run.next_checkpoint.replace(run.last_checkpoint)
+        for path in (run.next_checkpoint, run.previous_checkpoint, *run.checkpoints.glob(".*.ckpt.part")):
+            path.unlink(missing_ok=True)
+
+
 def _create_with_content(path: Path, content: Mapping[str, str]) -> bool:
     """Create a folder with its content in one step; return False if the name is taken."""
     if path.exists():  # a rename would replace an empty folder

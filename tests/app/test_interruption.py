@@ -608,6 +608,16 @@ def test_a_kill_between_two_renames_loses_nothing(steady: Path, leaves: Path, bl
     assert_same(run.path, steady)
 
 
+def test_a_kill_in_the_last_save_leaves_no_other_name_and_no_part(steady: Path, bldml: Bldml, tmp_path: Path) -> None:
+    run = RunFolder(Path(shutil.copytree(steady, tmp_path / "lightning_logs" / "hurt")))
+    last = run.last_checkpoint.read_bytes()
+    run.last_checkpoint.rename(run.next_checkpoint)
+    (run.checkpoints / ".best.ckpt.part").write_bytes(last[:1000])
+    assert bldml("fit", "--trust_config", "--resume", run.path).code == 0
+    assert {path.name for path in run.checkpoints.iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert run.last_checkpoint.read_bytes() == last
+
+
 def test_two_processes_without_slurm_stop_and_go_on_together(leaves: Path, tmp_path: Path) -> None:
     """Only the first process hears the signal; both must save, leave, and go on."""
     environment = {
