@@ -1,5 +1,7 @@
 """The entry point: lists all commands, and imports only what the typed command needs."""
 
+import errno
+import os
 import re
 import sys
 from argparse import ArgumentError
@@ -213,8 +215,14 @@ def _machine_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        message = str(error)
+        if error.errno == errno.ENAMETOOLONG:
+            name = max(Path(str(error.filename)).parts, key=len, default="")
+            message = (
+                f"The name {name[:20]}… has {len(os.fsencode(name)):,} bytes. Use a shorter one: most disks allow 255."
+            )
         raise _with_notes(
-            MachineError(str(error), "file-failed", path=error.filename, reason=error.strerror), error
+            MachineError(message, "file-failed", path=error.filename, reason=error.strerror), error
         ) from error
     except (MemoryError, RuntimeError) as error:
         # Of torch; the class is torch.OutOfMemoryError, which a plain command need not load.

@@ -113,6 +113,8 @@ def check_words(words: Sequence[str]) -> None:
         before = "" if equals else word
         if "\0" in word:  # from Python: no shell passes it
             problem = "a NUL character"
+        elif any("\ud800" <= character <= "\udfff" for character in word):  # no parser of YAML takes them
+            problem = "bytes that are not UTF-8, as names of old systems have. Rename it, or work inside that folder"
         elif len(word) > _LONGEST_WORD:
             problem = f"{len(word):,} characters; {_LONGEST_WORD:,} are allowed"
         elif deepest > _DEEPEST:

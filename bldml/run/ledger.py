@@ -77,10 +77,13 @@ def append_entry(run: RunFolder, entry: LedgerEntry) -> None:
         descriptor = os.open(run.ledger, flags, 0o666)
         try:
             size = os.fstat(descriptor).st_size
-            # A line that was cut short by a full disk is terminated first.
-            cut = size > 0 and read_at(descriptor, 1, size - 1) != b"\n"
-            start = header if size == 0 else "\n" if cut else ""
-            os.write(descriptor, (start + line).encode(errors="backslashreplace"))
+            length = min(size, len(header) + 4 * len(line))
+            tail = read_at(descriptor, length, size - length)
+            _, ended, cut = tail.rpartition(b"\n")
+            whole = (line if ended else header + line).encode(errors="backslashreplace")
+            # A line that a kill or a full disk has cut short is completed if it is this one, else terminated.
+            rest = whole[len(cut) :] if whole.startswith(cut) else b"\n" + line.encode(errors="backslashreplace")
+            os.write(descriptor, rest)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

@@ -206,6 +206,23 @@ def test_a_line_cut_short_spoils_no_other(tmp_path: Path) -> None:
     assert [one.evaluation for one in read_ledger(run)] == ["first", "second"]
 
 
+@pytest.mark.parametrize("before", [0, 1])
+def test_half_a_line_is_completed_by_the_same_evaluation(tmp_path: Path, before: int) -> None:
+    """As after a kill within the write: the evaluation is done again, and is one look."""
+    run = RunFolder(tmp_path)
+    first, entry = (LedgerEntry(f"2026-09-12T10:00:0{n}+00:00", "test", "test", "ab" * 32, 9, "c.ckpt") for n in (1, 2))
+    for one in [first] * before:
+        append_entry(run, one)
+    known = run.ledger.stat().st_size if before else 0
+    append_entry(run, entry)
+    whole = run.ledger.read_bytes()
+    for end in range(known + 1, len(whole) + 1):
+        run.ledger.write_bytes(whole[:end])
+        if entry not in read_ledger(run):
+            append_entry(run, entry)
+            assert run.ledger.read_bytes() == whole
+
+
 def test_ledger_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     with mistake("ledger-not-writable", path=tmp_path / "missing" / "ledger.csv"):
         append_entry(RunFolder(tmp_path / "missing"), entry())

@@ -34,6 +34,7 @@ def test_it_asks_for_all_that_an_interruption_needs(name: str) -> None:
     assert (asked["nodes"], asked["ntasks-per-node"]) == ("1", "1")
     assert "ntasks" not in asked
     assert asked["open-mode"] == "append"
+    assert asked["mail-type"] == "END,FAIL"  # REQUEUE would be a mail for each stretch
     signal, seconds = asked["signal"].split("@")
     assert signal == "SIGUSR1"
     assert int(seconds) >= 120

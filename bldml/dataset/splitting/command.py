@@ -52,6 +52,8 @@ def split_photographs(root: Path, output: Path, request: SplitRequest, **options
     folder = output.absolute().parent
     if not folder.is_dir():
         message = f"The folder {show_path(folder)} for --output does not exist. Create it first."
+        if folder.exists():
+            message = f"{show_path(folder)}, in which --output is to be, is not a folder. Choose another --output."
         raise RunError(message, "output-folder-missing", path=folder)
     with hold_output(output):  # a new manifest keeps what the one before it says
         return _split(root, output, request, **options)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bldml.dataset.files import show_path
+from bldml.dataset.files import shell_word, show_path
 from bldml.dataset.samples import SPLITS, Sample, class_name
 from bldml.dataset.tables.reading import read_rows
 from bldml.errors import DatasetError
@@ -49,7 +49,10 @@ def read_previous(manifest: Path, fresh: bool = False) -> list[Assignment]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        message = f"The file {show_path(manifest)} cannot be read: {error.strerror}."
+        message = f"The file {show_path(manifest)} cannot be read: {error.strerror}. Choose another --output."
+        if manifest.is_dir():
+            message = f"--output is a file of split, and {show_path(manifest)} is a folder. "
+            message += f"Type --output {shell_word(manifest / 'splits.csv')}."
         raise DatasetError(message, "previous-unreadable", path=manifest, reason=error.strerror) from error
     columns = [column.strip().strip('"') for column in first.split(",")]
     if [column for column in columns if column != "fold"] != list(COLUMNS):

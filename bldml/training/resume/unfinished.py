@@ -140,7 +140,8 @@ class UnfinishedEvaluation(AbstractContextManager["UnfinishedEvaluation"]):
             for path in self.folder.iterdir():
                 if path.name != LOCK:
                     path.unlink()
-        self._lock.close()
+        with suppress(OSError):
+            self._lock.close()
         self._is_held = self._is_usable = False
         shutil.rmtree(self.folder, ignore_errors=True)
 

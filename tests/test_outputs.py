@@ -1,0 +1,37 @@
+"""What --output cannot be is said in words, with what to type instead, before anything is read or written."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support import Bldml
+
+
+def test_a_folder_where_split_writes_a_file(leaves: Path, bldml: Bldml) -> None:
+    Path("there").mkdir()
+    outcome = bldml("split", leaves, "--output=there")
+    assert outcome.mistake == "previous-unreadable"
+    assert "there is a folder. Type --output there/splits.csv." in outcome.err
+
+
+def test_a_file_in_the_way(leaves: Path, bldml: Bldml) -> None:
+    Path("file").touch()
+    outcome = bldml("split", leaves, "--output=file/splits.csv")
+    assert outcome.mistake == "output-folder-missing"
+    assert "file, in which --output is to be, is not a folder" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "code", "words"),
+    [
+        ("split", "x" * 300, 1, "The name xxxxxxxxxxxxxxxxxxxx… has 300 bytes"),
+        ("audit", "a\udcffb", 2, "has bytes that are not UTF-8"),
+        ("split", "a\udcffb", 2, "has bytes that are not UTF-8"),
+    ],
+)
+def test_names_that_are_none(command: str, name: str, code: int, words: str, leaves: Path, bldml: Bldml) -> None:
+    outcome = bldml(command, leaves, f"--output={name}")
+    assert outcome.code == code
+    assert words in outcome.err
+    assert "Errno" not in outcome.err
+    assert not list(Path().iterdir())
