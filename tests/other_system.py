@@ -178,10 +178,10 @@ def main() -> None:
         ("split", "drawn"),
         ("audit", "drawn", "--workers=2", "--power=off"),
         # Each process that is spawned loads torch anew: for training, validation, and the evaluation of both.
-        ("fit", "drawn", *SMALL, *TWO_EPOCHS, "--data.num_workers=1", "--run_name=new"),
+        ("fit", "drawn", *SMALL, *TWO_EPOCHS, f"--data.num_workers={int(system.WINDOWS)}", "--run_name=new"),
         ("validate", NEW, "--data.num_workers=0"),
         ("test", NEW, "--data.num_workers=0"),
-        ("predict", NEW, "drawn/BLD", "--data.num_workers=0"),
+        ("predict", NEW, "drawn/BLD", f"--data.num_workers={int(not system.WINDOWS)}"),
         ("explain", NEW, "drawn/BLD/leaf_0001.jpg"),
         ("survey", NEW, "drawn", "--group=folder", "--sheet=2"),
         ("survey", NEW, "drawn", "--group=folder", "--sheet=3"),

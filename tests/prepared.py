@@ -22,7 +22,10 @@ from typing import Any
 
 _REPOSITORY = Path(__file__).parent.parent  # tests.support would load pytest
 # Not bldml, whose modules a test may be about.
-LOADED = ("lightning.pytorch.cli", "torchvision.transforms.v2", "torch.utils.tensorboard", "sklearn.metrics")
+LOADED = (
+    *("lightning.pytorch.cli", "torchvision.transforms.v2", "torch.utils.tensorboard", "sklearn.linear_model"),
+    *("cv2", "PIL.Image", "simplejpeg", "matplotlib.backends.backend_agg", "jinja2"),
+)
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of prctl.h
 _LONGEST = 1 << 17  # bytes of a request: arguments and environment
 _ENVIRONMENT = {**os.environ, "PYTHONPATH": str(_REPOSITORY)}  # before a test changes it
