@@ -89,14 +89,14 @@ def write_comparison(comparison: Comparison, folder: Path, *, version: str) -> l
         ]
 
 
-def verdict(comparison: Comparison) -> str:
-    """Return what the tests of each family found, after what makes the comparison itself doubtful."""
-    tests = [_verdict(comparison, family) for family in FAMILIES]
-    found = [_caution(comparison), _changed(comparison), _replicates(comparison), *tests, _leaf_not_shown(comparison)]
+def verdict(comparison: Comparison) -> list[str]:
+    """Return what the tests of each family found, after what makes the comparison itself doubtful; a paragraph each."""
+    tests = " ".join(_verdict(comparison, family) for family in FAMILIES)
+    found = [_caution(comparison), *_changed(comparison), _replicates(comparison), tests, _leaf_not_shown(comparison)]
     if not any(pair.tests[family].is_significant for pair in comparison.differences for family in FAMILIES):
         found.append("A higher value alone is no evidence that a run is better.")
     found.append(selection(comparison))
-    return " ".join(filter(None, found))
+    return [text for text in found if text]
 
 
 def selection(comparison: Comparison) -> str:
@@ -130,10 +130,10 @@ def _caution(comparison: Comparison) -> str:
     return f"Caution: {'; '.join(parts)}. The comparison is no evidence for new photographs." if parts else ""
 
 
-def _changed(comparison: Comparison) -> str:
-    """Say which files of the runs are not what they were when their evaluations were written; empty if none is."""
+def _changed(comparison: Comparison) -> list[str]:
+    """Say which files of the runs are not what they were when their evaluations were written."""
     found = ((run.name, changed_files(evidence_of_run(run.data))) for run in comparison.runs)
-    return " ".join(f"{name}: {text}" for name, texts in found for text in texts)
+    return [f"{name}: {text}" for name, texts in found for text in texts]
 
 
 def _replicates(comparison: Comparison) -> str:
