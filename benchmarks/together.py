@@ -74,6 +74,12 @@ PAIRS: dict[str, tuple[Words, Words]] = {
         ("survey", RUN, "LEAVES", "--output=surveyed", "--device=cpu"),
     ),
     "audit and fit": (("audit", "LEAVES", *AUDIT), FIT_LEAVES),
+    "split and fit": (("split", "LEAVES", "--output=splits.csv"), FIT_LEAVES),
+    "prefetch and fit": (("prefetch", "--backbone=resnet50", "--to=home"), FIT_LEAVES),
+    "survey and audit": (
+        ("survey", RUN, "LEAVES", "--output=surveyed", "--device=cpu"),
+        ("audit", "LEAVES", *AUDIT),
+    ),
     "explain": (("explain", RUN, "LEAVES", "--output=out", "--device=cpu"),) * 2,
     "explain others": (
         ("explain", RUN, "LEAVES", "--output=out", "--device=cpu"),
@@ -107,7 +113,7 @@ class Together:
             (self.world / "lightning_logs/other/evaluations/test/metrics.csv").unlink()  # so that they differ
         if name in ("review", "review and survey"):
             _write_review(self.world)
-        if name == "prefetch":
+        if name.startswith("prefetch"):
             _serve_weights()
         orders = ([first], [second], [first, second], [second, first])
         began = time.monotonic()

@@ -1,5 +1,6 @@
 """What --output cannot be is said in words, with what to type instead, before anything is read or written."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ def test_a_file_in_the_way(leaves: Path, bldml: Bldml) -> None:
     ("command", "name", "code", "words"),
     [
         ("split", "x" * 300, 1, "The name xxxxxxxxxxxxxxxxxxxx… has 300 bytes"),
+        ("audit", "x" * 300 + ".csv", 2, "is a folder for several files"),
         ("audit", "a\udcffb", 2, "has bytes that are not UTF-8"),
         ("split", "a\udcffb", 2, "has bytes that are not UTF-8"),
     ],
@@ -35,3 +37,20 @@ def test_names_that_are_none(command: str, name: str, code: int, words: str, lea
     assert words in outcome.err
     assert "Errno" not in outcome.err
     assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize("command", ["test", "predict", "audit", "review", "compare"])
+def test_the_folder_of_a_run(command: str, run: Path, leaves: Path, tmp_path: Path, bldml: Bldml) -> None:
+    """An evaluation of another set replaced photographs.csv of the run and removed its excluded.csv."""
+    own = Path(shutil.copytree(run, tmp_path / "own"))
+    (own / "excluded.csv").write_text("path,reason\nBLD/x.jpg,cut off\n")
+    before = {path: path.read_bytes() for path in own.rglob("*") if path.is_file()}
+    words = {
+        "audit": [leaves],
+        "predict": [own, leaves, "--data.num_workers=0"],
+        "review": [own / "splits.csv", own, leaves],
+        "compare": [own, run],
+    }.get(command, [own, "--data.num_workers=0"])
+    outcome = bldml(command, *words, f"--output={own}")
+    assert (outcome.code, outcome.mistake) == (2, "output-is-run"), outcome.err
+    assert {path: path.read_bytes() for path in own.rglob("*") if path.is_file()} == before

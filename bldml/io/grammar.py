@@ -85,9 +85,16 @@ def given_path(value: object, what: str) -> Path:
 def check_output_folder(folder: Path) -> None:
     """Raise a UsageError if a name for a new folder is that of a file, as of a table that one expects to be written.
 
+    A run folder is refused too: a command would write over its files, such as photographs.csv.
+
     >>> check_output_folder(Path("results.v2"))
     """
-    if _FILE.fullmatch(folder.suffix) and not folder.exists():
+    # Of `os.path`, which answers of a name that is too long too.
+    if all(os.path.isfile(folder / name) for name in ("config.yaml", "environment.json")):  # noqa: PTH113
+        message = f"--output {folder} is the folder of a run, which has files of the same names. "
+        message += f"Choose another folder, such as --output {folder / 'results'}."
+        raise UsageError(message, "output-is-run", found=str(folder))
+    if _FILE.fullmatch(folder.suffix) and not os.path.exists(folder):  # noqa: PTH110
         inside = folder.with_suffix("")
         message = f"--output is a folder for several files, and {folder} is named as one file. Type --output {inside}."
         raise UsageError(message, "output-is-file-name", found=str(folder), expected=str(inside))
