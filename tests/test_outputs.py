@@ -54,3 +54,14 @@ def test_the_folder_of_a_run(command: str, run: Path, leaves: Path, tmp_path: Pa
     outcome = bldml(command, *words, f"--output={own}")
     assert (outcome.code, outcome.mistake) == (2, "output-is-run"), outcome.err
     assert {path: path.read_bytes() for path in own.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("command", ["export", "explain", "survey", "predict", "audit"])
+def test_among_the_photographs(command: str, run: Path, leaves: Path, bldml: Bldml) -> None:
+    if command == "export":
+        pytest.importorskip("onnxscript")
+    words = {"audit": [leaves], "export": [run, f"--photographs={leaves}"]}.get(command, [run, leaves])
+    outcome = bldml(command, *words, f"--output={leaves / 'out'}")
+    assert outcome.code in (1, 2)
+    assert "outside" in outcome.err
+    assert not (leaves / "out").exists()

@@ -62,7 +62,7 @@ def export_checkpoint(
         UsageError: The extra `onnx` is not installed.
     """
     require_onnx("onnx", "onnxscript", "onnxruntime")
-    _check_output(output)
+    _check_output(output, photographs)
     checkpoint = read_checkpoint(checkpoint_path)
     compared = validation_photographs(checkpoint) if photographs is None else photographs_below(photographs)
     classifier, header = classifier_of(checkpoint, "cpu"), checkpoint.header
@@ -120,8 +120,11 @@ def _parity_json(exported: ExportedModel, content: bytes, parity: Parity) -> byt
     return f"{json.dumps(document, indent=2)}\n".encode()
 
 
-def _check_output(output: Path) -> None:
-    """Raise a RunError unless the output folder is new or empty."""
+def _check_output(output: Path, photographs: Path | None) -> None:
+    """Raise a RunError unless the output folder is new or empty, and not among the photographs."""
+    if photographs is not None and photographs.is_dir() and output.resolve().is_relative_to(photographs.resolve()):
+        message = f"{show_path(output)} lies inside {show_path(photographs)}. Give an --output outside."
+        raise RunError(message, "export-inside-photographs", path=output, root=photographs)
     if os.path.lexists(output) and not output.is_dir():
         raise RunError(f"{show_path(output)} is not a folder. Give another --output.", "output-no-folder", path=output)
     if output.is_dir() and list_folder(output):
@@ -145,7 +148,7 @@ def _write_folder(output: Path, files: Mapping[str, bytes]) -> None:
             output.rmdir()
         hidden.rename(output)
     except OSError as error:
-        _check_output(output)  # another process may have written there in the meantime
+        _check_output(output, None)  # another process may have written there in the meantime
         message = (
             f"Cannot write {show_path(output)}: {error.strerror}. Nothing was written. Check write permission and "
         )
