@@ -45,13 +45,13 @@ def test_the_folder_of_a_run(command: str, run: Path, leaves: Path, tmp_path: Pa
     own = Path(shutil.copytree(run, tmp_path / "own"))
     (own / "excluded.csv").write_text("path,reason\nBLD/x.jpg,cut off\n")
     before = {path: path.read_bytes() for path in own.rglob("*") if path.is_file()}
-    words = {
+    words: dict[str, list[Path | str]] = {
         "audit": [leaves],
         "predict": [own, leaves, "--data.num_workers=0"],
         "review": [own / "splits.csv", own, leaves],
         "compare": [own, run],
-    }.get(command, [own, "--data.num_workers=0"])
-    outcome = bldml(command, *words, f"--output={own}")
+    }
+    outcome = bldml(command, *words.get(command, [own, "--data.num_workers=0"]), f"--output={own}")
     assert (outcome.code, outcome.mistake) == (2, "output-is-run"), outcome.err
     assert {path: path.read_bytes() for path in own.rglob("*") if path.is_file()} == before
 
@@ -60,8 +60,8 @@ def test_the_folder_of_a_run(command: str, run: Path, leaves: Path, tmp_path: Pa
 def test_among_the_photographs(command: str, run: Path, leaves: Path, bldml: Bldml) -> None:
     if command == "export":
         pytest.importorskip("onnxscript")
-    words = {"audit": [leaves], "export": [run, f"--photographs={leaves}"]}.get(command, [run, leaves])
-    outcome = bldml(command, *words, f"--output={leaves / 'out'}")
+    words: dict[str, list[Path | str]] = {"audit": [leaves], "export": [run, f"--photographs={leaves}"]}
+    outcome = bldml(command, *words.get(command, [run, leaves]), f"--output={leaves / 'out'}")
     assert outcome.code in (1, 2)
     assert "outside" in outcome.err
     assert not (leaves / "out").exists()
