@@ -235,6 +235,7 @@ def test_a_table_of_labels_without_splits(root: Path) -> None:
          "and format the column as text"),
         ("BLD/3.jpg", "", "no split (use train, val, test)"),
         ("BLD/1.jpg", "val", "same file as row 2 (BLD/1.jpg), which has split train"),
+        ('"BLD/2.jpg; 4.jpg"', "train", "BLD/2.jpg; 4.jpg does not exist; it names several files: write a row for"),
         ("BLD/x y z.jpg", "train", "file BLD/x y z.jpg does not exist"),
         ("BLD/LEAF2.jpg", "train", "BLD/Leaf2.jpg, BLD/leaf2.jpg have this name"),
     ],

@@ -83,6 +83,11 @@ class PathFinder:
         text = _with_slashes(cell.strip())
         if not text or "\0" in text:
             return ""
+        several = [part for part in re.split(r"[;,|\n]", text) if part.strip()]
+        if len(several) > 1 and all(
+            self._by_path.get(_key(one.strip())) or self._by_name.get(_key(one.strip())) for one in several
+        ):
+            return "; it names several files: write a row for each"
         name, folder = PurePosixPath(text).name, _key(str(PurePosixPath(text).parent))
         if _REPLACED.fullmatch(name):
             return "; a spreadsheet wrote this for another text: restore it, and format the column as text"
