@@ -24,7 +24,7 @@ from bldml.report.tables import (
     precise_number,
     text_table,
 )
-from bldml.run.baselines import ERROR_ABOVE, WARNING_ABOVE, Baselines, verdict_of
+from bldml.run.baselines import ERROR_ABOVE, FAMILY_LEVEL, WARNING_ABOVE, Baselines, verdict_of
 from bldml.run.provenance import Role
 from bldml.run.reader import Evaluation, RunData
 from bldml.run.subgroups import LEAST, Subgroup
@@ -164,6 +164,7 @@ def baselines_table(found: Baselines) -> Table:
     caption = (
         "How well the class is predicted without the leaf: logistic regression, fitted on the training photographs and "
         f"evaluated on these, 95 % intervals. Lower limit above {WARNING_ABOVE}: warning; above {ERROR_ABOVE}: error. "
+        f"A warning must also be above 0.5 at {100 * FAMILY_LEVEL:g} % for all sources together. "
         "Other models may find more. The best of several is partly chance."
     )
     names = ("source", *ESTIMATE_COLUMNS, "verdict")

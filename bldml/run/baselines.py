@@ -3,6 +3,7 @@
 The audit tests whether they do in the whole set; an evaluation compares the classifier with them.
 """
 
+import math
 import re
 import warnings
 from collections import Counter
@@ -10,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import PurePath
+from statistics import NormalDist
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 
 from bldml.metrics.auroc import estimate_auroc, paired_auroc
 from bldml.metrics.checked import Units, units_of
-from bldml.metrics.estimates import Estimate, plain_limits, to_estimate, undefined
+from bldml.metrics.estimates import Estimate, Z, plain_limits, to_estimate, undefined
 from bldml.run.photographs import PhotographRow
 from bldml.run.provenance import ROLES
 from bldml.run.reader import Evaluation, RunData
@@ -28,6 +30,11 @@ MIN_PER_CLASS = 10  # independent photographs; with fewer, baselines are not fit
 MAX_PHOTOGRAPHS = 6000  # to fit on; more would hardly change the fit
 WARNING_ABOVE, ERROR_ABOVE = 0.53, 0.75
 """A shortcut is a warning, or an error, if the lower limit of its AUROC interval is above these."""
+FAMILY_LEVEL, FAMILY = 0.02, 12
+"""Without any shortcut, at most this proportion of sets is to have a warning, although so many sources are tried.
+
+Each is therefore tested against chance at a twelfth of the level (Bonferroni), one-sided, beside the limits above: in
+small sets an interval of 95 % alone is above them too often."""
 OUTSIDE = ("processing", "background", "marks")  # measured outside the leaf, which is found by a heuristic
 OUTSIDE_ABOVE = 0.58  # for a warning of these: with so many features, some more labels at random exceed the other limit
 NEVER_ERROR = ("name", *OUTSIDE)  # files may have been renamed by hand after labelling
@@ -165,7 +172,22 @@ def severity_of(name: str, estimate: Estimate) -> Literal["error", "warning", "i
         return None
     if name in EXPECTED:
         return "info"
+    if not _is_beyond_chance(estimate, low):
+        return None
     return "error" if low > ERROR_ABOVE and name not in NEVER_ERROR else "warning"
+
+
+def _is_beyond_chance(estimate: Estimate, low: float) -> bool:
+    """Return whether the AUROC is above 0.5 at the level of one of `FAMILY` tests; `low` is its lower limit of 95 %.
+
+    The standard error is that of the limit, on the logit, on which the interval is made.
+    """
+    if estimate.value is None or low <= 0.5:
+        return False
+    if estimate.value >= 1:
+        return True
+    logit, of_limit = (math.log(value / (1 - value)) for value in (estimate.value, low))
+    return logit * Z > NormalDist().inv_cdf(1 - FAMILY_LEVEL / FAMILY) * (logit - of_limit)
 
 
 def verdict_of(name: str, estimate: Estimate) -> str:

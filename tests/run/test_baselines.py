@@ -5,16 +5,27 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from bldml.metrics.assessment import EvaluationMetrics, evaluate
+from bldml.metrics.auroc import estimate_auroc
 from bldml.metrics.checked import units_of
+from bldml.metrics.estimates import Estimate, Interval
 from bldml.metrics.operating_point import OperatingPoint
 from bldml.report.claims import without_leaf
-from bldml.run.baselines import SOURCES, Baselines, compute_baselines, regression_scores
+from bldml.run.baselines import (
+    FAMILY,
+    FAMILY_LEVEL,
+    SOURCES,
+    Baselines,
+    compute_baselines,
+    regression_scores,
+    severity_of,
+)
 from bldml.run.photographs import PhotographRow
 
 Change = Callable[[PhotographRow, np.random.Generator], PhotographRow]
@@ -122,3 +133,26 @@ def test_metrics_json_round_trip() -> None:
     metrics = evaluate(labels, np.where(labels, 0.9, 0.2), OperatingPoint(0.5, 1.0), [None] * labels.size)
     metrics = replace(metrics, baselines=baselines.to_plain("photograph"))
     assert EvaluationMetrics.from_plain(metrics.to_plain()) == metrics
+
+
+@pytest.mark.parametrize("positives", [10, 20, 30])
+def test_few_sets_without_a_shortcut_have_a_warning_of_any_source(positives: int) -> None:
+    """At most the level that is stated, of all sources together, also in small sets."""
+    generator = np.random.default_rng(positives)
+    labels = np.repeat([1, 0], [positives, 60 - positives])
+    sets = 200
+    warned = sum(
+        any(severity_of("border", estimate_auroc(labels, generator.normal(size=60))) for _ in range(FAMILY))
+        for _ in range(sets)
+    )
+    assert warned <= binom.ppf(0.95, sets, FAMILY_LEVEL)
+
+
+@pytest.mark.parametrize(
+    ("area", "low", "severity"),
+    [(0.66, 0.54, None), (0.66, 0.555, "warning"), (0.9, 0.76, "error"), (1.0, 0.8, "error"), (0.62, 0.52, None)],
+)
+def test_a_warning_is_above_chance_at_the_level_of_all_sources(area: float, low: float, severity: str | None) -> None:
+    assert severity_of("border", Estimate(area, Interval(low, 1.0, ""))) == severity
+    # Expected signal is information, which accuses nobody.
+    assert severity_of("thumbnail", Estimate(area, Interval(low, 1.0, ""))) == ("info" if low > 0.53 else None)

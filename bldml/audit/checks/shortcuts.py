@@ -19,6 +19,7 @@ from bldml.run.baselines import (
     CONSTANT,
     ERROR_ABOVE,
     EXPECTED,
+    FAMILY_LEVEL,
     MAX_PHOTOGRAPHS,
     MIN_PER_CLASS,
     OUTSIDE,
@@ -268,7 +269,8 @@ def shortcuts_table(shortcuts: Sequence[Shortcut]) -> Table:
         "How well the class is predicted without looking at the leaf: logistic regression, grouped cross-validation "
         "(bursts, duplicates and groups never straddle folds), 95 % intervals. Rule: lower limit above "
         f"{WARNING_ABOVE}: warning; above {ERROR_ABOVE}: error. Names, and what is measured outside the leaf, are a "
-        f"warning at most, the latter above {OUTSIDE_ABOVE}. Other models may find more."
+        f"warning at most, the latter above {OUTSIDE_ABOVE}. A warning must also be above 0.5 at "
+        f"{100 * FAMILY_LEVEL:g} % for all sources together (Bonferroni). Other models may find more."
     )
     rows, raw = [], []
     for shortcut in shortcuts:
