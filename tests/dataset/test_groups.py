@@ -104,7 +104,7 @@ def test_photographs_without_a_row(tmp_path: Path) -> None:
         ("path,group\nBLD/1.jpg,a,b\n", "group-table-wrong", [(2, "too-many-cells")]),
         ("path,colour\nBLD/1.jpg,a\n", "column-missing", ["path", "colour"]),
         ("path,group,group\nBLD/1.jpg,a,b\n", "column-twice", ["group"]),
-        ("", "column-missing", []),
+        ("", "table-empty", None),
         ('path,group\n"BLD/1.jpg,a\n', "csv-damaged", None),
         (None, "table-unreadable", None),
     ],
