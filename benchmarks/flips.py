@@ -3,19 +3,22 @@
     python -m benchmarks.flips [--bits 200] [--seed 0] --output benchmarks/results/flips.json
 
 A file of a run is read as report, compare and `bldml.Run` read it: the damaged file is refused, or is named as changed,
-or all that was read is equal to what was read before. The files of a survey and an audit are read by the command that
-resumes there, whose results must be equal. Checkpoints, weights and exported files have tests of their own.
+or all that was read is equal to what was read before, to 12 digits, and but for the card, which may be corrected, and
+the names in the ledger. The files of a survey and an audit are read by the command that resumes there, whose results
+must be equal. Checkpoints, weights and exported files have tests of their own.
 """
 
 import argparse
 import json
 import os
 import random
+import re
 import shutil
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.faults import FIT, RUN
@@ -37,7 +40,16 @@ def read_by_reports(run: RunFolder) -> tuple[object, list[str]]:
     data = read_run(run)
     evidence = evidence_of_run(data)
     pictures = [read_gallery(one.folder) for one in data.evaluations]
-    return (repr(data), repr(data.log_folder), repr(pictures)), changed_files(evidence)
+    said = changed_files(evidence)
+    said += [f"{run.name}: {run.unreadable} lines of the ledger" for run in data.log_folder if run.unreadable]
+    looks = [(one.time, one.split, one.dataset_fingerprint, one.n) for one in data.log_folder[0].entries or ()]
+    shown = (repr(replace(data, config={**data.config, "card": None})), repr(looks), repr(pictures))
+    return [_rounded(text) for text in shown], said
+
+
+def _rounded(text: str) -> str:
+    """Return a text with the numbers to 12 digits, as digests have them: a spreadsheet keeps no more than 15."""
+    return re.sub(r"\d+\.\d{12,}", lambda found: f"{float(found[0]):.12g}", text)
 
 
 def flips(content: bytes, bits: int, chance: random.Random) -> Iterator[tuple[int, bytes]]:

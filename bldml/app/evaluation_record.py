@@ -23,7 +23,7 @@ from bldml.run.digests.record import digests_of_run, write_provenance
 from bldml.run.folder import RunFolder
 from bldml.run.ledger import LedgerEntry, append_entry, read_ledger
 from bldml.run.photographs import PhotographRow, read_photograph_table
-from bldml.run.predictions import digest_of_predictions, read_predictions, write_metrics
+from bldml.run.predictions import digest_of_distances, digest_of_predictions, read_predictions, write_metrics
 from bldml.run.provenance import DIGEST_DIGITS, ROLES, Provenance, count_known, role_of
 from bldml.run.subgroups import find_subgroups
 from bldml.training.checkpoint import Checkpoint, software_versions
@@ -83,7 +83,8 @@ def digests_of(recorder: PredictionRecorder, checkpoint: Checkpoint) -> dict[str
         with suppress(RunError):  # a damaged history or ledger, which the report names
             of_run = digests_of_run(run)
     digests = {"checkpoint": sha256_of(checkpoint.path)}
-    digests["predictions"] = digest_of_predictions(read_predictions(recorder.folder / "predictions.csv"))
+    rows = read_predictions(recorder.folder / "predictions.csv")
+    digests |= {"predictions": digest_of_predictions(rows), "distances": digest_of_distances(rows)}
     return {**of_run, "sha256": digests | of_run.get("sha256", {})}
 
 

@@ -73,6 +73,7 @@ CHANGED = {
     "tell whether the other files were",
     "checkpoint": "best.ckpt is not the file that was evaluated: it was changed, replaced or trained further since",
     "predictions": "the rows of predictions.csv are not those that were written: the table was changed since",
+    "distances": "a distance or a band in predictions.csv is not the one that was written: the table was changed since",
     "metrics": "metrics.json does not have the values that were written: it was changed since",
     "table": "metrics.csv does not have the values that were written: it was changed since",
     "photographs": "photographs.csv of the evaluation does not have the values that were written: it was changed since",

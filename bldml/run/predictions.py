@@ -112,6 +112,11 @@ def digest_of_predictions(rows: Iterable[Prediction]) -> str:
     )
 
 
+def digest_of_distances(rows: Iterable[Prediction]) -> str:
+    """Return the SHA-256 of what `digest_of_predictions` leaves out, as it did before these were recorded."""
+    return digest_of(sorted((row.path, "" if row.distance is None else row.distance, row.band) for row in rows))
+
+
 def read_predictions(path: Path) -> list[Prediction]:
     """Read a table that `write_predictions` wrote, also after a spreadsheet has added or reordered columns.
 

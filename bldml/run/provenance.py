@@ -136,9 +136,9 @@ class Provenance:
         excluded: Number of photographs that could not be used.
         site: Where the photographs come from, as stated with `--site`.
         sha256: Digests of the `checkpoint`'s file and of the content of other files, as they were when the evaluation
-            was written: of the evaluation `predictions`, `metrics`, `table` (metrics.csv), `photographs`, `excluded`
-            and `provenance` itself; of the run `environment` and `training_time` after so many `starts`, the first
-            `epochs` rows of `history`, and the first `looks` lines of `ledger`.
+            was written: of the evaluation `predictions`, their `distances`, `metrics`, `table` (metrics.csv),
+            `photographs`, `excluded` and `provenance` itself; of the run `environment` and `training_time` after so
+            many `starts`, the first `epochs` rows of `history`, and the first `looks` lines of `ledger`.
         begun: When the evaluation began, as its line in the ledger says.
         schema: Version of the document; 0 for a document written before 0.2.
     """

@@ -39,7 +39,7 @@ def test_nothing_is_said_of_a_run_that_was_only_moved(own: RunFolder, bldml: Bld
     assert "by the SHA-256" not in page
     recorded = json.loads((own.evaluation("test") / "provenance.json").read_text())
     of_run = {"checkpoint", "history", "environment", "training_time", "ledger"}
-    assert recorded["sha256"].keys() == of_run | {"predictions", "metrics", "table", "provenance"}
+    assert recorded["sha256"].keys() == of_run | {"predictions", "distances", "metrics", "table", "provenance"}
     assert (recorded["epochs"], recorded["starts"], recorded["looks"]) == (4, 0, 2)
     recorded = json.loads(own.environment.read_text())
     assert recorded["sha256"].keys() == {"config", "splits", "photographs", "leaks", "environment"}
@@ -121,6 +121,18 @@ def test_an_older_run_records_no_digest_of_these(own: RunFolder, capsys: pytest.
         edit(own.evaluation(name) / "provenance.json", lambda origin: origin.pop("sha256"))
     Run(own.path)
     assert not capsys.readouterr().err
+
+
+def test_an_edited_distance_is_said(own: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    path = own.evaluation("test") / "predictions.csv"
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    rows[0]["distance"] = "0.25"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    assert "test: a distance or a band in predictions.csv is not the one that was written" in said_of(own, capsys)
 
 
 def test_a_cut_table_is_refused(own: RunFolder, bldml: Bldml) -> None:

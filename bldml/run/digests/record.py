@@ -22,7 +22,7 @@ from bldml.run.digests.content import (
 from bldml.run.files import read_epochs
 from bldml.run.folder import RunFolder
 from bldml.run.ledger import read_ledger
-from bldml.run.predictions import digest_of_predictions
+from bldml.run.predictions import digest_of_distances, digest_of_predictions
 from bldml.run.provenance import Provenance
 from bldml.run.reader import Evaluation, RunData
 
@@ -131,6 +131,7 @@ def _changed(data: RunData, one: Evaluation, best: str) -> list[str]:
     now = {key: digest_of_file(one.folder / name) for key, name in OF_EVALUATION.items()}
     now |= {
         "predictions": digest_of_predictions(one.rows),
+        "distances": digest_of_distances(one.rows),
         **_of_run(data.run, origin.epochs, origin.starts, origin.looks),
     }
     # The run may have been moved or renamed since.

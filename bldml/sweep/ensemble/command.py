@@ -35,7 +35,13 @@ from bldml.metrics.operating_point import OperatingPoint, ThresholdCriterion, as
 from bldml.run.digests.record import digests_of_run, environment_text, write_provenance
 from bldml.run.folder import RunFolder
 from bldml.run.photographs import PhotographRow, photographs_text
-from bldml.run.predictions import Prediction, digest_of_predictions, write_metrics, write_predictions
+from bldml.run.predictions import (
+    Prediction,
+    digest_of_distances,
+    digest_of_predictions,
+    write_metrics,
+    write_predictions,
+)
 from bldml.run.provenance import DIGEST_DIGITS, Provenance
 from bldml.sweep.ensemble.members import Ingredient, check_same, joint_novelty, pooled_logits, read_ingredients
 from bldml.sweep.plan import Plan, SweepFolder, ensembles_elsewhere, find_experiment, read_plan
@@ -275,6 +281,7 @@ def _write(
         sha256={
             "checkpoint": sha256_of(run.best_checkpoint),
             "predictions": digest_of_predictions(judged.rows),
+            "distances": digest_of_distances(judged.rows),
             **recorded["sha256"],
         },
         starts=recorded["starts"],
