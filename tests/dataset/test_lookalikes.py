@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from bldml.dataset.duplicates.keypoints import MOST_KEYPOINTS, Keypoints, describe_keypoints, lay_over
 from bldml.dataset.duplicates.lookalikes import LookAlike, find_lookalikes, is_alike
@@ -190,3 +191,17 @@ def test_the_same_photographs_give_the_same_pairs() -> None:
     first, again = (find_lookalikes([*described(), *copies]) for _ in range(2))
     assert first == again
     assert all(isinstance(pair, LookAlike) and pair.a < pair.b for pair in first)
+
+
+def test_the_search_uses_one_thread() -> None:
+    """Those of OpenCV's BLAS wait for each other: beside other work, the search took four times as long."""
+    threads: set[int] = set()
+
+    def look() -> None:
+        threads.update(library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas")
+
+    find_lookalikes(described()[:6])  # loads what it needs
+    with threadpool_limits(2, user_api="blas"):
+        find_lookalikes(described()[:6], progress=look)
+        assert threads == {1}
+        assert {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"} == {2}

@@ -151,7 +151,7 @@ def _strongest(frames: Floats, response: Floats) -> Indexes:
 
 
 def products(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return a @ b.T in this thread alone: matrices so small are slower with the threads of NumPy's BLAS."""
+    """Return a @ b.T by OpenCV, which has less to prepare than NumPy for matrices so small."""
     import cv2
 
     if not len(a) or not len(b):

@@ -68,6 +68,17 @@ def find_lookalikes(
         asked: Indexes of the photographs whose look-alikes are searched among all; None for all.
         progress: Called after each photograph asked.
     """
+    import cv2  # noqa: F401  # before the limit, which holds for what is loaded
+    from threadpoolctl import threadpool_limits
+
+    # The matrices are so small that several threads only wait for each other, and for others on a busy machine.
+    with threadpool_limits(1, user_api="blas"):
+        return _search(described, asked, progress)
+
+
+def _search(
+    described: Sequence[Keypoints], asked: Sequence[int] | None, progress: Callable[[], object]
+) -> list[LookAlike]:
     index = _Index.of(described)
     if index is None:
         return []
