@@ -78,6 +78,7 @@ CHANGED = {
     "table": "metrics.csv does not have the values that were written: it was changed since",
     "photographs": "photographs.csv of the evaluation does not have the values that were written: it was changed since",
     "excluded": "excluded.csv of the evaluation does not have the values that were written: it was changed since",
+    "pictures": "a picture in explanations, or its row in gallery.csv, was changed since, and is not shown",
     "history": "history.csv has other values for the epochs before this evaluation than it had then",
     "environment": "environment.json has other values for the training before this evaluation than it had then",
     "training_time": "training_time.json has another value than when this evaluation was written",
@@ -92,7 +93,8 @@ def changed_files(run: RunEvidence) -> list[str]:
     for what, names in run.changes.items():
         of = f"{', '.join(map(plain, names))}: "
         if what in CHANGED:
-            found.append(f"{of}{CHANGED[what]} (by the SHA-256 in provenance.json).")
+            place = "gallery.csv" if what == "pictures" else "provenance.json"
+            found.append(f"{of}{CHANGED[what]} (by the SHA-256 in {place}).")
         elif names:
             found.append(
                 f"{of}provenance.json records no SHA-256, as every evaluation of this run did: it was replaced or "

@@ -5,8 +5,10 @@ picture overlaid with its Grad-CAM heat map. Both are written during the evaluat
 """
 
 import csv
+import hashlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -25,6 +27,7 @@ FOLDER, TABLE = "explanations", "gallery.csv"
 MAX_ERRORS, MAX_UNCERTAIN, MAX_CORRECT = 48, 12, 12  # photographs of each kind
 _VERBS: dict[Role, str] = {"validation": "validate", "test": "test"}
 _COLUMNS = ("kind", "path", "probability", "photograph", "overlay")
+_DIGEST = "sha256"  # of a row and its two files; tables of older versions have none
 
 
 @dataclass(frozen=True)
@@ -83,18 +86,54 @@ def choose_photographs(predictions: Sequence[Prediction], threshold: float) -> l
     ]
 
 
-def gallery_text(shown: Iterable[tuple[GalleryKind, Prediction, str, str]]) -> str:
-    """Return the content of `gallery.csv`: kind, prediction, and the file names of photograph and overlay."""
+def gallery_text(shown: Iterable[tuple[GalleryKind, Prediction, str, str]], folder: Path | None = None) -> str:
+    """Return the content of `gallery.csv`: kind, prediction, and the file names of photograph and overlay.
+
+    With the folder of these files, also a digest of each row and its files.
+    """
     # Paths cannot be formulas (see `dataset.files.escape_path`) and remain identical to those of predictions.csv.
     rows = [(kind, row.path, repr(row.probability), *names) for kind, row, *names in shown]
-    return to_csv([_COLUMNS, *rows])
+    if folder is None:
+        return to_csv([_COLUMNS, *rows])
+    return to_csv([(*_COLUMNS, _DIGEST), *((*row, _digest(row, folder)) for row in rows)])
+
+
+def _digest(row: Sequence[str], folder: Path) -> str:
+    digest = hashlib.sha256(repr(tuple(row)).encode(errors="backslashreplace"))
+    for name in row[-2:]:
+        with suppress(OSError, ValueError):
+            digest.update((folder / Path(name or ".").name).read_bytes())
+    return digest.hexdigest()
+
+
+def has_changed_pictures(folder: Path) -> bool:
+    """Return whether a picture of the gallery of an evaluation, or its row, is not as it was written.
+
+    Raises:
+        RunError: `gallery.csv` cannot be read.
+    """
+    return any(is_changed for *_, is_changed in _rows(folder / FOLDER / TABLE))
+
+
+def _rows(path: Path) -> Iterator[tuple[list[str], bool]]:
+    """Yield the cells of each row, and whether they or the files are not as they were written."""
+    if not path.is_file():
+        return
+    try:
+        reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True, restval="")
+        for row in reader:
+            cells = [row[column] for column in _COLUMNS]
+            yield cells, row.get(_DIGEST, "") not in ("", _digest(cells, path.parent))
+    except (OSError, ValueError, csv.Error, KeyError) as error:
+        message = f"{path} cannot be read: {error}. Remove it, or repeat the evaluation."
+        raise RunError(message, "gallery-damaged", path=path, reason=str(error)) from error
 
 
 def read_gallery(folder: Path) -> list[GalleryPicture]:
     """Return the gallery of an evaluation in its folder, in display order; empty if no pictures were stored.
 
-    A picture is skipped if its file is missing, or if it does not match `predictions.csv`: its photograph has no row
-    there or another probability, or its kind contradicts the row.
+    A picture is skipped if its file is missing or was changed, or if it does not match `predictions.csv`: its
+    photograph has no row there or another probability, or its kind contradicts the row.
 
     Raises:
         RunError: `gallery.csv` or `predictions.csv` cannot be read.
@@ -103,23 +142,22 @@ def read_gallery(folder: Path) -> list[GalleryPicture]:
     if not path.is_file():
         return []
     predictions = {row.path: row for row in read_predictions(folder / "predictions.csv")}
-    try:
-        reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True, restval="")
-        rows = [[row[column] for column in _COLUMNS] for row in reader]
-    except (OSError, ValueError, csv.Error, KeyError) as error:
-        message = f"{path} cannot be read: {error}. Remove it, or repeat the evaluation."
-        raise RunError(message, "gallery-damaged", path=path, reason=str(error)) from error
     shown = []
-    for kind, name, probability, *files in rows:
+    for (kind, name, probability, *files), is_changed in _rows(path):
         prediction = predictions.get(name)
-        if prediction is None or kind not in get_args(GalleryKind) or repr(prediction.probability) != probability:
+        if (
+            is_changed
+            or prediction is None
+            or kind not in get_args(GalleryKind)
+            or repr(prediction.probability) != probability
+        ):
             continue
         if kind != "uncertain" and (kind == "error") != prediction.is_error:
             continue
         # File names only: a table from elsewhere must not lead to files outside this folder.
         photograph, overlay = (path.parent / Path(file or ".").name for file in files)
         if photograph.is_file() and overlay.is_file():
-            shown.append(GalleryPicture(kind, prediction, photograph, overlay))  # type: ignore[arg-type]  # checked above
+            shown.append(GalleryPicture(kind, prediction, photograph, overlay))  # type: ignore[arg-type]  # see above
     return shown
 
 

@@ -12,6 +12,7 @@ import torch
 
 from bldml.notebook import Run
 from bldml.run.folder import RunFolder
+from bldml.run.gallery import read_gallery
 from tests.support import Bldml
 
 CPU = "--trainer.accelerator=cpu"
@@ -245,3 +246,19 @@ def test_a_resumed_run_says_what_was_changed_and_keeps_it(own: RunFolder, bldml:
     assert len(record["continued"]) == 1
     assert record["sha256"]["photographs"] == before["photographs"]
     assert record["sha256"]["environment"] != before["environment"]
+
+
+@pytest.mark.parametrize("what", ["photograph", "row"])
+def test_a_changed_picture_is_said_and_not_shown(own: RunFolder, capsys: pytest.CaptureFixture[str], what: str) -> None:
+    folder = own.evaluation("test")
+    shown = read_gallery(folder)
+    assert len(shown) > 1
+    if what == "photograph":
+        content = bytearray(shown[0].photograph.read_bytes())
+        content[-20] ^= 1
+        shown[0].photograph.write_bytes(content)
+    else:  # another photograph of the same gallery
+        other = next(one.overlay.name for one in shown if one.overlay != shown[0].overlay)
+        replace(folder / "explanations" / "gallery.csv", shown[0].overlay.name, other)
+    assert "test: a picture in explanations, or its row in gallery.csv, was changed" in said_of(own, capsys)
+    assert len(read_gallery(folder)) < len(shown)

@@ -90,7 +90,7 @@ def make_pictures(
                 names[row.path] = files
             if row.path in names:
                 rows.append((kind, row, *names[row.path]))
-        write_atomically(hidden / gallery.TABLE, gallery.gallery_text(rows))
+        write_atomically(hidden / gallery.TABLE, gallery.gallery_text(rows, hidden))
         remove_pictures(folder)
         hidden.rename(folder / gallery.FOLDER)
     except OSError as error:

@@ -21,6 +21,7 @@ from bldml.run.digests.content import (
 )
 from bldml.run.files import read_epochs
 from bldml.run.folder import RunFolder
+from bldml.run.gallery import has_changed_pictures
 from bldml.run.ledger import read_ledger
 from bldml.run.predictions import digest_of_distances, digest_of_predictions
 from bldml.run.provenance import Provenance
@@ -138,6 +139,8 @@ def _changed(data: RunData, one: Evaluation, best: str) -> list[str]:
     if best and Path(origin.checkpoint).parts[-2:] == data.run.best_checkpoint.parts[-2:]:
         now["checkpoint"] = best
     found = [what for what, digest in now.items() if origin.sha256.get(what, digest) != digest]
+    if has_changed_pictures(one.folder):
+        found.append("pictures")
     is_counted = one.metrics is not None and origin.begun and origin.looks is not None
     if is_counted and "ledger" not in found and not _is_in_ledger(data, one):
         found.append("ledger")
