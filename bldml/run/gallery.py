@@ -123,7 +123,7 @@ def _rows(path: Path) -> Iterator[tuple[list[str], bool]]:
         reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True, restval="")
         for row in reader:
             cells = [row[column] for column in _COLUMNS]
-            yield cells, row.get(_DIGEST, "") not in ("", _digest(cells, path.parent))
+            yield cells, row.get(_DIGEST) not in (None, _digest(cells, path.parent))
     except (OSError, ValueError, csv.Error, KeyError) as error:
         message = f"{path} cannot be read: {error}. Remove it, or repeat the evaluation."
         raise RunError(message, "gallery-damaged", path=path, reason=str(error)) from error

@@ -248,7 +248,7 @@ def test_a_resumed_run_says_what_was_changed_and_keeps_it(own: RunFolder, bldml:
     assert record["sha256"]["environment"] != before["environment"]
 
 
-@pytest.mark.parametrize("what", ["photograph", "row"])
+@pytest.mark.parametrize("what", ["photograph", "row", "comma"])
 def test_a_changed_picture_is_said_and_not_shown(own: RunFolder, capsys: pytest.CaptureFixture[str], what: str) -> None:
     folder = own.evaluation("test")
     shown = read_gallery(folder)
@@ -257,6 +257,8 @@ def test_a_changed_picture_is_said_and_not_shown(own: RunFolder, capsys: pytest.
         content = bytearray(shown[0].photograph.read_bytes())
         content[-20] ^= 1
         shown[0].photograph.write_bytes(content)
+    elif what == "comma":
+        replace(folder / "explanations" / "gallery.csv", f",{shown[0].photograph.name}", f"-{shown[0].photograph.name}")
     else:  # another photograph of the same gallery
         other = next(one.overlay.name for one in shown if one.overlay != shown[0].overlay)
         replace(folder / "explanations" / "gallery.csv", shown[0].overlay.name, other)
