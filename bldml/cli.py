@@ -215,7 +215,7 @@ def _machine_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        message = str(error)
+        message = ": ".join(str(one) for one in (error.filename, error.strerror) if one) or str(error)
         if error.errno == errno.ENAMETOOLONG:
             name = max(Path(str(error.filename)).parts, key=len, default="")
             message = (
@@ -242,6 +242,7 @@ def _machine_errors() -> Iterator[None]:
 
 
 def _with_notes(error: MachineError, cause: Exception) -> MachineError:
+    error.exit_code = getattr(cause, "exit_code", error.exit_code)  # of a command that says which
     for note in getattr(cause, "__notes__", ()):
         error.add_note(note)
     return error

@@ -8,6 +8,7 @@ from typing import Literal
 from bldml import __version__
 from bldml.errors import BldmlError, DatasetError, UsageError
 from bldml.io.screen import say
+from bldml.io.text import counted
 
 
 def demo(folder: Path, images_per_class: int = 400, size: int = 256, seed: int = 0) -> None:
@@ -96,13 +97,10 @@ def explain(
     from bldml.app.explain.command import explain_folder
     from bldml.app.explain.output import ImageFormat
 
-    try:
-        explain_folder(
-            ckpt_path, photographs, output, ImageFormat(format, size), masks, device,
-            exclude_unreadable=unreadable == "exclude",
-        )  # fmt: skip
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("interrupted; run the same command again to resume") from None
+    explain_folder(
+        ckpt_path, photographs, output, ImageFormat(format, size), masks, device,
+        exclude_unreadable=unreadable == "exclude",
+    )  # fmt: skip
 
 
 def export(
@@ -173,14 +171,11 @@ def survey(
     from bldml.survey.progress import WorkShard
     from bldml.survey.units import Grouping
 
-    try:
-        wanted = Wanted(None if group is None else Grouping.parse(group), positions, sheet)
-        survey_photographs(
-            ckpt_path, photographs, output, wanted, WorkShard.parse(shard), device,
-            unreadable=unreadable, version=__version__,
-        )  # fmt: skip
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("interrupted; run the same command again to resume") from None
+    wanted = Wanted(None if group is None else Grouping.parse(group), positions, sheet)
+    survey_photographs(
+        ckpt_path, photographs, output, wanted, WorkShard.parse(shard), device,
+        unreadable=unreadable, version=__version__,
+    )  # fmt: skip
 
 
 def review(inputs: list[Path], output: Path | None = None, test: float | None = None, sheet: int | None = None) -> None:
@@ -305,20 +300,17 @@ def audit(
             class_aliases=class_aliases, workers=None if workers == "auto" else workers,
             power=power == "on", look_alikes=look_alikes,
         )  # fmt: skip
-    except BldmlError as error:
-        error.exit_code = 2  # 1 means errors in the photographs
+    except (BldmlError, OSError) as error:
+        error.exit_code = 2  # type: ignore[union-attr]  # 1 means errors in the photographs
+        if isinstance(error, OSError):
+            error.filename = error.filename or output
         raise
-    except OSError as error:
-        path, reason = error.filename or output, error.strerror or str(error)
-        raise UsageError(f"{path}: {reason}", "file-failed", path=path, reason=reason) from error
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("interrupted; run the same command again to resume") from None
     say(text)
     if count := audited.counts()["error"]:
         sys.stdout.flush()
         # A non-zero exit code stops a job script here.
         page = output / "audit.html"
-        message = f"The audit found {count} error{'' if count == 1 else 's'}. See {page}."
+        message = f"The audit found {counted(count, 'error')}. See {page}."
         raise DatasetError(message, "audit-errors-found", found=count, path=page)
 
 

@@ -19,7 +19,6 @@ SEVERAL = {
     *("audit-output-not-writable", "audit-output-unreadable"),
     *("class-refused", "classes-not-two", "config-unreadable", "data-root-not-given"),
     *(
-        "file-failed",
         "fractions-wrong",
         "model-diverged",
         "option-wrong",

@@ -21,6 +21,8 @@ COMMAND = re.compile(r"(?:python -m bldml|(?<![\w./])bldml) ([A-Za-z]+)([^\n`#]*
 OPTION = re.compile(r"(?<=\s)--[a-z][\w.]*\w")
 # After "bldml" stands a word that is no command in these.
 PROSE = {"COMMAND"}
+# What printed commands insert that is a word of bldml itself, or quoted already.
+NO_PATHS = {"backbone", "name", "command", "fold", "_VERBS[one.role]", "options", "verb", "example"}
 
 
 @cache  # and not when the tests are collected, which every process does
@@ -35,7 +37,7 @@ def texts() -> list[tuple[str, str]]:
                 found.append((path.name, "".join(parts)))
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.append((path.name, node.value))
-    pages = [*(REPOSITORY / "bldml").rglob("*.html"), *REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")]
+    pages = [*(REPOSITORY / "bldml").rglob("*.html"), *REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")]
     pages += [*(REPOSITORY / "configs").rglob("*.yaml"), *(REPOSITORY / "scripts").rglob("*.sbatch")]
     pages += [REPOSITORY / "Makefile", *(REPOSITORY / ".github").rglob("*.yml")]
     return found + [(path.name, html.unescape(path.read_text(encoding="utf-8"))) for path in sorted(pages)]
@@ -93,6 +95,27 @@ def test_targets_of_make_and_files_are_there() -> None:
             assert target in targets, f"{place}: make {target}"
         for file in re.findall(r"\b(?:scripts/slurm|configs(?:/paper)?)/[a-z_]+\.\w+", text):
             assert (REPOSITORY / file).is_file(), f"{place}: {file}"
+
+
+def unquoted(source: str) -> list[str]:
+    """What a printed command has in it that is not quoted for a shell, up to the end of its line."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        before = ""
+        for part in node.values if isinstance(node, ast.JoinedStr) else ():
+            if isinstance(part, ast.Constant):
+                before += str(part.value)
+            elif isinstance(part, ast.FormattedValue) and "python -m bldml " in before.rpartition("\n")[2]:
+                called = ast.unparse(part.value).partition("(")
+                if called[0] not in ("quoted", "shell_word", "shlex.join", "shlex.quote") and called[0] not in NO_PATHS:
+                    found.append(ast.unparse(part.value))
+    return found
+
+
+def test_paths_in_printed_commands_are_quoted() -> None:
+    assert unquoted('f"Run: python -m bldml test {path}"') == ["path"]
+    for path in sorted((REPOSITORY / "bldml").rglob("*.py")):
+        assert not unquoted(path.read_text(encoding="utf-8")), path.name
 
 
 def commands_in(text: str) -> list[list[str]]:

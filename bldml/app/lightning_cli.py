@@ -35,7 +35,7 @@ from bldml.app.resume import RUN_VARIABLE, ResumePlan, make_plan, with_config_of
 from bldml.app.screen.bar import RunLog, messages_above_bars
 from bldml.app.screen.epochs import say_ending
 from bldml.app.screen.tensorboard import disk_errors_of_threads
-from bldml.app.trainer import TRAINER_DEFAULTS, as_list, environment_of, hush, trainer_settings
+from bldml.app.trainer import TRAINER_DEFAULTS, as_list, check_monitors, environment_of, hush, trainer_settings
 from bldml.app.typed import check_files, class_called_null, with_file, with_text_aliases
 from bldml.dataset.files import shell_word
 from bldml.errors import BldmlError, ConfigError, MachineError
@@ -258,6 +258,8 @@ class LeafCLI(LightningCLI):
         """Train, then evaluate the best checkpoint."""
         config, log = self.config["fit"], self.held.enter_context(RunLog())
         self.model.criterion = self.config_init["fit"]["operating_point"]
+        closed = type(self.model) is LeafClassifier and not self.trusted
+        check_monitors(self.trainer.callbacks, closed=closed)  # type: ignore[attr-defined]  # set by a connector
         start = Start(
             self.trainer, self.model, self.datamodule, config, self.signals, self.job, self.plan, self.hold, self.stated
         )

@@ -1,6 +1,5 @@
 """What is known of a run's photographs: photographs.csv, excluded.csv, leaks.csv, phashes.npz; the search for leaks."""
 
-import csv
 import io
 import os
 import zipfile
@@ -30,7 +29,7 @@ from bldml.errors import ConfigError, DatasetError, RunError
 from bldml.io.atomic import write_atomically
 from bldml.io.documents import LARGEST_TABLE
 from bldml.io.grammar import check_output_folder
-from bldml.io.text import counted, first_few
+from bldml.io.text import counted, first_few, to_csv
 from bldml.run.folder import RunFolder
 from bldml.run.photographs import PhotographRow, described, differences, photographs_text, read_photograph_table
 from bldml.run.provenance import DIGEST_DIGITS
@@ -91,7 +90,7 @@ def excluded_table(data: PreparedData) -> str:
     collection = data.collection
     heif = [(escape_path(p.relative_to(collection.root)), "HEIC: needs bldml[heif]") for p in collection.heif]
     rows = [*data.excluded, *heif]
-    return _csv([("path", "reason"), *rows]) if rows else ""
+    return to_csv([("path", "reason"), *rows]) if rows else ""
 
 
 def write_set_tables(folder: Path, data: PreparedData, *, is_external: bool) -> None:
@@ -113,13 +112,7 @@ def leaks_table(leaks: Iterable[Leak]) -> str:
     rows = (
         (k.kind, k.b, k.split_b, k.a, k.split_a, "" if np.isnan(k.similarity) else f"{k.similarity:.4f}") for k in leaks
     )
-    return _csv([("kind", "photograph", "split", "partner", "partner_split", "similarity"), *rows])
-
-
-def _csv(rows: Iterable[Sequence[str]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+    return to_csv([("kind", "photograph", "split", "partner", "partner_split", "similarity"), *rows])
 
 
 def compare_with_training(data: PreparedData, run: RunFolder | None) -> None:

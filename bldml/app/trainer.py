@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 import time
 import warnings
@@ -23,10 +24,12 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.utilities import rank_zero_info
 
 from bldml.app.messages import device_name
+from bldml.app.options import MONITORS, hint_renamed
 from bldml.app.screen.bar import LeafProgressBar
 from bldml.dataset.files import show_path
 from bldml.errors import ConfigError
 from bldml.io.screen import escape_message
+from bldml.metrics.registry import canonical
 from bldml.training.data.datamodule import LeafDataModule
 from bldml.training.lightning_internals import cpu_has_bf16, disarm
 from bldml.training.module import LeafClassifier
@@ -146,6 +149,27 @@ def _check_settings(config: Namespace, callbacks: list[Any]) -> None:
         if isinstance(count, int) and not (1 <= count <= largest or (key == "devices" and count < 1)):
             message = f"trainer.{key} must be from 1 to {largest}, not {str(found)[:40]}."
             raise ConfigError(message, "trainer-count-wrong", key=key, found=found)
+
+
+def check_monitors(callbacks: list[Any], *, closed: bool) -> None:
+    """Give callbacks of a configuration the present names of metrics; `closed` says that nothing else logs any.
+
+    Raises:
+        ConfigError: A callback monitors what is never logged, which Lightning finds at the end of the first epoch.
+    """
+    for callback in callbacks:
+        name = getattr(callback, "monitor", None)
+        if not isinstance(name, str):
+            continue
+        if (present := canonical(name)) != name:
+            hint_renamed(name, present)
+            callback.monitor = present
+        is_known = re.sub("^train_", "val_", present) in (*MONITORS, "epoch", "step", "trainable_share")
+        if closed and not is_known and not present.startswith("lr_"):
+            message = (
+                f"{type(callback).__name__} cannot monitor {name}. Set its monitor to one of {', '.join(MONITORS)}."
+            )
+            raise ConfigError(message, "callback-monitor-unknown", found=name, expected=[*MONITORS])
 
 
 def as_list(configured: Any) -> list[Any]:

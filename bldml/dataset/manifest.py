@@ -1,7 +1,5 @@
 """Read samples from a CSV manifest `path,label,split[,group,fold,sha256]`, and write one."""
 
-import csv
-import io
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,7 +23,7 @@ from bldml.dataset.tables.paths import PathFinder, exact_file, is_utf8
 from bldml.dataset.tables.reading import read_rows
 from bldml.dataset.tables.values import CellValues, unknown_split
 from bldml.errors import DatasetError
-from bldml.io.text import counted, first_few, with_apostrophe, without_apostrophe
+from bldml.io.text import counted, first_few, to_csv, with_apostrophe, without_apostrophe
 
 COLUMNS = ("path", "label", "split")
 OPTIONAL = ("group", "fold", "sha256")
@@ -324,8 +322,4 @@ def manifest_text(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     >>> manifest_text(("path", "label"), [("-1.jpg", "=1")])
     "path,label\n-1.jpg,'=1\n"
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([path, *map(with_apostrophe, others)] for path, *others in rows)
-    return text.getvalue()
+    return to_csv([header, *([path, *map(with_apostrophe, others)] for path, *others in rows)])

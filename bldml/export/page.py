@@ -19,7 +19,7 @@ from bldml.export.parity import Parity
 from bldml.figures.style import HEAT
 from bldml.inference.exported import ExportedModel
 from bldml.io.text import plain
-from bldml.report.html import page_template
+from bldml.report.html import page_template, script_hash
 from bldml.training.checkpoint import Header
 from bldml.training.transforms import evaluation_image
 
@@ -50,7 +50,7 @@ def page_files(
     }
     values = _values(model, parity, stated)
     template = page_template("index.html", WEB)
-    hashes = " ".join(f"'sha256-{_base64(hashlib.sha256(text.encode()).digest())}'" for text in scripts.values())
+    hashes = " ".join(f"'{script_hash(text)}'" for text in scripts.values())
     inline = [(name, Markup(text)) for name, text in scripts.items()]  # they are our own, and JSON without <
     files = {
         "index.html": template.render(values, is_folder=True, scripts_allowed="'self'", scripts=inline).encode(),

@@ -1,14 +1,15 @@
 """Figures of an experiment: mean learning curves of configurations, and their values with those of single folds."""
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from bldml.figures.style import COLOURS, DASHES, MARGIN, label_of, new_figure, styled, write_message
+from bldml.figures.overlay import loss_and_auroc
+from bldml.figures.style import COLOURS, MARGIN, label_of, new_figure, styled, write_message
 from bldml.metrics.estimates import Estimate
 from bldml.metrics.replicates.spread import mean_curve
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Epochs = Sequence[Mapping[str, float | None]]
@@ -23,27 +24,15 @@ def replicate_curves(configurations: Mapping[str, Sequence[Epochs]]) -> "Figure"
             `val_auroc`. The line is the mean of the runs that reached an epoch, the band from their lowest to their
             highest value.
     """
-    from matplotlib.ticker import MaxNLocator
 
-    figure = new_figure(2.9, width=8.6)
-    panels = figure.subplots(1, 2)
-    for axes, column in zip(panels, ("val_loss", "val_auroc"), strict=True):
-        for (name, runs), colour, dash in zip(configurations.items(), cycle(COLOURS), cycle(DASHES), strict=False):
-            points = mean_curve(runs, column)
-            if not points:
-                continue
-            epochs = [point.epoch for point in points]
-            axes.fill_between(epochs, [p.low for p in points], [p.high for p in points], color=colour, alpha=0.15, lw=0)
-            axes.plot(epochs, [p.mean for p in points], ls=dash, color=colour, lw=1.2, label=label_of(name))
-        axes.set_xlabel("Epoch (counted from 0)")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if not axes.lines:
-            write_message(axes, "No epoch recorded")
-    panels[0].set_ylabel("Validation loss (nats per photograph)")
-    panels[1].set(ylabel="Validation AUROC", ylim=(-MARGIN, 1 + MARGIN))
-    if panels[1].lines:
-        panels[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    return figure
+    def draw(axes: "Axes", column: str, runs: Sequence[Epochs], style: dict[str, Any]) -> None:
+        points = mean_curve(runs, column)
+        if points:
+            epochs, low, high = [point.epoch for point in points], [p.low for p in points], [p.high for p in points]
+            axes.fill_between(epochs, low, high, color=style["color"], alpha=0.15, lw=0)
+            axes.plot(epochs, [p.mean for p in points], **style)
+
+    return loss_and_auroc(configurations, draw)
 
 
 @styled()

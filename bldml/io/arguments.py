@@ -1,10 +1,12 @@
-"""Messages of jsonargparse and argparse as plain sentences."""
+"""Messages of jsonargparse and argparse as plain sentences; the check of words that no parser has seen."""
 
 import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from bldml.errors import ConfigError
 from bldml.io.hints import nearest_option
 
 _TYPES = {
@@ -51,6 +53,24 @@ def explain_mistake(message: str, keys: Sequence[str], words: Sequence[str] = ()
     if own := re.match(r"argument \S+: (.+)", message, re.DOTALL):
         return own[1]
     return _wrong_value(message, keys) or message
+
+
+def check_choices(block: str, owner: Callable[..., Any], values: Mapping[str, object]) -> None:
+    """Raise a ConfigError for a text that is none of the words of its parameter, as only Python lets it through.
+
+    Args:
+        block: Its name in a configuration, such as `model`.
+        owner: Function or dataclass whose parameters have the types.
+        values: Of the parameters to check, each with `Literal` in its type and without `str`.
+    """
+    hints = get_type_hints(owner)
+    for name, value in values.items():
+        kinds = (hints[name], *get_args(hints[name]))
+        words = [str(word) for one in kinds if get_origin(one) is Literal for word in get_args(one)]
+        if isinstance(value, str) and value not in words:
+            *first, last = [*words, *(_TYPES[str(one)] for one in kinds if str(one) in _TYPES)]
+            message = f"{block}.{name} must be {', '.join(first)} or {last}, not {value!r}."
+            raise ConfigError(message, "word-unknown", key=name, found=value, expected=words)
 
 
 def _unknown_options(message: str, words: Sequence[str]) -> list[tuple[str, str]]:

@@ -118,18 +118,21 @@ def without_apostrophe(text: str) -> str:
     return text[1:] if text.startswith("'") and looks_like_formula(text.lstrip("'")) else text
 
 
+def to_csv(rows: Iterable[Sequence[object]]) -> str:
+    """Return rows as CSV, as they are; None is an empty cell."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
     r"""Return a table as CSV: numbers in full, None as an empty cell, text that looks like a formula guarded.
 
     >>> csv_text(["run", "accuracy"], [["=SUM(A1)", 0.5], ["b", None]])
     "run,accuracy\n'=SUM(A1),0.5\nb,\n"
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    for row in rows:
-        writer.writerow([with_apostrophe(plain(cell)) if isinstance(cell, str) else cell for cell in row])
-    return text.getvalue()
+    guarded = ([with_apostrophe(plain(cell)) if isinstance(cell, str) else cell for cell in row] for row in rows)
+    return to_csv([header, *guarded])
 
 
 def latex(text: str) -> str:

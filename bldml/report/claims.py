@@ -176,14 +176,14 @@ def external_validation(evidences: Sequence[Evidence]) -> str:
 
     The same photographs under two names are one set.
     """
-    sets = {one.fingerprint or str(number): one for number, one in enumerate(evidences) if one.role == "external"}
+    sets = {one.dataset_digest or str(number): one for number, one in enumerate(evidences) if one.role == "external"}
     if not sets:
         none = "No set is recorded to be external" if _is_unknown(evidences) else "No external set was evaluated"
         return f"{none}; other sites, cameras, seasons and people may give different, usually worse, results."
     external = [one for one in evidences if one.role == "external"]
     stated = list(dict.fromkeys(_from(one) for one in external if one.site))
-    known = {one.fingerprint for one in external if one.site} - {""}
-    unstated = sum(not one.site and one.fingerprint not in known for one in sets.values())
+    known = {one.dataset_digest for one in external if one.site} - {""}
+    unstated = sum(not one.site and one.dataset_digest not in known for one in sets.values())
     were = f"{counted(len(sets), 'external set')} {'was' if len(sets) == 1 else 'were'} evaluated"
     parts = stated
     if unstated:

@@ -69,7 +69,7 @@ def threshold_metrics_table(assessment: Assessment) -> Table:
             ]
     header = ("Metric", f"At the operating point {precise_number(assessment.threshold)}", "At 0.5", *_covered(found))
     caption = "Metrics that depend on a threshold, with 95 % intervals in brackets." + _simulated(found)
-    names = ("score", "at", "threshold", *ESTIMATE_COLUMNS, "simulated_coverage")
+    names = ("metric", "at", "threshold", *ESTIMATE_COLUMNS, "simulated_coverage")
     return Table("scores", caption, header, tuple(rows), (names, raw), notes.all)
 
 
@@ -94,7 +94,7 @@ def probability_metrics_table(assessment: Assessment, point: OperatingPoint) -> 
         "Metrics that need no threshold, with 95 % intervals in brackets. The average precision expected by chance is "
         f"the proportion of positives, {number(assessment.n_positive / assessment.n)}."
     ) + _simulated(found)
-    names = ("score", *ESTIMATE_COLUMNS, "simulated_coverage")
+    names = ("metric", *ESTIMATE_COLUMNS, "simulated_coverage")
     return Table("overall", caption, ("Metric", "Value", *_covered(found)), tuple(rows), (names, raw), notes.all)
 
 
@@ -146,7 +146,7 @@ def predictive_values_table(assessment: Assessment) -> Table:
     ]
     header = ("Prevalence", "Positive predictive value (PPV)", "Negative predictive value (NPV)")
     caption = "Predictive values at other prevalences (proportions of positives), at the operating point (Bayes’ rule)."
-    names = ("prevalence", "score", *ESTIMATE_COLUMNS)
+    names = ("prevalence", "metric", *ESTIMATE_COLUMNS)
     return Table("predictive_values", caption, header, tuple(rows), (names, raw), notes.all)
 
 
@@ -294,7 +294,7 @@ def sets_table(data: RunData, assessed: Sequence[Assessed]) -> Table:
         ]
     header = ("Set", "Photographs", *(metric.label for metric in metrics))
     caption = "Metrics of all sets at the operating point, with 95 % intervals in brackets."
-    return Table("sets", caption, header, tuple(rows), (("set", "n", "score", *ESTIMATE_COLUMNS), raw), notes.all)
+    return Table("sets", caption, header, tuple(rows), (("set", "n", "metric", *ESTIMATE_COLUMNS), raw), notes.all)
 
 
 def best_epoch(data: RunData) -> int | None:

@@ -135,7 +135,7 @@ def headline_table(shown: Sequence[Part], positive: str) -> Table:
         f"that are {positive}"
     )
     header = ("Set", *(one.title for one in shown[:SETS_SHOWN]))
-    return Table("headline", caption, header, rows, (("set", "score", *ESTIMATE_COLUMNS), raw), (("a", note),))
+    return Table("headline", caption, header, rows, (("set", "metric", *ESTIMATE_COLUMNS), raw), (("a", note),))
 
 
 def _estimates(part: Part) -> Iterator[tuple[str, Estimate]]:

@@ -1,5 +1,7 @@
 """The Jinja environment of every page: outside text is escaped, and an undefined name is an error."""
 
+import base64
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,11 @@ if TYPE_CHECKING:
     import jinja2
 
 TEMPLATES = Path(__file__).parent / "templates"
+
+
+def script_hash(script: str) -> str:
+    """Return by which a page's Content-Security-Policy allows a script."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
 def page_template(name: str, folder: Path = TEMPLATES) -> "jinja2.Template":

@@ -42,7 +42,7 @@ class Evidence:
         related: Paths of the photographs that are seen or have a relative, as far as the run records which they are.
         searched: Whether near duplicates of the photographs that trained or chose the classifier were searched for
             among all of them.
-        fingerprint: Dataset digest; empty if not recorded.
+        dataset_digest: SHA-256 of the photographs' contents and classes; empty if not recorded.
         site: Where the photographs come from, as stated with `--site`; empty if it was not.
         site_of_run: The same of the run's photographs, as stated in its card.
         looks: Number of evaluations of these photographs, under any name, in the ledgers of all runs of the log folder.
@@ -74,7 +74,7 @@ class Evidence:
     relatives: Mapping[Kind, int] = field(default_factory=dict)
     related: frozenset[str] = frozenset()
     searched: bool = False
-    fingerprint: str = ""
+    dataset_digest: str = ""
     site: str = ""
     site_of_run: str = ""
     looks: int = 0
@@ -220,12 +220,12 @@ def evidence_of(data: RunData, evaluation: Evaluation) -> Evidence:
 
 def _circumstances(data: RunData, evaluation: Evaluation) -> dict[str, Any]:
     """Return the facts about an evaluation that do not depend on whose photographs it has."""
-    fingerprint = evaluation.provenance.dataset_fingerprint
-    looks, resumed = looks_at(fingerprint, data.log_folder), data.environment.get("continued")
+    digest = evaluation.provenance.dataset_fingerprint
+    looks, resumed = looks_at(digest, data.log_folder), data.environment.get("continued")
     # A fit records together what it excluded from all splits, an evaluation of its own what it excluded from its set.
     own = evaluation.role in ROLES.values() and not evaluation.excluded
     return {
-        "fingerprint": fingerprint,
+        "dataset_digest": digest,
         "site": evaluation.provenance.site,
         "site_of_run": text_at(data.config, "card", "site") or text_at(data.config, "card", "sites"),
         "looks": sum(looks.values()),

@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +28,6 @@ def text_at(values: object, *keys: str) -> str:
     for key in keys:
         values = values.get(key) if isinstance(values, dict) else None
     return "" if values is None or isinstance(values, dict | list) else plain(str(values))
-
-
-def to_csv(rows: Iterable[Sequence[object]]) -> str:
-    """Return rows as CSV; None is an empty cell."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -67,7 +67,7 @@ class RunFolder:
     """Every evaluation with labels."""
     checkpoints = _Inside("checkpoints")
     best_checkpoint = _Inside("checkpoints/best.ckpt")
-    """The epoch with the best monitored score."""
+    """The epoch with the best monitored metric."""
     last_checkpoint = _Inside("checkpoints/last.ckpt")
     """The checkpoint from which the run is resumed."""
     next_checkpoint = _Inside("checkpoints/next.ckpt")

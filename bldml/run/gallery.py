@@ -15,8 +15,8 @@ from typing import Literal, get_args
 
 from bldml.errors import RunError
 from bldml.io.documents import read_text
-from bldml.io.text import plain
-from bldml.run.files import to_csv
+from bldml.io.platform import quoted
+from bldml.io.text import plain, to_csv
 from bldml.run.predictions import Prediction, read_predictions
 from bldml.run.provenance import Role
 from bldml.run.reader import RunData
@@ -171,7 +171,7 @@ def advice(data: RunData) -> str:
         return ""
     # The same command once, also for two evaluations.
     commands = dict.fromkeys(
-        f"  python -m bldml {_VERBS[one.role]} --ckpt_path {data.run.best_checkpoint}\n"
+        f"  python -m bldml {_VERBS[one.role]} --ckpt_path {quoted(str(data.run.best_checkpoint))}\n"
         for one in without
         if one.role in _VERBS
     )

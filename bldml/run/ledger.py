@@ -13,8 +13,7 @@ from pathlib import Path
 from bldml.errors import RunError
 from bldml.io.documents import mapping_or_nothing
 from bldml.io.platform import BINARY, NO_FOLLOW, read_at
-from bldml.io.text import with_apostrophe, without_apostrophe
-from bldml.run.files import to_csv
+from bldml.io.text import to_csv, with_apostrophe, without_apostrophe
 from bldml.run.folder import RunFolder
 
 

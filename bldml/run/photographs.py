@@ -11,8 +11,7 @@ from typing import Any
 
 from bldml.errors import RunError
 from bldml.io.documents import read_text
-from bldml.io.text import first_few, with_apostrophe, without_apostrophe
-from bldml.run.files import to_csv
+from bldml.io.text import first_few, to_csv, with_apostrophe, without_apostrophe
 
 MAX_CAMERAS = 5  # listed in a sentence
 

@@ -11,11 +11,10 @@ from pathlib import Path
 from bldml.errors import RunError
 from bldml.io.atomic import make_folder, write_atomically
 from bldml.io.documents import LARGEST_DOCUMENT, load_json, read_text
-from bldml.io.text import with_apostrophe, without_apostrophe
+from bldml.io.text import to_csv, with_apostrophe, without_apostrophe
 from bldml.metrics.assessment import EvaluationMetrics
 from bldml.metrics.checked import SamplingUnit, sampling_unit
 from bldml.run.digests.content import digest_of
-from bldml.run.files import to_csv
 
 
 @dataclass(frozen=True)

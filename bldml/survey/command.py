@@ -154,7 +154,7 @@ def _judge(
             continue
         if stop:
             message = f"The photograph {show_path(sample.path)} cannot be read: {verdict.reason}. "
-            message += "--unreadable exclude goes on without it. What is done is kept."
+            message += "--unreadable exclude continues without it. What is done is kept."
             raise DatasetError(message, "survey-photograph-unreadable", path=sample.path, reason=verdict.reason)
         progress.add(sample.name, Record(stamp, reason=verdict.reason))
         safe_point(kept=1)

@@ -1,6 +1,5 @@
 """The sheet for review: one page that opens offline, with the photographs that a person should look at first."""
 
-import base64
 import hashlib
 import heapq
 import math
@@ -16,7 +15,7 @@ from bldml.errors import DatasetError
 from bldml.inference.classifier import Classifier
 from bldml.inference.pictures import overlay
 from bldml.io.text import with_apostrophe
-from bldml.report.html import TEMPLATES, page_template
+from bldml.report.html import TEMPLATES, page_template, script_hash
 from bldml.survey.rows import SurveyRow
 from bldml.survey.thumbnails import data_url, thumbnail
 from bldml.training.checkpoint import Header
@@ -86,14 +85,14 @@ def triage_page(
         survey=hashlib.sha256("\n".join([model, *(row.path for row in rows)]).encode()).hexdigest()[:16],
         total=len(rows),
         shown=len(cards),
-        order="photographs unlike the training photographs and uncertain ones, where the checkpoint can tell, then "
+        order="photographs unlike the training photographs and uncertain ones, if the checkpoint can tell them; then "
         "those nearest to the threshold",
         positive=header.positive_class,
         cards=cards,
         unreadable=unreadable[:MOST_UNREADABLE],
         unreadable_total=len(unreadable),
         script=script,
-        script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
+        script_hash=script_hash(script),
     )
 
 

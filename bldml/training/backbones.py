@@ -176,7 +176,12 @@ def row_of(name: BackboneName | TimmName) -> Backbone:
             message = f"{name[:200]} is not the name of an ensemble, such as ensemble:resnet50*3,inception_v3."
             raise ConfigError(message, "ensemble-name-wrong", found=name)
         return ensemble_row([row_of(one) for one in architectures_of(name)])
-    return timm_row(name) if is_timm(name) else BACKBONES[name]  # type: ignore[index]  # then it is a BackboneName
+    if is_timm(name):
+        return timm_row(name)
+    if name not in BACKBONES:
+        message = f"There is no backbone {name!r}: model.backbone is {', '.join(BACKBONES)}, or timm:NAME."
+        raise ConfigError(message, "no-such-backbone", found=name, expected=[*BACKBONES])
+    return BACKBONES[name]
 
 
 def build(name: BackboneName | TimmName, image_size: int | None = None) -> nn.Module:

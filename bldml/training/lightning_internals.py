@@ -5,6 +5,7 @@ and who needs it. Imports are inside the functions, so that the plain commands s
 incomplete installation.
 """
 
+import re
 import sys
 import threading
 import weakref
@@ -354,7 +355,8 @@ def plain_help() -> "type[HelpFormatter]":
             text = super()._get_type_str(action)
             if text and text.startswith("Literal["):  # the choices stand beside the option
                 return None
-            return text and text.replace("<class 'Path'>", "PATH").replace("Path |", "PATH |")
+            text = re.sub(r"^Optional\[(.+)\]$", r"\1 | null", text or "")
+            return text.replace("<class 'Path'>", "PATH").replace("Path |", "PATH |") or None
 
     return Formatter
 

@@ -102,7 +102,8 @@ class LeafClassifier(LightningModule):
         if head == "whole_classifier":
             self.row = self.row.with_whole_classifier()
         rates = {"lr": lr, "backbone_lr_factor": backbone_lr_factor, "weight_decay": weight_decay}
-        check_settings(rates | {"feature_cache": feature_cache}, pos_weight)
+        words = {"pos_weight": pos_weight, "head": head, "frozen_mode": frozen_mode}
+        check_settings(LeafClassifier.__init__, rates | {"feature_cache": feature_cache}, words)
         self.backbone, self.weights = str(backbone), weights
         self.freeze_batchnorm, self.frozen_mode = freeze_batchnorm, frozen_mode
         self.lr, self.backbone_lr_factor, self.weight_decay = lr, backbone_lr_factor, weight_decay

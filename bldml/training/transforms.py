@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bldml.dataset.images import ResizedImage, resize_to_square
 from bldml.errors import ConfigError
+from bldml.io.arguments import check_choices
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in [0, 1], as fractions of the frame."""
@@ -83,6 +84,7 @@ class Augmentation:
         """Check the ranges."""
         if missing := [field.name for field in fields(self) if getattr(self, field.name) is None]:
             raise _out_of_range(missing[0], "have a value", "null")
+        check_choices("augmentation", Augmentation, {"flip": self.flip, "surroundings": self.surroundings})
         low, high = self.crop_area
         if not 0 < low <= high <= 1:
             raise _out_of_range("crop_area", "hold 0 < smallest <= largest <= 1", self.crop_area)

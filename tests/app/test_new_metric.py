@@ -97,7 +97,7 @@ def test_it_is_in_the_report_with_its_own_interval(f2: Copy) -> None:
     run = f2.folder / "lightning_logs" / "one"
     counts = json.loads((run / "evaluations" / "val" / "metrics.json").read_text())["at_threshold"]
     tp, fp, fn, tn = (counts[cell] for cell in ("tp", "fp", "fn", "tn"))
-    rows = {row["score"]: row for row in table(run / "tables" / "val" / "scores.csv")[::2]}
+    rows = {row["metric"]: row for row in table(run / "tables" / "val" / "scores.csv")[::2]}
     low, high = (float(rows["f2"][limit]) for limit in ("low", "high"))
     if rows["f2"]["method"].startswith("jackknife"):  # without each photograph in turn, on the logit, with t
         n = tp + fp + fn + tn
@@ -114,14 +114,14 @@ def test_it_is_in_the_report_with_its_own_interval(f2: Copy) -> None:
     assert (rows["mcc"]["low"], rows["mcc"]["high"]) != (rows["f2"]["low"], rows["f2"]["high"])
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "F2 (sensitivity counts more)" in page
-    assert {row["score"] for row in table(run / "tables" / "run" / "sets.csv")} >= {"f2"}
+    assert {row["metric"] for row in table(run / "tables" / "run" / "sets.csv")} >= {"f2"}
 
 
 def test_it_is_compared(f2: Copy) -> None:
     runs = f2.folder / "lightning_logs"
     shutil.copytree(runs / "one", runs / "two")
     f2.bldml("compare", runs / "one", runs / "two", "--output", f2.folder / "compared")
-    own = {row["score"]: row for row in table(runs / "one" / "tables" / "test" / "scores.csv")[::2]}["f2"]
+    own = {row["metric"]: row for row in table(runs / "one" / "tables" / "test" / "scores.csv")[::2]}["f2"]
     for row in table(f2.folder / "compared" / "comparison.csv"):
         assert [row[f"f2{part}"] for part in ("", "_low", "_high")] == [own[part] for part in ("value", "low", "high")]
     page = (f2.folder / "compared" / "comparison.html").read_text(encoding="utf-8")

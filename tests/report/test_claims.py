@@ -167,11 +167,11 @@ SENTENCES_ON_SETS: dict[str, tuple[list[Evidence], list[Evidence]]] = {
     "Only 1 external set was evaluated: whether it comes from another place is not stated.": ([EXTERNAL], [OHIO]),
     "Only 2 external sets were evaluated: whether 2 of them come from another place is not stated.": (
         [EXTERNAL, EXTERNAL],
-        [replace(EXTERNAL, fingerprint="ab"), replace(EXTERNAL, fingerprint="ab")],
+        [replace(EXTERNAL, dataset_digest="ab"), replace(EXTERNAL, dataset_digest="ab")],
     ),
     "Only 2 external sets were evaluated: from Ohio 2024, as stated with --site; whether 1 of them comes from": (
         [OHIO, EXTERNAL],
-        [replace(OHIO, fingerprint="ab"), replace(EXTERNAL, fingerprint="ab")],
+        [replace(OHIO, dataset_digest="ab"), replace(EXTERNAL, dataset_digest="ab")],
     ),
     "'External validation',": ([TEST], [TEST, EXTERNAL]),
     "'External validation at another site',": ([SAME], [SAME, OHIO]),

@@ -580,7 +580,9 @@ def test_comparison_and_report_show_the_same_numbers(
             run = tmp_path / str(groups) / row["run"]
             assert bldml("report", run).code == 0
             tables = [run / "tables/test" / name for name in ("scores.csv", "overall.csv")]
-            told = {one["score"]: one for table in tables for one in read(table)[:: 2 if "at" in read(table)[0] else 1]}
+            told = {
+                one["metric"]: one for table in tables for one in read(table)[:: 2 if "at" in read(table)[0] else 1]
+            }
             for score in ("accuracy", "sensitivity", "specificity", "auroc"):
                 found = [row[name] for name in (score, f"{score}_low", f"{score}_high", f"{score}_method")]
                 assert found == [told[score][name] for name in ("value", "low", "high", "method")]

@@ -193,7 +193,7 @@ def test_every_number_again_by_other_libraries(whole: RunFolder, name: str) -> N
     rows = read_predictions(whole.evaluation(name) / "predictions.csv")
     truth = np.array([row.true_class == "BLD" for row in rows])
     probability = np.array([row.probability for row in rows])
-    table = {(row["score"], row["at"]): row for row in read(whole.path / "tables" / name / "scores.csv")}
+    table = {(row["metric"], row["at"]): row for row in read(whole.path / "tables" / name / "scores.csv")}
     for point, threshold in (("operating point", THRESHOLD), ("0.5", 0.5)):
         call = probability >= threshold
         tn, fp, fn, tp = oracle.confusion_matrix(truth, call).ravel()
@@ -209,7 +209,7 @@ def test_every_number_again_by_other_libraries(whole: RunFolder, name: str) -> N
             low, high = proportion_confint(k, n, method="wilson")
             assert float(table[score, point]["low"]) == pytest.approx(low, abs=1e-6)
             assert float(table[score, point]["high"]) == pytest.approx(high, abs=1e-6)
-    overall = {row["score"]: row for row in read(whole.path / "tables" / name / "overall.csv")}
+    overall = {row["metric"]: row for row in read(whole.path / "tables" / name / "overall.csv")}
     without = special.expit(1.5 * special.logit(probability))  # the temperature is 1.5
     found = float(overall.pop("loss_uncalibrated")["value"])
     assert found == pytest.approx(oracle.log_loss(truth, without), abs=1e-6)
@@ -222,13 +222,13 @@ def test_every_number_again_by_other_libraries(whole: RunFolder, name: str) -> N
 
 
 def test_predictive_values_by_bayes_rule(whole: RunFolder) -> None:
-    scores = {row["score"]: float(row["value"]) for row in read(whole.path / "tables/val/scores.csv")[::2]}
+    scores = {row["metric"]: float(row["value"]) for row in read(whole.path / "tables/val/scores.csv")[::2]}
     found = read(whole.path / "tables" / "val" / "predictive_values.csv")
     assert [float(row["prevalence"]) for row in found[::2]] == [0.01, 0.05, 0.1, 0.3]
     for row in found:
         share, hit, right = float(row["prevalence"]), scores["sensitivity"], scores["specificity"]
         yes, no = hit * share, right * (1 - share)
-        value = yes / (yes + (1 - right) * (1 - share)) if row["score"] == "ppv" else no / (no + (1 - hit) * share)
+        value = yes / (yes + (1 - right) * (1 - share)) if row["metric"] == "ppv" else no / (no + (1 - hit) * share)
         assert float(row["value"]) == pytest.approx(value, abs=1e-9)
         assert float(row["low"]) < value < float(row["high"])
 
@@ -264,10 +264,10 @@ def test_the_page_says_what_the_tables_say(whole: RunFolder, page: Page) -> None
 def test_the_first_table_has_test_and_other_sets_and_natural_frequencies(whole: RunFolder, page: Page) -> None:
     found = read(whole.path / "tables" / "run" / "headline.csv")
     assert list(dict.fromkeys(row["set"] for row in found)) == ["test", "ohio_2024"], "validation is no evidence"
-    rates = {(row["set"], row["score"]): row for row in found}
+    rates = {(row["set"], row["metric"]): row for row in found}
     for name in ("test", "ohio_2024"):
         tables = [read(whole.path / "tables" / name / f"{part}.csv") for part in ("scores", "overall")]
-        scores = {row["score"]: row for table in tables for row in table if row.get("at", "") != "0.5"}
+        scores = {row["metric"]: row for table in tables for row in table if row.get("at", "") != "0.5"}
         for score in ("sensitivity", "specificity", "auroc"):
             assert {key: rates[name, score][key] for key in ("value", "low", "high", "method")} == {
                 key: scores[score][key] for key in ("value", "low", "high", "method")
@@ -292,7 +292,7 @@ def test_what_to_expect_at_the_prevalence_that_the_card_states(
     run = write_run(tmp_path / "run", {"test": rows_of(80, 2)})
     run.config.write_text(run.config.read_text().replace("contact: null", f"prevalence: {prevalence}"))
     page = Page(write_report(run))
-    rates = {row["score"]: float(row["value"]) for row in read(run.path / "tables/run/headline.csv")}
+    rates = {row["metric"]: float(row["value"]) for row in read(run.path / "tables/run/headline.csv")}
     sensitivity, specificity = rates["sensitivity"], rates["specificity"]
     true, false = prevalence * sensitivity, (1 - prevalence) * (1 - specificity)
     assert rates[f"ppv_at_{prevalence:g}"] == pytest.approx(true / (true + false))
@@ -328,12 +328,12 @@ def test_more_sets_than_columns(tmp_path: Path, bare: None) -> None:
 
 
 def test_sets_side_by_side(whole: RunFolder) -> None:
-    found = {(row["set"], row["score"]): row for row in read(whole.path / "tables" / "run" / "sets.csv")}
+    found = {(row["set"], row["metric"]): row for row in read(whole.path / "tables" / "run" / "sets.csv")}
     assert {name for name, _ in found} == {"train", "val", "test", "ohio_2024"}
     assert float(found["train", "auroc"]["value"]) == 0.875  # of the best epoch, in history.csv
     assert float(found["train", "sensitivity"]["value"]) == 0.8125
     for name in ("val", "test", "ohio_2024"):
-        scores = {row["score"]: row for row in read(whole.path / "tables" / name / "scores.csv")[::2]}
+        scores = {row["metric"]: row for row in read(whole.path / "tables" / name / "scores.csv")[::2]}
         assert found[name, "sensitivity"]["value"] == scores["sensitivity"]["value"]
 
 
@@ -349,7 +349,7 @@ def test_the_training_split_is_shown_beside_the_others_alone(tmp_path: Path, bar
     sets = {"val": rows_of(40, 1), "test": rows_of(40, 2), "train": rows_of(60, 3)}
     run = write_run(tmp_path / "run", sets)
     page = Page(write_report(run))
-    found = {(row["set"], row["score"]): row for row in read(run.path / "tables" / "run" / "sets.csv")}
+    found = {(row["set"], row["metric"]): row for row in read(run.path / "tables" / "run" / "sets.csv")}
     right = sum(row.true_class == row.predicted_class for row in sets["train"])
     assert float(found["train", "accuracy"]["value"]) == pytest.approx(right / 60)
     assert "Results: train" not in page.words

@@ -1,6 +1,8 @@
 """`bldml review`: what a person confirmed becomes part of the next training, through the real commands."""
 
 import csv
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -60,7 +62,9 @@ def test_next_training_uses_what_was_confirmed(run: Path, photographs: Path, lea
         assert Path(row["path"]).name.startswith(f"{row['label']}_leaf")
 
     options = ["--trainer.max_epochs=1", "--trainer.default_root_dir=logs", "--run_name=new", "--data.cache=off"]
-    fit = bldml("fit", *THREE_LAYERS, f"--data.root={leaves}", "--data.manifest=review/manifest.csv", *options)
+    # The training as it is printed, but for its name and length.
+    (printed,) = re.findall(r"python -m bldml (fit .*)", outcome.out)
+    fit = bldml(*shlex.split(printed), *THREE_LAYERS, *options)
     assert fit.code == 0, fit.err
     split = {row["path"]: row["split"] for row in table(Path("logs/lightning_logs/new/splits.csv"))}
     assert all(split[row["path"]] == "train" for row in new)

@@ -20,7 +20,8 @@ from bldml.training.backbones import build
 from bldml.training.checkpoint import read_checkpoint
 from bldml.training.data.datamodule import LeafDataModule
 from bldml.training.module import LeafClassifier
-from tests.support import SMALL, Bldml, mistake
+from bldml.training.transforms import Augmentation
+from tests.support import SMALL, THREE_LAYERS, Bldml, mistake
 
 pytestmark = [
     pytest.mark.filterwarnings(r"ignore:Found \d+ module\(s\) in eval mode"),
@@ -124,6 +125,30 @@ def test_pretrained_weights_are_laid_on_when_fitting_starts_and_never_else(split
     assert bool((next(again.parameters()) == 3).all())
 
 
+def test_values_that_only_python_lets_through_are_refused(split_leaves: Path) -> None:
+    for wrong in ({"head": "x"}, {"pos_weight": "x"}, {"frozen_mode": "x"}):
+        with mistake("word-unknown", found="x"):
+            classifier(**wrong)
+    with mistake("no-such-backbone", found="resnet99"):
+        LeafClassifier("resnet99", weights="none")
+    with mistake("word-unknown", found="block"):
+        classifier().unfreeze(1, "block")  # type: ignore[arg-type]
+    for wrong in ({"unreadable": "x"}, {"on_leak": "x"}, {"cache": "x"}, {"num_workers": "x"}):
+        with mistake("word-unknown", found="x"):
+            data(split_leaves, **wrong)
+    with mistake("word-unknown", found="x"):
+        Augmentation(flip="x")  # type: ignore[arg-type]
+    with mistake("word-unknown", found="x"):
+        Augmentation(surroundings="x")  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore:You requested to overfit")
+def test_the_same_batches_again_and_again(split_leaves: Path, tmp_path: Path) -> None:
+    """For overfit_batches, Lightning puts a sampler of its own, which knows no epoch, in place of ours."""
+    trainer(tmp_path, overfit_batches=1).fit(classifier(), datamodule=data(split_leaves))
+    assert (tmp_path / "own.ckpt").is_file()
+
+
 def test_image_sizes_that_differ_are_refused(split_leaves: Path, tmp_path: Path) -> None:
     with mistake("image-sizes-differ", found=96, expected=64):
         trainer(tmp_path).fit(classifier(), datamodule=data(split_leaves, image_size=96))
@@ -194,6 +219,19 @@ def test_averaged_weights(split_leaves: Path, bldml: Bldml, tmp_path: Path) -> N
     assert outcome.code == 2
     assert "EMAWeightAveraging cannot be used here: best.ckpt would hold averaged weights" in outcome.err
     assert not (Path.cwd() / "lightning_logs").exists()
+
+
+def test_callbacks_of_a_configuration_monitor_what_is_logged(split_leaves: Path, bldml: Bldml) -> None:
+    own = [f"--data.root={split_leaves}", "--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.mode=max"]
+    outcome = bldml("fit", *SMALL, *own, "--trainer.callbacks.monitor=val_f3")
+    assert outcome.mistake == "callback-monitor-unknown"
+    assert not Path("lightning_logs").exists()
+    # The name of version 0.1 is said to be old, and trains.
+    options = ("--run_name=r", "--trainer.max_epochs=1", "--trainer.callbacks.filename=own", "--test_after_fit=false")
+    outcome = bldml("fit", *THREE_LAYERS, *own, "--trainer.callbacks.monitor=val_recall", *options)
+    assert outcome.code == 0, outcome.err
+    assert "val_recall was renamed val_sensitivity" in outcome.err
+    assert Path("lightning_logs/r/more_checkpoints/own.ckpt").is_file()
 
 
 class Smoothed(LeafClassifier):

@@ -1,6 +1,5 @@
 """The output folder of `explain`: format of the images, which are complete, tables and contact sheet."""
 
-import csv
 import io
 import json
 import os
@@ -22,7 +21,7 @@ from bldml.io.atomic import is_leftover, write_atomically
 from bldml.io.documents import load_json, read_text
 from bldml.io.locks import OUTPUT_LOCK
 from bldml.io.screen import say
-from bldml.io.text import counted, with_apostrophe
+from bldml.io.text import counted, to_csv, with_apostrophe
 
 PROGRESS = "progress.jsonl"
 """File with one line per finished photograph; its first line says with which checkpoint and format."""
@@ -180,9 +179,7 @@ def encoded(picture: Image.Image, **options: Any) -> bytes:
 
 
 def _csv(rows: Iterable[Sequence[Any]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode(errors="backslashreplace")
+    return to_csv(rows).encode(errors="backslashreplace")
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

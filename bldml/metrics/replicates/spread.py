@@ -56,11 +56,6 @@ class Decomposition(NamedTuple):
         """Standard deviation of the figure with another training and other units."""
         return math.hypot(*self)
 
-    @property
-    def training_part(self) -> float:
-        """Proportion of the variance that is due to training alone, in [0, 1]."""
-        return self.training**2 / self.total**2 if self.total else 0.0
-
 
 def decompose(metric: Metric, pooled: Pooled) -> Decomposition | None:
     """Return by how much training and photographs move the figure of one seed: a two-way decomposition of variance.

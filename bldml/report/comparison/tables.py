@@ -114,7 +114,7 @@ def original_classes_table(comparison: Comparison) -> Table | None:
         "specificity) at each run's operating point, with 95 % intervals. A dash: this run did not merge it, "
         "or it is not recorded. The worst of several is low partly by chance."
     )
-    names = ("original_class", "run", "score", "n", *ESTIMATE_COLUMNS)
+    names = ("original_class", "run", "metric", "n", *ESTIMATE_COLUMNS)
     return Table("original_classes", caption, ("Original class", *found), tuple(rows), (names, raw), notes.all)
 
 

@@ -1,6 +1,5 @@
 """The page of labels to look at again: one file that opens offline, with verdicts that can be saved."""
 
-import base64
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -16,7 +15,7 @@ from bldml.io.safe_points import safe_point
 from bldml.io.system import sha256_of
 from bldml.io.text import with_apostrophe
 from bldml.metrics.checked import Classes
-from bldml.report.html import TEMPLATES, page_template
+from bldml.report.html import TEMPLATES, page_template, script_hash
 from bldml.survey.thumbnails import data_url, thumbnail
 from bldml.sweep.review.ranking import REASONS, Doubt
 
@@ -93,7 +92,7 @@ def label_page(
             (title, reason, [card for card in cards if card.doubt.reason == reason]) for reason, title in TITLES.items()
         ],
         script=script,
-        script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
+        script_hash=script_hash(script),
     )
     return page, len(chosen) - len(cards)
 

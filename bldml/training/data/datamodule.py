@@ -18,6 +18,7 @@ from bldml.dataset.images import Decode, decoding_size
 from bldml.dataset.manifest import check_unchanged, read_manifest, unlisted
 from bldml.dataset.samples import Collection, check_positive_class, check_trainable, no_photographs
 from bldml.errors import ConfigError, DatasetError
+from bldml.io.arguments import check_choices
 from bldml.training.checkpoint import DATA_SETTINGS, LARGEST_BATCH
 from bldml.training.data.loading import EpochSampler, EvaluationSampler, Item, LeafDataset, check_batches, leaf_loader
 from bldml.training.data.reading import Geometry, PreparedData, granted_cpus, read_photographs
@@ -81,6 +82,8 @@ class LeafDataModule(LightningDataModule):
         seed: int | None = None,
     ) -> None:
         super().__init__()
+        words = {"unreadable": unreadable, "on_leak": on_leak, "num_workers": num_workers, "cache": cache}
+        check_choices("data", LeafDataModule.__init__, words)
         if not (0 < val_fraction < 1 and 0 <= test_fraction < 1 and val_fraction + test_fraction < 1):
             message = f"data.val_fraction {val_fraction} and data.test_fraction {test_fraction} must lie in (0, 1) and "
             message += "[0, 1) and leave something for training."

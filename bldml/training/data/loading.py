@@ -79,9 +79,9 @@ class LeafDataset(Dataset[Item]):
         """Return the number of photographs."""
         return len(self.labels)
 
-    def __getitem__(self, key: tuple[int, int]) -> Item:
-        """Return the photograph at (epoch, index)."""
-        epoch, index = key
+    def __getitem__(self, key: tuple[int, int] | int) -> Item:
+        """Return the photograph at (epoch, index); Lightning's own sampler, as for overfit_batches, knows no epoch."""
+        epoch, index = (0, key) if isinstance(key, int) else key
         sample, image = self.samples[index], self._photograph(index)
         if self.augmentation is None:
             pixels = evaluation_image(image, self.image_size)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from bldml.io.arguments import check_choices
 from bldml.training.transforms import MEAN, STD
 
 # The units in which a network is unfrozen: stages of similar depth, or the blocks of the BLD-ML scripts.
@@ -45,6 +46,7 @@ class Backbone:
 
     def parts(self, unit: Unit) -> Parts:
         """Return the parts of the backbone in this unit, beginning with the part nearest the head."""
+        check_choices("unfreezing", Backbone.parts, {"unit": unit})
         return self.blocks if unit == "blocks" and self.blocks else self.stages
 
     def gradcam_layers(self) -> list[tuple[str, "Backbone"]]:

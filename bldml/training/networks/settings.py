@@ -1,24 +1,30 @@
 """Checks of the classifier's settings, alone and together with trainer and data module."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 
 from bldml.errors import ConfigError, TrainingError
+from bldml.io.arguments import check_choices
 
 # `linear` is another word for `last_layer`.
 HeadName = Literal["last_layer", "linear", "whole_classifier", "logistic"]
 
 
-def check_settings(numbers: Mapping[str, float], pos_weight: float | str) -> None:
-    """Raise a ConfigError unless the numbers, by name, are finite and at least 0, and the weight a rule or above 0."""
+def check_settings(owner: Callable[..., None], numbers: Mapping[str, float], words: Mapping[str, object]) -> None:
+    """Raise a ConfigError unless the numbers are finite and at least 0, the words known, and the weight above 0.
+
+    Both are values of parameters of `owner`, by name.
+    """
     for name, value in numbers.items():
         if not (math.isfinite(value) and value >= 0):
             message = f"model.{name} must be a finite number of at least 0, not {value}."
             raise ConfigError(message, "model-number-wrong", key=name, found=value, expected=0)
+    check_choices("model", owner, words)
+    pos_weight = words["pos_weight"]
     if isinstance(pos_weight, float | int) and not (math.isfinite(pos_weight) and pos_weight > 0):
         message = f"model.pos_weight must be none, auto or a number above 0, not {pos_weight}."
         raise ConfigError(message, "pos-weight-wrong", found=pos_weight)

@@ -17,11 +17,12 @@ STARTS = 3
 
 
 def run_interruptible(work: Callable[[], None], signals: InterruptSignals, *, resumes: bool) -> None:
-    """Do the work of a command; `resumes` says whether the same command goes on behind what is done.
+    """Do the work of a command; `resumes` says whether the same command resumes behind what is done.
 
     Ctrl-C interrupts at once, as before: there somebody waits, and whatever is finished is kept then too.
 
     Raises:
+        KeyboardInterrupt: Ctrl-C was pressed; the text says that the command resumes.
         RunError: The wall time is near, and no start of this job has done anything, for the third time.
         SystemExit: A signal interrupted it, with 128 and the signal's number.
     """
@@ -30,6 +31,10 @@ def run_interruptible(work: Callable[[], None], signals: InterruptSignals, *, re
     try:
         with interruptible(signals.check):
             work()
+    except KeyboardInterrupt as stop:
+        if resumes and not str(stop):
+            raise KeyboardInterrupt("interrupted; run the same command again to resume") from None
+        raise
     except Interrupted as interrupted:
         again = f"To {'resume' if resumes else 'start again'}, run the same command again."
         complain(f"\nInterrupted; {'what is done is kept' if resumes else 'nothing of it can be kept'}. {again}\n")

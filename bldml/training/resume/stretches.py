@@ -130,7 +130,7 @@ class StretchLog:
             self.write()
 
     def write(self) -> None:
-        """Write the document; where that is not possible, the run goes on without it."""
+        """Write the document; where that is not possible, the run continues without it."""
         began, now = self._phase_began, time.monotonic()
         self.now = replace(
             self.now,
