@@ -215,7 +215,11 @@ def _machine_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        message = ": ".join(str(one) for one in (error.filename, error.strerror) if one) or str(error)
+        message = error.strerror or str(error)
+        if error.filename is not None and error.strerror:
+            path = error.filename2 or error.filename  # of a rename, where it leads to
+            message = f"Cannot use {os.fsdecode(path) if isinstance(path, str | bytes) else path}: {error.strerror}. "
+            message += "Check the path, your permission and the free space."
         if error.errno == errno.ENAMETOOLONG:
             name = max(Path(str(error.filename)).parts, key=len, default="")
             message = (

@@ -1,5 +1,6 @@
 """What --output cannot be is said in words, with what to type instead, before anything is read or written."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -37,6 +38,16 @@ def test_names_that_are_none(command: str, name: str, code: int, words: str, lea
     assert words in outcome.err
     assert "Errno" not in outcome.err
     assert not list(Path().iterdir())
+
+
+def test_what_the_system_says_has_the_path_and_what_to_check(bldml: Bldml) -> None:
+    Path("file").touch()
+    Path("leads nowhere").symlink_to("nowhere")
+    for name, reason in (("file/demo", "File exists"), ("leads nowhere", "Not a directory")):
+        outcome = bldml("demo", name, "--images_per_class=1", "--size=48")
+        assert outcome.code == 1
+        assert re.search(f"Cannot use .*{name.split('/')[0]}: {reason}. Check the path", outcome.err), outcome.err
+        assert "Errno" not in outcome.err
 
 
 @pytest.mark.parametrize("command", ["test", "predict", "audit", "review", "compare"])
