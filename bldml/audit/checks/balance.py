@@ -162,6 +162,8 @@ def _listed(count: Counter[str]) -> str:
 def _size(row: Row) -> str:
     """Return the size in bins, because cropped photographs all differ by some pixels."""
     width, height = row.metadata.width, row.metadata.height
+    if not width or not height:  # the file was cut short, or replaced, after its picture was read
+        return "unknown"
     megapixels = width * height / 1e6
     edges = [edge for edge in MEGAPIXELS if edge <= megapixels]
     low = edges[-1] if edges else 0
