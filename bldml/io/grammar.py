@@ -91,7 +91,7 @@ def check_output_folder(folder: Path) -> None:
     """
     # Of `os.path`, which answers of a name that is too long too.
     if all(os.path.isfile(folder / name) for name in ("config.yaml", "environment.json")):  # noqa: PTH113
-        message = f"--output {folder} is the folder of a run, which has files of the same names. "
+        message = f"--output {folder} is the folder of a run and stays as it is. "
         message += f"Choose another folder, such as --output {folder / 'results'}."
         raise UsageError(message, "output-is-run", found=str(folder))
     if _FILE.fullmatch(folder.suffix) and not os.path.exists(folder):  # noqa: PTH110
