@@ -220,11 +220,13 @@ def _machine_errors() -> Iterator[None]:
             path = error.filename2 or error.filename  # of a rename, where it leads to
             message = f"Cannot use {os.fsdecode(path) if isinstance(path, str | bytes) else path}: {error.strerror}. "
             message += "Check the path, your permission and the free space."
-        if error.errno == errno.ENAMETOOLONG:
-            name = max(Path(str(error.filename)).parts, key=len, default="")
-            message = (
-                f"The name {name[:20]}… has {len(os.fsencode(name)):,} bytes. Use a shorter one: most disks allow 255."
-            )
+        if error.errno == errno.ENAMETOOLONG and error.filename is not None:
+            whole = os.fsdecode(error.filename)
+            name = max(Path(whole).parts, key=lambda part: len(os.fsencode(part)), default="")
+            n, text, most = len(os.fsencode(name)), f"The name {name[:20]}…", "most disks allow 255"
+            if n <= 255:
+                n, text, most = len(os.fsencode(whole)), f"The path {whole[:20]}…", "most systems allow 4,095"
+            message = f"{text} has {n:,} bytes. Use a shorter one: {most}."
         raise _with_notes(
             MachineError(message, "file-failed", path=error.filename, reason=error.strerror), error
         ) from error

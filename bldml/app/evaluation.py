@@ -284,10 +284,10 @@ def say_cautions(run: RunFolder, names: Sequence[str]) -> None:
     """Print what makes, or may make, the metrics of these evaluations optimistic, and what the leaf adds."""
     try:
         data = read_run(run)
+        for text in changed_files(evidence_of_run(data)):
+            say_warning(text)
     except RunError:  # another evaluation of the run is damaged, which its report names
         return
-    for text in changed_files(evidence_of_run(data)):
-        say_warning(text)
     for evaluation in data.evaluations:
         if evaluation.name not in names:
             continue

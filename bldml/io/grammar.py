@@ -90,7 +90,8 @@ def check_output_folder(folder: Path) -> None:
     >>> check_output_folder(Path("results.v2"))
     """
     # Of `os.path`, which answers of a name that is too long too.
-    if all(os.path.isfile(folder / name) for name in ("config.yaml", "environment.json")):  # noqa: PTH113
+    there = {name for name in ("config.yaml", "environment.json", "checkpoints") if os.path.exists(folder / name)}  # noqa: PTH110
+    if "config.yaml" in there and len(there) > 1:
         message = f"--output {folder} is the folder of a run and stays as it is. "
         message += f"Choose another folder, such as --output {folder / 'results'}."
         raise UsageError(message, "output-is-run", found=str(folder))

@@ -74,14 +74,14 @@ CHANGED = {
     "checkpoint": "best.ckpt is not the file that was evaluated: it was changed, replaced or trained further since",
     "predictions": "the rows of predictions.csv are not those that were written: the table was changed since",
     "distances": "a distance or a band in predictions.csv is not the one that was written: the table was changed since",
-    "metrics": "metrics.json does not have the values that were written: it was changed since",
-    "table": "metrics.csv does not have the values that were written: it was changed since",
-    "photographs": "photographs.csv of the evaluation does not have the values that were written: it was changed since",
-    "excluded": "excluded.csv of the evaluation does not have the values that were written: it was changed since",
-    "pictures": "a picture in explanations, or its row in gallery.csv, was changed since, and is not shown",
+    "metrics": "metrics.json is missing or does not have the values that were written",
+    "table": "metrics.csv is missing or does not have the values that were written",
+    "photographs": "photographs.csv of the evaluation is missing or does not have the values that were written",
+    "excluded": "excluded.csv of the evaluation is missing or does not have the values that were written",
+    "pictures": "a picture in explanations, or its row in gallery.csv, was changed or removed since, and is not shown",
     "history": "history.csv has other values for the epochs before this evaluation than it had then",
     "environment": "environment.json has other values for the training before this evaluation than it had then",
-    "training_time": "training_time.json has another value than when this evaluation was written",
+    "training_time": "training_time.json is missing or has another value than when this evaluation was written",
     "ledger": "ledger.csv lacks this evaluation, or has others before it than it had then, so the number of "
     "evaluations may be wrong",
 }
@@ -97,8 +97,9 @@ def changed_files(run: RunEvidence) -> list[str]:
             found.append(f"{of}{CHANGED[what]} (by the SHA-256 in {place}).")
         elif names:
             found.append(
-                f"{of}provenance.json records no SHA-256, as every evaluation of this run did: it was replaced or "
-                "removed since, so it does not tell whether other files were changed."
+                f"{of}provenance.json is missing or records no SHA-256: the evaluation was cut short, another version "
+                "wrote it, or the file was replaced or removed since. So it is not known whether its other files were "
+                "changed."
             )
         else:
             found.append(changed_since_start(what))
@@ -107,8 +108,7 @@ def changed_files(run: RunEvidence) -> list[str]:
 
 def changed_since_start(name: str) -> str:
     """Say that a file of a run is not what it was when the run was started."""
-    text = f"{name} does not have the values that were written when the run was started: it was changed since"
-    return f"{text} (by the SHA-256 in environment.json)."
+    return f"{name} is missing or does not have the values that this run wrote (by the SHA-256 in environment.json)."
 
 
 def leaks(run: RunEvidence) -> str:

@@ -17,6 +17,7 @@ from bldml.errors import RunError
 from bldml.io.documents import read_text
 from bldml.io.platform import quoted
 from bldml.io.text import plain, to_csv
+from bldml.run.digests.content import plain_cell
 from bldml.run.predictions import Prediction, read_predictions
 from bldml.run.provenance import Role
 from bldml.run.reader import RunData
@@ -99,7 +100,7 @@ def gallery_text(shown: Iterable[tuple[GalleryKind, Prediction, str, str]], fold
 
 
 def _digest(row: Sequence[str], folder: Path) -> str:
-    digest = hashlib.sha256(repr(tuple(row)).encode(errors="backslashreplace"))
+    digest = hashlib.sha256(repr([plain_cell(cell) for cell in row]).encode(errors="backslashreplace"))
     for name in row[-2:]:
         with suppress(OSError, ValueError):
             digest.update((folder / Path(name or ".").name).read_bytes())
@@ -107,12 +108,11 @@ def _digest(row: Sequence[str], folder: Path) -> str:
 
 
 def has_changed_pictures(folder: Path) -> bool:
-    """Return whether a picture of the gallery of an evaluation, or its row, is not as it was written.
-
-    Raises:
-        RunError: `gallery.csv` cannot be read.
-    """
-    return any(is_changed for *_, is_changed in _rows(folder / FOLDER / TABLE))
+    """Return whether a picture of the gallery of an evaluation, or its table, is not as it was written."""
+    try:
+        return any(is_changed for *_, is_changed in _rows(folder / FOLDER / TABLE))
+    except RunError:  # a damaged table, which the report names
+        return True
 
 
 def _rows(path: Path) -> Iterator[tuple[list[str], bool]]:

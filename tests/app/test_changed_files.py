@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from tests.support import Bldml
 CPU = "--trainer.accelerator=cpu"
 CHECKPOINT = "best.ckpt is not the file that was evaluated"
 PREDICTIONS = "test: the rows of predictions.csv are not those that were written"
-METRICS = "test: metrics.json does not have the values that were written"
+METRICS = "test: metrics.json is missing or does not have the values that were written"
 PROVENANCE = "test: provenance.json does not have the values that were written"
 HISTORY = "history.csv has other values for the epochs"
 
@@ -181,15 +182,49 @@ def test_an_edited_file_of_the_start_is_said(
         path.unlink()  # leaks would count as not searched
     else:
         replace(path, old, new)
-    told = f"Warning: copy: {name} does not have the values that were written when the run was started"
+    told = f"Warning: copy: {name} is missing or does not have the values that this run wrote"
     assert told in said_of(own, capsys)
     path.write_text(text.replace("\n", "\r\n"))
     assert not said_of(own, capsys)
 
 
+def test_tables_that_a_spreadsheet_saved_are_as_they_were(own: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    """It writes 0.0 as 0 and has fifteen digits."""
+    folder = own.evaluation("test")
+    tables = [own.path / "photographs.csv", own.splits, folder / "metrics.csv", folder / "explanations" / "gallery.csv"]
+    changed = 0
+    for path in tables:
+        with path.open(newline="") as file:
+            rows = list(csv.reader(file))
+        shown = [
+            [f"{float(cell):.15g}" if re.fullmatch(r"\d+\.\d+(e-\d+)?", cell) else cell for cell in row] for row in rows
+        ]
+        changed += shown != rows
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows(shown)
+    assert changed > 1
+    assert not said_of(own, capsys)
+
+
+def test_a_damaged_table_of_pictures_does_not_stop_what_shows_none(
+    own: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (own.evaluation("test") / "explanations" / "gallery.csv").write_text('kind,path\n"')
+    assert "test: a picture in explanations, or its row in gallery.csv, was changed" in said_of(own, capsys)
+
+
+def test_an_evaluation_while_the_training_goes_on_is_not_blamed_for_its_time(
+    own: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with own.history.open("a") as file:
+        file.write(own.history.read_text().splitlines()[-1].replace("3,", "4,", 1) + "\n")
+    own.training_time.write_text('{"training_seconds": 12.5}')
+    assert not said_of(own, capsys)
+
+
 def test_a_fact_in_the_card_may_be_corrected(own: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
-    with own.config.open("a") as file:
-        file.write("card:\n  site: Turrialba\n" if "\ncard:" not in own.config.read_text() else "")
+    replace(own.config, "  site: null", "  site: Turrialba")
+    replace(own.config, "  root: ", "  root: /elsewhere")
     assert not said_of(own, capsys)
 
 
@@ -198,18 +233,18 @@ def test_an_edited_environment_is_said_also_where_its_own_digest_fits(
 ) -> None:
     edit(own.environment, lambda record: record.update(seed=99))
     said = said_of(own, capsys)
-    assert "environment.json does not have the values that were written when the run was started" in said
-    assert "train, val, test: environment.json has other values" in said or "environment.json has other" in said
+    assert "environment.json is missing or does not have the values that this run wrote" in said
+    assert "environment.json has other values" not in said, "the same once more"
     own.environment.write_text(json.dumps({"seed": 99}))
     assert "environment.json has other values for the training before this evaluation" in said_of(own, capsys)
 
 
 def test_an_edited_time_or_csv_of_metrics_is_said(own: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     own.training_time.write_text('{"training_seconds": 12.5}')
-    assert "training_time.json has another value than when" in said_of(own, capsys)
+    assert "training_time.json is missing or has another value than when" in said_of(own, capsys)
     table = own.evaluation("test") / "metrics.csv"
     replace(table, "chosen,0.", "chosen,0.9")
-    assert "test: metrics.csv does not have the values that were written" in said_of(own, capsys)
+    assert "test: metrics.csv is missing or does not have the values that were written" in said_of(own, capsys)
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
@@ -230,7 +265,7 @@ def test_a_provenance_that_is_replaced_or_removed_is_said(own: RunFolder, capsys
             path.write_text(content)
         else:
             path.unlink()
-        assert "test: provenance.json records no SHA-256, as every evaluation of this run did" in said_of(own, capsys)
+        assert "test: provenance.json is missing or records no SHA-256" in said_of(own, capsys)
     path.write_text((own.evaluation("val") / "provenance.json").read_text())  # whole, but of others
     assert PREDICTIONS in said_of(own, capsys)
     path.write_text(text)
@@ -241,7 +276,7 @@ def test_a_resumed_run_says_what_was_changed_and_keeps_it(own: RunFolder, bldml:
     replace(own.path / "photographs.csv", "train", "test")
     before = json.loads(own.environment.read_text())["sha256"]
     outcome = bldml("fit", f"--resume={own.path}", "--report=false", CPU)
-    assert "photographs.csv does not have the values that were written when the run was started" in outcome.err
+    assert "photographs.csv is missing or does not have the values that this run wrote" in outcome.err
     record = json.loads(own.environment.read_text())
     assert len(record["continued"]) == 1
     assert record["sha256"]["photographs"] == before["photographs"]

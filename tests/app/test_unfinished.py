@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from bldml.io.system import sha256_of
+from bldml.run.digests.content import with_digests
 from bldml.run.folder import RunFolder
 from bldml.training.recording import PredictionRecorder
 from bldml.training.resume.unfinished import NAME
@@ -208,7 +209,7 @@ def _replace_part(kept: Path, split: str, change: Callable[[Any], Any]) -> None:
     found = json.loads(document.read_text())
     torch.save(change(torch.load(path, weights_only=True)), path)
     found["passes"][split]["sha256"] = sha256_of(path)
-    document.write_text(json.dumps(found))
+    document.write_text(json.dumps(with_digests("unfinished", found)))
 
 
 @pytest.mark.parametrize("point", ["other 4", "recorded"])

@@ -42,20 +42,36 @@ def digest_of_epochs(epochs: Iterable[Mapping[str, float | None]]) -> str:
     return digest_of([cell for one in sorted(row.items()) if one[1] is not None for cell in one] for row in epochs)
 
 
+def plain_cell(text: str) -> str:
+    """Return a cell as it is compared: a spreadsheet writes 0.0 as 0, and rounds to 15 digits.
+
+    >>> plain_cell("0.0"), plain_cell("0.12345678901234567"), plain_cell("BLD/7.jpg")
+    ('0', '0.123456789012', 'BLD/7.jpg')
+    """
+    try:
+        return f"{float(text):.12g}"
+    except ValueError:
+        return text
+
+
 def digest_of_text(name: str, text: str) -> str:
     """Return the SHA-256 of the content of a CSV, YAML or JSON file with this name; empty if it is not such a file.
 
-    Of a configuration the card is left out: it states facts about the photographs, which may be corrected later.
+    Of a configuration, what may be corrected later is left out: the card, which states facts about the photographs, and
+    where these are.
     """
     try:
         if name.endswith(".csv"):
             table = csv.DictReader(io.StringIO(text, newline=""), strict=True, restval="", restkey="")
-            return digest_of(sorted([str(cell) for item in sorted(row.items()) for cell in item] for row in table))
+            rows = ([cell for key, value in sorted(row.items()) for cell in (key, plain_cell(value))] for row in table)
+            return digest_of(sorted(rows))
         value = load_json(text) if name.endswith(".json") else load_yaml(text, TextLoader)
     except (ValueError, csv.Error, yaml.YAMLError):
         return ""
-    parts = value if isinstance(value, dict) else {}
-    return digest_of_document({key: part for key, part in parts.items() if key != "card"})
+    parts = {key: part for key, part in value.items() if key != "card"} if isinstance(value, dict) else {}
+    if isinstance(data := parts.get("data"), dict):
+        parts["data"] = {key: part for key, part in data.items() if key not in ("root", "manifest")}
+    return digest_of_document(parts)
 
 
 def digest_of_file(path: Path) -> str:

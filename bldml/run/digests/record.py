@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any
 
+from bldml.errors import RunError
 from bldml.io.atomic import write_atomically
 from bldml.io.documents import mapping_or_nothing
 from bldml.io.system import sha256_of
@@ -76,17 +78,18 @@ def digests_of_run(run: RunFolder) -> dict[str, Any]:
 
 def _of_run(run: RunFolder, epochs: int | None, starts: int | None, looks: int | None) -> dict[str, str]:
     """Return the digests of the first epochs, starts and lines of the ledger of a run; None for none of them."""
-    found, environment = {}, mapping_or_nothing(run.environment)
+    found, environment, rows = {}, mapping_or_nothing(run.environment), read_epochs(run.history)
     if epochs:
-        found["history"] = digest_of_epochs(read_epochs(run.history)[:epochs])
+        found["history"] = digest_of_epochs(rows[:epochs])
     if starts is not None:
         others = {key: one for key, one in digests_in(environment).items() if key != "environment"}
         then = {**environment, "continued": _notes(environment)[:starts], "sha256": others}
         found["environment"] = digest_of_document(then)
-        if starts == _starts(environment):  # a start adds to the time
+        if (starts, epochs) == (_starts(environment), len(rows)):  # a start and an epoch add to the time
             found["training_time"] = digest_of_file(run.training_time)
     if looks is not None:
-        found["ledger"] = digest_of(map(astuple, read_ledger(run)[:looks]))
+        with suppress(RunError):  # a damaged one, which the report names
+            found["ledger"] = digest_of(map(astuple, read_ledger(run)[:looks]))
     return found
 
 
@@ -119,6 +122,8 @@ def changed_since(data: RunData) -> dict[str, tuple[str, ...]]:
     for one in (*data.evaluations, *data.unlabelled):
         for what in _changed(data, one, best):
             found.setdefault(what, []).append(one.name)
+    if data.run.environment.name in found:
+        found.pop("environment", None)  # the same once more
     return {what: tuple(names) for what, names in found.items()}
 
 
