@@ -15,6 +15,7 @@ from bldml.dataset.files import (
     escape_text,
     is_folder,
     search_folders,
+    shell_word,
     show_path,
     subfolders,
 )
@@ -69,7 +70,7 @@ def _read(
     problems, rows_of = list[tuple[int, str, str]](), dict[str, int]()  # row, kind, text; rows by file
     missing, notes, twice = list[str](), list[str](), list[tuple[int, int, str]]()  # twice: row, row before, path
     names, digests, folds = Texts(), Texts(), Texts()
-    column = partial(_column, manifest, needed)
+    column = partial(_column, manifest, needed, optional)
     finder, values = PathFinder(root, lambda: column("path")), CellValues(column)
     number = 0
     for number, cells, is_too_wide in read_rows(manifest, needed, optional, notes=notes):
@@ -99,7 +100,7 @@ def _read(
             folds.append(re.sub(r"^(\d+)[.,]0$", r"\1", row.get("fold", "")))
     if not rows_of:
         _raise_one_error(manifest, root, number, problems, missing, finder, values)
-    problems += [*_repeated(twice, manifest, needed, notes), *values.problems()]
+    problems += [*_repeated(twice, manifest, needed, optional, notes), *values.problems()]
     if problems:
         raise _wrong_rows(sorted(problems), manifest, root)
     rows_of.clear()  # first, to avoid fragmenting the memory
@@ -133,7 +134,11 @@ def _raise_one_error(
 
 
 def _repeated(
-    twice: Sequence[tuple[int, int, str]], manifest: Path, needed: Sequence[str], notes: list[str]
+    twice: Sequence[tuple[int, int, str]],
+    manifest: Path,
+    needed: Sequence[str],
+    optional: Sequence[str],
+    notes: list[str],
 ) -> list[tuple[int, str, str]]:
     """Return row, kind and text of rows that say of a file something else than the row before.
 
@@ -141,9 +146,9 @@ def _repeated(
     """
     wanted = {number for row, before, _ in twice for number in (row, before)}
     said = {}
-    for number, cells, _ in read_rows(manifest, needed, OPTIONAL) if wanted else ():
+    for number, cells, _ in read_rows(manifest, needed, optional) if wanted else ():
         if number in wanted:
-            said[number] = {column: cells.get(column, "").strip() for column in (*needed[1:], *OPTIONAL)}
+            said[number] = {column: cells.get(column, "").strip() for column in (*needed[1:], *optional)}
     problems = []
     for row, before, path in twice:
         differ = [column for column, text in said[row].items() if text != said[before][column]]
@@ -156,8 +161,8 @@ def _repeated(
     return problems
 
 
-def _column(manifest: Path, needed: Sequence[str], column: str) -> Iterator[str]:
-    return (cells[column] for _, cells, _ in read_rows(manifest, needed, OPTIONAL))
+def _column(manifest: Path, needed: Sequence[str], optional: Sequence[str], column: str) -> Iterator[str]:
+    return (cells[column] for _, cells, _ in read_rows(manifest, needed, optional))
 
 
 def _no_file(text: str, finder: PathFinder | None) -> str:
@@ -188,7 +193,13 @@ def _wrong_rows(problems: Sequence[tuple[int, str, str]], manifest: Path, root: 
 
 
 def _no_split_known(manifest: Path, found: Mapping[str, int]) -> DatasetError:
-    """One message instead of one for each row: the column has other names of splits, or something else."""
+    """One message instead of one for each row: the column has other names of splits, or something else, or nothing."""
+    if not any(found):
+        message = (
+            f"The column split of the manifest {show_path(manifest)} is empty. To make the splits: "
+            f"python -m bldml split PHOTOGRAPHS --manifest {shell_word(manifest)}."
+        )
+        return DatasetError(message, "manifest-splits-empty", path=manifest)
     cells = first_few(
         [f"{show_path(text) or 'nothing'} in {counted(n, 'row')}" for text, n in found.items()], 5, ", ", ", and "
     )

@@ -138,7 +138,14 @@ def changed(*changes: tuple[str, str]) -> str:
         (changed(("BLD/1.jpg", '"BLD/1,0"')), ["1 path was read without “.0”"]),
         (TWO + "No/1.jpg,No,val,\n", ["1 row was left out, the same as another row"]),
         ("path,BLD,No,split\nBLD/1.jpg,1,0,train\nNo/1.jpg,0,1,val\n", ["the label from the columns BLD, No: the one"]),
-        ("path,No,BLD,rust,tree,split\nBLD/1.jpg,,x,,4,train\nNo/1.jpg,X,,,5,val\n", ["No, BLD, rust: the one"]),
+        ("path,No,BLD,rust,tree,split\nBLD/1.jpg,,x,,4,train\nNo/1.jpg,X,,,5,val\n", ["from the columns No, BLD: the"]),
+        ("path,BLD,No,note,split\nBLD/1.jpg,1,0,,train\nNo/1.jpg,0,1,,val\n", ["from the columns BLD, No: the one"]),
+        ("path,BLD,No,rust,split\nBLD/1.jpg,1,0,0,train\nNo/1.jpg,0,1,0,val\n", ["the columns BLD, No, rust: the"]),
+        ("Leaves of 2024\n\npath,BLD,No,split\nBLD/1.jpg,1,0,train\nNo/1.jpg,0,1,val\n",
+         ["was read from row 3 on, with the label from the columns BLD, No: the one"]),
+        ("Images;;;\nDatei;BLD;No;set\nBLD/1.jpg;1;0;train\nNo/1.jpg;0;1;val\n", ["from row 2 on, with semicolons"]),
+        (re.sub(r"[^,\n]+", r"'\g<0>'", "path,BLD,No,split\nBLD/1.jpg,1,0,train\nNo/1.jpg,0,1,val\n"),
+         ["with quotes around cells, with the label from the columns BLD, No: the one"]),
         ("id;BLD;No;set\nBLD/1;True;False;train\nNo/1;False;True;val\n",
          ["with semicolons between cells, with the column id as path, set as split", "without the suffix"]),
         (changed(("BLD/", "gs://leaves/BLD/"), ("No/", "gs://leaves/No/")), ["without “gs://leaves/” at the"]),
@@ -213,6 +220,32 @@ def test_a_table_of_labels_without_splits(root: Path) -> None:
     table.write_text(text.replace("8f3c2a1b", "20240601"), encoding="utf-8")
     with mistake("manifest-rows-wrong"):
         read_labels(table, root)
+
+
+@pytest.mark.parametrize("path", ["No/00001234-7.jpg", "8f3c2a1b-7.jpg", "upload/00001234-7.jpg"])
+def test_eight_digits_are_no_mark_of_label_studio_anywhere_else(path: str, root: Path) -> None:
+    (root / "BLD/5.jpg").rename(root / "BLD/7.jpg")
+    table = write(root, f"path,label,split\nBLD/1.jpg,BLD,train\n{path},No,train\n")
+    assert wrong_rows(table) == [(3, "file-missing")]
+
+
+@pytest.mark.parametrize("start", ["", "/data/", "https://x.org/data/"])
+def test_a_file_by_label_studio_is_searched_in_its_own_folder_if_that_is_there(start: str, root: Path) -> None:
+    (root / "BLD/5.jpg").rename(root / "BLD/7.jpg")
+    (root / "upload/1").mkdir(parents=True)
+    (root / "BLD/2.jpg").rename(root / "upload/1/2.jpg")
+    text = f"path,label,split\n{start}upload/1/8f3c2a1b-2.jpg,BLD,train\n"
+    assert [row[0] for row in rows(read_manifest(write(root, text), None))] == ["upload/1/2.jpg"]
+    assert wrong_rows(write(root, f"{text}{start}upload/1/0000abcd-7.jpg,No,train\n")) == [(3, "file-missing")]
+
+
+def test_folds_are_no_contradiction_where_they_are_not_read(root: Path) -> None:
+    table = write(root, "path,label,fold,fold,sha256\nBLD/1.jpg,BLD,0,,a\nBLD/1.jpg,BLD,1,2,b\n")
+    found = read_labels(table, root)
+    assert rows(found) == [("BLD/1.jpg", "BLD", "unassigned", "")]
+    assert "1 row was left out, the same as another row" in found.notes[0]
+    with mistake("manifest-rows-wrong", found=[(3, "file-twice")]):
+        read_labels(write(root, "path,label,group\nBLD/1.jpg,BLD,a\nBLD/1.jpg,BLD,b\n"), root)
 
 
 @pytest.mark.parametrize(
@@ -498,6 +531,11 @@ def test_photograph_in_a_forbidden_folder() -> None:
     ("table", "text"),
     [
         ("path,BLD,split\nBLD/1.jpg,1,train\nNo/1.jpg,0,val\n", "BLD has only 0 and 1, or no and yes. If it says the"),
+        ("path,BLD,note,split\nBLD/1.jpg,1,,train\nNo/1.jpg,1,,val\n", "BLD has only 0 and 1, or no and yes. If it"),
+        ("path,BLD,note,split\nBLD/1.jpg,1,,train\nNo/1.jpg,0,,val\n", "BLD has only 0 and 1, or no and yes. If it"),
+        ("path,note,split\nBLD/1.jpg,,train\nNo/1.jpg,,val\n", "columns: path, label, split (group is optional)."),
+        ("path,label,split\nBLD/1.jpg,BLD,\nNo/1.jpg,No,\n",
+         "manifest.csv is empty. To make the splits: python -m bldml split PHOTOGRAPHS --manifest "),
         ("path,BLD,No,split\nBLD/1.jpg,1,1,train\nNo/1.jpg,0,0,val\n\nNo/2.jpg,0,1,val\n",
          "2 rows have none or several of them: row 2 (BLD and No), row 3 (none). Correct them, or"),
         ("path,label,split\nBLD/1.jpg,BLD,0\nNo/1.jpg,No,1\n", "If they are the folds of a cross-validation"),

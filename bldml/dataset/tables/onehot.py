@@ -7,12 +7,12 @@ from bldml.dataset.files import show_path
 from bldml.dataset.tables.columns import SPLIT_NAMES
 from bldml.io.text import counted, first_few
 
-_YES, _NO = ("1", "1.0", "1,0", "true", "yes", "x"), ("0", "0.0", "0,0", "false", "no", "")
+_YES, _NO = ("1", "1.0", "1,0", "true", "yes", "x"), ("0", "0.0", "0,0", "false", "no")
 _SHOWN = 5
 
 
 class OneHot(NamedTuple):
-    """Columns that hold nothing but 0 and 1, by number and name, and what keeps them from being the label."""
+    """Columns of 0 and 1, not of empty cells alone, by number and name, and what keeps them from being the label."""
 
     places: tuple[int, ...] = ()
     names: tuple[str, ...] = ()
@@ -39,8 +39,10 @@ def find_one_hot(rows: Iterable[tuple[int, Sequence[str]]], columns: Sequence[st
         names = {
             i: name
             for i, name in names.items()
-            if (cells[i] if i < len(cells) else "").strip().casefold() in _YES + _NO
+            if (cells[i] if i < len(cells) else "").strip().casefold() in (*_YES, *_NO, "")
         }
+    filled = {i for _, cells in kept for i, cell in enumerate(cells) if cell.strip()}
+    names = {i: name for i, name in names.items() if i in filled}
     used = {i: name for i, name in names.items() if any(i < len(cells) and _is_yes(cells[i]) for _, cells in kept)}
     places, shown = tuple(names), ", ".join(map(show_path, names.values()))
     if not used:

@@ -128,11 +128,15 @@ class PathFinder:
             kinds, text = (*kinds, "percent"), plain
         if kinds:
             yield kinds, text
+        whole = text
         if self._prefix and text.startswith(self._prefix):
             kinds, text = (*kinds, "prefix"), text.removeprefix(self._prefix)
         yield kinds, text
-        if (original := _LABEL_STUDIO.sub(r"\1", text)) != text:
-            yield (*kinds, "export"), PurePosixPath(original).name
+        if _UPLOADED.fullmatch(_folder(whole)) and _LABEL_STUDIO.search(text):
+            # If its folder is there, also below another one than the table says, a file elsewhere is not meant.
+            places = (text, *(whole.split("/", above)[-1] for above in range(whole.count("/") - 1)))
+            there = (one for one in places if "/" in one and os.path.isdir(self.root / _folder(one)))  # noqa: PTH112
+            yield (*kinds, "export"), _LABEL_STUDIO.sub(r"\1", next(there, PurePosixPath(text).name))
 
     def _similar(self, text: str) -> Path | None:
         """Return the only file whose path is like a text."""
@@ -259,6 +263,10 @@ def numbers_of_date(text: str) -> list[str]:
         return []
     forms = [form for between in "-/._" for form in (f"{{}}{between}{{}}", f"{{:02}}{between}{{:02}}")]
     return [form.format(*order) for order in (pair, pair[::-1]) for form in forms]
+
+
+def _folder(path: str) -> str:
+    return path[: path.rfind("/") + 1]
 
 
 def _with_slashes(text: str) -> str:

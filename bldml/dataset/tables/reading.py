@@ -152,16 +152,24 @@ def _without_mark(content: bytes) -> str:
 
 
 def _titles(text: str, needed: Sequence[str], optional: Sequence[str]) -> int:
-    """Return the number of lines above the names of the columns; 0 also if there are no such names."""
+    """Return the number of lines above the names of the columns; 0 also if there are no such names.
+
+    Instead of the label, there may be a column for each class, which are two at least.
+    """
+    by_classes: int | None = None
     for number, line in enumerate(text.split("\n", _MOST_TITLES + 1)[: _MOST_TITLES + 1]):
         for delimiter in _DELIMITERS:
             with suppress(csv.Error):
                 cells = [unquoted(cell).strip() for cell in next(_reader(line.rstrip("\r"), delimiter), [])]
-                if all(column in renamed_columns(cells, needed, optional) for column in needed):
+                columns = renamed_columns(cells, needed, optional)
+                missing = [column for column in needed if column not in columns]
+                if not missing:
                     return number
+                if missing == ["label"] and len([*filter(None, cells)]) > len(needed):
+                    by_classes = number if by_classes is None else by_classes
         if number == 0 and _is_first_row(line, needed):
             return 0
-    return 0
+    return by_classes or 0
 
 
 def _is_first_row(line: str, needed: Sequence[str]) -> bool:
@@ -232,14 +240,14 @@ def _by_classes(
         return sum(column in columns for column in needed), len(columns)
 
     delimiter, cells = max(found, key=known)
-    reader = _reader(text, delimiter)
-    next(reader, None)
-    rows = [*enumerate(reader, first + 1)]
-    columns = renamed_columns(cells, needed, optional, rows[0][1] if rows else ())
+    raw, *below = [*_reader(text, delimiter)] or [[]]
+    is_quoted = any(unquoted(cell) != cell for cell in raw)
+    below = [[unquoted(cell) for cell in row] for row in below] if is_quoted else below
+    columns = renamed_columns(cells, needed, optional, below[0] if below else ())
     missing = [column for column in needed if column not in columns]
     one_hot = OneHot()
     if "label" in missing and "path" in columns:
-        one_hot = find_one_hot(rows, columns, (*needed, *optional))
+        one_hot = find_one_hot([*enumerate(below, first + 1)], columns, (*needed, *optional))
     if one_hot.places and not one_hot.problem:
         missing.remove("label")
     if missing:
@@ -247,8 +255,9 @@ def _by_classes(
     check_twice(table, cells, columns, needed, optional, noun)
     said += [f"with {_DELIMITERS[delimiter]} between cells"] if delimiter != "," else []
     said += _other_names(cells, columns)
+    said += ["with quotes around cells"] if is_quoted else []
     said.append(f"with the label from the columns {show_path(', '.join(one_hot.names))}: the one that has 1")
-    return _Layout(delimiter, columns, has_header=True, is_quoted=False, one_hot=one_hot)
+    return _Layout(delimiter, columns, has_header=True, is_quoted=is_quoted, one_hot=one_hot)
 
 
 def _other_names(cells: Sequence[str], columns: Sequence[str]) -> list[str]:
