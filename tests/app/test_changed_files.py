@@ -243,8 +243,11 @@ def test_an_edited_time_or_csv_of_metrics_is_said(own: RunFolder, capsys: pytest
     own.training_time.write_text('{"training_seconds": 12.5}')
     assert "training_time.json is missing or has another value than when" in said_of(own, capsys)
     table = own.evaluation("test") / "metrics.csv"
-    replace(table, "chosen,0.", "chosen,0.9")
-    assert "test: metrics.csv is missing or does not have the values that were written" in said_of(own, capsys)
+    for old, new in (("chosen,0.", "chosen,0.9"), ("chosen,0.", "chosen,,0.")):  # another value, a cell too many
+        text = table.read_text()
+        replace(table, old, new)
+        assert "test: metrics.csv is missing or does not have the values that were written" in said_of(own, capsys)
+        table.write_text(text)
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])

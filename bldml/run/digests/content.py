@@ -63,7 +63,10 @@ def digest_of_text(name: str, text: str) -> str:
     try:
         if name.endswith(".csv"):
             table = csv.DictReader(io.StringIO(text, newline=""), strict=True, restval="", restkey="")
-            rows = ([cell for key, value in sorted(row.items()) for cell in (key, plain_cell(value))] for row in table)
+            # Of a row with more cells than columns, the rest is a list.
+            rows = (
+                [text for key, cell in sorted(row.items()) for text in (key, plain_cell(str(cell)))] for row in table
+            )
             return digest_of(sorted(rows))
         value = load_json(text) if name.endswith(".json") else load_yaml(text, TextLoader)
     except (ValueError, csv.Error, yaml.YAMLError):

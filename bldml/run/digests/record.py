@@ -133,7 +133,7 @@ def _changed(data: RunData, one: Evaluation, best: str) -> list[str]:
     if whole is False:
         return ["provenance"]  # its other digests prove nothing
     if whole is None and is_sealed("environment", data.environment) is not None:
-        return ["no digests"]  # which a version wrote that records them
+        return ["no digests"]  # although the version that began the run records them
     now = {key: digest_of_file(one.folder / name) for key, name in OF_EVALUATION.items()}
     now |= {
         "predictions": digest_of_predictions(one.rows),
