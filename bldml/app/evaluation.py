@@ -135,7 +135,7 @@ def _evaluate_splits(
         stretch.enter("images for the report")
         # Those of an earlier evaluation were removed when this one was written.
         shown = [split for split in filled if split != "train" and not has_pictures(folders[split])]
-        evaluated = {folders[split]: data.samples(split) for split in shown}
+        evaluated = {folders[split]: data.with_digests(split) for split in shown}
         draw_images(model, checkpoint, evaluated, trainer.strategy.root_device, signals.check)
 
 
@@ -206,7 +206,7 @@ def evaluate_checkpoint(
             say_cautions(run, [folder.name])
         report_excluded(data, folder / "excluded.csv")
         if report and split != "predict":
-            evaluated = {} if has_pictures(folder) else {folder: data.samples(split)}
+            evaluated = {} if has_pictures(folder) else {folder: data.with_digests(split)}
             draw_images(model, checkpoint, evaluated, trainer.strategy.root_device, signals.check)
         signals.end()
         if run and report and split != "predict":

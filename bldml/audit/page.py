@@ -16,7 +16,7 @@ from bldml.audit.examine import Row
 from bldml.audit.findings import DEFAULT_SPLIT_NOTE, SEVERITIES, AuditFinding
 from bldml.audit.result import AuditResult
 from bldml.dataset.files import show_path
-from bldml.dataset.images import UnreadableImage, load_rgb
+from bldml.dataset.images import UnreadableImage, load_unchanged
 from bldml.figures.days import photographs_by_day
 from bldml.figures.style import to_svg
 from bldml.io.text import counted
@@ -127,7 +127,7 @@ def draw_thumbnails(rows: Iterable[Row], names: Sequence[str], workers: int) -> 
 
 def _draw(row: Row) -> str:
     try:
-        picture = load_rgb(row.sample.path, SIDE)
+        picture = load_unchanged(row.sample.path, row.file.digest, SIDE)
     except UnreadableImage:  # changed since it was examined
         return ""
     picture.thumbnail((SIDE, SIDE), Image.Resampling.BOX)

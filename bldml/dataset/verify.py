@@ -11,7 +11,7 @@ from bldml.dataset.border import measure_border
 from bldml.dataset.cache.writer import ImageCache
 from bldml.dataset.duplicates.phash import NO_PHASH, PHash, perceptual_hash
 from bldml.dataset.formats.interruption import blame_machine
-from bldml.dataset.images import UnreadableImage, load_rgb
+from bldml.dataset.images import UnreadableImage, load_rgb, load_unchanged
 from bldml.dataset.metadata import Metadata, read_metadata
 from bldml.dataset.samples import Sample
 from bldml.io.safe_points import safe_point
@@ -62,8 +62,11 @@ def _verify_one(sample: Sample, target_size: int, cache: ImageCache | None) -> V
                 if (known := cache.find(digest)) is not None:
                     metadata, phash = known
                     return Verified(sample, digest, metadata=metadata, phash=phash)
-        photograph = load_rgb(sample.path, target_size)
-        digest = digest or sha256_of(sample.path)
+        if digest:
+            photograph = load_unchanged(sample.path, digest, target_size)
+        else:
+            photograph = load_rgb(sample.path, target_size)
+            digest = sha256_of(sample.path)
         metadata, phash = read_metadata(sample.path), perceptual_hash(photograph)
         metadata = metadata and replace(metadata, border=measure_border(photograph))
         if cache is not None:

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +22,12 @@ from bldml.dataset.samples import Sample
 from bldml.dataset.synthetic.leaves import write_leaves
 from bldml.inference.classifier import Classifier
 from bldml.inference.pictures import overlay
+from bldml.io.system import sha256_of
 from bldml.report import page as report
 from bldml.run.folder import RunFolder
 from bldml.run.gallery import choose_photographs, read_gallery
 from bldml.run.ledger import read_ledger
-from bldml.run.predictions import read_metrics, read_predictions
+from bldml.run.predictions import Prediction, read_metrics, read_predictions
 from bldml.training.checkpoint import Checkpoint, read_checkpoint
 from bldml.training.module import LeafClassifier
 from bldml.training.resume.signals import Interrupted
@@ -52,6 +54,11 @@ def classifier(run: RunFolder) -> tuple[Checkpoint, LeafClassifier]:
     model = LeafClassifier(backbone=header.backbone, weights="none", image_size=header.image_size)
     model.load_state_dict(checkpoint.state_dict)
     return checkpoint, model
+
+
+def digested(leaves: Path, rows: Iterable[Prediction]) -> list[tuple[Sample, str]]:
+    """Return the photographs of these rows, with their SHA-256."""
+    return [(Sample(leaves / row.path, row.path), sha256_of(leaves / row.path)) for row in rows]
 
 
 def pixels(path: Path, size: tuple[int, int]) -> NDArray[np.float64]:
@@ -81,7 +88,7 @@ def test_overlay_is_the_grad_cam_of_the_photograph_beside_it(own: RunFolder, lea
         dict(model.named_parameters())["network.classifier.1.weight"].neg_()
     rows = read_predictions(folder / "predictions.csv")
     maps = []
-    assert reporting.make_pictures(model, checkpoint, folder, [Sample(leaves / r.path, r.path) for r in rows]) == []
+    assert reporting.make_pictures(model, checkpoint, folder, digested(leaves, rows)) == []
     for shown in read_gallery(folder):
         _, cam = Classifier(checkpoint.header, model).verdict_with_map(leaves / shown.prediction.path)
         expected = np.asarray(overlay(load_rgb(leaves / shown.prediction.path), cam), dtype=np.float64)
@@ -205,20 +212,23 @@ def test_no_failure_of_pictures_or_report_fails_a_fit(
     }  # fmt: skip
 
 
-def test_a_photograph_that_is_gone_is_left_out_and_named(own: RunFolder, leaves: Path) -> None:
+def test_a_photograph_that_is_gone_or_another_is_left_out_and_named(own: RunFolder, leaves: Path) -> None:
     (checkpoint, model), folder = classifier(own), own.evaluation("test")
     rows = read_predictions(folder / "predictions.csv")
-    samples = [Sample(leaves / row.path, row.path) for row in rows]
-    samples[0] = Sample(leaves / "gone.jpg", rows[0].path)
-    (left_out,) = reporting.make_pictures(model, checkpoint, folder, samples)
-    assert left_out.startswith(f"{rows[0].path}: ")
+    samples = digested(leaves, rows)
+    samples[0] = Sample(leaves / "gone.jpg", rows[0].path), samples[0][1]
+    samples[1] = Sample(leaves / rows[2].path, rows[1].path), samples[1][1]  # another photograph came in its place
+    left_out = reporting.make_pictures(model, checkpoint, folder, samples)
+    assert sorted(left_out) == sorted(
+        [f"{rows[0].path}: the file does not exist", f"{rows[1].path}: its content has changed since it was first read"]
+    )
     shown = {entry.prediction.path for entry in read_gallery(folder)}
-    assert shown == {row.path for row in rows[1:]}
+    assert shown == {row.path for row in rows[2:]}
 
 
 def test_a_stop_between_two_pictures_leaves_the_old_ones(own: RunFolder, leaves: Path) -> None:
     (checkpoint, model), folder = classifier(own), own.evaluation("test")
-    samples = [Sample(leaves / row.path, row.path) for row in read_predictions(folder / "predictions.csv")]
+    samples = digested(leaves, read_predictions(folder / "predictions.csv"))
     calls: list[int] = []
 
     def check() -> None:

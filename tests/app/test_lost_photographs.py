@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from bldml.app.explain import command
 from bldml.commands import COMMANDS
 from bldml.dataset import images
+from bldml.training.data import datamodule
 from bldml.training.data.loading import LeafDataset
 from tests.support import ALONE, THREE_LAYERS, Bldml
 
@@ -99,6 +101,35 @@ def test_folder_is_gone_in_an_epoch(photographs: Path, bldml: Bldml, monkeypatch
     outcome = bldml("fit", *words, "--data.num_workers=1", "--trainer.max_epochs=2")
     assert outcome.mistake == "photographs-gone", outcome.err
     assert f"Resume: python -m bldml fit --resume {Path('lightning_logs/lost').absolute()}" in outcome.err
+
+
+@pytest.mark.parametrize("verb", ["fit", "predict", "explain"])
+def test_another_photograph_in_its_place(
+    verb: str, photographs: Path, run: Path, bldml: Bldml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are all read first; then another whole photograph comes to the name of one."""
+    first, second = sorted(photographs.rglob("*.jpg"))[:2]
+
+    def replacing(module: Any, name: str) -> None:
+        function = getattr(module, name)
+
+        def replace_then_do(*arguments: Any, **options: Any) -> Any:
+            shutil.copy(second, first)
+            return function(*arguments, **options)
+
+        monkeypatch.setattr(module, name, replace_then_do)
+
+    replacing(command, "_explain") if verb == "explain" else replacing(datamodule, "LeafDataset")
+    words: dict[str, list[Any]] = {
+        "fit": [*THREE_LAYERS, f"--data.root={photographs}", "--data.cache=off", "--run_name=lost"],
+        "predict": [run, photographs, "--data.cache=off", "--output=out"],
+        "explain": [run, photographs, "--output=out"],
+    }
+    outcome = bldml(verb, *words[verb], *([] if verb == "explain" else ["--data.num_workers=0"]))
+    assert outcome.code == 1
+    assert outcome.mistake == ("photograph-unusable" if verb == "explain" else "photograph-changed"), outcome.err
+    assert f"{first}: its content has changed since it was first read" in outcome.err.replace(" cannot be read", "")
+    assert not Path("out/predictions.csv").exists()
 
 
 def test_no_memory_is_told(bldml: Bldml, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Photographs as tensors: fields, labels, augmentation, one that goes bad during a run; the order of an epoch."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from bldml.dataset.samples import Sample
 from bldml.errors import MachineError
+from bldml.io.system import sha256_of
 from bldml.training.data.loading import UNLABELLED, EpochSampler, EvaluationSampler, LeafDataset, leaf_loader
 from bldml.training.transforms import Augmentation, evaluation_image
 
@@ -121,12 +123,14 @@ def test_workers_make_no_difference(workers: int, samples: tuple[Sample, ...]) -
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("damage", ["removed", "cut", "replaced"])
+@pytest.mark.parametrize("damage", ["removed", "cut", "replaced", "another"])
 def test_photograph_that_has_become_unreadable(damage: str, workers: int, samples: tuple[Sample, ...]) -> None:
-    dataset = LeafDataset(samples, "BLD", SIZE)
+    dataset = LeafDataset(samples, "BLD", SIZE, digests=[sha256_of(sample.path) for sample in samples])
     path = samples[1].path
     if damage == "removed":
         path.unlink()
+    elif damage == "another":
+        shutil.copy(samples[2].path, path)
     elif damage == "cut":
         path.write_bytes(path.read_bytes()[:500])
     else:
@@ -136,7 +140,7 @@ def test_photograph_that_has_become_unreadable(damage: str, workers: int, sample
         list(loader)
     assert caught.value.code == "photograph-changed"
     assert caught.value.fields["path"] == path
-    assert str(caught.value).startswith("A photograph became unreadable")
+    assert str(caught.value).startswith(f"A photograph changed while the command ran. {path}: ")
     assert "Traceback" not in str(caught.value)
 
 

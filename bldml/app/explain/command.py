@@ -13,7 +13,7 @@ from bldml.app.messages import say_warning
 from bldml.dataset.files import show_path
 from bldml.dataset.folders import read_unlabelled, require_folder
 from bldml.dataset.formats.interruption import describe_interruption
-from bldml.dataset.images import load_rgb
+from bldml.dataset.images import load_unchanged
 from bldml.dataset.samples import Collection, Sample, no_photographs
 from bldml.dataset.verify import verify
 from bldml.errors import DatasetError
@@ -175,8 +175,9 @@ def _explain(
     for sample in tqdm(left, desc="Explaining", unit="photo", leave=False, disable=None):
         mask = masks.get(sample.name)
         verdict, cam = classifier.verdict_with_map(sample.path)
-        # The size of the photograph is compared with that of its mask.
-        photograph = load_rgb(sample.path, None if mask else image_format.size)
+        # After the map, so that it is of the same content. The photograph's size is compared with that of its mask.
+        content, _, _ = digests[sample.name].partition(" ")
+        photograph = load_unchanged(sample.path, content, None if mask else image_format.size)
         # A short name valid in every file system, shell and web page; the number makes it unique.
         stem = re.sub(r"[^A-Za-z0-9_-]+", "_", sample.path.stem)[:60].strip("_") or "photograph"
         number = numbers[sample.name]

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from bldml.app.explain.output import encoded
 from bldml.app.messages import describe_failure, say_warning
 from bldml.dataset.files import show_path
-from bldml.dataset.images import load_rgb
+from bldml.dataset.images import load_unchanged
 from bldml.dataset.samples import Sample
 from bldml.errors import DatasetError, RunError
 from bldml.inference.classifier import Classifier
@@ -30,11 +30,13 @@ REPORT_SIDE, REPORT_QUALITY = 320, 85
 def draw_images(
     model: LeafClassifier,
     checkpoint: Checkpoint,
-    evaluated: Mapping[Path, Iterable[Sample]],
+    evaluated: Mapping[Path, Iterable[tuple[Sample, str]]],
     device: torch.device,
     check: Callable[[], None] = lambda: None,
 ) -> None:
     """Make the images of evaluations, by folder, on a device; errors become warnings.
+
+    The photographs come with the SHA-256 of their files when they were evaluated.
 
     The model must have the checkpoint's weights and is on the CPU afterwards. `check` is called between photographs and
     may raise an exception to interrupt.
@@ -54,7 +56,7 @@ def make_pictures(
     model: LeafClassifier,
     checkpoint: Checkpoint,
     folder: Path,
-    samples: Iterable[Sample],
+    samples: Iterable[tuple[Sample, str]],
     check: Callable[[], None] = lambda: None,
 ) -> list[str]:
     """Make small images of the photographs that a report shows, in `explanations/`; they replace previous ones.
@@ -66,7 +68,8 @@ def make_pictures(
     """
     classifier = Classifier(checkpoint.header, model)
     chosen = gallery.choose_photographs(read_predictions(folder / "predictions.csv"), checkpoint.header.threshold)
-    paths = {sample.name: sample.path for sample in samples}
+    wanted = {row.path for _, row in chosen}
+    known = {sample.name: (sample.path, digest) for sample, digest in samples if sample.name in wanted}
     names: dict[str, tuple[str, str]] = {}
     left_out: dict[str, str] = {}
     hidden = folder / f".bldml-{secrets.token_hex(8)}.tmp"
@@ -78,8 +81,9 @@ def make_pictures(
             if row.path not in names and row.path not in left_out:
                 files = f"{len(names) + 1:03}.jpg", f"{len(names) + 1:03}_seen.jpg"
                 try:
-                    _, cam = classifier.verdict_with_map(paths[row.path])
-                    photograph = load_rgb(paths[row.path], REPORT_SIDE)
+                    path, digest = known[row.path]
+                    _, cam = classifier.verdict_with_map(path)
+                    photograph = load_unchanged(path, digest, REPORT_SIDE)  # after the map, which is then of it too
                 except DatasetError as error:
                     left_out[row.path] = f"{show_path(row.path)}: {error.fields['reason']}"
                     continue

@@ -18,7 +18,7 @@ from bldml.audit.examine import TARGET, Row
 from bldml.dataset.duplicates.keypoints import Keypoints, describe_keypoints
 from bldml.dataset.duplicates.lookalikes import find_lookalikes
 from bldml.dataset.duplicates.phash import PHash, PHashes, find_near_duplicates_between, perceptual_hash
-from bldml.dataset.images import UnreadableImage, load_rgb
+from bldml.dataset.images import UnreadableImage, load_unchanged
 from bldml.io.system import processors
 from bldml.io.text import counted
 from bldml.metrics.proportions import proportion
@@ -192,7 +192,7 @@ def _in_random_order(rows: Sequence[Row]) -> list[int]:
 
 def _small(row: Row) -> Image.Image | None:
     try:
-        image = load_rgb(row.sample.path, TARGET)
+        image = load_unchanged(row.sample.path, row.file.digest, TARGET)
     except UnreadableImage:  # changed since it was examined
         return None
     image.thumbnail((SIDE, SIDE), Image.Resampling.BOX)

@@ -38,7 +38,7 @@ from bldml.dataset.cache.location import is_writable, make_cache_folder
 from bldml.dataset.contents import DIGEST_BYTES, MetadataTable
 from bldml.dataset.duplicates.phash import PHash
 from bldml.dataset.files import show_path
-from bldml.dataset.images import ResizedImage, load_rgb, resize_to_square
+from bldml.dataset.images import ResizedImage, load_unchanged, resize_to_square
 from bldml.dataset.metadata import Metadata
 from bldml.dataset.samples import Sample
 from bldml.io.platform import BINARY
@@ -240,7 +240,7 @@ class ImageCache:
         if not self.write or self.trouble:
             return
         if self.target_size is None:
-            photograph = load_rgb(sample.path)
+            photograph = load_unchanged(sample.path, digest)
         image = resize_to_square(photograph, self.side)
         try:
             with self._lock:

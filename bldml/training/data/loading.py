@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from bldml.dataset.cache.format import CachedImages, DamagedRow
+from bldml.dataset.files import show_path
 from bldml.dataset.formats.interruption import blame_machine
-from bldml.dataset.images import Decode, ResizedImage, UnreadableImage, decoding_size, load_rgb
+from bldml.dataset.images import Decode, ResizedImage, UnreadableImage, decoding_size, load_rgb, load_unchanged
 from bldml.dataset.samples import Sample
 from bldml.errors import ConfigError, MachineError
 from bldml.io.system import free_memory
@@ -53,6 +54,8 @@ class LeafDataset(Dataset[Item]):
         cached: Cached images of the photographs; a photograph without one is decoded each time.
         aspects: Aspect ratio (width to height) of each photograph, which its cached image does not contain.
         decode: How an evaluation decodes a JPEG; training decodes at a reduced scale.
+        digests: SHA-256 of each photograph's file when it was checked, which it must still have if it is decoded; None
+            to decode whatever is there.
     """
 
     def __init__(
@@ -65,11 +68,12 @@ class LeafDataset(Dataset[Item]):
         cached: CachedImages | None = None,
         aspects: NDArray[np.float64] | None = None,
         decode: Decode = "full",
+        digests: Sequence[str] | None = None,
     ) -> None:
         classes = (sample.class_name for sample in samples)
         labels = (int(name == positive_class) if name else UNLABELLED for name in classes)
         self.labels = np.fromiter(labels, np.int64, len(samples))
-        self.samples = samples
+        self.samples, self.digests = samples, digests
         self.image_size, self.augmentation, self.seed, self.cached = image_size, augmentation, seed, cached
         self.aspects = np.ones(len(samples)) if aspects is None else aspects
         self.target_size = image_size if augmentation else decoding_size(decode, image_size)
@@ -110,11 +114,13 @@ class LeafDataset(Dataset[Item]):
     def _decoded(self, index: int) -> Image.Image:
         path = self.samples[index].path
         try:
-            return load_rgb(path, self.target_size)
+            if self.digests is None:
+                return load_rgb(path, self.target_size)
+            return load_unchanged(path, self.digests[index], self.target_size)
         except UnreadableImage as error:
             blame_machine(path, error.__cause__)
-            # All were decoded before training: this file has changed since, and must not be replaced by another.
-            message = f"A photograph became unreadable during the run. {error}"
+            # All were decoded before training: this file has changed since, and no other may take its place.
+            message = f"A photograph changed while the command ran. {show_path(path)}: {error.reason}. Restore it."
             raise MachineError(message, "photograph-changed", path=path, reason=error.reason) from error
 
 

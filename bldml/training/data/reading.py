@@ -53,6 +53,10 @@ class PreparedData:
         start = sum(lengths[name] for name in list(lengths)[: list(lengths).index(split)])
         return self.contents[start : start + lengths[split]]
 
+    def with_digests(self, split: str) -> Iterator[tuple[Sample, str]]:
+        """Return the photographs of a split, each with the SHA-256 of its file."""
+        return zip(self.samples(split), self.contents_of(split).digests, strict=True)
+
     @cached_property
     def dataset_digests(self) -> dict[str, str]:
         """Dataset digest of each split: SHA-256 of its contents and classes."""
