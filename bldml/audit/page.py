@@ -16,7 +16,8 @@ from bldml.audit.examine import Row
 from bldml.audit.findings import DEFAULT_SPLIT_NOTE, SEVERITIES, AuditFinding
 from bldml.audit.result import AuditResult
 from bldml.dataset.files import show_path
-from bldml.dataset.images import UnreadableImage, load_unchanged
+from bldml.dataset.images import UnreadableImage
+from bldml.dataset.unchanged import load_unchanged
 from bldml.figures.days import photographs_by_day
 from bldml.figures.style import to_svg
 from bldml.io.text import counted

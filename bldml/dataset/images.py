@@ -31,7 +31,6 @@ from bldml.dataset.formats.refusal import Refused
 from bldml.dataset.formats.tiff import check_strips, parse_tiff
 from bldml.errors import DatasetError
 from bldml.io.platform import after_fork_in_child
-from bldml.io.system import sha256_of
 
 PHOTO_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".tif", ".tiff", ".webp", ".bmp", ".avif"}
@@ -174,28 +173,6 @@ def load_rgb(path: Path, target_size: int | None = None) -> Image.Image:
         raise UnreadableImage(path, str(refusal)) from None
     except Exception as error:  # damaged files make PIL raise almost any
         raise UnreadableImage(path, _plain_reason(error)) from error
-
-
-def load_unchanged(path: Path, digest: str, target_size: int | None = None) -> Image.Image:
-    """Decode a photograph that was read before, as `load_rgb` does, if it is still the same file.
-
-    Args:
-        path: The photograph.
-        digest: SHA-256 of the file when it was read before, in hexadecimal.
-        target_size: As of `load_rgb`.
-
-    Raises:
-        UnreadableImage: As of `load_rgb`, or because the file has another content now.
-    """
-    photograph = load_rgb(path, target_size)
-    try:
-        # After decoding: a file that is replaced meanwhile is noticed too.
-        is_same = sha256_of(path) == digest
-    except OSError as error:
-        raise UnreadableImage(path, _plain_reason(error)) from error
-    if not is_same:
-        raise UnreadableImage(path, "its content has changed since it was first read")
-    return photograph
 
 
 def to_upright_srgb(image: Image.Image) -> Image.Image:

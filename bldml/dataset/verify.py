@@ -11,9 +11,10 @@ from bldml.dataset.border import measure_border
 from bldml.dataset.cache.writer import ImageCache
 from bldml.dataset.duplicates.phash import NO_PHASH, PHash, perceptual_hash
 from bldml.dataset.formats.interruption import blame_machine
-from bldml.dataset.images import UnreadableImage, load_rgb, load_unchanged
+from bldml.dataset.images import UnreadableImage, load_rgb
 from bldml.dataset.metadata import Metadata, read_metadata
 from bldml.dataset.samples import Sample
+from bldml.dataset.unchanged import load_unchanged
 from bldml.io.safe_points import safe_point
 from bldml.io.system import sha256_of
 

@@ -36,6 +36,7 @@ from bldml.dataset.images import load_rgb, resize_to_square
 from bldml.dataset.metadata import Metadata
 from bldml.dataset.samples import Sample
 from bldml.dataset.synthetic.leaves import write_leaves
+from bldml.dataset.unchanged import load_unchanged
 from bldml.dataset.verify import Verified, verify
 
 SIDE, SIZE = 40, 32
@@ -98,7 +99,7 @@ def test_cached_images_are_what_decoding_gives(samples: list[Sample], folder: Pa
 def test_nothing_is_decoded_twice(samples: list[Sample], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, _ = fill(samples, folder)
     before = files(folder)
-    monkeypatch.setattr("bldml.dataset.verify.load_rgb", None)
+    monkeypatch.setattr("bldml.dataset.verify.load_unchanged", None)
     monkeypatch.setattr("bldml.dataset.verify.read_metadata", None)
     monkeypatch.setattr("bldml.dataset.verify.perceptual_hash", None)
     again, cache = fill(samples, folder)
@@ -119,11 +120,11 @@ def test_a_photograph_is_known_by_its_content(
     Image.effect_noise((64, 64), 40).convert("RGB").save(samples[0].path, quality=90)
     decoded: list[Path] = []
 
-    def load(path: Path, target_size: int) -> Image.Image:
+    def load(path: Path, digest: str, target_size: int) -> Image.Image:
         decoded.append(path)
-        return load_rgb(path, target_size)
+        return load_unchanged(path, digest, target_size)
 
-    monkeypatch.setattr("bldml.dataset.verify.load_rgb", load)
+    monkeypatch.setattr("bldml.dataset.verify.load_unchanged", load)
     results, cache = fill([moved, *samples], folder)
     assert decoded == [samples[0].path]
     assert cache.written is not None

@@ -13,8 +13,8 @@ from bldml.app.messages import say_warning
 from bldml.dataset.files import show_path
 from bldml.dataset.folders import read_unlabelled, require_folder
 from bldml.dataset.formats.interruption import describe_interruption
-from bldml.dataset.images import load_unchanged
 from bldml.dataset.samples import Collection, Sample, no_photographs
+from bldml.dataset.unchanged import load_unchanged
 from bldml.dataset.verify import verify
 from bldml.errors import DatasetError
 from bldml.inference.classifier import Device, classifier_of

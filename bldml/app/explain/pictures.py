@@ -11,8 +11,8 @@ from tqdm import tqdm
 from bldml.app.explain.output import encoded
 from bldml.app.messages import describe_failure, say_warning
 from bldml.dataset.files import show_path
-from bldml.dataset.images import load_unchanged
 from bldml.dataset.samples import Sample
+from bldml.dataset.unchanged import load_unchanged
 from bldml.errors import DatasetError, RunError
 from bldml.inference.classifier import Classifier
 from bldml.inference.pictures import overlay

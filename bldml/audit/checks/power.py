@@ -18,7 +18,8 @@ from bldml.audit.examine import TARGET, Row
 from bldml.dataset.duplicates.keypoints import Keypoints, describe_keypoints
 from bldml.dataset.duplicates.lookalikes import find_lookalikes
 from bldml.dataset.duplicates.phash import PHash, PHashes, find_near_duplicates_between, perceptual_hash
-from bldml.dataset.images import UnreadableImage, load_unchanged
+from bldml.dataset.images import UnreadableImage
+from bldml.dataset.unchanged import load_unchanged
 from bldml.io.system import processors
 from bldml.io.text import counted
 from bldml.metrics.proportions import proportion

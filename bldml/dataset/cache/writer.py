@@ -38,9 +38,10 @@ from bldml.dataset.cache.location import is_writable, make_cache_folder
 from bldml.dataset.contents import DIGEST_BYTES, MetadataTable
 from bldml.dataset.duplicates.phash import PHash
 from bldml.dataset.files import show_path
-from bldml.dataset.images import ResizedImage, load_unchanged, resize_to_square
+from bldml.dataset.images import ResizedImage, resize_to_square
 from bldml.dataset.metadata import Metadata
 from bldml.dataset.samples import Sample
+from bldml.dataset.unchanged import load_unchanged
 from bldml.io.platform import BINARY
 from bldml.io.safe_points import note_kept
 

@@ -20,8 +20,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from bldml.dataset.cache.format import CachedImages, DamagedRow
 from bldml.dataset.files import show_path
 from bldml.dataset.formats.interruption import blame_machine
-from bldml.dataset.images import Decode, ResizedImage, UnreadableImage, decoding_size, load_rgb, load_unchanged
+from bldml.dataset.images import Decode, ResizedImage, UnreadableImage, decoding_size, load_rgb
 from bldml.dataset.samples import Sample
+from bldml.dataset.unchanged import load_unchanged
 from bldml.errors import ConfigError, MachineError
 from bldml.io.system import free_memory
 from bldml.io.text import counted
