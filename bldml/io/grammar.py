@@ -28,8 +28,6 @@ _WITHOUT_VALUE = ("-h", "--help", "--help_all", "--trust_config", "--print_confi
 
 # More than any command needs; parsers of deep or long texts end in errors of their own, or not at all.
 _LONGEST_WORD, _DEEPEST, _LONGEST_NUMBER = 2**16, 50, 1000  # characters, levels of brackets, characters
-_TEXTS = ("--site", "--name", "--run_name")
-"""Options whose values are texts, not paths; what takes them says itself that an empty one is none."""
 _LONGEST_NAME = 255  # bytes of one part of a path, on every usual file system
 _NUMBER = re.compile(rf"[0-9][0-9a-fA-FxX_.]{{{_LONGEST_NUMBER},}}")
 # `https://…`, `s3://…`, and `https:/…`, which pathlib makes of the first. A scheme or a chained file system (`a::b`,
@@ -114,7 +112,7 @@ def check_words(words: Sequence[str]) -> None:
             deepest = max(deepest, depth)
         number = _NUMBER.search(word)
         option, equals, value = word.partition("=") if word.startswith("--") else (before, "", word)
-        if not (value if equals else word).strip() and option not in _TEXTS:
+        if not (value if equals else word).strip() and option != "--site":  # which says itself what belongs there
             what = f"The value of {option}" if option.startswith("--") else "An argument"
             message = f"{what} is empty, as of a shell variable that is not set."
             raise UsageError(message, "argument-empty", found=word)

@@ -86,6 +86,7 @@ def test_folder(
         ([""], "argument-empty"),
         (["--data.root", " "], "argument-empty"),
         (["--data.root="], "argument-empty"),
+        (["--run_name", ""], "argument-empty"),
         (["--model.lr=0x" + "f" * 900], "option-unreadable"),
         (["--model.lr", "[" * 5000 + "]" * 5000], "argument-too-much"),
         (["--data=" + "{" * 5000], "argument-too-much"),
