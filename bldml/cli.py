@@ -21,6 +21,7 @@ from bldml.io.grammar import (
     POSITIONS,
     WRITING_A_FILE,
     check_output_folder,
+    check_variables,
     check_words,
     is_address,
     pattern,
@@ -192,9 +193,12 @@ def _run_command(
         options["positive_class"] = typed_class(words)
     for name, value in options.items():
         for path in value if isinstance(value, list) else [value]:
-            if isinstance(path, Path) and is_address(str(path)):
+            if not isinstance(path, Path):
+                continue
+            if is_address(str(path)):
                 message = f"{name} is a URL, {path}: bldml reads and writes only files of this machine."
                 raise UsageError(message, "path-is-address", key=name, found=str(path))
+            check_variables(str(path), name)
     if isinstance(folder := options.get("output"), Path) and arguments[0] not in WRITING_A_FILE:
         check_output_folder(folder)
     given = {MODEL_CLASS: model_class} if MODEL_CLASS in get_type_hints(function) else {}

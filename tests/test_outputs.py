@@ -30,6 +30,7 @@ def test_a_file_in_the_way(leaves: Path, bldml: Bldml) -> None:
         ("audit", "x" * 300 + ".csv", 2, "is a folder for several files"),
         ("audit", "a\udcffb", 2, "has bytes that are not UTF-8"),
         ("split", "a\udcffb", 2, "has bytes that are not UTF-8"),
+        ("audit", "$SCRATCH/out", 2, "output is $SCRATCH/out, and nothing replaces $SCRATCH there"),
     ],
 )
 def test_names_that_are_none(command: str, name: str, code: int, words: str, leaves: Path, bldml: Bldml) -> None:

@@ -26,7 +26,7 @@ from lightning.pytorch.profilers import AdvancedProfiler, Profiler, SimpleProfil
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from bldml.errors import ConfigError
-from bldml.io.grammar import is_address
+from bldml.io.grammar import check_variables, is_address
 from bldml.training.resume.slurm import RequeueEnvironment
 from bldml.training.transforms import Augmentation
 
@@ -130,6 +130,8 @@ def _check_address(text: str, key: str) -> None:
     if is_address(text):
         message = f"{key} is a URL, {text}: bldml reads and writes only files of this machine."
         raise ConfigError(message, "address-refused", key=key, found=text)
+    if key in PATHS:
+        check_variables(text, key)
 
 
 def _check(value: Any, key: str) -> None:

@@ -34,6 +34,8 @@ _NUMBER = re.compile(rf"[0-9][0-9a-fA-FxX_.]{{{_LONGEST_NUMBER},}}")
 # `data:…`) is fsspec's syntax; Lightning opens the paths of its trainer with fsspec.
 _ADDRESS = re.compile(r"://|^\s*[A-Za-z][\w+.-]+:/|^\s*[A-Za-z][\w+.-]*::|^\s*data:", re.ASCII)
 
+_VARIABLE = re.compile(r"[$](?:[A-Za-z_]\w*|\{\w+\})", re.ASCII)
+
 # Names of what commands write, and of what one may expect them to write.
 _FILE = re.compile(
     r"[.](ckpt|csv|docx|geojson|gif|html|jpe?g|json|md|onnx|parquet|pdf|png|pth?|svg|tex|tiff?|tsv|txt|xlsx?|ya?ml|zip)",
@@ -51,6 +53,18 @@ def is_address(text: str) -> bool:
     (True, True, False, False)
     """
     return _ADDRESS.search(text) is not None
+
+
+def check_variables(path: str, what: str) -> None:
+    """Raise a UsageError for a path with a variable that no shell has replaced, unless there is such a file.
+
+    >>> check_variables("my leaves (50 $)", "data.root")
+    """
+    name = _VARIABLE.search(path)
+    if name and not os.path.lexists(path):
+        message = f"{what} is {path}, and nothing replaces {name[0]} there: only a shell does, outside single quotes. "
+        message += "Write the path out, or set it on the command line."
+        raise UsageError(message, "variable-not-replaced", key=what, found=path)
 
 
 def given_path(value: object, what: str) -> Path:

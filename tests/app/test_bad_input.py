@@ -87,6 +87,8 @@ def test_folder(
         (["--data.root", " "], "argument-empty"),
         (["--data.root="], "argument-empty"),
         (["--run_name", ""], "argument-empty"),
+        (["--data.root=$SCRATCH/leaves"], "variable-not-replaced"),
+        (["--trainer.default_root_dir=${SCRATCH}/runs"], "variable-not-replaced"),
         (["--model.lr=0x" + "f" * 900], "option-unreadable"),
         (["--model.lr", "[" * 5000 + "]" * 5000], "argument-too-much"),
         (["--data=" + "{" * 5000], "argument-too-much"),
@@ -98,6 +100,16 @@ def test_option(options: list[str], code: str, leaves: Path, bldml: Bldml) -> No
     outcome = bldml("fit", *SMALL, "--data.root", leaves, *options)
     assert outcome.mistake == code
     assert_clean(outcome.err)
+
+
+def test_a_folder_in_which_the_events_of_tensorboard_would_go_astray(
+    leaves: Path, bldml: Bldml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("$HOME").mkdir()
+    monkeypatch.chdir("$HOME")
+    outcome = bldml("fit", *SMALL, "--data.root", leaves)
+    assert (outcome.code, outcome.mistake) == (2, "runs-folder-with-variable")
+    assert not list(Path().iterdir())
 
 
 def test_a_setting_that_does_not_fit_the_number_of_batches(leaves: Path, bldml: Bldml) -> None:
