@@ -122,7 +122,7 @@ def test_a_job_that_keeps_nothing_is_not_requeued_for_ever(
     outcome = bldml("audit", leaves, *ALONE, "--output=out")
     assert outcome.code == code, outcome.err
     assert (outcome.mistake == "job-without-progress") == (code == 1)
-    assert ("Job 12 is not requeued: start 3 has reached the wall time" in outcome.err) == (code == 1)
+    assert ("Job 12 is not requeued: start 3 got SIGUSR1, the signal of the wall time," in outcome.err) == (code == 1)
 
 
 @pytest.mark.slow

@@ -51,7 +51,8 @@ def check_progress(job: SlurmJob | None, interrupted: Interrupted, kept: int) ->
     if job is None or job.interactive or interrupted.signum not in WALL_TIME or kept or job.restarts < STARTS - 1:
         return
     message = (
-        f"Job {job.id} is not requeued: start {job.restarts + 1} has reached the wall time and finished nothing that "
-        "could be kept, and the next one would not either. Submit it with a longer --time."
+        f"Job {job.id} is not requeued: start {job.restarts + 1} got {signal.Signals(interrupted.signum).name}, the "
+        "signal of the wall time, before it had finished anything that could be kept, and the next one would too. "
+        "Submit it with a longer --time."
     )
     raise RunError(message, "job-without-progress", found=job.restarts + 1)
