@@ -1,7 +1,6 @@
 """The command `audit`: examine every photograph once, run the checks, write the results."""
 
 import os
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NoReturn
@@ -13,7 +12,7 @@ from bldml.audit.page import audit_page
 from bldml.audit.reading import examine_all
 from bldml.audit.result import AuditResult, run_audit_checks
 from bldml.audit.store import NAME, Store
-from bldml.dataset.files import show_path
+from bldml.dataset.files import shell_word, show_path
 from bldml.dataset.folders import read_folders, require_folder
 from bldml.dataset.manifest import read_manifest
 from bldml.dataset.samples import check_positive_class, no_photographs
@@ -116,7 +115,7 @@ def check_output(output: Path, root: Path) -> None:
     """
     real, real_root = Path(os.path.realpath(output)), Path(os.path.realpath(root))
     if real.is_relative_to(real_root):
-        other = shlex.quote(show_path(real_root.parent / "audit"))
+        other = shell_word(show_path(real_root.parent / "audit"))
         where = "is" if real == real_root else "is inside"
         raise DatasetError(
             f"The output folder {show_path(output)} {where} the data folder {show_path(root)}. Choose a folder outside "

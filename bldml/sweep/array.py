@@ -176,14 +176,25 @@ def array_script(
 
 
 def _header(folder: SweepFolder, script: Path, text: str) -> dict[str, str]:
-    """Return the fields that every array script has."""
+    """Return the fields that every array script has.
+
+    Raises:
+        UsageError: The folder or the script has a name that would end a line of the new script, or that Slurm reads
+            otherwise.
+    """
+    logs = str(folder.log("a").parent.absolute())
+    for path, signs in ((logs, '"\\%'), (str(script), "")):
+        if not path.isprintable() or any(sign in path for sign in signs):
+            message = f'{show_path(path)} cannot stand in a job script: it has control characters, or one of " \\ %. '
+            message += "Choose another --output, or rename the folder."
+            raise UsageError(message, "sweep-path-not-for-slurm", path=path)
     lines = [line for line in text.splitlines() if line.startswith("#SBATCH") and not _OWN.match(line)]
     return {
         "script": shlex.quote(str(script) if len(script.parts) > 1 else f"./{script}"),  # not looked for on the PATH
         "name": folder.path.name,
         "lines": "\n".join(lines),
         "job": _job_name(folder),
-        "logs": str(folder.log("a").parent.absolute()),
+        "logs": logs,
     }
 
 

@@ -1,6 +1,5 @@
 """Pretrained weights: their files, the download, and loading them into a network."""
 
-import shlex
 import sys
 from pathlib import Path
 from urllib.parse import urlparse
@@ -9,6 +8,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from bldml.dataset.files import shell_word
 from bldml.errors import ConfigError, TrainingError, UsageError
 from bldml.io.screen import say
 from bldml.training.backbones import BACKBONES, BackboneName, TimmName, row_of
@@ -91,7 +91,7 @@ def fetch_weights(backbone: str = "all", to: Path | None = None) -> None:
         there = fetch_timm(backbone, home)
         say(f"{backbone}: {there} ({there.stat().st_size / 1e6:.1f} MB)\n")
         if home is not None:
-            say(f"For the job script:\nexport HF_HOME={shlex.quote(str(home))}\n")
+            say(f"For the job script:\nexport HF_HOME={shell_word(home)}\n")
         return
     names, failures = having if backbone == "all" else [known[backbone]], []
     for name in names:
@@ -107,7 +107,7 @@ def fetch_weights(backbone: str = "all", to: Path | None = None) -> None:
             say(f"{name}: {file} ({file.stat().st_size / 1e6:.1f} MB), {state}\n")
             sys.stdout.flush()
     if home is not None and len(failures) < len(names):
-        say(f"For the job script:\nexport TORCH_HOME={shlex.quote(str(home))}\n")
+        say(f"For the job script:\nexport TORCH_HOME={shell_word(home)}\n")
     if failures:
         message = "\n".join(["Some weights could not be fetched.", *failures])
         raise TrainingError(message, "weights-not-fetched", found=failures)

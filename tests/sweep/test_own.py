@@ -13,7 +13,7 @@ from bldml.sweep.array import array_script
 from bldml.sweep.local import LocalRuns
 from bldml.sweep.plan import Candidate, Plan, PlannedRun, SweepFolder, write_plan
 from tests.prepared import Prepared
-from tests.support import REPOSITORY
+from tests.support import REPOSITORY, mistake
 
 # Says what it was started with, and waits until so many have been.
 STANDS_IN = """
@@ -135,3 +135,17 @@ def test_an_array_passes_trust_on(tmp_path: Path) -> None:
         log = sweep.log("a_seed2")
         assert log.read_text().split() == [str(sweep.task("a_seed2").absolute()), *options]
         log.unlink()
+
+
+@pytest.mark.parametrize("name", ["a\ntouch injected", 'a"b', "a%jb", "a\\b"])
+def test_a_folder_that_would_end_a_line_of_a_job_script(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    sweep, runs = planned(tmp_path / name)
+    script = tmp_path / "one.sbatch"
+    script.write_text("true\n")
+    with mistake("sweep-path-not-for-slurm", path=str(sweep.log("a").parent)):
+        array_script(sweep, runs, script, script.read_text())
+    sweep, runs = planned(tmp_path)
+    if "\n" in name:
+        with mistake("sweep-path-not-for-slurm", path=str(tmp_path / name / "one.sbatch")):
+            array_script(sweep, runs, tmp_path / name / "one.sbatch", script.read_text())
