@@ -1,5 +1,6 @@
 """Two processes that write one output: the second says so, or waits; `benchmarks/together.py` tries many pairs."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -103,6 +104,16 @@ def test_what_a_killed_process_leaves_keeps_nobody_out(tmp_path: Path) -> None:
     with hold_output(tmp_path):
         assert (tmp_path / OUTPUT_LOCK).exists()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_whose_file_cannot_be_closed_is_given_up_without_an_error(tmp_path: Path) -> None:
+    """As on a file system that reports a full disk only then; a fit that had written everything ended with 1."""
+    number = os.dup(0)  # the lowest free one, which the lock file gets
+    os.close(number)
+    lock = Lock(tmp_path / "lock")
+    os.close(number)
+    lock.close()
+    Lock(tmp_path / "lock").close()
 
 
 @pytest.mark.parametrize("other", [False, True])

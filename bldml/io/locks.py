@@ -52,7 +52,8 @@ class Lock(ExitStack):
     ) -> None:
         super().__init__()
         with ExitStack() as opened:  # closed again if the lock is not taken
-            file = opened.enter_context(path.open("ab"))
+            file = path.open("ab")
+            opened.callback(_close, file)
             self.is_real = _take(file, wait, waiting)
             self._number = os.fstat(file.fileno()).st_ino
             if note:  # through this handle: closing another one would release the lock
@@ -70,6 +71,12 @@ class Lock(ExitStack):
             return path.stat().st_ino == self._number
         except OSError:
             return False
+
+
+def _close(file: IO[bytes]) -> None:
+    """Release the lock; what a full disk says then is no error of the work that was done under it."""
+    with suppress(OSError):
+        file.close()
 
 
 def is_taken(path: Path) -> bool:
