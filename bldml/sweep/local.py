@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Literal
 
 from bldml.dataset.files import show_path
@@ -87,7 +88,7 @@ class LocalRuns:
     def __init__(self, folder: SweepFolder, jobs: int, options: Sequence[str] = ()) -> None:
         self.folder, self.jobs, self.options = folder, jobs, list(options)
         self._gpus = visible_gpus()
-        self._began = time.time()
+        self._before = {path: _version(path) for path in folder.code("any").parent.glob("*.code")}
         self._active: list[_Started] = []
         self._waiting: list[PlannedRun] = []
         self._ended: set[str] = set()
@@ -169,11 +170,10 @@ class LocalRuns:
         """Return how a run ended since this process began, by another one; empty if it is still to be done."""
         if is_finished(self.folder.run(run.name)):
             return "finished"
-        with suppress(OSError):
-            is_new = self.folder.code(run.name).stat().st_mtime >= self._began
-            if is_new and last_code(self.folder, run.name) not in INTERRUPTS:
-                return "failed"
-        return ""
+        code = self.folder.code(run.name)
+        # By no clock, which may be wrong: a run that failed before would then not be tried again.
+        is_new = _version(code) not in (None, self._before.get(code))
+        return "failed" if is_new and last_code(self.folder, run.name) not in INTERRUPTS else ""
 
     def _gpu_for(self, run: PlannedRun) -> str | None:
         """Return the GPU that a run gets for itself; None where there is no choice, or the run is to choose."""
@@ -250,6 +250,15 @@ class LocalRuns:
                     write_atomically(self.folder.code(started.run.name), f"{started.process.returncode}\n")
             started.claim.close()
         self._active.clear()
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    """Return what a file that is written anew, in another one's place, does not have in common with it."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def clock() -> str:

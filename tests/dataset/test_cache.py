@@ -38,6 +38,7 @@ from bldml.dataset.samples import Sample
 from bldml.dataset.synthetic.leaves import write_leaves
 from bldml.dataset.unchanged import load_unchanged
 from bldml.dataset.verify import Verified, verify
+from tests.clocks import DAY_S, set_clock
 
 SIDE, SIZE = 40, 32
 
@@ -261,7 +262,7 @@ def test_a_damaged_index_is_none_or_the_same(samples: list[Sample], folder: Path
     assert read_shard(folder / "none", SIDE) is None
 
 
-def test_nothing_unfinished_is_seen(samples: list[Sample], folder: Path) -> None:
+def test_nothing_unfinished_is_seen(samples: list[Sample], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither by others while it is written, nor after a process was killed; a day later it is removed."""
     cache = ImageCache([folder], SIDE, SIZE, len(samples), write=True)
     results = list(verify(samples, SIZE, 2, cache))
@@ -275,6 +276,9 @@ def test_nothing_unfinished_is_seen(samples: list[Sample], folder: Path) -> None
         os.utime(path, (two_days, two_days))
     ShardWriter(folder, "other", SIDE, 1).abandon()
     assert not any(path.exists() for path in left)
+    with monkeypatch.context() as elsewhere:  # on a node whose clock is wrong
+        set_clock(elsewhere, lambda: 3650 * DAY_S)
+        ShardWriter(folder, "other", SIDE, 1).abandon()
     assert unfinished.exists()
     os.utime(unfinished, (two_days, two_days))
     cache.close()

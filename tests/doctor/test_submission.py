@@ -39,7 +39,7 @@ def at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
 
 
-@pytest.mark.parametrize("name", ["fit.sbatch", "survey.sbatch"])
+@pytest.mark.parametrize("name", ["fit.sbatch", "survey.sbatch", "command.sbatch"])
 def test_the_scripts_remove_what_the_doctor_names(name: str) -> None:
     text = (SCRIPTS / name).read_text().replace("\\\n", "")
     found = re.search(r"case \$name in\n(.*?)\) ;;\n(.*?)\)\n", text, re.DOTALL)

@@ -8,18 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.slurm.cluster import LARGE, Cluster
-from tests.slurm.fits import HERE
+from tests.slurm.fits import HERE, SCRIPTS
 from tests.support import ALONE, REPOSITORY
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
-
-SCRIPT = """\
-#!/bin/bash
-#SBATCH --requeue
-#SBATCH --open-mode=append
-#SBATCH --output=%x-%j.out
-srun --kill-on-bad-exit=1 env --block-signal=TERM,USR1,USR2 {python} -m bldml audit photographs {options}
-"""
 
 
 def test_a_preempted_audit_resumes_and_completes(cluster: Cluster, leaves: Path, tmp_path: Path) -> None:
@@ -27,16 +19,18 @@ def test_a_preempted_audit_resumes_and_completes(cluster: Cluster, leaves: Path,
     for number in range(20):
         shutil.copytree(leaves / "BLD", folder / "photographs/BLD" / str(number), copy_function=os.link)
         shutil.copytree(leaves / "No_BLD", folder / "photographs/No_BLD" / str(number), copy_function=os.link)
-    script = folder / "audit.sbatch"
-    script.write_text(SCRIPT.format(python=sys.executable, options=" ".join((*ALONE, "--workers=2"))))
-    options = (*HERE, "--partition=low", f"--cpus-per-task={LARGE}", "--job-name=audit")
-    audit = cluster.submit(script, options=options, environment={"PYTHONPATH": str(REPOSITORY)}, folder=folder)
+    words = ("audit", "photographs", *ALONE, "--workers=2")
+    options = (*HERE, "--partition=low", f"--cpus-per-task={LARGE}")
+    environment = {"BLDML_ENV": sys.prefix, "PYTHONPATH": str(REPOSITORY)}
+    script = SCRIPTS / "command.sbatch"
+    audit = cluster.submit(script, *words, options=options, environment=environment, folder=folder)
     examined = folder / "audit" / "examined.jsonl"
     audit.wait_until(lambda: examined.exists() and examined.stat().st_size > 30_000, "it had examined some files")
     preemptor = cluster.preempt()
     audit.wait_until(lambda: audit.restarts == 1, "it was requeued")
     preemptor.wait_for("COMPLETED")
     audit.wait_for("COMPLETED")
+    assert "start 2, on node: audit photographs" in audit.text
     assert "SIGTERM received" in audit.text
     assert "Traceback" not in audit.text
     assert (folder / "audit" / "audit.html").is_file()

@@ -58,9 +58,10 @@ def variables(log: str) -> dict[str, str]:
 
 
 def test_the_scripts_clean_by_the_same_lines() -> None:
-    fit, survey = (BLOCK.findall((SCRIPTS / name).read_text()) for name in ("fit.sbatch", "survey.sbatch"))
+    names = ("fit.sbatch", "survey.sbatch", "command.sbatch")
+    fit, *others = (BLOCK.findall((SCRIPTS / name).read_text()) for name in names)
     assert len(fit) == 1
-    assert fit == survey
+    assert others == [fit, fit]
     assert "exec bash scripts/slurm/fit.sbatch" in (SCRIPTS / "backbones.sbatch").read_text()
 
 

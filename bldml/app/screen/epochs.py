@@ -4,7 +4,6 @@ import math
 import shutil
 import time
 from collections.abc import Iterator
-from datetime import datetime
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
@@ -118,29 +117,29 @@ class EpochLines(Callback):
         if slower is not None:
             text += f" From epoch {slower} on, more layers are trained, which takes longer."
         if self.job is not None and (wall_time := wall_time_of(self.job)) is not None:
-            compared = compare_with_wall_time(left * seconds, wall_time, datetime.now(), is_slower=slower is not None)
+            compared = compare_with_wall_time(left * seconds, wall_time, is_slower=slower is not None)
             text = f"{text} {compared}".rstrip()
         rank_zero_info(text)
 
 
-def compare_with_wall_time(rest: float, wall_time: WallTime, now: datetime, *, is_slower: bool = False) -> str:
+def compare_with_wall_time(rest: float, wall_time: WallTime, *, is_slower: bool = False) -> str:
     """Return whether a training that takes some more seconds ends within the wall time of its job.
 
-    `is_slower` says that it will take longer. Empty where the clock of this machine contradicts Slurm.
+    `is_slower` says that it will take longer. Empty where no time is left.
 
-    >>> from datetime import timedelta
-    >>> now = datetime(2026, 11, 29, 18)
-    >>> compare_with_wall_time(3600, WallTime(now, now + timedelta(hours=8)), now)
+    >>> from datetime import datetime, timedelta
+    >>> end, length = datetime(2026, 11, 30, 2), timedelta(hours=8)
+    >>> compare_with_wall_time(3600, WallTime(end, length, length))
     'The wall time ends at 2026-11-30 02:00, in 8 h 0 min: at this pace, the training ends before.'
     """
-    left = (wall_time.end - now).total_seconds()
-    if not wall_time.start <= now < wall_time.end:
+    left = wall_time.left.total_seconds()
+    if left <= 0:
         return ""
-    text = f"The wall time ends at {wall_time.end:%Y-%m-%d %H:%M}, in {duration(max(0.0, left))}: at this pace, the "
+    text = f"The wall time ends at {wall_time.end:%Y-%m-%d %H:%M}, in {duration(left)}: at this pace, the "
     missing = rest - (left - SIGNAL_S)
     if missing <= 0:
         return f"{text}training ends before."
-    length = max(60.0, (wall_time.end - wall_time.start).total_seconds() - SIGNAL_S)
+    length = max(60.0, wall_time.length.total_seconds() - SIGNAL_S)
     about = "at least" if is_slower else "about"
     starts = counted(math.ceil(missing / length), "more start")
     return f"{text}training does not end before. It is then saved, and needs {about} {starts} of this length."

@@ -11,7 +11,6 @@ import os
 import secrets
 import shutil
 import threading
-import time
 import zlib
 from array import array
 from collections.abc import Iterable, Sequence
@@ -76,10 +75,15 @@ class ShardWriter:
     def __init__(self, folder: Path, name: str, side: int, expected: int) -> None:
         self.folder, self.name, self.side, self.expected = folder, name, side, expected
         make_cache_folder(folder)
-        _remove_unfinished(folder)
-        self._look_at_space(expected)
         self._path = folder / f"{name}-{secrets.token_hex(8)}{ROWS}"
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o666)
+        # The clock of the file system dates the others too; this machine's may be wrong by years.
+        _remove_unfinished(folder, os.fstat(self._file).st_mtime)
+        try:
+            self._look_at_space(expected)
+        except (NoSpace, OSError):
+            self.abandon()
+            raise
         self._lock = threading.Lock()
         self._row_of: dict[bytes, int] = {}  # by SHA-256
         self._checksums = array("I")
@@ -175,13 +179,13 @@ def _name(written: Path, index: Path, side: int) -> bool:
     return True
 
 
-def _remove_unfinished(folder: Path) -> None:
-    """Remove what processes that were killed have left, when it is a day old."""
+def _remove_unfinished(folder: Path, now: float) -> None:
+    """Remove what processes that were killed have left, when it is a day older than `now`."""
     left = {*folder.glob(f"*px-*{ROWS}"), *folder.glob(f"*px-*{_UNFINISHED}")}  # before the indexes are read
     with suppress(OSError):  # an index that cannot be read now may name any of them
         for path in left - rows_in_use(folder):
             with suppress(OSError):  # another process was quicker, or it is another user's
-                if time.time() - path.stat().st_mtime > _DAY:
+                if now - path.stat().st_mtime > _DAY:
                     path.unlink()
 
 

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal, NoReturn
 
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
@@ -97,19 +97,35 @@ def check_ranks(devices: int, nodes: int) -> None:
 
 @dataclass(frozen=True)
 class WallTime:
-    """When this start of a job began and when Slurm will end it, in local time."""
+    """When Slurm will end this start of a job, by the controller's clock; how long a start is, and what is left."""
 
-    start: datetime
-    end: datetime
+    end: datetime  # local time
+    length: timedelta
+    left: timedelta
 
 
 def wall_time_of(job: SlurmJob) -> WallTime | None:
-    """Return the wall time of this start; None if there is no limit, or Slurm does not say."""
+    """Return the wall time of this start; None if there is no limit, or Slurm does not say.
+
+    What is left is that of the controller too: the clock of this node may be wrong, and a job may have been suspended.
+    """
     shown = _show(job)
     try:
-        return WallTime(datetime.fromisoformat(shown["StartTime"]), datetime.fromisoformat(shown["EndTime"]))
-    except (KeyError, ValueError):  # Unknown
+        length, passed = read_duration(shown["TimeLimit"]), read_duration(shown["RunTime"])
+        return WallTime(datetime.fromisoformat(shown["EndTime"]), length, length - passed)
+    except (KeyError, ValueError):  # Unknown, UNLIMITED
         return None
+
+
+def read_duration(text: str) -> timedelta:
+    """Return a duration that scontrol shows; ValueError for a word such as UNLIMITED.
+
+    >>> str(read_duration("1-02:03:04"))
+    '1 day, 2:03:04'
+    """
+    days, _, time_of_day = text.rpartition("-")
+    hours, minutes, seconds = map(int, time_of_day.split(":"))
+    return timedelta(days=int(days or 0), hours=hours, minutes=minutes, seconds=seconds)
 
 
 def requeue(job: SlurmJob) -> str | None:
