@@ -229,7 +229,7 @@ def test_a_signal_after_the_end_changes_nothing(fits: Fits) -> None:
 def test_no_requeue_is_taken_for_refused(fits: Fits) -> None:
     # Slurm ends the processes of a requeued job, scontrol's among them, before it has heard the answer.
     cancelled, *resumed = fits(cancellation)
-    assert "not requeued: it was cancelled." in cancelled.job.text
+    assert "not requeued: it was cancelled" in cancelled.job.text
     for fit in (
         *resumed,
         *(fit for scenario in (wall_time, early_moments, late_moments, array) for fit in fits(scenario)),

@@ -168,7 +168,7 @@ def test_requeue_signal_must_not_be_one_that_also_cancels() -> None:
         ("JobState=RUNNING Reason=None", "exit 0", 1, None),
         # The time was up while the run was still saving.
         ("JobState=COMPLETING Reason=TimeLimit", "exit 0", 1, None),
-        ("JobState=COMPLETING Reason=None", "exit 0", 0, "it was cancelled"),
+        ("JobState=COMPLETING Reason=None", "exit 0", 0, "it was cancelled, or its script was ended"),
         ("JobState=CANCELLED Reason=None", "exit 0", 0, "it was cancelled"),
         # Slurm has done it, and ended the first command before it heard so.
         ("JobState=RUNNING Reason=None", "echo Job is pending execution >&2; exit 1", 1, None),
@@ -194,6 +194,25 @@ def test_requeue(
     assert (log.read_text().splitlines() if log.exists() else []) == ["requeue 12"] * asked
 
 
+@pytest.mark.parametrize(
+    ("task", "target"),
+    [
+        ("JobId=9 ArrayJobId=9 ArrayTaskId=3 JobState=RUNNING", "12"),
+        ("slurm_load_jobs error: Invalid job id specified >&2; exit 1", "12"),
+        ("JobId=12 ArrayJobId=9 ArrayTaskId=3 JobState=RUNNING", "9_3"),
+    ],
+)
+def test_no_other_job_is_requeued(task: str, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that was submitted in a task of an array has inherited its variables, unless its script removes them."""
+    show = f"case $4 in 9_3) echo {task};; 12) echo JobId=12 JobState=RUNNING;; esac"
+    (tmp_path / "scontrol").write_text(f"#!/bin/sh\n[ $1 = show ] || exec echo $* >{tmp_path}/log\n{show}\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    assert requeue(SlurmJob("9_3")) is None
+    assert (tmp_path / "log").read_text() == f"requeue {target}\n"
+
+
 RUNNING = {"JobState": "RUNNING", "PreemptTime": "None", "Requeue": "1", "Restarts": "1", "Reason": "None"}
 PREEMPTED = {**RUNNING, "PreemptTime": "2026-11-29T18:30:15"}
 COMPLETING = {"JobState": "COMPLETING", "Reason": "None", "Restarts": "1", "PreemptTime": "None"}
@@ -214,8 +233,9 @@ COMPLETING = {"JobState": "COMPLETING", "Reason": "None", "Restarts": "1", "Pree
         ({**COMPLETING, "PreemptTime": "2026-11-29T18:30:15"}, "CANCEL", "over", "Slurm cancels such jobs here"),
         ({**COMPLETING, "Restarts": "2"}, "REQUEUE", "over", "into the queue again"),
         ({**COMPLETING, "JobState": "PENDING", "Restarts": "2"}, "REQUEUE", "over", "into the queue again"),
-        (COMPLETING, "REQUEUE", "over", "it was cancelled"),
+        (COMPLETING, "REQUEUE", "over", "it was cancelled, or its script was ended"),
         ({**COMPLETING, "JobState": "CANCELLED"}, "REQUEUE", "over", "it was cancelled"),
+        ({**COMPLETING, "JobState": "DEADLINE"}, "REQUEUE", "over", "Slurm shows it as DEADLINE"),
         # As newer versions of Slurm write it.
         ({**COMPLETING, "JobState": "CANCELLED,COMPLETING"}, "REQUEUE", "over", "it was cancelled"),
         # A signal before the wall time that was lost, or a save that took longer.

@@ -29,6 +29,7 @@ TRIES = 3
 Fate = Literal["time is up", "preempted", "over", "unknown"]
 REQUEUED = "Slurm has put it into the queue again"
 BY_HAND_ALONE = "it received SIGTERM, but Slurm has neither preempted nor cancelled it"
+CANCELLED_OR_ENDED = "it was cancelled, or its script was ended"
 NO_SCONTROL = "scontrol is not on the PATH (a container without Slurm's commands?)"
 # States of a job whose processes Slurm ends; it hides which one while they end.
 ENDING = {"COMPLETING", "CANCELLED", "PREEMPTED", "PENDING", "FAILED", "NODE_FAIL", "DEADLINE", "REQUEUED"}
@@ -132,17 +133,20 @@ def requeue(job: SlurmJob) -> str | None:
     """Requeue the job; return the reason if Slurm has not requeued it."""
     if shutil.which("scontrol") is None:
         return NO_SCONTROL
-    what, why = fate(_show(job), lambda _: "REQUEUE")
+    shown = _show(job)
+    what, why = fate(shown, lambda _: "REQUEUE")
     if what == "over" and why != BY_HAND_ALONE:  # requeueing would revive a cancelled job
         return None if why == REQUEUED else why
+    # Without its task, the number of an array means all of its tasks.
+    target = job.id if "ArrayTaskId" in shown else shown.get("JobId", job.id)
     for attempt in range(TRIES):
         if attempt:
             time.sleep(1)
-        code, text = _run("scontrol", "requeue", job.id)
+        code, text = _run("scontrol", "requeue", target)
         # Slurm may have requeued the job and ended this command before it received the answer.
         if code == 0 or "pending" in text.lower():
             return None
-    return f"scontrol requeue {job.id} was refused: {text.strip() or f'exit code {code}'}"
+    return f"scontrol requeue {target} was refused: {text.strip() or f'exit code {code}'}"
 
 
 def fate(shown: Mapping[str, str], preempt_mode: Callable[[Mapping[str, str]], str]) -> tuple[Fate, str]:
@@ -161,7 +165,12 @@ def fate(shown: Mapping[str, str], preempt_mode: Callable[[Mapping[str, str]], s
         return "over", REQUEUED
     preempted = shown.get("PreemptTime", "")[:1].isdigit()  # a time, otherwise None
     if states & ENDING:
-        return "over", "it was preempted, and Slurm cancels such jobs here" if preempted else "it was cancelled"
+        if preempted:
+            return "over", "it was preempted, and Slurm cancels such jobs here"
+        if "CANCELLED" in states:
+            return "over", "it was cancelled"
+        is_hidden = states & {"COMPLETING", "FAILED"}
+        return "over", CANCELLED_OR_ENDED if is_hidden else f"Slurm shows it as {shown['JobState']}"
     if "RUNNING" not in states:
         return "unknown", "Slurm does not say what becomes of it"
     if not preempted:
@@ -255,8 +264,15 @@ def _is_shutting_down() -> bool:
 
 
 def _show(job: SlurmJob) -> dict[str, str]:
-    """Return what `scontrol show job` says; empty if it does not answer."""
-    return _fields(_run("scontrol", "show", "job", "-o", job.id))
+    """Return what `scontrol show job` says; empty if it does not answer.
+
+    A job that was submitted in a task of an array may have inherited the variables of that task, which is another job.
+    """
+    code, text = _run("scontrol", "show", "job", "-o", job.id)
+    shown, own = _fields((code, text)), os.environ.get("SLURM_JOB_ID", "")
+    if own and job.id != own and (shown.get("JobId", own) != own or (code and "invalid job id" in text.lower())):
+        return _fields(_run("scontrol", "show", "job", "-o", own))
+    return shown
 
 
 def _fields(answer: tuple[int, str]) -> dict[str, str]:
