@@ -29,7 +29,7 @@ from bldml.dataset.synthetic.leaves import write_leaves
 from tests.faults.commands import APPENDED, COUNTING, TEMPORARY, digests_of
 from tests.slurm.cluster import ENDED, LARGE, Cluster, Job
 from tests.slurm.fits import HERE, SCRIPTS
-from tests.support import ALONE, REPOSITORY, SMALL
+from tests.support import ALONE, REPOSITORY, THREE_LAYERS
 
 RUN, OTHER = "lightning_logs/run", "lightning_logs/other"
 # FEW and MANY are folders of photographs.
@@ -46,8 +46,6 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "compare": ("compare", RUN, OTHER, "--output=out"),
     "review": ("review", "confirmed.csv", RUN, "more", "--output=out"),
 }
-# So that no probability is so near the threshold that an export changes the verdict.
-LEARNING = ("--model.lr=1e-2", "--model.freeze_batchnorm=false")
 # An evaluation that is requeued behind its last result is done again, and is another look.
 COUNTED = ("ledger.csv", "ledger.tex", "provenance.json", "report.html")
 KILLED = ("SIGKILL", "preemption, no grace time", "scontrol requeue")
@@ -65,26 +63,27 @@ class Bench:
         self.leaves = {"FEW": folder / "few", "MANY": folder / "many"}
         write_leaves(self.leaves["FEW"], 24, 96, seed=3)
         write_leaves(self.leaves["MANY"], 150, 96, seed=4)
+        self.environment = folder / "environment"  # whose `python -m bldml` knows the network of the tests
+        (self.environment / "bin").mkdir(parents=True)
+        (self.environment / "bin" / "activate").write_text(f'PATH="{self.environment}/bin:{sys.prefix}/bin:$PATH"\n')
+        python = self.environment / "bin" / "python"
+        python.write_text(f'#!/bin/bash\nexec "{sys.executable}" -m tests.three_layers "${{@:3}}"\n')
+        python.chmod(0o755)
         self.world.mkdir()
         _write_review(self.world)
-        fit = (
-            "fit",
-            *SMALL,
-            f"--data.root={self.leaves['FEW']}",
-            "--run_name=run",
-            "--trainer.max_epochs=8",
-            *LEARNING,
-        )
-        command = [sys.executable, "-m", "bldml", *fit, "--trainer.logger=false"]
+        fit = ("fit", *THREE_LAYERS, f"--data.root={self.leaves['FEW']}", "--run_name=run", "--trainer.max_epochs=2")
+        command = [sys.executable, "-m", "tests.three_layers", *fit, "--trainer.logger=false"]
         subprocess.run(command, cwd=self.world, env=os.environ | self.variables(), check=True, capture_output=True)
         shutil.copytree(self.world / RUN, self.world / OTHER)
 
     def variables(self) -> dict[str, str]:
         """Environment of the jobs."""
         return {
-            "BLDML_ENV": sys.prefix, "PYTHONPATH": str(REPOSITORY), "BLDML_CACHE": str(self.folder / "cache"),
+            "BLDML_ENV": str(self.environment),
+            "PYTHONPATH": str(REPOSITORY),
+            "BLDML_CACHE": str(self.folder / "cache"),
             "OMP_NUM_THREADS": "1",
-        }  # fmt: skip
+        }
 
     def submit(self, words: Sequence[str]) -> Job:
         """Submit a command."""
