@@ -1,7 +1,6 @@
 """What is known of a run's photographs: photographs.csv, excluded.csv, leaks.csv, phashes.npz; the search for leaks."""
 
 import io
-import os
 import zipfile
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,7 +24,8 @@ from bldml.dataset.duplicates.phash import (
     find_near_duplicates_between,
 )
 from bldml.dataset.files import escape_path, show_path
-from bldml.errors import ConfigError, DatasetError, RunError
+from bldml.dataset.folders import check_outside
+from bldml.errors import DatasetError, RunError
 from bldml.io.atomic import write_atomically
 from bldml.io.documents import LARGEST_TABLE
 from bldml.io.grammar import check_output_folder
@@ -282,8 +282,7 @@ def read_phashes(run: RunFolder) -> tuple[list[str], PHashes] | None:
 def check_results_folder(place: Path | None, option: str, datamodule: LeafDataModule) -> None:
     """Refuse a folder for results that has the name of a file, or lies among photographs in folders.
 
-    There it would be read as photographs, or a class. A folder that the user has not named is not checked; nor is one
-    beside a manifest, which says what is read.
+    A folder that the user has not named is not checked.
 
     Raises:
         UsageError: It has the name of a file.
@@ -292,13 +291,7 @@ def check_results_folder(place: Path | None, option: str, datamodule: LeafDataMo
     if place is None:
         return
     check_output_folder(Path(place))  # the trainer's is a str
-    root = datamodule.root
-    if root is None or datamodule.manifest is not None or not root.is_dir():
-        return
-    if Path(os.path.realpath(place)).is_relative_to(os.path.realpath(root)):
-        message = f"{option} {show_path(place)} lies in the folder of the photographs, {show_path(root)}. Choose one "
-        message += "outside it: what lies there is read as photographs, or as a class."
-        raise ConfigError(message, "output-among-photographs", path=place, root=root)
+    check_outside(Path(place), option, datamodule.root, datamodule.manifest)
 
 
 def _report(text: str, on_leak: str, way_out: str) -> None:

@@ -18,7 +18,7 @@ from bldml.dataset.files import (
     subfolders,
 )
 from bldml.dataset.samples import LOOSE, SPLITS, Collection, Sample, Samples, class_name
-from bldml.errors import DatasetError
+from bldml.errors import ConfigError, DatasetError
 
 
 def read_folders(
@@ -121,6 +121,19 @@ def require_folder(root: Path) -> None:
         raise DatasetError(message, "data-folder-unreachable", path=root, reason=error.strerror) from error
     if not is_folder(root):
         raise DatasetError(f"{show_path(root)} is not a folder.", "data-folder-no-folder", path=root)
+
+
+def check_outside(place: Path, option: str, root: Path | None, manifest: Path | None) -> None:
+    """Raise a ConfigError if a folder for results lies among photographs in folders; links are followed.
+
+    There it would be read as photographs, or a class. A manifest says itself what is read.
+    """
+    if root is None or manifest is not None or not root.is_dir():
+        return
+    if Path(os.path.realpath(place)).is_relative_to(os.path.realpath(root)):
+        message = f"{option} {show_path(place)} lies in the folder of the photographs, {show_path(root)}. Choose one "
+        message += "outside it: what lies there is read as photographs, or as a class."
+        raise ConfigError(message, "output-among-photographs", path=place, root=root)
 
 
 def _loose_files(folder: Path) -> Counter[str]:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from bldml.dataset.files import show_path
+from bldml.dataset.folders import check_outside
 from bldml.dataset.manifest import to_manifest
 from bldml.dataset.samples import Collection
 from bldml.errors import ConfigError, RunError
@@ -57,6 +58,8 @@ def plan_with_photographs(
         _check_search(experiment, settings)
     photographs = _check_configurations(experiment, own)
     is_new = not folder.path.exists()
+    for of in photographs.values():
+        check_outside(folder.path, "--output", of.root, of.manifest)
     _check_folder(folder)
     make_folder(folder.path)
     try:

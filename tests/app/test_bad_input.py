@@ -215,10 +215,13 @@ def test_free_memory_is_that_of_the_machine_or_less() -> None:
 
 def test_results_do_not_go_among_the_photographs(run: Path, leaves: Path, bldml: Bldml) -> None:
     before = sorted(leaves.rglob("*"))
+    options = f"data.root: {leaves}, data.positive_class: BLD, model.backbone: three_layers, model.weights: none"
+    Path("tiny.yaml").write_text(f"options: {{{options}}}\nseeds: [1, 2]\n")
     for words in (
         ("predict", run, leaves, "--output", leaves / "results"),
         ("test", run, leaves, "--output", leaves / "BLD"),
         ("fit", *THREE_LAYERS, "--data.root", leaves, "--output", leaves),
+        ("sweep", "tiny.yaml", "--output", leaves / "BLD" / "sweep"),
     ):
         outcome = bldml(*words)
         assert (outcome.code, outcome.mistake) == (2, "output-among-photographs"), words

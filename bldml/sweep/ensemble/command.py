@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from bldml.dataset.files import list_folder, shell_word, show_path
+from bldml.dataset.folders import check_outside
 from bldml.dataset.manifest import COLUMNS, OPTIONAL
 from bldml.dataset.samples import class_name
 from bldml.dataset.tables.reading import read_rows
@@ -82,6 +83,9 @@ def make_ensemble(source: Path, output: Path | None) -> None:
     output = output or folder.ensembles / (name or "all")
     if os.path.lexists(output) and not (output.is_dir() and not list_folder(output)):
         raise _existing(output)
+    if root := plan.settings.get("data.root"):
+        manifest = plan.settings.get("data.manifest")
+        check_outside(output, "--output", Path(root), Path(manifest) if manifest else None)
     has_folds = ingredients[0].planned.fold is not None
     rows, logits = pooled_logits(ingredients)
     judged = _Judged.of(folder, plan, ingredients, rows, logits)
