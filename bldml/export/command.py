@@ -81,6 +81,7 @@ def export_checkpoint(
     purposes = PURPOSES | {single_name(header.positive_class, header.negative_class): "the page as one file"}
     listed = [(name, purpose) for name, purpose in purposes.items() if name in files]
     files["README.md"] = model_card(checkpoint, exported, parity, listed).encode()
+    files["SHA256SUMS"] = "".join(f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in files).encode()
     _write_folder(output, files)
     written = [*(name for name, _ in listed), "README.md"]
     say(

@@ -43,7 +43,8 @@ def page_files(
         stated: Items of the card; None for one that is not stated.
     """
     scripts = {
-        "settings.js": _asset("settings", _settings(model)),
+        # Packed, they have a checksum: one changed digit of the threshold would change verdicts.
+        "settings.js": _asset("settings", _packed(json.dumps(_settings(model)).encode())),
         "runtime.js": "".join(_asset(name, text) for name, text in _runtime().items()),
         "model.js": _asset("model", _packed(content)),
         **{name: (WEB / name).read_text(encoding="utf-8") for name in ("colour.js", "image.js", "exif.js", "app.js")},

@@ -11,6 +11,8 @@ from bldml.io.platform import WINDOWS, refused_on_windows, replace_path
 
 _LONGEST_NAME = 200  # bytes; file systems allow 255, and a number is appended to make a name unique
 
+_TURNING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+
 
 def check_name(name: str, what: str) -> None:
     """Raise UsageError unless a name that the user typed is safe as the name of a folder, such as that of a "run".
@@ -27,6 +29,8 @@ def check_name(name: str, what: str) -> None:
         problem = "has a $ or `"
     elif any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name):
         problem = "contains control characters or invalid text"
+    elif any(unicodedata.bidirectional(character) in _TURNING for character in name):
+        problem = "contains marks of the writing direction"
     elif len(name.encode()) > _LONGEST_NAME:
         problem = f"is {len(name.encode())} bytes long; {_LONGEST_NAME} are allowed"
     elif not (WINDOWS and (problem := refused_on_windows(name))):

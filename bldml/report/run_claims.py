@@ -1,6 +1,6 @@
 """Sentences about the photographs of a run: functions of the recorded facts alone, as in `claims`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from bldml.io.text import counted, first_few, plain
 from bldml.run.evidence import RunEvidence
@@ -89,8 +89,13 @@ CHANGED = {
 
 def changed_files(run: RunEvidence) -> list[str]:
     """Say which files are not what they were when their digests were recorded; empty where none is known to differ."""
+    return changes_said(run.changes)
+
+
+def changes_said(changes: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the sentences of `changed_files` for what `changed_since` found."""
     found = []
-    for what, names in run.changes.items():
+    for what, names in changes.items():
         of = f"{', '.join(map(plain, names))}: "
         if what in CHANGED:
             place = "gallery.csv" if what == "pictures" else "provenance.json"

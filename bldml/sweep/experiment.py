@@ -1,11 +1,12 @@
 """The YAML file of an experiment: what runs have in common, in what they differ, and the plan that follows."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import count, product
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,13 @@ from bldml.errors import ConfigError
 from bldml.io.atomic import check_name
 from bldml.io.documents import LARGEST_CONFIGURATION, load_yaml, read_text
 from bldml.metrics.registry import METRICS
-from bldml.sweep.plan import Candidate
+from bldml.sweep.plan import MOST_RUNS, Candidate, check_size
 from bldml.sweep.search.space import KEYS as SEARCH_KEYS
 from bldml.sweep.search.space import Search, WrongSpace, read_search
 
 KEYS = ("base", "options", "grid", "configurations", "search", "seeds", "folds", "metric", "chosen", "baseline")
 GROUPS = ("model", "data", "trainer", "unfreezing", "early_stopping", "plateau", "operating_point", "card")
-MOST_RUNS = 10_000
+MOST_FILES, DEEPEST = 100, 20  # base files, and dots in the name of an option
 # What makes a baseline, and what else it takes over from the first configuration with the same, if that sets it.
 FEATURES = ("model.backbone", "model.weights", "model.image_size")
 OF_BASELINE = (*FEATURES, "model.pos_weight", "data.", "operating_point.", "trainer.precision", "trainer.accelerator")
@@ -127,13 +128,14 @@ def _experiment(path: Path, content: Any) -> ExperimentFile:
     base = _texts("base", content.get("base"))
     options = _settings("options", content.get("options"))
     search = _search(content, options)
-    candidates = () if search else _with_baselines(content, base, options, _candidates(content, options))
+    candidates = () if search else _with_baselines(content, base, options, _candidates(path, content, options))
     for key in _reserved(options, OWN | OF_RIVALS):
         raise _Wrong("options", f"options cannot set {key}: {(OWN | OF_RIVALS)[key]}.")
     seeds, division = _seeds(content), _division(content)
+    check_size(
+        path, search.trials if search else len(candidates), len(seeds), (division.number or 1) if division else 1
+    )
     _check_run_names(candidates, seeds, division)
-    if search:
-        check_size(search.trials, len(seeds), (division.number or 1) if division else 1)
     chosen = content.get("chosen")
     names = [candidate.name for candidate in candidates]
     if chosen is not None and chosen not in names:
@@ -170,6 +172,8 @@ def _texts(key: str, value: Any) -> list[str]:
     for one in values:
         if not isinstance(one, str) or not one.strip():
             raise _Wrong(key, f"{key} must be a configuration file or a list of them, not {value!r}.")
+    if len(values) > MOST_FILES:
+        raise _Wrong(key, f"{key} has {len(values):,} files; at most {MOST_FILES} are read.")
     return values
 
 
@@ -183,6 +187,8 @@ def _settings(key: str, value: Any) -> dict[str, Any]:
     for name, item in value.items():
         is_group = name in GROUPS and isinstance(item, dict)
         found += [(f"{name}.{below}", inner) for below, inner in item.items()] if is_group else [(name, item)]
+    if deep := [name for name, _ in found if name.count(".") > DEEPEST]:
+        raise _Wrong(key, f"{key} sets {deep[0][:40]}…, which has more than {DEEPEST} dots.")
     twice = [name for name, times in Counter(name for name, _ in found).items() if times > 1]
     if twice:
         raise _Wrong(key, f"{key} sets {twice[0]} twice.")
@@ -193,20 +199,21 @@ def _reserved(options: Iterable[str], reserved: Iterable[str]) -> Iterator[str]:
     return (name for option in options for name in reserved if f"{option}.".startswith(f"{name}."))
 
 
-def _candidates(content: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Candidate, ...]:
+def _candidates(path: Path, content: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Candidate, ...]:
     if "grid" in content and "configurations" in content:
         raise _Wrong("grid", "an experiment has a grid or a list of configurations, not both.")
     if "configurations" in content:
         found = _listed(content["configurations"], options)
     elif "grid" in content:
-        found = list(_of_grid(content["grid"]))
+        found = list(_of_grid(path, content["grid"]))
     else:
         base = _texts("base", content.get("base"))
         found = [Candidate(Path(base[-1]).stem if base else "plain")]
         check_name(found[0].name, "configuration")
-    twice = [name for name, times in Counter(one.name for one in found).items() if times > 1]
-    if twice:
-        raise _Wrong("configurations", f"two configurations are called {twice[0]}.")
+    twice = [name for name, times in Counter(one.name.casefold() for one in found).items() if times > 1]
+    if twice:  # some file systems ignore case
+        name = next(one.name for one in found if one.name.casefold() == twice[0])
+        raise _Wrong("configurations", f"two configurations are called {name}, apart from upper and lower case.")
     for candidate in found:
         for key in _reserved(candidate.options, OWN | OF_RIVALS):
             why = (OWN | OF_RIVALS)[key]
@@ -301,23 +308,25 @@ def _of_files(paths: Iterable[str], options: Mapping[str, Any]) -> dict[str, Any
     return {key: value for key, value in found.items() if key not in options}
 
 
-def _of_grid(value: Any) -> Iterator[Candidate]:
+def _of_grid(path: Path, value: Any) -> Iterator[Candidate]:
     grid = _settings("grid", value)
     if not grid:
         raise _Wrong("grid", "grid is empty. Write the values of a key, such as grid: {model.lr: [1e-3, 3e-4]}.")
     for key, values in grid.items():
         if not isinstance(values, list) or not values:
             raise _Wrong(f"grid.{key}", f"grid.{key} must be a list of values, not {values!r}.")
+        check_size(path, prod(len(others) for others in grid.values() if isinstance(others, list)), 1, 1)
         if any(one in values[:number] for number, one in enumerate(values)):
             raise _Wrong(f"grid.{key}", f"grid.{key} has a value twice.")
     if next(_reserved(grid, OF_RIVALS), None):
         key = next(_reserved(grid, OF_RIVALS))
         raise _Wrong(f"grid.{key}", f"{key} cannot be in the grid: {OF_RIVALS[key]}.")
     used: set[str] = set()
+    numbers: defaultdict[str, Iterator[int]] = defaultdict(lambda: count(1))
     for values in product(*grid.values()):
         options = dict(zip(grid, values, strict=True))
         title = "_".join(_title(key, one) for key, one in options.items())[:120]
-        names = (title if number == 1 else f"{title}-{number}" for number in count(1))
+        names = (title if number == 1 else f"{title}-{number}" for number in numbers[title.casefold()])
         name = next(one for one in names if one.casefold() not in used)  # some file systems ignore case
         used.add(name.casefold())
         check_name(name, "configuration")
@@ -387,12 +396,3 @@ def nested(options: Mapping[str, Any]) -> dict[str, Any]:
             inside = below
         inside[last] = value
     return found
-
-
-def check_size(configurations: int, seeds: int, folds: int) -> None:
-    """Raise ConfigError for more runs than anybody means."""
-    runs = configurations * seeds * folds
-    if runs > MOST_RUNS:
-        message = f"This experiment has {runs:,} runs; at most {MOST_RUNS:,} are possible. Make "
-        message += "fewer configurations, trials, seeds or folds."
-        raise ConfigError(message, "experiment-too-large", found=runs, expected=MOST_RUNS)

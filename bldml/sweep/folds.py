@@ -7,14 +7,17 @@ from pathlib import Path
 
 from bldml.dataset.files import show_path
 from bldml.dataset.folders import read_folders
-from bldml.dataset.manifest import read_manifest
+from bldml.dataset.manifest import read_manifest, to_manifest
 from bldml.dataset.samples import SPLITS, Collection, Sample, check_positive_class, check_trainable
 from bldml.dataset.splitting.command import own_groups
 from bldml.dataset.splitting.splits import SplitRequest, assign_samples
 from bldml.dataset.splitting.together import Together, find_together
 from bldml.errors import DatasetError
+from bldml.io.atomic import make_folder, write_atomically
 from bldml.io.text import counted, first_few
+from bldml.run.digests.content import digest_of_text
 from bldml.sweep.experiment import Division
+from bldml.sweep.plan import SweepFolder
 
 
 @dataclass(frozen=True)
@@ -239,3 +242,25 @@ def describe_folds(folds: Folds) -> list[str]:
         *lines,
         *folds.notes,
     ]
+
+
+def write_folds(folder: SweepFolder, folds: Folds) -> dict[str, str]:
+    """Write the manifests of the folds, and return the SHA-256 of their contents by file name."""
+    make_folder(folder.final.parent)
+    texts = {folder.manifest(number): _text(collection) for number, collection in folds.collections.items()}
+    if folds.final is None:
+        folder.final.unlink(missing_ok=True)  # of an earlier plan
+    else:
+        texts[folder.final] = _text(folds.final)
+    for path, text in texts.items():
+        write_atomically(path, text)
+    return {path.name: digest_of_text(path.name, text) for path, text in texts.items()}
+
+
+def _text(collection: Collection) -> str:
+    """Return a manifest with the classes before aliases, which a run applies when it reads the manifest."""
+    splits = {
+        split: tuple(replace(one, class_name=one.original_class or one.class_name) for one in samples)
+        for split, samples in collection.splits.items()
+    }
+    return to_manifest(replace(collection, splits=splits))

@@ -19,7 +19,7 @@ from bldml.run.folder import RunFolder
 from bldml.run.reader import read_run
 from bldml.sweep.array import check_script, queued_runs, submit_runs
 from bldml.sweep.local import LocalRuns, own_environment, program
-from bldml.sweep.plan import NOTHING, Own, Plan, PlannedRun, SweepFolder, final_runs, opened_note
+from bldml.sweep.plan import NOTHING, Own, Plan, PlannedRun, SweepFolder, check_manifests, final_runs, opened_note
 from bldml.sweep.planning import arguments_of
 from bldml.sweep.records import write_record
 from bldml.sweep.results.claims import ensembles_tested
@@ -64,6 +64,7 @@ def open_test_set(
             recorded.
         UsageError, MachineError: Jobs cannot be submitted; what was recorded stays, and the command may be repeated.
     """
+    check_manifests(folder, plan)
     _check_ready(folder, plan, script)
     choice = choose(folder, plan)
     if plan.folds is None:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bldml.dataset.files import show_path
-from bldml.errors import RunError, UsageError
+from bldml.errors import ConfigError, RunError, UsageError
 from bldml.io.text import first_few
 from bldml.metrics.registry import METRICS, canonical
+from bldml.run.digests.content import digest_of_file
 from bldml.run.folder import RunFolder
 from bldml.sweep.records import read_record, write_record
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from bldml.training.module import LeafClassifier
 
 SCHEMA = 1
+MOST_RUNS = 10_000
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,7 @@ class Plan:
         search: The search that proposes the configurations: its `ranges`, `pruning`, `seed`, `monitor`, `seeds`,
             `folds`, `trials` and `hours`; empty without a search.
         trials: The trials of the search, in their order; each is a configuration.
+        digests: SHA-256 of the content of the manifests in `folds`, by file name; empty if an older version wrote it.
     """
 
     name: str
@@ -127,6 +130,7 @@ class Plan:
     division: Mapping[str, Any] = field(default_factory=dict)
     search: Mapping[str, Any] = field(default_factory=dict)
     trials: tuple[Trial, ...] = ()
+    digests: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, configuration: str) -> tuple[PlannedRun, ...]:
         """Return the runs of one configuration."""
@@ -238,6 +242,25 @@ def read_plan(folder: SweepFolder) -> Plan:
         raise RunError(message, "plan-damaged", path=folder.plan, reason=str(error)) from error
 
 
+def changed_manifests(folder: SweepFolder, plan: Plan) -> list[str]:
+    """Say which manifests of the folds are not as they were made; empty where none is, or it is not recorded."""
+    paths = [folder.final.with_name(name) for name in plan.digests]
+    changed = [path for path in paths if digest_of_file(path) != plan.digests[path.name]]
+    return [
+        f"{path.relative_to(folder.path).as_posix()} is missing or was changed since it was made (by the SHA-256 in "
+        "plan.json)"
+        for path in changed
+    ]
+
+
+def check_manifests(folder: SweepFolder, plan: Plan) -> None:
+    """Raise RunError where a manifest of the folds is not as it was made."""
+    if changed := changed_manifests(folder, plan):
+        message = f"{show_path(folder.path)}: {changed[0]}. Runs that read it would have other photographs in their "
+        message += "splits than the others. Restore it from a copy, or repeat the sweep with another --output."
+        raise RunError(message, "sweep-manifest-changed", path=folder.path, found=changed)
+
+
 def final_runs(plan: Plan, configuration: str) -> list[PlannedRun]:
     """Return the runs of a configuration that are tested on the sealed test set, one for each seed.
 
@@ -321,3 +344,13 @@ def find_experiment(source: Path, command: str) -> tuple[SweepFolder, str | None
         message += f"that is complete; sweep.html in {show_path(folder.path)} names the best."
         raise RunError(message, "trial-not-complete", path=folder.path, found=source.name)
     return folder, source.name
+
+
+def check_size(path: Path, configurations: int, seeds: int, folds: int) -> None:
+    """Raise ConfigError for more runs than anybody means."""
+    runs = configurations * seeds * folds
+    if runs > MOST_RUNS:
+        shown = f"{runs:,}" if runs < 10**15 else "too many"
+        message = f"{show_path(path)}: an experiment has at most {MOST_RUNS:,} runs; this one would have {shown}. Make "
+        message += "fewer configurations, trials, seeds or folds."
+        raise ConfigError(message, "experiment-too-large", path=path, found=shown, expected=MOST_RUNS)

@@ -12,8 +12,6 @@ import yaml
 
 from bldml.dataset.files import show_path
 from bldml.dataset.folders import check_outside
-from bldml.dataset.manifest import to_manifest
-from bldml.dataset.samples import Collection
 from bldml.errors import ConfigError, RunError
 from bldml.io.atomic import is_leftover, make_folder, write_atomically
 from bldml.io.documents import LARGEST_CONFIGURATION, dump_yaml, load_yaml, read_text
@@ -23,13 +21,26 @@ from bldml.io.screen import say
 from bldml.io.text import counted
 from bldml.metrics.registry import canonical
 from bldml.sweep.array import was_submitted
-from bldml.sweep.experiment import ExperimentFile, check_size, nested
-from bldml.sweep.folds import Photographs, describe_folds, make_folds
-from bldml.sweep.plan import NOTHING, Candidate, Own, Plan, PlannedRun, SweepFolder, Trial, read_plan, write_plan
+from bldml.sweep.experiment import ExperimentFile, nested
+from bldml.sweep.folds import Photographs, describe_folds, make_folds, write_folds
+from bldml.sweep.plan import (
+    NOTHING,
+    Candidate,
+    Own,
+    Plan,
+    PlannedRun,
+    SweepFolder,
+    Trial,
+    check_manifests,
+    check_size,
+    read_plan,
+    write_plan,
+)
 from bldml.sweep.search.space import WrongSpace, check_comparable
 from bldml.sweep.states import has_begun
 
 _FILES = ("plan.json", "base", "folds", "tasks", "logs", "lightning_logs", ".lock", "slurm", "study.journal")
+_MANY = 100  # configurations, whose check takes so long that it is said
 
 
 def plan_experiment(experiment: ExperimentFile, folder: SweepFolder, own: Own = NOTHING) -> Plan:
@@ -69,13 +80,9 @@ def plan_with_photographs(
     except BaseException:
         if is_new and not folder.plan.exists():
             folder.lock.unlink(missing_ok=True)
-            _remove_empty(folder.path)
+            with suppress(OSError):  # another sweep uses it by now
+                folder.path.rmdir()
         raise
-
-
-def _remove_empty(path: Path) -> None:
-    with suppress(OSError):  # another sweep uses it by now
-        path.rmdir()
 
 
 class _Waiting:
@@ -150,7 +157,10 @@ def _check_configurations(experiment: ExperimentFile, own: Own) -> dict[str, Pho
     found: dict[str, Photographs] = {}
     with TemporaryDirectory() as temporary:
         corners = experiment.search.corners() if experiment.search else ()
-        for candidate in experiment.candidates or [Candidate(*corner) for corner in corners]:
+        candidates = experiment.candidates or [Candidate(*corner) for corner in corners]
+        if len(candidates) > _MANY:
+            say(f"Checking {len(candidates):,} configurations …\n")
+        for candidate in candidates:
             safe_point()
             file = Path(temporary) / "configuration.yaml"
             file.write_text(dump_yaml(nested({**experiment.options, **candidate.options})), encoding="utf-8")
@@ -201,7 +211,7 @@ def _plan_in(
     photographs: Mapping[str, Photographs],
 ) -> Plan:
     """Return the plan in a folder that this process has locked; it is written if it is new or extended."""
-    before = read_plan(folder) if folder.plan.exists() else None
+    before, digests = read_plan(folder) if folder.plan.exists() else None, dict[str, str]()
     is_begun = folder.study.exists() or was_submitted(folder)
     if before is None and folder.study.exists():
         message = f"{show_path(folder.path)} has a study, but plan.json is missing. Restore it, or set a new --output."
@@ -213,23 +223,18 @@ def _plan_in(
     if before is None and experiment.division is not None:
         folds = make_folds(next(iter(photographs.values())), experiment.division)
         numbers: Sequence[int | None] = list(folds.collections)
-        make_folder(folder.manifest(0).parent)
-        for number, collection in folds.collections.items():
-            write_atomically(folder.manifest(number), _original(collection))
-        if folds.final is None:
-            folder.final.unlink(missing_ok=True)  # of an earlier plan
-        else:
-            write_atomically(folder.final, _original(folds.final))
+        digests = write_folds(folder, folds)
         say("".join(f"{line}\n" for line in describe_folds(folds)))
     else:
         known = {*(before.search.get("folds") or (run.fold for run in before.runs))} if before else {None}
         numbers = sorted(known, key=lambda fold: -1 if fold is None else fold)
     trials = experiment.search.trials if experiment.search else 0
-    check_size(trials or len(experiment.candidates), len(experiment.seeds), len(numbers))
-    plan = _plan_of(folder.path.name, experiment, settings, numbers)
+    check_size(experiment.path, trials or len(experiment.candidates), len(experiment.seeds), len(numbers))
+    plan = replace(_plan_of(folder.path.name, experiment, settings, numbers), digests=digests)
     if before is not None:
-        plan = replace(plan, trials=before.trials)
+        plan = replace(plan, trials=before.trials, digests=before.digests)
         _check_extends(folder, before, plan)
+        check_manifests(folder, plan)
     if experiment.search:
         photographs = dict.fromkeys((one.name for one in plan.configurations), next(iter(photographs.values())))
     _write_files(folder, experiment, plan, photographs)
@@ -249,22 +254,13 @@ def with_trials(
     candidates = tuple(Candidate(trial.name, trial.params) for trial in trials)
     whole = _plan_of(plan.name, replace(experiment, candidates=candidates), plan.settings, plan.search["folds"])
     # trials and hours may have been changed since this process read its experiment.
-    whole = replace(whole, trials=tuple(trials), division=plan.division, search=plan.search)
+    whole = replace(whole, trials=tuple(trials), division=plan.division, search=plan.search, digests=plan.digests)
     new = [run for run in whole.runs if run.configuration not in known]
     options = {one.name: {**experiment.options, **one.options} for one in candidates}
     for run in new:
         _write_task(folder, run, options[run.configuration], photographs)
     write_plan(folder, whole)
     return whole
-
-
-def _original(collection: Collection) -> str:
-    """Return a manifest with the classes before aliases, which a run applies when it reads the manifest."""
-    splits = {
-        split: tuple(replace(one, class_name=one.original_class or one.class_name) for one in samples)
-        for split, samples in collection.splits.items()
-    }
-    return to_manifest(replace(collection, splits=splits))
 
 
 def _plan_of(name: str, experiment: ExperimentFile, settings: Mapping[str, Any], folds: Sequence[int | None]) -> Plan:

@@ -246,6 +246,11 @@ def check_numbers(state: Mapping[str, Tensor]) -> None:
             name.endswith("num_batches_tracked") and tensor.dtype == torch.int64
         ):
             raise ValueError(f"{name} has the type {str(tensor.dtype).removeprefix('torch.')}, which is no weight's")
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_nested:
+            raise ValueError(f"{name} is not a plain array of numbers")
+        # One number that stands for a million times a million of them would be written out.
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise ValueError(f"{name} says that it has {tensor.numel():,} numbers, more than are stored")
         if not tensor.isfinite().all():
             raise ValueError(f"{name} contains numbers that are not finite")
 

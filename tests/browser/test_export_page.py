@@ -400,11 +400,28 @@ def test_a_folder_that_is_not_complete_says_so(browser: Browser, drawn: Path, tm
 def test_a_browser_that_computes_other_numbers_is_refused(browser: Browser, drawn: Path, tmp_path: Path) -> None:
     shutil.copytree(drawn, tmp_path / "page")
     path = tmp_path / "page" / "settings.js"
-    settings = json.loads(path.read_text().split("ASSETS.settings = ")[1].rstrip(";\n"))
+    start, packed = path.read_text().split("ASSETS.settings = ")
+    content = gzip.decompress(base64.b64decode(json.loads(packed.rstrip(";\n"))))
+    settings = json.loads(content)
     settings["check"]["probability"] += 2 * BROWSER_TOLERANCE
-    path.write_text(f"globalThis.ASSETS = {{ settings: {json.dumps(settings)} }};")
+    packed = json.dumps(base64.b64encode(gzip.compress(json.dumps(settings).encode())).decode())
+    path.write_text(f"{start}ASSETS.settings = {packed};\n")
     ready(browser, tmp_path / "page" / "index.html")
     assert state(browser).startswith("This browser computes other probabilities than Python")
+    assert browser.run("return document.getElementById('files').disabled")
+
+
+@pytest.mark.parametrize("name", ["settings", "model"])
+def test_a_changed_bit_is_said(browser: Browser, drawn: Path, tmp_path: Path, name: str) -> None:
+    """A bit of the threshold changed the verdicts of the page without a word."""
+    shutil.copytree(drawn, tmp_path / "page")
+    path = tmp_path / "page" / f"{name}.js"
+    content = bytearray(path.read_bytes())
+    at = len(content) - 40
+    content[at] = ord("B" if content[at] == ord("A") else "A")
+    path.write_bytes(content)
+    ready(browser, tmp_path / "page" / "index.html")
+    assert state(browser) == "Files of this page are damaged. Copy or export them again."
     assert browser.run("return document.getElementById('files').disabled")
 
 

@@ -194,7 +194,7 @@ def test_parity_and_card_say_what_was_found(exported: Path, run: Path) -> None:
     assert "| Sensitivity |" in card
     assert "Test split." in card
     assert "- Intended use: not stated" in card
-    assert sorted(path.name for path in exported.iterdir()) == ["README.md", "model.onnx", "parity.json"]
+    assert sorted(path.name for path in exported.iterdir()) == ["README.md", "SHA256SUMS", "model.onnx", "parity.json"]
 
 
 def test_the_card_claims_no_metrics_of_another_checkpoint(tmp_path: Path, run: Path, exported: Path) -> None:

@@ -58,6 +58,10 @@ def test_a_name_that_no_folder_can_have_is_refused(tmp_path: Path, text: str) ->
         "configurations: [{name: [a]}]",
         "configurations: [{name: a, base: 3}]",
         "seeds: [4294967296]",
+        f"base: [{', '.join(['a.yaml'] * 101)}]",
+        f"options: {{model{'.a' * 30}: 1}}",
+        "configurations: [{name: a}, {name: A}]",
+        f"search: {{trials: 2, ranges: {{model.lr: {list(range(10_001))}}}}}",
         *(
             f"folds: {{number: 2, {key}: {value}}}"
             for key in ("group", "seed", "val", "gap_seconds")
@@ -70,6 +74,33 @@ def test_every_key_is_refused_by_type_with_a_sentence(tmp_path: Path, text: str)
         read(tmp_path, text)
     assert error.value.code == "experiment-wrong"
     assert str(error.value).endswith((".", "?"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"grid: {{{', '.join(f'model.k{key}: {list(range(10))}' for key in range(10))}}}",
+        f"grid: {{model.lr: {list(range(60_000))}}}",
+        f"configurations: [{', '.join(f'{{name: c{number}}}' for number in range(20_000))}]",
+        f"seeds: {list(range(20_000))}",
+        "folds: 1000000000",
+        f"seeds: {list(range(101))}\nsearch: {{trials: 100}}",
+        f"folds: {10**90}\nsearch: {{trials: 2}}",
+    ],
+)
+def test_more_runs_than_anybody_means(tmp_path: Path, text: str) -> None:
+    """A grid of ten keys with ten values each was written out first, and each of 9,000 configurations was parsed."""
+    with pytest.raises(ConfigError, match="at most 10,000 runs") as error:
+        read(tmp_path, text)
+    assert error.value.code == "experiment-too-large"
+    assert "one.yaml: " in str(error.value)
+
+
+def test_a_grid_whose_values_have_one_title(tmp_path: Path) -> None:
+    values = [f"'{'!' * number}'" for number in range(1, 400)]
+    names = [one.name for one in read(tmp_path, f"grid: {{card.contact: [{', '.join(values)}]}}").candidates]
+    assert names[:2] == ["contact-empty", "contact-empty-2"]
+    assert len(set(names)) == 399
 
 
 def test_aliases_apply_once_and_paths_are_absolute(
@@ -94,6 +125,10 @@ def test_aliases_apply_once_and_paths_are_absolute(
     assert arguments_of(folder, read_plan(folder).runs[0])[2:] == [
         f"--data.root={tmp_path / 'leaves'}", f"--data.manifest={tmp_path / 'out' / 'folds' / 'fold0.csv'}",
     ]  # fmt: skip
+    assert plan_experiment(experiment, folder).digests.keys() == {"fold0.csv", "fold1.csv", "final.csv"}
+    folder.manifest(1).write_text(folder.manifest(1).read_text().replace(",val,", ",train,", 1))
+    with pytest.raises(BldmlError, match=r"folds/fold1\.csv is missing or was changed"):
+        plan_experiment(experiment, folder)
 
 
 def test_a_run_that_somebody_else_interrupted_is_named(

@@ -2,14 +2,20 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bldml.errors import RunError
+from bldml.run.digests.content import digest_of_file
+from bldml.run.digests.record import write_provenance
+from bldml.run.folder import RunFolder
+from bldml.run.predictions import digest_of_predictions, read_predictions
+from bldml.run.provenance import Provenance
 from bldml.sweep.array import queued_runs
 from bldml.sweep.opening import value_of
-from bldml.sweep.plan import SweepFolder, ensembles_elsewhere, opened_note, read_plan
+from bldml.sweep.plan import SweepFolder, ensembles_elsewhere, opened_note, read_plan, write_plan
 from bldml.sweep.records import read_record, write_record
 from tests.support import Bldml
 from tests.sweep.experiments import write_experiment
@@ -123,3 +129,47 @@ def test_a_metric_of_a_damaged_document_is_none(sweep: SweepFolder) -> None:
     assert value_of(run, "test", "sensitivity") is not None
     (run.evaluation("test") / "metrics.json").write_text('{"at_threshold": "x"}')
     assert value_of(run, "test", "sensitivity") is None
+
+
+def test_a_run_whose_predictions_were_changed_is_said_and_in_no_ensemble(sweep: SweepFolder, bldml: Bldml) -> None:
+    """Its table was pooled, and an ensemble chose its threshold on it, without a word."""
+    run = sweep.run("b-seed1-fold0")
+    for path in sweep.path.glob("lightning_logs/b-*"):
+        RunFolder(path).best_checkpoint.parent.mkdir()
+        RunFolder(path).best_checkpoint.touch()
+    rows = read_predictions(run.evaluation("test") / "predictions.csv")
+    write_provenance(
+        run.evaluation("test"), Provenance("test", split="test", sha256={"predictions": digest_of_predictions(rows)})
+    )
+    sweep.opened.unlink()
+    (sweep.path / "e.yaml").touch()
+    collect = ("sweep", sweep.path / "e.yaml", f"--output={sweep.path}", "--collect")
+    before = bldml(*collect)
+    assert before.code == 0
+    assert "not as they were written" not in before.out
+    table = run.evaluation("test") / "predictions.csv"
+    table.write_text(table.read_text().replace(",tree 1,", ",tree 3,", 1))
+    after = bldml(*collect)
+    said = "b-seed1-fold0: test: the rows of predictions.csv are not those that were written"
+    assert "Files are not as they were written, so figures of this page may be wrong." in after.out
+    assert said in after.out
+    assert said in (sweep.path / "sweep.html").read_text()
+    outcome = bldml("ensemble", sweep.path / "b")
+    assert outcome.mistake == "ensemble-run-changed"
+    assert said.removeprefix("b-seed1-fold0: ") in outcome.err
+
+
+def test_a_changed_manifest_of_the_folds_is_refused_and_said(sweep: SweepFolder, bldml: Bldml) -> None:
+    """A bit of a group or of a split was another division for the runs that were left."""
+    sweep.final.parent.mkdir()
+    sweep.manifest(0).write_text("path,label,group,split\na.jpg,BLD,tree 1,test\n")
+    write_plan(sweep, replace(read_plan(sweep), digests={"fold0.csv": digest_of_file(sweep.manifest(0))}))
+    sweep.opened.unlink()
+    (sweep.path / "e.yaml").touch()
+    sweep.manifest(0).write_text(sweep.manifest(0).read_text().replace("tree 1", "tree 3"))
+    assert bldml("sweep", sweep.path / "e.yaml", f"--output={sweep.path}", "--open_test").mistake == (
+        "sweep-manifest-changed"
+    )
+    assert bldml("ensemble", sweep.path / "b").mistake == "sweep-manifest-changed"
+    outcome = bldml("sweep", sweep.path / "e.yaml", f"--output={sweep.path}", "--collect")
+    assert "folds/fold0.csv is missing or was changed since it was made" in outcome.out

@@ -16,9 +16,14 @@ function fromBase64(text) {
   return Uint8Array.fromBase64?.(text) ?? Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 }
 
+// The format has a checksum, so what was damaged is refused.
 async function unpacked(text) {
-  const stream = new Blob([fromBase64(text)]).stream().pipeThrough(new DecompressionStream("gzip"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
+  try {
+    const stream = new Blob([fromBase64(text)]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return new Uint8Array(await new Response(stream).arrayBuffer());
+  } catch {
+    throw new Error("Files of this page are damaged. Copy or export them again.");
+  }
 }
 
 async function start() {
@@ -29,6 +34,7 @@ async function start() {
   for (const name of ["DecompressionStream", "WebAssembly", "createImageBitmap"]) {
     if (!(name in globalThis)) throw new Error(`This browser is too old: it has no ${name}. Update it.`);
   }
+  ASSETS.settings = JSON.parse(new TextDecoder().decode(await unpacked(ASSETS.settings)));
   const address = URL.createObjectURL(new Blob([await unpacked(ASSETS.library)], { type: "text/javascript" }));
   const ort = await import(address);
   URL.revokeObjectURL(address);

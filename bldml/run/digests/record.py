@@ -111,14 +111,15 @@ def changed_of_start(run: RunFolder) -> list[str]:
     return [name for key, name in OF_RUN.items() if key in digests and digest_of_file(run.path / name) != digests[key]]
 
 
-def changed_since(data: RunData) -> dict[str, tuple[str, ...]]:
+def changed_since(data: RunData, *, with_checkpoint: bool = True) -> dict[str, tuple[str, ...]]:
     """Return which files of a run are not what they were, with the names of the evaluations that record their digests.
 
     A file is called as its digest is in provenance.json; `no digests` is a provenance.json without any, where there
     must be some. Files whose digest the start of the run records have their own names, and no evaluation.
+    The checkpoint, which may be large, can be left out.
     """
     found: dict[str, list[str]] = {name: [] for name in changed_of_start(data.run)}
-    best = sha256_of(data.run.best_checkpoint) if data.run.best_checkpoint.is_file() else ""
+    best = sha256_of(data.run.best_checkpoint) if with_checkpoint and data.run.best_checkpoint.is_file() else ""
     for one in (*data.evaluations, *data.unlabelled):
         for what in _changed(data, one, best):
             found.setdefault(what, []).append(one.name)

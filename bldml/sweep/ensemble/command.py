@@ -45,7 +45,7 @@ from bldml.run.predictions import (
 )
 from bldml.run.provenance import DIGEST_DIGITS, Provenance
 from bldml.sweep.ensemble.members import Ingredient, check_same, joint_novelty, pooled_logits, read_ingredients
-from bldml.sweep.plan import Plan, SweepFolder, ensembles_elsewhere, find_experiment, read_plan
+from bldml.sweep.plan import Plan, SweepFolder, check_manifests, ensembles_elsewhere, find_experiment, read_plan
 from bldml.sweep.records import write_record
 from bldml.sweep.search.study import rank_trials
 from bldml.training.backbones import row_of
@@ -77,6 +77,7 @@ def make_ensemble(source: Path, output: Path | None) -> None:
         if best:
             message += f" That with the best objective: {shell_word(folder.path / best)}"
         raise UsageError(message, "ensemble-trial-missing", path=folder.path, expected=best)
+    check_manifests(folder, plan)
     ensembles_elsewhere(folder)  # damaged, it cannot be written again; said before anything is made
     ingredients = read_ingredients(folder, plan, name)
     check_same(ingredients)

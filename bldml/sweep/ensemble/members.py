@@ -13,6 +13,8 @@ from bldml.io.text import counted, first_few
 from bldml.metrics.certainty.novelty import JointNovelty, Novelty, join_novelties
 from bldml.metrics.checked import units_of
 from bldml.metrics.operating_point import OperatingPoint
+from bldml.report.run_claims import changes_said
+from bldml.run.digests.record import changed_since
 from bldml.run.predictions import Prediction
 from bldml.run.reader import RunData, read_run
 from bldml.sweep.plan import Plan, PlannedRun, SweepFolder
@@ -21,6 +23,8 @@ from bldml.training.checkpoint import Checkpoint, read_checkpoint
 from bldml.training.networks.ensemble import MOST_MEMBERS
 
 UNSHARED = ("image_size", "decode", "class_names", "positive_class")
+UNUSED = ("pictures", "table", "metrics", "excluded", "history", "training_time", "ledger", "excluded.csv", "leaks.csv")
+"""Files of a run from which nothing of an ensemble is computed, as `changed_since` calls them."""
 _AS_GIVEN = OperatingPoint(threshold=0.5, temperature=1.0)
 
 
@@ -61,12 +65,22 @@ def read_ingredients(folder: SweepFolder, plan: Plan, name: str | None) -> list[
         if data is None or unseen is None:
             missing.append(f"{planned.name} ({'no best checkpoint' if data is None else f'no {role} evaluation'})")
         else:
+            _check_unchanged(planned, data)
             found.append(Ingredient(planned, data, read_checkpoint(run.best_checkpoint), unseen.rows))
     if missing:
         shown = first_few(missing, 5, ", ", " and ")
         message = f"{len(missing)} of {counted(len(runs), 'run')} are not finished: {shown}. Run the sweep to its end."
         raise RunError(message, "ensemble-runs-unfinished", path=folder.path, found=missing)
     return found
+
+
+def _check_unchanged(planned: PlannedRun, data: RunData) -> None:
+    """Raise a RunError if a file that an ensemble is computed from is not as the run wrote it."""
+    changes = {what: names for what, names in changed_since(data).items() if what not in UNUSED}
+    if said := changes_said(changes):
+        message = f"{planned.name} cannot be part of an ensemble: {said[0]} Restore the file from a copy, or train the "
+        message += "run again: remove its folder, and repeat the sweep."
+        raise RunError(message, "ensemble-run-changed", path=data.run.path, found=sorted(changes))
 
 
 def check_same(ingredients: Sequence[Ingredient]) -> None:

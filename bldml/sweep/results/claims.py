@@ -14,6 +14,7 @@ from bldml.sweep.results.baseline import Finding, against_baseline, baselines
 from bldml.sweep.results.gathering import Experiment
 from bldml.sweep.results.opened import Look
 
+SHOWN = 20  # files that are not as they were written
 AGAINST: dict[Finding, str] = {
     "better": "Significantly better (Holm)",
     "worse": "Significantly worse",
@@ -40,6 +41,20 @@ def sweep_verdict(findings: Findings) -> list[str]:
         ),
         *filter(None, (opened(findings), ensembles_tested(findings.opened.looks))),
     ]
+
+
+def changed(findings: Findings) -> list[str]:
+    """Say which files of the experiment and of its runs are not as they were written: the figures may be wrong."""
+    of_runs = [
+        f"{plain(run.planned.name)}: {text}"
+        for run in (*findings.experiment.runs, *findings.opened.runs)
+        for text in run.changed
+    ]
+    found = [*(f"{text}." for text in findings.experiment.changed), *dict.fromkeys(of_runs)]
+    if not found:
+        return []
+    more = [f"{counted(len(found) - SHOWN, 'file')} more."] if len(found) > SHOWN else []
+    return ["Files are not as they were written, so figures of this page may be wrong.", *found[:SHOWN], *more]
 
 
 def validation_only(findings: Findings) -> str:

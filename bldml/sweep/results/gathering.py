@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -10,10 +10,12 @@ import numpy as np
 from bldml.errors import BldmlError
 from bldml.io.text import first_few, plain
 from bldml.metrics.replicates.pooled import Pooled
+from bldml.report.run_claims import changes_said
+from bldml.run.digests.record import changed_since
 from bldml.run.predictions import Prediction
 from bldml.run.provenance import ROLES
 from bldml.run.reader import Evaluation, RunData, read_run
-from bldml.sweep.plan import Candidate, Plan, PlannedRun, SweepFolder
+from bldml.sweep.plan import Candidate, Plan, PlannedRun, SweepFolder, changed_manifests
 
 Seed = int | None
 
@@ -28,12 +30,14 @@ class CollectedRun:
         evaluation: The evaluation that is pooled: of its test split with folds, else of its validation split; None if
             the run has none.
         reason: Why it has none, half a sentence; empty if it has.
+        changed: Which of its files are not what they were when their digests were recorded, in sentences.
     """
 
     planned: PlannedRun
     data: RunData | None = None
     evaluation: Evaluation | None = None
     reason: str = ""
+    changed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,11 +102,13 @@ class Experiment:
         plan: Its plan.
         configurations: Its configurations, in the order of the plan.
         other_photographs: Names of the configurations that have a result, but of other photographs than the first.
+        changed: Which manifests of the folds are not as they were made.
     """
 
     plan: Plan
     configurations: tuple[Contender, ...]
     other_photographs: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
 
     @property
     def runs(self) -> list[CollectedRun]:
@@ -137,7 +143,7 @@ def gather(folder: SweepFolder, plan: Plan, reasons: Mapping[str, str]) -> Exper
         for one in found
         if one.result and first and (one.result.photographs, one.result.positive) != (first.photographs, first.positive)
     ]
-    return Experiment(plan, found, tuple(others))
+    return Experiment(plan, found, tuple(others), tuple(changed_manifests(folder, plan)))
 
 
 def _configuration(folder: SweepFolder, plan: Plan, candidate: Candidate, reasons: Mapping[str, str]) -> Contender:
@@ -223,10 +229,11 @@ def read_planned(folder: SweepFolder, planned: PlannedRun, split: str, reason: s
         data = read_run(run)
     except BldmlError as error:
         return CollectedRun(planned, reason=reason or plain(str(error)))
+    found = CollectedRun(planned, data, changed=tuple(changes_said(changed_since(data, with_checkpoint=False))))
     evaluation = next((one for one in data.evaluations if one.name == split), None)
     if evaluation is None:
-        return CollectedRun(planned, data, reason=reason or f"it has no evaluation of its {wanted} split")
+        return replace(found, reason=reason or f"it has no evaluation of its {wanted} split")
     if evaluation.role != wanted:
         message = f"its evaluation {split} is of photographs with the role {evaluation.role}, not {wanted}"
-        return CollectedRun(planned, data, reason=message)
-    return CollectedRun(planned, data, evaluation)
+        return replace(found, reason=message)
+    return replace(found, evaluation=evaluation)

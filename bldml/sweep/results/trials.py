@@ -31,8 +31,9 @@ IMPORTANCE_NOTE = (
 def experiment_verdict(findings: Findings) -> list[str]:
     """Return the first paragraph of the page of an experiment, with or without a search."""
     if findings.search is None:
-        return claims.sweep_verdict(findings)
+        return [*claims.changed(findings), *claims.sweep_verdict(findings)]
     found = [
+        *claims.changed(findings),
         claims.validation_only(findings),
         trial_counts(findings),
         best_trial(findings),

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+_LARGEST = 1e300
 HIGHEST_SEED = 2**32 - 1
 MOST_TRIALS = 10_000
 KEYS = ("trials", "hours", "ranges", "pruning", "seed")
@@ -221,7 +222,7 @@ def _overlap(key: str, others: Mapping[str, Any]) -> str:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
 
 
 def _range(key: str, value: Any) -> Range | Choices:
@@ -229,6 +230,8 @@ def _range(key: str, value: Any) -> Range | Choices:
     if isinstance(value, Sequence) and not isinstance(value, str):
         if len(value) < 2:
             raise WrongSpace(f"ranges.{key}", f"{where} must be a list of at least two values, not {value!r}.")
+        if len(value) > MOST_TRIALS:
+            raise WrongSpace(f"ranges.{key}", f"{where} has {len(value):,} values, more than {MOST_TRIALS:,} trials.")
         if any(one in value[:number] for number, one in enumerate(value)):
             raise WrongSpace(f"ranges.{key}", f"{where} has a value twice.")
         return Choices(tuple(value))
