@@ -16,6 +16,7 @@ from bldml.dataset.files import shell_word, show_path
 from bldml.errors import CheckpointError, ConfigError, DatasetError, RunError
 from bldml.io.atomic import check_name, write_atomically
 from bldml.io.documents import LARGEST_CONFIGURATION, mapping_or_nothing, read_text
+from bldml.io.grammar import given_path
 from bldml.io.text import counted
 from bldml.metrics.registry import canonical
 from bldml.run.digests.record import environment_again
@@ -68,7 +69,7 @@ def with_config_of_run(arguments: list[str]) -> list[str]:
     given = values_of(arguments, "--resume") if arguments[:1] == ["fit"] else []
     if not given:
         return arguments
-    run = RunFolder(Path(given[-1]))
+    run = RunFolder(given_path(given[-1], "--resume"))
     if not run.config.is_file():
         inside = RunFolder.of_checkpoint(run.path) if run.path.is_file() else None
         hint = f" Its run is {inside.path}." if inside else ""

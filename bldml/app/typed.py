@@ -11,7 +11,7 @@ import yaml
 from bldml.app.options import GROUPS, MONITORED, config_files, flat, values_of
 from bldml.errors import ConfigError
 from bldml.io.documents import LARGEST_CONFIGURATION, WordLoader, load_yaml, read_text
-from bldml.io.grammar import NULLS, typed_class
+from bldml.io.grammar import NULLS, given_path, typed_class
 from bldml.io.hints import nearest_option
 
 
@@ -60,6 +60,7 @@ def with_file(error: ConfigError, arguments: list[str]) -> ConfigError:
 def check_files(arguments: list[str]) -> None:
     """Raise ConfigError for a configuration file on a command line that is missing or not strict YAML, by its name."""
     for path in config_files(arguments):
+        given_path(path, "The configuration")
         try:
             content = load_yaml(read_text(path, LARGEST_CONFIGURATION))
         except (OSError, ValueError) as error:

@@ -212,8 +212,8 @@ def _candidates(path: Path, content: Mapping[str, Any], options: Mapping[str, An
         check_name(found[0].name, "configuration")
     twice = [name for name, times in Counter(one.name.casefold() for one in found).items() if times > 1]
     if twice:  # some file systems ignore case
-        name = next(one.name for one in found if one.name.casefold() == twice[0])
-        raise _Wrong("configurations", f"two configurations are called {name}, apart from upper and lower case.")
+        names = dict.fromkeys(one.name for one in found if one.name.casefold() == twice[0])
+        raise _Wrong("configurations", f"two configurations are called {' and '.join(names)}.")
     for candidate in found:
         for key in _reserved(candidate.options, OWN | OF_RIVALS):
             why = (OWN | OF_RIVALS)[key]
