@@ -7,6 +7,7 @@ from statistics import NormalDist
 from typing import Any
 
 Z = NormalDist().inv_cdf(0.975)
+_LARGEST = 1e300  # that a value or a limit has
 NO_VARIANCE = "no variance to be estimated from these photographs"
 BOTH_CLASSES = "needs photographs of both classes"
 
@@ -50,12 +51,17 @@ def plain_limits(estimate: Estimate, unit: str) -> dict[str, float | str | None]
 
 
 def to_estimate(plain: Mapping[str, Any]) -> Estimate:
-    """Return the estimate of a value with its `plain_limits`.
+    """Return the estimate of a value with its `plain_limits`; a ValueError if it is none.
 
     >>> to_estimate({"value": 0.9, "low": None, "high": None, "method": "no variance", "unit": "group"})
     Estimate(value=0.9, interval=None, note='no variance')
     """
+    if not isinstance(plain, Mapping) or not {"value", "low", "high", "method"} <= plain.keys():
+        raise ValueError("an estimate needs value, low, high and method")
     value, low, high, method = (plain[name] for name in ("value", "low", "high", "method"))
+    are_numbers = all(one is None or (type(one) in (int, float) and abs(one) < _LARGEST) for one in (value, low, high))
+    if not are_numbers or (low is None) != (high is None) or not isinstance(method, str):
+        raise ValueError("the value or the limits of an estimate are no numbers")
     return Estimate(value, None, method) if low is None else Estimate(value, Interval(low, high, method))
 
 

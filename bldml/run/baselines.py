@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bldml.errors import RunError
 from bldml.metrics.auroc import estimate_auroc, paired_auroc
 from bldml.metrics.checked import Units, units_of
 from bldml.metrics.estimates import Estimate, Z, plain_limits, to_estimate, undefined
@@ -260,10 +261,16 @@ class Baselines:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "Baselines":
-        """Return the baselines from metrics.json; a source that this version does not know is left out."""
+        """Return the baselines from metrics.json; a source that this version does not know is left out.
+
+        Raises:
+            ValueError: These are no baselines.
+        """
+        if not isinstance(plain.get("auroc"), dict) or not isinstance(plain.get("best", ""), str | None):
+            raise ValueError("the baselines need auroc and best")
         known = {source.name: source for source in SOURCES}
         sources = {known[name]: to_estimate(one) for name, one in plain["auroc"].items() if name in known}
-        return cls(sources, known.get(plain["best"] or ""), to_estimate(plain["advantage"]))
+        return cls(sources, known.get(plain.get("best") or ""), to_estimate(plain.get("advantage", {})))
 
     def to_plain(self, unit: str) -> dict[str, Any]:
         """Return the mapping for metrics.json; `unit` names the sampling unit."""
@@ -285,7 +292,12 @@ def baselines_of(data: RunData, evaluation: Evaluation) -> Baselines | None:
     None for the training split, and where the photographs are not recorded.
     """
     if evaluation.metrics and (stored := evaluation.metrics.baselines):
-        return Baselines.from_plain(stored)
+        try:
+            return Baselines.from_plain(stored)
+        except ValueError as error:
+            path = evaluation.folder / "metrics.json"
+            message = f"{path} was changed: {error}. Repeat the evaluation."
+            raise RunError(message, "baselines-damaged", path=path, reason=str(error)) from error
     own = evaluation.role in ROLES.values()
     by_path = {row.path: row for row in (data.photographs if own else evaluation.photographs)}
     rows = [by_path[one.path] for one in evaluation.rows if one.path in by_path]

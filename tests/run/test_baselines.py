@@ -1,7 +1,9 @@
 """Baselines that never see the leaf: fitted on the training photographs, compared with the classifier."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +31,9 @@ from bldml.run.baselines import (
 from bldml.run.photographs import PhotographRow
 
 Change = Callable[[PhotographRow, np.random.Generator], PhotographRow]
+
+
+PLAIN = {"value": 0.5, "low": 0.4, "high": 0.6, "method": "jackknife"}
 
 
 def photographs(n: int, seed: int, change: Change = lambda row, _: row) -> list[PhotographRow]:
@@ -133,6 +138,24 @@ def test_metrics_json_round_trip() -> None:
     metrics = evaluate(labels, np.where(labels, 0.9, 0.2), OperatingPoint(0.5, 1.0), [None] * labels.size)
     metrics = replace(metrics, baselines=baselines.to_plain("photograph"))
     assert EvaluationMetrics.from_plain(metrics.to_plain()) == metrics
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"auroc": {"time": one}} for one in (math.nan, [], "x", {"value": 0.5})),
+        *({"advantage": PLAIN | {key: one}} for key in ("value", "high") for one in (math.nan, 10**400, "x", [], True)),
+        *({"best": one} for one in ([], {}, 3)),
+        *({"auroc": one} for one in (None, [], "x")),
+        {"advantage": None},
+    ],
+)
+def test_baselines_of_a_stranger(wrong: dict[str, Any]) -> None:
+    """A report of them ended in a traceback."""
+    whole = {"auroc": {"time": PLAIN}, "best": "time", "advantage": PLAIN}
+    assert Baselines.from_plain(whole).best
+    with pytest.raises(ValueError, match=r"estimate|baselines"):
+        Baselines.from_plain(whole | wrong)
 
 
 @pytest.mark.parametrize("positives", [10, 20, 30])
