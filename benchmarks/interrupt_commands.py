@@ -206,9 +206,10 @@ class Trial:
             else:
                 self.findings.append(f"{path} is {'left' if path in now else 'missing'} in the end")
 
-    def summary(self, trials: int) -> dict[str, Any]:
+    def summary(self, trials: int, seed: int) -> dict[str, Any]:
         """Return what is written about the command."""
         return {
+            "seed": seed,
             "seconds": round(self.seconds, 1),
             "trials": trials,
             "events": len(self.events),
@@ -244,7 +245,7 @@ def main() -> int:
                 for number in range(options.trials):
                     trial.interrupt(options.events, options.kinds)
                     old = json.loads(options.output.read_text())["commands"] if options.output.exists() else {}
-                    about = {"seed": options.seed, "commands": {**old, name: trial.summary(number + 1)}}
+                    about = {"commands": {**old, name: trial.summary(number + 1, options.seed)}}
                     options.output.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
                 failed |= bool(trial.findings)
         finally:
