@@ -84,9 +84,9 @@ def make_ensemble(source: Path, output: Path | None) -> None:
     output = output or folder.ensembles / (name or "all")
     if os.path.lexists(output) and not (output.is_dir() and not list_folder(output)):
         raise _existing(output)
-    if root := plan.settings.get("data.root"):
-        manifest = plan.settings.get("data.manifest")
-        check_outside(output, "--output", Path(root), Path(manifest) if manifest else None)
+    own = {one.name: one.options for one in plan.configurations}[ingredients[0].planned.configuration]
+    root, manifest = ({**plan.settings, **own}.get(key) for key in ("data.root", "data.manifest"))
+    check_outside(output, "--output", Path(root) if root else None, Path(manifest) if manifest else None)
     has_folds = ingredients[0].planned.fold is not None
     rows, logits = pooled_logits(ingredients)
     judged = _Judged.of(folder, plan, ingredients, rows, logits)
