@@ -20,15 +20,16 @@ from bldml.dataset.manifest import read_manifest
 from bldml.inference.classifier import load
 from bldml.io.documents import load_yaml
 from bldml.run.predictions import read_predictions
+from bldml.sweep.ensemble.members import check_same, read_ingredients
 from bldml.sweep.experiment import Division
 from bldml.sweep.folds import Photographs, make_folds
-from bldml.sweep.plan import SweepFolder, write_plan
+from bldml.sweep.plan import SweepFolder, read_plan, write_plan
 from bldml.sweep.results.opened import looks_of_ensembles
 from bldml.sweep.review.command import LabelSource
 from bldml.sweep.review.maps import unseen_maps
 from tests.prepared import Prepared
 from tests.sameness import checkpoint, flat
-from tests.support import Bldml
+from tests.support import Bldml, mistake
 from tests.sweep.bench import ONE, Bench
 
 
@@ -266,7 +267,7 @@ def test_an_ensemble_of_seeds_has_their_split(done: Bench, tmp_path: Path) -> No
     first, (name, *_) = done.plan.runs[0], done.runs()
     runs = tuple(replace(first, name=f"a_seed{seed}", seed=seed, fold=None) for seed in (1, 2))
     sweep.path.mkdir()
-    write_plan(sweep, replace(done.plan, runs=runs, folds=None, settings={}))
+    write_plan(sweep, replace(done.plan, runs=runs, folds=None, settings={}, digests={}))
     for run in runs:
         shutil.copytree(done.sweep.run(name).path, sweep.run(run.name).path)
     here = tmp_path / "elsewhere"
@@ -302,10 +303,15 @@ def test_what_is_no_ensemble_is_refused_and_leaves_nothing(done: Bench, ensemble
     ):
         code, said = run_here("ensemble", *arguments, folder=done.folder)
         assert (code, found in said, "Traceback" in said) == (expected, True, False), said
+    ingredients = read_ingredients(SweepFolder(part), read_plan(SweepFolder(part)), None)
+    large = ingredients[1].checkpoint
+    large = replace(large, header=replace(large.header, image_size=96))
+    with mistake("ensemble-members-differ", key="image_size", found=96):
+        check_same([ingredients[0], replace(ingredients[1], checkpoint=large)])
     content["bldml"]["image_size"] = 96
     torch.save(content, second.best_checkpoint)
     code, said = run_here("ensemble", part, folder=done.folder)
-    assert (code, f"{done.runs()[1]} has 96" in said) == (1, True), said
+    assert (code, f"{done.runs()[1]} cannot be part of an ensemble" in said) == (1, True), said
     second.best_checkpoint.unlink()
     code, said = run_here("ensemble", part, folder=done.folder)
     assert (code, f"1 of 2 runs are not finished: {done.runs()[1]}" in said) == (1, True), said
