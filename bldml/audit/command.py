@@ -24,6 +24,8 @@ from bldml.io.safe_points import safe_point
 from bldml.io.screen import complain
 from bldml.io.system import hash_of_path, processors
 
+MOST_PROCESSES = 256
+
 
 def audit_photographs(
     root: Path,
@@ -49,8 +51,9 @@ def audit_photographs(
         DatasetError: The photographs cannot be found, or the audit cannot be done.
         RunError: A file cannot be written.
     """
-    if workers is not None and workers < 1:
-        raise UsageError(f"--workers must be auto or at least 1, not {workers}.", "workers-too-few", found=workers)
+    if workers is not None and not 1 <= workers <= MOST_PROCESSES:
+        message = f"--workers must be auto or from 1 to {MOST_PROCESSES}, not {workers}."
+        raise UsageError(message, "workers-out-of-range", found=workers, expected=MOST_PROCESSES)
     workers = processors() if workers is None else workers
     require_folder(root)
     check_output(output, root)
