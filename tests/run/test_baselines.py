@@ -140,13 +140,17 @@ def test_metrics_json_round_trip() -> None:
     assert EvaluationMetrics.from_plain(metrics.to_plain()) == metrics
 
 
+NO_NUMBERS: tuple[Any, ...] = (math.nan, 10**400, "x", [], True)
+NO_AUROC: tuple[Any, ...] = ({"time": math.nan}, {"time": []}, {"time": "x"}, {"time": {"value": 0.5}}, None, [], "x")
+NO_NAME: tuple[Any, ...] = ([], {}, 3)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
-        *({"auroc": {"time": one}} for one in (math.nan, [], "x", {"value": 0.5})),
-        *({"advantage": PLAIN | {key: one}} for key in ("value", "high") for one in (math.nan, 10**400, "x", [], True)),
-        *({"best": one} for one in ([], {}, 3)),
-        *({"auroc": one} for one in (None, [], "x")),
+        *({"advantage": PLAIN | {key: one}} for key in ("value", "high") for one in NO_NUMBERS),
+        *({"auroc": one} for one in NO_AUROC),
+        *({"best": one} for one in NO_NAME),
         {"advantage": None},
     ],
 )
