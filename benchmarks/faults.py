@@ -103,8 +103,9 @@ def try_all(names: Sequence[str], sample: int, seed: int, by_place: bool) -> Ite
                 positions = sorted({*firsts.values(), *lasts.values()})
             if sample and sample < len(positions):
                 positions = random.Random(f"{seed} {command.name}").sample(positions, sample)
-            # In drawn order, so that what was tried until an interruption is a sample too.
+            # In drawn order, so that what was tried until an interruption is a sample too; each place once, then again.
             order = random.Random(f"{seed} {command.name}").sample(list(positions), len(positions))
+            order.sort(key=lambda at: trial.places.index(trial.places[at - 1]) + 1 != at)
             for number, at in enumerate(order, 1):
                 for how in get_args(How):
                     found = [f"{how} at {trial.kinds[at - 1]} {at}: {one}" for one in trial.findings(at, how)]
