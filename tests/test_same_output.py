@@ -1,5 +1,7 @@
 """Two processes that write one output: the second says so, or waits; `benchmarks/together.py` tries many pairs."""
 
+import errno
+import io
 import os
 import shutil
 import subprocess
@@ -106,12 +108,20 @@ def test_what_a_killed_process_leaves_keeps_nobody_out(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_lock_whose_file_cannot_be_closed_is_given_up_without_an_error(tmp_path: Path) -> None:
+def test_a_lock_whose_file_cannot_be_closed_is_given_up_without_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As on a file system that reports a full disk only then; a fit that had written everything ended with 1."""
-    number = os.dup(0)  # the lowest free one, which the lock file gets
-    os.close(number)
-    lock = Lock(tmp_path / "lock")
-    os.close(number)
+
+    class Full(io.FileIO):
+        def close(self) -> None:
+            if not self.closed:
+                super().close()
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda path, mode: Full(path, mode))
+        lock = Lock(tmp_path / "lock")
     lock.close()
     Lock(tmp_path / "lock").close()
 

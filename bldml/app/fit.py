@@ -35,8 +35,9 @@ from bldml.app.resume import (
 from bldml.app.screen.epochs import EpochLines
 from bldml.app.screen.tensorboard import Curves, TrainingImages, begin_last
 from bldml.dataset.duplicates.leaks import Leak
+from bldml.dataset.files import show_path
 from bldml.dataset.manifest import to_manifest
-from bldml.errors import RunError
+from bldml.errors import ConfigError, RunError
 from bldml.io.atomic import check_name
 from bldml.report.claims import shortfall
 from bldml.report.run_claims import changed_since_start
@@ -93,6 +94,8 @@ class Start:
         plan, dry = self.plan, self.config.trainer.fast_dev_run
         logs = runs_directory(self.config)
         name = run_name(self.config, self.job)
+        if not dry and self.config.trainer.logger is not False:
+            _check_events(plan.run.path if plan else logs)
         data, leaks = self._read_new(logs, name) if plan is None else (self._resume(plan), None)
         self._describe(data)
         if dry:
@@ -243,3 +246,12 @@ class Start:
 
 def _parameters(model: LeafClassifier) -> int:
     return sum(parameter.numel() for parameter in model.network.parameters())
+
+
+def _check_events(folder: Path) -> None:
+    """Raise a ConfigError if TensorBoard's logger, which replaces variables in paths, would write elsewhere."""
+    path = str(folder.absolute())
+    if (elsewhere := os.path.expandvars(path)) != path:
+        message = f"TensorBoard's logger takes a part of {show_path(path)} for a variable and would write to "
+        message += f"{show_path(elsewhere)}. Rename that folder, or set another one with --trainer.default_root_dir."
+        raise ConfigError(message, "events-elsewhere", path=folder, found=elsewhere)

@@ -79,17 +79,8 @@ def with_config_of_run(arguments: list[str]) -> list[str]:
 
 
 def runs_directory(config: Namespace) -> Path:
-    """Return the directory of the run folders.
-
-    Raises:
-        ConfigError: TensorBoard's logger, which replaces variables in paths, would write elsewhere.
-    """
-    folder = Path(config.trainer.default_root_dir or Path.cwd()).expanduser()
-    if os.path.expandvars(folder) != str(folder):
-        message = f"A run cannot be in {show_path(folder)}: TensorBoard's logger takes the part with $ for a variable. "
-        message += "Set another folder with --trainer.default_root_dir."
-        raise ConfigError(message, "runs-folder-with-variable", path=folder)
-    return folder / LOGS
+    """Return the directory of the run folders."""
+    return Path(config.trainer.default_root_dir or Path.cwd()).expanduser() / LOGS
 
 
 def run_name(config: Namespace, job: SlurmJob | None) -> str:

@@ -34,7 +34,7 @@ _NUMBER = re.compile(rf"[0-9][0-9a-fA-FxX_.]{{{_LONGEST_NUMBER},}}")
 # `data:…`) is fsspec's syntax; Lightning opens the paths of its trainer with fsspec.
 _ADDRESS = re.compile(r"://|^\s*[A-Za-z][\w+.-]+:/|^\s*[A-Za-z][\w+.-]*::|^\s*data:", re.ASCII)
 
-_VARIABLE = re.compile(r"[$](?:[A-Za-z_]\w*|\{\w+\})", re.ASCII)
+_VARIABLE = re.compile(r"^[$][A-Za-z_]\w*|[$]\{\w+\}", re.ASCII)
 
 # Names of what commands write, and of what one may expect them to write.
 _FILE = re.compile(
@@ -56,15 +56,17 @@ def is_address(text: str) -> bool:
 
 
 def check_variables(path: str, what: str) -> None:
-    """Raise a UsageError for a path with a variable that no shell has replaced, unless there is such a file.
+    """Raise a UsageError for a path with a folder that is called as a variable and is not there: no shell replaced it.
 
-    >>> check_variables("my leaves (50 $)", "data.root")
+    >>> check_variables("my leaves/50$a", "data.root")
     """
-    name = _VARIABLE.search(path)
-    if name and not os.path.lexists(path):
-        message = f"{what} is {path}, and nothing replaces {name[0]} there: only a shell does, outside single quotes. "
-        message += "Write the path out, or set it on the command line."
-        raise UsageError(message, "variable-not-replaced", key=what, found=path)
+    parts = Path(os.path.expanduser(path)).parts  # noqa: PTH111  # Path.expanduser raises where ~x is no user
+    for number, part in enumerate(parts, 1):
+        name = _VARIABLE.search(part)
+        if name and not os.path.lexists(Path(*parts[:number])):
+            message = f"{what} is {path}, and nothing replaces {name[0]} there: only a shell does, outside single "
+            message += "quotes. Write the path out, or set it on the command line."
+            raise UsageError(message, "variable-not-replaced", key=what, found=path)
 
 
 def given_path(value: object, what: str) -> Path:

@@ -296,7 +296,7 @@ def baselines_of(data: RunData, evaluation: Evaluation) -> Baselines | None:
             return Baselines.from_plain(stored)
         except ValueError as error:
             path = evaluation.folder / "metrics.json"
-            message = f"{path} was changed: {error}. Repeat the evaluation."
+            message = f"The baselines in {path} cannot be read: {error}. Repeat the evaluation."
             raise RunError(message, "baselines-damaged", path=path, reason=str(error)) from error
     own = evaluation.role in ROLES.values()
     by_path = {row.path: row for row in (data.photographs if own else evaluation.photographs)}

@@ -4,6 +4,7 @@ import getpass
 import os
 import re
 import shlex
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -184,9 +185,11 @@ def _header(folder: SweepFolder, script: Path, text: str) -> dict[str, str]:
     """
     logs = str(folder.log("a").parent.absolute())
     for path, signs in ((logs, '"\\%'), (str(script), "")):
-        if not path.isprintable() or any(sign in path for sign in signs):
-            message = f'{show_path(path)} cannot stand in a job script: it has control characters, or one of " \\ %. '
-            message += "Choose another --output, or rename the folder."
+        if wrong := [one for one in path if one in signs or unicodedata.category(one) in ("Cc", "Cs", "Zl", "Zp")]:
+            message = (
+                f"{show_path(path)} cannot stand in a job script, because of {wrong[0]!r}. Choose another --output, "
+            )
+            message += "or rename the folder."
             raise UsageError(message, "sweep-path-not-for-slurm", path=path)
     lines = [line for line in text.splitlines() if line.startswith("#SBATCH") and not _OWN.match(line)]
     return {

@@ -88,7 +88,7 @@ def test_folder(
         (["--data.root="], "argument-empty"),
         (["--run_name", ""], "argument-empty"),
         (["--data.root=$SCRATCH/leaves"], "variable-not-replaced"),
-        (["--trainer.default_root_dir=${SCRATCH}/runs"], "variable-not-replaced"),
+        (["--trainer.default_root_dir=/project/${USER}/runs"], "variable-not-replaced"),
         (["--model.lr=0x" + "f" * 900], "option-unreadable"),
         (["--model.lr", "[" * 5000 + "]" * 5000], "argument-too-much"),
         (["--data=" + "{" * 5000], "argument-too-much"),
@@ -107,8 +107,8 @@ def test_a_folder_in_which_the_events_of_tensorboard_would_go_astray(
 ) -> None:
     Path("$HOME").mkdir()
     monkeypatch.chdir("$HOME")
-    outcome = bldml("fit", *SMALL, "--data.root", leaves)
-    assert (outcome.code, outcome.mistake) == (2, "runs-folder-with-variable")
+    outcome = bldml("fit", *SMALL, "--data.root", leaves, "--trainer.default_root_dir=runs")
+    assert (outcome.code, outcome.mistake) == (2, "events-elsewhere")
     assert not list(Path().iterdir())
 
 

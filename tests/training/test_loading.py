@@ -140,7 +140,7 @@ def test_photograph_that_has_become_unreadable(damage: str, workers: int, sample
         list(loader)
     assert caught.value.code == "photograph-changed"
     assert caught.value.fields["path"] == path
-    assert str(caught.value).startswith(f"A photograph changed while the command ran. {path}: ")
+    assert str(caught.value).startswith(f"A photograph is not what it was when it was checked. {path}: ")
     assert "Traceback" not in str(caught.value)
 
 

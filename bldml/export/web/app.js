@@ -21,7 +21,9 @@ async function unpacked(text) {
   try {
     const stream = new Blob([fromBase64(text)]).stream().pipeThrough(new DecompressionStream("gzip"));
     return new Uint8Array(await new Response(stream).arrayBuffer());
-  } catch {
+  } catch (error) {
+    // Of gzip and of the text that it is written in; memory, say, may be short instead.
+    if (!(error instanceof TypeError || error.name === "SyntaxError" || error.name === "InvalidCharacterError")) throw error;
     throw new Error("Files of this page are damaged. Copy or export them again.");
   }
 }

@@ -317,6 +317,6 @@ class LeafDataModule(LightningDataModule):
         cached = CachedImages(folders, *self._geometry(augmentation), contents.digests) if folders else None
         dataset = LeafDataset(
             data.samples(split), data.positive_class, self._side, augmentation, self.seed, cached,
-            contents.metadata.aspects(), self.decode, contents.digests,
+            contents.metadata.aspects(), self.decode, contents.digests if contents.digests.raw.any() else None,
         )  # fmt: skip
         return leaf_loader(dataset, sampler, batch_size, self.num_workers, self.seed)

@@ -121,7 +121,9 @@ class LeafDataset(Dataset[Item]):
         except UnreadableImage as error:
             blame_machine(path, error.__cause__)
             # All were decoded before training: this file has changed since, and no other may take its place.
-            message = f"A photograph changed while the command ran. {show_path(path)}: {error.reason}. Restore it."
+            message = (
+                f"A photograph is not what it was when it was checked. {show_path(path)}: {error.reason}. Restore it."
+            )
             raise MachineError(message, "photograph-changed", path=path, reason=error.reason) from error
 
 
