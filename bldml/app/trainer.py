@@ -54,7 +54,12 @@ TRAINER_DEFAULTS = {
     "enable_model_summary": False,
 }
 # Lightning divides by the first two; more processes than these would only fill the memory or wait for one another.
-LARGEST_COUNTS = {"accumulate_grad_batches": 2**31, "check_val_every_n_epoch": 2**31, "devices": 256, "num_nodes": 4096}
+LARGEST_COUNTS = {
+    **dict.fromkeys(("max_epochs", "min_epochs", "accumulate_grad_batches", "check_val_every_n_epoch"), 2**31),
+    "devices": 256,
+    "num_nodes": 4096,
+}
+_ALSO_LESS = ("max_epochs", "min_epochs", "devices")  # than 1
 NOISE = ("💡", "Restor", "GPU available", "TPU available", "`Trainer.fit` stopped", "Using bfloat16", "Using 16bit")
 
 
@@ -145,8 +150,8 @@ def _check_settings(config: Namespace, callbacks: list[Any]) -> None:
     for key, largest in LARGEST_COUNTS.items():
         found = config[key]
         count = len(found) if isinstance(found, list) else int(found) if str(found).isdecimal() else found
-        # auto, null and, for devices, -1 and lists as text are Lightning's to judge.
-        if isinstance(count, int) and not (1 <= count <= largest or (key == "devices" and count < 1)):
+        # auto, null, for devices lists as text, and for some 0 and -1 are Lightning's to judge.
+        if isinstance(count, int) and not (1 <= count <= largest or (key in _ALSO_LESS and count < 1)):
             message = f"trainer.{key} must be from 1 to {largest}, not {str(found)[:40]}."
             raise ConfigError(message, "trainer-count-wrong", key=key, found=found)
 

@@ -78,6 +78,7 @@ def test_folder(
         (["--data.batch_size=10000000000"], "batch-size-wrong"),
         (["--trainer.accumulate_grad_batches=0"], "trainer-count-wrong"),
         (["--trainer.check_val_every_n_epoch=0"], "trainer-count-wrong"),
+        (["--trainer.max_epochs=9223372036854775808"], "trainer-count-wrong"),
         (["--trainer.num_nodes=2"], "nodes-not-started"),
         (["--trainer.devices=2147483648"], "trainer-count-wrong"),
         (["--trainer.num_nodes=9223372036854775808"], "trainer-count-wrong"),

@@ -3,7 +3,8 @@
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
@@ -113,13 +114,23 @@ class EpochLines(Callback):
         rest = duration(max(1.0, left * seconds))
         text = f"At the pace of this epoch, the remaining {counted(left, 'epoch')} will take about {rest}, less if "
         text += "the training ends early."
-        slower = next((later for later in range(epoch + 1, self._epochs) if depth(later) > depth(epoch)), None)
+        slower = _first_deeper(depth, depth(epoch), self._epochs)
         if slower is not None:
             text += f" From epoch {slower} on, more layers are trained, which takes longer."
         if self.job is not None and (wall_time := wall_time_of(self.job)) is not None:
             compared = compare_with_wall_time(left * seconds, wall_time, is_slower=slower is not None)
             text = f"{text} {compared}".rstrip()
         rank_zero_info(text)
+
+
+def _first_deeper(depth: Callable[[int], int], than: int, epochs: int) -> int | None:
+    """Return the first of so many epochs with more layers, without a look at each of what may be a billion.
+
+    >>> [_first_deeper(lambda epoch: min(2, epoch // 10**8), than, 10**9) for than in (0, 1, 2)]
+    [100000000, 200000000, None]
+    """
+    first = bisect_right(range(epochs), than, key=depth)
+    return first if first < epochs else None
 
 
 def compare_with_wall_time(rest: float, wall_time: WallTime, *, is_slower: bool = False) -> str:
@@ -197,7 +208,7 @@ def reason(trainer: Trainer) -> str:
 
 def _doubts(best: int, epochs: int, monitor: str, unfreezing: ProgressiveUnfreezing | None) -> Iterator[str]:
     """Yield what a best epoch that is the first, or before the first unfreezing, means."""
-    first = None if unfreezing is None else next((e for e in range(epochs) if unfreezing.depth(e)), None)
+    first = None if unfreezing is None else _first_deeper(unfreezing.depth, 0, epochs)
     if first is not None and best < first:
         yield (
             f"The best epoch, {best}, is before epoch {first}, the first in which layers of the backbone were trained: "
