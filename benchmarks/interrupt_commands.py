@@ -26,6 +26,7 @@ from typing import Any
 from benchmarks.faults import _write_review
 from benchmarks.interrupt_slurm import EVENTS, REQUEUED
 from bldml.dataset.synthetic.leaves import write_leaves
+from bldml.training.resume.stopping import NO_PROGRESS
 from tests.faults.commands import APPENDED, COUNTING, TEMPORARY, digests_of
 from tests.slurm.cluster import ENDED, LARGE, Cluster, Job
 from tests.slurm.fits import HERE, SCRIPTS
@@ -162,7 +163,7 @@ class Trial:
         job.wait_until(lambda: job.state in ENDED or job.restarts > restarts, f"something became of it after {kind}")
         found = REQUEUED if job.restarts > restarts else job.state
         # A third start that has kept nothing is not requeued at its wall time.
-        gives_up = kind == "wall time" and restarts >= 2 and "finished nothing that" in job.text
+        gives_up = kind == "wall time" and restarts >= 2 and NO_PROGRESS in job.text
         event = {"kind": kind, "after": round(delay, 1), "became": found, "seconds": round(time.monotonic() - began, 1)}
         self.events.append(event)
         if found not in (expected, "COMPLETED", *(["FAILED"] if gives_up else [])):

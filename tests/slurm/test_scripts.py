@@ -54,7 +54,9 @@ def test_the_array_has_a_job_for_each_shipped_backbone() -> None:
     assert set(configs) == shipped
 
 
-def run_by_hand(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def run_by_hand(
+    folder: Path, *arguments: str, script: str = "fit.sbatch", **variables: str
+) -> subprocess.CompletedProcess[str]:
     """The script without a queue, with an srun that says what it was asked for."""
     programs = folder / "programs"
     programs.mkdir(exist_ok=True)
@@ -66,13 +68,29 @@ def run_by_hand(folder: Path, *arguments: str, **variables: str) -> subprocess.C
         (programs / name).chmod(0o755)
     environment = {"PATH": f"{programs}:{os.environ['PATH']}", **variables}
     return subprocess.run(
-        ["bash", str(SCRIPTS / "fit.sbatch"), *arguments],
+        ["bash", str(SCRIPTS / script), *arguments],
         cwd=folder,
         env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (("fit", "--data.root=photographs"), "sbatch scripts/slurm/fit.sbatch"),
+        (("sweep", "grid.yaml"), "python -m bldml sweep FILE --slurm scripts/slurm/fit.sbatch"),
+        (("survey", "lightning_logs/a", "photographs"), ""),
+        (("test", "fit"), ""),
+    ],
+)
+def test_what_the_script_of_other_commands_is_for(words: tuple[str, ...], remedy: str, tmp_path: Path) -> None:
+    done = run_by_hand(tmp_path, *words, script="command.sbatch")
+    assert done.returncode == (2 if remedy else 0), done.stderr
+    assert remedy in done.stderr
+    assert done.stdout.splitlines()[-len(words) :] == list(words) if not remedy else not done.stdout
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ STEP = {
 }
 TWO = {**STEP, "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "2"}
 SESSION = {"SLURM_JOB_NAME": "interactive"}
+TASK = {"SLURM_ARRAY_JOB_ID": "9", "SLURM_ARRAY_TASK_ID": "3"}
 TERMINAL = {"SLURM_JOB_NAME": "bash", "SLURM_PTY_PORT": "40000"}
 
 
@@ -43,7 +44,8 @@ def set_job(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> Non
         ({}, None),
         ({"SLURM_JOB_ID": "12"}, SlurmJob("12")),
         ({"SLURM_JOB_ID": "12", "SLURM_CLUSTER_NAME": "atlas"}, SlurmJob("12", "atlas")),
-        ({"SLURM_JOB_ID": "12", "SLURM_ARRAY_JOB_ID": "9", "SLURM_ARRAY_TASK_ID": "3"}, SlurmJob("9_3")),
+        ({"SLURM_JOB_ID": "12", **TASK}, SlurmJob("9_3", own_number="12")),
+        ({"SLURM_JOB_ID": "9", **TASK}, SlurmJob("9_3")),
         ({"SLURM_JOB_ID": "12", "SLURM_RESTART_COUNT": "2"}, SlurmJob("12", restarts=2)),
         ({"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "bash"}, SlurmJob("12", interactive=True)),
         ({"SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "bash_sweep"}, SlurmJob("12")),
@@ -195,22 +197,43 @@ def test_requeue(
 
 
 @pytest.mark.parametrize(
-    ("task", "target"),
+    ("number", "shown", "target"),
     [
-        ("JobId=9 ArrayJobId=9 ArrayTaskId=3 JobState=RUNNING", "12"),
-        ("slurm_load_jobs error: Invalid job id specified >&2; exit 1", "12"),
-        ("JobId=12 ArrayJobId=9 ArrayTaskId=3 JobState=RUNNING", "9_3"),
+        ("12", "JobId=12 JobState=RUNNING", "12"),
+        ("12", "JobId=12 ArrayJobId=9 ArrayTaskId=3 JobState=RUNNING", "12"),
+        ("12", None, "12"),  # the controller is too busy to say anything of the job
+        # The task whose own number is that of the array, which means all of its tasks.
+        ("9", "JobId=9 ArrayJobId=9 ArrayTaskId=3 JobState=RUNNING", "9_3"),
+        ("9", None, "9_3"),
     ],
 )
-def test_no_other_job_is_requeued(task: str, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_other_job_is_requeued(
+    number: str, shown: str | None, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     """A job that was submitted in a task of an array has inherited its variables, unless its script removes them."""
-    show = f"case $4 in 9_3) echo {task};; 12) echo JobId=12 JobState=RUNNING;; esac"
-    (tmp_path / "scontrol").write_text(f"#!/bin/sh\n[ $1 = show ] || exec echo $* >{tmp_path}/log\n{show}\n")
+    answer = f"echo {shown}" if shown else "echo Unable to contact slurm controller >&2; exit 1"
+    (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho $* >>{tmp_path}/log\n[ $1 = requeue ] || {{ {answer}; }}\n")
     (tmp_path / "scontrol").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setenv("SLURM_JOB_ID", "12")
-    assert requeue(SlurmJob("9_3")) is None
-    assert (tmp_path / "log").read_text() == f"requeue {target}\n"
+    set_job(monkeypatch, {"SLURM_JOB_ID": number, "SLURM_JOB_NAME": "fit", **TASK})
+    with pytest.raises(SystemExit, match="138"):
+        leave(Interrupted(signal.SIGUSR1), SlurmJob.current(), InterruptSignals(), None, "Resume so.")
+    assert (tmp_path / "log").read_text() == f"show job -o {target}\nrequeue {target}\n"
+    assert f"Job {target} is requeued." in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("state", ["PENDING", "REQUEUED"])
+def test_a_job_in_the_queue_is_not_called_lost(
+    state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho $1 >>{tmp_path}/log\necho JobId=12 JobState={state}\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(SystemExit, match="138"):
+        leave(Interrupted(signal.SIGUSR1), SlurmJob("12"), InterruptSignals(), None, "Resume so.")
+    assert "Job 12 is requeued." in capfd.readouterr().err
+    assert (tmp_path / "log").read_text() == "show\n"
 
 
 RUNNING = {"JobState": "RUNNING", "PreemptTime": "None", "Requeue": "1", "Restarts": "1", "Reason": "None"}
@@ -234,6 +257,10 @@ COMPLETING = {"JobState": "COMPLETING", "Reason": "None", "Restarts": "1", "Pree
         ({**COMPLETING, "Restarts": "2"}, "REQUEUE", "over", "into the queue again"),
         ({**COMPLETING, "JobState": "PENDING", "Restarts": "2"}, "REQUEUE", "over", "into the queue again"),
         (COMPLETING, "REQUEUE", "over", "it was cancelled, or its script was ended"),
+        # Whatever the number of its restarts is.
+        ({**COMPLETING, "JobState": "PENDING"}, "REQUEUE", "over", "into the queue again"),
+        ({**COMPLETING, "JobState": "REQUEUED"}, "REQUEUE", "over", "into the queue again"),
+        ({**PREEMPTED, "JobState": "PENDING"}, "REQUEUE", "over", "into the queue again"),
         ({**COMPLETING, "JobState": "CANCELLED"}, "REQUEUE", "over", "it was cancelled"),
         ({**COMPLETING, "JobState": "DEADLINE"}, "REQUEUE", "over", "Slurm shows it as DEADLINE"),
         # As newer versions of Slurm write it.

@@ -84,7 +84,7 @@ def hold_run(run: RunFolder, job: SlurmJob | None, signals: InterruptSignals) ->
             raise
         if (number := starts_since(other, job)) >= STARTS:
             message = (
-                f"Job {job.id} is not requeued: {number} starts in a row have found {run.path} in use by "
+                f"Job {job.number} is not requeued: {number} starts in a row have found {run.path} in use by "
                 f"{other}. If its node is lost, it ends when the node is restarted. Then "
                 f"submit the job with --resume {shell_word(run.path)}."
             )

@@ -20,11 +20,12 @@ LARGEST_STEP = 0xFFFFFFEF
 class SlurmJob:
     """The Slurm job of this process."""
 
-    id: str  # as scontrol needs it; for an array, array number and task (`4711_3`)
+    id: str  # that a run folder is named after; for a task of an array, array number and task (`4711_3`)
     cluster: str = ""  # its name; two clusters may use the same job number
     interactive: bool = False  # whether a person works in it, in a terminal or a notebook; it cannot be requeued
     restarts: int = 0  # number of times Slurm has restarted it
     task: str = ""  # name of this task of an array, which the job script sets for the names of runs (BLDML_TASK)
+    own_number: str = ""  # SLURM_JOB_ID if the id may be that of another job, otherwise empty
 
     @classmethod
     def current(cls, environment: Mapping[str, str] = os.environ) -> "SlurmJob | None":
@@ -44,7 +45,21 @@ class SlurmJob:
             interactive_kind(environment) is not None,
             int(restarts) if restarts.isdigit() else 0,
             environment.get("BLDML_TASK", "") if array and task else "",
+            number if array and task and number != array else "",
         )
+
+    @property
+    def number(self) -> str:
+        """What Slurm's commands need, and certainly this job.
+
+        A job that was submitted in a task of an array may have inherited the variables of that task, but SLURM_JOB_ID
+        is its own. For one task of an array it is the number of the whole array; that task needs array and task.
+
+        >>> task = {"SLURM_ARRAY_JOB_ID": "9", "SLURM_ARRAY_TASK_ID": "3"}
+        >>> [SlurmJob.current({"SLURM_JOB_ID": number, **task}).number for number in ("12", "9")]
+        ['12', '9_3']
+        """
+        return self.own_number or self.id
 
     @property
     def key(self) -> str:

@@ -137,16 +137,14 @@ def requeue(job: SlurmJob) -> str | None:
     what, why = fate(shown, lambda _: "REQUEUE")
     if what == "over" and why != BY_HAND_ALONE:  # requeueing would revive a cancelled job
         return None if why == REQUEUED else why
-    # Without its task, the number of an array means all of its tasks.
-    target = job.id if "ArrayTaskId" in shown else shown.get("JobId", job.id)
     for attempt in range(TRIES):
         if attempt:
             time.sleep(1)
-        code, text = _run("scontrol", "requeue", target)
+        code, text = _run("scontrol", "requeue", job.number)
         # Slurm may have requeued the job and ended this command before it received the answer.
         if code == 0 or "pending" in text.lower():
             return None
-    return f"scontrol requeue {target} was refused: {text.strip() or f'exit code {code}'}"
+    return f"scontrol requeue {job.number} was refused: {text.strip() or f'exit code {code}'}"
 
 
 def fate(shown: Mapping[str, str], preempt_mode: Callable[[Mapping[str, str]], str]) -> tuple[Fate, str]:
@@ -161,7 +159,8 @@ def fate(shown: Mapping[str, str], preempt_mode: Callable[[Mapping[str, str]], s
     restarts = shown.get("Restarts", "0")
     if "TIMEOUT" in states or ("COMPLETING" in states and shown.get("Reason") == "TimeLimit"):
         return "time is up", "its wall time is over"
-    if restarts.isdigit() and int(restarts) > int(os.environ.get("SLURM_RESTART_COUNT") or 0):
+    is_restarted = restarts.isdigit() and int(restarts) > int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+    if is_restarted or (states & {"PENDING", "REQUEUED"} and "CANCELLED" not in states):
         return "over", REQUEUED
     preempted = shown.get("PreemptTime", "")[:1].isdigit()  # a time, otherwise None
     if states & ENDING:
@@ -219,11 +218,11 @@ def leave(
         is_preempted, wanted = what == "preempted", environment is None or environment.auto_requeue
         refusal = why if what == "over" else requeue(job) if wanted or is_preempted else "auto_requeue is off"
         if refusal is None or refusal == REQUEUED:
-            _write(f"Job {job.id} is requeued.")
+            _write(f"Job {job.number} is requeued.")
         elif not is_preempted:
-            _write(f"Job {job.id} is not requeued: {refusal}. {how}")
+            _write(f"Job {job.number} is not requeued: {refusal}. {how}")
         else:
-            _write(f"Waiting until Slurm requeues job {job.id}, which was preempted: {refusal}.")
+            _write(f"Waiting until Slurm requeues job {job.number}, which was preempted: {refusal}.")
             while signals.count(signal.SIGTERM) == terminated:  # at the end of the grace time
                 time.sleep(0.2)
     else:
@@ -253,7 +252,7 @@ def _await_fate(job: SlurmJob, signals: InterruptSignals) -> tuple[Fate, str]:
             return what, why
         if why != said:
             said = why
-            _write(f"Waiting until Slurm ends job {job.id}: {why}.")
+            _write(f"Waiting until Slurm ends job {job.number}: {why}.")
         time.sleep(ASK_AGAIN_S)
     return "time is up", ""
 
@@ -264,15 +263,8 @@ def _is_shutting_down() -> bool:
 
 
 def _show(job: SlurmJob) -> dict[str, str]:
-    """Return what `scontrol show job` says; empty if it does not answer.
-
-    A job that was submitted in a task of an array may have inherited the variables of that task, which is another job.
-    """
-    code, text = _run("scontrol", "show", "job", "-o", job.id)
-    shown, own = _fields((code, text)), os.environ.get("SLURM_JOB_ID", "")
-    if own and job.id != own and (shown.get("JobId", own) != own or (code and "invalid job id" in text.lower())):
-        return _fields(_run("scontrol", "show", "job", "-o", own))
-    return shown
+    """Return what `scontrol show job` says; empty if it does not answer."""
+    return _fields(_run("scontrol", "show", "job", "-o", job.number))
 
 
 def _fields(answer: tuple[int, str]) -> dict[str, str]:

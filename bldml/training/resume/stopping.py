@@ -14,6 +14,8 @@ STARTED = time.monotonic()
 """When this process started, about: the module is loaded first."""
 # How often a job starts in which nothing was done, before it fails.
 STARTS = 3
+# What is said of a job that fails so; benchmarks/interrupt_commands.py looks for it.
+NO_PROGRESS = "before it had finished anything that could be kept"
 
 
 def run_interruptible(work: Callable[[], None], signals: InterruptSignals, *, resumes: bool) -> None:
@@ -51,8 +53,8 @@ def check_progress(job: SlurmJob | None, interrupted: Interrupted, kept: int) ->
     if job is None or job.interactive or interrupted.signum not in WALL_TIME or kept or job.restarts < STARTS - 1:
         return
     message = (
-        f"Job {job.id} is not requeued: start {job.restarts + 1} got {signal.Signals(interrupted.signum).name}, the "
-        "signal of the wall time, before it had finished anything that could be kept, and the next one would too. "
+        f"Job {job.number} is not requeued: start {job.restarts + 1} got {signal.Signals(interrupted.signum).name}, "
+        f"the signal of the wall time, {NO_PROGRESS}, and the next one probably would too. "
         "Submit it with a longer --time."
     )
     raise RunError(message, "job-without-progress", found=job.restarts + 1)

@@ -159,10 +159,10 @@ class StretchLog:
         resume = f" --resume {shell_word(self._run.path)}" if self._run else ""
         enough = as_time(needed(idle, self.before))
         message = (
-            f"Job {self.job.id} is not requeued: {starts} got {Signals(interrupted.signum).name}, the signal of the "
-            "wall time, before a step, a whole validation or the evaluation of a split was done. "
+            f"Job {self.job.number} is not requeued: {starts} got {Signals(interrupted.signum).name}, the signal of "
+            "the wall time, before a step, a whole validation or the evaluation of a split was done. "
             f"{describe_starts(idle)}\nThis start ended {shown(self.now.elapsed)} after the program had started. "
-            f"With --signal=SIGUSR1@120 a start needs about:\n  "
+            "From these times, with a margin, one start needs about this --time (with --signal=SIGUSR1@120):\n  "
             f"sbatch --time={enough} SCRIPT{resume}"
         )
         raise RunError(message, "stretches-without-progress", found=number, phase=self.now.phase)
