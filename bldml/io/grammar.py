@@ -151,15 +151,15 @@ def check_words(words: Sequence[str]) -> None:
 
 
 def typed_class(words: Sequence[str]) -> str | None:
-    """Return the positive class on a command line if it is called as parsers call nothing; otherwise None.
+    """Return the positive class on a command line if parsers take its name for nothing or a comment; otherwise None.
 
-    >>> typed_class(["fit", "--data.positive_class", "null"]), typed_class(["audit", "--positive_class=~", "--x", "1"])
-    ('null', '~')
+    >>> typed_class(["fit", "--data.positive_class", "null"]), typed_class(["audit", "--positive_class=#3", "--x", "1"])
+    ('null', '#3')
     """
     names = ("--data.positive_class", "--positive_class")
     typed = [word.partition("=")[2] for word in words if word.startswith(tuple(f"{name}=" for name in names))]
     typed += [value for option, value in pairwise(words) if option in names]
-    return typed[-1] if typed and typed[-1] in NULLS else None
+    return typed[-1] if typed and (typed[-1] in NULLS or typed[-1].startswith("#")) else None
 
 
 def pattern(command: str) -> str:

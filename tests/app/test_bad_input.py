@@ -263,6 +263,13 @@ def test_a_class_may_be_called_as_yaml_calls_something_else(
         assert bldml(*fit, "--config=printed.yaml").code == 0
 
 
+def test_a_class_whose_name_begins_as_a_comment(leaves: Path, tmp_path: Path, bldml: Bldml) -> None:
+    root = copy(leaves, tmp_path)
+    (root / "BLD").rename(root / "#3")
+    options = [option for option in THREE_LAYERS if "positive_class" not in option]
+    assert bldml("fit", *options, "--data.root", root, "--trainer.fast_dev_run=1", "--data.positive_class=#3").code == 0
+
+
 def test_output_folder_that_cannot_be_written(leaves: Path, bldml: Bldml) -> None:
     # Nobody, root included, can make a folder there.
     outcome = bldml("fit", *THREE_LAYERS, "--data.root", leaves, "--trainer.default_root_dir=/proc")

@@ -1,5 +1,6 @@
 """With cached images and without: the same batches, one warning if something is amiss, and nothing written in vain."""
 
+import errno
 import hashlib
 import logging
 import multiprocessing
@@ -257,6 +258,26 @@ def test_damaged_images_are_made_again(workers: int, root: Path, folder: Path, s
     said.clear()
     assert same(batches(datamodule), expected)
     assert said == []
+
+
+def test_a_folder_beside_the_manifest_s_that_may_not_be_listed(
+    root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is somebody else's; as root, whom no permission stops, the tests deny it themselves."""
+    rows = [f"{path.relative_to(root).as_posix()}" for path in sorted(root.rglob("*.jpg"))]
+    lines = [f"{row},{row.split('/')[1]},{row.split('/')[0]}" for row in rows]
+    (root / "m.csv").write_text("\n".join(["path,label,split", *lines]))
+    (root / "theirs").mkdir()
+    scan = os.scandir
+
+    def denied(place: Any) -> Any:
+        if Path(place).name == "theirs":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return scan(place)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    data = module(root, folder, manifest=root / "m.csv").read_for_fit()
+    assert len(list(data.collection.samples())) == len(rows)
 
 
 def test_unreadable_photographs_and_cached_images(root: Path, folder: Path) -> None:

@@ -1,6 +1,7 @@
 """LeafDataModule: from photographs on disk to batches."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -150,7 +151,8 @@ class LeafDataModule(LightningDataModule):
         if manifest is None:
             found = self.find_for_fit()
             if self.manifest is not None and self.root is not None:
-                found = replace(found, unlisted=tuple(unlisted(found.collection)))
+                with suppress(DatasetError):  # a folder of somebody else below it, from which nothing is read
+                    found = replace(found, unlisted=tuple(unlisted(found.collection)))
         else:
             root = self.root or (None if self.manifest is None else self.manifest.parent)
             found = replace(self._found(read_manifest(manifest, root, None)), excluded=tuple(excluded))
