@@ -131,8 +131,8 @@ def check_outside(place: Path, option: str, root: Path | None, manifest: Path | 
     if root is None or manifest is not None or not root.is_dir():
         return
     if Path(os.path.realpath(place)).is_relative_to(os.path.realpath(root)):
-        message = f"{option} {show_path(place)} lies in the folder of the photographs, {show_path(root)}. Choose one "
-        message += "outside it: what lies there is read as photographs, or as a class."
+        message = f"{option} {show_path(place)} lies in the folder of the photographs, {show_path(root.absolute())}. "
+        message += "Choose one outside it: what lies there is read as photographs, or as a class."
         raise ConfigError(message, "output-among-photographs", path=place, root=root)
 
 

@@ -12,17 +12,8 @@ from bldml.io.screen import say
 from bldml.io.text import counted, first_few
 from bldml.sweep.array import check_script, queued_runs, submit_runs
 from bldml.sweep.experiment import read_experiment
-from bldml.sweep.plan import NOTHING, Own, Plan, SweepFolder, opened_runs, read_plan
+from bldml.sweep.plan import NOTHING, Own, Plan, SweepFolder, default_folder, opened_runs, read_plan
 from bldml.sweep.states import RunState, read_states, state_of, table_of
-
-
-def default_folder(experiment: Path) -> Path:
-    """Return the folder of an experiment for which none is set.
-
-    >>> default_folder(Path("experiments/backbones.yaml")).as_posix()
-    'sweeps/backbones'
-    """
-    return Path("sweeps") / experiment.stem
 
 
 def run_sweep(experiment: Path, output: Path | None, jobs: int, own: Own = NOTHING) -> None:

@@ -210,10 +210,9 @@ def _candidates(path: Path, content: Mapping[str, Any], options: Mapping[str, An
         base = _texts("base", content.get("base"))
         found = [Candidate(Path(base[-1]).stem if base else "plain")]
         check_name(found[0].name, "configuration")
-    twice = [name for name, times in Counter(one.name.casefold() for one in found).items() if times > 1]
-    if twice:  # some file systems ignore case
-        names = dict.fromkeys(one.name for one in found if one.name.casefold() == twice[0])
-        raise _Wrong("configurations", f"two configurations are called {' and '.join(names)}.")
+    twice = [name for name, times in Counter(one.name for one in found).items() if times > 1]
+    if twice:
+        raise _Wrong("configurations", f"two configurations are called {twice[0]}.")
     for candidate in found:
         for key in _reserved(candidate.options, OWN | OF_RIVALS):
             why = (OWN | OF_RIVALS)[key]

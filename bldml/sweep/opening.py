@@ -19,7 +19,17 @@ from bldml.run.folder import RunFolder
 from bldml.run.reader import read_run
 from bldml.sweep.array import check_script, queued_runs, submit_runs
 from bldml.sweep.local import LocalRuns, own_environment, program
-from bldml.sweep.plan import NOTHING, Own, Plan, PlannedRun, SweepFolder, check_manifests, final_runs, opened_note
+from bldml.sweep.plan import (
+    NOTHING,
+    Own,
+    Plan,
+    PlannedRun,
+    SweepFolder,
+    check_manifests,
+    final_runs,
+    opened_note,
+    opened_runs,
+)
 from bldml.sweep.planning import arguments_of
 from bldml.sweep.records import write_record
 from bldml.sweep.results.claims import ensembles_tested
@@ -64,7 +74,9 @@ def open_test_set(
             recorded.
         UsageError, MachineError: Jobs cannot be submitted; what was recorded stays, and the command may be repeated.
     """
-    check_manifests(folder, plan)
+    final = opened_runs(folder, plan)
+    if not final or not all(is_finished(folder.run(run.name)) for run in final):
+        check_manifests(folder, plan, [folder.final.name])
     _check_ready(folder, plan, script)
     choice = choose(folder, plan)
     if plan.folds is None:
@@ -113,7 +125,7 @@ def _check_ready(folder: SweepFolder, plan: Plan, script: Path | None) -> None:
             "--open_test. To stop here, set search.trials to the number that there are before that."
         )
         raise RunError(message, "search-unfinished", path=folder.path, found=len(plan.trials))
-    if plan.folds is not None and not folder.final.is_file():
+    if plan.folds is not None and not folder.final.is_file() and not opened_note(folder, plan):
         message = f"No test set of {show_path(folder.path)} is sealed: all photographs are in its folds."
         raise RunError(message, "sweep-no-test-set", path=folder.path)
     if plan.folds is None and script is not None:
@@ -129,10 +141,11 @@ def choose(folder: SweepFolder, plan: Plan) -> Choice:
     search, the complete trial with the best objective.
 
     Raises:
-        RunError: No configuration is the best: the metric is not defined for all, or has no better direction.
+        RunError: No configuration is the best: the metric is not defined for all, or has no better direction. Or it
+            would be chosen by predictions that were changed or cannot be read, and the test set is sealed.
     """
     from bldml.sweep.results.assessment import assess_experiment
-    from bldml.sweep.results.gathering import gather
+    from bldml.sweep.results.gathering import doubtful, gather
     from bldml.sweep.search.study import rank_trials
 
     if plan.chosen is not None:
@@ -144,6 +157,15 @@ def choose(folder: SweepFolder, plan: Plan) -> Choice:
             raise RunError(message, "search-no-best", path=folder.path)
         return Choice(ranked[0].name, "search", {one.name: one.value for one in ranked})
     findings = assess_experiment(gather(folder, plan, {}))
+    unread = [
+        (f"{plain(run.planned.name)}: {run.reason.rstrip('.')}.", "")
+        for run in findings.experiment.runs
+        if run.evaluation is None
+    ]
+    doubt = doubtful(findings.experiment.runs) or next(iter(unread), None)
+    if doubt and not opened_note(folder, plan):
+        message = f"{doubt[0]} The best configuration is chosen once, from all runs as they were written. {doubt[1]}"
+        raise RunError(message, "sweep-choice-doubtful", path=folder.path, found=doubt[0])
     best = findings.best_configuration
     if best is None:
         message = f"No configuration of {show_path(folder.path)} is the best by {plan.metric}; see its sweep.html."

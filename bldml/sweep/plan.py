@@ -1,7 +1,8 @@
 """The plan of an experiment: its configurations, seeds and folds, and the run of each combination."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 MOST_RUNS = 10_000
+_MANIFEST = re.compile(r"(fold[0-9]{1,5}|final)\.csv")
 
 
 @dataclass(frozen=True)
@@ -216,9 +218,21 @@ class SweepFolder:
         return RunFolder(self.path / "lightning_logs" / name)
 
 
+def default_folder(experiment: Path) -> Path:
+    """Return the folder of an experiment for which none is set.
+
+    >>> default_folder(Path("experiments/backbones.yaml")).as_posix()
+    'sweeps/backbones'
+    """
+    return Path("sweeps") / experiment.stem
+
+
 def write_plan(folder: SweepFolder, plan: Plan) -> None:
     """Write the plan into the folder of an experiment, which exists."""
-    write_record(folder.plan, {"schema": SCHEMA, **asdict(plan)})
+    content = asdict(plan)
+    if not plan.digests:  # versions that do not know it read the plan
+        del content["digests"]
+    write_record(folder.plan, {"schema": SCHEMA, **content})
 
 
 def read_plan(folder: SweepFolder) -> Plan:
@@ -236,8 +250,11 @@ def read_plan(folder: SweepFolder) -> Plan:
         configurations = tuple(Candidate(**one) for one in content.pop("configurations"))
         runs = tuple(PlannedRun(**one) for one in content.pop("runs"))
         trials = tuple(Trial(**one) for one in content.pop("trials", ()))
+        digests = content.get("digests", {})
+        if not all(_MANIFEST.fullmatch(name) and isinstance(digest, str) for name, digest in digests.items()):
+            raise ValueError("its digests are not those of manifests")
         return Plan(configurations=configurations, runs=runs, trials=trials, **content)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         message = f"{folder.plan} is not the plan of an experiment ({error}). Repeat the sweep with another --output."
         raise RunError(message, "plan-damaged", path=folder.plan, reason=str(error)) from error
 
@@ -253,11 +270,12 @@ def changed_manifests(folder: SweepFolder, plan: Plan) -> list[str]:
     ]
 
 
-def check_manifests(folder: SweepFolder, plan: Plan) -> None:
-    """Raise RunError where a manifest of the folds is not as it was made."""
-    if changed := changed_manifests(folder, plan):
-        message = f"{show_path(folder.path)}: {changed[0]}. Runs that read it would have other photographs in their "
-        message += "splits than the others. Restore it from a copy, or repeat the sweep with another --output."
+def check_manifests(folder: SweepFolder, plan: Plan, names: Collection[str]) -> None:
+    """Raise RunError where one of these manifests, which is to be read, is not as it was made."""
+    digests = {name: digest for name, digest in plan.digests.items() if name in names}
+    if changed := changed_manifests(folder, replace(plan, digests=digests)):
+        message = f"{show_path(folder.path)}: {changed[0]}. What is made from it now may have other photographs than "
+        message += "what was made before. Restore it from a copy, or repeat the sweep with another --output."
         raise RunError(message, "sweep-manifest-changed", path=folder.path, found=changed)
 
 
@@ -354,3 +372,15 @@ def check_size(path: Path, configurations: int, seeds: int, folds: int) -> None:
         message = f"{show_path(path)}: an experiment has at most {MOST_RUNS:,} runs; this one would have {shown}. Make "
         message += "fewer configurations, trials, seeds or folds."
         raise ConfigError(message, "experiment-too-large", path=path, found=shown, expected=MOST_RUNS)
+
+
+def check_cases(path: Path, candidates: Iterable[Candidate], before: Plan | None) -> None:
+    """Raise ConfigError where names differ in case alone, which some file systems ignore; those of before may."""
+    known = {one.name for one in before.configurations} if before else set[str]()
+    seen: dict[str, str] = {}
+    for one in candidates:
+        other = seen.setdefault(one.name.casefold(), one.name)
+        if other != one.name and not {other, one.name} <= known:
+            message = f"{show_path(path)}: two configurations are called {other} and {one.name} and differ in case "
+            message += "alone, which some file systems ignore. Rename one of them."
+            raise ConfigError(message, "configurations-differ-in-case", path=path, found=one.name, expected=other)

@@ -31,13 +31,15 @@ from bldml.sweep.plan import (
     PlannedRun,
     SweepFolder,
     Trial,
+    check_cases,
     check_manifests,
     check_size,
+    default_folder,
     read_plan,
     write_plan,
 )
 from bldml.sweep.search.space import WrongSpace, check_comparable
-from bldml.sweep.states import has_begun
+from bldml.sweep.states import has_begun, manifests_to_read
 
 _FILES = ("plan.json", "base", "folds", "tasks", "logs", "lightning_logs", ".lock", "slurm", "study.journal")
 _MANY = 100  # configurations, whose check takes so long that it is said
@@ -69,8 +71,9 @@ def plan_with_photographs(
         _check_search(experiment, settings)
     photographs = _check_configurations(experiment, own)
     is_new = not folder.path.exists()
-    for of in photographs.values():
-        check_outside(folder.path, "--output", of.root, of.manifest)
+    if folder.path != default_folder(experiment.path) and not folder.plan.exists():
+        for of in photographs.values():
+            check_outside(folder.path, "--output", of.root, of.manifest)
     _check_folder(folder)
     make_folder(folder.path)
     try:
@@ -228,13 +231,14 @@ def _plan_in(
     else:
         known = {*(before.search.get("folds") or (run.fold for run in before.runs))} if before else {None}
         numbers = sorted(known, key=lambda fold: -1 if fold is None else fold)
+    check_cases(experiment.path, experiment.candidates, before)
     trials = experiment.search.trials if experiment.search else 0
     check_size(experiment.path, trials or len(experiment.candidates), len(experiment.seeds), len(numbers))
     plan = replace(_plan_of(folder.path.name, experiment, settings, numbers), digests=digests)
     if before is not None:
         plan = replace(plan, trials=before.trials, digests=before.digests)
         _check_extends(folder, before, plan)
-        check_manifests(folder, plan)
+        check_manifests(folder, plan, manifests_to_read(folder, plan))
     if experiment.search:
         photographs = dict.fromkeys((one.name for one in plan.configurations), next(iter(photographs.values())))
     _write_files(folder, experiment, plan, photographs)
@@ -327,16 +331,12 @@ def _check_extends(folder: SweepFolder, before: Plan, now: Plan) -> None:
     missing = {run.name for run in before.runs} - {run.name for run in now.runs}
     if missing and not different:
         different.append(f"{counted(len(missing), 'run is', 'runs are')} missing now, such as {min(missing)}")
+    may = "trials and hours of a search may be changed." if now.search else "Configurations and seeds may be added."
     if different:
         raise ConfigError(
             f"{show_path(folder.path)} holds runs of another experiment:\n"
             + "".join(f"  {line}\n" for line in different[:20])
-            + (
-                "trials and hours of a search may be changed."
-                if now.search
-                else "Configurations and seeds may be added."
-            )
-            + " For anything else, set a new folder as --output.",
+            + f"{may} For anything else, set a new folder as --output.",
             "sweep-differs",
             path=folder.path,
             found=different,

@@ -63,6 +63,16 @@ def has_begun(folder: SweepFolder, name: str) -> bool:
     return folder.run(name).path.exists() or is_taken(folder.claim(name))
 
 
+def manifests_to_read(folder: SweepFolder, plan: Plan) -> set[str]:
+    """Return the names of the manifests of folds that the runs read which are still to be done."""
+    ended = [trial.name for trial in plan.trials if trial.state in ("pruned", "failed")]
+    left = [run for run in plan.runs if run.configuration not in ended and not is_finished(folder.run(run.name))]
+    folds = {run.fold for run in left}
+    if len(plan.trials) < plan.search.get("trials", 0):
+        folds |= {*plan.search["folds"]}
+    return {folder.manifest(fold).name for fold in folds if fold is not None}
+
+
 def read_states(folder: SweepFolder, plan: Plan, queued: Mapping[str, str] | None = None) -> list[RunState]:
     """Return the state of each run, in the order of the plan.
 

@@ -1,6 +1,8 @@
 """The file of an experiment: every key by type, and names that are different whatever the values are."""
 
 import csv
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,10 +11,10 @@ from bldml.dataset.folders import read_folders
 from bldml.errors import BldmlError, ConfigError, UsageError
 from bldml.sweep.command import run_sweep
 from bldml.sweep.experiment import ExperimentFile, read_experiment
-from bldml.sweep.plan import SweepFolder, read_plan
+from bldml.sweep.plan import Plan, SweepFolder, check_cases, default_folder, read_plan
 from bldml.sweep.planning import arguments_of, plan_experiment
 from bldml.sweep.search.space import DEFAULTS
-from tests.support import REPOSITORY
+from tests.support import REPOSITORY, mistake
 
 GRID = "grid: {data.positive_class: [%s]}"
 
@@ -60,7 +62,6 @@ def test_a_name_that_no_folder_can_have_is_refused(tmp_path: Path, text: str) ->
         "seeds: [4294967296]",
         f"base: [{', '.join(['a.yaml'] * 101)}]",
         f"options: {{model{'.a' * 30}: 1}}",
-        "configurations: [{name: a}, {name: A}]",
         f"search: {{trials: 2, ranges: {{model.lr: {list(range(10_001))}}}}}",
         *(
             f"folds: {{number: 2, {key}: {value}}}"
@@ -96,11 +97,30 @@ def test_more_runs_than_anybody_means(tmp_path: Path, text: str) -> None:
     assert "one.yaml: " in str(error.value)
 
 
-def test_a_grid_whose_values_have_one_title(tmp_path: Path) -> None:
-    values = [f"'{'!' * number}'" for number in range(1, 400)]
-    names = [one.name for one in read(tmp_path, f"grid: {{card.contact: [{', '.join(values)}]}}").candidates]
-    assert names[:2] == ["contact-empty", "contact-empty-2"]
-    assert len(set(names)) == 399
+def test_names_that_differ_in_case_alone_are_those_of_an_older_plan(tmp_path: Path) -> None:
+    found = read(tmp_path, "configurations: [{name: a}, {name: A}]")
+    with mistake("configurations-differ-in-case", found="A", expected="a"):
+        check_cases(found.path, found.candidates, None)
+    before = Plan("one", found.candidates, (), "auroc")
+    check_cases(found.path, found.candidates, before)
+    with mistake("configurations-differ-in-case", found="A", expected="a"):
+        check_cases(found.path, found.candidates, replace(before, configurations=found.candidates[:1]))
+
+
+def test_only_a_folder_that_the_user_names_must_lie_outside_the_photographs(
+    tmp_path: Path, leaves: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With data.root: ., the default folder is among them, as lightning_logs of a fit is."""
+    shutil.copytree(leaves, tmp_path / "leaves")
+    monkeypatch.chdir(tmp_path / "leaves")
+    text = "options: {model: {backbone: mobilenet_v2_x0_35, weights: none}, data.root: ., data.positive_class: BLD}"
+    experiment = read(tmp_path, text)
+    with mistake("output-among-photographs") as caught:
+        plan_experiment(experiment, SweepFolder(Path("out")))
+    assert f"the photographs, {tmp_path / 'leaves'}. Choose" in str(caught.value)
+    plan_experiment(experiment, SweepFolder(default_folder(experiment.path)))
+    shutil.copytree("sweeps/one", "out")
+    plan_experiment(experiment, SweepFolder(Path("out")))
 
 
 def test_aliases_apply_once_and_paths_are_absolute(
@@ -129,6 +149,10 @@ def test_aliases_apply_once_and_paths_are_absolute(
     folder.manifest(1).write_text(folder.manifest(1).read_text().replace(",val,", ",train,", 1))
     with pytest.raises(BldmlError, match=r"folds/fold1\.csv is missing or was changed"):
         plan_experiment(experiment, folder)
+    for one in read_plan(folder).runs:
+        folder.run(one.name).path.mkdir(exist_ok=True)
+        (folder.run(one.name).path / "stretches.json").write_text('{"stretches": [{"phase": "finished"}]}')
+    plan_experiment(experiment, folder)  # no run is left that would read it
 
 
 def test_a_run_that_somebody_else_interrupted_is_named(

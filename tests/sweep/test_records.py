@@ -1,6 +1,7 @@
 """What an experiment must not forget is read whole or refused, whatever happened to its files."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,16 +9,18 @@ from pathlib import Path
 import pytest
 
 from bldml.errors import RunError
+from bldml.io.locks import OUTPUT_LOCK, Lock
 from bldml.run.digests.content import digest_of_file
-from bldml.run.digests.record import write_provenance
+from bldml.run.digests.record import environment_text, write_provenance
 from bldml.run.folder import RunFolder
 from bldml.run.predictions import digest_of_predictions, read_predictions
 from bldml.run.provenance import Provenance
 from bldml.sweep.array import queued_runs
-from bldml.sweep.opening import value_of
+from bldml.sweep.opening import choose, value_of
 from bldml.sweep.plan import SweepFolder, ensembles_elsewhere, opened_note, read_plan, write_plan
 from bldml.sweep.records import read_record, write_record
-from tests.support import Bldml
+from bldml.sweep.states import manifests_to_read
+from tests.support import Bldml, mistake
 from tests.sweep.experiments import write_experiment
 
 OPENED = {"schema": 1, "configuration": "b", "how": "metric", "time": "2026-01-02T03:04:05+00:00", "values": {"b": 0.9}}
@@ -131,45 +134,143 @@ def test_a_metric_of_a_damaged_document_is_none(sweep: SweepFolder) -> None:
     assert value_of(run, "test", "sensitivity") is None
 
 
-def test_a_run_whose_predictions_were_changed_is_said_and_in_no_ensemble(sweep: SweepFolder, bldml: Bldml) -> None:
-    """Its table was pooled, and an ensemble chose its threshold on it, without a word."""
-    run = sweep.run("b-seed1-fold0")
-    for path in sweep.path.glob("lightning_logs/b-*"):
-        RunFolder(path).best_checkpoint.parent.mkdir()
-        RunFolder(path).best_checkpoint.touch()
+@pytest.fixture
+def sealed(sweep: SweepFolder) -> SweepFolder:
+    """Runs that record the SHA-256 of what they wrote, and a test set that is not open yet."""
+    for path in sweep.path.glob("lightning_logs/*"):
+        run = RunFolder(path)
+        run.best_checkpoint.parent.mkdir()
+        run.best_checkpoint.touch()
+        (path / "leaks.csv").write_text("kind,split,partner_split\n")
+        texts = {name: (path / name).read_text() for name in ("leaks.csv", "config.yaml", "splits.csv")}
+        run.environment.write_text(environment_text({"versions": {}}, texts))
+        write_evaluation(run, "test")
+    sweep.opened.unlink()
+    sweep.final.parent.mkdir()
+    for manifest in (sweep.manifest(0), sweep.final):
+        manifest.write_text("path,label,group,split\na.jpg,BLD,tree 1,test\n")
+    digests = {path.name: digest_of_file(path) for path in (sweep.manifest(0), sweep.final)}
+    write_plan(sweep, replace(read_plan(sweep), digests=digests))
+    (sweep.path / "e.yaml").touch()
+    return sweep
+
+
+def write_evaluation(run: RunFolder, name: str) -> None:
     rows = read_predictions(run.evaluation("test") / "predictions.csv")
     write_provenance(
-        run.evaluation("test"), Provenance("test", split="test", sha256={"predictions": digest_of_predictions(rows)})
+        run.evaluation(name), Provenance("test", split="test", sha256={"predictions": digest_of_predictions(rows)})
     )
-    sweep.opened.unlink()
-    (sweep.path / "e.yaml").touch()
-    collect = ("sweep", sweep.path / "e.yaml", f"--output={sweep.path}", "--collect")
-    before = bldml(*collect)
-    assert before.code == 0
-    assert "not as they were written" not in before.out
-    table = run.evaluation("test") / "predictions.csv"
-    table.write_text(table.read_text().replace(",tree 1,", ",tree 3,", 1))
-    after = bldml(*collect)
+
+
+def collected(sweep: SweepFolder, bldml: Bldml) -> str:
+    outcome = bldml("sweep", sweep.path / "e.yaml", f"--output={sweep.path}", "--collect")
+    assert outcome.code == 0
+    return outcome.out
+
+
+def change(path: Path, old: str = ",tree 1,", new: str = ",tree 3,") -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_a_run_whose_predictions_were_changed_is_said_and_in_no_ensemble(sealed: SweepFolder, bldml: Bldml) -> None:
+    """Its table was pooled, and an ensemble chose its threshold on it, without a word."""
+    run = sealed.run("b-seed1-fold0")
+    assert "not as they were written" not in collected(sealed, bldml)
+    change(run.evaluation("test") / "predictions.csv")
     said = "b-seed1-fold0: test: the rows of predictions.csv are not those that were written"
-    assert "Files are not as they were written, so figures of this page may be wrong." in after.out
-    assert said in after.out
-    assert said in (sweep.path / "sweep.html").read_text()
-    outcome = bldml("ensemble", sweep.path / "b")
+    out = collected(sealed, bldml)
+    assert "Files are not as they were written, so figures of this page may be wrong." in out
+    assert said in out
+    assert said in (sealed.path / "sweep.html").read_text()
+    outcome = bldml("ensemble", sealed.path / "b")
     assert outcome.mistake == "ensemble-run-changed"
     assert said.removeprefix("b-seed1-fold0: ") in outcome.err
+    assert "Repeat the evaluation: python -m bldml test " in outcome.err
+    change(run.config, "val_auroc", "val_loss")
+    assert "Restore the file from a copy, or train" in bldml("ensemble", sealed.path / "b").err
 
 
-def test_a_changed_manifest_of_the_folds_is_refused_and_said(sweep: SweepFolder, bldml: Bldml) -> None:
+def second_evaluation(run: RunFolder) -> None:
+    """As a killed `test --name other` leaves it."""
+    shutil.copytree(run.evaluation("test"), run.evaluation("other"))
+    (run.evaluation("other") / "provenance.json").unlink()
+
+
+def edited_evaluation(run: RunFolder) -> None:
+    shutil.copytree(run.evaluation("test"), run.evaluation("other"))
+    change(run.evaluation("other") / "predictions.csv")
+    change(run.evaluation("other") / "provenance.json", '"role": "test"', '"role": "external"')
+
+
+@pytest.mark.parametrize(
+    "damage", [second_evaluation, edited_evaluation, lambda run: (run.path / "leaks.csv").unlink()]
+)
+def test_a_file_that_is_not_used_accuses_nobody(
+    sealed: SweepFolder, bldml: Bldml, damage: Callable[[RunFolder], None]
+) -> None:
+    damage(sealed.run("b-seed1-fold0"))
+    assert "not as they were written" not in collected(sealed, bldml)
+    assert bldml("ensemble", sealed.path / "b").mistake == "checkpoint-damaged", "the empty one of this test"
+
+
+def test_a_run_in_the_middle_of_writing_is_no_changed_one(sealed: SweepFolder, bldml: Bldml) -> None:
+    """Its metrics are there before its provenance, and this before the line of the ledger."""
+    run = sealed.run("b-seed1-fold0")
+    (run.evaluation("test") / "provenance.json").write_text('{"role": "test"}')
+    assert "provenance.json is missing or records no SHA-256" in collected(sealed, bldml)
+    with Lock(run.path / OUTPUT_LOCK):  # test RUN is writing it
+        assert "provenance.json is missing" not in collected(sealed, bldml)
+        assert bldml("ensemble", sealed.path / "b").mistake == "ensemble-runs-unfinished"
+    (run.path / "stretches.json").write_text('{"stretches": [{"phase": "test"}]}')
+    assert "provenance.json is missing" not in collected(sealed, bldml)
+    assert bldml("ensemble", sealed.path / "b").mistake == "ensemble-runs-unfinished"
+
+
+def test_no_configuration_is_chosen_by_changed_predictions(sealed: SweepFolder) -> None:
+    """The choice for the test set is recorded and cannot be undone."""
+    plan = read_plan(sealed)
+    assert choose(sealed, plan).configuration == "b"
+    table = sealed.run("b-seed1-fold0").evaluation("test") / "predictions.csv"
+    before = table.read_text()
+    for old, new, said in ((",tree 1,", ",tree 3,", "the rows of predictions.csv are"), (",0.", ",0.0", "brier is")):
+        change(table, old, new)
+        with mistake("sweep-choice-doubtful") as caught:
+            choose(sealed, plan)
+        assert "b-seed1-fold0: " in str(caught.value)
+        assert said in str(caught.value)
+        table.write_text(before)
+    change(table)
+    write_record(sealed.opened, OPENED)
+    assert choose(sealed, plan).how == "metric", "it was chosen before"
+
+
+def test_a_changed_manifest_is_said_and_refused_where_it_is_read(sealed: SweepFolder, bldml: Bldml) -> None:
     """A bit of a group or of a split was another division for the runs that were left."""
-    sweep.final.parent.mkdir()
-    sweep.manifest(0).write_text("path,label,group,split\na.jpg,BLD,tree 1,test\n")
-    write_plan(sweep, replace(read_plan(sweep), digests={"fold0.csv": digest_of_file(sweep.manifest(0))}))
-    sweep.opened.unlink()
-    (sweep.path / "e.yaml").touch()
-    sweep.manifest(0).write_text(sweep.manifest(0).read_text().replace("tree 1", "tree 3"))
-    assert bldml("sweep", sweep.path / "e.yaml", f"--output={sweep.path}", "--open_test").mistake == (
-        "sweep-manifest-changed"
-    )
-    assert bldml("ensemble", sweep.path / "b").mistake == "sweep-manifest-changed"
-    outcome = bldml("sweep", sweep.path / "e.yaml", f"--output={sweep.path}", "--collect")
-    assert "folds/fold0.csv is missing or was changed since it was made" in outcome.out
+    plan = read_plan(sealed)
+    assert manifests_to_read(sealed, plan) == set(), "all runs are finished"
+    (sealed.run("a-seed1-fold0").path / "stretches.json").unlink()
+    assert manifests_to_read(sealed, plan) == {"fold0.csv"}
+    searched = replace(plan, search={"trials": 9, "folds": [0, 1]})
+    assert manifests_to_read(sealed, searched) == {"fold0.csv", "fold1.csv"}
+    change(sealed.manifest(0), "tree 1", "tree 3")
+    out = collected(sealed, bldml)
+    assert "folds/fold0.csv is missing or was changed since it was made" in out
+    assert "Files are not as they were written" not in out
+    assert bldml("ensemble", sealed.path / "b").mistake == "checkpoint-damaged"
+    write_record(sealed.run("a-seed1-fold0").path / "stretches.json", {"stretches": [{"phase": "finished"}]})
+    open_it = ("sweep", sealed.path / "e.yaml", f"--output={sealed.path}", "--open_test")
+    change(sealed.final, "tree 1", "tree 3")
+    assert bldml(*open_it).mistake == "sweep-manifest-changed"
+    assert bldml("ensemble", sealed.path / "b").mistake == "sweep-manifest-changed"
+
+
+@pytest.mark.parametrize("digests", [{"../x": "a"}, {"": "a"}, {"final.csv": 1}, [], None, "a", 3])
+def test_a_plan_with_digests_of_other_files_is_refused(sweep: SweepFolder, digests: object) -> None:
+    content = json.loads(sweep.plan.read_text())
+    assert "digests" not in content, "an older version would not know them"
+    del content["sha256"]
+    sweep.plan.write_text(json.dumps({**content, "digests": digests}))
+    with mistake("plan-damaged"):
+        read_plan(sweep)

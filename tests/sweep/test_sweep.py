@@ -299,7 +299,7 @@ def test_what_is_no_ensemble_is_refused_and_leaves_nothing(done: Bench, ensemble
         ((done.sweep.path / "b",), 2, "no configuration b. It has a"),
         ((done.sweep.path / "a",), 1, "exists already"),
         ((part / "a", "--output", first.path), 2, "is the folder of a run and stays as it is"),
-        ((part / "a", "--output", done.folder / "leaves" / "new"), 2, "lies in the folder of the photographs, leaves"),
+        ((part / "a", "--output", done.folder / "leaves" / "new"), 2, "lies in the folder of the photographs, "),
     ):
         code, said = run_here("ensemble", *arguments, folder=done.folder)
         assert (code, found in said, "Traceback" in said) == (expected, True, False), said

@@ -268,7 +268,7 @@ def test_an_archive_that_says_it_is_larger_than_it_is(tmp_path: Path) -> None:
     "wrong",
     [
         *(torch.ones(3, dtype=torch.int8), torch.ones(3, dtype=torch.complex64), torch.tensor([1.0, float("nan")])),
-        *(torch.eye(3).to_sparse(), torch.ones(3, device="meta"), torch.ones(1).expand(10**7, 10**7)),
+        *(torch.eye(3).to_sparse(), torch.ones(3, device="meta"), torch.ones(1).expand(3, 3)),
     ],
 )
 def test_weights_are_finite_real_numbers(wrong: torch.Tensor) -> None:

@@ -1,7 +1,7 @@
 """Which files of a run an evaluation, and the start of the run, record the SHA-256 of, and which were changed since."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict, astuple
 from pathlib import Path
@@ -111,24 +111,36 @@ def changed_of_start(run: RunFolder) -> list[str]:
     return [name for key, name in OF_RUN.items() if key in digests and digest_of_file(run.path / name) != digests[key]]
 
 
-def changed_since(data: RunData, *, with_checkpoint: bool = True) -> dict[str, tuple[str, ...]]:
+def changed_since(
+    data: RunData, of: Collection[Evaluation] | None = None, files: Collection[str] | None = None
+) -> dict[str, tuple[str, ...]]:
     """Return which files of a run are not what they were, with the names of the evaluations that record their digests.
 
     A file is called as its digest is in provenance.json; `no digests` is a provenance.json without any, where there
     must be some. Files whose digest the start of the run records have their own names, and no evaluation.
-    The checkpoint, which may be large, can be left out.
+
+    Args:
+        data: The run.
+        of: The evaluations that are looked at; None for all.
+        files: The files that are looked at, as they are called here; None for all. Without `checkpoint` and `ledger`
+            less is read.
     """
+
+    def is_looked_at(what: str) -> bool:
+        return files is None or what in files
+
     found: dict[str, list[str]] = {name: [] for name in changed_of_start(data.run)}
-    best = sha256_of(data.run.best_checkpoint) if with_checkpoint and data.run.best_checkpoint.is_file() else ""
-    for one in (*data.evaluations, *data.unlabelled):
-        for what in _changed(data, one, best):
+    has_best = is_looked_at("checkpoint") and data.run.best_checkpoint.is_file()
+    best = sha256_of(data.run.best_checkpoint) if has_best else ""
+    for one in (*data.evaluations, *data.unlabelled) if of is None else of:
+        for what in _changed(data, one, best, with_ledger=is_looked_at("ledger")):
             found.setdefault(what, []).append(one.name)
     if data.run.environment.name in found:
         found.pop("environment", None)  # the same once more
-    return {what: tuple(names) for what, names in found.items()}
+    return {what: tuple(names) for what, names in found.items() if is_looked_at(what)}
 
 
-def _changed(data: RunData, one: Evaluation, best: str) -> list[str]:
+def _changed(data: RunData, one: Evaluation, best: str, *, with_ledger: bool) -> list[str]:
     origin, document = one.provenance, mapping_or_nothing(one.folder / "provenance.json")
     whole = is_sealed("provenance", document)
     if whole is False:
@@ -147,7 +159,7 @@ def _changed(data: RunData, one: Evaluation, best: str) -> list[str]:
     found = [what for what, digest in now.items() if origin.sha256.get(what, digest) != digest]
     if has_changed_pictures(one.folder):
         found.append("pictures")
-    is_counted = one.metrics is not None and origin.begun and origin.looks is not None
+    is_counted = with_ledger and one.metrics is not None and origin.begun and origin.looks is not None
     if is_counted and "ledger" not in found and not _is_in_ledger(data, one):
         found.append("ledger")
     return found

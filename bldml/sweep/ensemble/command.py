@@ -5,7 +5,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,6 +44,7 @@ from bldml.run.predictions import (
     write_predictions,
 )
 from bldml.run.provenance import DIGEST_DIGITS, Provenance
+from bldml.survey.review import photographs_root
 from bldml.sweep.ensemble.members import Ingredient, check_same, joint_novelty, pooled_logits, read_ingredients
 from bldml.sweep.plan import Plan, SweepFolder, check_manifests, ensembles_elsewhere, find_experiment, read_plan
 from bldml.sweep.records import write_record
@@ -77,16 +78,15 @@ def make_ensemble(source: Path, output: Path | None) -> None:
         if best:
             message += f" That with the best objective: {shell_word(folder.path / best)}"
         raise UsageError(message, "ensemble-trial-missing", path=folder.path, expected=best)
-    check_manifests(folder, plan)
+    check_manifests(folder, plan, [folder.final.name])
     ensembles_elsewhere(folder)  # damaged, it cannot be written again; said before anything is made
     ingredients = read_ingredients(folder, plan, name)
     check_same(ingredients)
+    if output is not None:
+        _check_place(output, plan, ingredients)
     output = output or folder.ensembles / (name or "all")
     if os.path.lexists(output) and not (output.is_dir() and not list_folder(output)):
         raise _existing(output)
-    own = {one.name: one.options for one in plan.configurations}[ingredients[0].planned.configuration]
-    root, manifest = ({**plan.settings, **own}.get(key) for key in ("data.root", "data.manifest"))
-    check_outside(output, "--output", Path(root) if root else None, Path(manifest) if manifest else None)
     has_folds = ingredients[0].planned.fold is not None
     rows, logits = pooled_logits(ingredients)
     judged = _Judged.of(folder, plan, ingredients, rows, logits)
@@ -94,6 +94,15 @@ def make_ensemble(source: Path, output: Path | None) -> None:
         _write(folder, run, output, ingredients, judged, has_folds=has_folds)
         _note_place(folder, output)
     say(_said(output, ingredients, judged, has_folds=has_folds, has_test=folder.final.is_file()))
+
+
+def _check_place(output: Path, plan: Plan, ingredients: Sequence[Ingredient]) -> None:
+    """Raise a ConfigError if the folder lies among the photographs of the runs, where these can still be found."""
+    first = ingredients[0]
+    own = {one.name: one.options for one in plan.configurations}[first.planned.configuration]
+    with suppress(RunError):
+        manifest = {**plan.settings, **own}.get("data.manifest")
+        check_outside(output, "--output", photographs_root(first.data), Path(manifest) if manifest else None)
 
 
 def _existing(output: Path) -> RunError:

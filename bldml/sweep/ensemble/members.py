@@ -16,15 +16,14 @@ from bldml.metrics.operating_point import OperatingPoint
 from bldml.report.run_claims import changes_said
 from bldml.run.digests.record import changed_since
 from bldml.run.predictions import Prediction
-from bldml.run.reader import RunData, read_run
+from bldml.run.reader import Evaluation, RunData, read_run
 from bldml.sweep.plan import Plan, PlannedRun, SweepFolder
+from bldml.sweep.results.changes import OF_ENSEMBLE, is_settled, remedy
 from bldml.training.backbones import row_of
 from bldml.training.checkpoint import Checkpoint, read_checkpoint
 from bldml.training.networks.ensemble import MOST_MEMBERS
 
 UNSHARED = ("image_size", "decode", "class_names", "positive_class")
-UNUSED = ("pictures", "table", "metrics", "excluded", "history", "training_time", "ledger", "excluded.csv", "leaks.csv")
-"""Files of a run from which nothing of an ensemble is computed, as `changed_since` calls them."""
 _AS_GIVEN = OperatingPoint(threshold=0.5, temperature=1.0)
 
 
@@ -57,29 +56,34 @@ def read_ingredients(folder: SweepFolder, plan: Plan, name: str | None) -> list[
     if not 2 <= len(runs) <= MOST_MEMBERS:
         message = f"An ensemble has 2 to {MOST_MEMBERS} runs; {name or show_path(folder.path)} has {len(runs)}."
         raise UsageError(message, "ensemble-size-wrong", found=len(runs), expected=2)
-    found, missing = [], []
+    found, missing = list[tuple[PlannedRun, RunData, Evaluation]](), list[str]()
     for planned in runs:
         run, role = folder.run(planned.name), "validation" if planned.fold is None else "test"
         data = read_run(run) if run.best_checkpoint.is_file() else None
         unseen = data.of_role("validation" if planned.fold is None else "test") if data else None
         if data is None or unseen is None:
             missing.append(f"{planned.name} ({'no best checkpoint' if data is None else f'no {role} evaluation'})")
+        elif not is_settled(run):
+            missing.append(f"{planned.name} (interrupted, or still being written)")
         else:
-            _check_unchanged(planned, data)
-            found.append(Ingredient(planned, data, read_checkpoint(run.best_checkpoint), unseen.rows))
+            found.append((planned, data, unseen))
     if missing:
         shown = first_few(missing, 5, ", ", " and ")
         message = f"{len(missing)} of {counted(len(runs), 'run')} are not finished: {shown}. Run the sweep to its end."
         raise RunError(message, "ensemble-runs-unfinished", path=folder.path, found=missing)
-    return found
+    for one in found:
+        _check_unchanged(*one)
+    return [
+        Ingredient(planned, data, read_checkpoint(data.run.best_checkpoint), unseen.rows)
+        for planned, data, unseen in found
+    ]
 
 
-def _check_unchanged(planned: PlannedRun, data: RunData) -> None:
+def _check_unchanged(planned: PlannedRun, data: RunData, unseen: Evaluation) -> None:
     """Raise a RunError if a file that an ensemble is computed from is not as the run wrote it."""
-    changes = {what: names for what, names in changed_since(data).items() if what not in UNUSED}
+    changes = changed_since(data, [unseen], OF_ENSEMBLE)
     if said := changes_said(changes):
-        message = f"{planned.name} cannot be part of an ensemble: {said[0]} Restore the file from a copy, or train the "
-        message += "run again: remove its folder, and repeat the sweep."
+        message = f"{planned.name} cannot be part of an ensemble: {said[0]} {remedy(data.run, changes)}"
         raise RunError(message, "ensemble-run-changed", path=data.run.path, found=sorted(changes))
 
 

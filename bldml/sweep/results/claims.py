@@ -7,6 +7,7 @@ from bldml.io.text import counted, first_few, plain
 from bldml.metrics.checked import FEW_UNITS, unit_kind
 from bldml.metrics.estimates import Estimate
 from bldml.report import claims
+from bldml.report.run_claims import changes_said
 from bldml.report.tables import interval_text, precise_number
 from bldml.run.evidence import Evidence
 from bldml.sweep.results.assessment import ALPHA, Findings
@@ -14,7 +15,7 @@ from bldml.sweep.results.baseline import Finding, against_baseline, baselines
 from bldml.sweep.results.gathering import Experiment
 from bldml.sweep.results.opened import Look
 
-SHOWN = 20  # files that are not as they were written
+SHOWN = 20  # sentences about files that are not as they were written
 AGAINST: dict[Finding, str] = {
     "better": "Significantly better (Holm)",
     "worse": "Significantly worse",
@@ -44,17 +45,21 @@ def sweep_verdict(findings: Findings) -> list[str]:
 
 
 def changed(findings: Findings) -> list[str]:
-    """Say which files of the experiment and of its runs are not as they were written: the figures may be wrong."""
-    of_runs = [
+    """Say which files that this page is made from, and which manifests, are not as they were written."""
+    manifests = [
+        f"{text}. A run that has read it since may have other photographs in its splits."
+        for text in findings.experiment.changed
+    ]
+    of_runs = dict.fromkeys(
         f"{plain(run.planned.name)}: {text}"
         for run in (*findings.experiment.runs, *findings.opened.runs)
-        for text in run.changed
-    ]
-    found = [*(f"{text}." for text in findings.experiment.changed), *dict.fromkeys(of_runs)]
-    if not found:
-        return []
-    more = [f"{counted(len(found) - SHOWN, 'file')} more."] if len(found) > SHOWN else []
-    return ["Files are not as they were written, so figures of this page may be wrong.", *found[:SHOWN], *more]
+        for text in changes_said(run.changes)
+    )
+    found = list(of_runs)
+    if found:
+        found = ["Files are not as they were written, so figures of this page may be wrong.", *found[:SHOWN]]
+    more = len(of_runs) - SHOWN
+    return [*manifests, *found, *([f"And {more:,} more."] if more > 0 else [])]
 
 
 def validation_only(findings: Findings) -> str:

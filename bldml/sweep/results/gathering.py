@@ -1,8 +1,8 @@
 """The runs of an experiment, read; and the pooled predictions of each configuration, of its complete seeds."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,6 +16,7 @@ from bldml.run.predictions import Prediction
 from bldml.run.provenance import ROLES
 from bldml.run.reader import Evaluation, RunData, read_run
 from bldml.sweep.plan import Candidate, Plan, PlannedRun, SweepFolder, changed_manifests
+from bldml.sweep.results.changes import OF_PAGE, OF_PREDICTIONS, Changes, is_settled, remedy
 
 Seed = int | None
 
@@ -30,14 +31,15 @@ class CollectedRun:
         evaluation: The evaluation that is pooled: of its test split with folds, else of its validation split; None if
             the run has none.
         reason: Why it has none, half a sentence; empty if it has.
-        changed: Which of its files are not what they were when their digests were recorded, in sentences.
+        changes: Which of the files that a page shows are not what they were when their digests were recorded; see
+            `bldml.sweep.results.changes`.
     """
 
     planned: PlannedRun
     data: RunData | None = None
     evaluation: Evaluation | None = None
     reason: str = ""
-    changed: tuple[str, ...] = ()
+    changes: Changes = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -229,11 +231,22 @@ def read_planned(folder: SweepFolder, planned: PlannedRun, split: str, reason: s
         data = read_run(run)
     except BldmlError as error:
         return CollectedRun(planned, reason=reason or plain(str(error)))
-    found = CollectedRun(planned, data, changed=tuple(changes_said(changed_since(data, with_checkpoint=False))))
+    found = CollectedRun(planned, data)
     evaluation = next((one for one in data.evaluations if one.name == split), None)
     if evaluation is None:
         return replace(found, reason=reason or f"it has no evaluation of its {wanted} split")
     if evaluation.role != wanted:
         message = f"its evaluation {split} is of photographs with the role {evaluation.role}, not {wanted}"
         return replace(found, reason=message)
-    return replace(found, evaluation=evaluation)
+    # A run in the middle of writing is no changed one.
+    changes = {} if reason or not is_settled(run) else changed_since(data, [evaluation], OF_PAGE)
+    return replace(found, evaluation=evaluation, changes=changes)
+
+
+def doubtful(runs: Iterable[CollectedRun]) -> tuple[str, str] | None:
+    """Say of the first run whose predictions or classes were changed what it is, and what to do; None without any."""
+    for run in runs:
+        changes = {what: names for what, names in run.changes.items() if what in OF_PREDICTIONS}
+        if changes and run.data:
+            return f"{plain(run.planned.name)}: {changes_said(changes)[0]}", remedy(run.data.run, changes)
+    return None

@@ -20,7 +20,7 @@ from bldml.metrics.checked import Classes
 from bldml.run.reader import RunData
 from bldml.survey.review import photographs_root, read_reviewed
 from bldml.sweep.plan import PlannedRun, SweepFolder, find_experiment, read_plan
-from bldml.sweep.results.gathering import Contender, gather
+from bldml.sweep.results.gathering import Contender, doubtful, gather
 from bldml.sweep.results.page import OUT_OF_FOLD
 from bldml.sweep.review.maps import unseen_maps
 from bldml.sweep.review.page import label_page
@@ -131,6 +131,7 @@ def make_label_sheet(source: Path, output: Path | None, count: int, *, version: 
     numbers = Counter(one.reason for one in doubts)
     confident = sum(one.is_confident for one in doubts)
     hard = sum(one.is_hard_negative for one in doubts)
+    doubt = doubtful(found.contender.runs)
     disagree = f"Seeds disagree on {numbers[REASONS[1]]} more, and " if doubts[0].seeds > 1 else ""
     lines = [
         f"{counted(len(doubts), 'photograph')}, each predicted by runs that did not learn from it.",
@@ -138,6 +139,7 @@ def make_label_sheet(source: Path, output: Path | None, count: int, *, version: 
         f"hard negatives (labelled {show_path(found.classes.negative)}). {disagree}{numbers[REASONS[2]]} more are near "
         "the threshold.",
         "A contradicted label is a reason to look at it, not a sign that it is wrong.",
+        *([f"Warning: {doubt[0]} {doubt[1]}"] if doubt else []),
         *([f"Not shown, because they are gone or changed: {counted(not_shown, 'photograph')}."] if not_shown else []),
         *([f"{len(maps)} of {counted(len(chosen), 'photograph')} have a heat map: {why}"] if why else []),
         f"Wrote {show_path(output / 'labels.html')}",
