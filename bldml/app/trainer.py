@@ -144,6 +144,7 @@ def _check_settings(config: Namespace, callbacks: list[Any]) -> None:
         ("max_steps", config["max_steps"] != -1, "is not supported; use trainer.max_epochs."),
         ("val_check_interval", not isinstance(config["val_check_interval"], int | float | None),
          "must be a number of batches or a fraction of the epoch, not a time."),
+        ("val_check_interval", config["val_check_interval"] == 0, "must be above 0."),  # by which Lightning divides
     ):  # fmt: skip
         if wrong:
             raise ConfigError(f"trainer.{key} {text}", "trainer-option-unsupported", key=key)

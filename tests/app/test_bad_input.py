@@ -79,6 +79,7 @@ def test_folder(
         (["--trainer.accumulate_grad_batches=0"], "trainer-count-wrong"),
         (["--trainer.check_val_every_n_epoch=0"], "trainer-count-wrong"),
         (["--trainer.max_epochs=9223372036854775808"], "trainer-count-wrong"),
+        (["--trainer.val_check_interval=0"], "trainer-option-unsupported"),
         (["--trainer.num_nodes=2"], "nodes-not-started"),
         (["--trainer.devices=2147483648"], "trainer-count-wrong"),
         (["--trainer.num_nodes=9223372036854775808"], "trainer-count-wrong"),
