@@ -168,7 +168,7 @@ def make_sweep(folder: Path) -> SweepFolder:
 def read_by_sweeps(sweep: SweepFolder) -> tuple[object, list[str]]:
     """Return all that the commands read of a sweep, and what they say was changed."""
     plan = read_plan(sweep)
-    check_manifests(sweep, plan)
+    check_manifests(sweep, plan, plan.digests)
     findings = assess_experiment(gather(sweep, plan, {}))
     experiment = findings.experiment
     said = [*claims.changed(findings), claims.missing(experiment), claims.not_pooled(experiment)]

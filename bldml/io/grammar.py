@@ -27,7 +27,7 @@ _SHORT = {name: f"data.{name}" for name in ("manifest", "positive_class", "class
 _WITHOUT_VALUE = ("-h", "--help", "--help_all", "--trust_config", "--print_config")
 
 # More than any command needs; parsers of deep or long texts end in errors of their own, or not at all.
-_LONGEST_WORD, _DEEPEST, _LONGEST_NUMBER = 2**16, 50, 1000  # characters, levels of brackets, characters
+_LONGEST_WORD, _DEEPEST, _LONGEST_NUMBER = 2**16, 50, 250  # characters, levels of brackets, characters
 _LONGEST_NAME = 255  # bytes of one part of a path, on every usual file system
 _NUMBER = re.compile(rf"[0-9][0-9a-fA-FxX_.]{{{_LONGEST_NUMBER},}}")
 # `https://…`, `s3://…`, and `https:/…`, which pathlib makes of the first. A scheme or a chained file system (`a::b`,

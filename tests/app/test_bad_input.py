@@ -91,7 +91,7 @@ def test_folder(
         (["--run_name", ""], "argument-empty"),
         (["--data.root=$SCRATCH/leaves"], "variable-not-replaced"),
         (["--trainer.default_root_dir=/project/${USER}/runs"], "variable-not-replaced"),
-        (["--model.lr=0x" + "f" * 900], "option-unreadable"),
+        (["--trainer.gradient_clip_val=" + "9" * 400], "argument-too-much"),
         (["--model.lr", "[" * 5000 + "]" * 5000], "argument-too-much"),
         (["--data=" + "{" * 5000], "argument-too-much"),
         (["--seed_everything", "9" * 6000], "argument-too-much"),
