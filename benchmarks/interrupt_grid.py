@@ -150,9 +150,11 @@ def grid(life: Life, step: float, kinds: Sequence[signal.Signals]) -> list[tuple
     return [(moment, kind) for moment in moments for kind in kinds]
 
 
-def try_life(life: Life, step: float, sample: int, seed: int, note: Callable[[str], object]) -> dict[str, Any]:
+def try_life(
+    life: Life, step: float, sample: int, seed: int, kinds: Sequence[signal.Signals], note: Callable[[str], object]
+) -> dict[str, Any]:
     """Return the numbers of a life and all findings."""
-    trials = grid(life, step, KINDS)
+    trials = grid(life, step, kinds)
     if sample and sample < len(trials):
         trials = sorted(random.Random(seed).sample(trials, sample))
     became: dict[str, Counter[str]] = {kind.name: Counter() for kind in KINDS}
@@ -181,7 +183,17 @@ def try_lives(names: Sequence[str], options: argparse.Namespace) -> Iterator[tup
             life = Life(place / "forked", from_exec=False)
             if name == "exec":
                 life = _from_exec(place / "exec", life)
-            yield name, try_life(life, options.step, options.sample, options.seed, sys.stderr.write)
+            yield (
+                name,
+                try_life(
+                    life,
+                    options.step,
+                    options.sample,
+                    options.seed,
+                    KINDS[:: -1 if options.other else 1],
+                    sys.stderr.write,
+                ),
+            )
 
 
 def _from_exec(folder: Path, forked: Life) -> Life:
@@ -201,6 +213,7 @@ def main() -> int:
     parser.add_argument("--step", type=float, default=0.05)
     parser.add_argument("--sample", type=int, default=0, help="signals of each life; 0 for all")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--other", action="store_true", help="begin with the other signal")
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
     import_everything()
