@@ -29,6 +29,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from benchmarks.faults import FIT, RUN
@@ -95,21 +96,28 @@ def of_run(run: RunFolder, bits: int, seed: int) -> Iterator[tuple[str, Counter[
             or name.startswith(("figures/", "tables/"))
         ):
             continue
-        content, outcomes, found = path.read_bytes(), Counter[str](), list[str]()
-        for bit, changed in flips(content, bits, random.Random(f"{seed} {name}")):
-            path.write_bytes(changed)
-            try:
-                now, said = read_by_reports(run)
-                outcome = "said" if said else "equal" if now == before else "silent"
-            except BldmlError:
-                outcome = "refused"
-            except Exception as error:
-                outcome = f"traceback: {error!r}"
-            outcomes[outcome.split(":")[0]] += 1
-            if outcome.startswith(("silent", "traceback")):
-                found.append(f"bit {bit}: {outcome}")
-        path.write_bytes(content)
-        yield name, outcomes, found
+        yield name, *_outcomes(path, before, partial(read_by_reports, run), bits, random.Random(f"{seed} {name}"))
+
+
+def _outcomes(
+    path: Path, before: object, read: Callable[[], tuple[object, list[str]]], bits: int, chance: random.Random
+) -> tuple[Counter[str], list[str]]:
+    """Return what a reader says behind each of some flipped bits of a file, and what is not as it must be."""
+    content, outcomes, found = path.read_bytes(), Counter[str](), list[str]()
+    for bit, changed in flips(content, bits, chance):
+        path.write_bytes(changed)
+        try:
+            now, said = read()
+            outcome = "said" if said else "equal" if now == before else "silent"
+        except BldmlError:
+            outcome = "refused"
+        except Exception as error:
+            outcome = f"traceback: {error!r}"
+        outcomes[outcome.split(":")[0]] += 1
+        if outcome.startswith(("silent", "traceback")):
+            found.append(f"bit {bit}: {outcome}")
+    path.write_bytes(content)
+    return outcomes, found
 
 
 def of_resumed(
@@ -209,21 +217,7 @@ def of_files(
         path = folder / name
         before, said = read(path)
         assert not said, said
-        content, outcomes, found = path.read_bytes(), Counter[str](), list[str]()
-        for bit, other in flips(content, bits, random.Random(f"{seed} {name}")):
-            path.write_bytes(other)
-            try:
-                now, said = read(path)
-                outcome = "said" if said else "equal" if now == before else "silent"
-            except BldmlError:
-                outcome = "refused"
-            except Exception as error:
-                outcome = f"traceback: {error!r}"
-            outcomes[outcome.split(":")[0]] += 1
-            if outcome.startswith(("silent", "traceback")):
-                found.append(f"bit {bit}: {outcome}")
-        path.write_bytes(content)
-        yield name, outcomes, found
+        yield name, *_outcomes(path, before, partial(read, path), bits, random.Random(f"{seed} {name}"))
 
 
 def of_sweep(sweep: SweepFolder, bits: int, seed: int) -> Iterator[tuple[str, Counter[str], list[str]]]:
